@@ -1,0 +1,37 @@
+"""The database: typed rows, the views that people query, and the door to both."""
+
+from firstread.records.base import Base
+from firstread.records.database import Database
+from firstread.records.intake import (
+    Association,
+    AssociationStudy,
+    Instance,
+    IntakeRefusal,
+    Listener,
+    Receipt,
+    Revision,
+    RevisionInstance,
+    Study,
+)
+from firstread.records.scoring import Delivery, Flag, Job, Process, Result, SliceScoreRow, Transition
+
+__all__ = [
+    "Association",
+    "AssociationStudy",
+    "Base",
+    "Database",
+    "Delivery",
+    "Flag",
+    "Instance",
+    "IntakeRefusal",
+    "Job",
+    "Listener",
+    "Process",
+    "Receipt",
+    "Result",
+    "Revision",
+    "RevisionInstance",
+    "SliceScoreRow",
+    "Study",
+    "Transition",
+]

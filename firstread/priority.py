@@ -1,0 +1,46 @@
+"""Who is served first: 0 before 9, as on the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+HIGHEST, LOWEST = 0, 9
+BY_PIPELINE = {"head_ct": 3, "chest_xray": 5, "dermoscopy": 7}
+DEFAULT = 6
+PIPELINE_OF_MODALITY = {
+    "CT": "head_ct",
+    "CR": "chest_xray",
+    "DX": "chest_xray",
+    "XC": "dermoscopy",
+    "ES": "dermoscopy",
+    "DMS": "dermoscopy",
+}
+DICOM_HIGH, DICOM_LOW = 1, 2
+
+
+def priority_of(
+    modalities: Iterable[str],
+    *,
+    forced_pipeline: str | None = None,
+    calling_aes: Iterable[str] = (),
+    by_calling_ae: Mapping[str, int] | None = None,
+    dicom_priorities: Iterable[int] = (),
+    by_hand: int | None = None,
+) -> int:
+    """Priority of a revision at its close.
+
+    The pipeline's default (the one asked for, else guessed from Modality), then the most urgent rule for a calling AE,
+    then the Priority of the C-STORE (PS3.7 9.1.1.1: high moves two steps up, low one down); by hand overrides all.
+    """
+    if by_hand is not None:
+        return min(max(by_hand, HIGHEST), LOWEST)
+    pipelines = [forced_pipeline] if forced_pipeline else [PIPELINE_OF_MODALITY.get(m, "") for m in modalities]
+    priority = min((BY_PIPELINE.get(p, DEFAULT) for p in pipelines), default=DEFAULT)
+    rules = [(by_calling_ae or {})[ae] for ae in calling_aes if ae in (by_calling_ae or {})]
+    priority = min([priority, *rules])
+    wishes = set(dicom_priorities)
+    if DICOM_HIGH in wishes:
+        priority -= 2
+    elif wishes == {DICOM_LOW}:
+        priority += 1
+    return min(max(priority, HIGHEST), LOWEST)

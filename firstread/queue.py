@@ -1,0 +1,113 @@
+"""The doorbell: one small Celery message a closed revision. The database is the truth; losing a message loses nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+
+from firstread.settings import Settings
+
+TASK_NAME = "firstread.score"
+QUEUE = "firstread"
+PRIORITY_STEPS = list(range(10))
+SEPARATOR = "\x06\x16"
+
+
+def broker_url(settings: Settings) -> str:
+    """URL of the broker: the one set, else the embedded broker's unix socket in the home."""
+    if settings.broker_url:
+        return settings.broker_url
+    return f"redis+socket://{embedded_socket(settings)}"
+
+
+def embedded_socket(settings: Settings) -> Path:
+    """Unix socket of the embedded broker.
+
+    A socket path may have 107 bytes at most; a longer home gets a short name in the temporary folder, made from a
+    digest of the home.
+    """
+    import hashlib
+    import tempfile
+
+    direct = settings.run_dir / "broker.sock"
+    if len(str(direct)) <= 100:
+        return direct
+    digest = hashlib.sha256(str(settings.home).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"firstread-{digest}.sock"
+
+
+def make_app(settings: Settings, *, visibility_timeout_s: float | None = None) -> Celery:
+    """The Celery application that publishers and workers share.
+
+    JSON only, no result backend, late acknowledgement, prefetch 1; priority 0 is served first, which on Redis needs
+    ``queue_order_strategy='priority'``. Nothing renews the visibility timeout, so it lies above the longest run that a
+    lease allows; the sweeper is quicker in any case.
+    """
+    timeout_s = visibility_timeout_s or max(3600.0, settings.stall_s * (settings.max_attempts + 1))
+    app = Celery("firstread", broker=broker_url(settings), set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        result_backend=None,
+        task_ignore_result=True,
+        task_store_errors_even_if_ignored=False,
+        task_default_queue=QUEUE,
+        task_default_priority=6,
+        task_acks_late=True,
+        task_reject_on_worker_lost=False,
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        worker_send_task_events=False,
+        worker_enable_remote_control=True,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": timeout_s,
+            "queue_order_strategy": "priority",
+            "priority_steps": PRIORITY_STEPS,
+            "sep": SEPARATOR,
+            "unacked_restore_interval": 1,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+        enable_utc=True,
+        timezone="UTC",
+    )
+    return app
+
+
+def ring(app: Celery, *, revision_id: int, study_key: int, number: int, priority: int) -> None:
+    """Publish the doorbell of a revision. Raises ``kombu.exceptions.OperationalError`` when the broker is away."""
+    app.send_task(
+        TASK_NAME,
+        kwargs={"revision_id": revision_id, "study_key": study_key, "number": number},
+        queue=QUEUE,
+        priority=priority,
+        retry=False,
+        ignore_result=True,
+    )
+
+
+def depth(client: Any) -> int:
+    """Messages that wait on the broker, over all priorities. ``client`` is a ``redis.Redis``."""
+    keys = [QUEUE] + [f"{QUEUE}{SEPARATOR}{step}" for step in PRIORITY_STEPS[1:]]
+    pipe = client.pipeline()
+    for key in keys:
+        pipe.llen(key)
+    return int(sum(pipe.execute()))
+
+
+def redis_client(settings: Settings, timeout_s: float = 5.0) -> Any:
+    """A plain client of the broker, with time limits."""
+    import redis
+
+    if settings.broker_url:
+        return redis.Redis.from_url(settings.broker_url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+    return redis.Redis(
+        unix_socket_path=str(embedded_socket(settings)), socket_timeout=timeout_s, socket_connect_timeout=timeout_s
+    )

@@ -1,0 +1,203 @@
+"""Rows that the intake writes: studies, instances, receipts, refusals, associations, revisions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from firstread.records.base import Base
+
+
+class Study(Base):
+    """One StudyInstanceUID. What is said here of the patient is what the first instance said."""
+
+    __tablename__ = "study"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(unique=True)
+    patient_id: Mapped[str | None]
+    accession_number: Mapped[str | None] = mapped_column(index=True)
+    modality: Mapped[str | None]
+    station_name: Mapped[str | None]
+    manufacturer: Mapped[str | None]
+    source: Mapped[str]
+    source_name: Mapped[str | None]
+    calling_ae: Mapped[str | None]
+    priority: Mapped[int | None]
+    """Set by hand; overrides every rule."""
+    received_at: Mapped[datetime] = mapped_column(index=True)
+
+    revisions: Mapped[list[Revision]] = relationship(back_populates="study", order_by="Revision.number")
+    instances: Mapped[list[Instance]] = relationship(back_populates="study")
+
+
+class Instance(Base):
+    """One object as stored: a SOPInstanceUID of a study with certain bytes."""
+
+    __tablename__ = "instance"
+    __table_args__ = (UniqueConstraint("study_id", "sop_instance_uid", "sha256"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id", ondelete="CASCADE"), index=True)
+    series_instance_uid: Mapped[str]
+    sop_instance_uid: Mapped[str] = mapped_column(index=True)
+    sop_class_uid: Mapped[str]
+    transfer_syntax_uid: Mapped[str]
+    modality: Mapped[str | None]
+    patient_key: Mapped[str | None]
+    """Digest of PatientID and PatientName: tells patients apart without naming them."""
+    instance_number: Mapped[int | None]
+    sha256: Mapped[str]
+    """Of the encoded data set, the file meta group apart."""
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    spool_key: Mapped[str] = mapped_column(unique=True)
+    pipeline_hint: Mapped[str | None]
+    """The pipeline whose inbox folder the file was dropped into."""
+    dicom_priority: Mapped[int | None]
+    """Priority field of the C-STORE: 0 medium, 1 high, 2 low (PS3.7 9.1.1.1)."""
+    warnings: Mapped[list[str]] = mapped_column(default=list)
+    received_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
+    """When retention removed the file; the row stays."""
+
+    study: Mapped[Study] = relationship(back_populates="instances")
+
+
+class Receipt(Base):
+    """One arrival of an object, repeats included. A file of the spool has its row here, or gets it at start."""
+
+    __tablename__ = "receipt"
+    __table_args__ = (Index("ix_receipt_study_time", "study_instance_uid", "received_at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    spool_key: Mapped[str] = mapped_column(unique=True)
+    """Key under which this arrival was spooled; the file of a repeat is gone."""
+    instance_id: Mapped[int] = mapped_column(ForeignKey("instance.id", ondelete="CASCADE"), index=True)
+    study_instance_uid: Mapped[str]
+    series_instance_uid: Mapped[str]
+    sop_instance_uid: Mapped[str]
+    sop_class_uid: Mapped[str]
+    transfer_syntax_uid: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    outcome: Mapped[str]
+    """``stored``, ``repeat`` or ``changed``."""
+    source: Mapped[str]
+    source_name: Mapped[str | None]
+    calling_ae: Mapped[str | None]
+    received_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class IntakeRefusal(Base):
+    """Something that came through a door and could not become an instance."""
+
+    __tablename__ = "intake_refusal_row"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    received_at: Mapped[datetime] = mapped_column(index=True)
+    source: Mapped[str]
+    source_name: Mapped[str | None]
+    calling_ae: Mapped[str | None]
+    reason: Mapped[str] = mapped_column(index=True)
+    detail: Mapped[str | None]
+    kept_path: Mapped[str | None] = mapped_column(unique=True)
+
+
+class Listener(Base):
+    """A running intake process. Associations of one whose heartbeat stopped count as lost."""
+
+    __tablename__ = "listener"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    pid: Mapped[int]
+    started_at: Mapped[datetime]
+    heartbeat_at: Mapped[datetime]
+
+
+class Association(Base):
+    """One association (or one drain of the inbox) that delivered, for the assembler's timers."""
+
+    __tablename__ = "association"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    listener_id: Mapped[str] = mapped_column(index=True)
+    source: Mapped[str]
+    calling_ae: Mapped[str | None]
+    called_ae: Mapped[str | None]
+    peer_host: Mapped[str | None]
+    opened_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None] = mapped_column(index=True)
+    ending: Mapped[str | None]
+    """``released``, ``aborted`` or ``lost``."""
+
+
+class AssociationStudy(Base):
+    """Which studies an association delivered to, and when last."""
+
+    __tablename__ = "association_study"
+
+    association_id: Mapped[int] = mapped_column(ForeignKey("association.id", ondelete="CASCADE"), primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id", ondelete="CASCADE"), primary_key=True, index=True)
+    last_at: Mapped[datetime]
+
+
+class Revision(Base):
+    """A set of instances of a study. Immutable from ``CLOSED`` on."""
+
+    __tablename__ = "revision"
+    __table_args__ = (
+        UniqueConstraint("study_id", "number"),
+        Index(
+            "uq_revision_one_open",
+            "study_id",
+            unique=True,
+            sqlite_where=text("state = 'RECEIVING'"),
+            postgresql_where=text("state = 'RECEIVING'"),
+        ),
+        Index("ix_revision_state_published", "state", "routed_at", "published_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id", ondelete="CASCADE"), index=True)
+    number: Mapped[int]
+    state: Mapped[str]
+    opened_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime]
+    """When the last image of this revision came; repeats move it too while it is open."""
+    closed_at: Mapped[datetime | None]
+    close_reason: Mapped[str | None]
+    """``released``, ``quiet`` or ``max_wait``."""
+    priority: Mapped[int] = mapped_column(default=5)
+    """0 is served first, 9 last."""
+    forced_pipeline: Mapped[str | None]
+    warnings: Mapped[list[str]] = mapped_column(default=list)
+    published_at: Mapped[datetime | None]
+    publish_count: Mapped[int] = mapped_column(default=0)
+    routed_at: Mapped[datetime | None]
+    """When a worker made its jobs (perhaps none)."""
+    reason: Mapped[str | None]
+    """Why no pipeline wants it."""
+
+    study: Mapped[Study] = relationship(back_populates="revisions")
+    members: Mapped[list[RevisionInstance]] = relationship(back_populates="revision")
+
+    def describe(self) -> dict[str, Any]:
+        """Identity for logs, free of patient data."""
+        return {"study": self.study_id, "revision": self.number}
+
+
+class RevisionInstance(Base):
+    """Membership of an instance in a revision."""
+
+    __tablename__ = "revision_instance"
+
+    revision_id: Mapped[int] = mapped_column(ForeignKey("revision.id", ondelete="CASCADE"), primary_key=True)
+    instance_id: Mapped[int] = mapped_column(
+        ForeignKey("instance.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+
+    revision: Mapped[Revision] = relationship(back_populates="members")
+    instance: Mapped[Instance] = relationship()

@@ -1,0 +1,72 @@
+"""Bring a database to the schema of this version, or back: Alembic for the tables, then the views anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from firstread.records.database import Database
+from firstread.records.views import create_views, drop_views
+
+LOCK_KEY = 0x66697273
+
+
+class SchemaMismatch(Exception):
+    """The database is at another revision than this version of the code expects."""
+
+
+def migrations_dir() -> Path:
+    """Folder of the Alembic scripts: in a clone beside the packages, in a wheel among the package data."""
+    here = Path(__file__).resolve().parents[1]
+    packaged = here / "_data" / "migrations"
+    return packaged if packaged.is_dir() else here.parent / "migrations"
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(migrations_dir()))
+    config.attributes["connection"] = connection
+    return config
+
+
+def head_revision() -> str:
+    """Identifier of the newest migration."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head is not None
+    return head
+
+
+def current_revision(db: Database) -> str | None:
+    """Identifier at which the database stands; None for an empty one."""
+    with db.engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def upgrade(db: Database, target: str = "head") -> None:
+    """Upgrade tables and views. Two starters at once wait for each other."""
+    with db.engine.execution_options(write=True).begin() as connection:
+        if not db.is_sqlite:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+        drop_views(connection)
+        command.upgrade(_config(connection), target)
+        if target == "head" or target == head_revision():
+            create_views(connection)
+
+
+def downgrade(db: Database, target: str) -> None:
+    """Downgrade tables. The views go; the older version's own ``migrate`` makes its own."""
+    with db.engine.execution_options(write=True).begin() as connection:
+        drop_views(connection)
+        command.downgrade(_config(connection), target)
+
+
+def require_head(db: Database) -> None:
+    """Raise :class:`SchemaMismatch` with what to do unless the database is at head."""
+    at, head = current_revision(db), head_revision()
+    if at != head:
+        raise SchemaMismatch(f"database is at {at or 'nothing'}, this version needs {head}: run `firstread migrate`")

@@ -1,0 +1,147 @@
+"""The views that people query. Same columns on SQLite and PostgreSQL; the names are a public contract.
+
+Views are code, not data: ``firstread migrate`` drops and makes all of them after the tables are up to date.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+_JOBS = """
+    SELECT j.id AS job_id, j.run, j.pipeline, j.state, j.reason, j.warnings, j.series_instance_uid, j.evidence_path,
+           j.finished_at, r.id AS revision_id, r.study_id, r.number AS revision, r.last_seen_at, r.closed_at,
+           ROW_NUMBER() OVER (
+               PARTITION BY r.study_id, j.pipeline
+               ORDER BY CASE j.state WHEN 'DONE' THEN 0 WHEN 'REJECTED' THEN 1 WHEN 'FAILED' THEN 1 ELSE 2 END,
+                        r.number DESC
+           ) AS place
+    FROM job j JOIN revision r ON r.id = j.revision_id
+"""
+
+_STUDY_COLUMNS = """
+    s.patient_id, s.accession_number, s.modality, s.station_name, s.manufacturer, s.source, s.source_name,
+    s.calling_ae"""
+
+_RESULT_COLUMNS = """
+    j.pipeline, f.model_name, f.model_version, j.series_instance_uid, f.finding, f.probability, f.value, f.unit,
+    f.threshold"""
+
+_STUDY_STATE = """
+    CASE WHEN r.state = 'RECEIVING' THEN 'RECEIVING'
+         WHEN r.routed_at IS NULL THEN 'WAITING'
+         ELSE 'REJECTED' END"""
+
+STUDY_RESULT = f"""
+WITH ranked AS ({_JOBS}),
+latest AS (
+    SELECT r.*, ROW_NUMBER() OVER (PARTITION BY r.study_id ORDER BY r.number DESC) AS place
+    FROM revision r
+    WHERE NOT EXISTS (
+        SELECT 1 FROM job j JOIN revision x ON x.id = j.revision_id WHERE x.study_id = r.study_id
+    )
+)
+SELECT s.study_instance_uid, j.revision, {_STUDY_COLUMNS}, j.state, j.reason, j.warnings, {_RESULT_COLUMNS},
+    CASE WHEN f.finding IS NULL THEN FALSE
+         ELSE (f.flagged OR EXISTS (
+             SELECT 1 FROM flag g
+             WHERE g.study_id = j.study_id AND g.pipeline = j.pipeline AND g.finding = f.finding)) END AS flagged,
+    j.evidence_path, j.last_seen_at AS received_at, j.closed_at, j.finished_at AS scored_at
+FROM ranked j
+JOIN study s ON s.id = j.study_id
+LEFT JOIN result f ON f.job_id = j.job_id AND f.run = j.run AND f.role = 'active'
+WHERE j.place = 1
+UNION ALL
+SELECT s.study_instance_uid, r.number, {_STUDY_COLUMNS}, {_STUDY_STATE}, r.reason, r.warnings,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, FALSE, NULL, r.last_seen_at, r.closed_at, NULL
+FROM latest r JOIN study s ON s.id = r.study_id
+WHERE r.place = 1
+"""
+
+STUDY_RESULT_HISTORY = f"""
+SELECT s.study_instance_uid, j.revision, {_STUDY_COLUMNS}, j.state, j.reason, j.warnings, {_RESULT_COLUMNS},
+    COALESCE(f.flagged, FALSE) AS flagged, j.evidence_path, j.last_seen_at AS received_at, j.closed_at,
+    COALESCE(f.created_at, j.finished_at) AS scored_at, f.role, COALESCE(f.run, j.run) AS run
+FROM ({_JOBS}) j
+JOIN study s ON s.id = j.study_id
+LEFT JOIN result f ON f.job_id = j.job_id
+UNION ALL
+SELECT s.study_instance_uid, r.number, {_STUDY_COLUMNS}, {_STUDY_STATE}, r.reason, r.warnings,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, FALSE, NULL, r.last_seen_at, r.closed_at, NULL, NULL, NULL
+FROM revision r JOIN study s ON s.id = r.study_id
+WHERE NOT EXISTS (SELECT 1 FROM job j WHERE j.revision_id = r.id)
+"""
+
+_SLICE_COLUMNS = """
+SELECT s.study_instance_uid, j.revision, i.series_instance_uid, i.sop_instance_uid, c.frame, c.instance_number,
+    j.pipeline, c.model_name, c.model_version, c.finding, c.probability"""
+
+SLICE_SCORE = f"""{_SLICE_COLUMNS}
+FROM ({_JOBS}) j
+JOIN study s ON s.id = j.study_id
+JOIN slice_score_row c ON c.job_id = j.job_id AND c.run = j.run AND c.role = 'active'
+JOIN instance i ON i.id = c.instance_id
+WHERE j.place = 1
+"""
+
+SLICE_SCORE_HISTORY = f"""{_SLICE_COLUMNS}, c.role, c.run
+FROM ({_JOBS}) j
+JOIN study s ON s.id = j.study_id
+JOIN slice_score_row c ON c.job_id = j.job_id
+JOIN instance i ON i.id = c.instance_id
+"""
+
+HEMORRHAGE_FLAG = """
+SELECT s.study_instance_uid, r.number AS revision, s.patient_id, s.accession_number, g.probability, g.threshold,
+    g.series_instance_uid, g.key_sop_instance_uid, g.volume_ml, g.evidence_path, g.warnings,
+    r.last_seen_at AS received_at, g.flagged_at, g.notified_at, g.acknowledged_at, g.acknowledged_by
+FROM flag g
+JOIN study s ON s.id = g.study_id
+JOIN job j ON j.id = g.job_id
+JOIN revision r ON r.id = j.revision_id
+WHERE g.pipeline = 'head_ct' AND g.finding = 'any'
+"""
+
+HEMORRHAGE_FLAG_HISTORY = """
+SELECT s.study_instance_uid, r.number AS revision, s.patient_id, s.accession_number, f.probability, f.threshold,
+    j.series_instance_uid, f.model_name, f.model_version, f.role, f.run, j.evidence_path, j.warnings,
+    r.last_seen_at AS received_at, f.created_at AS flagged_at
+FROM result f
+JOIN job j ON j.id = f.job_id
+JOIN revision r ON r.id = j.revision_id
+JOIN study s ON s.id = r.study_id
+WHERE j.pipeline = 'head_ct' AND f.finding = 'any' AND f.flagged
+"""
+
+RECEIVED_INSTANCE = """
+SELECT study_instance_uid, series_instance_uid, sop_instance_uid, sop_class_uid, transfer_syntax_uid, size_bytes,
+    outcome, source, source_name, calling_ae, received_at
+FROM receipt
+"""
+
+INTAKE_REFUSAL = """
+SELECT received_at, source, source_name, calling_ae, reason, detail, kept_path
+FROM intake_refusal_row
+"""
+
+VIEWS: dict[str, str] = {
+    "study_result": STUDY_RESULT,
+    "study_result_history": STUDY_RESULT_HISTORY,
+    "slice_score": SLICE_SCORE,
+    "slice_score_history": SLICE_SCORE_HISTORY,
+    "hemorrhage_flag": HEMORRHAGE_FLAG,
+    "hemorrhage_flag_history": HEMORRHAGE_FLAG_HISTORY,
+    "received_instance": RECEIVED_INSTANCE,
+    "intake_refusal": INTAKE_REFUSAL,
+}
+
+
+def drop_views(connection: Connection) -> None:
+    """Drop every view of ours that is there."""
+    for name in reversed(VIEWS):
+        connection.execute(text(f"DROP VIEW IF EXISTS {name}"))
+
+
+def create_views(connection: Connection) -> None:
+    """Make every view; the tables must be at head."""
+    for name, select in VIEWS.items():
+        connection.execute(text(f"CREATE VIEW {name} AS {select}"))

@@ -1,0 +1,173 @@
+"""The one settings object: environment ``FIRSTREAD_*``, then a TOML file, then the defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+ENV_PREFIX = "FIRSTREAD_"
+SECRET_FIELDS = frozenset({"database_url", "broker_url"})
+
+
+def default_models_dir() -> Path:
+    """Folder of the shipped packages: beside the packages of this distribution, in a clone or in a wheel."""
+    here = Path(__file__).resolve().parent
+    packaged = here / "_data" / "models"
+    return packaged if packaged.is_dir() else here.parent / "models"
+
+
+def config_path(environ: Mapping[str, str] | None = None) -> Path:
+    """The TOML file that is read: ``FIRSTREAD_CONFIG``, else ``firstread.toml`` in the home."""
+    env = os.environ if environ is None else environ
+    if env.get(ENV_PREFIX + "CONFIG"):
+        return Path(env[ENV_PREFIX + "CONFIG"])
+    home = env.get(ENV_PREFIX + "HOME") or str(Path("~/firstread").expanduser())
+    return Path(home) / "firstread.toml"
+
+
+class Settings(BaseSettings):
+    """Everything that a site can set. ``firstread doctor`` prints each with its source."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
+
+    home: Path = Field(Path("~/firstread"), description="Folder of the database, spool, evidence and logs.")
+    database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the home.")
+    broker_url: str = Field("", description="Redis URL; empty: an embedded broker in the home, run by `firstread up`.")
+    ae_title: str = Field("FIRSTREAD", description="Our AE title.", min_length=1, max_length=16)
+    dicom_host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 lets modalities in.")
+    dicom_port: int = Field(11112, ge=0, le=65535, description="Port of the DICOM listener; 0 takes a free one.")
+    check_called_ae: bool = Field(False, description="Refuse associations that call another AE title than ours.")
+    allowed_calling_ae: tuple[str, ...] = Field((), description="Calling AE titles that may send; empty: every one.")
+    extra_transfer_syntaxes: tuple[str, ...] = Field((), description="Further transfer syntax UIDs to accept.")
+    max_associations: int = Field(64, ge=1, description="Associations served at once.")
+    network_timeout_s: float = Field(60.0, gt=0, description="An association without traffic ends after this.")
+    inbox: Path | None = Field(None, description="Folder to drop files into; default: inbox in the home.")
+    inbox_keep_accepted: bool = Field(False, description="Keep a copy of accepted files in inbox/accepted.")
+    inbox_rescan_s: float = Field(10.0, gt=0, description="Seconds between full looks at the inbox.")
+    inbox_settle_s: float = Field(0.5, gt=0, description="Seconds between two looks that must agree before a claim.")
+    inbox_grace_s: float = Field(3.0, ge=0, description="Seconds after the last inbox file of a study until it closes.")
+    zip_max_mb: int = Field(4096, ge=1, description="Unpacked size at which a zip archive is refused.")
+    zip_max_files: int = Field(20000, ge=1, description="Member count at which a zip archive is refused.")
+    max_instance_mb: int = Field(2048, ge=1, description="Size at which a single object is refused.")
+    metrics_host: str = Field("127.0.0.1", description="Address of the /metrics endpoint.")
+    metrics_port: int | None = Field(
+        None, description="Port of /metrics: 9108 for up and listen, 9109 for work; 0: off."
+    )
+    grace_s: float = Field(2.0, ge=0, description="Seconds after the last release until a study closes.")
+    quiet_s: float = Field(60.0, gt=0, description="Seconds without a new image until a study closes anyway.")
+    max_wait_s: float = Field(1800.0, gt=0, description="Seconds after the first image at which a study closes anyway.")
+    min_free_mb: int = Field(1024, ge=0, description="Free disk space under which images are refused.")
+    priority_by_calling_ae: dict[str, int] = Field(
+        default_factory=dict, description="Calling AE title to priority; 0 is served first, 9 last."
+    )
+    force_pipelines: tuple[str, ...] = Field(
+        (), description="Pipelines that score whatever can be scored, as for files in inbox/<pipeline>/."
+    )
+    models_dir: Path = Field(default_factory=default_models_dir, description="Folder of the model packages.")
+    worker_threads: int = Field(3, ge=1, le=64, description="Studies read and prepared at once by a worker.")
+    inference_threads: int = Field(0, ge=0, description="Threads of the inference engine; 0: one a core.")
+    batch_wait_ms: int = Field(5, ge=0, description="Milliseconds that the engine waits to fill a batch.")
+    lease_s: float = Field(60.0, gt=0, description="Seconds after which a silent worker loses its job.")
+    max_attempts: int = Field(3, ge=1, description="Attempts at a job before it is FAILED.")
+    stall_s: float = Field(300.0, gt=0, description="Seconds without progress in a job until the worker is restarted.")
+    sweep_s: float = Field(2.0, gt=0, description="Seconds between the sweeper's looks.")
+    republish_s: float = Field(60.0, gt=0, description="Seconds until an unanswered doorbell is rung again.")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        if value.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+            raise ValueError("must be DEBUG, INFO, WARNING or ERROR")
+        return value.upper()
+
+    @field_validator("priority_by_calling_ae")
+    @classmethod
+    def _priority_range(cls, value: dict[str, int]) -> dict[str, int]:
+        if any(not 0 <= p <= 9 for p in value.values()):
+            raise ValueError("priorities lie between 0 (first) and 9 (last)")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_paths(cls, values: dict[str, Any]) -> dict[str, Any]:
+        home = Path(values.get("home") or "~/firstread").expanduser().absolute()
+        values["home"] = home
+        values["inbox"] = Path(values.get("inbox") or home / "inbox").expanduser().absolute()
+        values["database_url"] = values.get("database_url") or f"sqlite:///{home / 'firstread.sqlite'}"
+        return values
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_path())
+
+    @property
+    def inbox_dir(self) -> Path:
+        assert self.inbox is not None
+        return self.inbox
+
+    @property
+    def spool_dir(self) -> Path:
+        return self.home / "spool"
+
+    @property
+    def evidence_dir(self) -> Path:
+        return self.home / "evidence"
+
+    @property
+    def run_dir(self) -> Path:
+        return self.home / "run"
+
+    @property
+    def log_dir(self) -> Path:
+        return self.home / "log"
+
+    @property
+    def embedded_broker(self) -> bool:
+        return not self.broker_url
+
+    def port_of_metrics(self, role: str) -> int:
+        """Port of ``/metrics`` for ``up``, ``listen`` or ``work``; 0 is off."""
+        if self.metrics_port is not None:
+            return self.metrics_port
+        return 9109 if role == "work" else 9108
+
+    def sources(self) -> dict[str, str]:
+        """Where each setting came from: ``environment``, ``file`` or ``default``."""
+        path = config_path()
+        in_file: set[str] = set()
+        if path.is_file():
+            import tomllib
+
+            in_file = set(tomllib.loads(path.read_text(encoding="utf-8")))
+        result = {}
+        for name in type(self).model_fields:
+            if os.environ.get(ENV_PREFIX + name.upper()):
+                result[name] = "environment"
+            else:
+                result[name] = "file" if name in in_file else "default"
+        return result
+
+    def printable(self) -> dict[str, str]:
+        """Values as text, with passwords in URLs replaced by ``***`` and secrets hidden."""
+        from sqlalchemy.engine import make_url
+
+        shown = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if name in SECRET_FIELDS and value:
+                value = make_url(value).render_as_string(hide_password=True)
+            shown[name] = "***" if isinstance(value, SecretStr) else str(value)
+        return shown

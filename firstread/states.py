@@ -1,0 +1,94 @@
+"""The one state machine: which moves a revision and a job may make, each recorded as a row."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy.orm import Session
+
+from firstread.clock import utcnow
+from firstread.records import Job, Revision, Transition
+
+
+class RevisionState(StrEnum):
+    RECEIVING = "RECEIVING"
+    CLOSED = "CLOSED"
+
+
+class JobState(StrEnum):
+    WAITING = "WAITING"
+    SCORING = "SCORING"
+    DONE = "DONE"
+    REJECTED = "REJECTED"
+    FAILED = "FAILED"
+
+
+TERMINAL = frozenset({JobState.DONE, JobState.REJECTED, JobState.FAILED})
+
+REVISION_MOVES: dict[RevisionState | None, frozenset[RevisionState]] = {
+    None: frozenset({RevisionState.RECEIVING}),
+    RevisionState.RECEIVING: frozenset({RevisionState.CLOSED}),
+    RevisionState.CLOSED: frozenset(),
+}
+
+JOB_MOVES: dict[JobState | None, frozenset[JobState]] = {
+    None: frozenset({JobState.WAITING}),
+    JobState.WAITING: frozenset({JobState.SCORING, JobState.FAILED}),
+    JobState.SCORING: frozenset({JobState.DONE, JobState.REJECTED, JobState.FAILED, JobState.WAITING}),
+    JobState.DONE: frozenset({JobState.WAITING}),
+    JobState.FAILED: frozenset({JobState.WAITING}),
+    JobState.REJECTED: frozenset({JobState.WAITING}),
+}
+"""``DONE -> WAITING`` is a retry by hand too: a person asks for the study to be scored again by another model."""
+
+
+class IllegalMove(Exception):
+    """A state change that the machine does not have."""
+
+
+def move_revision(
+    session: Session, revision: Revision, to: RevisionState, *, actor: str, reason: str | None = None
+) -> datetime:
+    """Move a revision and write the transition. Raises :class:`IllegalMove`; returns the time of the move."""
+    current = RevisionState(revision.state) if revision.state else None
+    if to not in REVISION_MOVES[current]:
+        raise IllegalMove(f"revision {current} -> {to}")
+    revision.state = to.value
+    return _record(session, "revision", revision, current, to, actor, reason)
+
+
+def move_job(session: Session, job: Job, to: JobState, *, actor: str, reason: str | None = None) -> datetime:
+    """Move a job and write the transition. Raises :class:`IllegalMove`; returns the time of the move."""
+    current = JobState(job.state) if job.state else None
+    if to not in JOB_MOVES[current]:
+        raise IllegalMove(f"job {current} -> {to}")
+    job.state = to.value
+    return _record(session, "job", job, current, to, actor, reason)
+
+
+def _record(
+    session: Session,
+    subject: str,
+    row: Revision | Job,
+    current: StrEnum | None,
+    to: StrEnum,
+    actor: str,
+    reason: str | None,
+) -> datetime:
+    if row.id is None:
+        session.add(row)
+        session.flush()
+    at = utcnow()
+    session.add(
+        Transition(
+            subject=subject,
+            subject_id=row.id,
+            from_state=current.value if current else None,
+            to_state=to.value,
+            reason=reason,
+            actor=actor,
+            at=at,
+        )
+    )
+    return at
