@@ -1,0 +1,59 @@
+# The two commands are `make demo` (or `make up`, to stay) and `make test`. `make help` lists the rest.
+#   GPU=1      serve on an NVIDIA GPU (GPU=0 goes back); kept until said otherwise
+#   PYTHON=... interpreter for a new .venv (3.11 or 3.12)
+#   ARGS=...   further arguments for `firstread` or pytest
+
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+.DEFAULT_GOAL := help
+.PHONY: help setup up demo test lint format lock clean
+
+export PYTHON
+KIND := $(if $(filter 1,$(GPU)),--gpu,$(if $(filter 0,$(GPU)),--cpu))
+SOURCES := firstread dicom_listener worker training migrations tests setup.py
+ARGS ?=
+
+help:  ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup:  ## Make .venv with everything that running and training need
+	@requirements/install.sh $(KIND)
+
+up: setup  ## Start the system: C-STORE on port 11112, an inbox folder, SQL results; Ctrl-C stops it
+	@exec .venv/bin/firstread up $(ARGS)
+
+demo: setup  ## Show the whole path on phantoms in a temporary home, then stop
+	@exec .venv/bin/firstread demo $(ARGS)
+
+test:  ## Run the tests; installs what they need first (ARGS="tests/unit -k name" for a part)
+	@requirements/install.sh $(KIND) --test
+	@requirements/system.sh test
+	@if .venv/bin/python -m pytest $(ARGS); then echo "make test: passed"; \
+	else code=$$?; echo "make test: FAILED (pytest ended with $$code)"; exit $$code; fi
+
+lint:  ## Check style, types and the import contract
+	@requirements/install.sh $(KIND) --test
+	.venv/bin/ruff check $(wildcard $(SOURCES))
+	.venv/bin/ruff format --check $(wildcard $(SOURCES))
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo
+	@echo "make lint: passed"
+
+format:  ## Format the code and sort its imports
+	@requirements/install.sh $(KIND) --test
+	.venv/bin/ruff check --fix $(wildcard $(SOURCES))
+	.venv/bin/ruff format $(wildcard $(SOURCES))
+
+# A lock names versions and hashes and neither an index nor a URL. What is pinned stays pinned unless UPGRADE=1.
+UV_VERSION := 0.13.8
+COMPILE := .tools/bin/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	--generate-hashes --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade) pyproject.toml requirements/build.in
+lock:  ## Write the lock files anew from pyproject.toml (UPGRADE=1: newest versions)
+	@test -x .tools/bin/uv || { $(or $(PYTHON),python3) -m venv .tools && .tools/bin/pip -q install uv==$(UV_VERSION); }
+	$(COMPILE) --extra cpu --extra train --extra s3 -o requirements/cpu.txt >/dev/null
+	$(COMPILE) --extra gpu --extra train --extra s3 -c requirements/cpu.txt -o requirements/gpu.txt >/dev/null
+	$(COMPILE) --extra s3 -c requirements/cpu.txt -o requirements/listener.txt >/dev/null
+	$(COMPILE) --extra s3 --extra test -c requirements/cpu.txt -o requirements/test.txt >/dev/null
+
+clean:  ## Remove .venv and caches; data homes are left alone
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build
