@@ -9,9 +9,13 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset as _parse
 from pydicom.tag import BaseTag
@@ -30,7 +34,10 @@ ELEMENT_LIMIT_BYTES: Final = 16 * 2**20
 """A longer element before the pixel data is stepped over and left out of the data set."""
 
 _PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-_PRIVATE_GE_BIG_ENDIAN: Final = "1.2.840.113619.5.2"
+UNDEFINED_LENGTH: Final = 0xFFFFFFFF
+GE_BIG_ENDIAN_PIXELS: Final = "1.2.840.113619.5.2"
+"""GE's private transfer syntax: implicit little endian, with pixel data in big endian."""
+
 PARSE_ERRORS: Final = (
     ArithmeticError,
     AttributeError,
@@ -112,26 +119,51 @@ def read_dataset(path: Path) -> Dataset:
 
 def read_noted(path: Path) -> tuple[Dataset, tuple[str, ...]]:
     """:func:`read_dataset`, with the codes of what is odd: ``truncated``, ``large_element_skipped``, ..."""
+    with opened(path) as content:
+        return content.ds, content.notes
+
+
+@dataclass(frozen=True)
+class Content:
+    """An open file with its header read.
+
+    ``fp`` may be positioned anywhere; ``pixel_offset`` is where the value of the pixel data element starts in it, and
+    ``pixel_length`` its length in bytes (``UNDEFINED_LENGTH`` for encapsulated data); both are None without Pixel Data.
+    ``source`` is the file itself, whose data set starts at ``body_offset``: another than ``fp`` where it is deflated.
+    """
+
+    ds: Dataset
+    notes: tuple[str, ...]
+    fp: BinaryIO
+    pixel_offset: int | None
+    pixel_length: int | None
+    source: BinaryIO
+    body_offset: int
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Content]:
+    """Open a file and read its header, as :func:`read_dataset` does; closed at the end of the block."""
     with path.open("rb") as fp:
         start, has_meta = _start_of_content(fp)
         reader = _BoundedReader(fp, HEADER_LIMIT_BYTES)
         fp.seek(start)
         try:
             meta = _read_meta(reader) if has_meta else FileMetaDataset()
-            return _read_body(fp, reader, meta)
+            content = _read_body(fp, reader, meta)
         except PARSE_ERRORS as error:
-            _refuse(reader, error)
+            raise _refusal(reader, error) from error
         except OSError as error:
             if error.errno is not None:
                 raise
-            _refuse(reader, error)
-    raise AssertionError("unreachable: _refuse always raises")
+            raise _refusal(reader, error) from error
+        yield content
 
 
-def _refuse(reader: _BoundedReader, error: Exception) -> None:
+def _refusal(reader: _BoundedReader, error: Exception) -> NotDicom:
     if reader.exceeded:
-        raise NotDicom("bomb", "the header is larger than the limit") from error
-    raise NotDicom("corrupt", f"the data set cannot be parsed ({type(error).__name__})") from error
+        return NotDicom("bomb", "the header is larger than the limit")
+    return NotDicom("corrupt", f"the data set cannot be parsed ({type(error).__name__})")
 
 
 def _start_of_content(fp: BinaryIO) -> tuple[int, bool]:
@@ -169,52 +201,53 @@ def _read_meta(reader: _BoundedReader) -> FileMetaDataset:
     return FileMetaDataset(found)
 
 
-def _read_body(fp: BinaryIO, reader: _BoundedReader, meta: FileMetaDataset) -> tuple[Dataset, tuple[str, ...]]:
+def _read_body(fp: BinaryIO, reader: _BoundedReader, meta: FileMetaDataset) -> Content:
     notes: list[str] = []
     syntax = text(meta, "TransferSyntaxUID")
+    source, body_offset = fp, fp.tell()
     if syntax == DeflatedExplicitVRLittleEndian:
+        # Most of a deflated file is pixel data: the header is looked for in its first part alone.
         fp = io.BytesIO(inflate(fp, HEADER_LIMIT_BYTES // 2))
         reader = _BoundedReader(fp, HEADER_LIMIT_BYTES)
     if not syntax:
         syntax = _guess_syntax(fp)
         notes.append("no_transfer_syntax")
-    implicit = syntax == ImplicitVRLittleEndian
-    little = syntax not in (ExplicitVRBigEndian, _PRIVATE_GE_BIG_ENDIAN)
-    pixel_length: list[int] = []
+    pixels: list[tuple[int, int]] = []
 
     def at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
         if tag in _PIXEL_TAGS:
-            pixel_length.append(length)
+            pixels[:] = [(fp.tell(), length)]
             return True
         return False
 
     start = fp.tell()
-    ds = _parse(
-        cast(BinaryIO, reader),
-        implicit,
-        little,
-        stop_when=at_pixels,
-        defer_size=ELEMENT_LIMIT_BYTES,
-    )
+    implicit, little = syntax in (ImplicitVRLittleEndian, GE_BIG_ENDIAN_PIXELS), syntax != ExplicitVRBigEndian
+    bounded = cast(BinaryIO, reader)
+    ds = _parse(bounded, implicit, little, stop_when=at_pixels, defer_size=ELEMENT_LIMIT_BYTES)
     if reader.exceeded:
         raise NotDicom("bomb", "the header is larger than the limit")
     end = fp.tell()
     size = fp.seek(0, io.SEEK_END)
-    if not len(ds):
-        if size - start < 8:
-            raise NotDicom("no_dataset", "nothing follows the file meta group")
-        if not pixel_length:
-            raise NotDicom("corrupt", "no element could be read")
+    if not len(ds) and size - start < 8:
+        raise NotDicom("no_dataset", "nothing follows the file meta group")
+    if not len(ds) and not pixels:
+        raise NotDicom("corrupt", "no element could be read")
     for tag in [tag for tag, element in ds.items() if element.value is None and _was_left_out(element)]:
         del ds[tag]
         notes.append("large_element_skipped")
-    cut_header = not pixel_length and end > size
-    cut_pixels = bool(pixel_length) and pixel_length[0] != 0xFFFFFFFF and pixel_length[0] > size - end
-    if syntax != DeflatedExplicitVRLittleEndian and (cut_header or cut_pixels):
+    offset, length = pixels[0] if pixels else (None, None)
+    cut_pixels = offset is not None and length is not None and length != UNDEFINED_LENGTH and length > size - offset
+    if syntax != DeflatedExplicitVRLittleEndian and (cut_pixels or (not pixels and (end > size or _cut_short(ds)))):
         notes.append("truncated")
     meta.TransferSyntaxUID = UID(syntax)
     ds.file_meta = meta
-    return ds, tuple(dict.fromkeys(notes))
+    return Content(ds, tuple(dict.fromkeys(notes)), fp, offset, length, source, body_offset)
+
+
+def _cut_short(ds: Dataset) -> bool:
+    """Whether the file ends inside the value of its last element."""
+    last = list(ds.values())[-1:]
+    return any(isinstance(e, RawDataElement) and isinstance(e.value, bytes) and len(e.value) < e.length for e in last)
 
 
 def _was_left_out(element: object) -> bool:

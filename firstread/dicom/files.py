@@ -90,6 +90,8 @@ def header_of(ds: Dataset, meta: FileMetaDataset | None = None, notes: tuple[str
 
     Raises
     ------
+    NotDicom
+        ``truncated``, where the file ended before its UIDs.
     NoStudy
         ``missing_uids`` (the detail names which) or ``bad_uid``.
     """
@@ -114,6 +116,8 @@ def header_of(ds: Dataset, meta: FileMetaDataset | None = None, notes: tuple[str
         "SOPInstanceUID": sop_uid,
     }
     missing = [keyword for keyword, uid in found.items() if not uid]
+    if missing and "truncated" in notes:
+        raise NotDicom("truncated", "the file ends before its identifiers")
     if missing:
         raise NoStudy("missing_uids", f"the data set has no {', '.join(missing)}")
     frames = _whole(ds, "NumberOfFrames")
