@@ -10,13 +10,14 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
+from firstread.errors import FirstreadError
 from firstread.records.database import Database
 from firstread.records.views import create_views, drop_views
 
 LOCK_KEY = 0x66697273
 
 
-class SchemaMismatch(Exception):
+class SchemaMismatch(FirstreadError):
     """The database is at another revision than this version of the code expects."""
 
 

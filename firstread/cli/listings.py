@@ -1,0 +1,147 @@
+"""Listings of the views: ``results`` and ``flags``."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from typing import Any
+
+import click
+from sqlalchemy import text
+
+from firstread.cli.open_database import open_database
+from firstread.cli.tables import print_json, print_table, view_rows
+from firstread.settings import Settings
+
+HEADLINES = ("any", "pneumonia", "covid19", "melanoma", "bleed_volume", "lesion_area")
+RESULT_COLUMNS = (
+    "study_instance_uid",
+    "pipeline",
+    "state",
+    "finding",
+    "probability",
+    "value",
+    "unit",
+    "threshold",
+    "flagged",
+    "reason",
+    "warnings",
+    "scored_at",
+)
+FLAG_COLUMNS = (
+    "study_instance_uid",
+    "accession_number",
+    "probability",
+    "threshold",
+    "volume_ml",
+    "received_at",
+    "flagged_at",
+    "notified_at",
+    "acknowledged_at",
+    "acknowledged_by",
+    "warnings",
+)
+
+
+@click.command()
+@click.option("--pipeline", help="Only this pipeline.")
+@click.option("--state", help="Only this state, e.g. DONE, REJECTED, FAILED, WAITING.")
+@click.option("--study", "study_uid", metavar="UID", help="Only this StudyInstanceUID.")
+@click.option("--flagged", is_flag=True, help="Only flagged findings.")
+@click.option("--all", "everything", is_flag=True, help="Every finding, not only the headline of each pipeline.")
+@click.option("--history", is_flag=True, help="Every revision, ensemble member and shadow model.")
+@click.option("--limit", type=click.IntRange(min=0), help="At most so many rows, newest first. Default: 100, JSON all.")
+@click.option("--json", "as_json", is_flag=True, help="JSON, every finding and column.")
+def results(
+    pipeline: str | None,
+    state: str | None,
+    study_uid: str | None,
+    flagged: bool,
+    everything: bool,
+    history: bool,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """List results: one row a study, pipeline and finding."""
+    db = open_database(Settings())
+    view = "study_result_history" if history else "study_result"
+    wanted = {"pipeline": pipeline, "state": state.upper() if state else None, "study_instance_uid": study_uid}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    where = [f"{name} = :{name}" for name in given]
+    if flagged:
+        where.append("flagged")
+    if not (as_json or everything or history):
+        names = ", ".join(f"'{name}'" for name in HEADLINES)
+        where.append(f"(finding IS NULL OR finding IN ({names}))")
+    query = f"SELECT * FROM {view}"
+    if where:
+        query += " WHERE " + " AND ".join(where)
+    query += " ORDER BY received_at DESC, study_instance_uid, pipeline, finding"
+    count = limit if limit is not None else (0 if as_json else 100)
+    if count:
+        query += f" LIMIT {count}"
+    with db.read() as session:
+        rows = view_rows(session, text(query).bindparams(**given))
+    if as_json:
+        print_json(rows)
+        return
+    columns = (*RESULT_COLUMNS, "revision", "role") if history else RESULT_COLUMNS
+    print_table(rows, columns, empty="no results yet")
+    if count and len(rows) == count:
+        click.echo(f"(the newest {count} rows; --limit 0 shows all)")
+
+
+@click.group(invoke_without_command=True)
+@click.option("--open", "only_open", is_flag=True, help="Only flags that nobody has acknowledged.")
+@click.option("--watch", is_flag=True, help="Go on and print each new flag, until Ctrl-C.")
+@click.option("--every", "every_s", type=click.FloatRange(min=0.2), default=2.0, help="Seconds between looks.")
+@click.option("--json", "as_json", is_flag=True, help="JSON; with --watch a line a flag.")
+@click.pass_context
+def flags(ctx: click.Context, only_open: bool, watch: bool, every_s: float, as_json: bool) -> None:
+    """List studies flagged for intracranial hemorrhage, newest first; `flags ack UID` acknowledges one."""
+    if ctx.invoked_subcommand is not None:
+        return
+    if watch:
+        _watch(only_open, every_s, as_json)
+        return
+    rows = _flag_rows(only_open)
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, FLAG_COLUMNS, empty="no flags; silence is never a negative")
+
+
+def _flag_rows(only_open: bool) -> list[dict[str, Any]]:
+    db = open_database(Settings())
+    where = " WHERE acknowledged_at IS NULL" if only_open else ""
+    with db.read() as session:
+        rows = view_rows(session, text(f"SELECT * FROM hemorrhage_flag{where} ORDER BY flagged_at DESC"))
+    db.dispose()
+    return rows
+
+
+def _watch(only_open: bool, every_s: float, as_json: bool) -> None:
+    seen: set[str] = set()
+    while True:
+        fresh = [row for row in reversed(_flag_rows(only_open)) if row["study_instance_uid"] not in seen]
+        seen.update(row["study_instance_uid"] for row in fresh)
+        if fresh and as_json:
+            for row in fresh:
+                print_json(row)
+        elif fresh:
+            print_table(fresh, FLAG_COLUMNS)
+        try:
+            time.sleep(every_s)
+        except KeyboardInterrupt:
+            return
+
+
+@flags.command()
+@click.argument("study_uid", metavar="UID")
+@click.option("--by", help="Who acknowledges; default: the user of this machine.")
+def ack(study_uid: str, by: str | None) -> None:
+    """Acknowledge the flag of a study. The first acknowledgement stays."""
+    from firstread.verdicts import acknowledge
+
+    row = acknowledge(open_database(Settings()), study_uid, by or getpass.getuser())
+    click.echo(f"acknowledged by {row.acknowledged_by} at {row.acknowledged_at:%Y-%m-%d %H:%M:%S} UTC")

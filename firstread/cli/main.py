@@ -1,0 +1,81 @@
+"""The command ``firstread``: a table of commands, each loaded only when it is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("firstread.cli.services:up", "Run everything here: broker, listener, worker, metrics."),
+    "demo": ("firstread.cli.demo:demo", "Show the whole path on phantoms, in a temporary home."),
+    "listen": ("firstread.cli.services:listen", "Run the DICOM listener and the inbox."),
+    "work": ("firstread.cli.services:work", "Run a worker under its supervisor."),
+    "migrate": ("firstread.cli.services:migrate", "Bring the database to this version's schema."),
+    "doctor": ("firstread.cli.doctor:doctor", "Check settings, ports, database, broker, models, disk and the path."),
+    "send": ("firstread.cli.send:send", "Send files or folders by C-STORE."),
+    "results": ("firstread.cli.listings:results", "List results."),
+    "flags": ("firstread.cli.listings:flags", "List flagged studies; acknowledge them."),
+    "study": ("firstread.cli.study:study", "Tell the whole story of one study."),
+    "report": ("firstread.cli.study:report", "Write one study as an HTML page."),
+    "retry": ("firstread.cli.study:retry", "Score a study again."),
+    "models": ("worker.packages.commands:models", "List, check, activate, export and import model packages."),
+    "prepare": ("training.commands:prepare", "Turn a data set into training shards, with a report."),
+    "train": ("training.commands:train", "Train a recipe."),
+    "evaluate": ("training.commands:evaluate", "Evaluate a package on labelled data."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when called; its help needs none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="firstread", message="%(version)s")
+def cli() -> None:
+    """Firstread reads imaging studies before a person does. Decision support, not a medical device."""
+
+
+def settings_errors(error: ValidationError) -> str:
+    """One line a wrong setting, without the value of a secret."""
+    lines = []
+    for item in error.errors(include_input=False, include_url=False):
+        name = ".".join(str(part) for part in item["loc"]) or "settings"
+        lines.append(f"FIRSTREAD_{name.upper()}: {item['msg']}")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> Any:
+    """Entry point. A wrong setting or a state of things that we know ends in one clear line, not in a traceback."""
+    from firstread.errors import FirstreadError
+
+    try:
+        return cli(args=argv, prog_name="firstread")
+    except ValidationError as error:
+        click.echo(f"firstread: settings are wrong:\n{settings_errors(error)}", err=True)
+        sys.exit(2)
+    except FirstreadError as error:
+        click.echo(f"firstread: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

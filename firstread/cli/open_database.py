@@ -1,0 +1,32 @@
+"""The database as a command needs it: there, and at this version's schema."""
+
+from __future__ import annotations
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
+
+from firstread.errors import FirstreadError
+from firstread.records import Database
+from firstread.records.migrate import require_head
+from firstread.settings import Settings
+
+
+class NoDatabase(FirstreadError):
+    """There is no database to read."""
+
+
+def open_database(settings: Settings) -> Database:
+    """The site's database. Raises :class:`NoDatabase` or ``SchemaMismatch`` with what to do."""
+    url = make_url(settings.database_url)
+    shown = url.render_as_string(hide_password=True)
+    if url.get_backend_name() == "sqlite":
+        from pathlib import Path
+
+        if url.database and not Path(url.database).is_file():
+            raise NoDatabase(f"no database at {shown}; start `firstread up`, or set FIRSTREAD_HOME")
+    db = Database(settings.database_url)
+    try:
+        require_head(db)
+    except OperationalError as error:
+        raise NoDatabase(f"the database at {shown} does not answer: {type(error.orig).__name__}") from error
+    return db

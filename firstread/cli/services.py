@@ -1,0 +1,62 @@
+"""Commands that run processes: ``up``, ``listen``, ``work``, ``migrate``."""
+
+from __future__ import annotations
+
+import click
+
+from firstread.settings import Settings
+
+
+@click.command()
+def up() -> None:
+    """Run everything in one go: broker, listener, inbox, worker, metrics.
+
+    Uses SQLite and a broker of its own in FIRSTREAD_HOME unless FIRSTREAD_DATABASE_URL and FIRSTREAD_BROKER_URL say
+    otherwise. Ctrl-C stops it; nothing is lost.
+    """
+    from firstread.up import run_up
+
+    raise SystemExit(run_up(Settings()))
+
+
+@click.command()
+def listen() -> None:
+    """Run the DICOM listener, the inbox watcher and the study assembler."""
+    from dicom_listener.service import run_listener
+
+    raise SystemExit(run_listener(Settings()))
+
+
+@click.command()
+@click.option("--child", is_flag=True, hidden=True, help="Run the worker process itself, without its supervisor.")
+def work(child: bool) -> None:
+    """Run a worker: one process for the device, supervised, and the sweeper."""
+    settings = Settings()
+    if child:
+        from worker.service import run_worker
+
+        raise SystemExit(run_worker(settings))
+    from worker.supervisor import run_supervisor
+
+    raise SystemExit(run_supervisor(settings))
+
+
+@click.command()
+@click.option("--downgrade", "target", metavar="REVISION", help="Go back to this schema revision (`base`: to nothing).")
+@click.option("--check", is_flag=True, help="Only say whether the database is at this version's schema.")
+def migrate(target: str | None, check: bool) -> None:
+    """Bring the database to this version's schema, views included."""
+    from firstread.records import Database
+    from firstread.records import migrate as schema
+
+    settings = Settings()
+    db = Database(settings.database_url)
+    if check:
+        schema.require_head(db)
+        click.echo(f"at {schema.current_revision(db)}")
+        return
+    if target:
+        schema.downgrade(db, target)
+    else:
+        schema.upgrade(db)
+    click.echo(f"database is at {schema.current_revision(db) or 'base'}")

@@ -1,0 +1,192 @@
+"""One study: its whole story, its report, and scoring it again."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import Any
+
+import click
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from firstread.cli.open_database import open_database
+from firstread.cli.tables import print_json, print_table, view_rows
+from firstread.errors import FirstreadError
+from firstread.records import Delivery, Instance, Job, Receipt, Revision, RevisionInstance, Study, Transition
+from firstread.settings import Settings
+
+
+class UnknownStudy(FirstreadError):
+    """No study of that UID or accession number."""
+
+
+def find_study(session: Session, uid: str) -> Study:
+    """The study of a StudyInstanceUID, or of an accession number that only one study has."""
+    found = session.scalars(select(Study).where(Study.study_instance_uid == uid)).first()
+    if found is not None:
+        return found
+    by_accession = session.scalars(select(Study).where(Study.accession_number == uid).limit(2)).all()
+    if len(by_accession) == 1:
+        return by_accession[0]
+    if by_accession:
+        raise UnknownStudy("several studies have that accession number; give the StudyInstanceUID")
+    raise UnknownStudy("no such study; `firstread results` lists those that there are")
+
+
+def _columns(row: Any, *leave_out: str) -> dict[str, Any]:
+    return {c.key: getattr(row, c.key) for c in row.__mapper__.columns if c.key not in leave_out}
+
+
+def _transitions(session: Session, subject: str, subject_id: int) -> list[dict[str, Any]]:
+    rows = session.scalars(
+        select(Transition)
+        .where(Transition.subject == subject, Transition.subject_id == subject_id)
+        .order_by(Transition.id)
+    )
+    return [_columns(row, "id", "subject", "subject_id") for row in rows]
+
+
+def story(session: Session, study: Study) -> dict[str, Any]:
+    """Everything that is known of a study: receipts, revisions, jobs, transitions, results, deliveries."""
+    revisions = []
+    for revision in session.scalars(select(Revision).where(Revision.study_id == study.id).order_by(Revision.number)):
+        members = session.scalars(
+            select(Instance)
+            .join(RevisionInstance, RevisionInstance.instance_id == Instance.id)
+            .where(RevisionInstance.revision_id == revision.id)
+            .order_by(Instance.series_instance_uid, Instance.instance_number)
+        ).all()
+        jobs = []
+        for job in session.scalars(select(Job).where(Job.revision_id == revision.id).order_by(Job.id)):
+            deliveries = session.scalars(select(Delivery).where(Delivery.job_id == job.id).order_by(Delivery.id))
+            jobs.append(
+                _columns(job, "id", "revision_id")
+                | {
+                    "transitions": _transitions(session, "job", job.id),
+                    "deliveries": [_columns(row, "job_id", "payload") for row in deliveries],
+                }
+            )
+        revisions.append(
+            _columns(revision, "id", "study_id")
+            | {
+                "instances": len(members),
+                "series": len({m.series_instance_uid for m in members}),
+                "files": [m.spool_key for m in members],
+                "transitions": _transitions(session, "revision", revision.id),
+                "jobs": jobs,
+            }
+        )
+    uid = study.study_instance_uid
+    receipts = session.scalars(select(Receipt).where(Receipt.study_instance_uid == uid).order_by(Receipt.id))
+    result_rows = text("SELECT * FROM study_result WHERE study_instance_uid = :uid ORDER BY pipeline, finding")
+    flag_rows = text("SELECT * FROM hemorrhage_flag WHERE study_instance_uid = :uid")
+    return {
+        "study": _columns(study, "id"),
+        "results": view_rows(session, result_rows.bindparams(uid=uid)),
+        "flag": view_rows(session, flag_rows.bindparams(uid=uid)),
+        "revisions": revisions,
+        "receipts": [_columns(row, "id", "instance_id") for row in receipts],
+    }
+
+
+@click.command()
+@click.argument("uid", metavar="UID")
+@click.option("--json", "as_json", is_flag=True, help="JSON, with every file and receipt.")
+def study(uid: str, as_json: bool) -> None:
+    """Tell the whole story of one study (a StudyInstanceUID or an accession number)."""
+    with open_database(Settings()).read() as session:
+        told = story(session, find_study(session, uid))
+    if as_json:
+        print_json(told)
+        return
+    row = told["study"]
+    click.echo(
+        f"study {row['study_instance_uid']}, {row['modality'] or 'no modality'}, first seen {row['received_at']:%Y-%m-%d %H:%M:%S} UTC"
+    )
+    click.echo(f"came by {row['source']} from {row['source_name'] or '?'}, calling AE {row['calling_ae'] or '-'}")
+    outcomes = sorted({receipt["outcome"] for receipt in told["receipts"]})
+    counts = ", ".join(f"{sum(r['outcome'] == o for r in told['receipts'])} {o}" for o in outcomes)
+    click.echo(f"received: {counts}\n")
+    for revision in told["revisions"]:
+        _print_revision(revision)
+    print_table(
+        told["results"],
+        ("pipeline", "finding", "probability", "value", "unit", "threshold", "flagged", "model_name", "model_version"),
+        empty="no results",
+    )
+
+
+def _print_revision(revision: dict[str, Any]) -> None:
+    closed = f", closed: {revision['close_reason']}" if revision["close_reason"] else ""
+    click.echo(
+        f"revision {revision['number']}: {revision['instances']} images in {revision['series']} series, "
+        f"priority {revision['priority']}{closed}"
+    )
+    if revision["reason"]:
+        click.echo(f"  {revision['reason']}")
+    if revision["warnings"]:
+        click.echo(f"  warnings: {', '.join(revision['warnings'])}")
+    _print_transitions(revision["transitions"])
+    for job in revision["jobs"]:
+        click.echo(f"  {job['pipeline']}: {job['state']}" + (f", {job['reason']}" if job["reason"] else ""))
+        if job["detail"]:
+            click.echo(f"    {job['detail']}")
+        if job["warnings"]:
+            click.echo(f"    warnings: {', '.join(job['warnings'])}")
+        for note in job["series_notes"]:
+            mark = "chosen" if note["chosen"] else "left aside"
+            reasons = f": {', '.join(note['reasons'])}" if note["reasons"] else ""
+            click.echo(f"    series {note['SeriesInstanceUID']}, {note['n_instances']} images, {mark}{reasons}")
+        if job["stage_seconds"]:
+            click.echo("    " + ", ".join(f"{stage} {s:.3f} s" for stage, s in job["stage_seconds"].items()))
+        if job["evidence_path"]:
+            click.echo(f"    evidence: {job['evidence_path']}")
+        _print_transitions(job["transitions"], indent="    ")
+        for delivery in job["deliveries"]:
+            click.echo(
+                f"    delivery by {delivery['kind']} to {delivery['destination']}: {delivery['state']}, "
+                f"{delivery['attempts']} attempts, {delivery['last_status'] or 'no answer yet'}"
+            )
+
+
+def _print_transitions(rows: list[dict[str, Any]], indent: str = "  ") -> None:
+    for row in rows:
+        reason = f" ({row['reason']})" if row["reason"] else ""
+        click.echo(
+            f"{indent}{row['at']:%H:%M:%S.%f}  {row['from_state'] or '-'} -> {row['to_state']}{reason} by {row['actor']}"
+        )
+
+
+@click.command()
+@click.argument("uid", metavar="UID")
+@click.option(
+    "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Default: report-<key>.html here."
+)
+def report(uid: str, output: Path | None) -> None:
+    """Write one study as a self-contained HTML page: slices, heat map, mask, numbers."""
+    from worker.report import write_report
+
+    settings = Settings()
+    db = open_database(settings)
+    with db.read() as session:
+        row = find_study(session, uid)
+    path = output or Path(f"report-{row.id}.html")
+    write_report(db, settings, row.study_instance_uid, path)
+    click.echo(str(path))
+
+
+@click.command()
+@click.argument("uid", metavar="UID")
+@click.option("--pipeline", help="Only this pipeline's job.")
+@click.option("--by", help="Who asks; default: the user of this machine.")
+def retry(uid: str, pipeline: str | None, by: str | None) -> None:
+    """Score a study again: its newest revision, attempts counted anew. Flags and acknowledgements stay."""
+    from worker.retry import retry_study
+
+    settings = Settings()
+    db = open_database(settings)
+    with db.read() as session:
+        row = find_study(session, uid)
+    names = retry_study(db, settings, row.study_instance_uid, pipeline, by or getpass.getuser())
+    click.echo(f"waiting again: {', '.join(names)}" if names else "nothing to score again")

@@ -1,0 +1,83 @@
+"""Listings: a table for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import TextClause
+from sqlalchemy.orm import Session
+
+TIME_COLUMNS = frozenset(
+    {"received_at", "closed_at", "scored_at", "flagged_at", "notified_at", "acknowledged_at", "at"}
+)
+
+
+def as_time(value: Any) -> datetime | None:
+    """A time column of a view as an aware datetime: SQLite's views give UTC text, PostgreSQL's give datetimes."""
+    if value is None:
+        return None
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def view_rows(session: Session, query: TextClause) -> list[dict[str, Any]]:
+    """Rows of a view with the same Python types on both engines."""
+    rows = []
+    for row in session.execute(query).mappings():
+        item: dict[str, Any] = dict(row)
+        for name in item:
+            if name in TIME_COLUMNS:
+                item[name] = as_time(item[name])
+        if item.get("flagged") is not None:
+            item["flagged"] = bool(item["flagged"])
+        if isinstance(item.get("warnings"), str):
+            item["warnings"] = json.loads(item["warnings"])
+        rows.append(item)
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds")
+    return str(value)
+
+
+def print_json(rows: Any) -> None:
+    """Print as JSON, times in ISO 8601."""
+    click.echo(json.dumps(rows, default=_plain, indent=2, ensure_ascii=False))
+
+
+def cell(value: Any) -> str:
+    """A value as a person reads it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, list | tuple):
+        return ", ".join(str(v) for v in value)
+    return str(value)
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, title: str = "", empty: str = "") -> None:
+    """Print rows as a table, or ``empty`` where there is none."""
+    if not rows:
+        click.echo(empty or "nothing to show")
+        return
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for name in columns:
+        numeric = isinstance(next((r[name] for r in rows if r.get(name) is not None), None), int | float)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(cell(row.get(name)) for name in columns))
+    console = Console(width=None if click.get_text_stream("stdout").isatty() else 200)
+    console.print(table)
