@@ -101,9 +101,74 @@ def study(uid: str, as_json: bool) -> None:
         print_json(told)
         return
     row = told["study"]
-    click.echo(
-        f"study {row['study_instance_uid']}, {row['modality'] or 'no modality'}, first seen {row['received_at']:%Y-%m-%d %H:%M:%S} UTC"
+    seen = f"first seen {row['received_at']:%Y-%m-%d %H:%M:%S} UTC"
+    click.echo(f"study {row['study_instance_uid']}, {row['modality'] or 'no modality'}, {seen}")
+    click.echo(f"came by {row['source']} from {row['source_name'] or '?'}, calling AE {row['calling_ae'] or '-'}")
+    outcomes = sorted({receipt["outcome"] for receipt in told["receipts"]})
+    counts = ", ".join(f"{sum(r['outcome'] == o for r in told['receipts'])} {o}" for o in outcomes)
+    click.echo(f"received: {counts}\n")
+    for revision in told["revisions"]:
+        _print_revision(revision)
+    print_table(
+        told["results"],
+        ("pipeline", "finding", "probability", "value", "unit", "threshold", "flagged", "model_name", "model_version"),
+        empty="no results",
     )
+
+
+def _print_revision(revision: dict[str, Any]) -> None:
+    closed = f", closed: {revision['close_reason']}" if revision["close_reason"] else ""
+    click.echo(
+        f"revision {revision['number']}: {revision['instances']} images in {revision['series']} series, "
+        f"priority {revision['priority']}{closed}"
+    )
+    if revision["reason"]:
+        click.echo(f"  {revision['reason']}")
+    if revision["warnings"]:
+        click.echo(f"  warnings: {', '.join(revision['warnings'])}")
+    _print_transitions(revision["transitions"])
+    for job in revision["jobs"]:
+        click.echo(f"  {job['pipeline']}: {job['state']}" + (f", {job['reason']}" if job["reason"] else ""))
+        if job["detail"]:
+            click.echo(f"    {job['detail']}")
+        if job["warnings"]:
+            click.echo(f"    warnings: {', '.join(job['warnings'])}")
+        for note in job["series_notes"]:
+            mark = "chosen" if note["chosen"] else "left aside"
+            reasons = f": {', '.join(note['reasons'])}" if note["reasons"] else ""
+            click.echo(f"    series {note['SeriesInstanceUID']}, {note['n_instances']} images, {mark}{reasons}")
+        if job["stage_seconds"]:
+            click.echo("    " + ", ".join(f"{stage} {s:.3f} s" for stage, s in job["stage_seconds"].items()))
+        if job["evidence_path"]:
+            click.echo(f"    evidence: {job['evidence_path']}")
+        _print_transitions(job["transitions"], indent="    ")
+        for delivery in job["deliveries"]:
+            click.echo(
+                f"    delivery by {delivery['kind']} to {delivery['destination']}: {delivery['state']}, "
+                f"{delivery['attempts']} attempts, {delivery['last_status'] or 'no answer yet'}"
+            )
+
+
+def _print_transitions(rows: list[dict[str, Any]], indent: str = "  ") -> None:
+    for row in rows:
+        reason = f" ({row['reason']})" if row["reason"] else ""
+        move = f"{row['from_state'] or '-'} -> {row['to_state']}{reason}"
+        click.echo(f"{indent}{row['at']:%H:%M:%S.%f}  {move} by {row['actor']}")
+
+
+@click.command()
+@click.argument("uid", metavar="UID")
+@click.option("--json", "as_json", is_flag=True, help="JSON, with every file and receipt.")
+def study(uid: str, as_json: bool) -> None:
+    """Tell the whole story of one study (a StudyInstanceUID or an accession number)."""
+    with open_database(Settings()).read() as session:
+        told = story(session, find_study(session, uid))
+    if as_json:
+        print_json(told)
+        return
+    row = told["study"]
+    seen = f"first seen {row['received_at']:%Y-%m-%d %H:%M:%S} UTC"
+    click.echo(f"study {row['study_instance_uid']}, {row['modality'] or 'no modality'}, {seen}")
     click.echo(f"came by {row['source']} from {row['source_name'] or '?'}, calling AE {row['calling_ae'] or '-'}")
     outcomes = sorted({receipt["outcome"] for receipt in told["receipts"]})
     counts = ", ".join(f"{sum(r['outcome'] == o for r in told['receipts'])} {o}" for o in outcomes)

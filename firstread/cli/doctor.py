@@ -1,0 +1,221 @@
+"""``firstread doctor``: each part of a site looked at, each finding in a line, what to do beside what is wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from sqlalchemy import select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from firstread.cli.tables import print_json, print_table, view_rows
+from firstread.clock import utcnow
+from firstread.errors import FirstreadError
+from firstread.records import Database, Process
+from firstread.settings import ENV_PREFIX, Settings
+
+STALE_HEARTBEAT_S = 30.0
+STUDY_LIMIT_S = 90.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: ``ok``, ``warn`` (works, but look at it) or ``fail``."""
+
+    name: str
+    status: str
+    detail: str
+
+
+def check_home(settings: Settings) -> Iterator[Check]:
+    """Home and inbox are there, writable, and have room."""
+    for name, path in (("home", settings.home), ("inbox", settings.inbox_dir)):
+        if not path.is_dir():
+            yield Check(name, "warn", f"{path} is not there yet; `firstread up` makes it")
+        elif not os.access(path, os.W_OK):
+            yield Check(name, "fail", f"{path} is not writable for this user")
+        else:
+            yield Check(name, "ok", str(path))
+    place = settings.home if settings.home.is_dir() else settings.home.parent
+    free_mb = shutil.disk_usage(place if place.is_dir() else Path("/")).free // 2**20
+    status = "ok" if free_mb > 2 * settings.min_free_mb else "warn" if free_mb > settings.min_free_mb else "fail"
+    yield Check("disk", status, f"{free_mb} MiB free; images are refused under {settings.min_free_mb} MiB")
+
+
+def check_database(settings: Settings) -> Iterator[Check]:
+    """The database answers and stands at this version's schema; processes show a heartbeat."""
+    from firstread.cli.open_database import open_database
+
+    try:
+        db = open_database(settings)
+    except (FirstreadError, SQLAlchemyError) as error:
+        yield Check("database", "fail", str(error).splitlines()[0])
+        return
+    yield Check("database", "ok", db.engine.url.render_as_string(hide_password=True))
+    with db.read() as session:
+        processes = session.scalars(select(Process)).all()
+        waiting = session.execute(
+            text("SELECT COUNT(*) FROM study_result WHERE state IN ('WAITING', 'SCORING')")
+        ).scalar()
+    now = utcnow()
+    for row in sorted(processes, key=lambda p: (p.kind, p.started_at)):
+        age_s = (now - row.heartbeat_at).total_seconds()
+        status = "ok" if age_s < STALE_HEARTBEAT_S else "warn"
+        yield Check(f"process {row.kind}", status, f"pid {row.pid} on {row.host}, last sign of life {age_s:.0f} s ago")
+    yield Check("queue", "ok", f"{waiting} results waiting or being scored")
+
+
+def check_broker(settings: Settings) -> Iterator[Check]:
+    """The broker answers; how many messages wait."""
+    import redis
+
+    from firstread.queue import depth, redis_client
+
+    where = "embedded" if settings.embedded_broker else settings.printable()["broker_url"]
+    client = redis_client(settings)
+    try:
+        client.ping()
+        yield Check("broker", "ok", f"{where}, {depth(client)} messages wait")
+        policy = client.config_get("maxmemory-policy").get("maxmemory-policy")
+        if policy not in (None, "noeviction"):
+            yield Check("broker policy", "warn", f"maxmemory-policy is {policy}; noeviction loses no message")
+    except redis.RedisError as error:
+        yield Check("broker", "fail", f"{where} does not answer ({type(error).__name__}); is `firstread up` running?")
+    finally:
+        client.close()
+
+
+def check_ports(settings: Settings) -> Iterator[Check]:
+    """C-ECHO to our own listener; whether /metrics answers."""
+    from firstread.send import echo
+
+    host = "127.0.0.1" if settings.dicom_host == "0.0.0.0" else settings.dicom_host
+    where = f"{settings.ae_title} at {host}:{settings.dicom_port}"
+    problem = echo(host=host, port=settings.dicom_port, called_ae=settings.ae_title, calling_ae="DOCTOR")
+    yield Check("dicom", "fail" if problem else "ok", f"{where} {problem or 'answers C-ECHO'}")
+    port = settings.port_of_metrics("up")
+    if port:
+        try:
+            socket.create_connection((settings.metrics_host, port), timeout=3).close()
+            yield Check("metrics", "ok", f"http://{settings.metrics_host}:{port}/metrics")
+        except OSError as error:
+            yield Check("metrics", "warn", f"nothing listens on {settings.metrics_host}:{port} ({error.strerror})")
+
+
+def check_models(settings: Settings) -> Iterator[Check]:
+    """Every package passes its checksum and its golden outputs."""
+    from worker.packages.store import Store
+
+    store = Store.of(settings)
+    rows = store.packages()
+    if not rows:
+        yield Check("models", "fail", f"no package in {settings.models_dir}")
+    for row in rows:
+        try:
+            store.verify(row.key)
+            yield Check(f"model {row.key}", "ok", row.role)
+        except FirstreadError as error:
+            yield Check(f"model {row.key}", "fail", str(error))
+
+
+def check_study(settings: Settings) -> Iterator[Check]:
+    """A synthetic head CT goes in by C-STORE and must come out as a row."""
+    from firstread.phantoms.head import write_head_phantom
+    from firstread.send import send_paths
+
+    host = "127.0.0.1" if settings.dicom_host == "0.0.0.0" else settings.dicom_host
+    with tempfile.TemporaryDirectory(prefix="firstread-doctor-") as folder:
+        phantom = write_head_phantom(Path(folder), n_slices=16, bleed=None)
+        outcomes = send_paths(
+            [Path(folder)], host=host, port=settings.dicom_port, called_ae=settings.ae_title, calling_ae="DOCTOR"
+        )
+    refused = [o for o in outcomes if not o.ok]
+    if refused:
+        yield Check("study", "fail", f"the listener refused {len(refused)} of {len(outcomes)}: {refused[0].message}")
+        return
+    db = Database(settings.database_url)
+    query = text("SELECT * FROM study_result WHERE study_instance_uid = :uid AND finding = 'any'")
+    started = time.monotonic()
+    while time.monotonic() - started < STUDY_LIMIT_S:
+        with db.read() as session:
+            rows = view_rows(session, query.bindparams(uid=phantom.StudyInstanceUID))
+        if rows and rows[0]["scored_at"]:
+            seconds = (rows[0]["scored_at"] - rows[0]["received_at"]).total_seconds()
+            yield Check(
+                "study", "ok", f"phantom scored {rows[0]['probability']:.3f}, {seconds:.1f} s after its last image"
+            )
+            return
+        time.sleep(0.3)
+    yield Check(
+        "study", "fail", f"no result within {STUDY_LIMIT_S:.0f} s; `firstread study {phantom.StudyInstanceUID}`"
+    )
+
+
+def check_destinations(settings: Settings) -> Iterator[Check]:
+    """C-ECHO to each DICOM destination."""
+    from worker.outputs.destinations import read_destinations
+
+    from firstread.send import echo
+
+    for destination in read_destinations(settings):
+        if destination.kind != "dicom":
+            continue
+        problem = echo(
+            host=destination.host,
+            port=destination.port,
+            called_ae=destination.called_ae,
+            calling_ae=settings.ae_title,
+        )
+        yield Check(f"destination {destination.name}", "fail" if problem else "ok", problem or "answers C-ECHO")
+
+
+def print_settings(settings: Settings) -> None:
+    """Every setting, its value (secrets hidden) and where it came from."""
+    sources, values = settings.sources(), settings.printable()
+    rows = [
+        {"setting": ENV_PREFIX + name.upper(), "value": values[name], "source": sources[name]}
+        for name in type(settings).model_fields
+    ]
+    print_table(rows, ("setting", "value", "source"))
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Leave out the models and the synthetic study.")
+@click.option("--json", "as_json", is_flag=True, help="JSON, settings included.")
+def doctor(quick: bool, as_json: bool) -> None:
+    """Check settings, disk, database, broker, ports, destinations, models, and one synthetic study end to end."""
+    settings = Settings()
+    if not as_json:
+        print_settings(settings)
+        click.echo()
+    steps: list[Callable[[Settings], Iterator[Check]]] = [
+        check_home, check_database, check_broker, check_ports, check_destinations,
+    ]  # fmt: skip
+    if not quick:
+        steps += [check_models, check_study]
+    found: list[Check] = []
+    for step in steps:
+        if step is check_study and any(check.name == "dicom" and check.status == "fail" for check in found):
+            continue
+        for check in step(settings):
+            found.append(check)
+            if not as_json:
+                click.echo(f"{check.status:4}  {check.name}: {check.detail}")
+    failed = any(check.status == "fail" for check in found)
+    if as_json:
+        sources, values = settings.sources(), settings.printable()
+        print_json(
+            {
+                "settings": {name: {"value": values[name], "source": sources[name]} for name in values},
+                "checks": [vars(check) for check in found],
+                "ok": not failed,
+            }
+        )
+    raise SystemExit(1 if failed else 0)
