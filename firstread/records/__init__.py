@@ -13,19 +13,25 @@ from firstread.records.intake import (
     RevisionInstance,
     Study,
 )
+from firstread.records.outcomes import AuditEvent, Deletion, DriftRow, EscalationStep, OutputObject, Verdict
 from firstread.records.scoring import Delivery, Flag, Job, Process, Result, SliceScoreRow, Transition
 
 __all__ = [
     "Association",
     "AssociationStudy",
+    "AuditEvent",
     "Base",
     "Database",
+    "Deletion",
     "Delivery",
+    "DriftRow",
+    "EscalationStep",
     "Flag",
     "Instance",
     "IntakeRefusal",
     "Job",
     "Listener",
+    "OutputObject",
     "Process",
     "Receipt",
     "Result",
@@ -34,4 +40,5 @@ __all__ = [
     "SliceScoreRow",
     "Study",
     "Transition",
+    "Verdict",
 ]

@@ -5,6 +5,8 @@ Views are code, not data: ``firstread migrate`` drops and makes all of them afte
 
 from __future__ import annotations
 
+import re
+
 from sqlalchemy import Connection, text
 
 _JOBS = """
@@ -123,6 +125,75 @@ SELECT received_at, source, source_name, calling_ae, reason, detail, kept_path
 FROM intake_refusal_row
 """
 
+_SCANNER = "COALESCE(s.station_name, s.manufacturer, '')"
+
+
+def _wilson(k: str, n: str, sign: str) -> str:
+    """One end of the 95 % interval of a proportion k of n (Wilson, J. Am. Stat. Assoc. 1927;22:209), as SQL."""
+    z, z2 = 1.959964, 3.841459
+    root = f"SQRT(({k}) * (({n}) - ({k})) * 1.0 / NULLIF({n}, 0) + {z2 / 4})"
+    return f"(({k}) + {z2 / 2} {sign} {z} * {root}) / NULLIF(({n}) + {z2}, 0)"
+
+
+def _proportion(name: str, k: str, n: str) -> str:
+    low = f"CASE WHEN {n} > 0 THEN {_wilson(k, n, '-')} END AS {name}_low"
+    high = f"CASE WHEN {n} > 0 THEN {_wilson(k, n, '+')} END AS {name}_high"
+    return f"{k} * 1.0 / NULLIF({n}, 0) AS {name}, {low}, {high}"
+
+
+VERDICT_PERFORMANCE = f"""
+WITH ranked AS ({_JOBS}),
+said AS (
+    SELECT v.study_id, v.pipeline, v.finding, v.truth,
+           ROW_NUMBER() OVER (PARTITION BY v.study_id, v.pipeline, v.finding ORDER BY v.id DESC) AS place
+    FROM verdict v
+),
+scored AS (
+    SELECT j.pipeline, {_SCANNER} AS scanner, UTC_MONTH(j.finished_at) AS month, f.finding, t.truth,
+        CASE WHEN f.flagged OR f.probability >= f.threshold OR EXISTS (
+                 SELECT 1 FROM flag g
+                 WHERE g.study_id = j.study_id AND g.pipeline = j.pipeline AND g.finding = f.finding)
+             THEN 1 ELSE 0 END AS positive
+    FROM ranked j
+    JOIN study s ON s.id = j.study_id
+    JOIN result f ON f.job_id = j.job_id AND f.run = j.run AND f.role = 'active'
+    LEFT JOIN said t ON t.place = 1 AND t.study_id = j.study_id AND t.pipeline = j.pipeline AND t.finding = f.finding
+    WHERE j.place = 1 AND j.state = 'DONE' AND f.probability IS NOT NULL
+),
+counted AS (
+    SELECT pipeline, scanner, month, finding, COUNT(*) AS n, SUM(positive) AS positives, COUNT(truth) AS n_truth,
+        COALESCE(SUM(CASE WHEN truth = 1 AND positive = 1 THEN 1 ELSE 0 END), 0) AS true_positive,
+        COALESCE(SUM(CASE WHEN truth = 0 AND positive = 1 THEN 1 ELSE 0 END), 0) AS false_positive,
+        COALESCE(SUM(CASE WHEN truth = 0 AND positive = 0 THEN 1 ELSE 0 END), 0) AS true_negative,
+        COALESCE(SUM(CASE WHEN truth = 1 AND positive = 0 THEN 1 ELSE 0 END), 0) AS false_negative
+    FROM scored GROUP BY pipeline, scanner, month, finding
+)
+SELECT pipeline, scanner, month, finding, n, positives,
+    {_proportion("positive_ratio", "positives", "n")},
+    n_truth, true_positive, false_positive, true_negative, false_negative,
+    {_proportion("sensitivity", "true_positive", "(true_positive + false_negative)")},
+    {_proportion("specificity", "true_negative", "(true_negative + false_positive)")},
+    {_proportion("ppv", "true_positive", "(true_positive + false_positive)")}
+FROM counted
+"""
+
+DELIVERY_STATUS = """
+SELECT s.study_instance_uid, r.number AS revision, j.pipeline, d.id AS delivery, d.destination, d.kind, d.escalation,
+    d.state, d.attempts, d.next_at, d.last_status, d.created_at, d.finished_at
+FROM delivery d
+JOIN job j ON j.id = d.job_id
+JOIN revision r ON r.id = j.revision_id
+JOIN study s ON s.id = r.study_id
+"""
+
+DRIFT = """
+SELECT day, pipeline, model_name, model_version, modality, scanner, quantity, n, psi, computed_at FROM drift_row
+"""
+
+AUDIT_LOG = """
+SELECT at, actor, host, action, subject, detail FROM audit_event
+"""
+
 VIEWS: dict[str, str] = {
     "study_result": STUDY_RESULT,
     "study_result_history": STUDY_RESULT_HISTORY,
@@ -132,7 +203,19 @@ VIEWS: dict[str, str] = {
     "hemorrhage_flag_history": HEMORRHAGE_FLAG_HISTORY,
     "received_instance": RECEIVED_INSTANCE,
     "intake_refusal": INTAKE_REFUSAL,
+    "verdict_performance": VERDICT_PERFORMANCE,
+    "delivery_status": DELIVERY_STATUS,
+    "drift": DRIFT,
+    "audit_log": AUDIT_LOG,
 }
+
+_UTC_MONTH = re.compile(r"UTC_MONTH\(([\w.]+)\)")
+_MONTH_IN = {"sqlite": r"SUBSTR(\1, 1, 7)", "postgresql": r"TO_CHAR(\1 AT TIME ZONE 'UTC', 'YYYY-MM')"}
+
+
+def select_for(name: str, dialect: str) -> str:
+    """The SELECT of a view in the words of an engine; ``UTC_MONTH(column)`` becomes the month as ``2026-11``."""
+    return _UTC_MONTH.sub(_MONTH_IN[dialect], VIEWS[name])
 
 
 def drop_views(connection: Connection) -> None:
@@ -143,5 +226,5 @@ def drop_views(connection: Connection) -> None:
 
 def create_views(connection: Connection) -> None:
     """Make every view; the tables must be at head."""
-    for name, select in VIEWS.items():
-        connection.execute(text(f"CREATE VIEW {name} AS {select}"))
+    for name in VIEWS:
+        connection.execute(text(f"CREATE VIEW {name} AS {select_for(name, connection.dialect.name)}"))
