@@ -1,0 +1,26 @@
+# The worker on an NVIDIA GPU: the CUDA libraries come with the lock file, the driver from the host.
+FROM python:3.11-slim-bookworm
+
+RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin firstread \
+    && install -d -o firstread -g firstread /var/lib/firstread /inbox
+
+WORKDIR /src
+COPY requirements/gpu.txt requirements/gpu.txt
+RUN pip install --no-cache-dir --compile --no-deps --require-hashes -r requirements/gpu.txt
+
+COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
+COPY firstread firstread
+COPY dicom_listener dicom_listener
+COPY worker worker
+COPY training training
+COPY migrations migrations
+COPY models models
+RUN pip install --no-cache-dir --compile --no-deps --no-index --no-build-isolation .
+
+COPY deploy/healthcheck.py /opt/firstread/healthcheck.py
+WORKDIR /var/lib/firstread
+USER firstread
+ENV FIRSTREAD_HOME=/var/lib/firstread PYTHONUNBUFFERED=1
+VOLUME /var/lib/firstread
+EXPOSE 9109
+CMD ["firstread", "work"]
