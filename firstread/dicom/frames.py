@@ -1,0 +1,128 @@
+"""What the header says of each frame, alike for single-frame objects and Enhanced multi-frame ones.
+
+An Enhanced object keeps it in functional groups (PS3.3 C.7.6.16): per frame, else shared, else at the top level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+
+from firstread.dicom.datasets import PARSE_ERRORS, number, numbers, text
+
+Vector = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """Modality LUT as a line: HU = slope * stored + intercept (PS3.3 C.11.1)."""
+
+    slope: float
+    intercept: float
+    kind: str = ""
+    """Rescale Type: ``HU``, ``US`` (unspecified), empty, or something that is not Hounsfield units."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of an object. ``number`` is 0 for a single-frame object, else counted from 1.
+
+    Lengths in mm; None where the header does not say. ``PixelSpacing`` is (between rows, between columns).
+    ``FrameType`` is Frame Type or Image Type, upper case.
+    """
+
+    number: int
+    ImagePositionPatient: Vector | None
+    ImageOrientationPatient: Vector | None
+    PixelSpacing: Vector | None
+    SliceThickness: float | None
+    FrameType: tuple[str, ...]
+    rescale: Rescale | None
+
+    @property
+    def index(self) -> int:
+        """Position in the pixel data, from 0."""
+        return max(0, self.number - 1)
+
+
+_MACROS = {
+    "ImagePositionPatient": "PlanePositionSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "PixelSpacing": "PixelMeasuresSequence",
+    "SliceThickness": "PixelMeasuresSequence",
+    "RescaleSlope": "PixelValueTransformationSequence",
+    "RescaleIntercept": "PixelValueTransformationSequence",
+    "RescaleType": "PixelValueTransformationSequence",
+    "FrameType": "CTImageFrameTypeSequence",
+}
+
+
+def frames_of(ds: Dataset) -> tuple[Frame, ...]:
+    """Every frame of an object in stored order.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Header; pixel data not needed.
+
+    Returns
+    -------
+    tuple of Frame
+        One entry for a single-frame object. At most as many as Number of Frames says; an absent or impossible number
+        counts as one.
+    """
+    count = number(ds, "NumberOfFrames")
+    shared = _items(ds, "SharedFunctionalGroupsSequence")[:1]
+    each = _items(ds, "PerFrameFunctionalGroupsSequence")
+    if not each and (count is None or count <= 1):
+        return (_frame([ds, *shared], 0),)
+    total = min(int(count or len(each)), 100_000)
+    return tuple(_frame([ds, *shared, *each[i : i + 1]], i + 1) for i in range(max(1, total)))
+
+
+def _frame(levels: list[Dataset], frame_number: int) -> Frame:
+    groups = levels[1:]
+
+    def place(keyword: str) -> Dataset:
+        for group in reversed(groups):
+            for item in _items(group, _MACROS[keyword])[:1]:
+                if keyword in item:
+                    return item
+        return levels[0]
+
+    frame_type = text(place("FrameType"), "FrameType") or text(levels[0], "ImageType")
+    return Frame(
+        number=frame_number,
+        ImagePositionPatient=numbers(place("ImagePositionPatient"), "ImagePositionPatient", 3),
+        ImageOrientationPatient=numbers(place("ImageOrientationPatient"), "ImageOrientationPatient", 6),
+        PixelSpacing=_spacing(place("PixelSpacing")),
+        SliceThickness=_positive(number(place("SliceThickness"), "SliceThickness")),
+        FrameType=tuple(part.strip().upper() for part in frame_type.split("\\")) if frame_type else (),
+        rescale=_rescale(place("RescaleSlope"), place("RescaleIntercept")),
+    )
+
+
+def _rescale(slope_at: Dataset, intercept_at: Dataset) -> Rescale | None:
+    slope, intercept = number(slope_at, "RescaleSlope"), number(intercept_at, "RescaleIntercept")
+    if intercept is None or slope == 0.0:
+        return None
+    # A slope alone may be left out by old writers; an intercept may not, it is what makes HU of stored values.
+    return Rescale(1.0 if slope is None else slope, intercept, text(intercept_at, "RescaleType", 16).upper())
+
+
+def _spacing(ds: Dataset) -> Vector | None:
+    spacing = numbers(ds, "PixelSpacing", 2)
+    return spacing if spacing is not None and all(0.01 < mm < 50.0 for mm in spacing) else None
+
+
+def _positive(value: float | None) -> float | None:
+    return value if value is not None and value > 0.0 else None
+
+
+def _items(ds: Dataset, keyword: str) -> list[Dataset]:
+    try:
+        value = ds.get(keyword)
+        return [item for item in value if isinstance(item, Dataset)] if value else []
+    except PARSE_ERRORS:
+        return []
