@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from firstread.settings import Settings
+
+
+def test_environment_wins_over_file_and_sources_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    home = tmp_path / "site"
+    home.mkdir()
+    (home / "firstread.toml").write_text('ae_title = "FILEAE"\nquiet_s = 7.5\n')
+    monkeypatch.setenv("FIRSTREAD_HOME", str(home))
+    monkeypatch.setenv("FIRSTREAD_AE_TITLE", "ENVAE")
+    settings = Settings()
+    assert settings.ae_title == "ENVAE"
+    assert settings.quiet_s == 7.5
+    assert settings.inbox_dir == home / "inbox"
+    assert settings.database_url == f"sqlite:///{home / 'firstread.sqlite'}"
+    sources = settings.sources()
+    assert (sources["ae_title"], sources["quiet_s"], sources["grace_s"]) == ("environment", "file", "default")
+
+
+def test_lists_and_rules_come_from_the_environment_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTREAD_ALLOWED_CALLING_AE", '["CT1", "CT2"]')
+    monkeypatch.setenv("FIRSTREAD_PRIORITY_BY_CALLING_AE", '{"ER_CT": 0}')
+    settings = Settings()
+    assert settings.allowed_calling_ae == ("CT1", "CT2")
+    assert settings.priority_by_calling_ae == {"ER_CT": 0}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DICOM_PORT", "99999"),
+        ("LOG_LEVEL", "LOUD"),
+        ("PRIORITY_BY_CALLING_AE", '{"X": 12}'),
+        ("AE_TITLE", "SEVENTEENLETTERS!"),
+    ],
+)
+def test_wrong_values_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"FIRSTREAD_{name}", value)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_a_misspelt_name_in_the_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = tmp_path / "f.toml"
+    config.write_text("quite_s = 3\n")
+    monkeypatch.setenv("FIRSTREAD_CONFIG", str(config))
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_passwords_are_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTREAD_DATABASE_URL", "postgresql://reader:sesame@db/firstread")
+    monkeypatch.setenv("FIRSTREAD_BROKER_URL", "redis://:sesame@broker:6379/0")
+    assert "sesame" not in str(Settings().printable())
