@@ -1,0 +1,100 @@
+"""Structured logs: a JSON object a line, on stderr and in the home. Keys and codes, never a patient name or a UID."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+from firstread.settings import Settings
+
+FIELDS = ("study", "revision", "job", "pipeline", "stage", "outcome", "reason", "seconds", "attempt", "model")
+"""What may stand beside the message (``extra=``): keys of our own rows and codes."""
+
+MAX_BYTES, KEPT = 20 * 2**20, 5
+
+
+class JsonFormatter(logging.Formatter):
+    """One line of JSON: time (UTC), level, role, logger, message, the known extra fields, the traceback's frames.
+
+    Of an exception only the type and the frames are written: its text may hold values of a data set.
+    """
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self._role = role
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as a line."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "role": self._role,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        for name in FIELDS:
+            value = getattr(record, name, None)
+            if value is not None:
+                line[name] = value
+        if record.exc_info and record.exc_info[0] is not None:
+            line["error"] = record.exc_info[0].__name__
+            line["frames"] = frames_of(record.exc_info[1])
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def frames_of(error: BaseException | None, last: int = 12) -> list[str]:
+    """``module:function:line`` of the innermost frames of an exception."""
+    frames = []
+    trace = error.__traceback__ if error else None
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        frames.append(f"{trace.tb_frame.f_globals.get('__name__', '?')}:{code.co_name}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return frames[-last:]
+
+
+def setup_logging(settings: Settings, role: str, *, to_stderr: bool = True) -> Path:
+    """Send the logs of this process to ``HOME/log/<role>.log`` (rotated at 20 MiB, five kept) and to stderr.
+
+    Parameters
+    ----------
+    role : str
+        ``listen``, ``work``, ``worker`` (the supervised child) or ``up``.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    settings.log_dir.mkdir(parents=True, exist_ok=True)
+    path = settings.log_dir / f"{role}.log"
+    handlers: list[logging.Handler] = [
+        logging.handlers.RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=KEPT, encoding="utf-8", delay=True)
+    ]
+    if to_stderr:
+        handlers.append(logging.StreamHandler(sys.stderr))
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    for handler in handlers:
+        handler.setFormatter(JsonFormatter(role))
+        root.addHandler(handler)
+    root.setLevel(settings.log_level)
+    # These tell the values of data elements, or every poll.
+    for name in ("pydicom", "pynetdicom", "kombu", "amqp", "alembic", "sqlalchemy", "watchfiles", "h5py", "tensorflow"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    threading.excepthook = _log_thread_death
+    return path
+
+
+def _log_thread_death(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+        logging.getLogger("firstread").critical(
+            "a thread died", exc_info=(type(args.exc_value), args.exc_value, args.exc_traceback)
+        )
