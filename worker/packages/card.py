@@ -16,6 +16,8 @@ class InputSpec(BaseModel):
 
     ``windows`` are (low, high) in HU for ``hu`` input, or the clip range in stored units for others; one channel a
     window, or, with ``neighbours`` = k, 2k+1 channels of neighbouring slices through the first window.
+    ``levels`` are (low, high) percentiles of each ``grey`` picture that become its one window, so that exposure,
+    bit depth and display window of a film do not matter.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -24,6 +26,7 @@ class InputSpec(BaseModel):
     height: int
     width: int
     windows: tuple[tuple[float, float], ...] = ()
+    levels: tuple[float, float] | None = None
     neighbours: int = 0
     crop: Literal["none", "head", "lungs", "square"] = "none"
     scale: Literal["zero_one", "minus_one_one", "imagenet_lite"] = "zero_one"

@@ -1,0 +1,77 @@
+"""What happens beside the steps: learning rate, checkpoint, validation, progress, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training import loop
+
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger(__name__)
+
+
+def loop_callbacks(model: keras.Model, run: loop.Run, state: loop.Checkpoint) -> list[Any]:
+    """The callbacks of one run; each has ``begin_step``, the global step at which the epoch at hand begins."""
+    import keras
+
+    class Steps(keras.callbacks.Callback):  # type: ignore[misc]
+        begin_step = 0
+
+        def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            rate = loop.learning_rate(run.recipe.schedule, run.steps, self.begin_step + batch)
+            model.optimizer.learning_rate.assign(rate)
+
+        def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+            self.started = time.monotonic()
+
+        def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+            values = {name: float(value) for name, value in (logs or {}).items()}
+            if not math.isfinite(values.get("loss", 0.0)):
+                raise loop.TrainingError(f"loss is not finite after step {epoch + 1}")
+            values["seconds"] = time.monotonic() - self.started
+            notes, stop = _judge(model, run, state, values)
+            model.stop_training = stop
+            state.save(model, epoch + 1, notes, stopped=stop)
+            _record(run.out, epoch + 1, values)
+            if run.on_epoch is not None:
+                run.on_epoch(epoch + 1, values)
+
+    return [Steps()]
+
+
+def _judge(
+    model: keras.Model, run: loop.Run, state: loop.Checkpoint, values: dict[str, float]
+) -> tuple[dict[str, Any], bool]:
+    """Validate where the recipe wants the best epoch or early stopping; keep the best weights."""
+    schedule, notes = run.recipe.schedule, state.notes()
+    if not len(run.val_rows) or not (schedule.best or schedule.early_stopping):
+        return notes, False
+    values["val_loss"] = loop.validation_loss(model, run)
+    if values["val_loss"] < notes.get("best", math.inf):
+        notes = {"best": values["val_loss"], "waited": 0}
+        loop.Checkpoint(run.out / "best.npz", state.identity).save(model, 0, {})
+    else:
+        notes["waited"] = notes.get("waited", 0) + 1
+    return notes, bool(schedule.early_stopping and notes["waited"] >= schedule.early_stopping)
+
+
+def _record(out: Path, step: int, values: dict[str, float]) -> None:
+    """Append one line to ``log.jsonl`` and the same numbers to TensorBoard's event file."""
+    with (out / "log.jsonl").open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps({"step": step, **{k: round(v, 6) for k, v in values.items()}}) + "\n")
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    writer = EventFileWriter(str(out / "tensorboard"), filename_suffix=f".{step}")
+    for name, value in values.items():
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=value)])
+        writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+    writer.close()

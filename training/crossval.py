@@ -1,0 +1,77 @@
+"""Folds, one after the other: train without the fold in test, predict it, write the predictions, go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.arrays import Arrays
+from training.loop import Run, predict, train
+from training.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+
+def held_back(arrays: Arrays, recipe: Recipe) -> np.ndarray:
+    """Bool (n,): rows of patients that no fold trains on, a fixed share of some data sets by hash of the patient."""
+    rows = np.zeros(len(arrays), dtype=bool)
+    for i, item in enumerate(arrays.items):
+        share = recipe.folds.validation.get(item.dataset, 0.0)
+        digest = hashlib.sha256(f"{item.dataset}/{item.patient}".encode()).digest()
+        rows[i] = int.from_bytes(digest[:4], "big") / 2**32 < share
+    return rows
+
+
+def fold_rows(arrays: Arrays, recipe: Recipe, fold: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on and rows to predict. ``fold`` None is the final model: only what is held back is predicted."""
+    away = held_back(arrays, recipe)
+    test = np.asarray([fold is not None and i.dataset == recipe.folds.dataset and i.split == fold
+                       for i in arrays.items])  # fmt: skip
+    return np.flatnonzero(~away & ~test), np.flatnonzero(test | away)
+
+
+def cross_validate(
+    recipe: Recipe, arrays: Arrays, out: Path, weights: str, folds: tuple[str, ...] | None = None, **options: Any
+) -> list[Path]:
+    """Train every fold that has no predictions yet; give back the prediction files."""
+    found = []
+    for fold in recipe.folds.names if folds is None else folds:
+        path = out / f"oof_{fold}.npz"
+        if not path.is_file():
+            train_rows, test_rows = fold_rows(arrays, recipe, fold)
+            log.info("fold %s: %d rows to train on, %d to predict", fold, len(train_rows), len(test_rows))
+            run = Run(recipe, arrays, train_rows, out / f"fold_{fold}", recipe.schedule.steps, weights=weights,
+                      **options)  # fmt: skip
+            write_predictions(path, train(run), arrays, test_rows, fold)
+        found.append(path)
+    return found
+
+
+def train_final(recipe: Recipe, arrays: Arrays, out: Path, weights: str, **options: Any) -> Any:
+    """The model on all folds, whose weights are shipped."""
+    train_rows, _ = fold_rows(arrays, recipe, None)
+    steps = recipe.final_steps or recipe.schedule.steps
+    return train(Run(recipe, arrays, train_rows, out / "final", steps, weights=weights, **options))
+
+
+def write_predictions(path: Path, model: Any, arrays: Arrays, rows: np.ndarray, fold: str) -> None:
+    """Logits, plain and mirrored, and mask probabilities (uint8, plain) of rows, with their keys."""
+    plain, mirrored = predict(model, arrays, rows), predict(model, arrays, rows, flip=True)
+    stored: dict[str, np.ndarray] = {}
+    for name, value in plain.items():
+        if name == "mask_logits":
+            p = 1 / (1 + np.exp(-value.astype(np.float32)))
+            q = 1 / (1 + np.exp(-mirrored[name].astype(np.float32)))
+            stored["mask"], stored["mask_flip"] = (np.round(m * 255).astype(np.uint8) for m in (p, q))
+        else:
+            stored[name], stored[f"{name}_flip"] = value, mirrored[name]
+    keys = [f"{arrays.items[row].dataset}/{arrays.items[row].key}" for row in rows]
+    partial = path.with_suffix(".part.npz")
+    np.savez_compressed(partial, keys=np.asarray(keys), fold=fold, labels=json.dumps(arrays.label_names), **stored)  # type: ignore[arg-type]
+    os.replace(partial, path)

@@ -1,0 +1,27 @@
+"""Data sets behind one interface, by name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from training.datasets.base import DataSet, DataSetError, Item
+
+READERS: dict[str, str] = {
+    "ct_ich": "training.datasets.head_ct:CtIch",
+    "phe_sich": "training.datasets.head_ct:PheSich",
+    "kermany": "training.chest.films:Kermany",
+    "covid_chestxray": "training.chest.films:CovidChestxray",
+}
+
+
+def open_dataset(name: str, root: Path) -> DataSet:
+    """The reader of that name on a folder; :class:`DataSetError` where there is none."""
+    if name not in READERS:
+        raise DataSetError(f"no data set reader called {name!r}; there are {', '.join(sorted(READERS))}")
+    module, _, attribute = READERS[name].partition(":")
+    dataset: DataSet = getattr(import_module(module), attribute)(root)
+    return dataset
+
+
+__all__ = ["READERS", "DataSet", "DataSetError", "Item", "open_dataset"]

@@ -1,0 +1,79 @@
+"""What every data set gives: items with patient, study, order, labels that may be unknown, and pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+UNKNOWN = -1.0
+Kind = Literal["hu", "grey", "rgb"]
+
+
+class DataSetError(ValueError):
+    """The folder does not hold what the data set's reader expects."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture or slice.
+
+    Attributes
+    ----------
+    labels : mapping
+        1.0 or 0.0 a finding; a finding that is not in it is unknown.
+    split : str
+        Fold or split as the data set names it; empty where it has none.
+    order : float
+        Position within the study along the slice normal; only its order means anything.
+    usable : bool
+        False where the label is in doubt: such items serve as neighbours and are scored, and never teach.
+    """
+
+    dataset: str
+    key: str
+    path: Path
+    patient: str
+    study: str
+    order: float = 0.0
+    labels: Mapping[str, float] = field(default_factory=dict)
+    split: str = ""
+    mask_path: Path | None = None
+    usable: bool = True
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+class DataSet(Protocol):
+    """A readable data set. ``items`` is sorted by (study, order) and stable between calls."""
+
+    name: str
+    kind: Kind
+
+    def items(self) -> list[Item]: ...
+
+    def pixels(self, item: Item) -> np.ndarray:
+        """Stored values of one item: float32 (H, W) in HU for ``hu``, (H, W) or (H, W, 3) for pictures."""
+        ...
+
+    def mask(self, item: Item) -> np.ndarray | None:
+        """Bool (H, W); all false where absence is known; None where nothing is known."""
+        ...
+
+
+def studies(items: Sequence[Item]) -> dict[tuple[str, str], list[int]]:
+    """Indices of the items of each (data set, study), ordered along the study."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for index, item in enumerate(items):
+        found.setdefault((item.dataset, item.study), []).append(index)
+    for members in found.values():
+        members.sort(key=lambda i: items[i].order)
+    return found
+
+
+def label_matrix(items: Sequence[Item], labels: Sequence[str]) -> np.ndarray:
+    """Float32 (n, labels) of 0, 1 and :data:`UNKNOWN`."""
+    rows = [[float(item.labels.get(label, UNKNOWN)) for label in labels] for item in items]
+    return np.asarray(rows, dtype=np.float32).reshape(len(items), len(labels))

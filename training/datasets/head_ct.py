@@ -1,0 +1,112 @@
+"""CT-ICH and PHE-SICH as windowed pictures, given back in Hounsfield units."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from training.datasets.base import DataSetError, Item, Kind
+
+SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
+LABELS = ("any", *SUBTYPES)
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """Float32 (H, W) of a grey picture; raises :class:`DataSetError` where it cannot be read."""
+    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise DataSetError(f"cannot read picture {path.name}")
+    return np.asarray(image, dtype=np.float32)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file with a header; raises :class:`DataSetError` where there is none."""
+    if not path.is_file():
+        raise DataSetError(f"no {path.name} in {path.parent.name}")
+    with path.open(newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+class CtIch:
+    """CT-ICH (Hssayeni et al., Data 2020, 5(1):14): grey pictures where 0 is -20 HU and 255 is 100 HU.
+
+    Parameters
+    ----------
+    root : Path
+        Folder with ``labels.csv``, ``images`` and ``masks``.
+    """
+
+    name = "ct_ich"
+    kind: Kind = "hu"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def items(self) -> list[Item]:
+        rows = read_rows(self.root / "labels.csv")
+        items = [
+            Item(
+                dataset=self.name,
+                key=row["file"],
+                path=self.root / row["file"],
+                patient=row["patient"],
+                study=row["patient"],
+                order=float(row["slice"]),
+                labels={label: float(row[label]) for label in LABELS if row[label] != ""},
+                split=row["fold"],
+                mask_path=self.root / row["mask"] if row["mask"] else None,
+            )
+            for row in rows
+        ]
+        return sorted(items, key=lambda item: (item.study, item.order))
+
+    def pixels(self, item: Item) -> np.ndarray:
+        return read_grey(item.path) * np.float32(120.0 / 255.0) - np.float32(20.0)
+
+    def mask(self, item: Item) -> np.ndarray | None:
+        if item.mask_path is not None:
+            return read_grey(item.mask_path) > 127
+        if item.labels.get("any") == 0.0:
+            return np.zeros(read_grey(item.path).shape, dtype=bool)
+        return None
+
+
+class PheSich:
+    """PHE-SICH-CT-IDS (Ma et al. 2023, arXiv 2308.10521): grey pictures of about 0 to 80 HU; subtypes unknown.
+
+    Negatives that the data set's own notes doubt, or that lie next to a positive slice, are not usable.
+    """
+
+    name = "phe_sich"
+    kind: Kind = "hu"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def items(self) -> list[Item]:
+        rows = read_rows(self.root / "labels.csv")
+        items = [
+            Item(
+                dataset=self.name,
+                key=row["file"],
+                path=self.root / row["file"],
+                patient=row["patient"],
+                study=row["patient"],
+                order=float(row["slice"]),
+                labels={"any": float(row["any"])},
+                usable=row["any"] == "1" or (row["suspect_negative"] == "0" and row["adjacent_to_positive"] == "0"),
+            )
+            for row in rows
+        ]
+        return sorted(items, key=lambda item: (item.study, item.order))
+
+    def pixels(self, item: Item) -> np.ndarray:
+        return read_grey(item.path) * np.float32(80.0 / 255.0)
+
+    def mask(self, item: Item) -> np.ndarray | None:
+        if item.usable and item.labels["any"] == 0.0:
+            return np.zeros(read_grey(item.path).shape, dtype=bool)
+        return None

@@ -1,0 +1,292 @@
+"""The training loop: Keras ``fit`` on batches that depend on (seed, step) alone, with exact resume."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from training.arrays import Arrays
+from training.augment import augment_from
+from training.batches import Targets, groups_by, targets_of, train_batch
+from training.losses import LOSSES
+from training.recipe import Recipe, Schedule
+from worker.packages import networks
+
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger(__name__)
+
+
+class TrainingError(RuntimeError):
+    """Training cannot start or go on: a wrong initial loss, a loss that is not finite, a foreign checkpoint."""
+
+
+@dataclass
+class Run:
+    """One training: a recipe on some rows of the arrays, in a folder of its own."""
+
+    recipe: Recipe
+    arrays: Arrays
+    train_rows: np.ndarray
+    out: Path
+    steps: int
+    val_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    weights: str = "none"
+    mixed_precision: bool = False
+    callbacks: Sequence[Any] = ()
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None
+
+
+def learning_rate(schedule: Schedule, steps: int, step: int) -> float:
+    """Rate at a step: linear warm-up, then cosine to zero or constant."""
+    if step < schedule.warmup_steps:
+        return schedule.learning_rate * (step + 1) / schedule.warmup_steps
+    if schedule.decay != "cosine":
+        return schedule.learning_rate
+    done = (step - schedule.warmup_steps) / max(1, steps - schedule.warmup_steps)
+    return schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def build_model(recipe: Recipe, weights: str) -> keras.Model:
+    """The recipe's network with starting weights.
+
+    Parameters
+    ----------
+    weights : str
+        ``none``, a path to an npz or ``.weights.h5``, or ``imagenet`` (which Keras may download, for builders that
+        know it; nothing is downloaded otherwise).
+    """
+    import keras
+
+    from training.transfer import load_start
+
+    keras.utils.set_random_seed(recipe.seed)
+    model = networks.build(recipe.architecture, recipe.input)
+    load_start(model, weights, recipe.architecture["builder"])
+    return model
+
+
+def compile_model(model: keras.Model, recipe: Recipe, frozen: bool) -> None:
+    """Attach losses and a fresh optimizer; with ``frozen`` the encoder's layers do not learn."""
+    import keras
+
+    from training.transfer import set_encoder_trainable
+
+    schedule = recipe.schedule
+    set_encoder_trainable(model, not frozen)
+    for layer in model.layers:
+        if schedule.frozen and layer.name.startswith(schedule.frozen):
+            layer.trainable = False
+    common: dict[str, Any] = {"learning_rate": schedule.learning_rate}
+    if schedule.clip_norm:
+        common["global_clipnorm"] = schedule.clip_norm
+    if schedule.ema:
+        common |= {"use_ema": True, "ema_momentum": schedule.ema}
+    if schedule.optimizer == "adamw":
+        optimizer = keras.optimizers.AdamW(weight_decay=schedule.weight_decay, **common)
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    else:
+        optimizer = keras.optimizers.Adam(**common)
+    losses = {name: LOSSES[spec.name](**spec.options) for name, spec in recipe.losses.items()}
+    model.compile(optimizer, loss=losses, loss_weights={name: spec.weight for name, spec in recipe.losses.items()})
+
+
+def train(run: Run) -> keras.Model:
+    """Train from the last checkpoint in ``run.out`` or from the start; give back the trained model.
+
+    Raises
+    ------
+    TrainingError
+        Where the initial loss is not what the recipe says, a loss is not finite, or the checkpoint is another run's.
+    """
+    import keras
+
+    recipe, schedule = run.recipe, run.recipe.schedule
+    keras.mixed_precision.set_dtype_policy("mixed_float16" if run.mixed_precision else "float32")
+    run.out.mkdir(parents=True, exist_ok=True)
+    model = build_model(recipe, run.weights)
+    groups = groups_by(run.arrays, run.train_rows, recipe.shares or {"*": 1.0}, recipe.patients_first)
+    augment = augment_from(recipe.augment)
+
+    def batch(step: int) -> tuple[np.ndarray, Targets]:
+        x, targets = train_batch(run.arrays, groups, augment, schedule.batch_size, recipe.seed, step)
+        return x, {name: targets[name] for name in recipe.losses}
+
+    state = Checkpoint(run.out / "checkpoint.npz", _identity(run))
+    done = state.step()
+    if done == 0 and schedule.initial_loss is not None:
+        _assert_initial_loss(model, recipe, batch)
+    for first, last, frozen in _stages(schedule, run.steps):
+        if done >= last:
+            continue
+        compile_model(model, recipe, frozen)
+        model.optimizer.build(model.trainable_variables)
+        if done > first or done == first != 0:
+            state.restore(model, with_optimizer=done > first)
+        _fit(model, run, batch, state, max(first, done), last)
+        done = max(done, state.step())
+        if state.stopped():
+            break
+    if done and state.step() >= 0:
+        state.restore(model, with_optimizer=False)
+    if schedule.best and (run.out / "best.npz").is_file():
+        Checkpoint(run.out / "best.npz", _identity(run)).restore(model, with_optimizer=False)
+    return model
+
+
+def _stages(schedule: Schedule, steps: int) -> list[tuple[int, int, bool]]:
+    frozen = min(schedule.freeze_steps, steps)
+    stages = [(0, frozen, True), (frozen, steps, False)]
+    return [stage for stage in stages if stage[1] > stage[0]]
+
+
+def _fit(
+    model: keras.Model,
+    run: Run,
+    batch: Callable[[int], tuple[np.ndarray, Targets]],
+    state: Checkpoint,
+    first: int,
+    last: int,
+) -> None:
+    from training.callbacks import loop_callbacks
+
+    per_epoch = run.recipe.schedule.steps_per_epoch
+    bounds = [*range(first, last, per_epoch), last]
+    callbacks = loop_callbacks(model, run, state)
+    for begin, end in pairwise(bounds):
+        for callback in callbacks:
+            callback.begin_step = begin
+        model.fit(_batches(batch, begin, end), epochs=end, initial_epoch=end - 1, verbose=0, shuffle=False,
+                  callbacks=[*callbacks, *run.callbacks])  # fmt: skip
+        if model.stop_training:
+            return
+
+
+def _batches(batch: Callable[[int], tuple[np.ndarray, Targets]], begin: int, end: int) -> Any:
+    import keras
+
+    class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+        def __len__(self) -> int:
+            return end - begin
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray, Targets]:
+            return batch(begin + index)
+
+    return Batches(workers=1, use_multiprocessing=False, max_queue_size=4)
+
+
+def _identity(run: Run) -> str:
+    recipe = run.recipe.model_dump(mode="json", include={"input", "architecture", "losses", "schedule", "seed"})
+    return json.dumps([recipe, run.steps, run.weights, len(run.train_rows), int(run.train_rows.sum())], sort_keys=True)
+
+
+def _assert_initial_loss(
+    model: keras.Model, recipe: Recipe, batch: Callable[[int], tuple[np.ndarray, Targets]]
+) -> None:
+    compile_model(model, recipe, frozen=False)
+    values = [float(model.test_on_batch(*batch(step), return_dict=True)["loss"]) for step in range(4)]
+    expected = recipe.schedule.initial_loss or 0.0
+    if abs(float(np.mean(values)) - expected) > 0.1:
+        raise TrainingError(f"initial loss {np.mean(values):.3f}, the recipe expects {expected:.2f} within 0.1")
+
+
+@dataclass
+class Checkpoint:
+    """Weights, optimizer and random state of one run in one file, replaced atomically."""
+
+    path: Path
+    identity: str
+
+    def step(self) -> int:
+        """Steps that the checkpoint has behind it; 0 where there is none.
+
+        Raises
+        ------
+        TrainingError
+            If the checkpoint is of a run with another recipe, other rows or another length.
+        """
+        if not self.path.is_file():
+            return 0
+        with np.load(self.path) as stored:
+            if str(stored["identity"]) != self.identity:
+                raise TrainingError(f"{self.path} belongs to another run; choose another folder or delete it")
+            return int(stored["step"])
+
+    def stopped(self) -> bool:
+        """Whether early stopping ended the run."""
+        if not self.path.is_file():
+            return False
+        with np.load(self.path) as stored:
+            return bool(stored["stopped"])
+
+    def notes(self) -> dict[str, Any]:
+        """What callbacks keep over a restart (best loss, epochs without a better one)."""
+        if not self.path.is_file():
+            return {}
+        with np.load(self.path) as stored:
+            found: dict[str, Any] = json.loads(str(stored["notes"]))
+        return found
+
+    def save(self, model: keras.Model, step: int, notes: dict[str, Any], stopped: bool = False) -> None:
+        """Write everything that the next step depends on."""
+        arrays = {f"m{i}": np.asarray(v) for i, v in enumerate(_values(model.variables))}
+        arrays |= {f"o{i}": np.asarray(v) for i, v in enumerate(_values(model.optimizer.variables))}
+        partial = self.path.with_suffix(".part.npz")
+        np.savez(partial, identity=self.identity, step=step, stopped=stopped, notes=json.dumps(notes), **arrays)  # type: ignore[arg-type]
+        with partial.open("rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(partial, self.path)
+
+    def restore(self, model: keras.Model, with_optimizer: bool) -> None:
+        """Put the stored values back into the model and, if asked, its optimizer."""
+        with np.load(self.path) as stored:
+            for i, variable in enumerate(model.variables):
+                variable.assign(stored[f"m{i}"])
+            for i, variable in enumerate(model.optimizer.variables if with_optimizer else ()):
+                variable.assign(stored[f"o{i}"])
+
+
+def _values(variables: Sequence[Any]) -> list[np.ndarray]:
+    from keras import ops
+
+    return [ops.convert_to_numpy(v.value) for v in variables]
+
+
+def predict(model: keras.Model, arrays: Arrays, rows: np.ndarray, batch_size: int = 32, flip: bool = False) -> Targets:
+    """Outputs of the model for rows in their order, without augmentation; ``flip`` mirrors left and right."""
+    from keras import ops
+
+    parts: list[Targets] = []
+    for start in range(0, len(rows), batch_size):
+        x = arrays.inputs(rows[start : start + batch_size])
+        count = len(x)
+        if count < batch_size:
+            x = np.concatenate([x, np.repeat(x[-1:], batch_size - count, axis=0)])
+        out = model.predict_on_batch(x[:, :, ::-1] if flip else x)
+        parts.append({name: ops.convert_to_numpy(value)[:count] for name, value in out.items()})
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if flip and "mask_logits" in joined:
+        joined["mask_logits"] = joined["mask_logits"][:, :, ::-1]
+    return joined
+
+
+def validation_loss(model: keras.Model, run: Run) -> float:
+    """Mean loss over the validation rows, weighted by batch size."""
+    size, total = run.recipe.schedule.batch_size, 0.0
+    for start in range(0, len(run.val_rows), size):
+        rows = run.val_rows[start : start + size]
+        targets = targets_of(run.arrays, rows)
+        result = model.test_on_batch(run.arrays.inputs(rows), {k: targets[k] for k in run.recipe.losses},
+                                     return_dict=True)  # fmt: skip
+        total += float(result["loss"]) * len(rows)
+    return total / max(1, len(run.val_rows))

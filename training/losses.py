@@ -1,0 +1,105 @@
+"""Losses on logits whose targets may be unknown (-1), in Keras ops for every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Loss = Callable[[Any, Any], Any]
+
+
+def masked_bce(weights: Sequence[float] | None = None, smoothing: float = 0.0) -> Loss:
+    """Binary cross-entropy over the known entries of (n, labels); one weight a label."""
+
+    def loss(y_true: Any, logits: Any) -> Any:
+        from keras import ops
+
+        known = ops.cast(y_true >= 0, logits.dtype)
+        target = ops.clip(y_true, 0, 1) * (1 - smoothing) + smoothing / 2
+        terms = _bce(target, logits) * known
+        if weights is not None:
+            scale = ops.reshape(ops.convert_to_tensor(list(weights), dtype=logits.dtype), (1, -1))
+            terms, known = terms * scale, known * scale
+        return ops.sum(terms) / ops.maximum(ops.sum(known), 1.0)
+
+    return loss
+
+
+def mask_loss(bce_weight: float = 5.0, dice_weight: float = 1.0) -> Loss:
+    """Cross-entropy and soft Dice (Milletari et al. 2016) over pictures whose mask is known, Dice over the batch."""
+
+    def loss(y_true: Any, logits: Any) -> Any:
+        from keras import ops
+
+        known = ops.cast(y_true >= 0, logits.dtype)
+        target = ops.clip(y_true, 0, 1)
+        pixel = ops.sum(_bce(target, logits) * known) / ops.maximum(ops.sum(known), 1.0)
+        p = ops.sigmoid(logits) * known
+        overlap = ops.sum(p * target)
+        dice = 1.0 - (2.0 * overlap + 1.0) / (ops.sum(p) + ops.sum(target * known) + 1.0)
+        return bce_weight * pixel + dice_weight * dice
+
+    return loss
+
+
+def softmax_groups(groups: Sequence[Sequence[int]], class_weights: Sequence[float] | None = None,
+                   smoothing: float = 0.0) -> Loss:  # fmt: skip
+    """Cross-entropy of one softmax a group of labels; a group with any unknown target is left out for that row.
+
+    A row's own weight in a group is the class weight of its true label.
+    """
+
+    def loss(y_true: Any, logits: Any) -> Any:
+        from keras import ops
+
+        total = 0.0
+        for group in groups:
+            index = list(group)
+            part, target = ops.take(logits, index, axis=1), ops.take(y_true, index, axis=1)
+            known = ops.cast(ops.min(target, axis=1) >= 0, logits.dtype)
+            target = ops.clip(target, 0, 1)
+            weight = known
+            if class_weights is not None:
+                scale = ops.convert_to_tensor([class_weights[i] for i in index], dtype=logits.dtype)
+                weight = known * ops.sum(target * scale, axis=1)
+            soft = target * (1 - smoothing) + smoothing / len(index)
+            rows = -ops.sum(soft * ops.log_softmax(part, axis=1), axis=1)
+            total = total + ops.sum(rows * weight) / ops.maximum(ops.sum(weight), 1e-6)
+        return total
+
+    return loss
+
+
+def softmax_allowed(smoothing: float = 0.0) -> Loss:
+    """Minus the logarithm of the probability of all classes that a row allows (target 1); 0 excludes a class.
+
+    One allowed class gives plain cross-entropy, several say that it is one of these; a row with any unknown target is
+    left out. Smoothing is for rows with one class.
+    """
+
+    def loss(y_true: Any, logits: Any) -> Any:
+        from keras import ops
+
+        known = ops.cast(ops.min(y_true, axis=1) >= 0, logits.dtype)
+        target = ops.clip(y_true, 0, 1)
+        log_p = ops.log_softmax(logits, axis=1)
+        allowed = -ops.logsumexp(log_p + (target - 1.0) * 1e4, axis=1)
+        single = ops.cast(ops.sum(target, axis=1) < 1.5, logits.dtype) * smoothing
+        rows = (1 - single) * allowed - single * ops.mean(log_p, axis=1)
+        return ops.sum(rows * known) / ops.maximum(ops.sum(known), 1.0)
+
+    return loss
+
+
+def _bce(target: Any, logits: Any) -> Any:
+    from keras import ops
+
+    return ops.relu(logits) - logits * target + ops.log1p(ops.exp(-ops.abs(logits)))
+
+
+LOSSES: dict[str, Callable[..., Loss]] = {
+    "masked_bce": masked_bce,
+    "mask_loss": mask_loss,
+    "softmax_groups": softmax_groups,
+    "softmax_allowed": softmax_allowed,
+}

@@ -1,0 +1,119 @@
+"""A recipe: a TOML file that says what is trained on what, and how."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from worker.packages.card import InputSpec
+
+
+class RecipeError(ValueError):
+    """The recipe does not exist, or does not say what it must."""
+
+
+class Part(BaseModel):
+    """A table of a recipe: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LossSpec(Part):
+    """One loss on one output: a name of :data:`training.losses.LOSSES` and its options."""
+
+    name: str
+    weight: float = 1.0
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Schedule(Part):
+    """Adam with decoupled decay; warm-up, then cosine to zero (or a constant rate)."""
+
+    steps: int
+    steps_per_epoch: int = 50
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    warmup_steps: int = 50
+    decay: str = "cosine"
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    ema: float = 0.0
+    optimizer: str = "adamw"
+    freeze_steps: int = 0
+    """Steps for which the encoder's layers are not trained (transfer learning in two stages)."""
+    frozen: tuple[str, ...] = ()
+    """Prefixes of layer names that are never trained, e.g. an encoder's first blocks: half the time of a step."""
+    early_stopping: int = 0
+    """Epochs without a better validation loss after which training stops; 0 for never."""
+    best: bool = False
+    """Keep the weights of the best validation epoch instead of the last."""
+    initial_loss: float | None = None
+    """Loss that an untrained network must show within 0.1 before training starts."""
+
+
+class Folds(Part):
+    """How out-of-fold predictions come about: by a data set's own folds, or by its train/val/test column."""
+
+    dataset: str = ""
+    names: tuple[str, ...] = ()
+    validation: dict[str, float] = Field(default_factory=dict)
+    """Data set -> share of its patients that is held back for validation, the same in every fold."""
+
+
+class Recipe(Part):
+    """Everything that ``firstread train`` needs but the data's place."""
+
+    name: str
+    task: str
+    pipeline: str
+    description: str
+    datasets: dict[str, str]
+    """Reader -> sub-folder of ``--data``; ``.`` for the folder itself."""
+    labels: tuple[str, ...]
+    input: InputSpec
+    architecture: dict[str, Any]
+    losses: dict[str, LossSpec]
+    shares: dict[str, float] = Field(default_factory=dict)
+    patients_first: bool = True
+    augment: dict[str, Any] = Field(default_factory=dict)
+    schedule: Schedule
+    final_steps: int = 0
+    """Steps of the model that is trained on all folds; 0 for the schedule's."""
+    folds: Folds = Folds()
+    card: dict[str, Any] = Field(default_factory=dict)
+    """Text of the card: intended use, limits, licence, population, training data."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """Options of the task's own steps (evaluation, packaging); read by the task's module."""
+    seed: int = 1
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """A shipped recipe by name, or any TOML file by path.
+
+    Raises
+    ------
+    RecipeError
+        If there is none, or it does not fit the schema.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml" and path.is_file():
+        text = path.read_text(encoding="utf-8")
+    else:
+        resource = files("training") / "recipes" / f"{name_or_path}.toml"
+        if not resource.is_file():
+            raise RecipeError(f"no recipe {name_or_path!r}; there are {', '.join(shipped())}")
+        text = resource.read_text(encoding="utf-8")
+    try:
+        return Recipe.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        raise RecipeError(f"recipe {name_or_path}: {error}") from error
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with Firstread."""
+    return sorted(p.name.removesuffix(".toml") for p in (files("training") / "recipes").iterdir()
+                  if p.name.endswith(".toml"))  # fmt: skip

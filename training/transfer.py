@@ -1,0 +1,66 @@
+"""Where a network's first weights come from. Nothing is downloaded unless ``imagenet`` is asked for by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+
+ENCODER_PREFIXES = ("conv_stem", "blocks_", "conv_head", "conv2d", "batch_normalization", "mixed")
+"""Layer names of pre-trained encoders; ``bn0`` and ``bn1`` are EfficientNet-Lite's outer norms."""
+
+
+class WeightsError(ValueError):
+    """The starting weights do not exist or do not fit the network."""
+
+
+def load_start(model: keras.Model, weights: str, builder: str) -> None:
+    """Fill a fresh network: ``none``, ``imagenet``, or a path.
+
+    A path may be an npz with PyTorch names (EfficientNet-Lite), an npz by Keras layer name (InceptionV3), a package's
+    ``weights.npz``, or a ``.weights.h5``.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing or is for another network.
+    """
+    if weights == "none":
+        return
+    if weights == "imagenet":
+        from training.transfer_imagenet import load_keras_imagenet
+
+        load_keras_imagenet(model, builder)
+        return
+    path = Path(weights)
+    if not path.is_file():
+        raise WeightsError(f"no weights file {path.name}; give --weights PATH, imagenet or none")
+    try:
+        if path.suffix == ".h5":
+            model.load_weights(path)
+        elif builder.startswith("effnet_lite") and _has_torch_names(path):
+            from worker.packages.networks_effnet_lite import load_imagenet
+
+            load_imagenet(model, path)
+        else:
+            from worker.packages.weights import load_by_layer
+
+            load_by_layer(model, path)
+    except (KeyError, ValueError) as error:
+        raise WeightsError(f"{path.name} does not fit the network: {error}") from error
+
+
+def set_encoder_trainable(model: keras.Model, trainable: bool) -> None:
+    """Freeze or free the encoder's layers."""
+    for layer in model.layers:
+        if layer.name.startswith(ENCODER_PREFIXES) or layer.name in ("bn0", "bn1"):
+            layer.trainable = trainable
+
+
+def _has_torch_names(path: Path) -> bool:
+    with np.load(path) as arrays:
+        return "_conv_stem.weight" in arrays.files

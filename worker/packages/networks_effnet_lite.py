@@ -1,0 +1,108 @@
+"""EfficientNet-Lite0 (Tan and Le 2019, the "lite" variant without squeeze-excite) as a flat Keras 3 graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+
+# expansion, channels, kernel, stride of the first, repeats
+STAGES = ((1, 16, 3, 1, 1), (6, 24, 3, 2, 2), (6, 40, 5, 2, 2), (6, 80, 3, 2, 3), (6, 112, 5, 1, 3), (6, 192, 5, 2, 4),
+          (6, 320, 3, 1, 1))  # fmt: skip
+PYRAMID_BLOCKS = (0, 2, 4, 10, 15)
+BN_MOMENTUM = 0.97
+
+
+def encoder(x: Any) -> dict[str, Any]:
+    """Attach the encoder to a tensor (n, H, W, c).
+
+    Returns
+    -------
+    dict
+        ``s2`` ... ``s32``: the last feature map at each stride (16, 24, 40, 112, 320 channels); ``head``: the
+        1,280-channel map at stride 32 that ImageNet's classifier pools.
+    """
+    pyramid = {}
+    x = _conv_bn(x, 32, 3, 2, "conv_stem", "bn0")
+    index = 0
+    for expansion, channels, kernel, first_stride, repeats in STAGES:
+        for repeat in range(repeats):
+            x = _block(x, index, expansion, channels, kernel, first_stride if repeat == 0 else 1)
+            if index in PYRAMID_BLOCKS:
+                pyramid[f"s{2 << PYRAMID_BLOCKS.index(index)}"] = x
+            index += 1
+    pyramid["head"] = _conv_bn(x, 1280, 1, 1, "conv_head", "bn1")
+    return pyramid
+
+
+def _block(x: Any, index: int, expansion: int, channels: int, kernel: int, stride: int) -> Any:
+    from keras import layers
+
+    prefix, source, inside = f"blocks_{index}", x, x.shape[-1]
+    if expansion != 1:
+        x = _conv_bn(x, inside * expansion, 1, 1, f"{prefix}_expand_conv", f"{prefix}_bn0")
+    x = layers.DepthwiseConv2D(kernel, stride, padding="same", use_bias=False, name=f"{prefix}_depthwise_conv")(x)
+    x = _norm(x, f"{prefix}_bn1")
+    x = layers.ReLU(6.0, name=f"{prefix}_bn1_relu6")(x)
+    x = layers.Conv2D(channels, 1, use_bias=False, name=f"{prefix}_project_conv")(x)
+    x = _norm(x, f"{prefix}_bn2")
+    return layers.Add(name=f"{prefix}_add")([x, source]) if stride == 1 and inside == channels else x
+
+
+def _conv_bn(x: Any, channels: int, kernel: int, stride: int, name: str, norm: str) -> Any:
+    from keras import layers
+
+    x = layers.Conv2D(channels, kernel, stride, padding="same", use_bias=False, name=name)(x)
+    return layers.ReLU(6.0, name=f"{norm}_relu6")(_norm(x, norm))
+
+
+def _norm(x: Any, name: str) -> Any:
+    from keras import layers
+
+    return layers.BatchNormalization(epsilon=1e-3, momentum=BN_MOMENTUM, name=name)(x)
+
+
+def load_imagenet(model: keras.Model, npz_path: Path) -> int:
+    """Fill the encoder's layers of ``model`` from an npz with PyTorch names.
+
+    Kernels are transposed (OIHW to HWIO, depthwise (C, 1, k, k) to (k, k, C, 1)). A stem of one channel gets the sum
+    over the colours, which is the same on grey input.
+
+    Returns
+    -------
+    int
+        Number of layers that were filled.
+
+    Raises
+    ------
+    KeyError
+        If the file lacks a layer of the encoder.
+    """
+    filled = 0
+    with np.load(npz_path) as arrays:
+        known = {_torch_name(layer.name): layer for layer in model.layers}
+        for key in [name for name in arrays.files if name.endswith(".weight") and not name.startswith("_fc")]:
+            stem = key.removesuffix(".weight")
+            layer = known[stem]
+            weight = arrays[key].astype(np.float32)
+            if weight.ndim == 1:
+                rest = [arrays[f"{stem}.{part}"].astype(np.float32) for part in ("bias", "running_mean", "running_var")]
+                layer.set_weights([weight, *rest])
+            else:
+                kernel = weight.transpose(2, 3, 0, 1) if "depthwise" in stem else weight.transpose(2, 3, 1, 0)
+                if stem == "_conv_stem" and layer.kernel.shape[2] == 1:
+                    kernel = kernel.sum(axis=2, keepdims=True)
+                layer.set_weights([kernel])
+            filled += 1
+    return filled
+
+
+def _torch_name(layer_name: str) -> str:
+    if layer_name.startswith("blocks_"):
+        _, index, rest = layer_name.split("_", 2)
+        return f"_blocks.{index}._{rest}"
+    return f"_{layer_name}"

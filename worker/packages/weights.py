@@ -1,0 +1,62 @@
+"""Weights of a network as one npz of plain float16 arrays, by layer name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+
+
+class WeightsMismatchError(ValueError):
+    """The file's arrays are not those of the network."""
+
+
+def save_by_layer(model: keras.Model, path: Path, dtype: str = "float16") -> None:
+    """Write every weight as ``<layer>/<index>`` in an npz; random state (dropout) is left out.
+
+    Raises
+    ------
+    WeightsMismatchError
+        If a weight does not fit into ``dtype``.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for layer in model.layers:
+        for index, value in enumerate(layer.get_weights() if layer.weights else ()):
+            if np.issubdtype(value.dtype, np.floating):
+                with np.errstate(over="ignore"):
+                    arrays[f"{layer.name}/{index}"] = value.astype(dtype)
+                if not np.isfinite(arrays[f"{layer.name}/{index}"]).all():
+                    raise WeightsMismatchError(f"layer {layer.name} has weights that {dtype} cannot hold")
+    partial = path.with_suffix(".part.npz")
+    np.savez(partial, **arrays)  # type: ignore[arg-type]
+    os.replace(partial, path)
+
+
+def load_by_layer(model: keras.Model, path: Path) -> None:
+    """Fill the network from :func:`save_by_layer`'s file; every weight must be there, in its shape, and none over.
+
+    Raises
+    ------
+    WeightsMismatchError
+        Otherwise.
+    """
+    with np.load(path) as stored:
+        left = set(stored.files)
+        for layer in model.layers:
+            if not layer.weights:
+                continue
+            values = []
+            for index, weight in enumerate(layer.weights):
+                key = f"{layer.name}/{index}"
+                if key not in left or stored[key].shape != tuple(weight.shape):
+                    raise WeightsMismatchError(f"{path.name} has no {key} of shape {tuple(weight.shape)}")
+                left.discard(key)
+                values.append(stored[key].astype(np.float32))
+            layer.set_weights(values)
+        if left:
+            raise WeightsMismatchError(f"{path.name} has {len(left)} arrays that the network has not")
