@@ -1,0 +1,259 @@
+"""Which work is next, and whose it is.
+
+A doorbell only says that there is work. The claim asks the database for the most urgent revision that waits, so that
+urgent studies are first whatever order messages come in, and a lost or doubled message does no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Select, func, select, update
+from sqlalchemy.orm import Session
+
+from firstread.clock import utcnow
+from firstread.records import Database, Job, Revision
+from firstread.records import Study as StudyRow
+from firstread.settings import Settings
+from firstread.spool import Spool
+from firstread.states import JobState, RevisionState, move_job
+from worker.errors import NoServingPackage, describe, reason_of
+from worker.metrics import ERRORS, UNWANTED, WAIT_SECONDS
+from worker.pipelines import registry
+from worker.pipelines.base import Study
+from worker.reading import read_study
+
+CRASH_REASONS = frozenset({"worker_died", "worker_stalled", "lease_expired"})
+"""What a job waits for again after its process ended in the middle of it: it is run alone then."""
+
+NO_PIPELINE = "no_pipeline"
+UNKNOWN_PIPELINE = "unknown_pipeline"
+ROUTING_FAILED = "routing_failed"
+
+ROUTE_RETRY_S = 5.0
+LOST_RACES = 50
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job that is ours, with what is needed to score it.
+
+    ``alone`` is true where an earlier attempt ended with its process: nothing else shall run beside it, so that a
+    study that kills workers takes no other study's attempts with it.
+    """
+
+    job_id: int
+    revision_id: int
+    study_id: int
+    number: int
+    pipeline: str
+    forced: bool
+    priority: int
+    attempt: int
+    alone: bool
+    closed_at: datetime
+    last_seen_at: datetime
+
+    @property
+    def log_fields(self) -> dict[str, object]:
+        """Identity for logs, free of patient data."""
+        return {"study": self.study_id, "revision": self.number, "job": self.job_id, "pipeline": self.pipeline}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row that may be next: lower urgency first, as on the broker."""
+
+    key: int
+    urgency: tuple[int, datetime]
+
+
+def by_urgency(query: Select[int, int, datetime]) -> Select[int, int, datetime]:
+    """Order a query over revisions and studies: the priority set by hand or at close, then first closed first."""
+    return query.order_by(func.coalesce(StudyRow.priority, Revision.priority), Revision.closed_at, Revision.id)
+
+
+def _urgency_of(model: type[Revision] | type[Job]) -> Select[int, int, datetime]:
+    return select(
+        model.id, func.coalesce(StudyRow.priority, Revision.priority), func.coalesce(Revision.closed_at, utcnow())
+    )
+
+
+class Claimer:
+    """Routes revisions and claims jobs for one worker process.
+
+    Parameters
+    ----------
+    serving : callable
+        Names of the pipelines that this process can serve at the moment.
+    """
+
+    def __init__(
+        self, db: Database, settings: Settings, spool: Spool, owner: str, serving: Callable[[], Collection[str]]
+    ) -> None:
+        self._db = db
+        self._settings = settings
+        self._spool = spool
+        self._owner = owner
+        self._serving = serving
+        self._lock = threading.Lock()
+        self._routing: dict[int, float] = {}
+        self._route_failures: dict[int, int] = {}
+
+    def next(self) -> Claim | None:
+        """The most urgent job that waits and that this process can serve, claimed; None if there is none.
+
+        Revisions that nobody has routed yet are routed on the way, the most urgent first.
+        """
+        lost_races = 0
+        while lost_races < LOST_RACES:
+            unrouted, waiting = self._candidates()
+            if unrouted is None and waiting is None:
+                return None
+            if unrouted is not None and (waiting is None or unrouted.urgency <= waiting.urgency):
+                self._route(unrouted.key)
+                continue
+            claim = self._claim()
+            if claim is not None:
+                WAIT_SECONDS.labels(claim.pipeline).observe(max(0.0, (utcnow() - claim.closed_at).total_seconds()))
+                return claim
+            lost_races += 1
+        return None
+
+    def _candidates(self) -> tuple[Candidate | None, Candidate | None]:
+        now = time.monotonic()
+        with self._lock:
+            busy = [key for key, until in self._routing.items() if until > now]
+        unrouted = by_urgency(
+            _urgency_of(Revision)
+            .join(StudyRow, StudyRow.id == Revision.study_id)
+            .where(
+                Revision.state == RevisionState.CLOSED.value, Revision.routed_at.is_(None), Revision.id.not_in(busy)
+            )
+        ).limit(1)  # fmt: skip
+        with self._db.read() as session:
+            first = session.execute(unrouted).first()
+            second = session.execute(self._waiting()).first()
+        return (
+            Candidate(first[0], (first[1], first[2])) if first else None,
+            Candidate(second[0], (second[1], second[2])) if second else None,
+        )
+
+    def _waiting(self) -> Select[int, int, datetime]:
+        return by_urgency(
+            _urgency_of(Job)
+            .join(Revision, Revision.id == Job.revision_id)
+            .join(StudyRow, StudyRow.id == Revision.study_id)
+            .where(Job.state == JobState.WAITING.value, Job.pipeline.in_(sorted(self._serving())))
+        ).limit(1)
+
+    def _claim(self) -> Claim | None:
+        with self._db.write() as session:
+            found = session.execute(self._waiting().with_for_update(skip_locked=True, of=Job)).first()
+            if found is None:
+                return None
+            job = session.get_one(Job, found[0])
+            revision = session.get_one(Revision, job.revision_id)
+            alone = job.attempts > 0 and job.reason in CRASH_REASONS
+            now = utcnow()
+            job.attempts += 1
+            job.lease_owner = self._owner
+            job.lease_until = now + timedelta(seconds=self._settings.lease_s)
+            job.progress_at = job.started_at = now
+            job.reason = job.detail = None
+            move_job(session, job, JobState.SCORING, actor=self._owner)
+            return Claim(
+                job_id=job.id,
+                revision_id=revision.id,
+                study_id=revision.study_id,
+                number=revision.number,
+                pipeline=job.pipeline,
+                forced=is_forced(self._settings, revision.forced_pipeline, job.pipeline),
+                priority=found[1],
+                attempt=job.attempts,
+                alone=alone,
+                closed_at=revision.closed_at or now,
+                last_seen_at=revision.last_seen_at,
+            )
+
+    def _route(self, revision_id: int) -> None:
+        """Make the jobs of a revision. Failures are bounded: at last the revision is closed with a reason."""
+        with self._lock:
+            if self._routing.get(revision_id, 0.0) > time.monotonic():
+                return
+            self._routing[revision_id] = time.monotonic() + 3600.0
+        again_s = 0.0
+        try:
+            with self._db.read() as session:
+                forced = session.get_one(Revision, revision_id).forced_pipeline
+            study = read_study(self._db, self._spool, revision_id)
+            names, reason = wanted_by(study, forced)
+            commit_routing(self._db, revision_id, names, reason, serving=self._serving(), actor=self._owner)
+        except Exception as error:  # noqa: BLE001  # the task boundary of routing
+            again_s = ROUTE_RETRY_S
+            self._route_failed(revision_id, error)
+        finally:
+            with self._lock:
+                if again_s:
+                    self._routing[revision_id] = time.monotonic() + again_s
+                else:
+                    self._routing.pop(revision_id, None)
+                    self._route_failures.pop(revision_id, None)
+
+    def _route_failed(self, revision_id: int, error: Exception) -> None:
+        with self._lock:
+            failures = self._route_failures[revision_id] = self._route_failures.get(revision_id, 0) + 1
+        ERRORS.labels("", reason_of(error)).inc()
+        log.error("routing failed: %s", describe(error), extra={"reason": reason_of(error), "attempt": failures})
+        if failures >= self._settings.max_attempts:
+            commit_routing(self._db, revision_id, [], ROUTING_FAILED, serving=(), actor=self._owner)
+            return
+        with self._db.write() as session:
+            session.execute(update(Revision).where(Revision.id == revision_id).values(published_at=None))
+
+
+def is_forced(settings: Settings, forced_pipeline: str | None, pipeline: str) -> bool:
+    """Whether a person asked for this pipeline, by the inbox folder or by a setting."""
+    return forced_pipeline == pipeline or pipeline in settings.force_pipelines
+
+
+def wanted_by(study: Study, forced_pipeline: str | None) -> tuple[list[str], str | None]:
+    """Names of the pipelines whose business a study is, or the reason why there is none."""
+    names = [row.name for row in registry.REGISTRY if row.wants(study, forced_pipeline)]
+    if names:
+        return names, None
+    known = {row.name for row in registry.REGISTRY}
+    if forced_pipeline is not None and forced_pipeline not in known:
+        return [], UNKNOWN_PIPELINE
+    return [], NO_PIPELINE
+
+
+def commit_routing(
+    db: Database, revision_id: int, names: Collection[str], reason: str | None, *, serving: Collection[str], actor: str
+) -> bool:
+    """Write the jobs of a revision, once. Returns False if another worker did so first."""
+    with db.write() as session:
+        revision = _locked(session, revision_id)
+        if revision is None or revision.routed_at is not None:
+            return False
+        revision.routed_at = utcnow()
+        revision.reason = reason
+        for name in names:
+            waits_for = None if name in serving else NoServingPackage.reason
+            job = Job(revision_id=revision_id, pipeline=name, created_at=utcnow(), reason=waits_for)
+            move_job(session, job, JobState.WAITING, actor=actor, reason=waits_for)
+    if reason is not None:
+        UNWANTED.labels(reason).inc()
+    log.info("routed to %s", ", ".join(names) or "nobody", extra={**revision.describe(), "reason": reason})
+    return True
+
+
+def _locked(session: Session, revision_id: int) -> Revision | None:
+    return session.scalar(select(Revision).where(Revision.id == revision_id).with_for_update())

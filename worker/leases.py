@@ -1,0 +1,126 @@
+"""Leases: the database row that says whose a job is, and the thread that keeps saying so."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from sqlalchemy import update
+from sqlalchemy.exc import SQLAlchemyError
+
+from firstread.clock import utcnow
+from firstread.records import Database, Job
+from firstread.states import JobState
+from worker.errors import LeaseLost
+from worker.metrics import JOBS_IN_HAND
+
+log = logging.getLogger(__name__)
+
+
+class Lease:
+    """A job in this process's hands. Thread-safe.
+
+    Attributes
+    ----------
+    progress : float
+        ``time.monotonic()`` of the last step forward; the supervisor watches its age.
+    """
+
+    def __init__(self, job_id: int) -> None:
+        self.job_id = job_id
+        self.progress = time.monotonic()
+        self._progress_at = utcnow()
+        self._lost = threading.Event()
+
+    def touch(self) -> None:
+        """Note a step forward. Raises :class:`LeaseLost` if the job is no longer ours."""
+        self.check()
+        self.progress = time.monotonic()
+        self._progress_at = utcnow()
+
+    def check(self) -> None:
+        """Raise :class:`LeaseLost` if the job is no longer ours."""
+        if self._lost.is_set():
+            raise LeaseLost(f"job {self.job_id}")
+
+    def lose(self) -> None:
+        """Note that somebody else has the job."""
+        self._lost.set()
+
+
+class LeaseKeeper:
+    """Renews the leases of this process four times a lease.
+
+    A renewal that the database refuses for a while is no loss as such: the lease still stands in the row until
+    somebody takes it, and the commit of results checks again (the fence).
+    """
+
+    def __init__(self, db: Database, owner: str, lease_s: float) -> None:
+        self._db = db
+        self._owner = owner
+        self._lease_s = lease_s
+        self._leases: dict[int, Lease] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin to renew."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop renewing."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    @contextmanager
+    def hold(self, job_id: int) -> Iterator[Lease]:
+        """Keep the lease of a claimed job alive during the block."""
+        lease = Lease(job_id)
+        with self._lock:
+            self._leases[job_id] = lease
+            JOBS_IN_HAND.set(len(self._leases))
+        try:
+            yield lease
+        finally:
+            with self._lock:
+                self._leases.pop(job_id, None)
+                JOBS_IN_HAND.set(len(self._leases))
+
+    def progress(self) -> dict[int, float]:
+        """``time.monotonic()`` of the last step of each job in hand."""
+        with self._lock:
+            return {job_id: lease.progress for job_id, lease in self._leases.items()}
+
+    def renew(self) -> None:
+        """Write every lease anew; those that are no longer ours are marked lost."""
+        with self._lock:
+            leases = list(self._leases.values())
+        if not leases:
+            return
+        until = utcnow() + timedelta(seconds=self._lease_s)
+        with self._db.write() as session:
+            for lease in leases:
+                ours = (
+                    update(Job)
+                    .where(Job.id == lease.job_id, Job.lease_owner == self._owner, Job.state == JobState.SCORING.value)
+                    .values(lease_until=until, progress_at=lease._progress_at)
+                    .execution_options(synchronize_session=False)
+                    .returning(Job.id)
+                )
+                if session.scalar(ours) is None:
+                    with self._lock:
+                        still = self._leases.get(lease.job_id) is lease
+                    if still:
+                        lease.lose()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._lease_s / 4):
+            try:
+                self.renew()
+            except SQLAlchemyError as error:
+                log.warning("leases not renewed", extra={"reason": type(error).__name__})

@@ -1,0 +1,91 @@
+"""A revision's rows and files as the study that pipelines see."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from pydicom.dataset import Dataset
+from sqlalchemy import select
+
+from firstread.dicom.datasets import UnusableFile, read_dataset
+from firstread.records import Database, Revision, RevisionInstance
+from firstread.records import Instance as InstanceRow
+from firstread.records import Study as StudyRow
+from firstread.spool import Spool
+from worker.errors import FilesMissing
+from worker.pipelines.base import Instance, Study
+
+log = logging.getLogger(__name__)
+
+
+def read_study(db: Database, spool: Spool, revision_id: int) -> Study:
+    """The study of a revision, headers read.
+
+    Where a SOPInstanceUID came with several contents, the newest is taken. A file that is gone or unreadable is left
+    out with the warning ``file_missing`` or ``unreadable_header``.
+
+    Raises
+    ------
+    FilesMissing
+        If no file is left.
+    """
+    with db.read() as session:
+        revision = session.get_one(Revision, revision_id)
+        study = session.get_one(StudyRow, revision.study_id)
+        rows = session.scalars(
+            select(InstanceRow)
+            .join(RevisionInstance, RevisionInstance.instance_id == InstanceRow.id)
+            .where(RevisionInstance.revision_id == revision_id)
+            .order_by(InstanceRow.id)
+        ).all()
+    warnings = list(revision.warnings or [])
+    instances = []
+    for row in newest(rows):
+        ds = _header(spool, row, warnings)
+        if ds is None:
+            continue
+        instances.append(
+            Instance(
+                key=row.id,
+                path=spool.path(row.spool_key),
+                ds=ds,
+                SOPInstanceUID=row.sop_instance_uid,
+                SeriesInstanceUID=row.series_instance_uid,
+                SOPClassUID=row.sop_class_uid,
+                warnings=tuple(row.warnings or ()),
+            )
+        )
+        warnings.extend(row.warnings or ())
+    if not instances:
+        raise FilesMissing(f"revision {revision_id}: none of {len(rows)} files is readable")
+    return Study(
+        StudyInstanceUID=study.study_instance_uid,
+        revision=revision.number,
+        instances=tuple(instances),
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+
+
+def newest(rows: Iterable[InstanceRow]) -> list[InstanceRow]:
+    """One row a SOPInstanceUID: the one received last."""
+    last: dict[str, InstanceRow] = {}
+    for row in rows:
+        known = last.get(row.sop_instance_uid)
+        if known is None or (row.received_at, row.id) > (known.received_at, known.id):
+            last[row.sop_instance_uid] = row
+    return sorted(last.values(), key=lambda row: row.id)
+
+
+def _header(spool: Spool, row: InstanceRow, warnings: list[str]) -> Dataset | None:
+    if row.deleted_at is not None:
+        warnings.append("file_missing")
+        return None
+    try:
+        return read_dataset(spool.path(row.spool_key))
+    except FileNotFoundError:
+        warnings.append("file_missing")
+    except UnusableFile as error:
+        warnings.append("unreadable_header")
+        log.warning("header unreadable", extra={"reason": error.reason, "study": row.study_id})
+    return None
