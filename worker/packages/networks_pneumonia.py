@@ -1,0 +1,84 @@
+"""Networks for chest films: a small CNN of separable blocks, and classifiers that carry their own class maps.
+
+Every network is one flat graph. ``maps`` holds the class logits before pooling, so that the mean over the map is the
+class's logit: the class activation map of Zhou et al. 2016 (arXiv 1512.04150) comes with the forward pass.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from worker.packages import networks_effnet_lite as lite
+from worker.packages.card import InputSpec
+
+if TYPE_CHECKING:
+    import keras
+
+
+def effnet_lite_chest(spec: InputSpec, classes: int, dropout: float = 0.2, stride: int = 32) -> keras.Model:
+    """EfficientNet-Lite0 with one dense layer on the feature map and average pooling behind it.
+
+    Parameters
+    ----------
+    stride : int
+        32 for the whole encoder (3.4 million weights), 16 for the part up to the 112-channel map (0.6 million).
+
+    Returns
+    -------
+    keras.Model
+        ``logits`` (n, classes) and ``maps`` (n, H/stride, W/stride, classes).
+    """
+    import keras
+    from keras import layers
+
+    inputs = keras.Input((spec.height, spec.width, spec.channels), name="image")
+    pyramid = lite.encoder(inputs)
+    x = pyramid["head"] if stride == 32 else pyramid[f"s{stride}"]
+    return _mapped(inputs, layers.SpatialDropout2D(dropout, name="dropout")(x), classes, f"effnet_lite_chest_s{stride}")
+
+
+def pneumonia_cnn(
+    spec: InputSpec,
+    classes: int,
+    filters: tuple[int, ...] = (24, 32, 64, 128, 192),
+    dense: tuple[int, ...] = (128, 64),
+    dropout: tuple[float, ...] = (0.4, 0.3),
+) -> keras.Model:
+    """Blocks of two convolutions, batch normalization and max pooling, then dense blocks.
+
+    The first block has full convolutions, the others separable ones; each dense block is a dense layer with batch
+    normalization, ReLU and dropout.
+
+    Returns
+    -------
+    keras.Model
+        ``logits`` (n, classes).
+    """
+    import keras
+    from keras import layers
+
+    inputs = keras.Input((spec.height, spec.width, spec.channels), name="image")
+    x: Any = inputs
+    for index, width in enumerate(filters):
+        kind = layers.Conv2D if index == 0 else layers.SeparableConv2D
+        for part in ("a", "b"):
+            x = kind(width, 3, padding="same", use_bias=False, name=f"block{index}{part}_conv")(x)
+            x = layers.BatchNormalization(momentum=0.97, name=f"block{index}{part}_bn")(x)
+            x = layers.ReLU(name=f"block{index}{part}_relu")(x)
+        x = layers.MaxPooling2D(2, name=f"block{index}_pool")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    for index, (width, rate) in enumerate(zip(dense, dropout, strict=True)):
+        x = layers.Dense(width, use_bias=False, name=f"dense{index}")(x)
+        x = layers.BatchNormalization(momentum=0.97, name=f"dense{index}_bn")(x)
+        x = layers.ReLU(name=f"dense{index}_relu")(x)
+        x = layers.Dropout(rate, name=f"dense{index}_dropout")(x)
+    return keras.Model(inputs, {"logits": layers.Dense(classes, name="logits")(x)}, name="pneumonia_cnn")
+
+
+def _mapped(inputs: Any, x: Any, classes: int, name: str) -> keras.Model:
+    import keras
+    from keras import layers
+
+    maps = layers.Conv2D(classes, 1, name="maps")(x)
+    logits = layers.GlobalAveragePooling2D(name="logits")(maps)
+    return keras.Model(inputs, {"logits": logits, "maps": maps}, name=name)
