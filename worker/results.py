@@ -1,0 +1,276 @@
+"""Results into the database: scores, flags, warnings and state in one transaction, behind a fence.
+
+The fence: the job must still be ours. A worker whose lease was taken writes nothing at all. A run that was committed
+is the job's ``run``; a retry counts one up and hides nothing until it commits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from firstread.clock import utcnow
+from firstread.records import Database, Flag, Instance, Job, Result, Revision, SliceScoreRow
+from firstread.records import Study as StudyRow
+from firstread.settings import Settings
+from firstread.states import JobState, move_job
+from worker.errors import LeaseLost, NonFiniteScore
+from worker.outputs.planning import plan
+from worker.pipelines.base import Finding, Outcome, SeriesNote
+
+VOLUME_FINDING = "bleed_volume"
+
+
+@dataclass
+class Report:
+    """What one run of a pipeline gave: an outcome, or the reasons why nothing is suitable.
+
+    Exactly one of ``outcome`` and ``reasons`` is set. ``models`` are the packages that served (``name/version``).
+    """
+
+    outcome: Outcome | None = None
+    reasons: tuple[str, ...] = ()
+    detail: str = ""
+    warnings: tuple[str, ...] = ()
+    notes: tuple[SeriesNote, ...] = ()
+    SeriesInstanceUID: str | None = None
+    statistics: dict[str, float] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+
+
+def check_finite(outcome: Outcome) -> None:
+    """Raise :class:`NonFiniteScore` if any number of the outcome is NaN or Inf, or a probability is none."""
+    for finding in outcome.findings:
+        if (finding.probability is None) == (finding.value is None):
+            raise NonFiniteScore(f"{finding.name}: either a probability or a value")
+        _check(finding.name, finding.probability)
+        if finding.value is not None and not math.isfinite(finding.value):
+            raise NonFiniteScore(finding.name)
+    for score in outcome.slice_scores:
+        _check(score.finding, score.probability)
+
+
+def _check(name: str, probability: float | None) -> None:
+    if probability is not None and not 0.0 <= probability <= 1.0:  # NaN is in no interval
+        raise NonFiniteScore(name)
+
+
+def commit_outcome(
+    db: Database, settings: Settings, *, job_id: int, owner: str, report: Report, evidence_path: str | None
+) -> JobState:
+    """Commit one run of a job: everything, or nothing.
+
+    Raises
+    ------
+    LeaseLost
+        If the job is no longer ours.
+    NonFiniteScore
+        If a model gave NaN or Inf.
+    """
+    if report.outcome is not None:
+        check_finite(report.outcome)
+    with db.write() as session:
+        job, revision = own_job(session, job_id, owner)
+        # Flags belong to the study: two jobs of one study commit one after the other.
+        session.execute(select(StudyRow.id).where(StudyRow.id == revision.study_id).with_for_update())
+        outcome = report.outcome
+        job.series_notes = [_note(note) for note in report.notes]
+        job.stage_seconds = {name: round(seconds, 4) for name, seconds in report.stage_seconds.items()}
+        job.models = list(report.models)
+        job.warnings = _warnings(revision.warnings or (), report.warnings, outcome.warnings if outcome else ())
+        job.statistics = _finite({**report.statistics, **(outcome.statistics if outcome else {})})
+        job.run += 1
+        job.detail = report.detail or None
+        job.finished_at = utcnow()
+        job.lease_owner = job.lease_until = None
+        if outcome is None:
+            job.reason = ", ".join(report.reasons) or "nothing_suitable"
+            job.series_instance_uid = report.SeriesInstanceUID
+            job.evidence_path = None
+            state = JobState.REJECTED
+        else:
+            job.reason = None
+            job.series_instance_uid = outcome.SeriesInstanceUID or report.SeriesInstanceUID
+            job.evidence_path = evidence_path
+            _add_results(session, job, outcome)
+            _raise_flags(session, job, revision, outcome)
+            state = JobState.DONE
+        move_job(session, job, state, actor=owner, reason=job.reason)
+        session.flush()
+        plan(session, job, outcome, settings)
+    return state
+
+
+def own_job(session: Session, job_id: int, owner: str) -> tuple[Job, Revision]:
+    """The job and its revision, locked. Raises :class:`LeaseLost` unless ``owner`` is scoring it."""
+    job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+    if job is None or job.lease_owner != owner or job.state != JobState.SCORING.value:
+        raise LeaseLost(f"job {job_id}")
+    return job, session.get_one(Revision, job.revision_id)
+
+
+def _note(note: SeriesNote) -> dict[str, Any]:
+    return {
+        "SeriesInstanceUID": note.SeriesInstanceUID,
+        "chosen": note.chosen,
+        "reasons": list(note.reasons),
+        "n_instances": note.n_instances,
+    }
+
+
+def _warnings(*groups: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(str(code) for group in groups for code in group))
+
+
+def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+
+
+def _add_results(session: Session, job: Job, outcome: Outcome) -> None:
+    now = utcnow()
+    for finding in outcome.findings:
+        session.add(
+            Result(
+                job_id=job.id,
+                run=job.run,
+                model_name=finding.model_name,
+                model_version=finding.model_version,
+                role=finding.role,
+                finding=finding.name,
+                probability=finding.probability,
+                value=finding.value,
+                unit=finding.unit,
+                threshold=finding.threshold,
+                flagged=finding.flagged and finding.role != "shadow",
+                created_at=now,
+            )
+        )
+    rows = [
+        {
+            "job_id": job.id,
+            "run": job.run,
+            "instance_id": score.instance_key,
+            "frame": score.frame,
+            "instance_number": score.instance_number,
+            "model_name": score.model_name,
+            "model_version": score.model_version,
+            "role": score.role,
+            "finding": score.finding,
+            "probability": float(score.probability),
+        }
+        for score in outcome.slice_scores
+    ]
+    if rows:
+        session.execute(insert(SliceScoreRow), rows)
+
+
+def flagged_findings(outcome: Outcome) -> list[Finding]:
+    """The findings that raise a flag, one a name: the active model's before a member's, then the most probable."""
+    best: dict[str, Finding] = {}
+    for finding in outcome.findings:
+        if not finding.flagged or finding.role == "shadow" or finding.probability is None:
+            continue
+        known = best.get(finding.name)
+        if known is None or _rank(finding) > _rank(known):
+            best[finding.name] = finding
+    return list(best.values())
+
+
+def _rank(finding: Finding) -> tuple[bool, float]:
+    return finding.role == "active", finding.probability or 0.0
+
+
+def _raise_flags(session: Session, job: Job, revision: Revision, outcome: Outcome) -> None:
+    """Flags are monotone: a run adds a flag or brings its evidence up to date, and never withdraws one.
+
+    What belongs to people (first time of flagging, notification, acknowledgement) is never touched again. Evidence of
+    a later revision is not replaced by that of an earlier one that happens to finish later.
+    """
+    key_uid = None
+    if outcome.evidence.key_instance is not None:
+        key_uid = session.scalar(select(Instance.sop_instance_uid).where(Instance.id == outcome.evidence.key_instance))
+    volume_ml = next((f.value for f in outcome.findings if f.name == VOLUME_FINDING and f.role == "active"), None)
+    for finding in flagged_findings(outcome):
+        flag = session.scalar(
+            select(Flag)
+            .where(Flag.study_id == revision.study_id, Flag.pipeline == job.pipeline, Flag.finding == finding.name)
+            .with_for_update()
+        )
+        if flag is None:
+            flag = Flag(
+                study_id=revision.study_id, pipeline=job.pipeline, finding=finding.name, flagged_at=job.finished_at
+            )
+            session.add(flag)
+        elif _revision_number(session, flag.job_id) > revision.number:
+            continue
+        assert finding.probability is not None
+        flag.job_id = job.id
+        flag.probability = finding.probability
+        flag.threshold = finding.threshold if finding.threshold is not None else 0.0
+        flag.model_name = finding.model_name
+        flag.model_version = finding.model_version
+        flag.series_instance_uid = job.series_instance_uid
+        flag.key_sop_instance_uid = key_uid
+        flag.volume_ml = volume_ml
+        flag.evidence_path = job.evidence_path
+        flag.warnings = list(job.warnings)
+
+
+def _revision_number(session: Session, job_id: int) -> int:
+    number = session.scalar(select(Revision.number).join(Job, Job.revision_id == Revision.id).where(Job.id == job_id))
+    return number or 0
+
+
+def commit_failure(
+    db: Database, *, job_id: int, owner: str, reason: str, detail: str, max_attempts: int, refund: bool = False
+) -> JobState:
+    """End an attempt without results: back to ``WAITING``, or ``FAILED`` where the attempts are used up.
+
+    Parameters
+    ----------
+    refund : bool
+        The attempt does not count: the fault is not the study's.
+
+    Raises
+    ------
+    LeaseLost
+        If the job is no longer ours.
+    """
+    with db.write() as session:
+        job, revision = own_job(session, job_id, owner)
+        return end_attempt(
+            session, job, revision, actor=owner, reason=reason, detail=detail, max_attempts=max_attempts, refund=refund
+        )
+
+
+def end_attempt(
+    session: Session,
+    job: Job,
+    revision: Revision,
+    *,
+    actor: str,
+    reason: str,
+    detail: str | None,
+    max_attempts: int,
+    refund: bool = False,
+) -> JobState:
+    """Take a ``SCORING`` job from whoever had it; see :func:`commit_failure`. The doorbell is rung by the sweeper."""
+    job.lease_owner = job.lease_until = None
+    job.reason = reason
+    job.detail = detail
+    if refund:
+        job.attempts = max(0, job.attempts - 1)
+    if job.attempts >= max_attempts:
+        job.finished_at = utcnow()
+        move_job(session, job, JobState.FAILED, actor=actor, reason=reason)
+        return JobState.FAILED
+    if reason != "no_serving_package":
+        revision.published_at = None
+    move_job(session, job, JobState.WAITING, actor=actor, reason=reason)
+    return JobState.WAITING
