@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,8 @@ class Spool:
         self.root = root
         self.min_free_bytes = min_free_mb * 1024 * 1024
         root.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._synced: set[Path] = set()
 
     def free_bytes(self) -> int:
         """Free space of the spool's file system."""
@@ -99,11 +102,7 @@ class Spool:
         final = self.path(key)
         partial = final.with_suffix(PARTIAL_SUFFIX)
         try:
-            fresh = not final.parent.is_dir()
-            final.parent.mkdir(parents=True, exist_ok=True)
-            if fresh:
-                sync_dir(final.parent.parent)
-                sync_dir(self.root)
+            self._make_folder(final.parent)
             with open(partial, "wb") as file:
                 yield key, file
                 file.flush()
@@ -118,6 +117,16 @@ class Spool:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder and sync the way down to it, once a process: nobody answers before that has happened."""
+        with self._lock:
+            if folder in self._synced and folder.is_dir():
+                return
+            folder.mkdir(parents=True, exist_ok=True)
+            sync_dir(folder.parent)
+            sync_dir(self.root)
+            self._synced = {folder}
 
     def open(self, key: str) -> BinaryIO:
         """Open a stored object for reading. Raises FileNotFoundError."""

@@ -1,0 +1,219 @@
+"""When a study is complete, and freezing it: the timers of the assembler, all of them in the database."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from dicom_listener.assembler import ACTOR
+from firstread.clock import utcnow
+from firstread.priority import priority_of
+from firstread.records import (
+    Association,
+    AssociationStudy,
+    Database,
+    Instance,
+    Listener,
+    Receipt,
+    Revision,
+    RevisionInstance,
+    Study,
+)
+from firstread.settings import Settings
+from firstread.states import RevisionState, move_revision
+
+HEARTBEAT_S = 2.0
+LOST_AFTER_S = 15.0
+PATIENT_MISMATCH = "patient_mismatch"
+IMAGES_EXPIRED = "images_expired"
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One delivery's part in a revision. ``ending`` is None while it is open."""
+
+    source: str
+    calling_ae: str | None
+    opened_at: datetime
+    ended_at: datetime | None
+    ending: str | None
+    last_at: datetime
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A revision that was frozen, for the doorbell."""
+
+    revision_id: int
+    study_key: int
+    number: int
+    priority: int
+    reason: str
+
+
+def close_reason(
+    opened_at: datetime, last_seen_at: datetime, visits: Sequence[Visit], settings: Settings, at: datetime
+) -> str | None:
+    """Why a revision may close at the time ``at``: ``released``, ``quiet``, ``max_wait``; None: it may not yet.
+
+    A delivery that broke off (aborted, or lost with its listener) takes the quick way from the study, until a later
+    one from the same sender was released: the sender has tried again and come to its end.
+    """
+    if at - opened_at >= timedelta(seconds=settings.max_wait_s):
+        return "max_wait"
+    if at - last_seen_at >= timedelta(seconds=settings.quiet_s):
+        return "quiet"
+    released = [v for v in visits if v.ending == "released"]
+    for visit in visits:
+        if visit.ending is None:
+            return None
+        if visit.ending != "released" and not any(_made_good(visit, later) for later in released):
+            return None
+    graces = {"inbox": settings.inbox_grace_s}
+    due = [
+        v.ended_at + timedelta(seconds=graces.get(v.source, settings.grace_s))
+        for v in released
+        if v.ended_at is not None
+    ]
+    return "released" if due and at >= max(due) else None
+
+
+def _made_good(broken: Visit, later: Visit) -> bool:
+    same_sender = (broken.source, broken.calling_ae) == (later.source, later.calling_ae)
+    return same_sender and later.opened_at >= broken.last_at
+
+
+def beat(db: Database, listener: Listener) -> None:
+    """Say that a listener lives; makes its row where it is missing."""
+    with db.write() as session:
+        session.merge(
+            Listener(
+                id=listener.id,
+                host=listener.host,
+                pid=listener.pid,
+                started_at=listener.started_at,
+                heartbeat_at=utcnow(),
+            )
+        )
+
+
+def reap_lost(db: Database) -> int:
+    """Mark the open deliveries of listeners that fell silent as ``lost``; returns how many."""
+    with db.read() as session:
+        ids = _orphaned(session)
+    if not ids:
+        return 0
+    with db.write() as session:
+        changed = session.scalars(
+            update(Association)
+            .where(Association.id.in_(ids), Association.ended_at.is_(None))
+            .values(ended_at=utcnow(), ending="lost")
+            .returning(Association.id)
+        ).all()
+    return len(changed)
+
+
+def _orphaned(session: Session) -> list[int]:
+    alive_since = utcnow() - timedelta(seconds=LOST_AFTER_S)
+    alive = select(Listener.id).where(Listener.heartbeat_at >= alive_since)
+    query = select(Association.id).where(Association.ended_at.is_(None), Association.listener_id.not_in(alive))
+    return list(session.scalars(query))
+
+
+def close_due(db: Database, settings: Settings) -> list[Closed]:
+    """Freeze every revision whose time has come; one transaction each, so that one cannot hold up another."""
+    with db.read() as session:
+        rows = session.execute(
+            select(Revision.id, Revision.study_id, Revision.opened_at, Revision.last_seen_at).where(
+                Revision.state == RevisionState.RECEIVING.value
+            )
+        ).all()
+        visits = _visits(session, [row.study_id for row in rows])
+    now = utcnow()
+    closed = []
+    for row in rows:
+        if close_reason(row.opened_at, row.last_seen_at, _since(visits[row.study_id], row.opened_at), settings, now):
+            done = _close(db, settings, row.study_id)
+            if done is not None:
+                closed.append(done)
+    return closed
+
+
+def _visits(session: Session, study_ids: Iterable[int]) -> dict[int, list[Visit]]:
+    found: dict[int, list[Visit]] = defaultdict(list)
+    query = (
+        select(AssociationStudy.study_id, AssociationStudy.last_at, Association)
+        .join(Association, Association.id == AssociationStudy.association_id)
+        .where(AssociationStudy.study_id.in_(list(study_ids)))
+    )
+    for study_id, last_at, assoc in session.execute(query):
+        found[study_id].append(
+            Visit(assoc.source, assoc.calling_ae, assoc.opened_at, assoc.ended_at, assoc.ending, last_at)
+        )
+    return found
+
+
+def _since(visits: list[Visit], opened_at: datetime) -> list[Visit]:
+    return [visit for visit in visits if visit.last_at >= opened_at]
+
+
+def _close(db: Database, settings: Settings, study_id: int) -> Closed | None:
+    """Freeze the open revision of a study if it is still due once the study is locked."""
+    with db.write() as session:
+        query = select(Study).where(Study.id == study_id).with_for_update(skip_locked=True)
+        study = session.scalar(query)
+        if study is None:
+            return None
+        revision = session.scalar(
+            select(Revision).where(Revision.study_id == study_id, Revision.state == RevisionState.RECEIVING.value)
+        )
+        if revision is None:
+            return None
+        visits = _since(_visits(session, [study_id])[study_id], revision.opened_at)
+        reason = close_reason(revision.opened_at, revision.last_seen_at, visits, settings, utcnow())
+        if reason is None:
+            return None
+        members = _newest(session, study_id)
+        session.add_all(RevisionInstance(revision_id=revision.id, instance_id=i.id) for i in members)
+        _describe(session, revision, study, members, settings)
+        revision.close_reason = reason
+        revision.closed_at = move_revision(session, revision, RevisionState.CLOSED, actor=ACTOR, reason=reason)
+        return Closed(revision.id, study_id, revision.number, revision.priority, reason)
+
+
+def _newest(session: Session, study_id: int) -> list[Instance]:
+    """The newest instance of every SOPInstanceUID, oldest first."""
+    query = select(Instance).where(Instance.study_id == study_id).order_by(Instance.received_at, Instance.id)
+    newest: dict[str, Instance] = {}
+    for instance in session.scalars(query):
+        newest[instance.sop_instance_uid] = instance
+    return list(newest.values())
+
+
+def _describe(session: Session, revision: Revision, study: Study, members: list[Instance], settings: Settings) -> None:
+    """Warnings, pipeline asked for and priority, from all that the study has received."""
+    warnings = list(revision.warnings)
+    warnings += [code for instance in members for code in instance.warnings]
+    if len({i.patient_key for i in members if i.patient_key}) > 1:
+        warnings.append(PATIENT_MISMATCH)
+    if any(i.deleted_at is not None for i in members):
+        warnings.append(IMAGES_EXPIRED)
+    revision.warnings = list(dict.fromkeys(warnings))
+    hints = [i.pipeline_hint for i in members if i.pipeline_hint]
+    revision.forced_pipeline = hints[-1] if hints else None
+    senders = session.scalars(
+        select(Receipt.calling_ae).where(Receipt.study_instance_uid == study.study_instance_uid).distinct()
+    )
+    revision.priority = priority_of(
+        sorted({i.modality for i in members if i.modality}),
+        forced_pipeline=revision.forced_pipeline,
+        calling_aes=[ae for ae in senders if ae],
+        by_calling_ae=settings.priority_by_calling_ae,
+        dicom_priorities=[i.dicom_priority for i in members if i.dicom_priority is not None],
+        by_hand=study.priority,
+    )

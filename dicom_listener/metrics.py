@@ -1,0 +1,35 @@
+"""What the intake counts. Only types that add up over processes are used."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+RECEIVED_INSTANCES: Final = Counter(
+    "firstread_received_instances_total", "Instances received, by outcome: stored, repeat or changed.", ["outcome"]
+)
+RECEIVED_BYTES: Final = Counter("firstread_received_bytes_total", "Bytes of encoded data sets received.")
+ASSOCIATIONS: Final = Counter(
+    "firstread_associations_total", "Associations that ended, by outcome: released, aborted or rejected.", ["outcome"]
+)
+OPEN_ASSOCIATIONS: Final = Gauge(
+    "firstread_open_associations", "Associations that are open.", multiprocess_mode="livesum"
+)
+INTAKE_REFUSALS: Final = Counter(
+    "firstread_intake_refusals_total", "Objects and files that could not become an instance, by reason.", ["reason"]
+)
+STORE_SECONDS: Final = Histogram(
+    "firstread_store_seconds",
+    "Seconds from the last byte of an object to its response.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
+)
+STUDY_CLOSES: Final = Counter(
+    "firstread_study_closes_total", "Revisions closed, by reason: released, quiet or max_wait.", ["reason"]
+)
+DOORBELLS: Final = Counter(
+    "firstread_published_doorbells_total", "Messages published to the broker, by outcome: rung or failed.", ["outcome"]
+)
+ROW_FAILURES: Final = Counter(
+    "firstread_row_failures_total", "Groups of rows that the database did not take, by reason.", ["reason"]
+)
