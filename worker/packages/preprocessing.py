@@ -57,7 +57,13 @@ def compose(pixels: np.ndarray, spec: InputSpec) -> Array:
     PreprocessingError
         If the array's rank or channels do not fit ``spec.kind``.
     """
-    return scale(stack(planes(pixels, spec), spec), spec)
+    return compose_boxed(pixels, spec)[0]
+
+
+def compose_boxed(pixels: np.ndarray, spec: InputSpec) -> tuple[Array, list[Box]]:
+    """:func:`compose`, with the crop of each image, by which :func:`restore` puts a map back on it."""
+    layers, boxes = _boxed_planes(pixels, spec)
+    return scale(stack(layers, spec), spec), boxes
 
 
 def planes(pixels: np.ndarray, spec: InputSpec) -> Array:
@@ -65,10 +71,14 @@ def planes(pixels: np.ndarray, spec: InputSpec) -> Array:
 
     This is what training caches and augments; :func:`stack` and :func:`scale` finish it.
     """
+    return _boxed_planes(pixels, spec)[0]
+
+
+def _boxed_planes(pixels: np.ndarray, spec: InputSpec) -> tuple[Array, list[Box]]:
     unit = to_unit(pixels, spec)
     boxes = locate(unit, spec)
     layers: Array = np.stack([resized(cut(image, box), spec) for image, box in zip(unit, boxes, strict=True)])
-    return layers
+    return layers, boxes
 
 
 def to_unit(pixels: np.ndarray, spec: InputSpec) -> Array:
