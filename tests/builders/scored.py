@@ -1,0 +1,303 @@
+"""A scored study without a worker: images in the spool, rows in the database, evidence on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pydicom import dcmwrite
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
+    VLPhotographicImageStorage,
+)
+
+from firstread.dicom.uids import stable_uid
+from firstread.records import (
+    Database,
+    Flag,
+    Instance,
+    Job,
+    Receipt,
+    Result,
+    Revision,
+    RevisionInstance,
+    SliceScoreRow,
+    Study,
+)
+from firstread.records.migrate import upgrade
+from firstread.settings import Settings
+from firstread.spool import Spool
+
+SECRET_NAME = "Nachtigall^Florentine"
+SECRET_ID = "MRN-7771234"
+CLOSED_AT = datetime(2026, 11, 20, 8, 30, tzinfo=UTC)
+
+Change = Callable[[Dataset], None]
+
+
+def settings_in(home: Path, **values: Any) -> Settings:
+    """Settings of a site in a folder, with nothing from the environment's file."""
+    return Settings(home=home, min_free_mb=0, **values)
+
+
+def database_in(settings: Settings) -> Database:
+    """A database at head."""
+    db = Database(settings.database_url)
+    upgrade(db)
+    return db
+
+
+@dataclass
+class Scored:
+    """Keys of what was made."""
+
+    study_uid: str
+    study_id: int
+    job_id: int
+    flag_id: int | None
+    instance_ids: list[int] = field(default_factory=list)
+
+
+def image_header(kind: str, number: int, study_uid: str) -> Dataset:
+    """Header of one 64x64 image of a head CT (``ct``), chest film (``dx``), photograph (``xc``) or picture (``sc``)."""
+    ds = Dataset()
+    ds.SOPClassUID = {
+        "ct": CTImageStorage,
+        "dx": DigitalXRayImageStorageForPresentation,
+        "xc": VLPhotographicImageStorage,
+        "sc": SecondaryCaptureImageStorage,
+    }[kind]
+    ds.SOPInstanceUID = stable_uid(study_uid, "image", number)
+    ds.StudyInstanceUID = study_uid
+    ds.SeriesInstanceUID = stable_uid(study_uid, "series")
+    ds.Modality = {"ct": "CT", "dx": "DX", "xc": "XC", "sc": "OT"}[kind]
+    ds.PatientName = SECRET_NAME
+    ds.PatientID = SECRET_ID
+    ds.PatientBirthDate = "19500102"
+    ds.PatientSex = "F"
+    ds.PatientAge = "076Y"
+    ds.StudyDate = "20261120"
+    ds.StudyTime = "081500"
+    ds.StudyID = "S1"
+    ds.AccessionNumber = "A-100"
+    ds.ReferringPhysicianName = "Storch^Adele"
+    ds.InstitutionName = "Klinik am See"
+    ds.Manufacturer = "ACME"
+    ds.StationName = "CT1"
+    ds.InstanceNumber = number
+    ds.Rows = ds.Columns = 64
+    ds.SamplesPerPixel = 3 if kind == "xc" else 1
+    ds.PhotometricInterpretation = "RGB" if kind == "xc" else "MONOCHROME2"
+    ds.BitsAllocated = ds.BitsStored = 8 if kind == "xc" else 16
+    ds.HighBit = ds.BitsStored - 1
+    ds.PixelRepresentation = 0
+    if kind == "xc":
+        ds.PlanarConfiguration = 0
+    if kind == "ct":
+        ds.FrameOfReferenceUID = stable_uid(study_uid, "frame")
+        ds.PositionReferenceIndicator = ""
+        ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        ds.ImagePositionPatient = [-32.0, -32.0, 5.0 * number]
+        ds.PixelSpacing = [1.0, 1.0]
+        ds.SliceThickness = 5.0
+        ds.RescaleSlope, ds.RescaleIntercept = 1, -1024
+    if kind == "dx":
+        ds.PatientOrientation = ["L", "F"]
+        ds.ViewPosition = "PA"
+    return ds
+
+
+def put(settings: Settings, ds: Dataset, number: int) -> tuple[str, str, int]:
+    """Spool an object; returns key, digest and size."""
+    samples = int(ds.SamplesPerPixel)
+    rng = np.random.default_rng(number)
+    dtype = np.uint8 if ds.BitsAllocated == 8 else np.uint16
+    shape = (int(ds.get("NumberOfFrames", 1) or 1), ds.Rows, ds.Columns, samples)
+    ds.PixelData = rng.integers(0, 200, shape).astype(dtype).tobytes()
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = ds.get("SOPClassUID", CTImageStorage)
+    meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.file_meta = meta
+    buffer = io.BytesIO()
+    dcmwrite(buffer, ds, enforce_file_format=False, implicit_vr=False, little_endian=True)
+    data = bytes(128) + b"DICM" + buffer.getvalue().removeprefix(bytes(128) + b"DICM")
+    with Spool(settings.spool_dir).create() as (key, file):
+        file.write(data)
+    return key, hashlib.sha256(data).hexdigest(), len(data)
+
+
+PIPELINES: dict[str, tuple[str, str, str, dict[str, float]]] = {
+    "head_ct": ("ct", "any", "bleed_net", {"subdural": 0.4, "epidural": 0.1}),
+    "chest_xray": ("dx", "pneumonia", "pneumonia_cnn", {"normal": 0.03, "viral": 0.4}),
+    "dermoscopy": ("xc", "melanoma", "lesion_classifier", {"nevus": 0.1, "other": 0.05}),
+}
+VALUES = {"head_ct": ("bleed_volume", 12.5, "mL"), "dermoscopy": ("lesion_area", 0.21, "1")}
+
+
+def scored_study(
+    db: Database,
+    settings: Settings,
+    *,
+    pipeline: str = "head_ct",
+    kind: str | None = None,
+    n: int = 4,
+    probability: float = 0.93,
+    threshold: float = 0.5,
+    study_uid: str | None = None,
+    accession: str = "A-100",
+    station: str = "CT1",
+    change: Change | None = None,
+    mask: bool | None = None,
+    state: str = "DONE",
+    closed_at: datetime = CLOSED_AT,
+    version: str = "1.0",
+) -> Scored:
+    """Make one study with one terminal job, flagged where the probability reaches the threshold."""
+    default_kind, main, model, others = PIPELINES[pipeline]
+    kind = kind or default_kind
+    uid = study_uid or stable_uid("study", pipeline, n, probability, accession, closed_at)
+    headers = [image_header(kind, number, uid) for number in range(1, n + 1)]
+    for ds in headers:
+        ds.AccessionNumber = accession
+        if change is not None:
+            change(ds)
+    with db.write() as session:
+        study = Study(
+            study_instance_uid=headers[0].StudyInstanceUID, patient_id=SECRET_ID, accession_number=accession,
+            modality=headers[0].get("Modality"), station_name=station, manufacturer="ACME", source="dicom",
+            source_name="modality.example", calling_ae="MODALITY", received_at=closed_at - timedelta(seconds=5),
+        )  # fmt: skip
+        session.add(study)
+        session.flush()
+        revision = Revision(
+            study_id=study.id, number=1, state="CLOSED", opened_at=closed_at - timedelta(seconds=5),
+            last_seen_at=closed_at - timedelta(seconds=2), closed_at=closed_at, close_reason="released",
+            published_at=closed_at, routed_at=closed_at,
+        )  # fmt: skip
+        session.add(revision)
+        session.flush()
+        ids = []
+        for number, ds in enumerate(headers, start=1):
+            key, digest, size = put(settings, ds, number)
+            row = Instance(
+                study_id=study.id, series_instance_uid=ds.SeriesInstanceUID, sop_instance_uid=ds.SOPInstanceUID,
+                sop_class_uid=ds.get("SOPClassUID", ""), transfer_syntax_uid=ExplicitVRLittleEndian,
+                modality=ds.get("Modality"), patient_key=str(ds.get("PatientID", "")), instance_number=number,
+                sha256=digest, size_bytes=size, spool_key=key, received_at=closed_at - timedelta(seconds=3),
+            )  # fmt: skip
+            session.add(row)
+            session.flush()
+            ids.append(row.id)
+            session.add(RevisionInstance(revision_id=revision.id, instance_id=row.id))
+            session.add(
+                Receipt(
+                    spool_key=key,
+                    instance_id=row.id,
+                    study_instance_uid=study.study_instance_uid,
+                    series_instance_uid=row.series_instance_uid,
+                    sop_instance_uid=row.sop_instance_uid,
+                    sop_class_uid=row.sop_class_uid,
+                    transfer_syntax_uid=row.transfer_syntax_uid,
+                    size_bytes=size,
+                    outcome="stored",
+                    source="dicom",
+                    source_name="modality.example",
+                    calling_ae="MODALITY",
+                    received_at=row.received_at,
+                )
+            )  # fmt: skip
+        done = state == "DONE"
+        finished = closed_at + timedelta(seconds=3)
+        job = Job(
+            revision_id=revision.id, pipeline=pipeline, state=state, run=1 if done else 0, attempts=1,
+            series_instance_uid=headers[0].SeriesInstanceUID if done else None, models=[f"{model}/{version}"],
+            reason=None if done else "too_few_slices", warnings=["few_slices"] if done else [],
+            statistics={"intensity_mean": 30.0 + probability, "thickness_mm": 5.0}, created_at=closed_at,
+            started_at=closed_at, finished_at=finished if state != "WAITING" else None,
+        )  # fmt: skip
+        session.add(job)
+        session.flush()
+        flag = None
+        if done:
+            job.evidence_path = write_evidence(settings, job.id, ids, mask if mask is not None else pipeline in VALUES)
+            flagged = probability >= threshold
+            _add_results(session, job, pipeline, model, version, main, probability, threshold, others, finished)
+            for number, key in enumerate(ids, start=1):
+                session.add(
+                    SliceScoreRow(
+                        job_id=job.id,
+                        run=1,
+                        instance_id=key,
+                        frame=0,
+                        instance_number=number,
+                        model_name=model,
+                        model_version=version,
+                        role="active",
+                        finding=main,
+                        probability=probability * (0.5 + 0.5 * (number == 2)),
+                    )
+                )  # fmt: skip
+            if flagged:
+                flag = Flag(
+                    study_id=study.id, pipeline=pipeline, finding=main, job_id=job.id, probability=probability,
+                    threshold=threshold, model_name=model, model_version=version,
+                    series_instance_uid=job.series_instance_uid,
+                    key_sop_instance_uid=headers[min(1, n - 1)].SOPInstanceUID,
+                    volume_ml=12.5 if pipeline == "head_ct" else None, evidence_path=job.evidence_path,
+                    flagged_at=finished,
+                )  # fmt: skip
+                session.add(flag)
+                session.flush()
+        return Scored(study.study_instance_uid, study.id, job.id, flag.id if flag else None, ids)
+
+
+def _add_results(session: Any, job: Job, pipeline: str, model: str, version: str, main: str, probability: float,
+                 threshold: float, others: dict[str, float], at: datetime) -> None:  # fmt: skip
+    def add(finding: str, **values: Any) -> None:
+        session.add(
+            Result(
+                job_id=job.id,
+                run=1,
+                model_name=model,
+                model_version=version,
+                role="active",
+                finding=finding,
+                created_at=at,
+                **values,
+            )
+        )
+
+    add(main, probability=probability, threshold=threshold, flagged=probability >= threshold)
+    for finding, p in others.items():
+        add(finding, probability=p)
+    if pipeline in VALUES:
+        finding, value, unit = VALUES[pipeline]
+        add(finding, value=value, unit=unit)
+
+
+def write_evidence(settings: Settings, job_id: int, ids: list[int], mask: bool) -> str:
+    """A picture, and a mask on the second image (or the only one), as scoring leaves them."""
+    from worker.outputs.pictures import MASK_NAME
+
+    folder = settings.evidence_dir / str(job_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[20:40, 20:40] = (200, 40, 40)
+    cv2.imwrite(str(folder / "key.png"), picture[..., ::-1])
+    if mask:
+        planes = np.zeros((len(ids), 64, 64), bool)
+        planes[min(1, len(ids) - 1), 20:40, 24:44] = True
+        np.savez_compressed(folder / MASK_NAME, mask=planes, keys=np.array([(key, 0) for key in ids]))
+    return f"{job_id}/key.png"

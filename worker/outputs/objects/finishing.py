@@ -1,0 +1,72 @@
+"""What all objects of ours share: equipment, dates, character set, and the words that say what they are."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import highdicom as hd
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.valuerep import DA, DT, TM
+
+from worker.outputs.objects.source import Source
+
+MANUFACTURER = "Firstread"
+MODEL = "Firstread"
+NOT_FOR_DIAGNOSIS = "AI RESULT, NO DIAGNOSIS - NOT FOR DIAGNOSTIC USE"
+SERIAL_NUMBER = "0"
+SERIES_NUMBERS = {"sr": 9901, "seg": 9902, "sc": 9903}
+
+
+def software_version() -> str:
+    """Version of this distribution; ``unknown`` in a tree that was never installed."""
+    try:
+        return version("firstread")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def common_arguments(source: Source, kind: str) -> dict[str, Any]:
+    """Arguments that highdicom's constructors take alike."""
+    made = source.made_at
+    return {
+        "series_instance_uid": source.uid(kind, "series"),
+        "series_number": SERIES_NUMBERS[kind],
+        "sop_instance_uid": source.uid(kind, "instance"),
+        "instance_number": 1,
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": MODEL,
+        "software_versions": software_version(),
+        "device_serial_number": SERIAL_NUMBER,
+        "series_description": f"AI {source.pipeline}: no diagnosis",
+        "series_date": made.date(),
+        "series_time": made.time(),
+        "content_date": made.date(),
+        "content_time": made.time(),
+    }
+
+
+def finish(ds: Dataset, source: Source) -> Dataset:
+    """Set what depends on the clock to the source's date, and complete patient and study."""
+    made = source.made_at
+    ds.InstanceCreationDate = DA(made.date())
+    ds.InstanceCreationTime = TM(made.time())
+    for keyword in ("ContentDate", "DateOfSecondaryCapture"):
+        if keyword in ds:
+            setattr(ds, keyword, DA(made.date()))
+    for keyword in ("ContentTime", "TimeOfSecondaryCapture"):
+        if keyword in ds:
+            setattr(ds, keyword, TM(made.time()))
+    for item in ds.get("ContributingEquipmentSequence", []):
+        item.ContributionDateTime = DT(made)
+    for keyword in ("StudyDescription", "IssuerOfPatientID", "PatientAge"):
+        if keyword in source.header:
+            setattr(ds, keyword, source.header[keyword].value)
+    ds.SpecificCharacterSet = "ISO_IR 192"
+    return ds
+
+
+def algorithm(name: str, version: str) -> hd.AlgorithmIdentificationSequence:
+    """Identification of a model package for a segment."""
+    return hd.AlgorithmIdentificationSequence(name=name, version=version, family=codes.DCM.ArtificialIntelligence)

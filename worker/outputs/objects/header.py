@@ -1,0 +1,128 @@
+"""Patient, study and geometry attributes of a source image, fit to be copied into an object of ours."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import Any
+
+from pydicom import config
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.valuerep import validate_value
+
+from firstread.dicom.datasets import PARSE_ERRORS, text
+from firstread.dicom.uids import is_standard_uid
+
+TYPE_2 = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+"""Patient, General Study and so on (PS3.3 C.7.1.1, C.7.2.1): present in every object, empty where not known."""
+
+OPTIONAL = ("StudyDescription", "PatientAge", "IssuerOfPatientID", "BodyPartExamined")
+UIDS = ("FrameOfReferenceUID",)
+GEOMETRY = (
+    "PixelSpacing",
+    "ImagerPixelSpacing",
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "PatientOrientation",
+    "ViewPosition",
+    "Laterality",
+    "ImageType",
+    "Modality",
+    "InstanceNumber",
+)
+STRUCTURE = ("Rows", "Columns", "NumberOfFrames")
+SEQUENCES = (
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "DimensionIndexSequence",
+    "DimensionOrganizationSequence",
+)
+SEXES = frozenset({"M", "F", "O"})
+
+
+def clean_header(ds: Dataset) -> tuple[Dataset, list[str]]:
+    """Copy what the objects of ours take over from a source.
+
+    Returns
+    -------
+    Dataset
+        Every attribute of ``TYPE_2`` (empty where the source has none, or none that its VR allows), and of the others
+        those that are sound.
+    list of str
+        ``dropped_<keyword>`` for each that was there and is not sound.
+    """
+    clean, notes = Dataset(), []
+    for keyword in TYPE_2:
+        value = _sound_text(ds, keyword)
+        if value is None:
+            notes.append(f"dropped_{keyword}")
+        setattr(clean, keyword, value or None)
+    if clean.PatientSex and clean.PatientSex not in SEXES:
+        clean.PatientSex = None
+        notes.append("dropped_PatientSex")
+    for keyword in (*OPTIONAL, *GEOMETRY, *STRUCTURE):
+        sound = _sound(ds, keyword)
+        if sound is not None and sound != "":
+            setattr(clean, keyword, sound)
+    for keyword in UIDS:
+        uid = text(ds, keyword)
+        if uid and is_standard_uid(uid):
+            setattr(clean, keyword, uid)
+        elif uid:
+            notes.append(f"dropped_{keyword}")
+    for keyword in SEQUENCES:
+        if keyword in ds:
+            setattr(clean, keyword, ds[keyword].value)
+    return clean, notes
+
+
+def _sound_text(ds: Dataset, keyword: str) -> str | None:
+    """Text of an attribute; empty where absent, None where it breaks the rules of its VR."""
+    value = text(ds, keyword, limit=1024)
+    if not value:
+        return ""
+    vr = dictionary_VR(keyword)
+    if vr in {"DA", "TM"}:
+        value = value.replace(":", "").replace("-", "") if re.fullmatch(r"[\d:.\-]+", value) else value
+    return value if is_valid(vr, value) else None
+
+
+def _sound(ds: Dataset, keyword: str) -> Any:
+    """Value of an attribute, or None where it is absent or unsound."""
+    try:
+        value = ds.get(keyword)
+        if value is None:
+            return None
+        vr = dictionary_VR(keyword)
+        parts = value if not isinstance(value, (str, bytes)) and hasattr(value, "__iter__") else [value]
+        if vr in {"DS", "IS", "CS", "LO", "SH", "AS"} and not all(is_valid(vr, str(part).strip()) for part in parts):
+            return None
+        DataElement(keyword, vr, value, validation_mode=config.RAISE)
+    except PARSE_ERRORS:
+        return None
+    return value
+
+
+def is_valid(vr: str, value: str) -> bool:
+    """Whether a text is legal for a value representation (PS3.5 table 6.2-1)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            validate_value(vr, value, config.RAISE)
+        except PARSE_ERRORS:
+            return False
+    return "\\" not in value or vr in {"DS", "IS", "CS"}

@@ -1,0 +1,99 @@
+"""The mask of a bleed or a lesion as a DICOM Segmentation on its own source images."""
+
+from __future__ import annotations
+
+import highdicom as hd
+import numpy as np
+from pydicom.dataset import Dataset
+
+from firstread.records import Instance, Result
+from worker.outputs.objects.codes import SEGMENTS
+from worker.outputs.objects.finishing import algorithm, common_arguments, finish
+from worker.outputs.objects.source import NotWritten, Source
+
+MEASURED_BY_MASK = ("bleed_volume", "lesion_area")
+
+
+def make_segmentation(source: Source) -> Dataset:
+    """A binary Segmentation of the frames on which the mask is not empty.
+
+    Raises
+    ------
+    NotWritten
+        Where there is no mask, nothing in it, or the source has no geometry to hang it on.
+    """
+    kind = SEGMENTS.get(source.pipeline)
+    read = source.mask() if kind is not None else None
+    if kind is None or read is None:
+        raise NotWritten("no_mask")
+    source.check_references()
+    images, planes = _planes(source, *read)
+    if len(images) > 1 and "FrameOfReferenceUID" not in images[0]:
+        raise NotWritten("no_frame_of_reference")
+    model = _model(source)
+    segment = hd.seg.SegmentDescription(
+        segment_number=1,
+        segment_label=kind.label,
+        segmented_property_category=hd.sr.CodedConcept("49755003", "SCT", "Morphologically Abnormal Structure"),
+        segmented_property_type=kind.type_code,
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=algorithm(model.model_name, model.model_version),
+        anatomic_regions=[kind.region],
+        tracking_uid=source.uid("seg", "tracking"),
+        tracking_id=f"{kind.label} 1",
+    )
+    made = hd.seg.Segmentation(
+        source_images=images,
+        pixel_array=planes,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[segment],
+        content_label="AI_RESULT",
+        content_description="AI result, no diagnosis",
+        content_creator_name=None,
+        **common_arguments(source, "seg"),
+    )
+    for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
+        item.DimensionOrganizationUID = source.uid("seg", "dimensions")
+    if "FrameOfReferenceUID" not in images[0]:
+        made.PatientOrientation = images[0].get("PatientOrientation")
+    return finish(made, source)
+
+
+def _model(source: Source) -> Result:
+    """The result whose model made the mask."""
+    by_mask = [f for f in source.findings if f.finding in MEASURED_BY_MASK]
+    return (by_mask or source.findings)[0]
+
+
+def _planes(source: Source, mask: np.ndarray, keys: list[tuple[int, int]]) -> tuple[list[Dataset], np.ndarray]:
+    """Source headers, and the planes of the mask that belong to them, shape (n, H, W) of uint8."""
+    rows = {image.id: image for image in source.images}
+    filled = [(rows[key], frame, plane) for (key, frame), plane in zip(keys, mask, strict=True)
+              if key in rows and plane.any()]  # fmt: skip
+    if not filled:
+        raise NotWritten("empty_mask")
+    first = source.header_of(filled[0][0])
+    n_frames = int(first.get("NumberOfFrames") or 1)
+    if n_frames > 1:
+        return [first], _all_frames(filled, n_frames)
+    headers = [first, *(source.header_of(image) for image, _, _ in filled[1:])]
+    for header in headers:
+        header.StudyInstanceUID = source.study.study_instance_uid
+        _check_size(header, filled[0][2])
+    return headers, np.stack([plane for _, _, plane in filled]).astype(np.uint8)
+
+
+def _all_frames(filled: list[tuple[Instance, int, np.ndarray]], n_frames: int) -> np.ndarray:
+    if len({image.id for image, _, _ in filled}) > 1:
+        raise NotWritten("several_multiframe_sources")
+    out = np.zeros((n_frames, *filled[0][2].shape), np.uint8)
+    for _, frame, plane in filled:
+        if not 1 <= frame <= n_frames:
+            raise NotWritten("mask_mismatch")
+        out[frame - 1] = plane
+    return out
+
+
+def _check_size(header: Dataset, plane: np.ndarray) -> None:
+    if (header.get("Rows"), header.get("Columns")) != plane.shape:
+        raise NotWritten("mask_mismatch")

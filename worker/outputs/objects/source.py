@@ -1,0 +1,212 @@
+"""What the objects of one job are made of: its rows, the headers of its images, and the evidence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+from pydicom.dataset import Dataset
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from firstread.dicom.datasets import PARSE_ERRORS, UnusableFile, read_dataset
+from firstread.dicom.uids import is_standard_uid, stable_uid
+from firstread.records import Flag, Instance, Job, Result, Revision, RevisionInstance, SliceScoreRow, Study
+from firstread.settings import Settings
+from firstread.spool import Spool
+from worker.outputs.objects.header import clean_header
+from worker.outputs.pictures import key_picture, read_mask
+
+MAIN_FINDINGS = {"head_ct": "any", "chest_xray": "pneumonia", "dermoscopy": "melanoma"}
+
+
+class NotWritten(Exception):
+    """An object cannot be made of this source. ``reason`` is a short code."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+@dataclass
+class Source:
+    """One job's result with everything that its objects need.
+
+    Attributes
+    ----------
+    header : Dataset
+        Clean header of the key image: patient, study and geometry.
+    images : list of Instance
+        Rows of the scored series, in the order of the revision.
+    digest : str
+        Of the revision's content and of the result: the same digest means the same objects.
+    """
+
+    study: Study
+    revision: Revision
+    job: Job
+    findings: list[Result]
+    images: list[Instance]
+    key: Instance
+    key_frame: int
+    header: Dataset
+    digest: str
+    settings: Settings
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def pipeline(self) -> str:
+        return self.job.pipeline
+
+    @property
+    def made_at(self) -> datetime:
+        """The date that the objects bear: when the revision was closed, so that a second run makes the same bytes."""
+        moment = self.revision.closed_at or self.revision.last_seen_at
+        return moment.astimezone().replace(tzinfo=None, microsecond=0)
+
+    def uid(self, *parts: str) -> str:
+        """A UID that depends on study, content, result and ``parts`` alone."""
+        return stable_uid(self.study.study_instance_uid, self.digest, *parts)
+
+    def header_of(self, image: Instance) -> Dataset:
+        """Clean header of another image of the series. Raises :class:`NotWritten`."""
+        return read_clean_header(self.settings, image, self.notes)
+
+    def picture(self) -> np.ndarray | None:
+        """Picture of the evidence, (H, W, 3) uint8, or None."""
+        return key_picture(self.settings, self.job.evidence_path)
+
+    def mask(self) -> tuple[np.ndarray, list[tuple[int, int]]] | None:
+        """Mask (n, H, W) of bool and the (instance key, frame) of each plane, or None."""
+        return read_mask(self.settings, self.job.evidence_path)
+
+    def check_references(self) -> None:
+        """Raise :class:`NotWritten` unless every image of the series can be referenced legally."""
+        for image in self.images:
+            if not is_standard_uid(image.sop_instance_uid) or not is_standard_uid(image.series_instance_uid):
+                raise NotWritten("illegal_source_uid")
+            if not is_standard_uid(image.sop_class_uid):
+                raise NotWritten("no_sop_class")
+
+    def reference(self, image: Instance) -> Dataset:
+        """A header that says no more of an image than its identity."""
+        ds = Dataset()
+        ds.StudyInstanceUID = self.study.study_instance_uid
+        ds.SeriesInstanceUID = image.series_instance_uid
+        ds.SOPInstanceUID = image.sop_instance_uid
+        ds.SOPClassUID = image.sop_class_uid
+        return ds
+
+
+def gather(session: Session, settings: Settings, job: Job) -> Source:
+    """Collect what the objects of a job need. Raises :class:`NotWritten`."""
+    revision = session.get_one(Revision, job.revision_id)
+    study = session.get_one(Study, revision.study_id)
+    if not is_standard_uid(study.study_instance_uid):
+        raise NotWritten("illegal_study_uid")
+    findings = list(
+        session.scalars(
+            select(Result)
+            .where(Result.job_id == job.id, Result.run == job.run, Result.role == "active")
+            .order_by(Result.finding, Result.model_name)
+        )
+    )
+    if not findings:
+        raise NotWritten("no_findings")
+    members = list(
+        session.scalars(
+            select(Instance)
+            .join(RevisionInstance, RevisionInstance.instance_id == Instance.id)
+            .where(RevisionInstance.revision_id == revision.id)
+            .order_by(Instance.series_instance_uid, Instance.instance_number, Instance.id)
+        )
+    )
+    images = newest_of_each([m for m in members if m.series_instance_uid == job.series_instance_uid] or members)
+    if not images:
+        raise NotWritten("no_images")
+    if len({image.patient_key for image in images}) > 1:
+        raise NotWritten("patient_mismatch")
+    key, frame = _key_image(session, job, images)
+    notes: list[str] = []
+    header = read_clean_header(settings, key, notes)
+    header.StudyInstanceUID = study.study_instance_uid
+    digest = _digest(members, job, findings)
+    return Source(study, revision, job, findings, images, key, frame, header, digest, settings, notes)
+
+
+def newest_of_each(images: Sequence[Instance]) -> list[Instance]:
+    """One row a SOPInstanceUID, the newest: where bytes changed under a UID, the newest were scored."""
+    newest: dict[str, Instance] = {}
+    for image in images:
+        known = newest.get(image.sop_instance_uid)
+        if known is None or image.id > known.id:
+            newest[image.sop_instance_uid] = image
+    return list(newest.values())
+
+
+def read_clean_header(settings: Settings, image: Instance, notes: list[str]) -> Dataset:
+    """Header of a stored image, cleaned. Raises :class:`NotWritten` where the file is gone or unreadable."""
+    try:
+        ds = read_dataset(Spool(settings.spool_dir).path(image.spool_key))
+    except FileNotFoundError as error:
+        raise NotWritten("source_deleted") from error
+    except (UnusableFile, OSError, *PARSE_ERRORS) as error:
+        raise NotWritten("source_unreadable", type(error).__name__) from error
+    header, dropped = clean_header(ds)
+    notes.extend(note for note in dropped if note not in notes)
+    header.SeriesInstanceUID = image.series_instance_uid
+    header.SOPInstanceUID = image.sop_instance_uid
+    header.SOPClassUID = image.sop_class_uid
+    return header
+
+
+def _key_image(session: Session, job: Job, images: list[Instance]) -> tuple[Instance, int]:
+    """The image and frame that the evidence shows: the flag's, else that of the highest score, else the middle one."""
+    by_uid = {image.sop_instance_uid: image for image in images}
+    flag_uid = session.scalar(select(Flag.key_sop_instance_uid).where(Flag.job_id == job.id))
+    finding = MAIN_FINDINGS.get(job.pipeline, "")
+    score = session.scalars(
+        select(SliceScoreRow)
+        .where(
+            SliceScoreRow.job_id == job.id,
+            SliceScoreRow.run == job.run,
+            SliceScoreRow.role == "active",
+            SliceScoreRow.finding == finding,
+        )
+        .order_by(SliceScoreRow.probability.desc(), SliceScoreRow.id)
+        .limit(1)
+    ).first()
+    top = next((image for image in images if score is not None and image.id == score.instance_id), None)
+    if flag_uid and flag_uid in by_uid:
+        chosen = by_uid[flag_uid]
+        return chosen, score.frame if score is not None and top is chosen else 0
+    if top is not None and score is not None:
+        return top, score.frame
+    return images[len(images) // 2], 0
+
+
+def _digest(members: Sequence[Instance], job: Job, findings: Sequence[Result]) -> str:
+    """Digest of the revision's content and of the result; probabilities count to three places."""
+    content = {
+        "content": sorted((m.sop_instance_uid, m.sha256) for m in members),
+        "pipeline": job.pipeline,
+        "models": sorted(job.models),
+        "warnings": sorted(job.warnings),
+        "findings": sorted(
+            (
+                f.finding,
+                f"{f.model_name}/{f.model_version}",
+                None if f.probability is None else round(f.probability, 3),
+                None if f.value is None else round(f.value, 2),
+                f.unit,
+                f.threshold,
+                bool(f.flagged),
+            )
+            for f in findings
+        ),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

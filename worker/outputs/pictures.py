@@ -1,0 +1,58 @@
+"""Reading the evidence back: the picture and the mask that scoring left below ``evidence`` in the home."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from firstread.settings import Settings
+
+MASK_NAME = "mask.npz"
+
+
+def evidence_file(settings: Settings, evidence_path: str | None) -> Path | None:
+    """The picture that a job's ``evidence_path`` names, or None where it is gone or lies outside the folder."""
+    if not evidence_path:
+        return None
+    root = settings.evidence_dir.resolve()
+    path = (root / evidence_path).resolve()
+    return path if path.is_relative_to(root) and path.exists() else None
+
+
+def evidence_pictures(settings: Settings, evidence_path: str | None) -> dict[str, Path]:
+    """Every picture of a job by its stem, the one that ``evidence_path`` names first."""
+    path = evidence_file(settings, evidence_path)
+    if path is None:
+        return {}
+    folder = path if path.is_dir() else path.parent
+    found = sorted(folder.glob("*.png"), key=lambda p: (p != path, p.name))
+    return {p.stem: p for p in found}
+
+
+def key_picture(settings: Settings, evidence_path: str | None) -> np.ndarray | None:
+    """The first picture as (H, W, 3) uint8 in RGB, or None."""
+    pictures = list(evidence_pictures(settings, evidence_path).values())
+    if not pictures:
+        return None
+    image = cv2.imread(str(pictures[0]), cv2.IMREAD_COLOR)
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def read_mask(settings: Settings, evidence_path: str | None) -> tuple[np.ndarray, list[tuple[int, int]]] | None:
+    """The mask as (n, H, W) bool and the (instance key, frame) of each plane; None where there is none."""
+    path = evidence_file(settings, evidence_path)
+    if path is None:
+        return None
+    file = (path if path.is_dir() else path.parent) / MASK_NAME
+    if not file.is_file():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            mask = content["mask"].astype(bool)
+            keys = [(int(key), int(frame)) for key, frame in content["keys"]]
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile):
+        return None
+    return (mask, keys) if mask.ndim == 3 and len(keys) == len(mask) else None
