@@ -1,0 +1,246 @@
+"""Is a candidate series a head in Hounsfield units? Decodes it once, and asks the pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+from typing import Final
+
+import cv2
+import numpy as np
+
+from firstread.dicom.frames import Rescale
+from firstread.dicom.hounsfield import looks_like_hu, padding_of, to_hu
+from firstread.dicom.pixels import PixelLayout, UnreadablePixels, iter_frames, layout_of
+from worker.pipelines.base import Gate, Series, Study
+from worker.pipelines.head_ct_selection import CT_CLASSES, MIN_SLICES, HeadStack, Slice
+from worker.pipelines.reasons import Caution, Reason
+
+MAX_MISSING_SHARE: Final = 0.15
+MAX_UNREADABLE_SHARE: Final = 0.2
+MIN_COVERAGE_MM: Final = 80.0
+SLAB_MM: Final = 5.5
+"""Thin neighbours are averaged as long as a slab stays within this."""
+
+MAX_SLABS: Final = 160
+_ASSUMED_FIELD_MM: Final = 240.0
+_SMALL: Final = 128
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How many slices show a closed skull around brain, and how many at least a body of a head's size."""
+
+    rings: int
+    plausible: int
+    n: int
+
+    @property
+    def certain(self) -> bool:
+        return self.rings >= max(1, min(3, self.n), round(0.2 * self.n))
+
+    @property
+    def possible(self) -> bool:
+        return self.rings > 0 or self.plausible >= 0.5 * self.n
+
+
+def gate(study: Study, series: Series) -> Gate:
+    """Typed reasons against scoring this series; its Hounsfield units end up in ``series.pixels.hu``.
+
+    Where a person asked for the pipeline, few slices, gaps, contrast and a missing rescale become warnings, as long as
+    the values look like Hounsfield units.
+    """
+    head: HeadStack = series.pixels
+    reasons, warnings = _by_header(head)
+    if study.forced:
+        warnings += reasons
+        reasons = []
+    if reasons:
+        return Gate(tuple(reasons), tuple(dict.fromkeys([*head.cautions, *warnings])))
+    reason, more = _decode(head, study.forced)
+    warnings += more
+    if reason is None:
+        assert head.hu is not None
+        likeness = likeness_of(head.hu, _pixel_mm(head))
+        series.details["head_slices"] = likeness.rings
+        if not likeness.certain:
+            if likeness.possible and (study.forced or likeness.rings > 0):
+                warnings.append(Caution.HEAD_UNCERTAIN)
+            else:
+                reason = Reason.NOT_A_HEAD
+    reasons = [str(reason)] if reason is not None else []
+    return Gate(tuple(reasons), tuple(dict.fromkeys([*head.cautions, *warnings])))
+
+
+def _by_header(head: HeadStack) -> tuple[list[str], list[str]]:
+    reasons: list[str] = []
+    warnings: list[str] = []
+    n, stack = len(head.slices), head.stack
+    if head.contrast:
+        reasons.append(Reason.CONTRAST_AGENT)
+    if n < MIN_SLICES:
+        reasons.append(Reason.TOO_FEW_SLICES)
+    elif stack.coverage_mm is not None and stack.coverage_mm < MIN_COVERAGE_MM:
+        warnings.append(Caution.INCOMPLETE_COVERAGE)
+    if stack.missing:
+        too_many = stack.missing > MAX_MISSING_SHARE * (n + stack.missing)
+        (reasons if too_many else warnings).append(Reason.MISSING_SLICES)
+    return [str(code) for code in reasons], [str(code) for code in warnings]
+
+
+def _decode(head: HeadStack, forced: bool) -> tuple[Reason | None, list[str]]:
+    """Fill ``head.hu`` and ``head.slab_of``."""
+    warnings: list[str] = []
+    without = [entry for entry in head.slices if not _is_hu(entry.frame.rescale)]
+    if without:
+        refusal = _no_rescale(without, forced)
+        if refusal is not None:
+            return refusal, warnings
+        warnings.append(Caution.RESCALE_MISSING)
+    group = _slab_size(head)
+    if group > 1:
+        warnings.append(Caution.SLICES_AVERAGED)
+    n = len(head.slices)
+    slabs = ceil(n / group)
+    layout = layout_of(head.slices[0].instance.ds)
+    shape = (layout.columns, layout.rows) if head.turn.transpose else (layout.rows, layout.columns)
+    hu, members = np.zeros((slabs, *shape), np.float32), np.zeros(slabs, int)
+    head.slab_of = np.full(n, -1)
+    for index, plane in _planes(head):
+        if plane is None or plane.shape != shape:
+            continue
+        slab = index // group
+        hu[slab] += plane
+        members[slab] += 1
+        head.slab_of[index] = slab
+    unreadable = int(np.count_nonzero(head.slab_of < 0))
+    if unreadable > MAX_UNREADABLE_SHARE * n:
+        return Reason.UNREADABLE_PIXEL_DATA, warnings
+    if unreadable:
+        warnings.append(Caution.UNREADABLE_SLICES)
+        kept = members > 0
+        renumber = np.cumsum(kept) - 1
+        head.slab_of = np.where(head.slab_of >= 0, renumber[np.maximum(head.slab_of, 0)], -1)
+        hu, members = hu[kept], members[kept]
+    if group > 1:
+        hu /= members[:, None, None].astype(np.float32)
+    head.hu = hu
+    return None, warnings
+
+
+def _is_hu(rescale: Rescale | None) -> bool:
+    return rescale is not None and rescale.kind in ("", "HU", "US", "HOUNSFIELD")
+
+
+def _no_rescale(without: list[Slice], forced: bool) -> Reason | None:
+    """None where the stored values may be taken as Hounsfield units: asked for, and they look like it."""
+    middle = without[len(without) // 2]
+    if not forced:
+        return Reason.RESCALE_MISSING
+    try:
+        stored = next(iter_frames(middle.instance.path, (middle.frame.index,)))
+    except UnreadablePixels:
+        return Reason.UNREADABLE_PIXEL_DATA
+    if looks_like_hu(stored):
+        return None
+    return Reason.RESCALE_MISSING if middle.instance.SOPClassUID in CT_CLASSES else Reason.PICTURE_HAS_NO_HU
+
+
+def _slab_size(head: HeadStack) -> int:
+    """Slices to average into one: thin ones only, so that overlapping thick slices stay as they are."""
+    step = max(head.stack.spacing_mm or 0.0, head.thickness_mm or 0.0)
+    size = int(SLAB_MM // step) if head.stack.spacing_mm and step > 0.0 else 1
+    return max(1, size, ceil(len(head.slices) / MAX_SLABS))
+
+
+def _planes(head: HeadStack) -> Iterator[tuple[int, np.ndarray | None]]:
+    """Index and Hounsfield units in display orientation of each slice, object by object; None if unreadable."""
+    by_instance: dict[int, list[int]] = {}
+    for index, entry in enumerate(head.slices):
+        by_instance.setdefault(entry.instance.key, []).append(index)
+    for indices in by_instance.values():
+        instance = head.slices[indices[0]].instance
+        wanted = [head.slices[i].frame.index for i in indices]
+        done = 0
+        try:
+            layout: PixelLayout = layout_of(instance.ds)
+            padding = padding_of(instance.ds, layout)
+            for stored in iter_frames(instance.path, wanted):
+                index = indices[done]
+                done += 1
+                if stored.ndim != 2:
+                    yield index, None
+                    continue
+                rescale = head.slices[index].frame.rescale
+                line = rescale if rescale is not None and _is_hu(rescale) else Rescale(1.0, 0.0)
+                yield index, head.turn.apply(to_hu(stored, line, layout, padding))
+        except (UnreadablePixels, OSError):
+            for index in indices[done:]:
+                yield index, None
+
+
+def _pixel_mm(head: HeadStack) -> float:
+    if head.PixelSpacing is not None:
+        return float(np.sqrt(head.PixelSpacing[0] * head.PixelSpacing[1]))
+    assert head.hu is not None
+    return _ASSUMED_FIELD_MM / float(max(head.hu.shape[1:]))
+
+
+def likeness_of(hu: np.ndarray, pixel_mm: float) -> Likeness:
+    """Look for a closed skull with brain inside.
+
+    A slice counts as a ring where bone encloses one space of 25 to 260 cm2 that is soft tissue for the most part and
+    fills much of the body's outline, and the outline is no larger than a head. It is plausible where it has at least
+    the size and the tissue.
+
+    Parameters
+    ----------
+    hu : ndarray of float32, shape (n, H, W)
+    pixel_mm : float
+        Side of a pixel.
+    """
+    scale = max(1.0, max(hu.shape[1:]) / _SMALL)
+    size = (max(8, round(hu.shape[2] / scale)), max(8, round(hu.shape[1] / scale)))
+    cm2 = (pixel_mm * hu.shape[1] / size[1] / 10.0) * (pixel_mm * hu.shape[2] / size[0] / 10.0)
+    rings = plausible = 0
+    for plane in hu:
+        small = cv2.resize(np.clip(plane, -1000.0, 1500.0), size, interpolation=cv2.INTER_AREA)
+        ring, possible = _slice_likeness(small, cm2)
+        rings += ring
+        plausible += possible
+    return Likeness(rings, plausible, len(hu))
+
+
+def _slice_likeness(small: np.ndarray, cm2: float) -> tuple[bool, bool]:
+    body = cv2.morphologyEx((small > -300.0).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+    outline = _filled(_largest(body))
+    body_cm2 = float(np.count_nonzero(outline)) * cm2
+    if not 20.0 <= body_cm2 <= 480.0:
+        return False, False
+    soft = (small > -20.0) & (small < 110.0)
+    bone = small > 250.0
+    has_air = bool(np.mean(small < -300.0) > 0.02)
+    plausible = has_air and float(np.mean(soft[outline])) > 0.3 and bool(np.mean(bone[outline]) > 0.02)
+    closed = cv2.morphologyEx((bone & outline).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    inside = _largest((_filled(closed > 0) & (closed == 0)).astype(np.uint8))
+    inside_cm2 = float(np.count_nonzero(inside)) * cm2
+    if not 25.0 <= inside_cm2 <= 260.0:
+        return False, plausible
+    ring = float(np.mean(soft[inside])) > 0.7 and inside_cm2 > 0.3 * body_cm2
+    return ring, plausible or ring
+
+
+def _filled(mask: np.ndarray) -> np.ndarray:
+    """A bool mask with its holes."""
+    padded = np.pad(mask.astype(np.uint8), 1)
+    cv2.floodFill(padded, None, (0, 0), 2)
+    return np.asarray(padded[1:-1, 1:-1] != 2)
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    """Largest connected component of a uint8 mask, as bool; all false where there is none."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+    if count < 2:
+        return np.zeros(mask.shape, bool)
+    return np.asarray(labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA])))

@@ -1,0 +1,312 @@
+"""Which series of a study is the plain axial head CT, and in which order its slices lie.
+
+Policy, the first that tells two candidates apart: without contrast agent; not labelled as another body part; original
+before derived; soft before sharp kernel; enough slices; a thickness that the models know (3 to 6 mm; then thinner,
+which is averaged; then thicker); more slices; the lower UID.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from firstread.dicom.datasets import number, text
+from firstread.dicom.frames import Frame, frames_of
+from firstread.dicom.geometry import Stack, Turn, plane_of, stack_of, turn_of
+from worker.packages.preprocessing import Box
+from worker.pipelines.base import Instance, Selection, Series, SeriesNote, Study
+from worker.pipelines.reasons import Caution, Reason
+
+CT_CLASSES: Final = frozenset(
+    {
+        "1.2.840.10008.5.1.4.1.1.2",
+        "1.2.840.10008.5.1.4.1.1.2.1",
+        "1.2.840.10008.5.1.4.1.1.2.2",
+    }
+)
+"""CT Image, Enhanced CT Image and Legacy Converted Enhanced CT Image Storage."""
+
+MIN_SLICES: Final = 8
+_DOSE_SR: Final = ("1.2.840.10008.5.1.4.1.1.88.67", "1.2.840.10008.5.1.4.1.1.88.74")
+_SC_ROOT: Final = "1.2.840.10008.5.1.4.1.1.7"
+_SCOUT_WORDS: Final = ("LOCALIZER", "SCOUT", "SURVIEW", "TOPOGRAM", "SCANOGRAM")
+_DERIVED_WORDS: Final = (
+    *("MIP", "MINIP", "MAXIMUM", "MINIMUM", "PROJECTION", "VOLUME RENDERED", "VRT", "3D", "CURVED", "SUBTRACT"),
+    *("PERFUSION", "RCBF", "RCBV", "CBF", "CBV", "MTT", "TTP", "TMAX", "RGB", "SCREEN SAVE", "CINE"),
+)
+_PLAIN_DERIVED: Final = ("AXIAL", "REFORMATTED", "AVERAGE", "MEAN", "MPR", "VOLUME", "RESAMPLED")
+_NO_AGENT: Final = frozenset(
+    {"", "NO", "NONE", "N", "NIL", "0", "NO CONTRAST", "NON CONTRAST", "UNKNOWN", "WITHOUT", "W/O"}
+)
+_OTHER_PARTS: Final = (
+    "CHEST",
+    "ABDOMEN",
+    "PELVIS",
+    "SPINE",
+    "THORAX",
+    "LUNG",
+    "LIVER",
+    "PANCREAS",
+    "NECK",
+    "EXTREMITY",
+)
+_SHARP_WORDS: Final = ("BONE", "EDGE", "LUNG", "SHARP", "DETAIL")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One frame of one instance."""
+
+    instance: Instance
+    frame: Frame
+
+
+@dataclass
+class HeadStack:
+    """A candidate with its slices from foot to head; ``gate`` adds the pixels.
+
+    Attributes
+    ----------
+    hu : ndarray of float32, shape (m, H, W), or None
+        Hounsfield units in display orientation, thin slices averaged to slabs.
+    slab_of : ndarray of int, shape (n,)
+        Slab of each slice; -1 where a slice could not be decoded.
+    boxes : dict
+        Crop of each slab, by package; set by ``preprocess``.
+    extent_mm : ndarray of float64, shape (n,), or None
+        How far each slice stands for along the normal.
+    """
+
+    slices: tuple[Slice, ...]
+    stack: Stack
+    turn: Turn
+    PixelSpacing: tuple[float, ...] | None
+    thickness_mm: float | None
+    contrast: bool
+    cautions: list[str] = field(default_factory=list)
+    hu: np.ndarray | None = None
+    slab_of: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    boxes: dict[str, list[Box]] = field(default_factory=dict)
+
+    @property
+    def extent_mm(self) -> np.ndarray | None:
+        return self.stack.extent_mm()
+
+
+def select(study: Study) -> Selection:
+    """Candidate series, the best first, and a note on every series of the study."""
+    by_series: dict[str, list[Instance]] = defaultdict(list)
+    for instance in study.instances:
+        by_series[instance.SeriesInstanceUID].append(instance)
+    candidates: list[tuple[tuple[Any, ...], Series]] = []
+    notes: list[SeriesNote] = []
+    for uid, instances in sorted(by_series.items()):
+        found, reasons = _candidates(uid, instances, study.forced)
+        candidates.extend(found)
+        notes.append(SeriesNote(uid, bool(found), tuple(reasons), len(instances)))
+    candidates.sort(key=lambda entry: entry[0])
+    return Selection(tuple(series for _, series in candidates), tuple(notes))
+
+
+def _candidates(
+    uid: str, instances: list[Instance], forced: bool
+) -> tuple[list[tuple[tuple[Any, ...], Series]], list[str]]:
+    reasons: list[str] = []
+    groups: dict[tuple[Any, ...], list[Slice]] = defaultdict(list)
+    cautions: dict[tuple[Any, ...], set[str]] = defaultdict(set)
+    for instance in instances:
+        reason, found = _left_aside(instance, forced)
+        if reason is not None:
+            reasons.append(reason)
+            continue
+        for frame in frames_of(instance.ds):
+            why = _frame_left_aside(frame)
+            plane = plane_of(frame.ImageOrientationPatient)
+            caution = set(found)
+            if why is None and plane not in (None, "axial"):
+                why = Reason.NOT_AXIAL
+            if why is not None and not (forced and why in (Reason.NOT_AXIAL, Reason.DERIVED)):
+                reasons.append(why)
+                continue
+            if why is not None:
+                caution.add(str(why))
+            key = _group_key(instance.ds, frame)
+            groups[key].append(Slice(instance, frame))
+            cautions[key] |= caution
+    out = []
+    for key, slices in groups.items():
+        made = _series(uid, slices, cautions[key], forced)
+        if isinstance(made, Series):
+            out.append((_rank(made), made))
+        else:
+            reasons.append(made)
+    return out, list(dict.fromkeys(str(reason) for reason in reasons))
+
+
+def _left_aside(instance: Instance, forced: bool) -> tuple[Reason | None, set[str]]:
+    """Why an object cannot be a slice of a plain head CT, or what is doubtful about it where it was asked for."""
+    ds, sop_class = instance.ds, instance.SOPClassUID
+    words = text(ds, "ImageType").upper()
+    modality = text(ds, "Modality", 16).upper()
+    if sop_class in _DOSE_SR:
+        return Reason.DOSE_REPORT, set()
+    if not number(ds, "Rows") or not number(ds, "Columns"):
+        return Reason.NO_IMAGES, set()
+    if any(word in words for word in _SCOUT_WORDS):
+        return Reason.LOCALIZER, set()
+    is_ct = sop_class in CT_CLASSES
+    grey = text(ds, "PhotometricInterpretation").upper() in ("MONOCHROME1", "MONOCHROME2", "")
+    if not is_ct and (not grey or (number(ds, "BitsStored") or 16) <= 8):
+        if forced:
+            return Reason.PICTURE_HAS_NO_HU, set()
+        dose = "DOSE" in text(ds, "SeriesDescription").upper() or "DOSE" in words
+        capture = Reason.SECONDARY_CAPTURE if sop_class.startswith(_SC_ROOT) else Reason.NOT_CT
+        return (Reason.DOSE_REPORT if dose else capture), set()
+    if modality not in ("CT", "OT", "SC", "") or (modality != "CT" and not is_ct and not forced):
+        return Reason.NOT_CT, set()
+    if not grey:
+        return Reason.UNSUPPORTED_PHOTOMETRIC, set()
+    if is_ct:
+        return None, set()
+    if not forced:
+        return (Reason.SECONDARY_CAPTURE if sop_class.startswith(_SC_ROOT) else Reason.NOT_CT), set()
+    return None, {Caution.SECONDARY_CAPTURE if sop_class.startswith(_SC_ROOT) else Caution.NOT_CT}
+
+
+def _frame_left_aside(frame: Frame) -> Reason | None:
+    kind = frame.FrameType
+    if any(word in part for part in kind for word in _SCOUT_WORDS):
+        return Reason.LOCALIZER
+    if any(word in part for part in kind for word in _DERIVED_WORDS):
+        return Reason.DERIVED
+    # Lossy compression makes an axial slice DERIVED\PRIMARY, and scanners call their own thick axial averages
+    # DERIVED\SECONDARY\...: both are what a radiologist reads.
+    if (
+        kind[:1] == ("DERIVED",)
+        and kind[1:2] == ("SECONDARY",)
+        and not any(word in part for part in kind[2:] for word in _PLAIN_DERIVED)
+    ):
+        return Reason.DERIVED
+    return None
+
+
+def _group_key(ds: Dataset, frame: Frame) -> tuple[Any, ...]:
+    orientation = frame.ImageOrientationPatient
+    spacing = frame.PixelSpacing
+    return (
+        None if orientation is None else tuple(round(c, 2) for c in orientation),
+        None if spacing is None else tuple(round(mm, 3) for mm in spacing),
+        number(ds, "Rows"),
+        number(ds, "Columns"),
+        text(ds, "ConvolutionKernel", 64),
+        has_contrast(ds),
+        frame.FrameType[:1],
+    )
+
+
+def has_contrast(ds: Dataset) -> bool:
+    """Whether the header says that a contrast agent was given; words that mean "none" are no agent."""
+    if text(ds, "ContrastBolusAgent", 64).upper().strip(" .") not in _NO_AGENT:
+        return True
+    if (number(ds, "ContrastBolusVolume") or 0.0) > 0.0:
+        return True
+    usage = ds.get("SharedFunctionalGroupsSequence")
+    for item in (usage[0].get("ContrastBolusUsageSequence") or []) if usage else []:
+        if text(item, "ContrastBolusAgentAdministered", 8).upper() == "YES":
+            return True
+    return False
+
+
+def _series(uid: str, slices: list[Slice], cautions: Iterable[str], forced: bool) -> Series | Reason:
+    stack = _stacked(slices)
+    notes = set(cautions)
+    if len(stack.duplicates) > 0.2 * len(slices):
+        # Two acquisitions under one series: the larger is taken. A series of phases stays ambiguous.
+        slices = _largest_acquisition(slices)
+        stack = _stacked(slices)
+        notes.add(Caution.DUPLICATE_POSITIONS)
+        if len(stack.duplicates) > 0.2 * len(slices) and not forced:
+            return Reason.DUPLICATE_POSITIONS
+    if stack.duplicates:
+        notes.add(Caution.DUPLICATE_POSITIONS)
+    if stack.position_mm is None:
+        notes.add(Caution.GEOMETRY_MISSING)
+    first = slices[0]
+    ordered = tuple(slices[i] for i in stack.order)
+    contrast = has_contrast(first.instance.ds)
+    head = HeadStack(
+        slices=ordered,
+        stack=stack,
+        turn=turn_of(first.frame.ImageOrientationPatient),
+        PixelSpacing=first.frame.PixelSpacing,
+        thickness_mm=first.frame.SliceThickness,
+        contrast=contrast,
+        cautions=sorted(notes),
+    )
+    instances = list({entry.instance.key: entry.instance for entry in ordered}.values())
+    return Series(uid, instances, pixels=head, details=_details(head))
+
+
+def _stacked(slices: list[Slice]) -> Stack:
+    located = [number(s.instance.ds, "SliceLocation") for s in slices]
+    has_positions = all(s.frame.ImagePositionPatient is not None for s in slices)
+    fallback = [(number(s.instance.ds, "InstanceNumber") or 0.0) + s.frame.number * 1e-5 for s in slices]
+    if not has_positions and len(slices) > 1 and all(place is not None for place in located):
+        fallback = [float(place) for place in located if place is not None]
+    return stack_of(
+        [s.frame.ImagePositionPatient for s in slices],
+        [s.frame.ImageOrientationPatient for s in slices],
+        fallback,
+        slices[0].frame.SliceThickness,
+    )
+
+
+def _largest_acquisition(slices: list[Slice]) -> list[Slice]:
+    groups: dict[str, list[Slice]] = defaultdict(list)
+    for entry in slices:
+        groups[text(entry.instance.ds, "AcquisitionNumber", 16)].append(entry)
+    return max(groups.items(), key=lambda group: (len(group[1]), group[0]))[1]
+
+
+def _details(head: HeadStack) -> dict[str, Any]:
+    return {
+        "n_slices": len(head.slices),
+        "thickness_mm": head.thickness_mm,
+        "spacing_mm": head.stack.spacing_mm,
+        "coverage_mm": head.stack.coverage_mm,
+        "pixel_mm": head.PixelSpacing[0] if head.PixelSpacing else None,
+        "missing_slices": head.stack.missing,
+        "duplicates": len(head.stack.duplicates),
+        "contrast": head.contrast,
+    }
+
+
+def _rank(series: Series) -> tuple[Any, ...]:
+    head: HeadStack = series.pixels
+    ds = head.slices[0].instance.ds
+    part = text(ds, "BodyPartExamined", 64).upper()
+    thickness = max(head.thickness_mm or 0.0, head.stack.spacing_mm or 0.0)
+    class_of_thickness = 0 if 3.0 <= thickness <= 6.0 else 1 if thickness < 3.0 else 2
+    return (
+        head.contrast,
+        any(word in part for word in _OTHER_PARTS),
+        head.slices[0].frame.FrameType[:1] == ("DERIVED",),
+        _sharp(text(ds, "ConvolutionKernel", 64)),
+        len(head.slices) < MIN_SLICES,
+        class_of_thickness,
+        -len(head.slices),
+        series.SeriesInstanceUID,
+    )
+
+
+def _sharp(kernel: str) -> bool:
+    """Whether a kernel's name means edges: words, or Siemens' letter and number of 50 and more (``H60s``)."""
+    name = kernel.upper()
+    digits = "".join(c for c in name.split("\\")[0] if c.isdigit())[:2]
+    siemens = name[:1] in "HBJU" and len(digits) == 2 and int(digits) >= 50
+    return siemens or any(word in name for word in _SHARP_WORDS)

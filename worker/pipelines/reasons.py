@@ -1,0 +1,84 @@
+"""Why a series was left aside, why a study was rejected, and what a reader should know about a score.
+
+Codes are part of the public contract (``study_result.reason`` and ``.warnings``); each has one line for people.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a series cannot be scored. Some are warnings instead where a person asked for the pipeline."""
+
+    NO_IMAGES = "no_images"
+    NOT_CT = "not_ct"
+    NOT_A_HEAD = "not_a_head"
+    LOCALIZER = "localizer"
+    DERIVED = "derived"
+    DOSE_REPORT = "dose_report"
+    SECONDARY_CAPTURE = "secondary_capture"
+    NOT_AXIAL = "not_axial"
+    CONTRAST_AGENT = "contrast_agent"
+    TOO_FEW_SLICES = "too_few_slices"
+    MISSING_SLICES = "missing_slices"
+    DUPLICATE_POSITIONS = "duplicate_positions"
+    UNREADABLE_PIXEL_DATA = "unreadable_pixel_data"
+    UNSUPPORTED_PHOTOMETRIC = "unsupported_photometric"
+    RESCALE_MISSING = "rescale_missing"
+    PICTURE_HAS_NO_HU = "picture_has_no_hu"
+
+
+class Caution(StrEnum):
+    """What a reader should know about a score. A warning never hides the score."""
+
+    DERIVED = "derived"
+    SECONDARY_CAPTURE = "secondary_capture"
+    NOT_AXIAL = "not_axial"
+    CONTRAST_AGENT = "contrast_agent"
+    TOO_FEW_SLICES = "too_few_slices"
+    MISSING_SLICES = "missing_slices"
+    DUPLICATE_POSITIONS = "duplicate_positions"
+    RESCALE_MISSING = "rescale_missing"
+    NOT_CT = "not_ct"
+    HEAD_UNCERTAIN = "head_uncertain"
+    INCOMPLETE_COVERAGE = "incomplete_coverage"
+    UNREADABLE_SLICES = "unreadable_slices"
+    GEOMETRY_MISSING = "geometry_missing"
+    SPACING_UNKNOWN = "spacing_unknown"
+    SLICES_AVERAGED = "slices_averaged"
+    PATIENT_MISMATCH = "patient_mismatch"
+    META_UID_MISMATCH = "meta_uid_mismatch"
+    OUTSIDE_TRAINING_POPULATION = "outside_training_population"
+    LOW_EVIDENCE = "low_evidence"
+
+
+TEXTS: dict[str, str] = {
+    Reason.NO_IMAGES: "The study holds no images.",
+    Reason.NOT_CT: "Not a CT image.",
+    Reason.NOT_A_HEAD: "The pixels do not show a head.",
+    Reason.LOCALIZER: "A localizer (scout, topogram), not a cross-section.",
+    Reason.DERIVED: "A derived image, not a plain cross-section.",
+    Reason.DOSE_REPORT: "A dose report.",
+    Reason.SECONDARY_CAPTURE: "A Secondary Capture, not a CT object.",
+    Reason.NOT_AXIAL: "Not an axial reconstruction.",
+    Reason.CONTRAST_AGENT: "Acquired with a contrast agent; the models know plain scans.",
+    Reason.TOO_FEW_SLICES: "Fewer slices than a head examination has.",
+    Reason.MISSING_SLICES: "Slices are missing between others.",
+    Reason.DUPLICATE_POSITIONS: "Several slices lie at one position.",
+    Reason.UNREADABLE_PIXEL_DATA: "The pixel data cannot be decoded.",
+    Reason.UNSUPPORTED_PHOTOMETRIC: "Not a grey-scale image.",
+    Reason.RESCALE_MISSING: "No rescale to Hounsfield units.",
+    Reason.PICTURE_HAS_NO_HU: "A picture without Hounsfield units cannot be scored as CT.",
+    Caution.HEAD_UNCERTAIN: "The pixels may not show a head.",
+    Caution.INCOMPLETE_COVERAGE: "The slices do not cover a whole head.",
+    Caution.UNREADABLE_SLICES: "Some slices cannot be decoded and were not scored.",
+    Caution.GEOMETRY_MISSING: "No positions: slices stand in the order of their numbers.",
+    Caution.SPACING_UNKNOWN: "No spacing: volumes are not given.",
+    Caution.SLICES_AVERAGED: "Thin slices were averaged to the thickness that the models know.",
+    Caution.PATIENT_MISMATCH: "One Study Instance UID names two patients.",
+    Caution.META_UID_MISMATCH: "File meta group and data set name different instances; the data set counts.",
+    Caution.OUTSIDE_TRAINING_POPULATION: "The patient or the scan is outside what the model was trained on.",
+    Caution.LOW_EVIDENCE: "The score is high, but the model marks no place for it.",
+}
+"""One line of text for each code; a code that is both has one."""

@@ -1,0 +1,160 @@
+"""Runs a pipeline over one revision: the five functions in order, series after series until one passes its gate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from firstread.dicom.files import patient_key
+from worker.errors import NonFiniteScore, NoServingPackage
+from worker.pipelines.base import Engine, Gate, Outcome, PipelineModule, Series, SeriesNote, Served, Study
+from worker.pipelines.reasons import Caution, Reason
+from worker.pipelines.registry import PipelineRow
+
+STAGES = ("select", "gate", "preprocess", "infer", "interpret")
+
+ObserveStage = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What came of a run: an outcome, or the reasons why there is none.
+
+    Attributes
+    ----------
+    outcome : Outcome or None
+        None where no series passed: a normal end, not an error.
+    reasons : tuple of str
+        Codes of :class:`worker.pipelines.reasons.Reason`, the best series' first. Empty with an outcome.
+    notes : tuple of SeriesNote
+        Every series of the study, with its reasons.
+    details : dict
+        Numbers of the chosen series: ``thickness_mm``, ``n_slices`` ...
+    seconds : dict
+        Time spent by stage.
+    """
+
+    outcome: Outcome | None
+    reasons: tuple[str, ...]
+    notes: tuple[SeriesNote, ...]
+    details: dict[str, object] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def rejected(self) -> bool:
+        return self.outcome is None
+
+
+def run(
+    row: PipelineRow,
+    study: Study,
+    served: Mapping[str, Sequence[Served]],
+    engine: Engine,
+    observe_stage: ObserveStage | None = None,
+) -> RunResult:
+    """Score a revision with one pipeline.
+
+    Parameters
+    ----------
+    row : PipelineRow
+        Which pipeline.
+    study : Study
+        Instances with headers; pixel data are read from their files when a series is tried.
+    served : mapping
+        Packages by task, as the pipeline's functions take them.
+    engine : Engine
+        Runs packages.
+    observe_stage : callable, optional
+        Called with each stage's name and its seconds as it ends.
+
+    Raises
+    ------
+    NoServingPackage
+        If nothing serves the pipeline.
+    NonFiniteScore
+        If a model, or anything made of its output, gave NaN or Inf.
+    """
+    if not any(served.values()):
+        raise NoServingPackage(row.name)
+    module = row.load()
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            seconds[name] = seconds.get(name, 0.0) + spent
+            if observe_stage is not None:
+                observe_stage(name, spent)
+
+    with stage("select"):
+        selection = module.select(study)
+    reasons: list[str] = []
+    refused: dict[str, list[str]] = {}
+    for series in selection.series:
+        with stage("gate"):
+            passed = module.gate(study, series)
+        if passed.passed:
+            outcome = _score(module, study, series, passed, served, engine, stage)
+            notes = _notes(selection.notes, refused, series.SeriesInstanceUID)
+            return RunResult(outcome, (), notes, dict(series.details), seconds)
+        series.pixels = None  # a decoded volume is large, and the next series brings its own
+        reasons += passed.reasons
+        refused.setdefault(series.SeriesInstanceUID, []).extend(passed.reasons)
+    for note in selection.notes:
+        reasons += note.reasons
+    if not reasons:
+        reasons.append(str(Reason.NO_IMAGES))
+    notes = _notes(selection.notes, refused, None)
+    return RunResult(None, tuple(dict.fromkeys(str(reason) for reason in reasons)), notes, {}, seconds)
+
+
+def _score(
+    module: PipelineModule,
+    study: Study,
+    series: Series,
+    passed: Gate,
+    served: Mapping[str, Sequence[Served]],
+    engine: Engine,
+    stage: Callable[[str], object],
+) -> Outcome:
+    with stage("preprocess"):  # type: ignore[attr-defined]
+        inputs = module.preprocess(series, served)
+    with stage("infer"):  # type: ignore[attr-defined]
+        outputs = module.infer(inputs, served, engine)
+    with stage("interpret"):  # type: ignore[attr-defined]
+        outcome = module.interpret(study, series, inputs, outputs, served, engine)
+    _check_finite(outcome)
+    warnings = [*study.warnings, *_patients(study), *passed.warnings, *outcome.warnings]
+    outcome.warnings = tuple(dict.fromkeys(str(code) for code in warnings))
+    return outcome
+
+
+def _patients(study: Study) -> tuple[str, ...]:
+    keys = {key for key in (patient_key(instance.ds) for instance in study.instances) if key is not None}
+    return (str(Caution.PATIENT_MISMATCH),) if len(keys) > 1 else ()
+
+
+def _check_finite(outcome: Outcome) -> None:
+    numbers = [n for f in outcome.findings for n in (f.probability, f.value) if n is not None]
+    numbers += [score.probability for score in outcome.slice_scores]
+    if not np.isfinite(numbers).all():
+        raise NonFiniteScore("outcome")
+
+
+def _notes(notes: Sequence[SeriesNote], refused: Mapping[str, list[str]], chosen: str | None) -> tuple[SeriesNote, ...]:
+    return tuple(
+        replace(
+            note,
+            chosen=note.SeriesInstanceUID == chosen,
+            reasons=tuple(dict.fromkeys([*refused.get(note.SeriesInstanceUID, []), *note.reasons])),
+        )
+        for note in notes
+    )
