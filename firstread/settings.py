@@ -77,6 +77,22 @@ class Settings(BaseSettings):
     stall_s: float = Field(300.0, gt=0, description="Seconds without progress in a job until the worker is restarted.")
     sweep_s: float = Field(2.0, gt=0, description="Seconds between the sweeper's looks.")
     republish_s: float = Field(60.0, gt=0, description="Seconds until an unanswered doorbell is rung again.")
+    destinations: Path | None = Field(
+        None, description="TOML file of destinations and escalations; none: no deliveries."
+    )
+    retention_days: dict[str, int] = Field(
+        default_factory=dict,
+        description="Days to keep files by outcome (DONE, REJECTED, FAILED) and of `evidence`; not named: for ever.",
+    )
+    retention_free_mb: int = Field(
+        0,
+        ge=0,
+        description="Free disk space under which the oldest finished studies' files go before their time; 0: off.",
+    )
+    heartbeat_url: SecretStr | None = Field(
+        None, description="URL that gets a POST while all is well: a dead-man's switch outside of this machine."
+    )
+    heartbeat_s: float = Field(60.0, gt=0, description="Seconds between these.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     @field_validator("log_level")
@@ -85,6 +101,14 @@ class Settings(BaseSettings):
         if value.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
             raise ValueError("must be DEBUG, INFO, WARNING or ERROR")
         return value.upper()
+
+    @field_validator("retention_days")
+    @classmethod
+    def _known_outcomes(cls, value: dict[str, int]) -> dict[str, int]:
+        unknown = set(value) - {"DONE", "REJECTED", "FAILED", "evidence"}
+        if unknown or any(days < 0 for days in value.values()):
+            raise ValueError("takes days of 0 or more for DONE, REJECTED, FAILED and evidence")
+        return value
 
     @field_validator("priority_by_calling_ae")
     @classmethod

@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -38,6 +37,8 @@ from firstread.records import (
 from firstread.records.migrate import upgrade
 from firstread.settings import Settings
 from firstread.spool import Spool
+from worker.evidence import EvidenceStore
+from worker.pipelines.base import Evidence
 
 SECRET_NAME = "Nachtigall^Florentine"
 SECRET_ID = "MRN-7771234"
@@ -231,7 +232,7 @@ def scored_study(
         session.flush()
         flag = None
         if done:
-            job.evidence_path = write_evidence(settings, job.id, ids, mask if mask is not None else pipeline in VALUES)
+            job.evidence_path = write_evidence(settings, ids, mask if mask is not None else pipeline in VALUES)
             flagged = probability >= threshold
             _add_results(session, job, pipeline, model, version, main, probability, threshold, others, finished)
             for number, key in enumerate(ids, start=1):
@@ -287,17 +288,15 @@ def _add_results(session: Any, job: Job, pipeline: str, model: str, version: str
         add(finding, value=value, unit=unit)
 
 
-def write_evidence(settings: Settings, job_id: int, ids: list[int], mask: bool) -> str:
+def write_evidence(settings: Settings, ids: list[int], mask: bool) -> str:
     """A picture, and a mask on the second image (or the only one), as scoring leaves them."""
-    from worker.outputs.pictures import MASK_NAME
-
-    folder = settings.evidence_dir / str(job_id)
-    folder.mkdir(parents=True, exist_ok=True)
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[20:40, 20:40] = (200, 40, 40)
-    cv2.imwrite(str(folder / "key.png"), picture[..., ::-1])
+    evidence = Evidence(pictures={"key": picture})
     if mask:
-        planes = np.zeros((len(ids), 64, 64), bool)
-        planes[min(1, len(ids) - 1), 20:40, 24:44] = True
-        np.savez_compressed(folder / MASK_NAME, mask=planes, keys=np.array([(key, 0) for key in ids]))
-    return f"{job_id}/key.png"
+        evidence.mask = np.zeros((len(ids), 64, 64), bool)
+        evidence.mask[min(1, len(ids) - 1), 20:40, 24:44] = True
+        evidence.mask_keys = tuple((key, 0) for key in ids)
+    path = EvidenceStore(settings.evidence_dir).write(evidence)
+    assert path is not None
+    return path

@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 
 from firstread.settings import Settings
-
-MASK_NAME = "mask.npz"
+from worker.evidence import MASK_FILE, read_mask
 
 
 def evidence_file(settings: Settings, evidence_path: str | None) -> Path | None:
@@ -41,18 +40,16 @@ def key_picture(settings: Settings, evidence_path: str | None) -> np.ndarray | N
     return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def read_mask(settings: Settings, evidence_path: str | None) -> tuple[np.ndarray, list[tuple[int, int]]] | None:
+def mask_of(settings: Settings, evidence_path: str | None) -> tuple[np.ndarray, list[tuple[int, int]]] | None:
     """The mask as (n, H, W) bool and the (instance key, frame) of each plane; None where there is none."""
     path = evidence_file(settings, evidence_path)
     if path is None:
         return None
-    file = (path if path.is_dir() else path.parent) / MASK_NAME
+    file = (path if path.is_dir() else path.parent) / MASK_FILE
     if not file.is_file():
         return None
     try:
-        with np.load(file, allow_pickle=False) as content:
-            mask = content["mask"].astype(bool)
-            keys = [(int(key), int(frame)) for key, frame in content["keys"]]
+        mask, keys, _ = read_mask(file)
     except (KeyError, ValueError, OSError, zipfile.BadZipFile):
         return None
-    return (mask, keys) if mask.ndim == 3 and len(keys) == len(mask) else None
+    return (mask, list(keys)) if len(keys) == len(mask) else None

@@ -1,17 +1,107 @@
-"""What shall be sent about a run of a job, decided in the very transaction that commits its results."""
+"""Which deliveries a committed run of a job asks for: rows in the very transaction that commits the results."""
 
 from __future__ import annotations
 
+import logging
+
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from firstread.records import Job
+from firstread.clock import utcnow
+from firstread.records import Delivery, Job, Revision
 from firstread.settings import Settings
-from worker.pipelines.base import Outcome
+from worker.outputs.destinations import DestinationsError, DestinationsFile, EmailDestination, Rule, read_file
+from worker.outputs.metrics import DELIVERIES
+from worker.outputs.states import PENDING
+from worker.pipelines.base import Finding, Outcome
+
+log = logging.getLogger(__name__)
+
+_last_good: dict[object, DestinationsFile] = {}
 
 
-def plan(session: Session, job: Job, outcome: Outcome | None, settings: Settings) -> None:
-    """Add the rows of deliveries and objects that this run calls for.
+def plan(session: Session, job: Job, outcome: Outcome | None, settings: Settings) -> list[Delivery]:
+    """Add a row for each destination whose rule the run meets. Never raises for a file that is wrong.
 
-    Called once a committed run, with the job in its new state and its results and flags flushed; ``outcome`` is None
-    for a rejected study. No destination is configured here, so nothing is added.
+    Parameters
+    ----------
+    session : Session
+        The session that commits the results.
+    job : Job
+        With its new ``run`` and ``state``.
+    outcome : Outcome or None
+        None for a rejected or failed job.
     """
+    if settings.destinations is None:
+        return []
+    try:
+        file = _last_good[settings.destinations] = read_file(settings)
+    except DestinationsError as error:
+        DELIVERIES.labels("planning", "bad_file").inc()
+        log.error("destinations: %s", error)
+        fallback = _last_good.get(settings.destinations)
+        if fallback is None:
+            return []
+        file = fallback
+    findings = [f for f in outcome.findings if f.role == "active"] if outcome is not None else []
+    rows = []
+    for destination in file.destination:
+        if destination.name in file.escalated or not matches(destination.when, job, findings):
+            continue
+        once = isinstance(destination, EmailDestination) and not destination.repeat
+        if once and _told_before(session, job, destination.name):
+            continue
+        rows.append(new_delivery(job, destination.name, destination.kind))
+    session.add_all(rows)
+    return rows
+
+
+def new_delivery(job: Job, name: str, kind: str, escalation: int = 0) -> Delivery:
+    """A row that is due at once."""
+    now = utcnow()
+    return Delivery(
+        job_id=job.id,
+        run=job.run,
+        kind=kind,
+        destination=name,
+        escalation=escalation,
+        state=PENDING,
+        next_at=now,
+        created_at=now,
+    )
+
+
+def matches(rule: Rule, job: Job, findings: list[Finding]) -> bool:
+    """Whether a run meets a rule."""
+    if job.state not in rule.states or (rule.pipelines and job.pipeline not in rule.pipelines):
+        return False
+    if rule.flagged and not any(f.flagged for f in findings):
+        return False
+    return not rule.findings or any(f.name in rule.findings and is_positive(f) for f in findings)
+
+
+def is_positive(finding: Finding) -> bool:
+    """Flagged, or at its threshold."""
+    if finding.flagged:
+        return True
+    return (
+        finding.probability is not None and finding.threshold is not None and finding.probability >= finding.threshold
+    )
+
+
+def _told_before(session: Session, job: Job, name: str) -> bool:
+    """Whether this mailbox has, or is about to get, a mail about the study's pipeline."""
+    study_id = select(Revision.study_id).where(Revision.id == job.revision_id).scalar_subquery()
+    query = (
+        select(Delivery.id)
+        .join(Job, Job.id == Delivery.job_id)
+        .join(Revision, Revision.id == Job.revision_id)
+        .where(
+            Revision.study_id == study_id,
+            Job.pipeline == job.pipeline,
+            Delivery.destination == name,
+            Delivery.state.in_(("PENDING", "DELIVERED")),
+        )
+        .limit(1)
+    )
+    return session.scalar(query) is not None

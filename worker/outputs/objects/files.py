@@ -20,6 +20,7 @@ from firstread.clock import utcnow
 from firstread.records import Database, Job, OutputObject
 from firstread.settings import Settings
 from firstread.spool import sync_dir
+from worker.outputs.metrics import OBJECTS
 from worker.outputs.objects.capture import make_capture
 from worker.outputs.objects.report import make_report
 from worker.outputs.objects.segmentation import make_segmentation
@@ -85,7 +86,10 @@ def _make_all(session: Session, settings: Settings, job: Job) -> dict[str, Outpu
         source = gather(session, settings, job)
     except NotWritten as refusal:
         return {kind: _refused(job, kind, refusal.reason, []) for kind in MAKERS}
-    return {kind: _make(settings, job, kind, maker, source) for kind, maker in MAKERS.items()}
+    made = {kind: _make(settings, job, kind, maker, source) for kind, maker in MAKERS.items()}
+    for kind, row in made.items():
+        OBJECTS.labels(kind, "written" if row.path else "left_out", row.reason or "").inc()
+    return made
 
 
 def _make(settings: Settings, job: Job, kind: str, maker: Callable[[Source], Dataset], source: Source) -> OutputObject:

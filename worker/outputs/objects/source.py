@@ -19,7 +19,7 @@ from firstread.records import Flag, Instance, Job, Result, Revision, RevisionIns
 from firstread.settings import Settings
 from firstread.spool import Spool
 from worker.outputs.objects.header import clean_header
-from worker.outputs.pictures import key_picture, read_mask
+from worker.outputs.pictures import key_picture, mask_of
 
 MAIN_FINDINGS = {"head_ct": "any", "chest_xray": "pneumonia", "dermoscopy": "melanoma"}
 
@@ -82,7 +82,7 @@ class Source:
 
     def mask(self) -> tuple[np.ndarray, list[tuple[int, int]]] | None:
         """Mask (n, H, W) of bool and the (instance key, frame) of each plane, or None."""
-        return read_mask(self.settings, self.job.evidence_path)
+        return mask_of(self.settings, self.job.evidence_path)
 
     def check_references(self) -> None:
         """Raise :class:`NotWritten` unless every image of the series can be referenced legally."""

@@ -1,0 +1,29 @@
+"""What the deliveries count."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Histogram
+
+DELIVERIES = Counter(
+    "firstread_deliveries_total",
+    "Attempts at a delivery by kind (stage) and outcome: DELIVERED, SKIPPED, FAILED, retry, bad_file.",
+    ["stage", "outcome"],
+)
+DELIVERY_SECONDS = Histogram(
+    "firstread_delivery_seconds",
+    "Duration of an attempt at a delivery, by kind (stage).",
+    ["stage"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+)
+NOTIFICATION_SECONDS = Histogram(
+    "firstread_notification_seconds",
+    "From the last image of a study to the first successful notice of its flag.",
+    ["pipeline"],
+    buckets=(1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800),
+)
+OBJECTS = Counter(
+    "firstread_objects_total",
+    "DICOM objects made, by kind (stage) and outcome; reason says why one was not written.",
+    ["stage", "outcome", "reason"],
+)
+ESCALATIONS = Counter("firstread_escalations_total", "Notices of a flag beyond the first one.", ["pipeline"])
