@@ -89,7 +89,7 @@ def to_unit(pixels: np.ndarray, spec: InputSpec) -> Array:
     if spec.kind == "rgb":
         if values.ndim != 4 or values.shape[-1] != 3:
             raise PreprocessingError(f"rgb input needs three channels, got {pixels.shape}")
-        return np.clip(values / np.float32(255.0), 0.0, 1.0)
+        return np.asarray(np.clip(values / np.float32(255.0), 0.0, 1.0), dtype=np.float32)
     if values.ndim != 3:
         raise PreprocessingError(f"{spec.kind} input has one channel, got {pixels.shape}")
     if spec.levels is not None:

@@ -1,0 +1,92 @@
+"""A package as one file that sites can pass on: a zip with a checksum for every member."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+from worker.packages.errors import ChecksumError, PackageError
+from worker.packages.package import CARD, GOLDEN, LICENCE, PAGE, WEIGHTS, read_card, sha256_of, verify_checksum
+
+MEMBERS = (CARD, WEIGHTS, GOLDEN, LICENCE, PAGE)
+MANIFEST = "manifest.json"
+LIMIT_BYTES = 1 << 30
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def export_package(directory: Path, target: Path) -> Path:
+    """Write a package to one zip file, after its checksum is verified.
+
+    Parameters
+    ----------
+    directory : Path
+        The package.
+    target : Path
+        A file name, or a folder in which ``<name>-<version>.firstread.zip`` is made.
+    """
+    card = read_card(directory)
+    verify_checksum(directory, card)
+    path = target / f"{card.name}-{card.version}.firstread.zip" if target.is_dir() else target
+    members = [directory / name for name in MEMBERS if (directory / name).is_file()]
+    manifest = {"sha256": {member.name: sha256_of(member) for member in members}}
+    partial = path.with_name(path.name + ".part")
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(MANIFEST, json.dumps(manifest, indent=2))
+        for member in members:
+            archive.write(member, member.name)
+    os.replace(partial, path)
+    return path
+
+
+def import_package(archive_path: Path, models_dir: Path) -> Path:
+    """Unpack a package into ``models_dir/<name>/<version>``, whole or not at all.
+
+    Raises
+    ------
+    ChecksumError
+        If a member is not what the manifest or the card names.
+    PackageError
+        If the file is no package, is too large, names unsafe paths, or that version is there already.
+    """
+    models_dir.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=models_dir, prefix=".import-"))
+    try:
+        _unpack(archive_path, staging)
+        card = read_card(staging)
+        verify_checksum(staging, card)
+        if not SAFE_NAME.fullmatch(card.name) or not SAFE_NAME.fullmatch(card.version):
+            raise PackageError("the card's name or version cannot be a folder")
+        target = models_dir / card.name / card.version
+        if target.exists():
+            raise PackageError(f"{card.name}/{card.version} is there already")
+        target.parent.mkdir(exist_ok=True)
+        staging.chmod(0o755)
+        os.rename(staging, target)
+        return target
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _unpack(archive_path: Path, staging: Path) -> None:
+    try:
+        with zipfile.ZipFile(archive_path) as archive:
+            infos = {info.filename: info for info in archive.infolist()}
+            if sum(info.file_size for info in infos.values()) > LIMIT_BYTES:
+                raise PackageError("the archive is too large")
+            unknown = set(infos) - {*MEMBERS, MANIFEST}
+            if unknown or MANIFEST not in infos:
+                raise PackageError("the archive is no model package")
+            digests = json.loads(archive.read(MANIFEST))["sha256"]
+            for name in set(infos) - {MANIFEST}:
+                data = archive.read(name)
+                if hashlib.sha256(data).hexdigest() != digests.get(name):
+                    raise ChecksumError(f"{name} in the archive is damaged")
+                (staging / name).write_bytes(data)
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise PackageError(f"cannot read {archive_path.name}: {error}") from error

@@ -1,0 +1,148 @@
+"""``firstread models``: what is there, what serves, and passing packages on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from firstread.settings import Settings
+from worker.packages.archive import export_package, import_package
+from worker.packages.errors import PackageError
+from worker.packages.store import Entry, Role, Store
+
+
+def open_store(settings: Settings) -> Store:
+    """The shipped packages and those imported into the home."""
+    return Store([settings.home / "models", settings.models_dir], settings.home)
+
+
+@click.group("models")
+def models() -> None:
+    """List, verify, activate and pass on model packages."""
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_packages(as_json: bool) -> None:
+    """Show every package with its task and role."""
+    entries = _store().entries()
+    if as_json:
+        click.echo(json.dumps([_row(entry) for entry in entries], indent=2))
+        return
+    for entry in entries:
+        row = _row(entry)
+        click.echo(f"{row['role']:<7} {row['key']:<36} {row['task']:<20} {row['error'] or row['labels']}")
+
+
+@models.command("show")
+@click.argument("key")
+@click.option("--json", "as_json", is_flag=True, help="Print card.json.")
+def show(key: str, as_json: bool) -> None:
+    """Print the card of a package (NAME or NAME/VERSION)."""
+    from worker.packages.card_page import render
+
+    entry = _entry(key)
+    if entry.card is None:
+        raise click.ClickException(entry.error)
+    click.echo(json.dumps(entry.card.model_dump(mode="json"), indent=2) if as_json else render(entry.card))
+
+
+@models.command("verify")
+@click.argument("keys", nargs=-1)
+def verify(keys: tuple[str, ...]) -> None:
+    """Check checksum and golden outputs of packages (of all, without a name)."""
+    from worker.packages.package import load
+
+    entries = [_entry(key) for key in keys] if keys else _store().entries()
+    failed = 0
+    for entry in entries:
+        try:
+            load(entry.directory)
+            click.echo(f"ok      {entry.key}")
+        except PackageError as error:
+            failed += 1
+            click.echo(f"FAILED  {entry.key}: {error}")
+    if not entries:
+        raise click.ClickException("there are no packages")
+    if failed:
+        raise click.ClickException(f"{failed} of {len(entries)} packages failed")
+
+
+@models.command("activate")
+@click.argument("key")
+@click.option("--shadow", "role", flag_value="shadow", help="Score and store beside the active one; never flag.")
+@click.option("--off", "role", flag_value="off", help="Take the package out of service.")
+def activate(key: str, role: Role | None) -> None:
+    """Make a package (NAME/VERSION) the active one of its task. Workers take it up when they start."""
+    try:
+        entry = _store().activate(key, role or "active")
+    except PackageError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{entry.role:<7} {entry.key}")
+
+
+@models.command("export")
+@click.argument("key")
+@click.argument("target", type=click.Path(path_type=Path), default=Path())
+def export(key: str, target: Path) -> None:
+    """Write a package to one file."""
+    try:
+        click.echo(export_package(_entry(key).directory, target))
+    except (PackageError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@models.command("import")
+@click.argument("archive", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--activate", "make_active", is_flag=True, help="Make it the active one of its task at once.")
+def import_(archive: Path, make_active: bool) -> None:
+    """Take in a package file; it stays off until it is activated, unless it is the first of its task."""
+    from worker.packages.package import load
+
+    settings = Settings()
+    store = open_store(settings)
+    before = {entry.key: entry.role for entry in store.entries()}
+    try:
+        directory = import_package(archive, settings.home / "models")
+        load(directory)
+        entry = store.entry(f"{directory.parent.name}/{directory.name}")
+        others = [key for key, role in before.items() if role == "active" and _same_task(store, key, entry)]
+        if make_active:
+            entry = store.activate(entry.key)
+        elif others:
+            store.activate(others[0])
+            entry = store.entry(entry.key)
+    except PackageError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{entry.role:<7} {entry.key}")
+
+
+def _same_task(store: Store, key: str, entry: Entry) -> bool:
+    card = store.entry(key).card
+    return card is not None and entry.card is not None and card.task == entry.card.task
+
+
+def _store() -> Store:
+    return open_store(Settings())
+
+
+def _entry(key: str) -> Entry:
+    try:
+        return _store().entry(key)
+    except PackageError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    card = entry.card
+    return {
+        "key": entry.key,
+        "role": entry.role,
+        "task": card.task if card else "",
+        "pipeline": card.pipeline if card else "",
+        "labels": ", ".join(card.labels) if card else "",
+        "error": entry.error,
+    }

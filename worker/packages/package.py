@@ -1,0 +1,234 @@
+"""A model package on disk, and the loaded network that serves it.
+
+A package is a folder with ``card.json``, ``weights.npz`` (float16, by layer), ``golden.npz`` (raw pixels in,
+probabilities out), ``LICENSE`` and ``card.md``. It serves only if checksum and golden outputs agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from worker.packages.activation import probabilities, sigmoid
+from worker.packages.card import PREPROCESSING_VERSION, Card
+from worker.packages.errors import ChecksumError, PackageError, SelfTestError
+from worker.packages.preprocessing import PreprocessingError, compose
+
+if TYPE_CHECKING:
+    import keras
+
+CARD, WEIGHTS, GOLDEN, LICENCE, PAGE = "card.json", "weights.npz", "golden.npz", "LICENSE", "card.md"
+BATCH_SIZES = (1, 8, 32)
+GOLDEN_TOLERANCE = 0.01
+"""Largest difference of a probability: other CPUs sum in another order."""
+
+
+class Package:
+    """A network with its card, ready to score.
+
+    Parameters
+    ----------
+    card : Card
+    model : keras.Model
+        Flat functional model whose output is a dict with ``logits`` and perhaps ``mask_logits``.
+    """
+
+    def __init__(self, card: Card, model: keras.Model) -> None:
+        self.card = card
+        self.model = model
+        self._calls: dict[int, Callable[[np.ndarray], Mapping[str, Any]]] = {}
+        self._cam: keras.Model | None = None
+
+    @property
+    def key(self) -> str:
+        """``name/version``."""
+        return f"{self.card.name}/{self.card.version}"
+
+    def predict(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """Score composed input.
+
+        Parameters
+        ----------
+        x : ndarray of float32, shape (n, H, W, C)
+
+        Returns
+        -------
+        dict
+            ``p`` and ``p_raw`` (n, labels) float32, calibrated and raw; ``mask`` (n, h, w) float32 probabilities where
+            the network has one. With ``parameters["flip"]`` the mirrored picture is scored too and averaged.
+        """
+        outputs = self._outputs(x)
+        if self.card.parameters.get("flip"):
+            mirrored = self._outputs(x[:, :, ::-1])
+            outputs["logits"] = 0.5 * (outputs["logits"] + mirrored["logits"])
+            if "mask" in outputs:
+                outputs["mask"] = 0.5 * (outputs["mask"] + mirrored["mask"][:, :, ::-1])
+        p_raw, p = probabilities(outputs.pop("logits"), self.card)
+        return {"p": p, "p_raw": p_raw, **outputs}
+
+    def warm_up(self) -> None:
+        """Trace and run every batch shape once, so that the first study does not pay for it."""
+        shape = (self.card.input.height, self.card.input.width, self.card.input.channels)
+        for size in BATCH_SIZES:
+            self._run(np.zeros((size, *shape), dtype=np.float32))
+
+    def gradients(self, x: np.ndarray, finding: str) -> np.ndarray:
+        """Grad-CAM (Selvaraju et al. 2017) of a finding on the map that the pooling layer reads.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, h, w)
+            In [0, 1], each picture scaled to its own maximum; all zero where nothing speaks for the finding.
+
+        Raises
+        ------
+        PackageError
+            If the card has no such finding, or Keras runs on a backend that does not serve.
+        """
+        import keras
+
+        if finding not in self.card.labels:
+            raise PackageError(f"{self.key} has no finding {finding}")
+        if keras.backend.backend() != "tensorflow":
+            raise PackageError("heat maps need the TensorFlow backend")
+        import tensorflow as tf
+
+        if self._cam is None:
+            features = self.model.get_layer("pool").input
+            self._cam = keras.Model(self.model.inputs, [features, self.model.output["logits"]])
+        column = self.card.labels.index(finding)
+        images = tf.convert_to_tensor(x, tf.float32)
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            maps, logits = self._cam(images, training=False)
+            score = tf.reduce_sum(logits[:, column])
+        slopes = tape.gradient(score, maps)
+        weights = tf.reduce_mean(slopes, axis=(1, 2), keepdims=True)
+        cam = tf.nn.relu(tf.reduce_sum(weights * maps, axis=-1)).numpy()
+        peak = cam.max(axis=(1, 2), keepdims=True)
+        return np.asarray(np.divide(cam, peak, out=np.zeros_like(cam), where=peak > 0), dtype=np.float32)
+
+    def _outputs(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """Logits and mask of any number of rows, run in the fixed batch shapes."""
+        if x.ndim != 4 or not len(x):
+            raise PackageError(f"{self.key}: expected input (n, H, W, C) with n > 0, got {x.shape}")
+        parts: list[dict[str, np.ndarray]] = []
+        start = 0
+        while start < len(x):
+            left = len(x) - start
+            size = next((s for s in BATCH_SIZES if s >= left), BATCH_SIZES[-1])
+            rows = np.asarray(x[start : start + size], dtype=np.float32)
+            count = len(rows)
+            if count < size:
+                rows = np.concatenate([rows, np.repeat(rows[-1:], size - count, axis=0)])
+            parts.append({name: value[:count] for name, value in self._run(rows).items()})
+            start += count
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _run(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        import keras
+        from keras import ops
+
+        if keras.backend.backend() == "tensorflow":
+            raw = self._compiled(len(rows))(np.ascontiguousarray(rows))
+        else:
+            raw = self.model.predict_on_batch(rows)
+        found = {"logits": np.asarray(ops.convert_to_numpy(raw["logits"]), dtype=np.float32)}
+        if "mask_logits" in raw:
+            found["mask"] = sigmoid(ops.convert_to_numpy(raw["mask_logits"]))
+        return found
+
+    def _compiled(self, size: int) -> Callable[[np.ndarray], Mapping[str, Any]]:
+        """One ``tf.function`` a batch size, with a fixed signature."""
+        import keras
+        import tensorflow as tf
+
+        if size not in self._calls:
+            spec = self.card.input
+            signature = tf.TensorSpec((size, spec.height, spec.width, spec.channels), tf.float32)
+            served = {name: self.model.output[name] for name in ("logits", "mask_logits") if name in self.model.output}
+            network = keras.Model(self.model.inputs, served)
+            self._calls[size] = tf.function(lambda rows: network(rows, training=False), input_signature=[signature])
+        return self._calls[size]
+
+
+def load(directory: Path, self_test: bool = True) -> Package:
+    """Load a package: card, checksum, network, weights, and the golden self-test.
+
+    Raises
+    ------
+    ChecksumError
+        If the weights are not those that the card names.
+    SelfTestError
+        If the golden pixels do not give the golden probabilities.
+    PackageError
+        If anything else is missing or does not fit.
+    """
+    card = read_card(directory)
+    verify_checksum(directory, card)
+    from worker.packages import networks
+    from worker.packages.folding import fold
+    from worker.packages.weights import load_by_layer
+
+    try:
+        model = networks.build(card.architecture, card.input)
+        load_by_layer(model, directory / WEIGHTS)
+        package = Package(card, fold(model))
+    except (networks.UnknownBuilderError, ValueError, TypeError, OSError) as error:
+        raise PackageError(f"{directory.name}: {error}") from error
+    if self_test:
+        run_self_test(package, directory)
+    return package
+
+
+def read_card(directory: Path) -> Card:
+    """The card of a package; :class:`PackageError` where there is none, or it is for another preprocessing."""
+    try:
+        card = Card.read(directory / CARD)
+    except (OSError, ValidationError) as error:
+        raise PackageError(f"{directory.name}: no valid {CARD}: {error}") from error
+    if card.input.preprocessing_version != PREPROCESSING_VERSION:
+        raise PackageError(
+            f"{card.name}/{card.version} wants preprocessing {card.input.preprocessing_version}, "
+            f"this is {PREPROCESSING_VERSION}"
+        )
+    return card
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def verify_checksum(directory: Path, card: Card) -> None:
+    """Raise :class:`ChecksumError` unless the weights are those of the card."""
+    path = directory / WEIGHTS
+    if not path.is_file():
+        raise PackageError(f"{card.name}/{card.version}: {WEIGHTS} is missing")
+    if sha256_of(path) != card.sha256:
+        raise ChecksumError(f"{card.name}/{card.version}: {WEIGHTS} is not the file that the card names")
+
+
+def run_self_test(package: Package, directory: Path) -> None:
+    """Score the golden pixels through preprocessing and network; raise :class:`SelfTestError` where it differs."""
+    path = directory / GOLDEN
+    try:
+        with np.load(path) as golden:
+            pixels, expected = golden["pixels"], golden["p"]
+    except (OSError, KeyError, ValueError) as error:
+        raise SelfTestError(f"{package.key}: no readable {GOLDEN}") from error
+    try:
+        p = package.predict(compose(pixels, package.card.input))["p"]
+    except PreprocessingError as error:
+        raise SelfTestError(f"{package.key}: golden pixels do not fit the input: {error}") from error
+    if p.shape != expected.shape or not np.isfinite(p).all():
+        raise SelfTestError(f"{package.key}: golden outputs have another shape or are not finite")
+    worst = float(np.abs(p - expected).max())
+    if worst > GOLDEN_TOLERANCE:
+        raise SelfTestError(f"{package.key}: golden probabilities differ by {worst:.3f}")

@@ -1,0 +1,146 @@
+"""Which packages there are, and which of them are active, in the shadow, or off.
+
+Packages lie in ``MODELS_DIR/<name>/<version>/``. What an operator decided lies in ``models.json`` in the home; without
+a decision the newest version of each task is active and older ones are off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from worker.packages.card import Card
+from worker.packages.errors import PackageError
+from worker.packages.package import CARD, read_card
+
+Role = Literal["active", "shadow", "off"]
+ROLES: tuple[Role, ...] = get_args(Role)
+STATE_FILE = "models.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A package on disk; ``error`` says why its card cannot be read, and then ``card`` is None."""
+
+    name: str
+    version: str
+    directory: Path
+    card: Card | None
+    role: Role
+    error: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}/{self.version}"
+
+
+class Store:
+    """The packages of one or more folders and their roles.
+
+    Parameters
+    ----------
+    directories : sequence of Path
+        Folders of packages; where two hold the same name and version, the first counts.
+    home : Path
+        Where ``models.json`` lies.
+    """
+
+    def __init__(self, directories: Sequence[Path], home: Path) -> None:
+        self.directories = list(directories)
+        self.state_path = home / STATE_FILE
+
+    def entries(self) -> list[Entry]:
+        """Every package, by task, newest first; broken cards come as entries with an error."""
+        found: dict[str, tuple[Path, Card | None, str]] = {}
+        for root in self.directories:
+            for card_path in sorted(root.glob(f"*/*/{CARD}")):
+                directory = card_path.parent
+                key = f"{directory.parent.name}/{directory.name}"
+                if key not in found:
+                    found[key] = (directory, *_read(directory))
+        roles = self._roles({key: card for key, (_, card, _) in found.items() if card is not None})
+        entries = [
+            Entry(directory.parent.name, directory.name, directory, card, roles.get(key, "off"), error)
+            for key, (directory, card, error) in found.items()
+        ]
+        return sorted(entries, key=lambda e: (e.card.task if e.card else "", *_newest_first(e.version), e.name))
+
+    def serving(self) -> list[Entry]:
+        """Active packages, then shadows; what is off or broken is not among them."""
+        kept = [e for e in self.entries() if e.card is not None and e.role != "off"]
+        return sorted(kept, key=lambda e: e.role != "active")
+
+    def entry(self, key: str) -> Entry:
+        """The package ``name/version``, or the newest of that name; :class:`PackageError` where there is none."""
+        matches = [e for e in self.entries() if key in (e.key, e.name)]
+        if not matches:
+            raise PackageError(f"no package {key}")
+        return min(matches, key=lambda e: _newest_first(e.version))
+
+    def activate(self, key: str, role: Role = "active") -> Entry:
+        """Give a package a role; making one active sends the active one of its task into the ``off`` role.
+
+        Raises
+        ------
+        PackageError
+            If there is no such package, or its card cannot be read.
+        """
+        entry = self.entry(key)
+        if entry.card is None:
+            raise PackageError(entry.error)
+        roles = {e.key: e.role for e in self.entries() if e.card is not None and e.card.task == entry.card.task}
+        if role == "active":
+            roles = {other: ("off" if was == "active" else was) for other, was in roles.items()}
+        roles[entry.key] = role
+        self._write({**self._stored(), **roles})
+        return self.entry(entry.key)
+
+    def _roles(self, cards: dict[str, Card]) -> dict[str, Role]:
+        stored = {key: role for key, role in self._stored().items() if key in cards}
+        roles: dict[str, Role] = dict.fromkeys(cards, "off")
+        roles.update(stored)
+        for task in {card.task for card in cards.values()}:
+            keys = [key for key, card in cards.items() if card.task == task]
+            if any(key in stored for key in keys):
+                continue
+            roles[min(keys, key=lambda key: _newest_first(cards[key].version))] = "active"
+        return roles
+
+    def _stored(self) -> dict[str, Role]:
+        try:
+            raw = json.loads(self.state_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise PackageError(f"{STATE_FILE} cannot be read: {error}") from error
+        roles = raw.get("roles", {}) if isinstance(raw, dict) else {}
+        return {str(key): role for key, role in roles.items() if role in ROLES}
+
+    def _write(self, roles: dict[str, Role]) -> None:
+        self.state_path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"roles": dict(sorted(roles.items()))}, indent=2) + "\n"
+        handle, partial = tempfile.mkstemp(dir=self.state_path.parent, prefix=f".{STATE_FILE}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, self.state_path)
+
+
+def _read(directory: Path) -> tuple[Card | None, str]:
+    try:
+        return read_card(directory), ""
+    except PackageError as error:
+        return None, str(error)
+
+
+def _newest_first(version: str) -> tuple[tuple[int, ...], str]:
+    """Sort key: numbers of the version compared as numbers, the highest first."""
+    numbers = tuple(-int(part) for part in re.findall(r"\d+", version))
+    return (*numbers, *(0,) * (6 - len(numbers))), version
