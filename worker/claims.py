@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -106,6 +107,7 @@ class Claimer:
         self._lock = threading.Lock()
         self._routing: dict[int, float] = {}
         self._route_failures: dict[int, int] = {}
+        self._studies: OrderedDict[int, Study] = OrderedDict()
 
     def next(self) -> Claim | None:
         """The most urgent job that waits and that this process can serve, claimed; None if there is none.
@@ -195,7 +197,8 @@ class Claimer:
                 forced = session.get_one(Revision, revision_id).forced_pipeline
             study = read_study(self._db, self._spool, revision_id)
             names, reason = wanted_by(study, forced)
-            commit_routing(self._db, revision_id, names, reason, serving=self._serving(), actor=self._owner)
+            if commit_routing(self._db, revision_id, names, reason, serving=self._serving(), actor=self._owner):
+                self._keep_study(revision_id, study)
         except Exception as error:  # noqa: BLE001  # the task boundary of routing
             again_s = ROUTE_RETRY_S
             self._route_failed(revision_id, error)
@@ -206,6 +209,18 @@ class Claimer:
                 else:
                     self._routing.pop(revision_id, None)
                     self._route_failures.pop(revision_id, None)
+
+    def _keep_study(self, revision_id: int, study: Study) -> None:
+        """Spare the thread that scores a freshly routed revision a second reading of its headers."""
+        with self._lock:
+            self._studies[revision_id] = study
+            while len(self._studies) > self._settings.worker_threads:
+                self._studies.popitem(last=False)
+
+    def take_study(self, revision_id: int) -> Study | None:
+        """The study as it was read for routing a moment ago, or None."""
+        with self._lock:
+            return self._studies.pop(revision_id, None)
 
     def _route_failed(self, revision_id: int, error: Exception) -> None:
         with self._lock:

@@ -1,0 +1,105 @@
+"""What a person does by hand: score a study again, or end the waiting of one."""
+
+from __future__ import annotations
+
+import logging
+
+import redis
+from kombu.exceptions import KombuError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from firstread.clock import utcnow
+from firstread.queue import make_app, ring
+from firstread.records import Database, Job, Revision, Study
+from firstread.settings import Settings
+from firstread.states import TERMINAL, JobState, RevisionState, move_job
+
+log = logging.getLogger(__name__)
+
+
+def retry_study(db: Database, settings: Settings, study_uid: str, pipeline: str | None, by: str) -> list[str]:
+    """Let the newest closed revision of a study be scored again, attempts counted anew.
+
+    What was committed stays visible until the new run commits; flags and acknowledgements stay for good. A revision
+    that no pipeline wanted is routed again.
+
+    Parameters
+    ----------
+    pipeline : str or None
+        Only this pipeline's job.
+    by : str
+        Who asks; stored with the transition.
+
+    Returns
+    -------
+    list of str
+        Pipelines that wait again; ``routing`` for a revision that will be routed again.
+    """
+    with db.write() as session:
+        revision = _newest(session, study_uid)
+        if revision is None:
+            return []
+        names = []
+        jobs = _jobs(session, revision, pipeline)
+        for job in jobs:
+            if JobState(job.state) in TERMINAL:
+                job.attempts = 0
+                job.reason = job.detail = None
+                job.lease_owner = job.lease_until = None
+                move_job(session, job, JobState.WAITING, actor=by, reason="retry")
+                names.append(job.pipeline)
+        if not jobs and pipeline is None and revision.routed_at is not None:
+            revision.routed_at = None
+            revision.reason = None
+            names.append("routing")
+        if names:
+            revision.published_at = None
+        study = session.get_one(Study, revision.study_id)
+        bell = (revision.id, revision.study_id, revision.number)
+        priority = study.priority if study.priority is not None else revision.priority
+    if names:
+        _ring(settings, *bell, priority)
+    return names
+
+
+def end_waiting(db: Database, study_uid: str, pipeline: str | None, by: str) -> list[str]:
+    """End jobs that wait (for a package that never comes, say) as ``FAILED``. Returns their pipelines."""
+    with db.write() as session:
+        revision = _newest(session, study_uid)
+        names = []
+        for job in _jobs(session, revision, pipeline) if revision else []:
+            if job.state == JobState.WAITING.value:
+                job.finished_at = utcnow()
+                job.reason = "ended_by_hand"
+                move_job(session, job, JobState.FAILED, actor=by, reason=job.reason)
+                names.append(job.pipeline)
+        return names
+
+
+def _newest(session: Session, study_uid: str) -> Revision | None:
+    return session.scalar(
+        select(Revision)
+        .join(Study, Study.id == Revision.study_id)
+        .where(Study.study_instance_uid == study_uid, Revision.state == RevisionState.CLOSED.value)
+        .order_by(Revision.number.desc())
+        .limit(1)
+        .with_for_update(of=Revision)
+    )
+
+
+def _jobs(session: Session, revision: Revision, pipeline: str | None) -> list[Job]:
+    query = select(Job).where(Job.revision_id == revision.id).order_by(Job.pipeline).with_for_update()
+    if pipeline is not None:
+        query = query.where(Job.pipeline == pipeline)
+    return list(session.scalars(query))
+
+
+def _ring(settings: Settings, revision_id: int, study_id: int, number: int, priority: int) -> None:
+    app = make_app(settings)
+    try:
+        ring(app, revision_id=revision_id, study_key=study_id, number=number, priority=priority)
+    except (KombuError, redis.RedisError, OSError) as error:
+        log.warning("doorbell not rung; the sweeper will", extra={"reason": type(error).__name__})
+    finally:
+        app.close()

@@ -1,0 +1,169 @@
+"""The worker process: loads and warms the models, then answers doorbells until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from types import FrameType
+
+from sqlalchemy import delete
+from sqlalchemy.exc import SQLAlchemyError
+
+from firstread.clock import utcnow
+from firstread.logs import setup_logging
+from firstread.processes import process_id
+from firstread.records import Database, Process
+from firstread.records.migrate import require_head
+from firstread.settings import Settings
+from firstread.spool import Spool
+
+WARM_UP_LIMIT_S = 900.0
+HEARTBEAT_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class ProcessRow:
+    """This process's row in the database, and the thread that renews it every five seconds."""
+
+    def __init__(self, db: Database, key: str, kind: str) -> None:
+        self._db = db
+        self._key = key
+        self._details: dict[str, object] = {}
+        self._kind = kind
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self, **details: object) -> None:
+        """Write the row. ``details`` are facts without patient data: state, models ..."""
+        import socket
+
+        now = utcnow()
+        self._details = details
+        with self._db.write() as session:
+            session.merge(
+                Process(
+                    id=self._key,
+                    kind=self._kind,
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                    started_at=now,
+                    heartbeat_at=now,
+                    details=details,
+                )
+            )
+        self._thread.start()
+
+    def say(self, **details: object) -> None:
+        """Change the facts and renew at once."""
+        self._details = {**self._details, **details}
+        self._renew()
+
+    def close(self) -> None:
+        """Remove the row: an orderly end."""
+        self._stop.set()
+        self._thread.join(timeout=2 * HEARTBEAT_S)
+        try:
+            with self._db.write() as session:
+                session.execute(delete(Process).where(Process.id == self._key))
+        except SQLAlchemyError as error:
+            log.warning("process row not removed", extra={"reason": type(error).__name__})
+
+    def _renew(self) -> None:
+        try:
+            with self._db.write() as session:
+                row = session.get(Process, self._key)
+                if row is not None:
+                    row.heartbeat_at = utcnow()
+                    row.details = dict(self._details)
+        except SQLAlchemyError as error:
+            log.warning("heartbeat not written", extra={"reason": type(error).__name__})
+
+    def _run(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            self._renew()
+
+
+def run_worker(settings: Settings) -> int:
+    """Run the worker process itself, in the main thread, until SIGTERM.
+
+    SIGTERM and SIGINT finish the studies in hand. ``firstread work`` runs this as its child and restarts it when it
+    dies or makes no progress.
+
+    Returns
+    -------
+    int
+        Exit status, 0 after an orderly end.
+    """
+    setup_logging(settings, "worker")
+    from worker.app import consume, make_worker_app
+    from worker.beats import OWNER_VARIABLE, Beat, Beater
+    from worker.claims import Claimer
+    from worker.engine import Engine
+    from worker.leases import LeaseKeeper
+    from worker.loading import load_serving
+    from worker.pipelines import registry
+    from worker.serving import mark_waiting
+    from worker.tasks import Scorer
+
+    owner = os.environ.get(OWNER_VARIABLE) or process_id("worker")
+    state = {"state": "starting"}
+    db = Database(settings.database_url)
+    require_head(db)
+    keeper = LeaseKeeper(db, owner, settings.lease_s)
+    doorbell_at = [time.monotonic()]
+    beater = Beater(
+        lambda: Beat(time.monotonic(), state=state["state"], jobs=keeper.progress(), doorbell_at=doorbell_at[0])
+    )
+    beater.start()
+    # Until Celery takes the signals over, a stop is a stop: nothing is in hand.
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, _leave)
+    row = ProcessRow(db, owner, "worker")
+    row.start(state="starting")
+    engine = Engine(batch_wait_s=settings.batch_wait_ms / 1000, limit_s=settings.stall_s)
+    engine.start()
+    try:
+        serving = engine.call(lambda: load_serving(settings), WARM_UP_LIMIT_S)
+        engine.serve(serving.models)
+        able = serving.pipelines(registry.REGISTRY)
+        mark_waiting(db, able)
+        claimer = Claimer(db, settings, Spool(settings.spool_dir), owner, lambda: able)
+        scorer = Scorer(
+            db=db, settings=settings, owner=owner, claimer=claimer, keeper=keeper, engine=engine, serving=serving
+        )
+        keeper.start()
+
+        def answer() -> int:
+            doorbell_at[0] = time.monotonic()
+            taken = scorer.answer()
+            doorbell_at[0] = time.monotonic()
+            return taken
+
+        def ready() -> None:
+            state["state"] = "ready"
+            row.say(state="ready", models=sorted(serving.models), pipelines=sorted(able))
+            log.info("ready: %s", ", ".join(sorted(serving.models)) or "no package serves")
+
+        def stopping() -> None:
+            state["state"] = "stopping"
+            scorer.stopping.set()
+
+        return consume(make_worker_app(settings, answer), settings, name=owner, on_ready=ready, on_stop=stopping)
+    finally:
+        keeper.close()
+        engine.close()
+        row.close()
+        beater.close()
+        db.dispose()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_worker(Settings()))

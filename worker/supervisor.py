@@ -1,0 +1,261 @@
+"""``firstread work``: the worker process under supervision, and the sweeper beside it.
+
+Nothing inside a threads pool can end a thread that hangs, so time is kept from outside: a worker process with a job
+that makes no progress, or that gives no sign of life, is killed and started again, and its jobs are given back.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from firstread.broker import EmbeddedBroker
+from firstread.errors import FirstreadError
+from firstread.logs import setup_logging
+from firstread.metrics import forget_process, serve_metrics, share_metrics
+from firstread.processes import is_running, process_id, settings_environ, spawn
+from firstread.records import Database, Process
+from firstread.records.migrate import require_head
+from firstread.settings import Settings
+from worker.beats import BEAT_FD_VARIABLE, BEAT_S, OWNER_VARIABLE, BeatReader
+
+if TYPE_CHECKING:
+    from worker.sweeper import Sweeper
+
+START_LIMIT_S = 900.0
+SILENT_S = 30.0
+"""A consumer that answers no doorbell for so long, though messages wait and it has nothing in hand, is restarted."""
+
+QUICK_DEATH_S = 30.0
+MOST_QUICK_DEATHS = 8
+LONGEST_PAUSE_S = 30.0
+STOP_LIMIT_S = 20.0
+"""A worker without a job in hand that does not end within so long after SIGTERM is killed."""
+
+log = logging.getLogger(__name__)
+
+
+class WorkerKeepsDying(FirstreadError):
+    """The worker process died again and again right after its start."""
+
+
+class Child:
+    """One worker process, from start to end."""
+
+    def __init__(self, settings: Settings, command: Sequence[str]) -> None:
+        self.owner = process_id("worker")
+        read_fd, write_fd = os.pipe()
+        environ = settings_environ(settings, metrics_port=0)
+        environ[BEAT_FD_VARIABLE] = str(write_fd)
+        environ[OWNER_VARIABLE] = self.owner
+        self.process: subprocess.Popen[bytes] = spawn(command, environ=environ, pass_fds=(write_fd,))
+        os.close(write_fd)
+        self.reader = BeatReader(read_fd)
+        self.started = time.monotonic()
+        self.was_ready = False
+        self.stop_asked: float | None = None
+        self.silent_since: float | None = None
+
+    def fault(self, settings: Settings, queue_depth: int | None) -> tuple[str, frozenset[int]] | None:
+        """Why this process must be killed, and the jobs to blame; None while all is well."""
+        now = time.monotonic()
+        beat = self.reader.read()
+        self.was_ready = self.was_ready or beat.state == "ready"
+        stalled = frozenset(job for job, at in beat.jobs.items() if now - at > settings.stall_s)
+        if stalled:
+            return "worker_stalled", stalled
+        if now - beat.at > max(settings.stall_s, 10 * BEAT_S):
+            return "worker_stalled", frozenset(beat.jobs)
+        if not self.was_ready:
+            return ("start_too_slow", frozenset()) if now - self.started > START_LIMIT_S else None
+        if self.stop_asked is not None:
+            idle = not beat.jobs and now - self.stop_asked > STOP_LIMIT_S
+            return ("stop_too_slow", frozenset()) if idle else None
+        if beat.jobs or not queue_depth or now - beat.doorbell_at < SILENT_S:
+            self.silent_since = None
+            return None
+        self.silent_since = self.silent_since or now
+        return ("consumer_silent", frozenset()) if now - self.silent_since > SILENT_S else None
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM: finish what is in hand."""
+        if self.stop_asked is None:
+            self.stop_asked = time.monotonic()
+            self.process.terminate()
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        self.process.kill()
+        self.process.wait(timeout=30)
+
+
+class Supervisor:
+    """Keeps one worker process running until told to stop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        db: Database,
+        sweeper: Sweeper,
+        command: Sequence[str],
+        broker: EmbeddedBroker | None = None,
+    ) -> None:
+        self._settings = settings
+        self._db = db
+        self._sweeper = sweeper
+        self._command = command
+        self._broker = broker
+        self._signals = 0
+        self._woken = threading.Event()
+        self._quick_deaths = 0
+        self._child: Child | None = None
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """First SIGTERM or SIGINT: warm shutdown; a second one: at once."""
+        self._signals += 1
+        self._woken.set()
+
+    def run(self) -> int:
+        """Until told to stop. Returns the exit status; raises :class:`WorkerKeepsDying`."""
+        while not self._signals:
+            self._child = Child(self._settings, self._command)
+            reason = self._watch(self._child)
+            self._after_death(self._child, reason)
+            self._child = None
+            if not self._signals:
+                self._woken.wait(self._pause_s())
+        return 0
+
+    def _watch(self, child: Child) -> tuple[str, frozenset[int]]:
+        """Look at the process until it is gone; why it went, and the jobs to blame."""
+        while child.process.poll() is None:
+            self._woken.wait(BEAT_S)
+            if self._broker is not None:
+                self._broker.keep_running()
+            if self._signals:
+                child.ask_to_stop()
+                time.sleep(0.05)
+            if self._signals > 1:
+                child.kill()
+                return "stopped", frozenset()
+            fault = child.fault(self._settings, self._sweeper.queue_depth)
+            if fault is not None and child.process.poll() is None:
+                log.error("worker process killed", extra={"reason": fault[0]})
+                child.kill()
+                return fault
+        child.reader.read()
+        code = child.process.returncode
+        return ("stopped" if code == 0 else "worker_died"), frozenset()
+
+    def _after_death(self, child: Child, fault: tuple[str, frozenset[int]]) -> None:
+        from worker.metrics import RESTARTS
+        from worker.sweeper import DeadOwner
+
+        reason, stalled = fault
+        child.reader.close()
+        forget_process(child.process.pid)
+        refund = reason not in {"worker_died", "worker_stalled"}
+        self._sweeper.bury(DeadOwner(child.owner, reason, stalled, refund=refund))
+        _forget_row(self._db, child.owner)
+        if self._signals:
+            return
+        RESTARTS.labels(reason).inc()
+        log.error("worker process ended", extra={"reason": reason, "outcome": str(child.process.returncode)})
+        quick = not child.was_ready and time.monotonic() - child.started < QUICK_DEATH_S
+        self._quick_deaths = self._quick_deaths + 1 if quick else 0
+        if self._quick_deaths >= MOST_QUICK_DEATHS:
+            raise WorkerKeepsDying(
+                f"the worker process died {MOST_QUICK_DEATHS} times right after its start; "
+                f"see {self._settings.log_dir / 'worker.log'}"
+            )
+
+    def _pause_s(self) -> float:
+        return 0.0 if self._quick_deaths == 0 else min(LONGEST_PAUSE_S, 2.0 ** (self._quick_deaths - 1))
+
+
+def _forget_row(db: Database, owner: str) -> None:
+    try:
+        with db.write() as session:
+            session.execute(delete(Process).where(Process.id == owner))
+    except SQLAlchemyError as error:
+        log.warning("process row not removed", extra={"reason": type(error).__name__})
+
+
+def bury_predecessors(db: Database, sweeper: Sweeper) -> int:
+    """Give back the jobs of workers of this machine that are gone without a word (power loss, ``kill -9`` of all)."""
+    from worker.sweeper import DeadOwner
+
+    with db.read() as session:
+        rows = session.scalars(
+            select(Process).where(Process.host == socket.gethostname(), Process.kind.in_(["worker", "supervisor"]))
+        ).all()
+    dead = [row for row in rows if not is_running(row.pid)]
+    for row in dead:
+        if row.kind == "worker":
+            sweeper.bury(DeadOwner(row.id, "worker_died"))
+        _forget_row(db, row.id)
+    return len(dead)
+
+
+def run_supervisor(settings: Settings, command: Sequence[str] | None = None) -> int:
+    """Run ``firstread work`` until SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    command : sequence of str, optional
+        Command line of the worker process.
+
+    Returns
+    -------
+    int
+        Exit status.
+
+    Raises
+    ------
+    WorkerKeepsDying, SchemaMismatch, BrokerError, MetricsPortTaken
+    """
+    share_metrics(settings, "work")
+    setup_logging(settings, "work")
+    from worker.service import ProcessRow
+    from worker.sweeper import Sweeper
+
+    db = Database(settings.database_url)
+    require_head(db)
+    broker = EmbeddedBroker(settings) if settings.embedded_broker else None
+    if broker is not None:
+        broker.start()
+    server = serve_metrics(settings, "work", db)
+    sweeper = Sweeper(db, settings)
+    row = ProcessRow(db, process_id("supervisor"), "supervisor")
+    supervisor = Supervisor(settings, db, sweeper, command or [sys.executable, "-m", "worker.service"], broker)
+    signal.signal(signal.SIGTERM, supervisor.on_signal)
+    signal.signal(signal.SIGINT, supervisor.on_signal)
+    try:
+        row.start()
+        bury_predecessors(db, sweeper)
+        sweeper.start()
+        return supervisor.run()
+    finally:
+        sweeper.close()
+        try:
+            sweeper.sweep()
+        except SQLAlchemyError as error:
+            log.warning("last sweep failed", extra={"reason": type(error).__name__})
+        row.close()
+        if server is not None:
+            server.close()
+        if broker is not None:
+            broker.close()
+        db.dispose()
