@@ -15,7 +15,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
-from firstread.records import Database, Flag, Instance, Job, Result, Revision, SliceScoreRow
+from firstread.records import Database, Delivery, Flag, Instance, Job, Result, Revision, SliceScoreRow
 from firstread.records import Study as StudyRow
 from firstread.settings import Settings
 from firstread.states import JobState, move_job
@@ -245,7 +245,7 @@ def commit_failure(
     with db.write() as session:
         job, revision = own_job(session, job_id, owner)
         return end_attempt(
-            session, job, revision, actor=owner, reason=reason, detail=detail, max_attempts=max_attempts, refund=refund
+            session, job, revision, actor=owner, reason=reason, detail=detail, settings=settings, refund=refund
         )
 
 
@@ -257,7 +257,7 @@ def end_attempt(
     actor: str,
     reason: str,
     detail: str | None,
-    max_attempts: int,
+    settings: Settings,
     refund: bool = False,
 ) -> JobState:
     """Take a ``SCORING`` job from whoever had it; see :func:`commit_failure`. The doorbell is rung by the sweeper."""
@@ -266,9 +266,12 @@ def end_attempt(
     job.detail = detail
     if refund:
         job.attempts = max(0, job.attempts - 1)
-    if job.attempts >= max_attempts:
+    if job.attempts >= settings.max_attempts:
         job.finished_at = utcnow()
         move_job(session, job, JobState.FAILED, actor=actor, reason=reason)
+        told = select(Delivery.id).where(Delivery.job_id == job.id, Delivery.run == job.run)
+        if session.scalar(told) is None:
+            plan(session, job, None, settings)
         return JobState.FAILED
     if reason != "no_serving_package":
         revision.published_at = None

@@ -67,7 +67,7 @@ class Serving:
         for row in rows:
             tasks = self.by_pipeline.get(row.name, {})
             alive = {task for task, group in tasks.items() if any(s.role != "shadow" for s in group)}
-            orphaned = {r.task for r in self.refused if r.pipeline == row.name} - alive
+            orphaned = {r.task for r in self.refused if r.pipeline == row.name and r.task} - alive
             if alive and not orphaned:
                 names.add(row.name)
         return frozenset(names)

@@ -40,6 +40,7 @@ SILENT_S = 30.0
 
 QUICK_DEATH_S = 30.0
 MOST_QUICK_DEATHS = 8
+MODELS_LOOK_S = 5.0
 LONGEST_PAUSE_S = 30.0
 STOP_LIMIT_S = 20.0
 """A worker without a job in hand that does not end within so long after SIGTERM is killed."""
@@ -101,6 +102,33 @@ class Child:
         self.process.wait(timeout=30)
 
 
+class ModelsWatch:
+    """Notices new packages and other choices among them, so that both serve without a restart by hand."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._served: object = None
+        self._last: object = None
+        self._looked = 0.0
+
+    def settle(self) -> None:
+        """A worker process starts: what lies there is what it loads."""
+        from worker.loading import fingerprint
+
+        self._served = self._last = fingerprint(self._settings)
+        self._looked = time.monotonic()
+
+    def changed(self) -> bool:
+        """Whether two looks, five seconds apart, agree that something else lies there."""
+        from worker.loading import fingerprint
+
+        if time.monotonic() - self._looked < MODELS_LOOK_S:
+            return False
+        self._looked = time.monotonic()
+        before, self._last = self._last, fingerprint(self._settings)
+        return self._last == before and self._last != self._served
+
+
 class Supervisor:
     """Keeps one worker process running until told to stop."""
 
@@ -120,7 +148,7 @@ class Supervisor:
         self._signals = 0
         self._woken = threading.Event()
         self._quick_deaths = 0
-        self._child: Child | None = None
+        self._models = ModelsWatch(settings)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """First SIGTERM or SIGINT: warm shutdown; a second one: at once."""
@@ -130,10 +158,9 @@ class Supervisor:
     def run(self) -> int:
         """Until told to stop. Returns the exit status; raises :class:`WorkerKeepsDying`."""
         while not self._signals:
-            self._child = Child(self._settings, self._command)
-            reason = self._watch(self._child)
-            self._after_death(self._child, reason)
-            self._child = None
+            self._models.settle()
+            child = Child(self._settings, self._command)
+            self._after_death(child, self._watch(child))
             if not self._signals:
                 self._woken.wait(self._pause_s())
         return 0
@@ -144,6 +171,9 @@ class Supervisor:
             self._woken.wait(BEAT_S)
             if self._broker is not None:
                 self._broker.keep_running()
+            if self._models.changed():
+                log.info("the models changed: the worker process is exchanged after the studies in hand")
+                child.ask_to_stop()
             if self._signals:
                 child.ask_to_stop()
                 time.sleep(0.05)
@@ -249,10 +279,6 @@ def run_supervisor(settings: Settings, command: Sequence[str] | None = None) -> 
         return supervisor.run()
     finally:
         sweeper.close()
-        try:
-            sweeper.sweep()
-        except SQLAlchemyError as error:
-            log.warning("last sweep failed", extra={"reason": type(error).__name__})
         row.close()
         if server is not None:
             server.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -64,7 +63,6 @@ class Sweeper:
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
         self.queue_depth: int | None = None
         """Messages on the broker at the last look; None where it did not answer."""
-        self.after_sweep: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         """Begin to look, every ``sweep_s``."""
@@ -76,6 +74,10 @@ class Sweeper:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(limit_s)
+        try:
+            self._give_back()
+        except SQLAlchemyError as error:
+            log.error("jobs not given back; their leases run out", extra={"reason": type(error).__name__})
         self._app.close()
 
     def bury(self, dead: DeadOwner) -> None:
@@ -98,14 +100,13 @@ class Sweeper:
             except SQLAlchemyError as error:
                 SWEEPS.labels("error").inc()
                 log.error("sweep failed", extra={"reason": type(error).__name__})
-            self.after_sweep()
             self._wake.wait(self._settings.sweep_s)
 
     def _give_back(self) -> None:
         with self._lock:
             dead = list(self._dead)
         for owner in dead:
-            give_back(self._db, owner, actor=self._actor, max_attempts=self._settings.max_attempts)
+            give_back(self._db, owner, actor=self._actor, settings=self._settings)
             with self._lock:
                 self._dead.remove(owner)
 
@@ -126,7 +127,7 @@ class Sweeper:
                     actor=self._actor,
                     reason="lease_expired",
                     detail=None,
-                    max_attempts=self._settings.max_attempts,
+                    settings=self._settings,
                 )
             SWEEPS.labels("exhausted" if state is JobState.FAILED else "lease_lost").inc()
             log.warning("lease ran out", extra={"job": job_id, "outcome": state.value})
@@ -160,7 +161,7 @@ class Sweeper:
             return None
 
 
-def give_back(db: Database, dead: DeadOwner, *, actor: str, max_attempts: int) -> int:
+def give_back(db: Database, dead: DeadOwner, *, actor: str, settings: Settings) -> int:
     """Take every job from a process that is gone. Returns how many."""
     mine = (Job.state == JobState.SCORING.value, Job.lease_owner == dead.owner)
     with db.write() as session:
@@ -174,7 +175,7 @@ def give_back(db: Database, dead: DeadOwner, *, actor: str, max_attempts: int) -
                 actor=actor,
                 reason="interrupted" if innocent else dead.reason,
                 detail=None,
-                max_attempts=max_attempts,
+                settings=settings,
                 refund=innocent,
             )
             SWEEPS.labels("exhausted" if state is JobState.FAILED else "lease_lost").inc()

@@ -175,7 +175,7 @@ class Scorer:
                 owner=self._owner,
                 reason=NoServingPackage.reason if no_package else reason,
                 detail=describe(error),
-                max_attempts=self._settings.max_attempts,
+                settings=self._settings,
                 refund=no_package,
             )
         except (LeaseLost, SQLAlchemyError) as second:
