@@ -228,7 +228,7 @@ def _revision_number(session: Session, job_id: int) -> int:
 
 
 def commit_failure(
-    db: Database, *, job_id: int, owner: str, reason: str, detail: str, max_attempts: int, refund: bool = False
+    db: Database, *, job_id: int, owner: str, reason: str, detail: str, settings: Settings, refund: bool = False
 ) -> JobState:
     """End an attempt without results: back to ``WAITING``, or ``FAILED`` where the attempts are used up.
 
