@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     force_pipelines: tuple[str, ...] = Field(
         (), description="Pipelines that score whatever can be scored, as for files in inbox/<pipeline>/."
     )
+    next_steps: Path | None = Field(
+        None, description="TOML file with the site's own sentence on the next step for each dermoscopy finding."
+    )
     models_dir: Path = Field(default_factory=default_models_dir, description="Folder of the model packages.")
     worker_threads: int = Field(3, ge=1, le=64, description="Studies read and prepared at once by a worker.")
     inference_threads: int = Field(0, ge=0, description="Threads of the inference engine; 0: one a core.")

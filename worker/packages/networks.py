@@ -21,6 +21,9 @@ BUILDERS: dict[str, str] = {
     "inception_v3_classifier": "worker.packages.networks_classifier:inception_v3_classifier",
     "effnet_lite_chest": "worker.packages.networks_pneumonia:effnet_lite_chest",
     "pneumonia_cnn": "worker.packages.networks_pneumonia:pneumonia_cnn",
+    "lesion_lite": "worker.packages.networks_lesion:lesion_lite",
+    "lesion_unet": "worker.packages.networks_lesion:lesion_unet",
+    "lesion_resnet50": "worker.packages.networks_lesion:lesion_resnet50",
     "tiny_unet": "worker.packages.networks_segmenter:tiny_unet",
     "tiny_classifier": "worker.packages.networks_classifier:tiny_classifier",
 }

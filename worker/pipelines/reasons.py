@@ -27,6 +27,10 @@ class Reason(StrEnum):
     UNSUPPORTED_PHOTOMETRIC = "unsupported_photometric"
     RESCALE_MISSING = "rescale_missing"
     PICTURE_HAS_NO_HU = "picture_has_no_hu"
+    GREY_IMAGE = "grey_image"
+    PICTURE_TOO_SMALL = "picture_too_small"
+    NOT_A_SKIN_PHOTOGRAPH = "not_a_skin_photograph"
+    NO_LESION_FOUND = "no_lesion_found"
 
 
 class Caution(StrEnum):
@@ -51,6 +55,10 @@ class Caution(StrEnum):
     META_UID_MISMATCH = "meta_uid_mismatch"
     OUTSIDE_TRAINING_POPULATION = "outside_training_population"
     LOW_EVIDENCE = "low_evidence"
+    LOW_RESOLUTION = "low_resolution"
+    PICTURES_LEFT_OUT = "pictures_left_out"
+    NO_LESION_FOUND = "no_lesion_found"
+    OTHER_MALIGNANCY = "other_malignancy"
 
 
 TEXTS: dict[str, str] = {
@@ -80,5 +88,20 @@ TEXTS: dict[str, str] = {
     Caution.META_UID_MISMATCH: "File meta group and data set name different instances; the data set counts.",
     Caution.OUTSIDE_TRAINING_POPULATION: "The patient or the scan is outside what the model was trained on.",
     Caution.LOW_EVIDENCE: "The score is high, but the model marks no place for it.",
+    Reason.GREY_IMAGE: "A grey image: lesions are judged by their colours.",
+    Reason.PICTURE_TOO_SMALL: "A picture with fewer pixels than the models need.",
+    Reason.NOT_A_SKIN_PHOTOGRAPH: "Not a photograph of skin.",
+    Reason.NO_LESION_FOUND: "No lesion can be outlined in the picture.",
+    Caution.LOW_RESOLUTION: "A picture has fewer pixels than those that the model learnt from.",
+    Caution.PICTURES_LEFT_OUT: "Some pictures of the study were not scored.",
+    Caution.OTHER_MALIGNANCY: 'A basal-cell carcinoma or an actinic keratosis may lie behind "other".',
 }
 """One line of text for each code; a code that is both has one."""
+
+
+class Unsuitable(Exception):
+    """Only the models could see that a series cannot be scored; the next series is tried, as after the gate."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(str(reason))
+        self.reason = str(reason)

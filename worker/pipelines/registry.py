@@ -16,6 +16,8 @@ class PipelineRow:
     name: str
     module: str
     modalities: frozenset[str]
+    alone: frozenset[str] = frozenset()
+    """Modalities that say little: they count where the study has no other than these and ``modalities``."""
 
     def load(self) -> PipelineModule:
         return cast(PipelineModule, import_module(self.module))
@@ -24,11 +26,13 @@ class PipelineRow:
         """Whether the study is this pipeline's business: asked for by a person, or by the modality of an instance."""
         if forced_pipeline is not None:
             return forced_pipeline == self.name
-        return any(str(i.ds.get("Modality", "")).strip().upper() in self.modalities for i in study.instances)
+        found = {str(i.ds.get("Modality", "")).strip().upper() for i in study.instances}
+        return bool(found & self.modalities) or (bool(found & self.alone) and found <= self.modalities | self.alone)
 
 
 REGISTRY: tuple[PipelineRow, ...] = (
     PipelineRow("head_ct", "worker.pipelines.head_ct", frozenset({"CT"})),
+    PipelineRow("dermoscopy", "worker.pipelines.dermoscopy", frozenset({"XC", "DMS"}), frozenset({"ES", "OT", "SC"})),
 )
 
 

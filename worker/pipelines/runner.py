@@ -12,7 +12,7 @@ import numpy as np
 from firstread.dicom.files import patient_key
 from worker.errors import NonFiniteScore, NoServingPackage
 from worker.pipelines.base import Engine, Gate, Outcome, PipelineModule, Series, SeriesNote, Served, Study
-from worker.pipelines.reasons import Caution, Reason
+from worker.pipelines.reasons import Caution, Reason, Unsuitable
 from worker.pipelines.registry import PipelineRow
 
 STAGES = ("select", "gate", "preprocess", "infer", "interpret")
@@ -101,13 +101,18 @@ def run(
     for series in selection.series:
         with stage("gate"):
             passed = module.gate(study, series)
+        against = passed.reasons
         if passed.passed:
-            outcome = _score(module, study, series, passed, served, engine, stage)
-            notes = _notes(selection.notes, refused, series.SeriesInstanceUID)
-            return RunResult(outcome, (), notes, dict(series.details), seconds)
+            try:
+                outcome = _score(module, study, series, passed, served, engine, stage)
+            except Unsuitable as unsuitable:
+                against = (unsuitable.reason,)
+            else:
+                notes = _notes(selection.notes, refused, series.SeriesInstanceUID)
+                return RunResult(outcome, (), notes, dict(series.details), seconds)
         series.pixels = None  # a decoded volume is large, and the next series brings its own
-        reasons += passed.reasons
-        refused.setdefault(series.SeriesInstanceUID, []).extend(passed.reasons)
+        reasons += against
+        refused.setdefault(series.SeriesInstanceUID, []).extend(against)
     for note in selection.notes:
         reasons += note.reasons
     if not reasons:

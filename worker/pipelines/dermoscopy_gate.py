@@ -1,0 +1,131 @@
+"""Can these pictures be scored? Decodes each once, and asks the pixels whether they are skin in colour."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cv2
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.pixels.processing import apply_color_lut
+
+from firstread.dicom.datasets import PARSE_ERRORS, text
+from firstread.dicom.pixels import UnreadablePixels, layout_of, read_frame
+from worker.pipelines.base import Gate, Series, Study
+from worker.pipelines.dermoscopy_selection import CAPTURES, MAX_PICTURES, Photograph, Photographs
+from worker.pipelines.lesion import framed, framing
+from worker.pipelines.reasons import Caution, Reason
+
+KEPT_PX: Final = 1200
+"""Longest side that is kept in memory: six times what the models see, enough for the evidence picture."""
+
+MIN_SIDE_PX: Final = 72
+"""A shorter side below this holds less than half of what the models see."""
+
+LOW_RESOLUTION_PX: Final = 144
+GREY_SPREAD: Final = 3.0
+"""Mean gap between the largest and the smallest colour channel. In HAM10000 the least of 1,283 pictures has 5.2, and
+99 in 100 have more than 16; a grey picture saved in colour has below 1."""
+
+FLAT_DISTANCE: Final = 8.0
+"""95th percentile of the distance from the picture's median colour, smoothed: no structure below this. HAM10000's
+faintest lesion has 16.8."""
+
+MAX_DARK_SHARE: Final = 0.6
+MIN_WARM_SHARE: Final = 0.1
+"""Share of lit pixels in which red is not below green and blue: skin has it in nearly all (HAM10000: 0.1 at the
+least, 0.84 at the 5th percentile)."""
+
+
+def gate(study: Study, series: Series) -> Gate:
+    """Typed reasons against the study's pictures; what is readable ends up in ``series.pixels.pictures``.
+
+    One good picture is enough: the others' reasons then become warnings.
+    """
+    found: Photographs = series.pixels
+    cautions = list(found.cautions)
+    if len(found.pictures) > MAX_PICTURES:
+        cautions.append(Caution.PICTURES_LEFT_OUT)
+    kept, reasons = [], []
+    for picture in found.pictures[:MAX_PICTURES]:
+        reason = _read(picture) or doubt(picture, study.forced)
+        if reason is None:
+            kept.append(picture)
+        else:
+            reasons.append(reason)
+    found.pictures = kept
+    if not kept:
+        return Gate(tuple(dict.fromkeys(str(r) for r in reasons)), tuple(str(c) for c in cautions))
+    if reasons:
+        cautions.append(Caution.PICTURES_LEFT_OUT)
+    if any(picture.instance.SOPClassUID in CAPTURES for picture in kept) and not study.forced:
+        cautions.append(Caution.SECONDARY_CAPTURE)
+    if any(min(picture.shape) < LOW_RESOLUTION_PX for picture in kept):
+        cautions.append(Caution.LOW_RESOLUTION)
+    return Gate((), tuple(dict.fromkeys(str(c) for c in cautions)))
+
+
+def _read(picture: Photograph) -> Reason | None:
+    """Decode a frame into ``picture.rgb``; the reason where that cannot be."""
+    if min(picture.shape) < MIN_SIDE_PX:
+        return Reason.PICTURE_TOO_SMALL
+    try:
+        rgb = colours(picture.instance.ds, read_frame(picture.instance.path, picture.frame.index))
+    except UnreadablePixels:
+        return Reason.UNREADABLE_PIXEL_DATA
+    if rgb is None:
+        return Reason.UNSUPPORTED_PHOTOMETRIC
+    factor = KEPT_PX / max(rgb.shape[:2])
+    if factor < 1:
+        size = (max(1, round(rgb.shape[1] * factor)), max(1, round(rgb.shape[0] * factor)))
+        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    picture.rgb = rgb
+    picture.framing = framing(*rgb.shape[:2])
+    return None
+
+
+def colours(ds: Dataset, values: np.ndarray) -> np.ndarray | None:
+    """Stored values of a colour frame as uint8 (H, W, 3); None where they are not colours.
+
+    A palette (PS3.3 C.7.6.3.1.5) is applied; deeper channels are reduced to eight bits.
+    """
+    if values.ndim == 2 and text(ds, "PhotometricInterpretation", 32).upper() == "PALETTE COLOR":
+        try:
+            values = np.asarray(apply_color_lut(values, ds))
+        except PARSE_ERRORS:
+            return None
+        return (values >> 8).astype(np.uint8) if values.dtype.itemsize > 1 else values.astype(np.uint8)
+    if values.ndim != 3 or values.shape[-1] != 3:
+        return None
+    if values.dtype.itemsize > 1:
+        values = values >> max(0, layout_of(ds).bits_stored - 8)
+    return np.ascontiguousarray(values.astype(np.uint8))
+
+
+def doubt(picture: Photograph, forced: bool) -> Reason | None:
+    """Why the pixels are no lesion on skin: grey, empty, or (unless a person asked for it) not of skin's colour."""
+    assert picture.rgb is not None
+    height, width = picture.rgb.shape[:2]
+    factor = 200 / max(height, width)
+    size = (max(16, round(width * factor)), max(16, round(height * factor)))
+    small = cv2.resize(picture.rgb, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    if float((small.max(axis=2) - small.min(axis=2)).mean()) < GREY_SPREAD:
+        return Reason.GREY_IMAGE
+    smooth = cv2.GaussianBlur(small, (0, 0), 3)
+    away = np.linalg.norm(smooth - np.median(smooth.reshape(-1, 3), axis=0), axis=2)
+    if float(np.percentile(away, 95)) < FLAT_DISTANCE:
+        return Reason.NO_LESION_FOUND
+    if forced:
+        return None
+    lit = small.max(axis=2) >= 25
+    if float(lit.mean()) < 1 - MAX_DARK_SHARE:
+        return Reason.NOT_A_SKIN_PHOTOGRAPH
+    red, green, blue = small[..., 0], small[..., 1], small[..., 2]
+    warm = (red >= green - 5) & (red >= blue - 5) & lit
+    return Reason.NOT_A_SKIN_PHOTOGRAPH if float(warm.sum()) < MIN_WARM_SHARE * float(lit.sum()) else None
+
+
+def network_view(picture: Photograph) -> np.ndarray:
+    """The picture as :func:`worker.packages.preprocessing.compose` takes it: uint8 (1, h, w, 3), 4:3 landscape."""
+    assert picture.rgb is not None
+    return framed(picture.rgb, picture.framing)[None]

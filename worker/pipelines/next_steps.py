@@ -1,0 +1,48 @@
+"""What a site wants its readers to do next, for each finding; the defaults only say who should look."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+DEFAULTS = "next_steps.toml"
+LIMIT = 300
+
+
+class NextStepsError(ValueError):
+    """The site's file cannot be read, has a key that no finding uses, or a value that is no short text."""
+
+
+@lru_cache(maxsize=8)
+def next_steps(path: Path | None = None) -> dict[str, str]:
+    """Sentence by finding or warning: the defaults, with those of the site's file in their place.
+
+    Raises
+    ------
+    NextStepsError
+        If the file is missing or holds anything but known keys with one sentence each.
+    """
+    known = _sentences((files(__package__) / DEFAULTS).read_text(encoding="utf-8"), DEFAULTS)
+    if path is None:
+        return known
+    try:
+        own = _sentences(path.read_text(encoding="utf-8"), path.name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise NextStepsError(f"{path.name} cannot be read ({type(error).__name__})") from error
+    strange = sorted(set(own) - set(known))
+    if strange:
+        raise NextStepsError(f"{path.name}: unknown {', '.join(strange)}; there are {', '.join(known)}")
+    return known | own
+
+
+def _sentences(text: str, name: str) -> dict[str, str]:
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise NextStepsError(f"{name}: {error}") from error
+    for key, value in table.items():
+        if not isinstance(value, str) or not 0 < len(value) <= LIMIT or not value.isprintable():
+            raise NextStepsError(f"{name}: {key} must be one sentence of at most {LIMIT} characters")
+    return table
