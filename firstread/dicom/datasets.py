@@ -17,6 +17,7 @@ from typing import BinaryIO, Final, cast
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.errors import BytesLengthException
 from pydicom.filereader import read_dataset as _parse
 from pydicom.tag import BaseTag
 from pydicom.uid import (
@@ -30,6 +31,9 @@ from pydicom.uid import (
 HEADER_LIMIT_BYTES: Final = 64 * 2**20
 """Most bytes that one header may take; real ones have kilobytes, large Enhanced ones a few megabytes."""
 
+INFLATED_LIMIT_BYTES: Final = 32 * 2**20
+"""How much of a deflated data set is inflated to find its header."""
+
 ELEMENT_LIMIT_BYTES: Final = 16 * 2**20
 """A longer element before the pixel data is stepped over and left out of the data set."""
 
@@ -41,6 +45,7 @@ GE_BIG_ENDIAN_PIXELS: Final = "1.2.840.113619.5.2"
 PARSE_ERRORS: Final = (
     ArithmeticError,
     AttributeError,
+    BytesLengthException,
     EOFError,
     LookupError,
     NotImplementedError,
@@ -207,7 +212,7 @@ def _read_body(fp: BinaryIO, reader: _BoundedReader, meta: FileMetaDataset) -> C
     source, body_offset = fp, fp.tell()
     if syntax == DeflatedExplicitVRLittleEndian:
         # Most of a deflated file is pixel data: the header is looked for in its first part alone.
-        fp = io.BytesIO(inflate(fp, HEADER_LIMIT_BYTES // 2))
+        fp = io.BytesIO(inflate(fp, INFLATED_LIMIT_BYTES))
         reader = _BoundedReader(fp, HEADER_LIMIT_BYTES)
     if not syntax:
         syntax = _guess_syntax(fp)
@@ -224,10 +229,11 @@ def _read_body(fp: BinaryIO, reader: _BoundedReader, meta: FileMetaDataset) -> C
     implicit, little = syntax in (ImplicitVRLittleEndian, GE_BIG_ENDIAN_PIXELS), syntax != ExplicitVRBigEndian
     bounded = cast(BinaryIO, reader)
     ds = _parse(bounded, implicit, little, stop_when=at_pixels, defer_size=ELEMENT_LIMIT_BYTES)
-    if reader.exceeded:
-        raise NotDicom("bomb", "the header is larger than the limit")
     end = fp.tell()
     size = fp.seek(0, io.SEEK_END)
+    swollen = fp is not source and size >= INFLATED_LIMIT_BYTES and not pixels
+    if reader.exceeded or swollen:
+        raise NotDicom("bomb", "the header is larger than the limit")
     if not len(ds) and size - start < 8:
         raise NotDicom("no_dataset", "nothing follows the file meta group")
     if not len(ds) and not pixels:

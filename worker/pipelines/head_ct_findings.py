@@ -90,14 +90,16 @@ def interpret_head(
 def _scores(package: Served, arrays: dict[str, np.ndarray]) -> Scores:
     card = package.card
     p_slab = np.asarray(arrays["p"], float)
-    p_study = study_probability(p_slab, card.parameters)
+    p_study = {
+        label: study_probability(p_slab[:, column], card.parameters, label) for column, label in enumerate(card.labels)
+    }
     thresholds = {label: card.threshold(label) for label in card.labels}
     return Scores(
         card.name,
         card.version,
         tuple(card.labels),
         p_slab,
-        {label: float(p) for label, p in zip(card.labels, p_study, strict=True)},
+        p_study,
         {label: FALLBACK_THRESHOLD if t is None else t for label, t in thresholds.items()},
     )
 
