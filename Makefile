@@ -6,11 +6,11 @@
 SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test lint format lock clean
+.PHONY: help setup up demo test lint format docs lock clean
 
 export PYTHON
 KIND := $(if $(filter 1,$(GPU)),--gpu,$(if $(filter 0,$(GPU)),--cpu))
-SOURCES := firstread dicom_listener worker training migrations tests setup.py
+SOURCES := firstread dicom_listener worker training migrations tests docs deploy setup.py
 ARGS ?=
 
 help:  ## This list
@@ -43,6 +43,10 @@ format:  ## Format the code and sort its imports
 	@requirements/install.sh $(KIND) --test
 	.venv/bin/ruff check --fix $(wildcard $(SOURCES))
 	.venv/bin/ruff format $(wildcard $(SOURCES))
+
+docs:  ## Write the generated tables of the documents anew
+	@requirements/install.sh $(KIND) --test
+	.venv/bin/python -m docs.generate
 
 # A lock names versions and hashes and neither an index nor a URL. What is pinned stays pinned unless UPGRADE=1.
 UV_VERSION := 0.13.8

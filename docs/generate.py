@@ -1,0 +1,185 @@
+"""Writes the tables of the documents that the code knows best; ``make docs`` runs it, and a test compares.
+
+A table stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` of a document; the text around it is written
+by hand.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; bars in cells are escaped."""
+    names = list(head)
+    lines = ["| " + " | ".join(names) + " |", "| " + " | ".join("---" for _ in names) + " |"]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def settings() -> str:
+    """Every setting with its default and meaning."""
+    from firstread.settings import ENV_PREFIX, Settings
+
+    shown = {"home": "`~/firstread`", "inbox": "`inbox` in the home", "models_dir": "the shipped ones"}
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        empty = default is None or default == "" or default == () or default == {}
+        value = shown.get(name) or (
+            "" if empty else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+        )
+        rows.append((f"`{ENV_PREFIX}{name.upper()}`", value, field.description or ""))
+    return table(("setting", "default", "meaning"), rows)
+
+
+def metrics() -> str:
+    """Every metric with its type, labels and meaning."""
+    from tests.builders.inventory import metrics as found
+
+    rows = (
+        (f"`{m.name}`", m.type, ", ".join(f"`{label}`" for label in m.labels), m.help)
+        for m in sorted(found().values(), key=lambda m: m.name)
+    )
+    return table(("metric", "type", "labels", "meaning"), rows)
+
+
+def _describe(name: str, command: click.Command, parents: str) -> list[str]:
+    ctx = click.Context(command, info_name=name)
+    usage = " ".join([parents, name, *command.collect_usage_pieces(ctx)])
+    level = "###" if parents == "firstread" else "####"
+    lines = [
+        f"{level} {parents} {name}",
+        "",
+        "```",
+        usage,
+        "```",
+        "",
+        re.sub(r"\s+", " ", command.help or "").strip(),
+        "",
+    ]
+    options = []
+    for parameter in command.params:
+        record = parameter.get_help_record(ctx)
+        if record and parameter.name != "help":
+            options.append((f"`{record[0]}`", record[1]))
+    if options:
+        lines += [table(("option", "meaning"), options)]
+    if isinstance(command, click.Group):
+        for sub in command.list_commands(ctx):
+            child = command.get_command(ctx, sub)
+            if child is not None and not child.hidden:
+                lines += _describe(sub, child, f"{parents} {name}")
+    return lines
+
+
+def commands() -> str:
+    """Every command with its usage, help and options."""
+    from firstread.cli.main import COMMANDS, cli
+
+    ctx = click.Context(cli, info_name="firstread")
+    lines: list[str] = []
+    for name in COMMANDS:
+        command = cli.get_command(ctx, name)
+        assert command is not None
+        lines += _describe(name, command, "firstread")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def storage() -> str:
+    """The Storage SOP classes of the standard that are known by name."""
+    from pydicom.uid import UID
+    from pynetdicom import sop_class
+
+    rows = sorted({str(uid): UID(uid).name for uid in sop_class._STORAGE_CLASSES.values()}.items())
+    return table(("SOP class", "UID"), ((name, uid) for uid, name in rows))
+
+
+def syntaxes() -> str:
+    """The transfer syntaxes that are accepted without a setting."""
+    from pydicom.uid import UID
+    from pynetdicom import ALL_TRANSFER_SYNTAXES
+
+    return table(("transfer syntax", "UID"), ((UID(uid).name, str(uid)) for uid in ALL_TRANSFER_SYNTAXES))
+
+
+def tables() -> str:
+    """The tables behind the views."""
+    from firstread.records import Base
+
+    rows = []
+    for mapper in sorted(Base.registry.mappers, key=lambda m: m.class_.__tablename__):
+        doc = re.sub(r"\s+", " ", (mapper.class_.__doc__ or "").strip().split("\n\n")[0])
+        rows.append((f"`{mapper.class_.__tablename__}`", doc))
+    return table(("table", "a row is"), rows)
+
+
+def codes() -> str:
+    """Codes of ``reason`` and ``warnings``, with their line for people."""
+    import worker.pipelines
+
+    texts: dict[str, str] = {}
+    for module in pkgutil.iter_modules(worker.pipelines.__path__, "worker.pipelines."):
+        found: dict[str, str] = getattr(importlib.import_module(module.name), "TEXTS", {})
+        texts.update({str(code): text for code, text in found.items()})
+    return table(("code", "meaning"), ((f"`{code}`", text) for code, text in sorted(texts.items())))
+
+
+def alerts() -> str:
+    """The alert rules."""
+    import yaml
+
+    rows = []
+    for path in sorted((ROOT / "monitoring/prometheus/rules").glob("*.yml")):
+        for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]:
+            for rule in group["rules"]:
+                if "alert" in rule:
+                    action = rule["annotations"]["action"]
+                    rows.append((rule["alert"], rule["labels"]["severity"], action))
+    return table(("alert", "severity", "what to do"), rows)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "settings": settings,
+    "metrics": metrics,
+    "commands": commands,
+    "storage": storage,
+    "syntaxes": syntaxes,
+    "tables": tables,
+    "codes": codes,
+    "alerts": alerts,
+}
+
+
+def documents() -> list[Path]:
+    """The documents that are written by hand, blocks apart."""
+    return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def rendered(text: str) -> str:
+    """A document with its blocks made anew."""
+    return BLOCK.sub(lambda m: m[1] + BLOCKS[m[2]]() + m[3], text)
+
+
+def main() -> int:
+    for path in documents():
+        old = path.read_text(encoding="utf-8")
+        new = rendered(old)
+        if new != old:
+            path.write_text(new, encoding="utf-8")
+            print(f"wrote {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

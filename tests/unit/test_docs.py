@@ -1,0 +1,195 @@
+"""Documents and code say the same, both ways."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sqlite3
+from pathlib import Path
+
+import click
+import pytest
+
+from docs.generate import BLOCK, BLOCKS, documents, rendered
+from firstread.cli.main import COMMANDS, cli
+from firstread.records import Database
+from firstread.records.migrate import upgrade
+from firstread.settings import ENV_PREFIX, Settings
+from tests.builders.inventory import metrics, view_columns
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = documents()
+IDS = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+NOT_SETTINGS = {"FIRSTREAD_CONFIG", "FIRSTREAD_TEST_DATA"}
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def code_of(text: str) -> list[str]:
+    """Everything that a document shows as code: fenced lines and inline spans."""
+    fences = re.findall(r"^```\w*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    rest = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [line for fence in fences for line in fence.splitlines()] + re.findall(r"`([^`\n]+)`", rest)
+
+
+def rows_below(text: str, heading: str) -> list[str]:
+    """First cells of the first table below a heading, in order, back-quotes removed."""
+    section = re.split(r"^## ", text.split(f"## {heading}\n", 1)[1], flags=re.MULTILINE)[0]
+    return re.findall(r"^\| `([^`]+)` \|", section, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_generated_tables_are_what_the_code_says(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert rendered(text) == text, "run `make docs`"
+
+
+def test_every_generated_table_stands_in_a_document() -> None:
+    found = [m[2] for path in DOCUMENTS for m in BLOCK.finditer(path.read_text(encoding="utf-8"))]
+    assert sorted(found) == sorted(BLOCKS)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_settings_that_are_named_exist(path: Path) -> None:
+    named = set(re.findall(r"\bFIRSTREAD_[A-Z0-9_]+\b", path.read_text(encoding="utf-8")))
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields} | NOT_SETTINGS
+    assert named <= known
+
+
+def test_every_setting_stands_in_the_settings_document() -> None:
+    text = text_of("docs/settings.md")
+    assert re.findall(r"^\| `FIRSTREAD_(\w+)`", text, flags=re.MULTILINE) == [
+        name.upper() for name in Settings.model_fields
+    ]
+    assert "FIRSTREAD_CONFIG" in text
+
+
+def test_views_and_columns_are_the_same_in_code_and_document() -> None:
+    text = text_of("docs/schema.md")
+    columns = view_columns()
+    headings = set(re.findall(r"^## (\w+)$", text, flags=re.MULTILINE))
+    assert headings - {"States", "Tables"} == set(columns)
+    for view, names in columns.items():
+        inherited = columns[view.removesuffix("_history")] if view.endswith("_history") else ()
+        documented = rows_below(text, view)
+        if f"The columns of `{view.removesuffix('_history')}`" in text and view.endswith("_history"):
+            whole = tuple(inherited) + tuple(documented) if len(documented) < len(names) else tuple(documented)
+        else:
+            whole = tuple(documented)
+        assert whole == names, view
+
+
+def test_metrics_that_are_named_exist() -> None:
+    known = set().union(*(m.series for m in metrics().values())) | set(metrics())
+    for path in DOCUMENTS:
+        for word in re.findall(r"\bfirstread_[a-z0-9_]+", path.read_text(encoding="utf-8")):
+            assert word in known | {"firstread_reader"}, f"{path.name}: {word}"
+
+
+def subcommand(words: list[str]) -> tuple[click.Command, list[str]]:
+    """The command that ``firstread WORDS...`` names, and what is left for it."""
+    command: click.Command = cli
+    rest = list(words)
+    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+        found = command.get_command(click.Context(command), rest[0])
+        assert found is not None, f"no command {' '.join(words)}"
+        command, rest = found, rest[1:]
+    return command, rest
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_commands_that_are_shown_exist_with_their_options(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    hand_written = BLOCK.sub("", text)
+    for line in code_of(hand_written):
+        shown = re.match(r"(?:\S*=\S+ )*(?:\.venv/bin/)?firstread( .*)?$", line.split("#")[0].strip())
+        if shown is None or "..." in line:
+            continue
+        command, rest = subcommand(shlex.split(shown[1] or ""))
+        options = {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help", "--version"}
+        assert {word.split("=")[0] for word in rest if word.startswith("--")} <= options, line
+
+
+def test_every_command_stands_in_the_commands_document() -> None:
+    headings = re.findall(r"^### firstread ([\w-]+)$", text_of("docs/commands.md"), flags=re.MULTILINE)
+    assert headings == list(COMMANDS)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_make_targets_that_are_shown_exist(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", text_of("Makefile"), flags=re.MULTILINE))
+    for line in code_of(path.read_text(encoding="utf-8")):
+        for target in re.findall(r"(?:^|&& |=\S+ )make ([a-z]+)", line):
+            assert target in targets, line
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_links_and_paths_lead_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"[a-z]+:|#", link):
+            assert (path.parent / link.split("#")[0]).exists(), link
+    for code in code_of(text):
+        if re.fullmatch(
+            r"(firstread|dicom_listener|worker|training|deploy|monitoring|docs|requirements)/[\w./-]*", code
+        ):
+            assert (ROOT / code).exists(), code
+
+
+def test_sql_of_the_readme_runs(tmp_path: Path) -> None:
+    db = Database(f"sqlite:///{tmp_path / 'readme.sqlite'}")
+    upgrade(db)
+    db.dispose()
+    blocks = re.findall(r"^```sql\n(.*?)^```", text_of("README.md"), flags=re.MULTILINE | re.DOTALL)
+    statements = [s for block in blocks for s in block.split(";") if s.strip()]
+    assert len(statements) >= 4
+    with sqlite3.connect(tmp_path / "readme.sqlite") as connection:
+        for statement in statements:
+            assert connection.execute(statement).fetchall() == []
+
+
+def test_the_conformance_statement_names_what_the_listener_takes() -> None:
+    from pynetdicom import ALL_TRANSFER_SYNTAXES, sop_class
+
+    from dicom_listener import handlers
+
+    text = text_of("docs/conformance.md")
+    for uid in [*ALL_TRANSFER_SYNTAXES, *sop_class._STORAGE_CLASSES.values(), handlers.VERIFICATION]:
+        assert f"{uid}" in text
+    for status in (
+        handlers.SUCCESS,
+        handlers.PROCESSING_FAILURE,
+        handlers.OUT_OF_RESOURCES,
+        handlers.CANNOT_UNDERSTAND,
+    ):
+        assert f"0x{status:04X}" in text
+    named = {int(code, 16) for code in re.findall(r"\| 0x([0-9A-F]{4})", text)}
+    assert named == {
+        handlers.SUCCESS,
+        handlers.PROCESSING_FAILURE,
+        handlers.OUT_OF_RESOURCES,
+        handlers.CANNOT_UNDERSTAND,
+    }
+
+
+def test_documents_name_no_figure_of_this_project_that_code_fixes_otherwise(tmp_path: Path) -> None:
+    """Defaults that the prose repeats."""
+    settings = Settings(home=tmp_path)
+    operations = text_of("docs/operations.md")
+    assert f"port {settings.dicom_port}" in operations
+    assert f"`FIRSTREAD_GRACE_S` ({settings.grace_s:g} s)" in operations
+    assert f"`FIRSTREAD_QUIET_S` ({settings.quiet_s:g} s)" in operations
+    assert f"`FIRSTREAD_MAX_WAIT_S` ({settings.max_wait_s / 60:g} min)" in operations
+    assert f"port {settings.port_of_metrics('up')}" in text_of("docs/metrics.md")
+    assert f"port {settings.port_of_metrics('work')}" in text_of("docs/metrics.md")
+    assert f"AE title `{settings.ae_title}`" in text_of("README.md")
+    assert f"| {settings.max_associations}; `FIRSTREAD_MAX_ASSOCIATIONS`" in text_of("docs/conformance.md")
+
+
+def test_the_python_that_the_readme_promises_is_the_one_that_installs() -> None:
+    requires = re.search(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', text_of("pyproject.toml"))
+    assert requires is not None
+    assert requires.groups() == ("11", "13")
+    assert "Python 3.11 or 3.12" in text_of("README.md")
