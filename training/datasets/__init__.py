@@ -8,6 +8,7 @@ from pathlib import Path
 from training.datasets.base import DataSet, DataSetError, Item
 
 READERS: dict[str, str] = {
+    "ham10000": "training.dermoscopy.lesions:Lesions",
     "ct_ich": "training.datasets.head_ct:CtIch",
     "phe_sich": "training.datasets.head_ct:PheSich",
     "kermany": "training.chest.films:Kermany",
