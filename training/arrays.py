@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training.datasets.base import DataSet, Item, label_matrix, studies
+from training.datasets.base import DataSet, DataSetError, Item, label_matrix, studies
 from worker.packages import preprocessing
 from worker.packages.card import InputSpec
 
@@ -127,7 +127,7 @@ def _decode(
             try:
                 pixels.append(by_name[items[row].dataset].pixels(items[row]))
                 rows.append(row)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, DataSetError) as error:
                 good[row] = False
                 left_out[items[row].key] = f"{type(error).__name__}: {error}"
         for batch in _same_shape(pixels, rows):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from firstread.errors import FirstreadError
 from training.arrays import Arrays
 from training.augment import augment_from
 from training.batches import Targets, groups_by, targets_of, train_batch
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class TrainingError(RuntimeError):
+class TrainingError(FirstreadError):
     """Training cannot start or go on: a wrong initial loss, a loss that is not finite, a foreign checkpoint."""
 
 

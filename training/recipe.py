@@ -9,10 +9,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from firstread.errors import FirstreadError
 from worker.packages.card import InputSpec
 
 
-class RecipeError(ValueError):
+class RecipeError(FirstreadError):
     """The recipe does not exist, or does not say what it must."""
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from firstread.errors import FirstreadError
+
 if TYPE_CHECKING:
     import keras
 
@@ -14,7 +16,7 @@ ENCODER_PREFIXES = ("conv_stem", "blocks_", "conv_head", "conv2d", "batch_normal
 """Layer names of pre-trained encoders; ``bn0`` and ``bn1`` are EfficientNet-Lite's outer norms."""
 
 
-class WeightsError(ValueError):
+class WeightsError(FirstreadError):
     """The starting weights do not exist or do not fit the network."""
 
 

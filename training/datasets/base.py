@@ -9,11 +9,13 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from firstread.errors import FirstreadError
+
 UNKNOWN = -1.0
 Kind = Literal["hu", "grey", "rgb"]
 
 
-class DataSetError(ValueError):
+class DataSetError(FirstreadError):
     """The folder does not hold what the data set's reader expects."""
 
 

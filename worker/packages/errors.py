@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from firstread.errors import FirstreadError
 
-class PackageError(RuntimeError):
+
+class PackageError(FirstreadError):
     """A package cannot serve: files missing, card invalid, weights or network that do not fit."""
 
 

@@ -27,7 +27,10 @@ def fold(model: keras.Model) -> keras.Model:
             return keras.layers.Activation("linear", name=layer.name)
         return type(layer).from_config(layer.get_config())
 
-    copy = keras.models.clone_model(model, clone_function=clone)
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        return layer(*args) if layer.name in folded_norms else layer(*args, **kwargs)
+
+    copy = keras.models.clone_model(model, clone_function=clone, call_function=call)
     for layer in model.layers:
         target = copy.get_layer(layer.name)
         if layer.name in pairs:

@@ -1,0 +1,193 @@
+"""Packages: written, loaded, checked, folded, exported, with a network of a few thousand weights."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from training.golden import golden_pixels
+from training.packaging import write_package
+from worker.packages import networks
+from worker.packages.archive import export_package, import_package
+from worker.packages.card import Calibration, Card, InputSpec, OperatingPoint
+from worker.packages.errors import ChecksumError, PackageError, SelfTestError
+from worker.packages.folding import fold
+from worker.packages.package import CARD, GOLDEN, WEIGHTS, load
+from worker.packages.preprocessing import compose
+from worker.packages.store import Store
+
+SPEC = InputSpec(kind="hu", height=32, width=32, windows=((0, 80),), neighbours=1, crop="head", scale="imagenet_lite")
+LABELS = ["any", "subdural"]
+
+
+def toy_card(version: str = "1.0.0", **changes: Any) -> Card:
+    values: dict[str, Any] = {
+        "name": "toy",
+        "version": version,
+        "pipeline": "head_ct",
+        "task": "bleed",
+        "labels": LABELS,
+        "input": SPEC,
+        "architecture": {"builder": "tiny_unet", "classes": 2, "width": 4},
+        "calibration": Calibration(temperature={"any": 2.0}, bias={"any": 0.5}),
+        "operating_points": {"flag": OperatingPoint(finding="any", threshold=0.4, chosen_for="a test")},
+        "metrics": {"patient": {"auc": {"value": 0.9, "low": 0.8, "high": 1.0, "n": 12}}},
+        "limits": ["knows nothing"],
+    }
+    return Card.model_validate({**values, **changes})
+
+
+def toy_model() -> Any:
+    """A toy network whose norms are not at their start, so that folding has something to fold."""
+    import keras
+
+    keras.utils.set_random_seed(3)
+    model = networks.build({"builder": "tiny_unet", "classes": 2, "width": 4}, SPEC)
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, w.shape).astype(np.float32) for w in layer.get_weights()])
+    return model
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("models")
+    write_package(root / "toy" / "1.0.0", toy_model(), toy_card(), "Apache-2.0")
+    return root
+
+
+def copy_of(shipped: Path, target: Path) -> Path:
+    """A writable copy of the toy package."""
+    import shutil
+
+    return Path(shutil.copytree(shipped / "toy" / "1.0.0", target / "toy" / "1.0.0"))
+
+
+def test_loads_and_gives_calibrated_probabilities_for_any_number_of_rows(shipped: Path) -> None:
+    package = load(shipped / "toy" / "1.0.0")
+    package.warm_up()
+    x = compose(golden_pixels(SPEC), SPEC)
+    one_by_one = np.concatenate([package.predict(x[i : i + 1])["p"] for i in range(3)])
+    many = package.predict(np.concatenate([x] * 15))
+    assert many["p"].shape == (45, 2)
+    assert many["mask"].shape == (45, 16, 16)
+    np.testing.assert_allclose(many["p"][:3], one_by_one, atol=1e-5)
+    raw = many["p_raw"][:, 0].astype(np.float64)
+    expected = 1 / (1 + np.exp(-((np.log(raw / (1 - raw)) - 0.5) / 2.0)))
+    np.testing.assert_allclose(many["p"][:, 0], expected, atol=1e-5)
+    np.testing.assert_allclose(many["p"][:, 1], many["p_raw"][:, 1])
+
+
+def test_mirrored_picture_gives_the_same_score_with_flip(tmp_path: Path) -> None:
+    package = write_package(tmp_path / "toy" / "1", toy_model(), toy_card(parameters={"flip": True}), "x")
+    x = compose(golden_pixels(SPEC), SPEC)
+    np.testing.assert_allclose(package.predict(x)["p"], package.predict(x[:, :, ::-1])["p"], atol=1e-5)
+
+
+def test_folded_network_is_the_same_function() -> None:
+    model = toy_model()
+    folded = fold(model)
+    x = np.random.default_rng(1).normal(size=(4, 32, 32, 3)).astype(np.float32)
+    before, after = model(x, training=False), folded(x, training=False)
+    for name in ("logits", "mask_logits"):
+        np.testing.assert_allclose(np.asarray(before[name]), np.asarray(after[name]), rtol=1e-3, atol=1e-4)
+    assert not any(type(layer).__name__ == "BatchNormalization" for layer in folded.layers)
+
+
+def test_heat_map_points_where_the_network_looks(shipped: Path) -> None:
+    package = load(shipped / "toy" / "1.0.0")
+    maps = package.gradients(compose(golden_pixels(SPEC), SPEC), "any")
+    assert maps.shape == (3, 4, 4)
+    assert maps.min() >= 0.0 and maps.max() <= 1.0
+    with pytest.raises(PackageError, match="no finding"):
+        package.gradients(np.zeros((1, 32, 32, 3), np.float32), "elsewhere")
+
+
+def test_damaged_weights_do_not_serve(shipped: Path, tmp_path: Path) -> None:
+    directory = copy_of(shipped, tmp_path)
+    data = bytearray((directory / WEIGHTS).read_bytes())
+    data[len(data) // 2] ^= 1
+    (directory / WEIGHTS).write_bytes(bytes(data))
+    with pytest.raises(ChecksumError):
+        load(directory)
+
+
+def test_changed_calibration_fails_the_self_test(shipped: Path, tmp_path: Path) -> None:
+    directory = copy_of(shipped, tmp_path)
+    card = json.loads((directory / CARD).read_text())
+    card["calibration"]["bias"]["any"] = 3.0
+    (directory / CARD).write_text(json.dumps(card))
+    with pytest.raises(SelfTestError, match="differ"):
+        load(directory)
+    (directory / GOLDEN).unlink()
+    with pytest.raises(SelfTestError, match="no readable"):
+        load(directory)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"architecture": {"builder": "from_the_future", "classes": 2}}, "from_the_future"),
+        ({"architecture": {"builder": "tiny_unet", "classes": 3, "width": 4}}, "has no"),
+        ({"input": SPEC.model_copy(update={"preprocessing_version": 99})}, "preprocessing 99"),
+    ],
+)
+def test_card_for_another_version_of_the_code(
+    shipped: Path, tmp_path: Path, changes: dict[str, Any], text: str
+) -> None:
+    directory = copy_of(shipped, tmp_path)
+    sha256 = json.loads((directory / CARD).read_text())["sha256"]
+    toy_card(sha256=sha256, **changes).write(directory / CARD)
+    with pytest.raises(PackageError, match=text):
+        load(directory)
+
+
+def test_newest_of_a_task_is_active_until_somebody_decides(shipped: Path, tmp_path: Path) -> None:
+    for version in ("1.9.0", "1.10.0"):
+        (tmp_path / "toy" / version).mkdir(parents=True)
+        toy_card(version).write(tmp_path / "toy" / version / CARD)
+    store = Store([tmp_path, shipped], tmp_path / "home")
+    assert {e.version: e.role for e in store.entries()} == {"1.10.0": "active", "1.9.0": "off", "1.0.0": "off"}
+    store.activate("toy/1.9.0")
+    store.activate("toy/1.10.0", "shadow")
+    assert [(e.version, e.role) for e in store.serving()] == [("1.9.0", "active"), ("1.10.0", "shadow")]
+    (tmp_path / "toy" / "2.0.0").mkdir()
+    toy_card("2.0.0").write(tmp_path / "toy" / "2.0.0" / CARD)
+    assert store.entry("toy/2.0.0").role == "off"
+    (tmp_path / "toy" / "2.0.0" / CARD).write_text("{}")
+    assert "no valid card" in store.entry("toy/2.0.0").error
+    with pytest.raises(PackageError, match="no package"):
+        store.activate("toy/3")
+
+
+def test_package_travels_as_one_file(shipped: Path, tmp_path: Path) -> None:
+    archive = export_package(shipped / "toy" / "1.0.0", tmp_path)
+    directory = import_package(archive, tmp_path / "there")
+    assert directory == tmp_path / "there" / "toy" / "1.0.0"
+    assert load(directory).key == "toy/1.0.0"
+    with pytest.raises(PackageError, match="there already"):
+        import_package(archive, tmp_path / "there")
+    assert not list((tmp_path / "there").glob(".import-*"))
+
+
+def test_strange_archives_are_refused(shipped: Path, tmp_path: Path) -> None:
+    good = export_package(shipped / "toy" / "1.0.0", tmp_path)
+    for name, content in (("../../evil", b"x"), (CARD, b"{}")):
+        bad = tmp_path / "bad.zip"
+        with zipfile.ZipFile(good) as source, zipfile.ZipFile(bad, "w") as target:
+            for member in source.namelist():
+                if member != name:
+                    target.writestr(member, source.read(member))
+            target.writestr(name, content)
+        with pytest.raises(PackageError):
+            import_package(bad, tmp_path / "there")
+    (tmp_path / "no.zip").write_bytes(b"PK")
+    with pytest.raises(PackageError, match="cannot read"):
+        import_package(tmp_path / "no.zip", tmp_path / "there")
+    assert not list((tmp_path / "there").iterdir())
