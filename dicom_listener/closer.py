@@ -36,8 +36,7 @@ class Closer:
         ]
 
     def start(self) -> None:
-        """The first heartbeat is written before this returns."""
-        beat(self._db, self._listener)
+        """Begin; the first heartbeat is the caller's."""
         for thread in self._threads:
             thread.start()
 
@@ -70,3 +69,5 @@ class Closer:
                 if not failed:
                     LOGGER.error("database not available (%s); studies close later", type(error).__name__)
                 failed = True
+            except Exception:
+                LOGGER.exception("a look at what may close failed")

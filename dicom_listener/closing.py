@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from dicom_listener.assembler import ACTOR
@@ -100,6 +100,12 @@ def beat(db: Database, listener: Listener) -> None:
                 heartbeat_at=utcnow(),
             )
         )
+
+
+def retire(db: Database, listener_id: str) -> None:
+    """Strike off a listener that ends."""
+    with db.write() as session:
+        session.execute(delete(Listener).where(Listener.id == listener_id))
 
 
 def reap_lost(db: Database) -> int:

@@ -40,7 +40,7 @@ class Doorbell:
         """Publish soon."""
         self._queue.put(closed)
 
-    def stop(self, timeout_s: float = 6.0) -> None:
+    def stop(self, timeout_s: float = 2.0) -> None:
         """Publish what waits, then end."""
         self._queue.put(None)
         self._thread.join(timeout_s)

@@ -121,6 +121,9 @@ class Handlers:
         except OSError as error:
             LOGGER.error("object refused: the spool cannot be written (%s)", error.strerror)
             return self._refuse(delivery, note, "write_failed", error.strerror, PROCESSING_FAILURE)
+        except Exception:
+            LOGGER.exception("an object broke its reader")
+            return self._keep(incoming, note, NotDicom("error", "the object broke its reader"))
         try:
             self.rows.put(arrival)
         except Overloaded:

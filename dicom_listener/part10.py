@@ -80,6 +80,33 @@ class IntakeNote:
         value: Any = meta.get("PrivateInformation")
         return cls.decode(value) if isinstance(value, bytes) else None
 
+    @classmethod
+    def in_bytes(cls, head: bytes) -> IntakeNote | None:
+        """The note in the first bytes of a file of ours, where pydicom cannot read what follows the meta group."""
+        if head[: len(PREAMBLE)] != PREAMBLE:
+            return None
+        try:
+            group, _ = _read_meta(head)
+        except struct.error:
+            return None
+        ours = group.get(0x0100, b"").rstrip(b"\0") == NOTE_CREATOR_UID.encode()
+        return cls.decode(group.get(0x0102, b"")) if ours else None
+
+
+def _read_meta(head: bytes) -> tuple[dict[int, bytes], int]:
+    """Elements of a group 0002 as :func:`file_meta` writes it, by element number, and where the data set starts."""
+    found: dict[int, bytes] = {}
+    at = len(PREAMBLE)
+    while head[at : at + 2] == b"\x02\x00":
+        _, element, vr, length = struct.unpack_from("<HH2sH", head, at)
+        at += 8
+        if vr == b"OB":
+            (length,) = struct.unpack_from("<I", head, at)
+            at += 4
+        found[element] = head[at : at + length]
+        at += length
+    return found, at
+
 
 def file_meta(
     note: IntakeNote,

@@ -115,6 +115,10 @@ class RowWriter:
                 LOGGER.error("a row of type %s was refused by the database (%s)", type(group[0]).__name__, kind)
                 metrics.ROW_FAILURES.labels(reason="refused").inc()
                 return
+            except Exception:
+                LOGGER.exception("rows not written; they follow at the next start")
+                metrics.ROW_FAILURES.labels(reason="error").inc(len(group))
+                return
 
     def _account(self, done: Registered) -> None:
         for outcome, size_bytes in done.outcomes:

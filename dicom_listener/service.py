@@ -11,15 +11,24 @@ import uuid
 from collections.abc import Callable
 from types import FrameType
 
+from sqlalchemy import select
+
+from dicom_listener.admission import Admission, unrecorded
 from dicom_listener.assembler import Assembler
 from dicom_listener.closer import Closer
+from dicom_listener.closing import beat, retire
 from dicom_listener.doorbell import Doorbell
 from dicom_listener.handlers import Handlers
+from dicom_listener.inbox import Inbox
+from dicom_listener.reconcile import Reconciler
 from dicom_listener.rows import RowWriter
 from dicom_listener.scp import Scp
 from dicom_listener.storage import Storage
 from firstread.clock import utcnow
-from firstread.records import Database, Listener
+from firstread.errors import FirstreadError
+from firstread.logs import setup_logging
+from firstread.metrics import MULTIPROCESS_VARIABLE, MetricsServer, serve_metrics
+from firstread.records import Database, IntakeRefusal, Listener
 from firstread.records.migrate import require_head
 from firstread.settings import Settings
 
@@ -40,6 +49,12 @@ class ListenerService:
         self.doorbell = Doorbell(self.db, settings)
         self.closer = Closer(self.db, settings, self.row, self.doorbell)
         self.scp = Scp(settings, Handlers(settings, self.storage, self.writer, self.id), self.writer)
+        admission = Admission(settings, self.storage, self.writer, self.id)
+        self.inbox = Inbox(settings, admission, self.writer, self.id)
+        self.reconciler = Reconciler(
+            self.db, self.storage, self.writer, self.row, self.closer.lost, self._take_over_inbox
+        )
+        self.metrics: MetricsServer | None = None
 
     @property
     def port(self) -> int:
@@ -49,19 +64,45 @@ class ListenerService:
     def start(self) -> None:
         """Open the doors. Raises FirstreadError with what a person can do about it."""
         require_head(self.db)
-        self.closer.start()
-        self.writer.start()
-        self.doorbell.start()
-        self.scp.start()
+        self.inbox.prepare()
+        beat(self.db, self.row)
+        try:
+            if MULTIPROCESS_VARIABLE not in os.environ:
+                self.metrics = serve_metrics(self.settings, "listen", self.db)
+            self.scp.start()
+        except FirstreadError:
+            if self.metrics is not None:
+                self.metrics.close()
+            retire(self.db, self.id)
+            raise
+        for part in (self.writer, self.closer, self.doorbell, self.inbox, self.reconciler):
+            part.start()
         LOGGER.info("listening on %s:%s as %s", self.settings.dicom_host, self.port, self.settings.ae_title)
 
     def stop(self) -> None:
         """Close the doors, write what is in hand, end."""
+        self.reconciler.stop()
         self.scp.stop()
+        self.inbox.stop()
         self.writer.stop()
         self.closer.stop()
         self.doorbell.stop()
+        if self.metrics is not None:
+            self.metrics.close()
+        retire(self.db, self.id)
         self.db.dispose()
+
+    def _take_over_inbox(self, alive: set[str]) -> None:
+        """Take up what dead listeners had in hand, and record refusals that they did not come to."""
+        self.inbox.take_over(alive)
+
+        def known(path: str) -> bool:
+            with self.db.read() as session:
+                found = session.scalar(select(IntakeRefusal.id).where(IntakeRefusal.kept_path == path))
+            return found is not None
+
+        for refusal in unrecorded(self.settings.inbox_dir, known, self.id):
+            self.writer.put(refusal)
 
 
 def run_listener(
@@ -81,6 +122,7 @@ def run_listener(
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_signal)
         signal.signal(signal.SIGINT, on_signal)
+    setup_logging(settings, "listen")
     service = ListenerService(settings)
     service.start()
     try:
