@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
+import os
 import sys
 import threading
 from datetime import UTC, datetime
@@ -14,6 +15,9 @@ from firstread.settings import Settings
 
 FIELDS = ("study", "revision", "job", "pipeline", "stage", "outcome", "reason", "seconds", "attempt", "model")
 """What may stand beside the message (``extra=``): keys of our own rows and codes."""
+
+STDERR_VARIABLE = "LOG_TO_STDERR"
+"""``0`` in the environment of a child keeps its log out of its stderr; the file has it."""
 
 MAX_BYTES, KEPT = 20 * 2**20, 5
 
@@ -76,7 +80,7 @@ def setup_logging(settings: Settings, role: str, *, to_stderr: bool = True) -> P
     handlers: list[logging.Handler] = [
         logging.handlers.RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=KEPT, encoding="utf-8", delay=True)
     ]
-    if to_stderr:
+    if to_stderr and os.environ.get(STDERR_VARIABLE) != "0":
         handlers.append(logging.StreamHandler(sys.stderr))
     root = logging.getLogger()
     for old in list(root.handlers):
@@ -85,8 +89,20 @@ def setup_logging(settings: Settings, role: str, *, to_stderr: bool = True) -> P
         handler.setFormatter(JsonFormatter(role))
         root.addHandler(handler)
     root.setLevel(settings.log_level)
-    # These tell the values of data elements, or every poll.
-    for name in ("pydicom", "pynetdicom", "kombu", "amqp", "alembic", "sqlalchemy", "watchfiles", "h5py", "tensorflow"):
+    # These tell the values of data elements, or every message.
+    for name in (
+        "celery.worker.strategy",
+        "celery.app.trace",
+        "pydicom",
+        "pynetdicom",
+        "kombu",
+        "amqp",
+        "alembic",
+        "sqlalchemy",
+        "watchfiles",
+        "h5py",
+        "tensorflow",
+    ):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     threading.excepthook = _log_thread_death

@@ -1,0 +1,286 @@
+"""``firstread up``: everything on one machine, one instance a home, its children supervised."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from firstread.broker import EmbeddedBroker
+from firstread.clock import utcnow
+from firstread.errors import FirstreadError
+from firstread.logs import STDERR_VARIABLE, setup_logging
+from firstread.metrics import MetricsServer, forget_process, serve_metrics, share_metrics
+from firstread.processes import firstread_command, settings_environ, spawn
+from firstread.settings import Settings
+from firstread.up_checks import lock_home, prepare, say
+
+if TYPE_CHECKING:
+    from firstread.records import Database
+
+LOOK_S = 0.2
+QUICK_DEATH_S = 20.0
+MOST_QUICK_DEATHS = 5
+LONGEST_PAUSE_S = 15.0
+LISTENER_STOP_S = 20.0
+QUICK_STOP_S = 10.0
+OUT_LIMIT_BYTES = 5 * 2**20
+
+log = logging.getLogger(__name__)
+
+
+class ChildKeepsDying(FirstreadError):
+    """A child ended again and again right after its start."""
+
+
+class Child:
+    """One of our commands, kept running."""
+
+    def __init__(self, name: str, settings: Settings, environ: dict[str, str]) -> None:
+        self.name = name
+        self.out_path = settings.log_dir / f"{name}.out"
+        self._environ = environ
+        self.process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._quick_deaths = 0
+        self._next_start = 0.0
+
+    def start(self) -> None:
+        """Start it. What it prints besides its log (a crash, say) goes to ``HOME/log/<name>.out``."""
+        if self.out_path.exists() and self.out_path.stat().st_size > OUT_LIMIT_BYTES:
+            self.out_path.unlink()
+        with self.out_path.open("ab") as out:
+            self.process = spawn(firstread_command(self.name), environ=self._environ, stdout=out, stderr=out)
+        self._started = time.monotonic()
+
+    def look(self) -> None:
+        """Start it again if it died, slower each time. Raises :class:`ChildKeepsDying` at last."""
+        if self.process is None:
+            if time.monotonic() >= self._next_start:
+                self.start()
+            return
+        code = self.process.poll()
+        if code is None:
+            return
+        forget_process(self.process.pid)
+        self.process = None
+        quick = time.monotonic() - self._started < QUICK_DEATH_S
+        self._quick_deaths = self._quick_deaths + 1 if quick else 1
+        if self._quick_deaths >= MOST_QUICK_DEATHS:
+            raise ChildKeepsDying(
+                f"`firstread {self.name}` ended {MOST_QUICK_DEATHS} times right after its start (status {code}): "
+                f"{self.last_words() or 'no message'}; see {self.out_path}"
+            )
+        pause_s = min(LONGEST_PAUSE_S, 0.5 * 2.0**self._quick_deaths) if quick else 0.0
+        self._next_start = time.monotonic() + pause_s
+        say(f"`firstread {self.name}` ended with status {code}; it is started again")
+        log.error("child ended", extra={"reason": self.name, "outcome": str(code)})
+
+    def last_words(self) -> str:
+        """The last line that it printed."""
+        try:
+            lines = self.out_path.read_text(encoding="utf-8", errors="replace")[-4000:].strip().splitlines()
+        except OSError:
+            return ""
+        return lines[-1].strip() if lines else ""
+
+    def signal(self, number: int) -> None:
+        """Send a signal, if it runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+
+class Up:
+    """The running whole."""
+
+    def __init__(self, settings: Settings, db: Database) -> None:
+        self._settings = settings
+        self._db = db
+        self._signals = 0
+        self._woken = threading.Event()
+        self.broker = EmbeddedBroker(settings) if settings.embedded_broker else None
+        environ = {**settings_environ(settings, metrics_port=0), STDERR_VARIABLE: "0"}
+        self.listener = Child("listen", settings, environ)
+        self.worker = Child("work", settings, environ)
+        self.metrics: MetricsServer | None = None
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """First: stop in order. Second: at once; the durable files and the database lose nothing by it."""
+        self._signals += 1
+        self._woken.set()
+
+    def run(self) -> int:
+        """Start everything, watch it until a signal comes, stop everything."""
+        try:
+            if self.broker is not None:
+                self.broker.start()
+            self.listener.start()
+            self.worker.start()
+            self.metrics = serve_metrics(self._settings, "up", self._db)
+            announce(self._settings)
+            readiness = Readiness(self._settings, self._db)
+            while not self._signals:
+                self._woken.wait(LOOK_S)
+                self._look()
+                readiness.look()
+            return 0
+        finally:
+            self._stop()
+
+    def _look(self) -> None:
+        if self._signals:
+            return
+        self.listener.look()
+        self.worker.look()
+        if self.broker is not None and self.broker.keep_running():
+            say("the embedded broker was started again")
+
+    def _stop(self) -> None:
+        """In order: no more images, then the studies in hand, then the broker."""
+        say(
+            "stopping; studies in hand are finished first (Ctrl-C again: at once, they are scored after the next start)"
+        )
+        self.listener.signal(signal.SIGTERM)
+        self.worker.signal(signal.SIGTERM)
+        deadline = time.monotonic() + LISTENER_STOP_S
+        while self.listener.running and time.monotonic() < deadline and self._signals < 2:
+            time.sleep(0.05)
+        self.listener.signal(signal.SIGKILL)
+        deadline = time.monotonic() + self._settings.stall_s + 60.0
+        while self.worker.running and time.monotonic() < deadline and self._signals < 2:
+            time.sleep(0.05)
+        if self.worker.running:
+            self.worker.signal(signal.SIGTERM)
+            deadline = time.monotonic() + QUICK_STOP_S
+            while self.worker.running and time.monotonic() < deadline:
+                time.sleep(0.05)
+            self.worker.signal(signal.SIGKILL)
+        if self.metrics is not None:
+            self.metrics.close()
+        if self.broker is not None:
+            self.broker.close()
+        say("stopped")
+
+
+class Readiness:
+    """Tells the person when images are taken, and when models are warm."""
+
+    def __init__(self, settings: Settings, db: Database) -> None:
+        self._settings = settings
+        self._db = db
+        self._started = time.monotonic()
+        self._started_at = utcnow()
+        self._listening = False
+        self._ready = False
+        self._next = 0.0
+
+    def look(self) -> None:
+        """Look, at most twice a second, until both were told."""
+        if self._ready or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + 0.5
+        if not self._listening:
+            self._listening = self._accepts()
+            if self._listening:
+                say(f"images are taken ({self._after()})")
+            return
+        details = self._worker_details()
+        if details is None:
+            return
+        self._ready = True
+        pipelines = ", ".join(details.get("pipelines", [])) or "none"
+        models = ", ".join(details.get("models", [])) or "none"
+        say(f"ready ({self._after()}): models {models}; pipelines {pipelines}")
+        if pipelines == "none":
+            say(f"NO MODEL SERVES: studies wait until {self._settings.models_dir} holds a good package")
+
+    def _after(self) -> str:
+        return f"{time.monotonic() - self._started:.1f} s after the start"
+
+    def _accepts(self) -> bool:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.dicom_host, self._settings.dicom_host)
+        try:
+            socket.create_connection((host, self._settings.dicom_port), timeout=0.5).close()
+        except OSError:
+            return False
+        return True
+
+    def _worker_details(self) -> dict[str, list[str]] | None:
+        from sqlalchemy import select
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from firstread.records import Process
+
+        try:
+            with self._db.read() as session:
+                ours = (Process.kind == "worker", Process.host == socket.gethostname())
+                for row in session.scalars(select(Process).where(*ours, Process.started_at >= self._started_at)):
+                    if row.details.get("state") == "ready":
+                        return row.details
+        except SQLAlchemyError as error:
+            log.warning("readiness unknown", extra={"reason": type(error).__name__})
+        return None
+
+
+def announce(settings: Settings) -> None:
+    """Say where everything is."""
+    db_url = settings.printable()["database_url"]
+    port = settings.port_of_metrics("up")
+    rows = [
+        ("C-STORE", f"{settings.ae_title} at {settings.dicom_host}:{settings.dicom_port}"),
+        ("inbox", str(settings.inbox_dir)),
+        ("database", db_url),
+        ("broker", "embedded" if settings.embedded_broker else settings.printable()["broker_url"]),
+        ("evidence", str(settings.evidence_dir)),
+        ("models", str(settings.models_dir)),
+        ("metrics", f"http://{settings.metrics_host}:{port}/metrics" if port else "off"),
+        ("logs", str(settings.log_dir)),
+    ]
+    say("Firstread (decision support, not a medical device)")
+    for name, value in rows:
+        say(f"  {name:<9} {value}")
+    if settings.dicom_host in {"127.0.0.1", "localhost", "::1"}:
+        say("  Only this machine can send. To let a modality in: FIRSTREAD_DICOM_HOST=0.0.0.0 firstread up")
+    say("  Ctrl-C stops it.")
+
+
+def run_up(settings: Settings) -> int:
+    """Run everything until SIGINT or SIGTERM.
+
+    Returns
+    -------
+    int
+        Exit status.
+
+    Raises
+    ------
+    AlreadyRunning, PortTaken, HomeUnusable, BrokerError, ChildKeepsDying, MetricsPortTaken
+    """
+    lock = lock_home(settings)
+    try:
+        settings, db = prepare(settings)
+        share_metrics(settings, "up")
+        setup_logging(settings, "up", to_stderr=False)
+        up = Up(settings, db)
+        signal.signal(signal.SIGINT, up.on_signal)
+        signal.signal(signal.SIGTERM, up.on_signal)
+        try:
+            return up.run()
+        finally:
+            db.dispose()
+    finally:
+        lock.close()
+
+
+if __name__ == "__main__":
+    sys.exit(run_up(Settings()))

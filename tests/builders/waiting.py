@@ -1,0 +1,100 @@
+"""Closed revisions that wait for a worker: files in the spool, rows in the database."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from pydicom import dcmwrite
+from pydicom.dataset import Dataset
+from sqlalchemy import func, select
+
+from firstread.clock import utcnow
+from firstread.dicom.files import header_of
+from firstread.dicom.uids import stable_uid
+from firstread.records import Database, Instance, Job, Revision, RevisionInstance, Study
+from firstread.settings import Settings
+from firstread.spool import Spool
+from firstread.states import RevisionState, move_revision
+from tests.builders.scored import image_header
+
+PROBE = "PROBE"
+
+
+def probe_images(uid: str, behaviour: str = "ok", n: int = 2) -> list[Dataset]:
+    """Small CT images whose SeriesDescription tells the probe pipeline what to do."""
+    images = []
+    for number in range(1, n + 1):
+        ds = image_header("ct", number, uid)
+        ds.SeriesDescription = behaviour
+        ds.PixelData = bytes(2 * 64 * 64)
+        images.append(ds)
+    return images
+
+
+def put_revision(
+    db: Database,
+    settings: Settings,
+    images: Sequence[Dataset],
+    *,
+    priority: int = 5,
+    forced_pipeline: str | None = None,
+    closed_at: datetime | None = None,
+) -> int:
+    """Store images and close a revision of their study; returns the revision's key."""
+    at = closed_at or utcnow()
+    spooled = [(ds, *_spool(settings, ds)) for ds in images]
+    with db.write() as session:
+        uid = str(images[0].StudyInstanceUID)
+        study = session.scalar(select(Study).where(Study.study_instance_uid == uid))
+        if study is None:
+            study = Study(study_instance_uid=uid, modality="CT", source="dicom", received_at=at)
+            session.add(study)
+            session.flush()
+        number = session.scalar(select(func.max(Revision.number)).where(Revision.study_id == study.id)) or 0
+        revision = Revision(
+            study_id=study.id, number=number + 1, opened_at=at - timedelta(seconds=3),
+            last_seen_at=at - timedelta(seconds=2), priority=priority, forced_pipeline=forced_pipeline, warnings=[],
+        )  # fmt: skip
+        move_revision(session, revision, RevisionState.RECEIVING, actor="test")
+        for ds, key, digest, size in spooled:
+            header = header_of(ds, ds.file_meta)
+            instance = Instance(
+                study_id=study.id, series_instance_uid=header.SeriesInstanceUID,
+                sop_instance_uid=header.SOPInstanceUID, sop_class_uid=header.SOPClassUID or "",
+                transfer_syntax_uid=ds.file_meta.TransferSyntaxUID, modality=ds.get("Modality"), sha256=digest,
+                size_bytes=size, spool_key=key, received_at=at, warnings=[],
+            )  # fmt: skip
+            session.add(instance)
+            session.flush()
+            session.add(RevisionInstance(revision_id=revision.id, instance_id=instance.id))
+        revision.closed_at = at
+        move_revision(session, revision, RevisionState.CLOSED, actor="test")
+        return revision.id
+
+
+def put_probe(db: Database, settings: Settings, name: str, behaviour: str = "ok", n: int = 2, **values: object) -> int:
+    """A study for the probe pipeline; ``name`` makes its UID."""
+    return put_revision(db, settings, probe_images(stable_uid("probe", name), behaviour, n), **values)  # type: ignore[arg-type]
+
+
+def job_of(db: Database, revision_id: int, pipeline: str = "probe") -> Job | None:
+    """The job of a revision, as it stands."""
+    with db.read() as session:
+        return session.scalar(select(Job).where(Job.revision_id == revision_id, Job.pipeline == pipeline))
+
+
+def _spool(settings: Settings, ds: Dataset) -> tuple[str, str, int]:
+    if "file_meta" not in ds.__dict__:
+        from firstread.phantoms.ct import file_meta
+
+        ds.file_meta = file_meta(ds.SOPClassUID, ds.SOPInstanceUID)
+    buffer = io.BytesIO()
+    dcmwrite(buffer, ds, enforce_file_format=True)
+    data = buffer.getvalue()
+    with Spool(Path(settings.spool_dir)).create() as (key, file):
+        file.write(data)
+    return key, hashlib.sha256(data).hexdigest(), len(data)
