@@ -1,0 +1,80 @@
+"""One attempt at one delivery."""
+
+from __future__ import annotations
+
+from sqlalchemy import select, update
+
+from firstread.records import Database, Delivery, EscalationStep, Flag, OutputObject
+from firstread.settings import Settings
+from worker.outputs.destinations import (
+    Destination,
+    DicomDestination,
+    EmailDestination,
+    StowDestination,
+    WebhookDestination,
+)
+from worker.outputs.messages import message
+from worker.outputs.objects.files import ensure_objects, objects_dir
+from worker.outputs.senders import NotDelivered, send_email, send_stow, send_webhook
+from worker.outputs.store_scu import store_objects
+
+
+class Skipped(Exception):
+    """There is nothing to tell any more, or nothing that could be sent."""
+
+
+def attempt(db: Database, settings: Settings, destination: Destination, delivery: Delivery) -> str:
+    """Send; returns the status text. Raises :class:`NotDelivered` or :class:`Skipped`."""
+    _check_needed(db, delivery)
+    if isinstance(destination, DicomDestination | StowDestination):
+        return _send_objects(db, settings, destination, delivery)
+    with db.read() as session:
+        content = message(session, delivery, patient_data=destination.patient_data)
+    if isinstance(destination, WebhookDestination):
+        return send_webhook(destination, content)
+    assert isinstance(destination, EmailDestination)
+    return send_email(destination, content)
+
+
+def _check_needed(db: Database, delivery: Delivery) -> None:
+    """An escalation ends with the acknowledgement."""
+    query = (
+        select(Flag.acknowledged_at)
+        .join(EscalationStep, EscalationStep.flag_id == Flag.id)
+        .where(EscalationStep.delivery_id == delivery.id)
+    )
+    with db.read() as session:
+        times = list(session.scalars(query))
+    if times and all(time is not None for time in times):
+        raise Skipped("acknowledged before this notice")
+
+
+def _send_objects(
+    db: Database, settings: Settings, destination: DicomDestination | StowDestination, delivery: Delivery
+) -> str:
+    rows = [row for row in ensure_objects(db, settings, delivery.job_id) if row.kind in destination.objects]
+    written = [row for row in rows if row.path is not None and row.deleted_at is None]
+    if not written:
+        raise Skipped("no object: " + ", ".join(f"{row.kind} {row.reason or 'deleted'}" for row in rows))
+    done = dict(delivery.payload.get("objects", {}))
+    left = [row for row in written if not done.get(str(row.sop_instance_uid), "").startswith("stored")]
+    statuses = _store(settings, destination, left) if left else {}
+    done.update(statuses)
+    with db.write() as session:
+        session.execute(
+            update(Delivery).where(Delivery.id == delivery.id).values(payload={**delivery.payload, "objects": done})
+        )
+    told = ", ".join(f"{row.kind} {done[str(row.sop_instance_uid)]}" for row in written)
+    if any(not done[str(row.sop_instance_uid)].startswith("stored") for row in written):
+        raise NotDelivered(told)
+    return told
+
+
+def _store(
+    settings: Settings, destination: DicomDestination | StowDestination, rows: list[OutputObject]
+) -> dict[str, str]:
+    folder = objects_dir(settings)
+    if isinstance(destination, DicomDestination):
+        files = [(str(r.sop_instance_uid), str(r.sop_class_uid), folder / str(r.path)) for r in rows]
+        return store_objects(destination, files, settings.ae_title)
+    return send_stow(destination, [(str(r.sop_instance_uid), (folder / str(r.path)).read_bytes()) for r in rows])

@@ -1,0 +1,198 @@
+"""Working off the deliveries: one lane, a thread of its own, for each destination.
+
+A lane takes the rows of its destination that are due, one after the other, and waits for nobody else, so a dead
+destination holds up neither the others nor the scoring. Rows are claimed in the database, so that several processes
+may run lanes at once; a claim that a killed process held comes back when it runs out.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from datetime import timedelta
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from firstread.clock import utcnow
+from firstread.records import Database, Delivery, Flag, Job, Revision
+from firstread.settings import Settings
+from worker.outputs.attempt import Skipped, attempt
+from worker.outputs.destinations import Destination, DestinationsError, DestinationsFile, read_file
+from worker.outputs.escalation import escalate
+from worker.outputs.messages import flags_of
+from worker.outputs.metrics import DELIVERIES, DELIVERY_SECONDS, NOTIFICATION_SECONDS
+from worker.outputs.senders import NotDelivered
+from worker.outputs.states import DELIVERED, FAILED, PENDING, SKIPPED
+
+TICK_S = 1.0
+CLAIM_MARGIN_S = 60.0
+STATUS_LIMIT = 500
+
+log = logging.getLogger(__name__)
+
+
+def run_deliveries(settings: Settings, stop_event: threading.Event) -> None:
+    """Deliver until ``stop_event`` is set. Blocks; to be run in a thread or a process of its own.
+
+    The file of destinations is read again when it changes; a file that is wrong leaves the last good one in force.
+    """
+    db = Database(settings.database_url)
+    lanes: dict[str, threading.Thread] = {}
+    file = DestinationsFile()
+    complained = ""
+    try:
+        while not stop_event.is_set():
+            try:
+                file, complained = read_file(settings), ""
+            except DestinationsError as error:
+                if str(error) != complained:
+                    log.error("destinations: %s", error)
+                complained = str(error)
+            for destination in file.destination:
+                lane = lanes.get(destination.name)
+                if lane is None or not lane.is_alive():
+                    lanes[destination.name] = _start_lane(settings, db, destination.name, stop_event)
+            try:
+                escalate(db, file)
+                _fail_orphans(db, file)
+            except SQLAlchemyError as error:
+                log.warning("deliveries: the database does not answer (%s)", type(error).__name__)
+            stop_event.wait(TICK_S)
+        for lane in lanes.values():
+            lane.join(timeout=CLAIM_MARGIN_S)
+    finally:
+        db.dispose()
+
+
+def _start_lane(settings: Settings, db: Database, name: str, stop_event: threading.Event) -> threading.Thread:
+    thread = threading.Thread(
+        target=_run_lane, args=(settings, db, name, stop_event), name=f"deliver-{name}", daemon=True
+    )
+    thread.start()
+    return thread
+
+
+def _run_lane(settings: Settings, db: Database, name: str, stop_event: threading.Event) -> None:
+    while not stop_event.is_set():
+        try:
+            destination = read_file(settings).named(name)
+            if destination is None:
+                return
+            worked = work_one(db, settings, destination)
+        except (SQLAlchemyError, DestinationsError) as error:
+            log.warning("delivery to %s: %s", name, type(error).__name__)
+            worked = False
+        if not worked:
+            stop_event.wait(TICK_S)
+
+
+def work_one(db: Database, settings: Settings, destination: Destination) -> bool:
+    """Claim and attempt the next delivery that is due for a destination; False where there is none."""
+    delivery = _claim(db, destination)
+    if delivery is None:
+        return False
+    started = time.monotonic()
+    try:
+        status = attempt(db, settings, destination, delivery)
+        outcome = DELIVERED
+    except Skipped as skipped:
+        status, outcome = str(skipped), SKIPPED
+    except NotDelivered as error:
+        status, outcome = str(error), FAILED
+    except DestinationsError as error:
+        status, outcome = str(error), FAILED
+    except Exception as error:
+        log.exception("delivery %d to %s", delivery.id, destination.name)
+        status, outcome = type(error).__name__, FAILED
+    DELIVERY_SECONDS.labels(destination.kind).observe(time.monotonic() - started)
+    _conclude(db, destination, delivery.id, outcome, status)
+    return True
+
+
+def _claim(db: Database, destination: Destination) -> Delivery | None:
+    due = select(Delivery.id).where(
+        Delivery.destination == destination.name, Delivery.state == PENDING, Delivery.next_at <= utcnow()
+    )  # fmt: skip
+    with db.read() as session:
+        if session.scalar(due.limit(1)) is None:
+            return None
+    with db.write() as session:
+        row = session.scalar(
+            select(Delivery)
+            .where(
+                Delivery.destination == destination.name,
+                Delivery.state == PENDING,
+                Delivery.next_at <= utcnow(),
+            )
+            .order_by(Delivery.next_at, Delivery.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        if row is None:
+            return None
+        if row.attempts >= destination.max_attempts:  # its last attempt was never concluded
+            row.state, row.next_at, row.finished_at = FAILED, None, utcnow()
+            row.last_status = row.last_status or "killed while sending"
+            DELIVERIES.labels(destination.kind, FAILED).inc()
+            return None
+        row.attempts += 1
+        row.next_at = utcnow() + timedelta(seconds=4 * destination.timeout_s + CLAIM_MARGIN_S)
+        session.flush()
+        session.expunge(row)
+        return row
+
+
+def backoff_s(destination: Destination, attempts: int) -> float:
+    """Seconds until the next attempt: doubled each time, bounded, with a tenth of chance so that lanes spread."""
+    wait: float = min(destination.backoff_s * 2.0 ** (attempts - 1), destination.backoff_max_s)
+    return wait * random.uniform(0.9, 1.1)
+
+
+def _conclude(db: Database, destination: Destination, delivery_id: int, outcome: str, status: str) -> None:
+    now = utcnow()
+    with db.write() as session:
+        row = session.get_one(Delivery, delivery_id)
+        if row.state != PENDING:
+            return
+        row.last_status = status[:STATUS_LIMIT]
+        if outcome == FAILED and row.attempts < destination.max_attempts:
+            row.next_at = now + timedelta(seconds=backoff_s(destination, row.attempts))
+            DELIVERIES.labels(destination.kind, "retry").inc()
+            log.warning("delivery %d to %s: attempt %d: %s", row.id, row.destination, row.attempts, row.last_status)
+            return
+        row.state, row.next_at, row.finished_at = outcome, None, now
+        DELIVERIES.labels(destination.kind, outcome).inc()
+        if outcome == DELIVERED:
+            _mark_notified(session, row)
+        elif outcome == FAILED:
+            log.error("delivery %d to %s failed for good: %s", row.id, row.destination, row.last_status)
+
+
+def _mark_notified(session: Session, delivery: Delivery) -> None:
+    """The first successful notice of a flag sets its time."""
+    now = utcnow()
+    job = session.get_one(Job, delivery.job_id)
+    revision = session.get_one(Revision, job.revision_id)
+    for flag in flags_of(session, delivery):
+        first = update(Flag).where(Flag.id == flag.id, Flag.notified_at.is_(None)).values(notified_at=now)
+        if session.scalar(first.returning(Flag.id)) is not None:
+            NOTIFICATION_SECONDS.labels(flag.pipeline).observe((now - revision.last_seen_at).total_seconds())
+
+
+def _fail_orphans(db: Database, file: DestinationsFile) -> None:
+    """Deliveries to a destination that is no longer in the file end, visibly."""
+    names = [d.name for d in file.destination]
+    gone = (Delivery.state == PENDING, Delivery.destination.not_in(names), Delivery.next_at <= utcnow())
+    with db.read() as session:
+        if session.scalar(select(Delivery.id).where(*gone).limit(1)) is None:
+            return
+    with db.write() as session:
+        session.execute(
+            update(Delivery)
+            .where(*gone)
+            .values(state=FAILED, next_at=None, finished_at=utcnow(), last_status="no such destination any more")
+        )

@@ -1,0 +1,125 @@
+"""What a webhook or a mail says of a result. Patient data only where the destination is allowed to have it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from firstread.clock import utcnow
+from firstread.records import Delivery, Flag, Job, Result, Revision, Study
+from worker.outputs.objects.codes import meaning_of
+
+NOTICE = "AI result, no diagnosis: not for diagnostic use. A study that is not flagged is not thereby normal."
+HEADLINES = {
+    "head_ct": "suspected intracranial hemorrhage",
+    "chest_xray": "suspected pneumonia",
+    "dermoscopy": "suspected melanoma",
+}
+
+
+def flags_of(session: Session, delivery: Delivery) -> list[Flag]:
+    """The standing flags of the study that the delivered run raised or confirmed."""
+    job = session.get_one(Job, delivery.job_id)
+    revision = session.get_one(Revision, job.revision_id)
+    raised = select(Result.finding).where(
+        Result.job_id == job.id, Result.run == delivery.run, Result.role != "shadow", Result.flagged
+    )
+    query = select(Flag).where(
+        Flag.study_id == revision.study_id, Flag.pipeline == job.pipeline, Flag.finding.in_(raised)
+    )
+    return list(session.scalars(query))
+
+
+def message(session: Session, delivery: Delivery, *, patient_data: bool) -> dict[str, Any]:
+    """The content of a notice, as plain values that JSON can hold."""
+    job = session.get_one(Job, delivery.job_id)
+    revision = session.get_one(Revision, job.revision_id)
+    study = session.get_one(Study, revision.study_id)
+    results = session.scalars(
+        select(Result)
+        .where(Result.job_id == job.id, Result.run == delivery.run, Result.role == "active")
+        .order_by(Result.finding)
+    ).all()
+    flags = flags_of(session, delivery)
+    content: dict[str, Any] = {
+        "event": "escalation" if delivery.escalation else "flag" if flags else "result",
+        "delivery": delivery.id,
+        "escalation": delivery.escalation,
+        "study_key": study.id,
+        "study_instance_uid": study.study_instance_uid,
+        "revision": revision.number,
+        "pipeline": job.pipeline,
+        "state": job.state,
+        "reason": job.reason,
+        "warnings": list(job.warnings),
+        "models": list(job.models),
+        "findings": [_finding(row) for row in results],
+        "flags": [_flag(flag) for flag in flags],
+        "sent_at": utcnow().isoformat(),
+        "notice": NOTICE,
+    }
+    if patient_data:
+        content["patient_id"] = study.patient_id
+        content["accession_number"] = study.accession_number
+    return content
+
+
+def _finding(row: Result) -> dict[str, Any]:
+    return {
+        "finding": row.finding,
+        "probability": row.probability,
+        "value": row.value,
+        "unit": row.unit,
+        "threshold": row.threshold,
+        "flagged": row.flagged,
+        "model": f"{row.model_name}/{row.model_version}",
+    }
+
+
+def _flag(flag: Flag) -> dict[str, Any]:
+    return {
+        "finding": flag.finding,
+        "probability": flag.probability,
+        "threshold": flag.threshold,
+        "series_instance_uid": flag.series_instance_uid,
+        "key_sop_instance_uid": flag.key_sop_instance_uid,
+        "volume_ml": flag.volume_ml,
+        "flagged_at": flag.flagged_at.isoformat(),
+        "acknowledged_at": flag.acknowledged_at.isoformat() if flag.acknowledged_at else None,
+    }
+
+
+def as_json(content: dict[str, Any]) -> bytes:
+    """The bytes that are signed and sent."""
+    return json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+def subject(content: dict[str, Any]) -> str:
+    """Subject of a mail: no patient data, ever, since subjects are shown on lock screens."""
+    if content["event"] == "result":
+        return f"Firstread: {content['pipeline']} {content['state']}, study {content['study_key']}"
+    again = f" (notice {content['escalation'] + 1}, not acknowledged)" if content["escalation"] else ""
+    return f"Firstread: {HEADLINES.get(content['pipeline'], content['pipeline'])}, study {content['study_key']}{again}"
+
+
+def mail_text(content: dict[str, Any]) -> str:
+    """Body of a mail, for a person in a hurry."""
+    lines = [subject(content), ""]
+    for finding in content["findings"]:
+        if finding["probability"] is not None:
+            limit = f", threshold {finding['threshold']:.2f}" if finding["threshold"] is not None else ""
+            mark = "  FLAGGED" if finding["flagged"] else ""
+            lines.append(f"{meaning_of(finding['finding'])}: {finding['probability']:.2f}{limit}{mark}")
+        elif finding["value"] is not None:
+            lines.append(f"{meaning_of(finding['finding'])}: {finding['value']:.1f} {finding['unit'] or ''}".rstrip())
+    if content["warnings"]:
+        lines.append(f"Warnings: {', '.join(content['warnings'])}")
+    lines += ["", f"StudyInstanceUID: {content['study_instance_uid']}", f"Revision: {content['revision']}"]
+    if "patient_id" in content:
+        lines.append(f"Patient ID: {content['patient_id'] or '-'}")
+        lines.append(f"Accession number: {content['accession_number'] or '-'}")
+    lines += ["", f"Acknowledge: firstread flags ack {content['study_instance_uid']}", "", NOTICE, ""]
+    return "\n".join(lines)
