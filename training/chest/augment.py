@@ -69,7 +69,8 @@ class FilmAugment:
         film = np.clip(film, 0.0, 1.0) ** np.float32(np.exp(rng.uniform(-1, 1) * self.gamma))
         gain = np.float32(np.exp(rng.uniform(-1, 1) * self.contrast))
         offset = np.float32(0.5 + rng.uniform(-0.5, 0.5) * self.contrast)
-        return np.clip((film - np.float32(0.5)) * gain + offset, 0.0, 1.0).astype(np.float32, copy=False)
+        toned = np.clip((film - np.float32(0.5)) * gain + offset, 0.0, 1.0)
+        return np.asarray(toned, dtype=np.float32)
 
 
 def lower_resolution(film: Film, side_px: int) -> Film:

@@ -108,7 +108,7 @@ def kermany_patient(file_name: str, folder: str) -> str:
 
 
 class CovidChestxray(_Films):
-    """covid-chestxray-dataset (Cohen et al. 2020, arXiv 2003.11597): ``labels.csv``, or ``metadata.csv`` as distributed.
+    """covid-chestxray-dataset (Cohen et al. 2020, arXiv 2003.11597): ``labels.csv``, or its own ``metadata.csv``.
 
     Only frontal radiographs (views PA, AP, AP Supine). Without a split column, patients are shared out by a hash.
     """
@@ -135,8 +135,9 @@ class CovidChestxray(_Films):
         attributes = {"finding": finding, "view": row.get("view", ""), "age_group": "adult"}
         if row.get("age"):
             attributes["age"] = row["age"]
-        return Item(self.name, name, self.root / name, patient, f"{patient}/{name}", labels=labels,
-                    split=row.get("split") or hashed_split(patient), usable=bool(labels), attributes=attributes)  # fmt: skip
+        split = row.get("split") or hashed_split(patient)
+        return Item(self.name, name, self.root / name, patient, f"{patient}/{name}", labels=labels, split=split,
+                    usable=bool(labels), attributes=attributes)  # fmt: skip
 
 
 def pictures(folder: Path) -> Iterable[Path]:

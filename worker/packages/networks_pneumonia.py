@@ -80,5 +80,5 @@ def _mapped(inputs: Any, x: Any, classes: int, name: str) -> keras.Model:
     from keras import layers
 
     maps = layers.Conv2D(classes, 1, name="maps")(x)
-    logits = layers.GlobalAveragePooling2D(name="logits")(maps)
+    logits = layers.GlobalAveragePooling2D(name="pool")(maps)
     return keras.Model(inputs, {"logits": logits, "maps": maps}, name=name)

@@ -27,6 +27,10 @@ class Reason(StrEnum):
     UNSUPPORTED_PHOTOMETRIC = "unsupported_photometric"
     RESCALE_MISSING = "rescale_missing"
     PICTURE_HAS_NO_HU = "picture_has_no_hu"
+    NOT_A_RADIOGRAPH = "not_a_radiograph"
+    NOT_A_CHEST = "not_a_chest"
+    LATERAL_VIEW = "lateral_view"
+    TOO_SMALL = "too_small"
     GREY_IMAGE = "grey_image"
     PICTURE_TOO_SMALL = "picture_too_small"
     NOT_A_SKIN_PHOTOGRAPH = "not_a_skin_photograph"
@@ -55,6 +59,10 @@ class Caution(StrEnum):
     META_UID_MISMATCH = "meta_uid_mismatch"
     OUTSIDE_TRAINING_POPULATION = "outside_training_population"
     LOW_EVIDENCE = "low_evidence"
+    CHEST_UNCERTAIN = "chest_uncertain"
+    POLARITY_CORRECTED = "polarity_corrected"
+    FOR_PROCESSING = "for_processing"
+    CONFOUNDED_BY_AGE = "confounded_by_age"
     LOW_RESOLUTION = "low_resolution"
     PICTURES_LEFT_OUT = "pictures_left_out"
     NO_LESION_FOUND = "no_lesion_found"
@@ -78,6 +86,10 @@ TEXTS: dict[str, str] = {
     Reason.UNSUPPORTED_PHOTOMETRIC: "Not a grey-scale image.",
     Reason.RESCALE_MISSING: "No rescale to Hounsfield units.",
     Reason.PICTURE_HAS_NO_HU: "A picture without Hounsfield units cannot be scored as CT.",
+    Reason.NOT_A_RADIOGRAPH: "Not a radiograph.",
+    Reason.NOT_A_CHEST: "Not a frontal chest film, by its header or by its pixels.",
+    Reason.LATERAL_VIEW: "A lateral view; the models know frontal ones.",
+    Reason.TOO_SMALL: "An image with too few pixels.",
     Caution.HEAD_UNCERTAIN: "The pixels may not show a head.",
     Caution.INCOMPLETE_COVERAGE: "The slices do not cover a whole head.",
     Caution.UNREADABLE_SLICES: "Some slices cannot be decoded and were not scored.",
@@ -88,6 +100,10 @@ TEXTS: dict[str, str] = {
     Caution.META_UID_MISMATCH: "File meta group and data set name different instances; the data set counts.",
     Caution.OUTSIDE_TRAINING_POPULATION: "The patient or the scan is outside what the model was trained on.",
     Caution.LOW_EVIDENCE: "The score is high, but the model marks no place for it.",
+    Caution.CHEST_UNCERTAIN: "Header or pixels leave it in doubt that this is a frontal chest film.",
+    Caution.POLARITY_CORRECTED: "The film was stored inverted, bright for air, and was turned round.",
+    Caution.FOR_PROCESSING: "A raw detector image, not processed for display.",
+    Caution.CONFOUNDED_BY_AGE: "COVID-19 was learnt from adults, the rest from children: the model may tell the age.",
     Reason.GREY_IMAGE: "A grey image: lesions are judged by their colours.",
     Reason.PICTURE_TOO_SMALL: "A picture with fewer pixels than the models need.",
     Reason.NOT_A_SKIN_PHOTOGRAPH: "Not a photograph of skin.",

@@ -32,6 +32,9 @@ class PipelineRow:
 
 REGISTRY: tuple[PipelineRow, ...] = (
     PipelineRow("head_ct", "worker.pipelines.head_ct", frozenset({"CT"})),
+    PipelineRow(
+        "chest_xray", "worker.pipelines.chest_xray", frozenset({"CR", "DX", "DR", "RG"}), frozenset({"OT", "SC"})
+    ),
     PipelineRow("dermoscopy", "worker.pipelines.dermoscopy", frozenset({"XC", "DMS"}), frozenset({"ES", "OT", "SC"})),
 )
 

@@ -1,0 +1,133 @@
+"""Make the rule by which the chest pipeline's gate knows a chest film, and say how well it does.
+
+Run as ``python -m training.chest.likeness --data DIR --out FILE``. Not-chest pictures are head CT slices, skin
+pictures, and chest films lying, upside down or inverted; none of them is the gate's real enemy (a knee, a hand), so the
+rule's quadratic part matters more than they do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from training.chest.films import pictures
+from training.datasets import open_dataset
+from training.datasets.base import Item
+from training.datasets.head_ct import read_grey
+from worker.pipelines.chest_likeness import SIDE, Array, Rule, features, thumb
+
+COMPONENTS = 16
+PENALTY = 0.05
+REFUSED_SHARE = 0.005
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with chest_xray, head_ct and dermoscopy")
+    parser.add_argument("--out", type=Path, required=True, help="npz to write; the figures go beside it as JSON")
+    options = parser.parse_args()
+    films = [item for name, folder in (("kermany", "kermany224"), ("covid_chestxray", "covid_ieee8023"))
+             for item in open_dataset(name, options.data / "chest_xray" / folder).items()]  # fmt: skip
+    others = {name: thumbs(read_grey(path) for path in sampled(options.data / folder))
+              for name, folder in (("head_ct", "head_ct/ct_ich/images"), ("head_ct_2", "head_ct/phe_sich/images"),
+                                   ("skin", "dermoscopy/ham10000_200x150"))}  # fmt: skip
+    rule, figures = make(films, thumbs(read_grey(item.path) for item in films), others)
+    write(rule, options.out)
+    options.out.with_suffix(".json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(figures, indent=2))
+
+
+def sampled(folder: Path, most: int = 800) -> list[Path]:
+    """At most ``most`` pictures below a folder, evenly spaced, masks left aside."""
+    found = [path for path in pictures(folder) if "mask" not in path.as_posix().lower()]
+    return found[:: max(1, len(found) // most)][:most]
+
+
+def thumbs(films: Iterable[np.ndarray]) -> Array:
+    """Thumbs (n, SIDE * SIDE) of pictures."""
+    return np.stack([thumb(film) for film in films])
+
+
+def make(films: list[Item], chest: Array, others: dict[str, Array]) -> tuple[Rule, dict[str, object]]:
+    """Fit the rule on training patients and the first half of each kind of other picture.
+
+    Returns
+    -------
+    Rule, dict
+        The rule, and on what it was not fitted on: share of films refused, share of each other kind let through.
+    """
+    train = np.asarray([item.split == "train" for item in films])
+    adult = np.asarray([item.attributes["age_group"] == "adult" for item in films])
+    weight = np.where(adult, np.sum(train & ~adult) / max(1, np.sum(train & adult)) / 2, 1.0)
+    means = np.stack([chest[train & ~adult].mean(0), chest[train & adult].mean(0)])
+    centred = chest[train] - means.mean(0)
+    values, vectors = np.linalg.eigh((centred * weight[train, None]).T @ centred / weight[train].sum())
+    components = np.ascontiguousarray(vectors[:, ::-1][:, :COMPONENTS].T).astype(np.float32)
+    variances = values[::-1][:COMPONENTS].astype(np.float32)
+    wrong = {name: (turn(chest[train][::4]), turn(chest[~train])) for name, turn in TURNS.items()}
+    wrong |= {name: (found[: len(found) // 2], found[len(found) // 2 :]) for name, found in others.items()}
+    negative = np.concatenate([pair[0] for pair in wrong.values()])
+
+    def table(x: Array) -> Array:
+        return features(x, means, components, variances)
+
+    weights, offset = fit(table(chest[train]), weight[train], table(negative))
+    rule = Rule(means.astype(np.float32), components, variances, weights, offset)
+    offset -= float(np.quantile(rule.log_odds(chest[train]), REFUSED_SHARE))
+    rule = Rule(rule.means, components, variances, weights, offset)
+    figures: dict[str, object] = {"films_refused": {}, "others_let_through": {}}
+    figures["films_refused"] = {
+        name: share(rule.log_odds(chest[rows]) < 0)
+        for name, rows in (("all", np.ones(len(films), dtype=bool)), ("held_out", ~train),
+                           ("held_out_children", ~train & ~adult), ("held_out_adults", ~train & adult))
+    }  # fmt: skip
+    figures["others_let_through"] = {name: share(rule.log_odds(pair[1]) >= 0) for name, pair in wrong.items()}
+    return rule, figures
+
+
+def fit(positive: Array, weight: np.ndarray, negative: Array) -> tuple[Array, float]:
+    """Weighted logistic regression with both sides of equal weight; weights and offset for raw features."""
+    from sklearn.linear_model import LogisticRegression
+
+    x = np.concatenate([positive, negative])
+    y = np.concatenate([np.ones(len(positive)), np.zeros(len(negative))])
+    w = np.concatenate([weight / weight.mean(), np.full(len(negative), len(positive) / len(negative))])
+    mean, spread = x.mean(0), x.std(0) + 1e-6
+    model = LogisticRegression(C=PENALTY, max_iter=5000).fit((x - mean) / spread, y, sample_weight=w)
+    weights = (model.coef_[0] / spread).astype(np.float32)
+    return weights, float(model.intercept_[0] - (mean * weights).sum())
+
+
+def share(hits: np.ndarray) -> dict[str, float]:
+    """Count, N and share."""
+    return {"count": int(hits.sum()), "n": len(hits), "share": round(float(hits.mean()), 4)}
+
+
+def _turned(turn: Callable[[np.ndarray], np.ndarray]) -> Callable[[Array], Array]:
+    return lambda x: np.ascontiguousarray(turn(x.reshape(-1, SIDE, SIDE))).reshape(len(x), -1)
+
+
+TURNS: dict[str, Callable[[Array], Array]] = {
+    "lying_left": _turned(lambda x: np.rot90(x, 1, (1, 2))),
+    "lying_right": _turned(lambda x: np.rot90(x, 3, (1, 2))),
+    "upside_down": _turned(lambda x: x[:, ::-1]),
+    "inverted": lambda x: -x,
+}
+
+
+def write(rule: Rule, path: Path) -> None:
+    """Write the rule as float16 (offset and variances as float32)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, means=rule.means.astype(np.float16), components=rule.components.astype(np.float16),
+                        variances=rule.variances, weights=rule.weights, offset=np.float32(rule.offset))  # fmt: skip
+
+
+if __name__ == "__main__":
+    cv2.setNumThreads(1)
+    main()

@@ -1,0 +1,106 @@
+"""What a model looked at, as numbers: share of a map inside the lungs, side and zone of its peak, agreement of maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.pipelines.lungs import SIDE, LungField
+
+Map = NDArray[np.float32]
+
+FLOOR: Final = 0.35
+"""Below this share of its maximum a map counts as nothing: a coarse map is never quite zero anywhere."""
+
+OCCLUSION_GRID: Final = 5
+ZONES: Final = ("upper", "middle", "lower")
+
+
+@dataclass(frozen=True)
+class Look:
+    """Numbers of one map.
+
+    Attributes
+    ----------
+    lung_share : float
+        Share of the map inside the lung field, from 0 to 1; NaN for an empty map.
+    side : str
+        The patient's ``right`` or ``left``.
+    zone : str
+        ``upper``, ``middle`` or ``lower`` third of the lung field.
+    """
+
+    lung_share: float
+    side: str
+    zone: str
+
+
+def enlarged(values: np.ndarray) -> Map:
+    """A map (h, w) on the lung mask's grid, at least 0, its maximum at 1 (or all 0): float32 (SIDE, SIDE)."""
+    full = cv2.resize(values.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    full = np.maximum(full, 0.0)
+    peak = float(full.max())
+    return np.asarray(full / peak if peak > 0 else full, dtype=np.float32)
+
+
+def look_of(heat: Map, field: LungField) -> Look:
+    """Numbers of an enlarged map (SIDE, SIDE)."""
+    weight = np.where(heat >= FLOOR, heat, 0.0)
+    total = float(weight.sum())
+    inside = np.where(field.mask, heat, 0.0)
+    peaked = inside if inside.max() >= FLOOR else heat
+    row, column = np.unravel_index(int(np.argmax(peaked)), heat.shape)
+    depth = ((row + 0.5) / SIDE - field.top) / max(field.bottom - field.top, 1e-6)
+    zone = ZONES[int(np.clip(depth * 3, 0, 2))]
+    side = "right" if (column + 0.5) / SIDE < field.middle else "left"
+    share = float((weight * field.mask).sum() / total) if total > 0 else float("nan")
+    return Look(share, side, zone)
+
+
+def agreement(first: Map, second: Map) -> float:
+    """Correlation of two enlarged maps over the film, from -1 to 1; 0 where one is empty."""
+    if first.std() == 0 or second.std() == 0:
+        return 0.0
+    return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
+
+
+def occluded(x: np.ndarray, grid: int = OCCLUSION_GRID) -> np.ndarray:
+    """Copies of one input (H, W, C), each with one patch replaced by a blurred film: (grid * grid, H, W, C).
+
+    Patches are 1.5 times as wide as their distance, so that neighbours overlap (Zeiler and Fergus 2014). A blurred
+    patch keeps the brightness, which a grey one would not.
+    """
+    height, width = x.shape[:2]
+    blurred = cv2.GaussianBlur(x, (0, 0), height / 10).reshape(x.shape)
+    out = np.repeat(x[None], grid * grid, axis=0)
+    half_y, half_x = 0.75 * height / grid, 0.75 * width / grid
+    for index in range(grid * grid):
+        y, column = (index // grid + 0.5) * height / grid, (index % grid + 0.5) * width / grid
+        rows = slice(max(0, round(y - half_y)), min(height, round(y + half_y)))
+        columns = slice(max(0, round(column - half_x)), min(width, round(column + half_x)))
+        out[index, rows, columns] = blurred[rows, columns]
+    return out
+
+
+def occlusion_map(x: np.ndarray, score: Callable[[np.ndarray], np.ndarray], grid: int = OCCLUSION_GRID) -> np.ndarray:
+    """How far a score falls where the film is blurred: float32 (grid, grid), negative where it rises.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (H, W, C)
+    score : callable
+        Log odds of the finding for inputs (n, H, W, C): (n,).
+    """
+    values = score(np.concatenate([x[None], occluded(x, grid)]))
+    return np.asarray((values[0] - values[1:]).reshape(grid, grid), dtype=np.float32)
+
+
+def log_odds(p: np.ndarray) -> np.ndarray:
+    """Log odds of probabilities, finite for 0 and 1."""
+    clipped = np.clip(np.asarray(p, dtype=np.float64), 1e-7, 1 - 1e-7)
+    return np.asarray(np.log(clipped / (1 - clipped)))

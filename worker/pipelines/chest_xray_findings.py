@@ -1,0 +1,268 @@
+"""From the scores of chest films to what is said about a study: findings, flag, warnings, and the model's maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cv2
+import numpy as np
+
+from firstread.dicom.datasets import number
+from worker.errors import NonFiniteScore, NoServingPackage
+from worker.pipelines.base import Engine, Evidence, Finding, Outcome, Series, Served, SliceScore, Study
+from worker.pipelines.chest_maps import Map, agreement, enlarged, log_odds, look_of, occlusion_map
+from worker.pipelines.chest_xray_selection import Film
+from worker.pipelines.heatmap import picture
+from worker.pipelines.lungs import lung_field
+from worker.pipelines.population import age_years, outside
+from worker.pipelines.reasons import Caution
+
+BINARY: Final = "pneumonia"
+FOUR: Final = "pneumonia4"
+COVID: Final = "covid19"
+FALLBACK_THRESHOLD: Final = 0.5
+LUNG_SHARE_MIN: Final = 0.5
+PICTURE_PX: Final = 1024
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one package, or the mean of several, says of each film: ``p`` (films, labels)."""
+
+    name: str
+    version: str
+    labels: tuple[str, ...]
+    p: np.ndarray
+    thresholds: Mapping[str, float | None]
+
+    def of(self, label: str) -> np.ndarray:
+        """Probability of a label for each film."""
+        return np.asarray(self.p[:, self.labels.index(label)])
+
+
+def interpret_films(
+    study: Study,
+    series: Series,
+    inputs: dict[str, np.ndarray],
+    outputs: dict[str, dict[str, np.ndarray]],
+    served: Mapping[str, Sequence[Served]],
+    engine: Engine,
+) -> Outcome:
+    """Everything that is said about the films of one series.
+
+    A study of several frontal films is as suspicious as its most suspicious one, and all findings are that film's. Only
+    ``pneumonia`` of the active binary model flags; the kind never does. Several active packages of one task are
+    averaged, and each then also stands for itself as a ``member``.
+
+    Raises
+    ------
+    NonFiniteScore
+        If a package gave NaN or Inf.
+    NoServingPackage
+        If no active package gives a probability of pneumonia.
+    """
+    films: list[Film] = series.pixels
+    for key, arrays in outputs.items():
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise NonFiniteScore(key)
+    groups = {task: _active(group) for task, group in served.items() if _active(group)}
+    if BINARY not in groups:
+        raise NoServingPackage("chest_xray")
+    combined = {task: _mean([_scores(p, outputs[p.key]) for p in group]) for task, group in groups.items()}
+    top = int(np.argmax(combined[BINARY].of(BINARY)))
+    findings, rows = [], []
+    for task, group in served.items():
+        if task in combined:
+            findings += _findings(combined[task], top, "active")
+            rows += _film_scores(films, combined[task], "active")
+        for package in group:
+            if package.role != "active" or len(groups.get(task, ())) > 1:
+                role = "member" if package.role == "active" else package.role
+                scores = _scores(package, outputs[package.key])
+                findings += _findings(scores, top, role)
+                rows += _film_scores(films, scores, role)
+    evidence, numbers, doubtful = _evidence(films, top, groups, combined, inputs, engine)
+    warnings = _warnings(films[top], [p for group in groups.values() for p in group])
+    series.details |= numbers
+    return Outcome(
+        findings=findings,
+        slice_scores=rows,
+        warnings=tuple(dict.fromkeys([*warnings, *([str(Caution.LOW_EVIDENCE)] if doubtful else [])])),
+        evidence=evidence,
+        SeriesInstanceUID=series.SeriesInstanceUID,
+        statistics=_statistics(films[top], numbers),
+    )
+
+
+def _active(group: Sequence[Served]) -> list[Served]:
+    return [package for package in group if package.role == "active"]
+
+
+def _scores(package: Served, arrays: Mapping[str, np.ndarray]) -> Scores:
+    card = package.card
+    thresholds = {label: card.threshold(label) for label in card.labels}
+    return Scores(card.name, card.version, tuple(card.labels), np.asarray(arrays["p"], dtype=np.float64), thresholds)
+
+
+def _mean(members: list[Scores]) -> Scores:
+    """Mean of packages with the same labels, of probabilities and of thresholds; one package is itself."""
+    first = members[0]
+    alike = [scores for scores in members if scores.labels == first.labels]
+    if len(alike) == 1:
+        return first
+    thresholds: dict[str, float | None] = {}
+    for label in first.labels:
+        known = [t for scores in alike if (t := scores.thresholds[label]) is not None]
+        thresholds[label] = float(np.mean(known)) if known else None
+    return Scores(
+        "+".join(scores.name for scores in alike),
+        "+".join(scores.version for scores in alike),
+        first.labels,
+        np.mean([scores.p for scores in alike], axis=0),
+        thresholds,
+    )
+
+
+def _findings(scores: Scores, film: int, role: str) -> list[Finding]:
+    out = []
+    for column, label in enumerate(scores.labels):
+        threshold = scores.thresholds[label]
+        if label == BINARY and threshold is None:
+            threshold = FALLBACK_THRESHOLD
+        p = float(scores.p[film, column])
+        flagged = role == "active" and label == BINARY and threshold is not None and p >= threshold
+        out.append(
+            Finding(
+                name=label,
+                model_name=scores.name,
+                model_version=scores.version,
+                probability=p,
+                threshold=threshold,
+                flagged=flagged,
+                role=role,
+            )
+        )
+    return out
+
+
+def _film_scores(films: Sequence[Film], scores: Scores, role: str) -> list[SliceScore]:
+    rows = []
+    for film, p in zip(films, scores.p, strict=True):
+        order = number(film.instance.ds, "InstanceNumber")
+        for label, value in zip(scores.labels, p, strict=True):
+            rows.append(
+                SliceScore(
+                    instance_key=film.instance.key,
+                    frame=film.frame,
+                    instance_number=None if order is None else int(order),
+                    finding=label,
+                    probability=float(value),
+                    model_name=scores.name,
+                    model_version=scores.version,
+                    role=role,
+                )
+            )
+    return rows
+
+
+def _warnings(film: Film, packages: Sequence[Served]) -> list[str]:
+    codes = []
+    age = age_years(film.instance.ds)
+    if any(outside_ages(package.card.population, age) for package in packages):
+        codes.append(str(Caution.OUTSIDE_TRAINING_POPULATION))
+    if any(COVID in package.card.labels for package in packages):
+        codes.append(str(Caution.CONFOUNDED_BY_AGE))
+    return codes
+
+
+def outside_ages(population: Mapping[str, Any], age: float | None) -> bool:
+    """Whether a known age lies outside the card's ``age_ranges`` (pairs of years, both ends included whole)."""
+    ranges = population.get("age_ranges")
+    if age is None or not ranges:
+        return outside(dict(population), age)
+    return not any(float(low) <= age < float(high) + 1.0 for low, high in ranges)
+
+
+def _evidence(
+    films: Sequence[Film],
+    top: int,
+    groups: Mapping[str, Sequence[Served]],
+    combined: Mapping[str, Scores],
+    inputs: Mapping[str, np.ndarray],
+    engine: Engine,
+) -> tuple[Evidence, dict[str, Any], bool]:
+    """Picture, numbers of the maps, and whether a positive finding's map lies mostly outside the lungs.
+
+    The map is the serving binary model's. The four-class model's map of its strongest kind is the second opinion, and
+    occlusion, for a positive finding, the one from outside the family of activation maps.
+    """
+    film = films[top]
+    assert film.grey is not None, "gate decodes"
+    serving = groups[BINARY][0]
+    scores = combined[BINARY]
+    p = float(scores.of(BINARY)[top])
+    positive = p >= (scores.thresholds[BINARY] or FALLBACK_THRESHOLD)
+    field = lung_field(film.grey)
+    heat = _map(engine, serving, inputs, top, BINARY)
+    look = look_of(heat, field)
+    numbers: dict[str, Any] = {
+        "lungs_measured": field.measured,
+        "map_lung_share": None if np.isnan(look.lung_share) else round(look.lung_share, 3),
+        "map_side": look.side,
+        "map_zone": look.zone,
+    }
+    title = [f"{BINARY} {p:.2f}"]
+    if FOUR in groups:
+        four = combined[FOUR]
+        kinds = [label for label in four.labels if label != "normal"]
+        kind = max(kinds, key=lambda label: float(four.of(label)[top]))
+        title.append(f"{kind} {float(four.of(kind)[top]):.2f}")
+        second = _map(engine, groups[FOUR][0], inputs, top, kind)
+        numbers["map_agreement"] = round(agreement(heat, second), 3)
+    if positive:
+        blocked = _occlusion(engine, serving, inputs, top)
+        numbers["occlusion_agreement"] = round(agreement(heat, blocked), 3)
+        numbers["occlusion_lung_share"] = round(float(np.nan_to_num(look_of(blocked, field).lung_share)), 3)
+    limit = float(serving.card.parameters.get("lung_share_min", LUNG_SHARE_MIN))
+    doubtful = positive and not look.lung_share >= limit
+    evidence = Evidence(key_instance=film.instance.key, key_frame=film.frame)
+    evidence.pictures["film"] = overlay(film.grey, heat if positive else None, tuple(title))
+    return evidence, numbers, doubtful
+
+
+def _map(engine: Engine, package: Served, inputs: Mapping[str, np.ndarray], film: int, label: str) -> Map:
+    return enlarged(engine.gradients(package.key, inputs[package.key][film : film + 1], label)[0])
+
+
+def _occlusion(engine: Engine, package: Served, inputs: Mapping[str, np.ndarray], film: int) -> Map:
+    column = package.card.labels.index(BINARY)
+
+    def score(x: np.ndarray) -> np.ndarray:
+        return log_odds(engine.run(package.key, x)["p"][:, column])
+
+    return enlarged(occlusion_map(inputs[package.key][film], score))
+
+
+def overlay(grey: np.ndarray, heat: Map | None, title: tuple[str, ...]) -> np.ndarray:
+    """The film beside itself with a map on it, sides marked: RGB uint8. No heat gives the film alone."""
+    factor = min(1.0, PICTURE_PX / max(grey.shape))
+    size = (max(1, round(grey.shape[1] * factor)), max(1, round(grey.shape[0] * factor)))
+    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    low, high = np.percentile(small, (0.5, 99.5))
+    eight = np.clip((small - low) * (255.0 / max(float(high - low), 1e-6)), 0, 255).astype(np.uint8)
+    return picture(eight, None if heat is None else cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR), title)
+
+
+def _statistics(film: Film, numbers: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers for drift: of the film's grey values between its own 1st and 99th percentile, and of the maps."""
+    assert film.grey is not None
+    sample = film.grey[::8, ::8]
+    low, high = (float(v) for v in np.percentile(sample, (1, 99)))
+    unit = np.clip((sample - low) / max(high - low, 1e-6), 0, 1)
+    out = {"intensity_mean": float(unit.mean()), "intensity_sd": float(unit.std()), "rows": float(film.grey.shape[0])}
+    age = age_years(film.instance.ds)
+    if age is not None:
+        out["age_years"] = age
+    return out | {name: float(value) for name, value in numbers.items() if isinstance(value, float)}

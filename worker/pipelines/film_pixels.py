@@ -1,0 +1,152 @@
+"""A radiograph as a person sees it: stored values through Modality LUT and VOI LUT, bright for dense, head up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+
+from firstread.dicom.datasets import PARSE_ERRORS, number, text
+from firstread.dicom.pixels import UnreadablePixels, layout_of, read_frame
+
+Grey = NDArray[np.float32]
+
+COLOUR_TOLERANCE: Final = 12.0
+"""Largest 95th percentile of the difference between two colour planes of a picture that still counts as grey."""
+
+SATURATION_LIMIT: Final = 0.6
+"""A window that leaves more of the film than this at its ends is no window for this film, and is not used."""
+
+
+class ColourImage(UnreadablePixels):
+    """The picture has colours: no radiograph."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """How a stored film is brought upright, the patient's right at the left (PS3.3 C.7.6.1.1.1)."""
+
+    transpose: bool = False
+    mirror: bool = False
+    upside_down: bool = False
+    known: bool = False
+
+    def apply(self, film: np.ndarray) -> np.ndarray:
+        """Film (H, W) as it is displayed."""
+        out = film.T if self.transpose else film
+        out = out[:, ::-1] if self.mirror else out
+        return np.ascontiguousarray(out[::-1] if self.upside_down else out)
+
+
+def turn_of(ds: Dataset) -> Turn:
+    """Turn of a frontal film from Patient Orientation; the usual display where it does not say."""
+    parts = text(ds, "PatientOrientation", 16).upper().split("\\")
+    if len(parts) != 2 or not all(parts):
+        return Turn()
+    row, column = parts[0][0], parts[1][0]
+    if row in "LR" and column in "FH":
+        return Turn(mirror=row == "R", upside_down=column == "H", known=True)
+    if row in "FH" and column in "LR":
+        return Turn(transpose=True, mirror=column == "R", upside_down=row == "H", known=True)
+    return Turn()
+
+
+def read_film(path: Path, ds: Dataset, index: int = 0) -> tuple[Grey, Turn]:
+    """One frame of a radiograph, upright, bright where the body is dense.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    ds : Dataset
+        Its header.
+    index : int
+        Frame, counted from 0.
+
+    Returns
+    -------
+    film : ndarray of float32, shape (H, W)
+        Display values in arbitrary units; padding is as dark as the darkest pixel.
+    turn : Turn
+        What was done to the stored orientation.
+
+    Raises
+    ------
+    UnreadablePixels
+        If the pixel data cannot be decoded or are all one value; :class:`ColourImage` for a picture with colours.
+    """
+    layout = layout_of(ds)
+    stored = read_frame(path, index)
+    film = _grey_of(stored) if stored.ndim == 3 else _display_values(stored, ds)
+    padding = _padding(stored, ds) if stored.ndim == 2 else None
+    low, high = _extent(film, padding)
+    if not np.isfinite([low, high]).all() or high <= low:
+        raise UnreadablePixels("the film is all one value")
+    shape = text(ds, "PresentationLUTShape", 16).upper()
+    if stored.ndim == 2 and (
+        shape == "INVERSE" if shape in ("IDENTITY", "INVERSE") else _is_inverse(layout.photometric)
+    ):
+        film = np.float32(high + low) - film
+    if padding is not None:
+        film = np.where(padding, np.float32(low), film)
+    turn = turn_of(ds)
+    return turn.apply(film), turn
+
+
+def _is_inverse(photometric: str) -> bool:
+    return photometric == "MONOCHROME1"
+
+
+def _grey_of(rgb: np.ndarray) -> Grey:
+    """Luminance of a colour-coded picture that is grey all the same."""
+    sample = rgb[:: max(1, rgb.shape[0] // 256), :: max(1, rgb.shape[1] // 256)].astype(np.float32)
+    spread = sample.max(axis=-1) - sample.min(axis=-1)
+    if float(np.percentile(spread, 95)) > COLOUR_TOLERANCE:
+        raise ColourImage("a picture with colours")
+    return np.asarray(rgb.mean(axis=-1, dtype=np.float32))
+
+
+def _display_values(stored: np.ndarray, ds: Dataset) -> Grey:
+    """Modality LUT, then VOI LUT or window; a step whose elements are broken is left out."""
+    values = _attempt(lambda: apply_modality_lut(stored, ds), stored)
+    shown = _attempt(lambda: apply_voi_lut(values, ds), values)
+    return _unless_saturated(np.asarray(shown, dtype=np.float32), np.asarray(values, dtype=np.float32))
+
+
+def _attempt(step: Callable[[], np.ndarray], otherwise: np.ndarray) -> np.ndarray:
+    try:
+        return np.asarray(step())
+    except PARSE_ERRORS:
+        return otherwise
+
+
+def _unless_saturated(shown: Grey, values: Grey) -> Grey:
+    if shown.shape != values.shape:
+        return values
+    sample, raw = shown[::8, ::8], values[::8, ::8]
+    at_ends = float(np.mean((sample <= sample.min()) | (sample >= sample.max())))
+    before = float(np.mean((raw <= raw.min()) | (raw >= raw.max())))
+    return values if at_ends > max(SATURATION_LIMIT, before + 0.05) else shown
+
+
+def _padding(stored: np.ndarray, ds: Dataset) -> np.ndarray | None:
+    """Where the film is padding: Pixel Padding Value, up to its limit (PS3.3 C.7.5.1.1.2); None where nothing is."""
+    value, limit = number(ds, "PixelPaddingValue"), number(ds, "PixelPaddingRangeLimit")
+    if value is None:
+        return None
+    if value < 0 and stored.dtype.kind == "u":
+        value += 2 ** (8 * stored.dtype.itemsize)
+    low, high = (value, value) if limit is None else (min(value, limit), max(value, limit))
+    mask = (stored >= low) & (stored <= high)
+    return mask if mask.any() and not mask.all() else None
+
+
+def _extent(film: Grey, padding: np.ndarray | None) -> tuple[float, float]:
+    values = film if padding is None else film[~padding]
+    return float(values.min()), float(values.max())
