@@ -96,8 +96,12 @@ def compile_model(model: keras.Model, recipe: Recipe, frozen: bool) -> None:
     if schedule.optimizer == "adamw":
         optimizer = keras.optimizers.AdamW(weight_decay=schedule.weight_decay, **common)
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    elif schedule.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(momentum=schedule.momentum, **common)
     else:
         optimizer = keras.optimizers.Adam(**common)
+    # Keras puts the averages in place at the end of every fit, and a fit here is only one epoch.
+    optimizer.finalize_variable_values = lambda variables: None
     losses = {name: LOSSES[spec.name](**spec.options) for name, spec in recipe.losses.items()}
     model.compile(optimizer, loss=losses, loss_weights={name: spec.weight for name, spec in recipe.losses.items()})
 
@@ -140,9 +144,21 @@ def train(run: Run) -> keras.Model:
             break
     if done and state.step() >= 0:
         state.restore(model, with_optimizer=False)
+        if schedule.ema:
+            _put_averages(model, recipe, state)
     if schedule.best and (run.out / "best.npz").is_file():
         Checkpoint(run.out / "best.npz", _identity(run)).restore(model, with_optimizer=False)
     return model
+
+
+def _put_averages(model: keras.Model, recipe: Recipe, state: Checkpoint) -> None:
+    """Replace the weights by their exponential moving averages, which the optimizer's state of the checkpoint holds."""
+    import keras
+
+    compile_model(model, recipe, frozen=False)
+    model.optimizer.build(model.trainable_variables)
+    state.restore(model, with_optimizer=True)
+    keras.optimizers.Optimizer.finalize_variable_values(model.optimizer, model.trainable_variables)
 
 
 def _stages(schedule: Schedule, steps: int) -> list[tuple[int, int, bool]]:

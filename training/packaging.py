@@ -14,7 +14,7 @@ import numpy as np
 from training.golden import golden_pixels
 from worker.packages.card import Card
 from worker.packages.card_page import render
-from worker.packages.package import CARD, GOLDEN, LICENCE, PAGE, WEIGHTS, Package, load, sha256_of
+from worker.packages.package import CARD, GOLDEN, LICENCE, PAGE, WEIGHTS, Package, golden_output, load, sha256_of
 from worker.packages.preprocessing import compose
 from worker.packages.weights import save_by_layer
 
@@ -70,8 +70,9 @@ def rewrite_card(directory: Path, card: Card) -> None:
 def write_golden(directory: Path, package: Package) -> None:
     """Score the synthetic pixels and store them with their probabilities."""
     pixels = golden_pixels(package.card.input)
-    p = package.predict(compose(pixels, package.card.input))["p"]
-    np.savez_compressed(directory / GOLDEN, pixels=pixels, p=p)
+    name = golden_output(package.card)
+    expected = package.predict(compose(pixels, package.card.input))[name]
+    np.savez_compressed(directory / GOLDEN, pixels=pixels, **{name: expected})  # type: ignore[arg-type]
 
 
 def code_version() -> str:

@@ -44,6 +44,9 @@ class Schedule(Part):
     clip_norm: float = 1.0
     ema: float = 0.0
     optimizer: str = "adamw"
+    """``adamw``, ``adam`` or ``sgd``."""
+    momentum: float = 0.9
+    """Of ``sgd``."""
     freeze_steps: int = 0
     """Steps for which the encoder's layers are not trained (transfer learning in two stages)."""
     frozen: tuple[str, ...] = ()
