@@ -1,4 +1,4 @@
-"""The other side, for real: Orthanc, an SMTP server, an HTTP server, certificates. All on loopback, ports from the OS."""
+"""The other side, for real: Orthanc, an SMTP server, an HTTP server, certificates; all on loopback."""
 
 from __future__ import annotations
 

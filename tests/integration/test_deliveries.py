@@ -421,7 +421,7 @@ def test_a_dead_destination_holds_up_nobody(tmp_path: Path) -> None:
     with socket.socket() as silent, recorder() as server:
         silent.bind(("127.0.0.1", 0))
         silent.listen(50)
-        dead = pacs(silent.getsockname()[1])
+        dead = pacs(silent.getsockname()[1]).replace("timeout_s = 10", "timeout_s = 4")
         settings, db = site_with(tmp_path, dead + hook(server.url))
         for number in range(5):
             plan_for(db, settings, scored_study(db, settings, accession=f"A-{number}"))
@@ -516,13 +516,23 @@ def test_a_claim_that_a_killed_process_held_comes_back(tmp_path: Path) -> None:
         settings, db = site_with(tmp_path, hook(server.url))
         plan_for(db, settings, scored_study(db, settings))
         with db.write() as session:
-            row = session.scalars(select(Delivery)).one()
-            row.attempts, row.next_at = 1, utcnow() + timedelta(seconds=80)
+            held = session.scalars(select(Delivery)).one()
+            held.attempts, held.next_at = 1, utcnow() + timedelta(seconds=80)
         deliver_all(db, settings)
         assert server.requests == []
         make_due(db)
         deliver_all(db, settings)
         assert deliveries(db)[0].state == "DELIVERED"
+
+
+def test_a_destination_that_kills_its_sender_is_given_up(tmp_path: Path) -> None:
+    with recorder() as server:
+        settings, db = site_with(tmp_path, hook(server.url, extra="max_attempts = 2"))
+        plan_for(db, settings, scored_study(db, settings))
+        with db.write() as session:
+            session.scalars(select(Delivery)).one().attempts = 2
+        deliver_all(db, settings)
+        assert (deliveries(db)[0].state, server.requests) == ("FAILED", [])
 
 
 @pytest.mark.parametrize(
