@@ -69,7 +69,7 @@ class ThresholdEngine:
     ``mask=False`` gives no mask, as a classifier does; ``poison`` puts NaN into the probabilities.
     """
 
-    def __init__(self, mask: bool = True, poison: bool = False, factor: float = 40.0) -> None:
+    def __init__(self, mask: bool = True, poison: bool = False, factor: float = 90.0) -> None:
         self.mask = mask
         self.poison = poison
         self.factor = factor
