@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from firstread.errors import FirstreadError
+from firstread.processes import is_running
 from firstread.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,12 +46,16 @@ def share_metrics(settings: Settings, role: str) -> Path:
     Parameters
     ----------
     role : str
-        ``up`` or ``work``: a folder each, so that both may run in one home.
+        ``up`` or ``work``. Each parent has a folder of its own, since workers of several machines may share a home.
     """
     if os.environ.get(MULTIPROCESS_VARIABLE):
         return Path(os.environ[MULTIPROCESS_VARIABLE])
-    folder = settings.run_dir / f"metrics-{role}"
-    shutil.rmtree(folder, ignore_errors=True)
+    stem = f"metrics-{role}-{socket.gethostname()}-"
+    for old in settings.run_dir.glob(f"{stem}*"):
+        pid = old.name.removeprefix(stem)
+        if not pid.isdigit() or int(pid) == os.getpid() or not is_running(int(pid)):
+            shutil.rmtree(old, ignore_errors=True)
+    folder = settings.run_dir / f"{stem}{os.getpid()}"
     folder.mkdir(parents=True)
     os.environ[MULTIPROCESS_VARIABLE] = str(folder)
     return folder
