@@ -52,15 +52,12 @@ def alive_listeners(db: Database, own: Listener) -> set[str]:
         rows = list(session.scalars(select(Listener)))
     since = utcnow() - timedelta(seconds=LOST_AFTER_S)
     # A row with our own pid is of a process before us: the number was given anew.
-    gone = [
-        row.id
-        for row in rows
-        if row.host == own.host and row.id != own.id and (row.pid == own.pid or not is_running(row.pid))
-    ]
+    others = [row for row in rows if row.id != own.id]
+    gone = [r.id for r in others if r.host == own.host and (r.pid == own.pid or not is_running(r.pid))]
     if gone:
         with db.write() as session:
             session.execute(delete(Listener).where(Listener.id.in_(gone)))
-    return {row.id for row in rows if row.heartbeat_at >= since and row.id not in gone and row.id != own.id}
+    return {row.id for row in others if row.heartbeat_at >= since and row.id not in gone}
 
 
 class Reconciler:
