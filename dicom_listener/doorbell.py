@@ -48,9 +48,10 @@ class Doorbell:
     def _run(self) -> None:
         from kombu.exceptions import OperationalError
 
-        from firstread.queue import make_app, ring
+        from firstread.queue import make_app, ring, warm_up
 
         app = make_app(self._settings)
+        warm_up(app)
         silent_until = 0.0
         while (closed := self._queue.get()) is not None:
             if time.monotonic() < silent_until:
