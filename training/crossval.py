@@ -29,8 +29,14 @@ def held_back(arrays: Arrays, recipe: Recipe) -> np.ndarray:
 
 
 def fold_rows(arrays: Arrays, recipe: Recipe, fold: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on and rows to predict. ``fold`` None is the final model: only what is held back is predicted."""
+    """Rows to train on and rows to predict. ``fold`` None is the final model: only what is held back is predicted.
+
+    A recipe without folds, on data that name their training part (``train``), trains on that part alone.
+    """
     away = held_back(arrays, recipe)
+    train = np.asarray([item.split == "train" for item in arrays.items])
+    if fold is None and not recipe.folds.names and train.any():
+        return np.flatnonzero(train & ~away), np.flatnonzero(~train | away)
     test = np.asarray([fold is not None and i.dataset == recipe.folds.dataset and i.split == fold
                        for i in arrays.items])  # fmt: skip
     return np.flatnonzero(~away & ~test), np.flatnonzero(test | away)
