@@ -44,7 +44,8 @@ class Run:
     val_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     weights: str = "none"
     mixed_precision: bool = False
-    callbacks: Sequence[Any] = ()
+    distribute: bool = False
+    wandb: bool = False
     on_epoch: Callable[[int, dict[str, float]], None] | None = None
 
 
@@ -184,7 +185,7 @@ def _fit(
         for callback in callbacks:
             callback.begin_step = begin
         model.fit(_batches(batch, begin, end), epochs=end, initial_epoch=end - 1, verbose=0, shuffle=False,
-                  callbacks=[*callbacks, *run.callbacks])  # fmt: skip
+                  callbacks=callbacks)  # fmt: skip
         if model.stop_training:
             return
 

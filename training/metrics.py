@@ -108,9 +108,8 @@ def calibration_error(y: np.ndarray, p: np.ndarray, bins: int = 10) -> float:
     return float(sum(r["n"] * abs(r["p"] - r["share"]) for r in rows) / max(1, len(y)))
 
 
-def confusion(y: np.ndarray, p: np.ndarray, threshold: float) -> dict[str, int]:
-    """Counts at ``p >= threshold``."""
-    called = p >= threshold
+def confusion(y: np.ndarray, called: np.ndarray) -> dict[str, int]:
+    """Counts of a decision ``called`` (bool) against the truth."""
     return {
         "true_positive": int((called & (y == 1)).sum()),
         "false_positive": int((called & (y == 0)).sum()),
@@ -119,9 +118,9 @@ def confusion(y: np.ndarray, p: np.ndarray, threshold: float) -> dict[str, int]:
     }
 
 
-def proportions(y: np.ndarray, p: np.ndarray, threshold: float) -> dict[str, Estimate]:
+def proportions(y: np.ndarray, called: np.ndarray) -> dict[str, Estimate]:
     """Accuracy, sensitivity, specificity, precision and the false-negative share of positives, by Wilson."""
-    c = confusion(y, p, threshold)
+    c = confusion(y, called)
     true, positives, negatives = c["true_positive"], int((y == 1).sum()), int((y == 0).sum())
     return {
         "accuracy": wilson(true + c["true_negative"], len(y)),
@@ -132,9 +131,9 @@ def proportions(y: np.ndarray, p: np.ndarray, threshold: float) -> dict[str, Est
     }
 
 
-def f1(y: np.ndarray, p: np.ndarray, threshold: float) -> float:
+def f1(y: np.ndarray, called: np.ndarray) -> float:
     """Harmonic mean of precision and recall; NaN without positives, called or true."""
-    c = confusion(y, p, threshold)
+    c = confusion(y, called)
     total = 2 * c["true_positive"] + c["false_positive"] + c["false_negative"]
     return 2 * c["true_positive"] / total if total else math.nan
 

@@ -1,0 +1,145 @@
+"""Figures of one binary finding, and of labels that exclude each other, each with N, prevalence and interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from training import metrics
+
+MAX_POINTS = 200
+
+
+def binary(
+    y: np.ndarray, p: np.ndarray, patients: np.ndarray, called: np.ndarray, repeats: int = 1000
+) -> dict[str, Any]:
+    """Everything about one finding.
+
+    Parameters
+    ----------
+    y : ndarray (n,)
+        1, 0, or -1 for unknown; unknown rows are left out.
+    p : ndarray (n,)
+        Probabilities.
+    patients : ndarray (n,)
+        For the bootstrap.
+    called : ndarray of bool (n,)
+        The decision; its threshold may differ from row to row where it was chosen without the row's fold.
+    """
+    known = y >= 0
+    y, p, patients, called = y[known], p[known], patients[known], called[known]
+    row: dict[str, Any] = {
+        "n": len(y),
+        "patients": len(np.unique(patients)),
+        "positive": int(y.sum()),
+        "patients_positive": len(np.unique(patients[y == 1])),
+        "prevalence": float(y.mean()) if len(y) else None,
+    }
+    if not len(y):
+        return row
+    row |= {name: value.as_dict() for name, value in metrics.proportions(y, called).items()}
+    row["confusion"] = metrics.confusion(y, called)
+    statistics = {
+        "auc": lambda a, b, c: metrics.auc(a, b),
+        "average_precision": lambda a, b, c: metrics.precision_recall(a, b)[2] if a.any() else math.nan,
+        "f1": lambda a, b, c: metrics.f1(a, c),
+        "log_loss": lambda a, b, c: metrics.log_loss(a, b),
+        "brier": lambda a, b, c: metrics.brier(a, b),
+        "calibration_error": lambda a, b, c: metrics.calibration_error(a, b),
+    }
+    for name, statistic in statistics.items():
+        row[name] = metrics.bootstrap(statistic, patients, y, p, called, repeats=repeats).as_dict()
+    row["calibration"] = metrics.calibration_bins(y, p)
+    row["curves"] = curves(y, p)
+    return row
+
+
+def curves(y: np.ndarray, p: np.ndarray) -> dict[str, list[float]]:
+    """ROC and precision-recall points, thinned for the page."""
+    if not 0 < y.sum() < len(y):
+        return {}
+    false, true, _ = metrics.roc(y, p)
+    recall, precision, _ = metrics.precision_recall(y, p)
+    return {
+        "false_positive_rate": _thin(false),
+        "true_positive_rate": _thin(true),
+        "recall": _thin(recall),
+        "precision": _thin(precision),
+    }
+
+
+def multiclass(
+    y: np.ndarray, p: np.ndarray, names: tuple[str, ...], patients: np.ndarray, repeats: int = 1000
+) -> dict[str, Any]:
+    """Accuracy, balanced accuracy, macro-F1, per-class figures and the confusion matrix of labels that exclude others.
+
+    ``y`` is the index of the true label (n,), -1 for unknown; ``p`` is (n, labels).
+    """
+    known = y >= 0
+    y, p, patients = y[known].astype(int), p[known], patients[known]
+    guess = p.argmax(axis=1)
+    matrix = np.zeros((len(names), len(names)), dtype=int)
+    np.add.at(matrix, (y, guess), 1)
+    statistics = {
+        "balanced_accuracy": lambda a, b: _recalls(a, b, len(names)),
+        "macro_f1": lambda a, b: _macro_f1(a, b, len(names)),
+    }
+    row: dict[str, Any] = {
+        "n": len(y),
+        "patients": len(np.unique(patients)),
+        "labels": list(names),
+        "accuracy": metrics.wilson(int((y == guess).sum()), len(y)).as_dict(),
+        "confusion_matrix": matrix.tolist(),
+        "prevalence": {name: float(np.mean(y == i)) for i, name in enumerate(names)} if len(y) else {},
+    }
+    for name, statistic in statistics.items():
+        row[name] = metrics.bootstrap(statistic, patients, y, guess, repeats=repeats).as_dict()
+    row["log_loss"] = metrics.bootstrap(
+        lambda a, b: float(-np.mean(np.log(np.clip(b[np.arange(len(a)), a], 1e-7, 1)))), patients, y, p,
+        repeats=repeats,
+    ).as_dict()  # fmt: skip
+    return row
+
+
+def always_negative(y: np.ndarray) -> dict[str, Any]:
+    """The baseline that calls nothing: accuracy is the share of negatives, log loss the prevalence's entropy."""
+    y = y[y >= 0]
+    share = float(y.mean()) if len(y) else 0.0
+    return {
+        "n": len(y),
+        "accuracy": metrics.wilson(int((y == 0).sum()), len(y)).as_dict(),
+        "sensitivity": metrics.wilson(0, int(y.sum())).as_dict(),
+        "log_loss_at_prevalence": metrics.log_loss(y, np.full(len(y), share)),
+        "auc": 0.5,
+    }
+
+
+def without_curves(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures as they go into a card: no curves, no bins, floats to four digits."""
+    kept: dict[str, Any] = {}
+    for name, value in figures.items():
+        if name in ("curves", "calibration", "calibration_bins"):
+            continue
+        if isinstance(value, Mapping):
+            kept[name] = without_curves(value)
+        else:
+            kept[name] = round(value, 4) if isinstance(value, float) else value
+    return kept
+
+
+def _recalls(y: np.ndarray, guess: np.ndarray, classes: int) -> float:
+    found = [float(np.mean(guess[y == c] == c)) for c in range(classes) if (y == c).any()]
+    return float(np.mean(found)) if found else math.nan
+
+
+def _macro_f1(y: np.ndarray, guess: np.ndarray, classes: int) -> float:
+    present = [c for c in range(classes) if (y == c).any()]
+    return float(np.mean([metrics.f1((y == c).astype(int), guess == c) for c in present])) if present else math.nan
+
+
+def _thin(values: np.ndarray) -> list[float]:
+    index = np.unique(np.linspace(0, len(values) - 1, min(len(values), MAX_POINTS)).round().astype(int))
+    return [round(float(v), 5) for v in values[index]]

@@ -1,0 +1,200 @@
+"""Head CT: out-of-fold predictions with everything chosen on the other folds, per slice, patient, subtype and mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import cv2
+import numpy as np
+
+from training import metrics
+from training.datasets.base import DataSet, Item, studies
+from training.evaluation import figures
+from training.evaluation.report import Miss
+from training.outoffold import OutOfFold
+from training.postprocess import Predictions, nested
+from worker.packages import preprocessing
+from worker.packages.card import InputSpec
+
+MASK_THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+SLICE_THRESHOLD = 0.5
+
+
+def out_of_fold_figures(
+    found: OutOfFold, folds: Sequence[str], repeats: int = 1000
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Figures, and the probability of ``any`` of each slice.
+
+    Calibration, aggregation and thresholds of each fold are fitted on the other folds.
+    """
+    table = found.predictions
+    p = np.zeros(table.logits.shape, dtype=np.float64)
+    p_study, y_study, patients, flagged, balanced, chosen = [], [], [], [], [], {}
+    for fold, part, fitted in nested(table, folds):
+        p[table.folds == fold] = fitted.p_slices(part)
+        scores = fitted.p_studies(part)
+        p_study.append(scores)
+        y_study.append(part.study_labels())
+        patients.append(np.asarray([part.patients[rows[0]] for rows in part.study_rows()]))
+        flagged.append(scores >= fitted.flag)
+        balanced.append(scores >= fitted.balanced)
+        chosen[fold] = {"aggregation": fitted.aggregation, "flag": fitted.flag, "balanced": fitted.balanced}
+    y, names = np.concatenate(y_study), np.concatenate(patients)
+    scores = np.concatenate(p_study)
+    slices = {
+        label: figures.binary(
+            table.labels[:, column], p[:, column], table.patients, p[:, column] >= SLICE_THRESHOLD, repeats
+        )
+        for column, label in enumerate(table.label_names)
+    }
+    at_flag = figures.binary(y, scores, names, np.concatenate(flagged), repeats)
+    at_balanced = figures.binary(y, scores, names, np.concatenate(balanced), repeats)
+    result = {
+        "method": "four-fold cross-validation by patient; calibration, aggregation and thresholds of each fold were "
+        "fitted on the other folds' out-of-fold predictions",
+        "slices": slices,
+        "slice_threshold": SLICE_THRESHOLD,
+        "weighted_log_loss": weighted_log_loss(table.labels, p),
+        "patients_at_flag": at_flag,
+        "patients_at_balanced": at_balanced,
+        "patients_by_subtype": _by_subtype(table, names, np.concatenate(flagged)),
+        "fold_auc": fold_aucs(table, p[:, 0]),
+        "baseline_always_normal": {
+            "slices": figures.always_negative(table.labels[:, 0]),
+            "patients": figures.always_negative(y),
+        },
+        "chosen_without_fold": chosen,
+    }
+    return result, p[:, 0]
+
+
+def fold_aucs(table: Predictions, p: np.ndarray) -> dict[str, float]:
+    """Slice AUC of ``any`` in each fold on its own."""
+    return {
+        str(fold): metrics.auc(table.labels[table.folds == fold, 0], p[table.folds == fold])
+        for fold in np.unique(table.folds)
+    }
+
+
+def weighted_log_loss(labels: np.ndarray, p: np.ndarray) -> float:
+    """RSNA 2019's score: mean log loss over the labels, ``any`` counted twice."""
+    losses = [metrics.log_loss(labels[labels[:, c] >= 0, c], p[labels[:, c] >= 0, c]) for c in range(labels.shape[1])]
+    weights = np.asarray([2.0] + [1.0] * (len(losses) - 1))
+    return float(np.average(losses, weights=weights))
+
+
+def _by_subtype(table: Predictions, patients: np.ndarray, flagged: np.ndarray) -> dict[str, Any]:
+    """Share of the patients with each subtype that were flagged; pooled over folds, some are very few."""
+    rows = {}
+    for column, label in enumerate(table.label_names[1:], start=1):
+        having = np.unique(table.patients[table.labels[:, column] == 1])
+        rows[label] = metrics.wilson(int(flagged[np.isin(patients, having)].sum()), len(having)).as_dict()
+    return rows
+
+
+def overlaps(items: Sequence[Item], masks: np.ndarray, dataset: DataSet, spec: InputSpec) -> dict[str, np.ndarray]:
+    """Overlap of predicted and true masks at the source's own size, for every slice whose mask is known.
+
+    Returns
+    -------
+    dict
+        ``rows`` (m,), ``truth`` (m,) pixels, and for each of :data:`MASK_THRESHOLDS` ``both`` and ``found``
+        (m, thresholds).
+    """
+    rows, truth, both, found = [], [], [], []
+    for members in studies(list(items)).values():
+        pixels = np.stack([dataset.pixels(items[i]) for i in members])
+        boxes = preprocessing.locate(preprocessing.to_unit(pixels, spec), spec)
+        for image, box, i in zip(pixels, boxes, members, strict=True):
+            mask = dataset.mask(items[i])
+            if mask is None:
+                continue
+            p = preprocessing.restore(masks[i].astype(np.float32) / 255.0, box, image.shape)
+            called = [p > threshold for threshold in MASK_THRESHOLDS]
+            rows.append(i)
+            truth.append(int(mask.sum()))
+            both.append([int((c & mask).sum()) for c in called])
+            found.append([int(c.sum()) for c in called])
+    return {"rows": np.asarray(rows), "truth": np.asarray(truth), "both": np.asarray(both), "found": np.asarray(found)}
+
+
+def segmentation_figures(found: OutOfFold, overlap: dict[str, np.ndarray], folds: Sequence[str]) -> dict[str, Any]:
+    """Dice on positive slices with each fold's mask threshold chosen on the others; pooled Dice; by size of bleed."""
+    fold = found.predictions.folds[overlap["rows"]]
+    patients = found.predictions.patients[overlap["rows"]]
+    positive = overlap["truth"] > 0
+    table = _dice_table(overlap)
+    dice, both, called = np.full(len(fold), np.nan), np.zeros(len(fold)), np.zeros(len(fold))
+    chosen = {}
+    for name in folds:
+        best = int(np.nanargmax(table[(fold != name) & positive].mean(axis=0)))
+        inside = fold == name
+        dice[inside], both[inside] = table[inside, best], overlap["both"][inside, best]
+        called[inside] = overlap["found"][inside, best]
+        chosen[name] = MASK_THRESHOLDS[best]
+    truth = overlap["truth"].astype(float)
+    mean = metrics.bootstrap(lambda d: float(np.mean(d)), patients[positive], dice[positive])
+    pooled = metrics.bootstrap(
+        lambda b, c, t: float(2 * b.sum() / max(1.0, c.sum() + t.sum())), patients, both, called, truth
+    )
+    return {
+        "dice_positive_slices": {**mean.as_dict(), "slices": int(positive.sum())},
+        "dice_all_pixels": pooled.as_dict(),
+        "dice_by_size": _by_size(dice[positive], overlap["truth"][positive], patients[positive]),
+        "negative_slices_with_any_blood_pixel": metrics.wilson(
+            int((called[~positive] > 0).sum()), int((~positive).sum())
+        ).as_dict(),
+        "mask_threshold_without_fold": chosen,
+    }
+
+
+def best_mask_threshold(overlap: dict[str, np.ndarray]) -> float:
+    """The threshold with the highest mean Dice on positive slices, for the card."""
+    positive = overlap["truth"] > 0
+    return MASK_THRESHOLDS[int(np.argmax(_dice_table(overlap)[positive].mean(axis=0)))]
+
+
+def _dice_table(overlap: dict[str, np.ndarray]) -> np.ndarray:
+    total = overlap["found"] + overlap["truth"][:, None]
+    return np.asarray(np.divide(2.0 * overlap["both"], total, out=np.full(total.shape, np.nan), where=total > 0))
+
+
+def _by_size(dice: np.ndarray, pixels: np.ndarray, patients: np.ndarray) -> dict[str, Any]:
+    """Thirds by true area in pixels of the source picture (no spacing, so no mL)."""
+    edges = np.quantile(pixels, [0, 1 / 3, 2 / 3, 1])
+    rows = {}
+    for low, high in pairwise(edges):
+        inside = (pixels >= low) & ((pixels < high) | (high == edges[-1]))
+        estimate = metrics.bootstrap(lambda d: float(np.mean(d)), patients[inside], dice[inside])
+        rows[f"{low:.0f} to {high:.0f} pixels"] = {**estimate.as_dict(), "slices": int(inside.sum())}
+    return rows
+
+
+def worst_misses(found: OutOfFold, spec: InputSpec, dataset: DataSet, p: np.ndarray, count: int = 8) -> list[Miss]:
+    """The positive slices with the lowest and the negative ones with the highest probability, one a patient."""
+    labels = found.predictions.labels[:, 0]
+    misses = []
+    for value, order in ((1.0, np.argsort(p)), (0.0, np.argsort(-p))):
+        seen: set[str] = set()
+        for row in order:
+            item = found.items[row]
+            if labels[row] != value or item.patient in seen or len(seen) >= count:
+                continue
+            seen.add(item.patient)
+            misses.append(
+                Miss(_outlined(dataset, item, spec), f"{'missed' if value else 'false alarm'}, p {p[row]:.3f}")
+            )
+    return misses
+
+
+def _outlined(dataset: DataSet, item: Item, spec: InputSpec) -> np.ndarray:
+    """The slice in the network's window, with the outline of the true mask."""
+    unit = preprocessing.to_unit(dataset.pixels(item)[None], spec)[0, ..., 0]
+    picture = np.repeat((unit * 255).astype(np.uint8)[..., None], 3, axis=-1)
+    mask = dataset.mask(item)
+    if mask is not None and mask.any():
+        inside = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        picture[mask & ~inside] = (255, 60, 60)
+    return picture

@@ -1,0 +1,31 @@
+"""``firstread evaluate RECIPE --out-of-fold RUN``: the figures of a run whose folds are trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.head_ct_package import evaluate_folds
+from training.outoffold import PredictionsError, read_out_of_fold
+from training.recipe import load_recipe
+from training.studio import open_items
+
+
+def evaluate_run(recipe_name: str, data: Path, run: Path, out: Path) -> Path:
+    """Evaluate a run's predictions; everything that is chosen for a fold is chosen on the other folds.
+
+    Raises
+    ------
+    PredictionsError
+        If the recipe has no folds, or a fold's predictions are missing.
+    """
+    recipe = load_recipe(recipe_name)
+    if not recipe.folds.names:
+        raise PredictionsError(f"recipe {recipe.name} has no folds")
+    paths = [run / f"oof_{fold}.npz" for fold in recipe.folds.names]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise PredictionsError(f"the run lacks {', '.join(missing)}")
+    items, labels = open_items(recipe, data)
+    found = read_out_of_fold(paths, items, labels, recipe.labels, recipe.folds.dataset)
+    evaluate_folds(recipe, found, data, out)
+    return out / "evaluation.html"

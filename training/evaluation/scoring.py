@@ -1,0 +1,173 @@
+"""``firstread evaluate PACKAGE``: score a labelled data set with a package as it serves, and measure it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training import metrics
+from training.datasets import open_dataset
+from training.datasets.base import DataSet, DataSetError, Item, label_matrix, studies
+from training.evaluation import figures
+from training.evaluation.report import Miss, write_report
+from worker.packages import preprocessing
+from worker.packages.activation import softmax_groups
+from worker.packages.aggregation import study_probability
+from worker.packages.card import Card
+from worker.packages.package import Package, load
+
+DATASETS = {"bleed": "ct_ich"}
+"""Task -> reader that ``evaluate`` takes where none is named."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Items with what the package says: p (n, labels); Dice (n,), NaN where there is no mask to compare."""
+
+    items: list[Item]
+    labels: np.ndarray
+    p: np.ndarray
+    dice: np.ndarray
+    left_out: dict[str, str]
+
+
+def evaluate_package(package: str, data: Path, dataset_name: str | None, split: str | None, out: Path) -> Path:
+    """Score and measure; write the page and its JSON, and give back the page's path.
+
+    Raises
+    ------
+    PackageError
+        If there is no such package, or it does not pass its self-test.
+    DataSetError
+        If no reader is named or known, or nothing is left to score.
+    """
+    loaded = load(find_package(package))
+    name = dataset_name or DATASETS.get(loaded.card.task)
+    if name is None:
+        raise DataSetError(f"name a data set reader for task {loaded.card.task}")
+    dataset = open_dataset(name, data)
+    scored = score(loaded, dataset, split)
+    result = package_figures(loaded.card, scored)
+    notes = [
+        f"Package {loaded.key}, data set {name}" + (f", split {split}." if split else "."),
+        "Intervals are 95 %: Wilson for proportions, bootstrap by patient for the rest.",
+        "Where the package was trained on these patients, these figures flatter it: the card says on which.",
+    ]
+    misses = _worst(loaded.card, dataset, scored)
+    return write_report(out, f"{loaded.key} on {name}", notes, result, misses)
+
+
+def find_package(package: str) -> Path:
+    """A folder as it is, else the package of that key among those installed."""
+    directory = Path(package)
+    if (directory / "card.json").is_file():
+        return directory
+    from firstread.settings import Settings
+    from worker.packages.commands import open_store
+
+    return open_store(Settings()).entry(package).directory
+
+
+def score(package: Package, dataset: DataSet, split: str | None = None) -> Scored:
+    """Score every study of a data set whole, so that neighbours are what they will be in service."""
+    spec = package.card.input
+    items = dataset.items()
+    kept, p, dice, left_out = [], [], [], {}
+    for members in studies(items).values():
+        members = [i for i in members if split is None or items[i].split == split]
+        pixels, rows = [], []
+        for i in members:
+            try:
+                pixels.append(dataset.pixels(items[i]))
+                rows.append(i)
+            except (OSError, ValueError, DataSetError) as error:
+                left_out[items[i].key] = f"{type(error).__name__}: {error}"
+        for shape in {image.shape for image in pixels}:
+            chosen = [k for k, image in enumerate(pixels) if image.shape == shape]
+            stack = np.stack([pixels[k] for k in chosen])
+            outputs = package.predict(preprocessing.compose(stack, spec))
+            kept += [rows[k] for k in chosen]
+            p.append(outputs["p"])
+            dice.append(_dice(package.card, dataset, [items[rows[k]] for k in chosen], stack, outputs))
+    if not kept:
+        raise DataSetError("nothing to score: no readable item" + (f" in split {split}" if split else ""))
+    chosen_items = [items[i] for i in kept]
+    labels = label_matrix(chosen_items, package.card.labels)
+    return Scored(chosen_items, labels, np.concatenate(p), np.concatenate(dice), left_out)
+
+
+def package_figures(card: Card, scored: Scored) -> dict[str, Any]:
+    """Figures per picture, per study where studies have several, by group of exclusive labels, and of masks."""
+    patients = np.asarray([item.patient for item in scored.items])
+    result: dict[str, Any] = {"package": f"{card.name}/{card.version}", "left_out": len(scored.left_out)}
+    result["pictures"] = {
+        label: figures.binary(scored.labels[:, c], scored.p[:, c], patients, scored.p[:, c] >= _threshold(card, label))
+        for c, label in enumerate(card.labels)
+        if (scored.labels[:, c] >= 0).any()
+    }
+    groups = studies(scored.items)
+    if card.pipeline == "head_ct":
+        result["studies"] = _study_figures(card, scored, list(groups.values()))
+    for number, group in enumerate(softmax_groups(card), start=1):
+        truth = scored.labels[:, group]
+        y = np.where(truth.min(axis=1) >= 0, truth.argmax(axis=1), -1)
+        if (y >= 0).any():
+            names = tuple(card.labels[i] for i in group)
+            result[f"classes_{number}"] = figures.multiclass(y, scored.p[:, group], names, patients)
+    known = np.isfinite(scored.dice)
+    if known.any():
+        estimate = metrics.bootstrap(lambda d: float(np.mean(d)), patients[known], scored.dice[known])
+        result["dice_positive"] = {**estimate.as_dict(), "pictures": int(known.sum())}
+    return result
+
+
+def _study_figures(card: Card, scored: Scored, groups: Sequence[list[int]]) -> dict[str, Any]:
+    rows = {}
+    patients = np.asarray([scored.items[members[0]].patient for members in groups])
+    for column, label in enumerate(card.labels):
+        y = np.asarray([scored.labels[members, column].max() for members in groups])
+        if not (y >= 0).any():
+            continue
+        p = np.asarray([study_probability(scored.p[members, column], card.parameters, label) for members in groups])
+        rows[label] = figures.binary(y, p, patients, p >= _threshold(card, label))
+    return rows
+
+
+def _threshold(card: Card, label: str) -> float:
+    found = card.threshold(label)
+    return 0.5 if found is None else found
+
+
+def _dice(
+    card: Card, dataset: DataSet, items: Sequence[Item], stack: np.ndarray, outputs: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Dice at the source's size where the true mask has a pixel."""
+    found = np.full(len(items), np.nan)
+    if "mask" not in outputs:
+        return found
+    boxes = preprocessing.locate(preprocessing.to_unit(stack, card.input), card.input)
+    threshold = float(card.parameters.get("mask_threshold", 0.5))
+    for i, (item, box) in enumerate(zip(items, boxes, strict=True)):
+        truth = dataset.mask(item)
+        if truth is not None and truth.any():
+            called = preprocessing.restore(outputs["mask"][i], box, stack[i].shape[:2]) > threshold
+            found[i] = metrics.dice(truth, called)
+    return found
+
+
+def _worst(card: Card, dataset: DataSet, scored: Scored, count: int = 8) -> list[Miss]:
+    """The pictures whose true label got the least probability, over all labels."""
+    truth = np.where(scored.labels == 1, 1 - scored.p, np.where(scored.labels == 0, scored.p, 0.0))
+    misses = []
+    for row in np.argsort(-truth.max(axis=1))[:count]:
+        column = int(truth[row].argmax())
+        wanted = "positive" if scored.labels[row, column] == 1 else "negative"
+        unit = preprocessing.to_unit(dataset.pixels(scored.items[row])[None], card.input)[0]
+        picture = (unit[..., 0] if unit.shape[-1] != 3 or card.input.kind != "rgb" else unit) * 255
+        caption = f"{card.labels[column]}: {wanted}, p {scored.p[row, column]:.3f}"
+        misses.append(Miss(picture.astype(np.uint8), caption))
+    return misses

@@ -1,0 +1,141 @@
+"""What turns a network's logits into the card's probabilities: calibration of slices, score and threshold of a study.
+
+Everything here is fitted on predictions for patients that the network did not see. To measure it honestly it is fitted
+without a fold and applied to that fold (:func:`nested`); what ships is fitted on all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from training import metrics
+from worker.packages.activation import sigmoid
+from worker.packages.aggregation import EDGE, study_probability, study_score
+from worker.packages.card import Calibration
+
+SMOOTHINGS: tuple[tuple[float, ...], ...] = ((1.0,), (0.25, 0.5, 0.25), (1.0, 1.0, 1.0))
+TOP_K = (1, 2, 3)
+FLAG_SENSITIVITY = 0.95
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Slices in order of (study, position): logits and labels (n, labels; -1 unknown), study, patient, fold."""
+
+    label_names: tuple[str, ...]
+    logits: np.ndarray
+    labels: np.ndarray
+    studies: np.ndarray
+    patients: np.ndarray
+    folds: np.ndarray
+
+    def rows(self, keep: np.ndarray) -> Predictions:
+        """The part where ``keep`` (bool or index) holds."""
+        return Predictions(
+            self.label_names,
+            self.logits[keep],
+            self.labels[keep],
+            self.studies[keep],
+            self.patients[keep],
+            self.folds[keep],
+        )
+
+    def study_rows(self) -> list[np.ndarray]:
+        """Rows of each study, in order of first appearance."""
+        names, first = np.unique(self.studies, return_index=True)
+        return [np.flatnonzero(self.studies == name) for name in names[np.argsort(first)]]
+
+    def study_labels(self, column: int = 0) -> np.ndarray:
+        """Highest known label of each study; -1 where none is known."""
+        return np.asarray([self.labels[rows, column].max() for rows in self.study_rows()])
+
+
+@dataclass(frozen=True)
+class Postprocess:
+    """The fitted numbers, as they go into the card."""
+
+    calibration: Calibration
+    aggregation: dict[str, Any]
+    flag: float = 0.5
+    balanced: float = 0.5
+    tried: list[dict[str, Any]] = field(default_factory=list)
+
+    def p_slices(self, predictions: Predictions) -> np.ndarray:
+        """Calibrated slice probabilities (n, labels)."""
+        names = predictions.label_names
+        bias = np.asarray([self.calibration.bias.get(name, 0.0) for name in names])
+        temperature = np.asarray([self.calibration.temperature.get(name, 1.0) for name in names])
+        return sigmoid((predictions.logits - bias) / temperature)
+
+    def p_studies(self, predictions: Predictions, column: int = 0) -> np.ndarray:
+        """Probability of each study, in the order of :meth:`Predictions.study_rows`."""
+        p, name = self.p_slices(predictions)[:, column], predictions.label_names[column]
+        parameters = {"aggregation": self.aggregation}
+        return np.asarray([study_probability(p[rows], parameters, name) for rows in predictions.study_rows()])
+
+
+def fit(predictions: Predictions, sensitivity: float = FLAG_SENSITIVITY) -> Postprocess:
+    """Fit slice calibration (Platt), the aggregation by patient AUC, study calibration, and the two thresholds.
+
+    The flag's threshold is the highest whose sensitivity on these studies is at least ``sensitivity``; it is then
+    lowered halfway to the next score below, so that it does not lie on a case.
+    """
+    calibration = _slice_calibration(predictions)
+    first = Postprocess(calibration, {})
+    p = first.p_slices(predictions)[:, 0].astype(np.float64)
+    rows, y = predictions.study_rows(), predictions.study_labels()
+    tried: list[dict[str, Any]] = []
+    for smooth in SMOOTHINGS:
+        for k in TOP_K:
+            scores = np.asarray([study_score(p[r], smooth, k) for r in rows])
+            temperature, bias = metrics.fit_platt(y, _logit(scores))
+            loss = metrics.log_loss(y, sigmoid((_logit(scores) - bias) / temperature))
+            tried.append(
+                {"smooth": list(smooth), "top_k": k, "auc": metrics.auc(y, scores), "log_loss": loss,
+                 "temperature": temperature, "bias": bias}
+            )  # fmt: skip
+    best = max(tried, key=lambda row: (round(float(row["auc"]), 3), -float(row["log_loss"])))
+    aggregation = {
+        "smooth": best["smooth"],
+        "top_k": best["top_k"],
+        "temperature": {predictions.label_names[0]: best["temperature"]},
+        "bias": {predictions.label_names[0]: best["bias"]},
+    }
+    fitted = Postprocess(calibration, aggregation)
+    p_study = fitted.p_studies(predictions)
+    flag = _between(p_study, metrics.highest_threshold(y, p_study, sensitivity))
+    return Postprocess(calibration, aggregation, flag, metrics.youden_threshold(y, p_study), tried)
+
+
+def nested(predictions: Predictions, folds: Sequence[str]) -> list[tuple[str, Predictions, Postprocess]]:
+    """Each fold with what was fitted on the others."""
+    found = []
+    for fold in folds:
+        inside = predictions.folds == fold
+        found.append((fold, predictions.rows(inside), fit(predictions.rows(~inside))))
+    return found
+
+
+def _slice_calibration(predictions: Predictions) -> Calibration:
+    temperature, bias = {}, {}
+    for column, name in enumerate(predictions.label_names):
+        known = predictions.labels[:, column] >= 0
+        temperature[name], bias[name] = metrics.fit_platt(
+            predictions.labels[known, column], predictions.logits[known, column]
+        )
+    return Calibration(temperature=temperature, bias=bias)
+
+
+def _between(scores: np.ndarray, threshold: float) -> float:
+    """Halfway between the threshold and the next lower score (or zero)."""
+    lower = scores[scores < threshold]
+    return float((threshold + (lower.max() if len(lower) else 0.0)) / 2)
+
+
+def _logit(p: np.ndarray) -> np.ndarray:
+    edged = np.clip(p, EDGE, 1 - EDGE)
+    return np.asarray(np.log(edged) - np.log1p(-edged))
