@@ -23,8 +23,8 @@ from worker.pipelines.lesion import framing as framing_of
 from worker.pipelines.lesion import outlined, unframed
 
 LICENCE = """Weights trained on HAM10000 (Tschandl, Rosendahl and Kittler 2018, Scientific Data 5:180161), whose
-pictures and masks are licensed CC BY-NC 4.0: these weights are for non-commercial use, with attribution. They start from
-EfficientNet-Lite0 weights for ImageNet-1k (Apache-2.0). The code around them is Apache-2.0."""
+pictures and masks are licensed CC BY-NC 4.0: these weights are for non-commercial use, with attribution. They start
+from EfficientNet-Lite0 weights for ImageNet-1k (Apache-2.0). The code around them is Apache-2.0."""
 
 
 @dataclass(frozen=True)
