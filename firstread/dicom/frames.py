@@ -46,6 +46,9 @@ class Frame:
         return max(0, self.number - 1)
 
 
+MOST_FRAMES = 5000
+"""Frames that are believed of a multi-frame object without a functional group for each."""
+
 _MACROS = {
     "ImagePositionPatient": "PlanePositionSequence",
     "ImageOrientationPatient": "PlaneOrientationSequence",
@@ -77,7 +80,8 @@ def frames_of(ds: Dataset) -> tuple[Frame, ...]:
     each = _items(ds, "PerFrameFunctionalGroupsSequence")
     if not each and (count is None or count <= 1):
         return (_frame([ds, *shared], 0),)
-    total = min(int(count or len(each)), 100_000)
+    total = int(count or len(each))
+    total = min(total, len(each)) if each else min(total, MOST_FRAMES)
     return tuple(_frame([ds, *shared, *each[i : i + 1]], i + 1) for i in range(max(1, total)))
 
 

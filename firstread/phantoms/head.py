@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, Literal
 
 import cv2
 import numpy as np
 from pydicom.dataset import Dataset
 
-from firstread.phantoms.ct import CtGrid, CtLabels, ct_series
+from firstread.phantoms.ct import CtGrid, CtLabels, ct_series, write_series
 
 Bleed = Literal["epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural"]
 BLEEDS: Final[tuple[Bleed, ...]] = (
@@ -52,6 +54,10 @@ class HeadPhantom:
     objects: list[Dataset]
 
     @property
+    def StudyInstanceUID(self) -> str:
+        return str(self.objects[0].StudyInstanceUID)
+
+    @property
     def volume_ml(self) -> float:
         """True volume of the bleed in mL."""
         pixel = self.spec.field_mm / self.spec.size
@@ -71,8 +77,27 @@ def head_study(spec: HeadSpec | None = None, labels: CtLabels | None = None) -> 
     spec = spec or HeadSpec()
     labels = labels or CtLabels()
     hu, blood = head_volume(spec, labels.seed)
-    labels = replace(labels, description=f"PHANTOM HEAD {spec.thickness_mm:g}MM") if labels == CtLabels() else labels
     return HeadPhantom(spec, hu, blood, ct_series(hu, head_grid(spec), labels, spec.signed))
+
+
+def write_head_phantom(
+    folder: Path, n_slices: int = 32, bleed: Bleed | None = None, seed: int | None = None, size: int = 512
+) -> HeadPhantom:
+    """Draw a whole head in ``n_slices`` slices and save it below ``folder``.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets ``0001.dcm``, ``0002.dcm`` ...; made if it is not there.
+    seed : int, optional
+        Equal seeds give the same study. Without one, every call makes a study that no system has seen.
+    """
+    step = 160.0 / n_slices
+    spec = HeadSpec(slices=n_slices, size=size, step_mm=step, thickness_mm=step, bleed=bleed)
+    labels = CtLabels(seed=seed or 0, study="1" if seed is not None else uuid.uuid4().hex)
+    phantom = head_study(spec, replace(labels, description=f"PHANTOM HEAD {step:g}MM"))
+    write_series(phantom.objects, folder)
+    return phantom
 
 
 def head_grid(spec: HeadSpec) -> CtGrid:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -42,7 +43,7 @@ def study_of(paths: Iterable[Path], forced: bool = False) -> Study:
     return Study(str(instances[0].ds.StudyInstanceUID), 1, tuple(instances), forced)
 
 
-def head_card(name: str = "threshold", version: str = "1", flag: float = 0.5, **fields: object) -> Card:
+def head_card(name: str = "threshold", version: str = "1", flag: float = 0.5, **fields: Any) -> Card:
     """Card of a head-CT package with a 128x128 input."""
     return Card(
         name=name,
@@ -53,7 +54,7 @@ def head_card(name: str = "threshold", version: str = "1", flag: float = 0.5, **
         input=InputSpec(kind="hu", height=128, width=128, windows=((0.0, 80.0),), neighbours=1, crop="head"),
         architecture={"builder": "none"},
         operating_points={"flag": OperatingPoint(finding="any", threshold=flag, chosen_for="test")},
-        **fields,  # type: ignore[arg-type]
+        **fields,
     )
 
 

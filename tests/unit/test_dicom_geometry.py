@@ -84,9 +84,14 @@ def test_missing_slices(steps: list[float], thickness: float | None, missing: in
 
 def test_extent_stands_for_half_the_way_and_bridges_no_gap() -> None:
     stack = stack_of(_positions(0, 5, 10, 25, 30), [AXIAL] * 5, range(5))
-    np.testing.assert_allclose(stack.extent_mm(), [5, 5, 5, 5, 5])
+    assert _list(stack.extent_mm()) == pytest.approx([5, 5, 5, 5, 5])
     uneven = stack_of(_positions(0, 4, 8, 13, 18), [AXIAL] * 5, range(5))
-    np.testing.assert_allclose(uneven.extent_mm(), [4, 4, 4.5, 5, 5])
+    assert _list(uneven.extent_mm()) == pytest.approx([4, 4, 4.5, 5, 5])
+
+
+def _list(values: np.ndarray | None) -> list[float]:
+    assert values is not None
+    return [float(value) for value in values]
 
 
 @pytest.mark.parametrize(

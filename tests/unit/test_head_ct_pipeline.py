@@ -6,6 +6,7 @@ import json
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,8 +34,8 @@ def plain() -> HeadPhantom:
     return head_study(SMALL)
 
 
-def _run(study: Study, engine: ThresholdEngine | None = None, **packages: object) -> RunResult:
-    return run(row("head_ct"), study, served(head_card(**packages)), engine or ThresholdEngine())
+def _run(study: Study, engine: ThresholdEngine | None = None, **card: Any) -> RunResult:
+    return run(row("head_ct"), study, served(head_card(**card)), engine or ThresholdEngine())
 
 
 def _done(result: RunResult) -> Outcome:
@@ -83,7 +84,7 @@ def test_the_order_of_arrival_and_of_numbers_does_not_matter(ball: HeadPhantom, 
     straight = _done(_run(study_from(ball.objects, tmp_path / "a")))
     shuffled = [deepcopy(ds) for ds in ball.objects]
     rng = np.random.default_rng(1)
-    rng.shuffle(shuffled)  # type: ignore[arg-type]
+    rng.shuffle(shuffled)
     for number, ds in enumerate(shuffled, start=1):
         ds.InstanceNumber = number
     study = study_from(shuffled, tmp_path / "b")

@@ -138,6 +138,19 @@ def test_a_trunk_is_no_head_whatever_its_label_says(forced: bool, tmp_path: Path
     assert _run(body_study(24, 128, lying), tmp_path, forced).reasons == ("not_a_head",)
 
 
+def _without_bone_on_one_side(ds: Dataset) -> None:
+    """A hemicraniectomy: bone replaced by soft tissue over a third of the skull."""
+    stored = np.frombuffer(ds.PixelData, "<u2").reshape(ds.Rows, ds.Columns).copy()
+    y, x = np.mgrid[: ds.Rows, : ds.Columns]
+    angle = np.arctan2(y - ds.Rows / 2, x - ds.Columns / 2)
+    stored[(stored > 1124) & (np.abs(angle) < 1.0)] = 1024 + 35
+    ds.PixelData = stored.tobytes()
+
+
+def test_a_skull_with_a_gap_is_still_a_head(head: HeadPhantom, tmp_path: Path) -> None:
+    assert "head_uncertain" in _warnings(_run(_changed(head.objects, _without_bone_on_one_side), tmp_path))
+
+
 def test_too_few_slices(head: HeadPhantom, tmp_path: Path) -> None:
     assert _run(head.objects[10:15], tmp_path).reasons == ("too_few_slices",)
 

@@ -13,7 +13,7 @@ from firstread.dicom.pixels import read_frame
 from firstread.dicom.uids import is_standard_uid
 from firstread.phantoms.chest import FilmSpec, chest_film, chest_image, film, limb_image
 from firstread.phantoms.ct import CtLabels, write_series
-from firstread.phantoms.head import BLEEDS, HeadSpec, head_study
+from firstread.phantoms.head import BLEEDS, HeadSpec, head_study, write_head_phantom
 from firstread.phantoms.lesion import LesionSpec, lesion_image, lesion_photograph
 
 SMALL = HeadSpec(slices=28, size=96)
@@ -81,3 +81,11 @@ def test_a_lesion_is_darker_than_its_skin() -> None:
     assert rgb[mask].mean() < rgb[~mask].mean() - 40
     assert not lesion_image(LesionSpec(height=60, width=80, radius=0.0))[1].any()
     assert lesion_photograph(LesionSpec(height=60, width=80)).PhotometricInterpretation == "RGB"
+
+
+def test_a_phantom_without_a_seed_is_a_new_study(tmp_path: Path) -> None:
+    seeded = [write_head_phantom(tmp_path / str(n), n_slices=8, seed=5, size=32) for n in range(2)]
+    fresh = [write_head_phantom(tmp_path / f"f{n}", n_slices=8, size=32) for n in range(2)]
+    assert seeded[0].StudyInstanceUID == seeded[1].StudyInstanceUID
+    assert fresh[0].StudyInstanceUID != fresh[1].StudyInstanceUID
+    assert len(list((tmp_path / "0").glob("*.dcm"))) == 8

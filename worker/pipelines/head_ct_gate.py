@@ -30,9 +30,10 @@ _SMALL: Final = 128
 
 @dataclass(frozen=True)
 class Likeness:
-    """How many slices show a closed skull around brain, and how many at least a body of a head's size."""
+    """How many slices show a closed skull around brain, a skull with a gap (``open``), or at least a head's size."""
 
     rings: int
+    open: int
     plausible: int
     n: int
 
@@ -40,9 +41,11 @@ class Likeness:
     def certain(self) -> bool:
         return self.rings >= max(1, min(3, self.n), round(0.2 * self.n))
 
-    @property
-    def possible(self) -> bool:
-        return self.rings > 0 or self.plausible >= 0.5 * self.n
+    def possible(self, forced: bool) -> bool:
+        """Worth a score with a warning: after a craniectomy no ring is closed; a single slice may be cut anywhere."""
+        if self.rings + self.open >= 0.3 * self.n:
+            return True
+        return forced and self.plausible >= 0.5 * self.n
 
 
 def gate(study: Study, series: Series) -> Gate:
@@ -65,7 +68,7 @@ def gate(study: Study, series: Series) -> Gate:
         likeness = likeness_of(head.hu, _pixel_mm(head))
         series.details["head_slices"] = likeness.rings
         if not likeness.certain:
-            if likeness.possible and (study.forced or likeness.rings > 0):
+            if likeness.possible(study.forced):
                 warnings.append(Caution.HEAD_UNCERTAIN)
             else:
                 reason = Reason.NOT_A_HEAD
@@ -188,11 +191,12 @@ def _pixel_mm(head: HeadStack) -> float:
 
 
 def likeness_of(hu: np.ndarray, pixel_mm: float) -> Likeness:
-    """Look for a closed skull with brain inside.
+    """Look for a skull with brain inside.
 
     A slice counts as a ring where bone encloses one space of 25 to 260 cm2 that is soft tissue for the most part and
-    fills much of the body's outline, and the outline is no larger than a head. It is plausible where it has at least
-    the size and the tissue.
+    fills much of the body's outline, and the outline is no larger than a head; as open where that is true of the
+    space within the bone's convex hull and the bone lies at its rim. It is plausible where it has at least the size
+    and the tissue.
 
     Parameters
     ----------
@@ -203,32 +207,50 @@ def likeness_of(hu: np.ndarray, pixel_mm: float) -> Likeness:
     scale = max(1.0, max(hu.shape[1:]) / _SMALL)
     size = (max(8, round(hu.shape[2] / scale)), max(8, round(hu.shape[1] / scale)))
     cm2 = (pixel_mm * hu.shape[1] / size[1] / 10.0) * (pixel_mm * hu.shape[2] / size[0] / 10.0)
-    rings = plausible = 0
+    kinds = []
     for plane in hu:
         small = cv2.resize(np.clip(plane, -1000.0, 1500.0), size, interpolation=cv2.INTER_AREA)
-        ring, possible = _slice_likeness(small, cm2)
-        rings += ring
-        plausible += possible
-    return Likeness(rings, plausible, len(hu))
+        kinds.append(_slice_likeness(small, cm2))
+    rings, gaps, plausible = (sum(kind) for kind in zip(*kinds, strict=True))
+    return Likeness(rings, gaps, plausible, len(hu))
 
 
-def _slice_likeness(small: np.ndarray, cm2: float) -> tuple[bool, bool]:
+def _slice_likeness(small: np.ndarray, cm2: float) -> tuple[bool, bool, bool]:
+    """Whether a slice is a ring, an open ring (and no ring), plausible."""
     body = cv2.morphologyEx((small > -300.0).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
     outline = _filled(_largest(body))
     body_cm2 = float(np.count_nonzero(outline)) * cm2
     if not 20.0 <= body_cm2 <= 480.0:
-        return False, False
+        return False, False, False
     soft = (small > -20.0) & (small < 110.0)
-    bone = small > 250.0
+    bone = (small > 250.0) & outline
     has_air = bool(np.mean(small < -300.0) > 0.02)
-    plausible = has_air and float(np.mean(soft[outline])) > 0.3 and bool(np.mean(bone[outline]) > 0.02)
-    closed = cv2.morphologyEx((bone & outline).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
-    inside = _largest((_filled(closed > 0) & (closed == 0)).astype(np.uint8))
+    plausible = has_air and float(np.mean(soft[outline])) > 0.3 and float(np.mean(bone[outline])) > 0.02
+    closed = cv2.morphologyEx(bone.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    if _brain_fills(_largest((_filled(closed > 0) & (closed == 0)).astype(np.uint8)), soft, body_cm2, cm2):
+        return True, False, True
+    skull = _largest(closed)
+    hull = _hull(skull)
+    inner = cv2.erode(hull.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    rim = float(np.mean(bone[inner])) < 0.08 if inner.any() else False
+    is_open = rim and plausible and _brain_fills(hull & ~skull, soft, body_cm2, cm2)
+    return False, is_open, plausible
+
+
+def _brain_fills(inside: np.ndarray, soft: np.ndarray, body_cm2: float, cm2: float) -> bool:
     inside_cm2 = float(np.count_nonzero(inside)) * cm2
     if not 25.0 <= inside_cm2 <= 260.0:
-        return False, plausible
-    ring = float(np.mean(soft[inside])) > 0.7 and inside_cm2 > 0.3 * body_cm2
-    return ring, plausible or ring
+        return False
+    return float(np.mean(soft[inside])) > 0.7 and inside_cm2 > 0.3 * body_cm2
+
+
+def _hull(mask: np.ndarray) -> np.ndarray:
+    """Convex hull of a bool mask."""
+    out = np.zeros(mask.shape, np.uint8)
+    points = cv2.findNonZero(mask.astype(np.uint8))
+    if points is not None:
+        cv2.fillConvexPoly(out, cv2.convexHull(points), 1)
+    return out > 0
 
 
 def _filled(mask: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Which series of a study is the plain axial head CT, and in which order its slices lie.
 
-Policy, the first that tells two candidates apart: without contrast agent; not labelled as another body part; original
-before derived; soft before sharp kernel; enough slices; a thickness that the models know (3 to 6 mm; then thinner,
-which is averaged; then thicker); more slices; the lower UID.
+Policy, the first that tells two candidates apart: without contrast agent, by its elements and then by its description;
+not labelled as another body part; original before derived; soft before sharp kernel; enough slices; a thickness that
+the models know (3 to 6 mm; then thinner, which is averaged; then thicker); more slices; the lower UID.
 """
 
 from __future__ import annotations
@@ -294,6 +294,7 @@ def _rank(series: Series) -> tuple[Any, ...]:
     class_of_thickness = 0 if 3.0 <= thickness <= 6.0 else 1 if thickness < 3.0 else 2
     return (
         head.contrast,
+        _described_as_contrast(text(ds, "SeriesDescription", 64)),
         any(word in part for word in _OTHER_PARTS),
         head.slices[0].frame.FrameType[:1] == ("DERIVED",),
         _sharp(text(ds, "ConvolutionKernel", 64)),
@@ -302,6 +303,12 @@ def _rank(series: Series) -> tuple[Any, ...]:
         -len(head.slices),
         series.SeriesInstanceUID,
     )
+
+
+def _described_as_contrast(description: str) -> bool:
+    """Descriptions lie too often to refuse a series for one, but of two series the plainer is taken."""
+    words = set("".join(c if c.isalnum() or c == "+" else " " for c in description.upper()).split())
+    return bool(words & {"CTA", "ANGIO", "POST", "CE", "C+", "+C", "CONTRAST", "VENOUS", "ARTERIAL"})
 
 
 def _sharp(kernel: str) -> bool:
