@@ -1,0 +1,49 @@
+"""A worker process that knows the probe pipeline alone: ``python -m tests.builders.probe_worker``.
+
+Everything but the registry and the packages is the product's own.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from firstread.settings import Settings
+from tests.builders.probe_pipeline import ProbeModel
+from worker import loading, service
+from worker.packages.card import Card, InputSpec
+from worker.pipelines import registry
+from worker.pipelines.base import Served
+from worker.serving import Serving
+
+ROW = registry.PipelineRow("probe", "tests.builders.probe_pipeline", frozenset({"CT"}))
+
+
+def probe_card() -> Card:
+    """Card of the probe's only package."""
+    return Card(
+        name="probe",
+        version="1",
+        pipeline="probe",
+        task="probe",
+        labels=["any"],
+        input=InputSpec(kind="grey", height=8, width=8),
+        architecture={},
+    )
+
+
+def probe_serving(settings: Settings | None = None) -> Serving:
+    """Serves the probe unless a file ``no_package`` lies in the models folder."""
+    serving = Serving()
+    if settings is None or not (settings.models_dir / "no_package").exists():
+        serving.add(Served(probe_card()), ProbeModel())
+    return serving
+
+
+def main() -> int:
+    registry.REGISTRY = (ROW,)
+    loading.load_serving = probe_serving  # type: ignore[assignment]
+    return service.run_worker(Settings())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

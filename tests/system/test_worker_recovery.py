@@ -1,0 +1,210 @@
+"""Workers that die, hang or are stopped, and brokers that forget: every study ends, once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import text
+
+from firstread.queue import depth, redis_client
+from tests.builders.waiting import put_probe
+from tests.system.conftest import Site, until
+
+MakeSite = Callable[..., Site]
+
+
+def _once(site: Site, n_studies: int, n_slices: int = 2) -> None:
+    """Each study has one row of its finding and one of each slice in the views."""
+    with site.db.read() as session:
+        rows = session.execute(
+            text("SELECT study_instance_uid, COUNT(*) FROM study_result WHERE finding = 'any' GROUP BY 1")
+        ).all()
+        slices = session.execute(
+            text("SELECT study_instance_uid, sop_instance_uid, COUNT(*) FROM slice_score GROUP BY 1, 2")
+        ).all()
+    assert [row[1] for row in rows] == [1] * n_studies
+    assert [row[2] for row in slices] == [1] * n_studies * n_slices
+
+
+def test_killed_worker_leaves_no_study_behind(make_site: MakeSite, tmp_path: Path) -> None:
+    site = make_site()
+    site.supervisor()
+    worker = site.ready()[0]
+    slow = put_probe(site.db, site.settings, "slow", "slow:3")
+    until(lambda: site.state(slow) == "SCORING")
+    os.kill(worker.pid, signal.SIGKILL)
+    jobs = site.wait_for([slow])
+    assert jobs[slow].attempts == 2
+    assert jobs[slow].run == 1
+    _once(site, 1)
+
+
+def test_study_that_kills_workers_fails_and_takes_no_other_with_it(make_site: MakeSite) -> None:
+    site = make_site(max_attempts=2)
+    site.supervisor()
+    site.ready()
+    poison = put_probe(site.db, site.settings, "poison", "die")
+    innocent = [put_probe(site.db, site.settings, f"i{n}", "slow:0.5") for n in range(3)]
+    jobs = site.wait_for([poison], "FAILED")
+    assert jobs[poison].reason == "worker_died"
+    assert jobs[poison].attempts == 2
+    site.wait_for(innocent)
+    _once(site, 3)
+
+
+def test_hung_study_is_ended_from_outside_and_fails_at_last(make_site: MakeSite) -> None:
+    site = make_site(stall_s=2.0, max_attempts=2)
+    site.supervisor()
+    site.ready()
+    hung = put_probe(site.db, site.settings, "hung", "hang")
+    until(lambda: site.state(hung) == "SCORING")
+    beside = put_probe(site.db, site.settings, "beside")
+    jobs = site.wait_for([hung], "FAILED")
+    assert jobs[hung].reason == "worker_stalled"
+    assert site.wait_for([beside])[beside].attempts == 1
+
+
+def test_flushed_broker_loses_nothing(make_site: MakeSite) -> None:
+    site = make_site(worker_threads=1)
+    site.supervisor()
+    site.ready()
+    revisions = [put_probe(site.db, site.settings, f"s{n}", "slow:0.4") for n in range(5)]
+    until(lambda: site.state(revisions[0]) is not None)
+    redis_client(site.settings).flushall()
+    site.wait_for(revisions)
+    _once(site, 5)
+
+
+def test_killed_broker_comes_back_and_work_goes_on(make_site: MakeSite) -> None:
+    site = make_site()
+    site.supervisor()
+    site.ready()
+    first = put_probe(site.db, site.settings, "first")
+    site.wait_for([first])
+    server = redis_client(site.settings).info("server")
+    time.sleep(5.0)
+    os.kill(int(server["process_id"]), signal.SIGKILL)
+    second = put_probe(site.db, site.settings, "second")
+    site.wait_for([second])
+
+
+def test_redis_server_restarting_or_flushed(make_site: MakeSite, redis_server: str) -> None:
+    site = make_site(broker_url=redis_server)
+    site.supervisor()
+    site.ready()
+    client = redis_client(site.settings)
+    client.flushall()
+    client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    revisions = [put_probe(site.db, site.settings, f"r{n}") for n in range(3)]
+    site.wait_for(revisions)
+    _once(site, 3)
+
+
+def test_two_workers_share_the_work_and_do_each_study_once(make_site: MakeSite, redis_server: str) -> None:
+    site = make_site(broker_url=redis_server)
+    site.supervisor(worker_threads=2)
+    site.supervisor(worker_threads=2)
+    site.ready(2)
+    revisions = [put_probe(site.db, site.settings, f"t{n}", "slow:0.3") for n in range(12)]
+    jobs = site.wait_for(revisions)
+    assert all(job.attempts == 1 and job.run == 1 for job in jobs.values())
+    with site.db.read() as session:
+        owners = session.execute(text("SELECT DISTINCT actor FROM transition WHERE to_state = 'DONE'")).scalars().all()
+    assert len(owners) == 2
+    _once(site, 12)
+
+
+def test_warm_shutdown_finishes_the_study_in_hand(make_site: MakeSite) -> None:
+    site = make_site(worker_threads=1)
+    process = site.supervisor()
+    site.ready()
+    in_hand = put_probe(site.db, site.settings, "hand", "slow:1.5")
+    later = put_probe(site.db, site.settings, "later", "slow:1.5")
+    until(lambda: site.state(in_hand) == "SCORING")
+    process.terminate()
+    assert process.wait(timeout=30) == 0
+    assert site.state(in_hand) == "DONE"
+    assert site.state(later) in (None, "WAITING")
+    assert site.workers() == []
+    site.supervisor()
+    site.wait_for([later])
+
+
+def test_second_signal_stops_at_once_and_counts_no_attempt(make_site: MakeSite) -> None:
+    site = make_site()
+    process = site.supervisor()
+    site.ready()
+    long = put_probe(site.db, site.settings, "long", "slow:30")
+    until(lambda: site.state(long) == "SCORING")
+    process.terminate()
+    time.sleep(1.0)
+    process.terminate()
+    process.wait(timeout=15)
+    job = site.jobs()[long]
+    assert (job.state, job.attempts, job.lease_owner) == ("WAITING", 0, None)
+
+
+def test_killed_supervisor_takes_its_worker_along_and_the_next_one_takes_over(make_site: MakeSite) -> None:
+    site = make_site(lease_s=600.0)
+    process = site.supervisor()
+    worker = site.ready()[0]
+    slow = put_probe(site.db, site.settings, "slow", "slow:2")
+    until(lambda: site.state(slow) == "SCORING")
+    process.kill()
+    process.wait(timeout=10)
+    until(lambda: not Path(f"/proc/{worker.pid}").exists() or _is_zombie(worker.pid), 10)
+    site.supervisor()
+    site.wait_for([slow])
+    _once(site, 1)
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return " Z " in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+
+
+def test_most_urgent_study_is_next_whatever_waits(make_site: MakeSite) -> None:
+    site = make_site(worker_threads=1)
+    routine = [put_probe(site.db, site.settings, f"routine{n}", "slow:0.3", priority=7) for n in range(6)]
+    site.supervisor()
+    until(lambda: sum(site.state(r) == "DONE" for r in routine) >= 1)
+    urgent = put_probe(site.db, site.settings, "urgent", priority=0)
+    site.wait_for([*routine, urgent])
+    with site.db.read() as session:
+        order = (
+            session.execute(
+                text(
+                    "SELECT j.revision_id FROM transition t JOIN job j ON j.id = t.subject_id "
+                    "WHERE t.subject = 'job' AND t.to_state = 'SCORING' ORDER BY t.id"
+                )
+            )
+            .scalars()
+            .all()
+        )
+    assert order.index(urgent) <= 3
+    assert depth(redis_client(site.settings)) <= len(routine)
+
+
+def test_jobs_without_a_package_wait_until_one_is_there(make_site: MakeSite, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "no_package").touch()
+    site = make_site(models_dir=models)
+    process = site.supervisor()
+    site.ready()
+    revision = put_probe(site.db, site.settings, "waits")
+    until(lambda: site.state(revision) == "WAITING")
+    assert site.jobs()[revision].reason == "no_serving_package"
+    time.sleep(1.0)
+    assert site.jobs()[revision].attempts == 0
+    process.terminate()
+    process.wait(timeout=20)
+    (models / "no_package").unlink()
+    site.supervisor()
+    site.wait_for([revision])
