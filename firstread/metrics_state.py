@@ -16,6 +16,8 @@ from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
 from firstread.metrics import Snapshot
+from firstread.metrics_outcomes import OutcomeFigures
+from firstread.metrics_outcomes import families as outcome_families
 from firstread.queue import depth, redis_client
 from firstread.records import Database, Flag, Job, Listener, Process, Revision
 from firstread.settings import Settings
@@ -37,7 +39,7 @@ def _families() -> Families:
     def gauge(name: str, text: str, *labels: str) -> tuple[str, GaugeMetricFamily]:
         return name, GaugeMetricFamily(name, text, labels=labels)
 
-    return dict(
+    return outcome_families() | dict(
         [
             gauge("firstread_state_studies", "Studies by state, one a job of a revision.", "outcome"),
             gauge("firstread_waiting_jobs", "Jobs that wait, by what keeps them waiting.", "pipeline", "reason"),
@@ -62,6 +64,7 @@ class StateCollector:
     def __init__(self, settings: Settings, db: Database) -> None:
         self._settings = settings
         self._db = db
+        self._outcomes = OutcomeFigures()
         self._snapshot = Snapshot(self._read)
 
     def describe(self) -> Iterable[Any]:
@@ -87,6 +90,7 @@ class StateCollector:
         try:
             with self._db.read() as session:
                 read_database(session, families)
+                self._outcomes.read(session, families)
             families["firstread_database_up"].add_metric([], 1)
         except SQLAlchemyError as error:
             log.warning("metrics: the database does not answer (%s)", type(error).__name__)

@@ -136,9 +136,9 @@ def _wilson(k: str, n: str, sign: str) -> str:
 
 
 def _proportion(name: str, k: str, n: str) -> str:
-    low = f"CASE WHEN {n} > 0 THEN {_wilson(k, n, '-')} END AS {name}_low"
-    high = f"CASE WHEN {n} > 0 THEN {_wilson(k, n, '+')} END AS {name}_high"
-    return f"{k} * 1.0 / NULLIF({n}, 0) AS {name}, {low}, {high}"
+    low = f"CAST(CASE WHEN {n} > 0 THEN {_wilson(k, n, '-')} END AS DOUBLE PRECISION) AS {name}_low"
+    high = f"CAST(CASE WHEN {n} > 0 THEN {_wilson(k, n, '+')} END AS DOUBLE PRECISION) AS {name}_high"
+    return f"CAST({k} * 1.0 / NULLIF({n}, 0) AS DOUBLE PRECISION) AS {name}, {low}, {high}"
 
 
 VERDICT_PERFORMANCE = f"""
@@ -150,7 +150,7 @@ said AS (
 ),
 scored AS (
     SELECT j.pipeline, {_SCANNER} AS scanner, UTC_MONTH(j.finished_at) AS month, f.finding, t.truth,
-        CASE WHEN f.flagged OR f.probability >= f.threshold OR EXISTS (
+        CASE WHEN f.flagged OR f.probability >= COALESCE(f.threshold, 0.5) OR EXISTS (
                  SELECT 1 FROM flag g
                  WHERE g.study_id = j.study_id AND g.pipeline = j.pipeline AND g.finding = f.finding)
              THEN 1 ELSE 0 END AS positive

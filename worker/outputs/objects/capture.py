@@ -9,9 +9,10 @@ from pydicom.dataset import Dataset
 
 from firstread.dicom.datasets import numbers
 from firstread.dicom.uids import is_standard_uid
+from firstread.findings import MAIN_FINDINGS
 from worker.outputs.objects.codes import meaning_of
 from worker.outputs.objects.finishing import NOT_FOR_DIAGNOSIS, common_arguments, finish
-from worker.outputs.objects.source import MAIN_FINDINGS, NotWritten, Source
+from worker.outputs.objects.source import NotWritten, Source
 
 MIN_WIDTH = 512
 MARGIN = 34

@@ -15,13 +15,12 @@ from sqlalchemy.orm import Session
 
 from firstread.dicom.datasets import PARSE_ERRORS, UnusableFile, read_dataset
 from firstread.dicom.uids import is_standard_uid, stable_uid
+from firstread.findings import MAIN_FINDINGS
 from firstread.records import Flag, Instance, Job, Result, Revision, RevisionInstance, SliceScoreRow, Study
 from firstread.settings import Settings
 from firstread.spool import Spool
 from worker.outputs.objects.header import clean_header
 from worker.outputs.pictures import key_picture, mask_of
-
-MAIN_FINDINGS = {"head_ct": "any", "chest_xray": "pneumonia", "dermoscopy": "melanoma"}
 
 
 class NotWritten(Exception):
