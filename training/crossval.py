@@ -60,10 +60,11 @@ def cross_validate(
 
 
 def train_final(recipe: Recipe, arrays: Arrays, out: Path, weights: str, **options: Any) -> Any:
-    """The model on all folds, whose weights are shipped."""
+    """The model on all folds, whose weights are shipped; items of a split ``val`` decide on early stopping."""
     train_rows, _ = fold_rows(arrays, recipe, None)
     steps = recipe.final_steps or recipe.schedule.steps
-    return train(Run(recipe, arrays, train_rows, out / "final", steps, weights=weights, **options))
+    validation = np.flatnonzero([not recipe.folds.names and item.split == "val" for item in arrays.items])
+    return train(Run(recipe, arrays, train_rows, out / "final", steps, validation, weights, **options))
 
 
 def write_predictions(path: Path, model: Any, arrays: Arrays, rows: np.ndarray, fold: str) -> None:

@@ -23,6 +23,9 @@ PACKAGERS: dict[str, str] = {
     "bleed": "training.head_ct_package:finish",
     "pneumonia": "training.chest.package:finish",
     "pneumonia4": "training.chest.package:finish",
+    "lesion": "training.dermoscopy.package:finish",
+    "lesion_mask": "training.dermoscopy.package:finish",
+    "lesion_class": "training.dermoscopy.package:finish",
 }
 """Task -> what evaluates a run's folds and writes its package."""
 

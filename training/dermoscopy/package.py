@@ -6,25 +6,28 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from training.arrays import Arrays
+from training.datasets import open_dataset
 from training.datasets.base import DataSet, Item, label_matrix
 from training.dermoscopy import figures as fig
 from training.dermoscopy import operating
 from training.dermoscopy.hair import is_hairy
 from training.dermoscopy.lesions import class_shares
-from training.dermoscopy.scores import Forward, Scores, score
+from training.dermoscopy.scores import Forward, Scores, forward_of, score
 from training.packaging import write_package
 from training.recipe import Recipe
 from worker.packages.card import Card
 from worker.pipelines.lesion import framing as framing_of
 from worker.pipelines.lesion import outlined, unframed
 
-LICENCE = """Weights trained on HAM10000 (Tschandl, Rosendahl and Kittler 2018, Scientific Data 5:180161), whose
-pictures and masks are licensed CC BY-NC 4.0: these weights are for non-commercial use, with attribution. They start
-from EfficientNet-Lite0 weights for ImageNet-1k (Apache-2.0). The code around them is Apache-2.0."""
+if TYPE_CHECKING:
+    import keras
+
+    from training.studio import Order
 
 
 @dataclass(frozen=True)
@@ -159,16 +162,26 @@ def card_of(recipe: Recipe, version: str, chosen: operating.Chosen, dataset: Dat
         operating_points=chosen.points,
         parameters=parameters,
         training_data={
-            "data": "HAM10000 (Tschandl, Rosendahl and Kittler 2018), reduced to 200 x 150",
-            "split": "by lesion, as given with the data",
+            "sources": list(recipe.card.get("sources", [])),
+            "split": "by lesion: weights from the training part, calibration and thresholds from the validation part, "
+            "figures from the test part",
             "pictures": class_shares(dataset.items()),
         },
         population=dict(recipe.card.get("population", {})),
         metrics={"test": found},
         intended_use=str(recipe.card.get("intended_use", "")),
         limits=[str(line) for line in recipe.card.get("limits", [])],
-        licence="CC BY-NC 4.0 (data: HAM10000); see LICENSE",
+        licence=str(recipe.card.get("licence", "")),
     )
+
+
+def finish(order: Order, arrays: Arrays, model: keras.Model) -> Path:
+    """What ``firstread train`` does with a trained dermoscopy network: the package below the run's folder."""
+    recipe = order.recipe
+    (name, sub), *_ = recipe.datasets.items()
+    build(recipe, model, open_dataset(name, order.data / sub), order.out / "package", order.version,
+          forward_of(model), order.out)  # fmt: skip
+    return order.out / "package" / recipe.name / order.version
 
 
 def build(
@@ -192,5 +205,6 @@ def build(
     (work / "figures.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     directory = out / recipe.name / version
     directory.parent.mkdir(parents=True, exist_ok=True)
-    write_package(directory, model, card_of(recipe, version, chosen, dataset, found), LICENCE)
+    text = str(recipe.card.get("licence_text", recipe.card.get("licence", "unknown")))
+    write_package(directory, model, card_of(recipe, version, chosen, dataset, found), text)
     return found

@@ -20,7 +20,7 @@ from worker.packages.aggregation import study_probability
 from worker.packages.card import Card
 from worker.packages.package import Package, load
 
-DATASETS = {"bleed": "ct_ich"}
+DATASETS = {"bleed": "ct_ich", "lesion": "ham10000", "lesion_mask": "ham10000", "lesion_class": "ham10000"}
 """Task -> reader that ``evaluate`` takes where none is named."""
 
 
