@@ -68,6 +68,17 @@ class Caution(StrEnum):
     NO_LESION_FOUND = "no_lesion_found"
     OTHER_MALIGNANCY = "other_malignancy"
 
+    # Codes that intake or the worker's reading left with an instance or a study.
+    SOP_CLASS_MISSING = "sop_class_missing"
+    SOP_UID_MISSING = "sop_uid_missing"
+    NO_TRANSFER_SYNTAX = "no_transfer_syntax"
+    TRUNCATED = "truncated"
+    LARGE_ELEMENT_SKIPPED = "large_element_skipped"
+    INSTANCE_CHANGED = "instance_changed"
+    IMAGES_EXPIRED = "images_expired"
+    FILE_MISSING = "file_missing"
+    UNREADABLE_HEADER = "unreadable_header"
+
 
 TEXTS: dict[str, str] = {
     Reason.NO_IMAGES: "The study holds no images.",
@@ -111,6 +122,15 @@ TEXTS: dict[str, str] = {
     Caution.LOW_RESOLUTION: "A picture has fewer pixels than those that the model learnt from.",
     Caution.PICTURES_LEFT_OUT: "Some pictures of the study were not scored.",
     Caution.OTHER_MALIGNANCY: 'A basal-cell carcinoma or an actinic keratosis may lie behind "other".',
+    Caution.SOP_CLASS_MISSING: "The data set names no SOP class; that of the file meta group counts.",
+    Caution.SOP_UID_MISSING: "The data set names no instance; the file meta group does.",
+    Caution.NO_TRANSFER_SYNTAX: "A file without a transfer syntax: its encoding was found by looking.",
+    Caution.TRUNCATED: "A file ends before its pixel data do.",
+    Caution.LARGE_ELEMENT_SKIPPED: "A very long element of the header was left unread.",
+    Caution.INSTANCE_CHANGED: "An instance came again with other bytes; the newest is scored.",
+    Caution.IMAGES_EXPIRED: "Earlier images of the study were removed by retention and are not scored again.",
+    Caution.FILE_MISSING: "A received file is gone and was not scored.",
+    Caution.UNREADABLE_HEADER: "A received file cannot be parsed any more and was not scored.",
 }
 """One line of text for each code; a code that is both has one."""
 
