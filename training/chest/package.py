@@ -1,0 +1,184 @@
+"""The chest packages: calibration and thresholds from validation films, figures from test films, card and report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from training.arrays import Arrays
+from training.chest import evaluation
+from training.chest.calibration import binary_points, fit_softmax, softmax_p
+from training.chest.films import CLASSES
+from training.chest.pictures import run_pictures
+from training.datasets.base import Item
+from training.evaluation.figures import without_curves
+from training.evaluation.report import Miss, write_report
+from training.loop import predict
+from training.metrics import fit_platt
+from training.packaging import write_package
+from training.recipe import Recipe
+from worker.packages.activation import sigmoid
+from worker.packages.card import Calibration, Card, OperatingPoint
+
+if TYPE_CHECKING:
+    import keras
+
+    from training.studio import Order
+
+ADULTS_WITHOUT_COVID_WEIGHT = 4.0
+"""Weight of an adult without COVID in calibration: as many, by weight, as those with it."""
+
+
+def finish(order: Order, arrays: Arrays, model: keras.Model) -> Path:
+    """Calibrate on the validation part, measure on the test part, and write the package and its report."""
+    recipe = order.recipe
+    split = np.asarray([item.split for item in arrays.items])
+    logits = {part: flipped_logits(model, arrays, np.flatnonzero(split == part)) for part in ("val", "test")}
+    items = {part: [arrays.items[i] for i in np.flatnonzero(split == part)] for part in ("val", "test")}
+    if recipe.task == "pneumonia":
+        calibration, points, figures, p_true = _binary(items, logits)
+    else:
+        calibration, points, figures, p_true = _four(recipe, items, logits)
+    films = arrays.planes[np.flatnonzero(split == "test")][..., 0].astype(np.float32)
+    report(recipe, figures, evaluation.worst(items["test"], films, p_true), order.out, arrays)
+    card = card_of(recipe, arrays, calibration, points, figures, baseline(logits["val"], calibration, recipe, arrays),
+                   order.version)  # fmt: skip
+    directory = order.out / "package" / card.name / card.version
+    write_package(directory, model, card, str(recipe.card.get("licence_text", card.licence)))
+    return directory
+
+
+def flipped_logits(model: keras.Model, arrays: Arrays, rows: np.ndarray) -> np.ndarray:
+    """Mean of the logits of films and mirrored films (n, labels): what a package with ``flip`` gives."""
+    plain, mirrored = predict(model, arrays, rows)["logits"], predict(model, arrays, rows, flip=True)["logits"]
+    return np.asarray(0.5 * (plain + mirrored), dtype=np.float32)
+
+
+Fitted = tuple[Calibration, dict[str, OperatingPoint], dict[str, Any], np.ndarray]
+
+
+def _binary(items: dict[str, list[Item]], logits: dict[str, np.ndarray]) -> Fitted:
+    y = {part: np.asarray([item.labels.get("pneumonia", -1.0) for item in found]) for part, found in items.items()}
+    known = y["val"] >= 0
+    temperature, bias = fit_platt(y["val"][known], logits["val"][known, 0])
+    calibration = Calibration(temperature={"pneumonia": round(temperature, 5)}, bias={"pneumonia": round(bias, 5)})
+    p = {part: sigmoid((found[:, 0] - bias) / temperature).astype(np.float64) for part, found in logits.items()}
+    points = binary_points(y["val"][known], p["val"][known])
+    figures: dict[str, Any] = {
+        f"{part}_at_flag": evaluation.binary_figures(items[part], p[part], points["flag"].threshold)
+        for part in ("test", "val")
+    }
+    p_true = np.where(y["test"] < 0, np.nan, np.where(y["test"] == 1, p["test"], 1 - p["test"]))
+    return calibration, points, figures, p_true
+
+
+def _four(recipe: Recipe, items: dict[str, list[Item]], logits: dict[str, np.ndarray]) -> Fitted:
+    allowed = np.asarray([[item.labels.get(name, 0.0) for name in CLASSES] for item in items["val"]])
+    usable = allowed.any(axis=1)
+    adult = evaluation.is_adult(items["val"])
+    weights = np.where(adult & (allowed[:, CLASSES.index("covid19")] == 0), ADULTS_WITHOUT_COVID_WEIGHT, 1.0)
+    calibration = fit_softmax(logits["val"][usable], allowed[usable], weights[usable], recipe.labels)
+    p = {part: softmax_p(found, calibration, recipe.labels) for part, found in logits.items()}
+    figures: dict[str, Any] = {
+        part: evaluation.four_class_figures(items[part], p[part].astype(np.float64)) for part in ("test", "val")
+    }
+    normal = list(CLASSES).index("normal")
+    figures["pneumonia_as_one_minus_normal"] = evaluation.binary_figures(items["test"], 1 - p["test"][:, normal], 0.5)
+    truth = evaluation.four_class_truth(items["test"])
+    p_true = np.where(truth < 0, np.nan, p["test"][np.arange(len(truth)), np.maximum(truth, 0)])
+    return calibration, {}, figures, p_true
+
+
+def card_of(
+    recipe: Recipe,
+    arrays: Arrays,
+    calibration: Calibration,
+    points: dict[str, OperatingPoint],
+    figures: dict[str, Any],
+    histograms: dict[str, Any],
+    version: str,
+) -> Card:
+    """The card: text from the recipe, numbers from the films."""
+    text = recipe.card
+    return Card(
+        name=str(text.get("name", recipe.name)),
+        version=version,
+        pipeline=recipe.pipeline,
+        task=recipe.task,
+        labels=list(recipe.labels),
+        input=recipe.input,
+        architecture=recipe.architecture,
+        calibration=calibration,
+        operating_points=points,
+        parameters={"flip": True, **dict(recipe.parameters)},
+        training_data={
+            **training_counts(arrays),
+            "split": "by patient: weights from the training part, calibration and thresholds from the validation part, "
+            "figures from the test part",
+            "sources": text.get("sources", []),
+            "steps": recipe.final_steps or recipe.schedule.steps,
+            "left_out": len(arrays.left_out),
+        },
+        population=population(text.get("population", {}), arrays),
+        baseline=histograms,
+        metrics=without_curves(figures),
+        intended_use=str(text.get("intended_use", "")),
+        limits=list(text.get("limits", [])),
+        licence=str(text.get("licence", "")),
+    )
+
+
+def population(text: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
+    """The recipe's words, and ``age_ranges`` in years: those it states, and that of the training films with an age."""
+    ages = [float(item.attributes["age"]) for item in arrays.items
+            if item.split == "train" and "age" in item.attributes]  # fmt: skip
+    measured = [[int(min(ages)), int(max(ages))]] if ages else []
+    return {**text, "age_ranges": [*text.get("age_ranges", []), *measured], "films_with_age": len(ages)}
+
+
+def training_counts(arrays: Arrays) -> dict[str, Any]:
+    """Films and patients of each part and data set, and films of each finding."""
+    counts: dict[str, Any] = {}
+    for name in dict.fromkeys(item.dataset for item in arrays.items):
+        for part in ("train", "val", "test"):
+            found = [item for item in arrays.items if item.dataset == name and item.split == part]
+            findings = sorted({item.attributes.get("finding", "") for item in found})
+            counts[f"{name}_{part}"] = {
+                "films": len(found),
+                "patients": len({item.patient for item in found}),
+                **{kind: sum(i.attributes.get("finding") == kind for i in found) for kind in findings},
+            }
+    return counts
+
+
+def baseline(logits: np.ndarray, calibration: Calibration, recipe: Recipe, arrays: Arrays) -> dict[str, Any]:
+    """Histograms for drift: probability of pneumonia on validation films, mean grey value of films."""
+    if recipe.task == "pneumonia":
+        p = sigmoid((logits[:, 0] - calibration.bias["pneumonia"]) / calibration.temperature["pneumonia"])
+    else:
+        p = 1 - softmax_p(logits, calibration, recipe.labels)[:, list(CLASSES).index("normal")]
+    means = arrays.planes[:: max(1, len(arrays) // 800)].astype(np.float32).mean(axis=(1, 2, 3))
+    found = {
+        "score": np.histogram(p, bins=10, range=(0, 1))[0],
+        "intensity": np.histogram(means, bins=10, range=(0, 1))[0],
+    }
+    edges = np.linspace(0, 1, 11).round(2).tolist()
+    return {name: {"edges": edges, "counts": counts.tolist()} for name, counts in found.items()}
+
+
+def report(recipe: Recipe, figures: dict[str, Any], misses: list[Miss], out: Path, arrays: Arrays) -> Path:
+    """Page and JSON below ``out/evaluation``, with a batch as the network saw it, learning curves and confusions."""
+    return write_report(
+        out / "evaluation",
+        f"{recipe.name}: films of the test part",
+        [
+            "Patients of the test part were not trained or calibrated on.",
+            "Intervals are 95 %: Wilson for proportions, bootstrap by patient for the rest.",
+            "Published on Kermany's test set: accuracy 0.928, AUC 0.968; four classes: accuracy 0.8957 "
+            "(their splits differ from ours).",
+        ],
+        figures,
+        [*run_pictures(recipe, arrays, out, figures), *misses],
+    )

@@ -1,0 +1,98 @@
+"""Pictures of a run for its report: a batch as the network saw it, learning curves, the confusion matrix."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from training.arrays import Arrays
+from training.augment import augment_from
+from training.batches import groups_by, train_batch
+from training.crossval import fold_rows
+from training.evaluation.report import Miss
+from training.recipe import Recipe
+
+COLUMNS = 8
+
+
+def run_pictures(recipe: Recipe, arrays: Arrays, out: Path, figures: Mapping[str, Any]) -> list[Miss]:
+    """Every picture that can be made from what the run left in ``out``."""
+    found = [Miss(batch_picture(recipe, arrays), "a training batch after augmentation")]
+    log = next((path for path in sorted(out.rglob("log.jsonl"))), None)
+    if log is not None:
+        found.append(Miss(curve_picture(log), "learning curve: loss by step"))
+    test = figures.get("test") or {}
+    if "four_classes" in test:
+        row = test["four_classes"]
+        found.append(Miss(confusion_picture(row["confusion_matrix"], row["labels"]), "confusion matrix, test films"))
+    at_flag = figures.get("test_at_flag") or {}
+    if "all" in at_flag:
+        c = at_flag["all"]["confusion"]
+        matrix = [[c["true_negative"], c["false_positive"]], [c["false_negative"], c["true_positive"]]]
+        found.append(Miss(confusion_picture(matrix, ("normal", "pneumonia")), "confusion matrix, test films"))
+    return found
+
+
+def batch_picture(recipe: Recipe, arrays: Arrays) -> np.ndarray:
+    """The first batch of the run, uint8 (H, W): rows of eight films."""
+    rows, _ = fold_rows(arrays, recipe, None)
+    groups = groups_by(arrays, rows, recipe.shares or {"*": 1.0}, recipe.patients_first)
+    x, _ = train_batch(arrays, groups, augment_from(recipe.augment), recipe.schedule.batch_size, recipe.seed, 0)
+    low, high = float(x.min()), float(x.max())
+    films = np.round((x[..., 0] - low) * (255.0 / max(high - low, 1e-6))).astype(np.uint8)
+    films = films[: max(COLUMNS, len(films) // COLUMNS * COLUMNS)]
+    small = [cv2.resize(film, (96, 96), interpolation=cv2.INTER_AREA) for film in films]
+    small += [np.zeros((96, 96), np.uint8)] * (-len(small) % COLUMNS)
+    return np.vstack([np.hstack(small[i : i + COLUMNS]) for i in range(0, len(small), COLUMNS)])
+
+
+def curve_picture(log: Path) -> np.ndarray:
+    """Loss by step from a run's ``log.jsonl``, uint8 (H, W, 3) in RGB."""
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    names = [name for name in ("loss", "val_loss") if any(name in row for row in rows)]
+
+    def draw(axes: Any) -> None:
+        for name in names:
+            axes.plot([r["step"] for r in rows if name in r], [r[name] for r in rows if name in r], label=name)
+        axes.set(xlabel="step", ylabel="loss")
+        axes.legend()
+
+    return _drawn(draw)
+
+
+def confusion_picture(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> np.ndarray:
+    """Counts with the truth in rows, shaded by the share of the row: uint8 (H, W, 3) in RGB."""
+    counts = np.asarray(matrix)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+    def draw(axes: Any) -> None:
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.set(xticks=range(len(labels)), yticks=range(len(labels)), xlabel="called", ylabel="truth")
+        axes.set_xticklabels(labels)
+        axes.set_yticklabels(labels)
+        for (row, column), n in np.ndenumerate(counts):
+            axes.text(
+                column, row, str(n), ha="center", va="center", color="white" if shares[row, column] > 0.5 else "k"
+            )
+
+    return _drawn(draw)
+
+
+def _drawn(draw: Any) -> np.ndarray:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    drawing, axes = pyplot.subplots(figsize=(4.4, 3.4), dpi=90)
+    draw(axes)
+    drawing.tight_layout()
+    drawing.canvas.draw()
+    picture = np.asarray(drawing.canvas.buffer_rgba())[..., :3].copy()
+    pyplot.close(drawing)
+    return picture
