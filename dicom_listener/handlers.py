@@ -33,6 +33,14 @@ CANNOT_UNDERSTAND: Final = 0xC000
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
 _STORAGE_UIDS: Final = frozenset(sop_class._STORAGE_CLASSES.values())
+_OTHER_UIDS: Final = frozenset(
+    uid
+    for name, classes in vars(sop_class).items()
+    if name.endswith("_CLASSES") and isinstance(classes, dict)
+    for uid in classes.values()
+    if uid not in _STORAGE_UIDS
+)
+"""SOP classes that pynetdicom knows as another service's."""
 
 
 class Rows(Protocol):
@@ -188,7 +196,7 @@ def supported(proposed: list[PresentationContext], transfer_syntaxes: frozenset[
 
 def may_be_storage(uid: UID) -> bool:
     """Whether a SOP class is storage, private, or not known to belong to another service."""
-    return uid in _STORAGE_UIDS or uid.is_private or not hasattr(sop_class, uid.keyword)
+    return uid not in _OTHER_UIDS
 
 
 def _failure(status: int, comment: str) -> Dataset:

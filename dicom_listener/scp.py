@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
@@ -62,6 +63,13 @@ class ListenerAssociation(Association):
             self.abort()
 
 
+def give_up(assoc: Association) -> None:
+    """End the wait for an A-ASSOCIATE-RQ that will not come: the connection is closed, or the listener stops."""
+    if assoc.requestor.primitive is None:
+        # What the association thread waits for; pynetdicom itself takes None for a time-out.
+        assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type]
+
+
 class _RequestHandler(RequestHandler):
     """Makes a :class:`ListenerAssociation` for each connection."""
 
@@ -82,6 +90,7 @@ class _RequestHandler(RequestHandler):
         assoc.requestor.address_info = self.remote
         for event, handler in server.handlers.bound():
             assoc.bind(event, handler)
+        assoc.bind(evt.EVT_CONN_CLOSE, lambda event: give_up(event.assoc))
         metrics.OPEN_ASSOCIATIONS.inc()
         return assoc
 
@@ -178,7 +187,10 @@ class Scp:
         while any(assoc.is_alive() for assoc in active) and time.monotonic() < end:
             time.sleep(0.05)
         for assoc in active:
-            if assoc.is_alive():
+            if assoc.is_established:
                 assoc.abort()
+            else:
+                give_up(assoc)
+        end = time.monotonic() + wait_s
         for assoc in active:
-            assoc.join(timeout=5.0)
+            assoc.join(timeout=max(0.1, end - time.monotonic()))

@@ -13,13 +13,22 @@ from pydicom.dataset import Dataset
 from sqlalchemy import text
 
 from dicom_listener.service import ListenerService
+from firstread.broker import EmbeddedBroker
 from firstread.phantoms.ct import CtGrid, CtLabels, ct_series, write_series
+from firstread.queue import broker_url
 from firstread.records import Database
 from firstread.records.migrate import upgrade
 from firstread.send import SendOutcome, send_paths
 from firstread.settings import Settings
 
-QUICK = {"grace_s": 0.3, "inbox_grace_s": 0.3, "inbox_settle_s": 0.1, "inbox_rescan_s": 0.5, "quiet_s": 20.0}
+QUICK: dict[str, Any] = {
+    "grace_s": 0.3,
+    "inbox_grace_s": 0.3,
+    "inbox_settle_s": 0.1,
+    "inbox_rescan_s": 0.5,
+    "quiet_s": 20.0,
+}
+"""Short timers."""
 GRID = CtGrid(spacing_mm=1.0, step_mm=5.0, thickness_mm=5.0)
 
 
@@ -32,6 +41,18 @@ def small_series(n: int = 4, size: int = 16, **labels: Any) -> list[Dataset]:
 def small_files(folder: Path, n: int = 4, size: int = 16, **labels: Any) -> list[Path]:
     """:func:`small_series` as files."""
     return write_series(small_series(n, size, **labels), folder)
+
+
+@contextmanager
+def broker_in(home: Path) -> Iterator[str]:
+    """URL of an embedded broker of its own."""
+    settings = Settings(home=home)
+    broker = EmbeddedBroker(settings)
+    broker.start()
+    try:
+        yield broker_url(settings)
+    finally:
+        broker.close()
 
 
 @contextmanager
