@@ -17,7 +17,7 @@ from sqlalchemy import update
 from firstread.records import Database, Job, OutputObject, Result
 from firstread.settings import Settings
 from tests.builders.scored import SECRET_ID, SECRET_NAME, database_in, scored_study, settings_in
-from worker.outputs.objects.capture import sides_of
+from worker.outputs.objects.capture import display_orientation, sides_of
 from worker.outputs.objects.files import ensure_objects, objects_dir
 
 
@@ -109,6 +109,17 @@ def test_capture_has_sides_and_words(site: tuple[Settings, Database]) -> None:
     assert pixels[middle, -34:].max() > 200, "a letter at the right edge"
     assert pixels[:30].max() > 150, "a banner"
     assert sides_of(("L", "P")) == ("R", "L", "A", "P")
+
+
+def test_the_picture_is_in_display_orientation_however_the_image_was_stored() -> None:
+    header = Dataset()
+    header.ImageOrientationPatient = [-1, 0, 0, 0, -1, 0]
+    assert display_orientation("head_ct", header, 0) == ("L", "P")
+    header = Dataset()
+    header.PatientOrientation = ["R", "F"]
+    assert display_orientation("chest_xray", header, 0) == ("L", "F")
+    assert display_orientation("dermoscopy", header, 0) is None
+    assert display_orientation("head_ct", Dataset(), 0) is None
 
 
 def test_no_side_is_marked_where_the_header_tells_none(site: tuple[Settings, Database]) -> None:

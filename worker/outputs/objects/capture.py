@@ -7,7 +7,7 @@ import highdicom as hd
 import numpy as np
 from pydicom.dataset import Dataset
 
-from firstread.dicom.datasets import numbers
+from firstread.dicom.frames import frames_of
 from firstread.dicom.uids import is_standard_uid
 from firstread.findings import MAIN_FINDINGS
 from worker.outputs.objects.codes import meaning_of
@@ -23,6 +23,8 @@ WHITE, AMBER, BLACK = (255, 255, 255), (255, 191, 0), 0
 BODY_PARTS = {"head_ct": "HEAD", "chest_xray": "CHEST"}
 """Unpaired ones (PS3.16 annex L), for which Laterality (PS3.3 C.7.3.1) has no meaning."""
 
+SIDED = ("head_ct", "chest_xray")
+
 _OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "H": "F", "F": "H"}
 
 
@@ -37,8 +39,8 @@ def make_capture(source: Source) -> Dataset:
     picture = source.picture()
     if picture is None:
         raise NotWritten("no_picture")
-    orientation = row_column_directions(source.header)
-    framed = frame_picture(picture, sides_of(orientation), _lines(source))
+    orientation = display_orientation(source.pipeline, source.header, source.key_frame)
+    framed = frame_picture(picture, sides_of(orientation), _lines(source, orientation))
     header = source.header
     made = hd.sc.SCImage(
         pixel_array=framed,
@@ -76,7 +78,7 @@ def make_capture(source: Source) -> Dataset:
     return finish(made, source)
 
 
-def _lines(source: Source) -> list[str]:
+def _lines(source: Source, orientation: tuple[str, str] | None) -> list[str]:
     main = MAIN_FINDINGS.get(source.pipeline)
     shown = [f for f in source.findings if f.finding == main] or source.findings[:1]
     finding = shown[0]
@@ -89,27 +91,26 @@ def _lines(source: Source) -> list[str]:
             text += f" (threshold {finding.threshold:.2f}) - {'FLAGGED' if finding.flagged else 'not flagged'}"
         lines.append(text)
     lines.append(f"{finding.model_name} {finding.model_version}")
+    if orientation is None and source.pipeline in SIDED:
+        lines.append("The header does not say which side is which.")
     return lines
 
 
-def row_column_directions(header: Dataset) -> tuple[str, str] | None:
-    """Where rows and columns point to in the patient, as PatientOrientation says it (PS3.3 C.7.6.1.1.1).
+def display_orientation(pipeline: str, header: Dataset, frame: int) -> tuple[str, str] | None:
+    """Where rows and columns of the evidence picture point to (PatientOrientation, PS3.3 C.7.6.1.1.1).
 
-    From ImageOrientationPatient, else from PatientOrientation; None where the header has neither.
+    Pipelines turn what they show into the usual display, the patient's right at the left, by what the header says of
+    the stored image. None where the header says nothing, and for photographs: no side is marked then.
     """
-    cosines = numbers(header, "ImageOrientationPatient", 6)
-    if cosines is not None:
-        return _letter(cosines[:3]), _letter(cosines[3:])
+    if pipeline == "head_ct":
+        frames = frames_of(header)
+        known = frames[min(max(0, frame - 1), len(frames) - 1)].ImageOrientationPatient
+        return ("L", "P") if known is not None else None
     value = header.get("PatientOrientation")
-    if value is None or isinstance(value, str) or len(value) != 2:
+    if pipeline != "chest_xray" or value is None or isinstance(value, str) or len(value) != 2:
         return None
-    row, column = (str(part)[:1].upper() for part in value)
-    return (row, column) if row in _OPPOSITE and column in _OPPOSITE else None
-
-
-def _letter(cosine: tuple[float, ...]) -> str:
-    axis = int(np.argmax(np.abs(cosine)))
-    return ("LPH" if cosine[axis] >= 0 else "RAF")[axis]
+    axes = {str(part)[:1].upper() for part in value}
+    return ("L", "F") if axes & {"L", "R"} and axes & {"H", "F"} else None
 
 
 def sides_of(orientation: tuple[str, str] | None) -> tuple[str, str, str, str] | None:

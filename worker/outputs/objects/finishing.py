@@ -69,4 +69,6 @@ def finish(ds: Dataset, source: Source) -> Dataset:
 
 def algorithm(name: str, version: str) -> hd.AlgorithmIdentificationSequence:
     """Identification of a model package for a segment."""
-    return hd.AlgorithmIdentificationSequence(name=name, version=version, family=codes.DCM.ArtificialIntelligence)
+    return hd.AlgorithmIdentificationSequence(
+        name=name[:64], version=version[:64], family=codes.DCM.ArtificialIntelligence
+    )
