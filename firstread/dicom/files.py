@@ -141,13 +141,14 @@ def header_of(ds: Dataset, meta: FileMetaDataset | None = None, notes: tuple[str
 
 
 def patient_key(ds: Dataset) -> str | None:
-    """Digest of who the patient is: of Patient ID and its issuer, else of name and birth date; None for nobody.
+    """Digest of who the patient is: of Patient ID, else of name and birth date; None for nobody.
 
-    One patient's name is spelled in many ways, so it counts only where there is no ID.
+    One patient's name is spelled in many ways, so it counts only where there is no ID; and the issuer of an ID is
+    filled in by some systems on the way and not by others, so it does not count.
     """
     patient_id = text(ds, "PatientID", 128)
     if patient_id:
-        who = f"id\x1f{patient_id}\x1f{text(ds, 'IssuerOfPatientID', 128)}"
+        who = f"id\x1f{patient_id}"
     else:
         name = " ".join(text(ds, "PatientName").replace("^", " ").upper().split())
         if not name:
