@@ -1,0 +1,324 @@
+"""The dermoscopy pipeline through its runner, on drawn lesions, with a stand-in for the engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID, JPEGBaseline8Bit, SecondaryCaptureImageStorage
+
+from firstread.dicom.uids import stable_uid
+from firstread.phantoms.lesion import LesionSpec, lesion_image, lesion_photograph
+from tests.builders.skin import BROWN, DARK, SKIN, DarknessEngine, lesion_card, repainted, served
+from tests.builders.studies import study_from
+from worker.errors import NonFiniteScore, NoServingPackage
+from worker.pipelines.base import Outcome, Study
+from worker.pipelines.lesion import CLASSES, DX, folded
+from worker.pipelines.registry import row
+from worker.pipelines.runner import RunResult, run
+
+
+def _run(study: Study, engine: DarknessEngine | None = None, **card: Any) -> RunResult:
+    return run(row("dermoscopy"), study, served(lesion_card(**card)), engine or DarknessEngine())
+
+
+def _done(result: RunResult) -> Outcome:
+    assert result.outcome is not None, result.reasons
+    return result.outcome
+
+
+def _values(outcome: Outcome) -> dict[str, float]:
+    found = {}
+    for finding in outcome.findings:
+        if finding.role == "active":
+            number = finding.probability if finding.value is None else finding.value
+            assert number is not None
+            found[finding.name] = number
+    return found
+
+
+def test_a_dark_lesion_flags_melanoma_and_a_brown_one_does_not(tmp_path: Path) -> None:
+    dark = _done(_run(study_from([lesion_photograph(DARK)], tmp_path / "dark")))
+    brown = _done(_run(study_from([lesion_photograph(BROWN)], tmp_path / "brown")))
+    assert [f.name for f in dark.findings if f.flagged] == ["melanoma"]
+    assert not any(f.flagged for f in brown.findings)
+    assert set(_values(dark)) == {*CLASSES, *DX, "lesion_area", "lesion_diameter", "border_irregularity"}
+    assert sum(_values(dark)[name] for name in CLASSES) == pytest.approx(1.0)
+    assert _values(dark)["melanoma"] == pytest.approx(_values(dark)["dx_mel"])
+    assert dark.warnings == ()
+
+
+def test_the_outline_is_the_truth_at_the_pictures_own_size(tmp_path: Path) -> None:
+    spec = LesionSpec(hairs=0)
+    outcome = _done(_run(study_from([lesion_photograph(spec)], tmp_path)))
+    _, truth = lesion_image(spec)
+    mask = outcome.evidence.mask
+    assert mask is not None and mask.shape == (1, *truth.shape) and mask.dtype == bool
+    assert (mask[0] & truth).sum() / (mask[0] | truth).sum() > 0.85
+    assert _values(outcome)["lesion_area"] == pytest.approx(truth.mean(), rel=0.12)
+    picture = outcome.evidence.pictures["lesion"]
+    assert picture.dtype == np.uint8 and picture.shape[2] == 3
+    assert outcome.evidence.mask_keys == ((1, 0),)
+
+
+def test_a_portrait_and_a_square_are_framed_not_squeezed(tmp_path: Path) -> None:
+    rgb, truth = lesion_image(LesionSpec(height=300, width=400, hairs=0))
+    cases = {
+        "portrait": (np.rot90(rgb), np.rot90(truth)),
+        "square": (rgb[:, 50:350], truth[:, 50:350]),
+        "wide": (rgb[60:240], truth[60:240]),
+    }
+    for name, (pixels, mask) in cases.items():
+        ds = repainted(lesion_photograph(BROWN), pixels)
+        found = _done(_run(study_from([ds], tmp_path / name))).evidence.mask
+        assert found is not None and found[0].shape == mask.shape
+        assert (found[0] & mask).sum() / (found[0] | mask).sum() > 0.8, name
+
+
+def test_the_diameter_is_in_mm_where_the_spacing_is_known(tmp_path: Path) -> None:
+    plain = _done(_run(study_from([lesion_photograph(BROWN)], tmp_path / "px")))
+    ds = lesion_photograph(BROWN)
+    ds.PixelSpacing = [0.1, 0.1]
+    spaced = _done(_run(study_from([ds], tmp_path / "mm")))
+    (px,) = [f for f in plain.findings if f.name == "lesion_diameter"]
+    (mm,) = [f for f in spaced.findings if f.name == "lesion_diameter"]
+    assert (px.unit, mm.unit) == ("px", "mm")
+    assert px.value is not None and mm.value == pytest.approx(px.value * 0.1, rel=1e-6)
+
+
+def _ybr_full(rgb: np.ndarray) -> np.ndarray:
+    from pydicom.pixels import convert_color_space
+
+    return np.asarray(convert_color_space(rgb, "RGB", "YBR_FULL"))
+
+
+@pytest.mark.parametrize("kind", ["planar", "ybr", "ybr_planar", "jpeg", "capture", "16_bit"])
+def test_colour_is_the_same_however_it_is_stored(kind: str, tmp_path: Path) -> None:
+    rgb, _ = lesion_image(DARK)
+    reference = _values(_done(_run(study_from([lesion_photograph(DARK)], tmp_path / "rgb"))))
+    ds = lesion_photograph(DARK, planar=kind == "planar")
+    if kind.startswith("ybr"):
+        ds.PhotometricInterpretation = "YBR_FULL"
+        ybr = _ybr_full(rgb)
+        ds.PlanarConfiguration = int(kind == "ybr_planar")
+        ds.PixelData = np.ascontiguousarray(np.moveaxis(ybr, -1, 0) if kind == "ybr_planar" else ybr).tobytes()
+    elif kind == "jpeg":
+        done, content = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+        assert done
+        ds.PhotometricInterpretation = "YBR_FULL_422"
+        ds.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+        ds.PixelData = encapsulate([content.tobytes()])
+        ds["PixelData"].VR = "OB"
+    elif kind == "capture":
+        ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+        ds.Modality = "OT"
+    elif kind == "16_bit":
+        ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 12, 11
+        ds.PixelData = (rgb.astype(np.uint16) << 4).tobytes()
+        ds["PixelData"].VR = "OW"
+    outcome = _done(_run(study_from([ds], tmp_path / kind)))
+    found = _values(outcome)
+    for name in ("melanoma", "nevus", "lesion_area"):
+        assert found[name] == pytest.approx(reference[name], abs=0.02), name
+    assert ("secondary_capture" in outcome.warnings) == (kind == "capture")
+
+
+def _grey_in_colour(ds: Dataset) -> None:
+    rgb, _ = lesion_image(BROWN)
+    repainted(ds, np.repeat(rgb.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8))
+
+
+def _grey(ds: Dataset) -> None:
+    rgb, _ = lesion_image(BROWN)
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.PixelData = rgb[..., 0].tobytes()
+
+
+def _tiny(ds: Dataset) -> None:
+    repainted(ds, lesion_image(LesionSpec(height=48, width=64, hairs=0))[0])
+
+
+def _flat(ds: Dataset) -> None:
+    repainted(ds, np.full((150, 200, 3), (222, 176, 152), np.uint8))
+
+
+def _cut_short(ds: Dataset) -> None:
+    ds.PixelData = ds.PixelData[:1000]
+
+
+def _microscope(ds: Dataset) -> None:
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.77.1.2")
+
+
+def _screen(ds: Dataset) -> None:
+    """A blue screenshot with white boxes."""
+    rgb = np.full((300, 400, 3), (20, 40, 160), np.uint8)
+    rgb[50:120, 60:200] = (80, 200, 220)
+    repainted(ds, rgb)
+
+
+REFUSED = {
+    "grey_image": (_grey, _grey_in_colour),
+    "picture_too_small": (_tiny,),
+    "no_lesion_found": (_flat,),
+    "unreadable_pixel_data": (_cut_short,),
+}
+
+
+@pytest.mark.parametrize("forced", [False, True])
+@pytest.mark.parametrize(("reason", "change"), [(r, c) for r, changes in REFUSED.items() for c in changes])
+def test_what_cannot_be_scored_is_refused_by_name(reason: str, change: Any, forced: bool, tmp_path: Path) -> None:
+    ds = lesion_photograph(BROWN)
+    change(ds)
+    result = _run(study_from([ds], tmp_path, forced=forced))
+    assert result.rejected and result.reasons == (reason,)
+
+
+@pytest.mark.parametrize("change", [_microscope, _screen])
+def test_what_is_not_skin_is_refused_unless_a_person_asked_for_it(change: Any, tmp_path: Path) -> None:
+    ds = lesion_photograph(BROWN)
+    change(ds)
+    result = _run(study_from([ds], tmp_path / "sent"))
+    assert result.rejected and result.reasons == ("not_a_skin_photograph",)
+    assert not _run(study_from([ds], tmp_path / "asked", forced=True)).rejected
+
+
+class _BlindEngine(DarknessEngine):
+    def run(self, package: str, x: np.ndarray) -> dict[str, np.ndarray]:
+        out = super().run(package, x)
+        out["mask"] = np.zeros_like(out["mask"])
+        return out
+
+
+def test_a_picture_without_an_outline_is_refused_or_carries_a_warning(tmp_path: Path) -> None:
+    refused = _run(study_from([lesion_photograph(BROWN)], tmp_path / "sent"), _BlindEngine())
+    assert refused.rejected and refused.reasons == ("no_lesion_found",)
+    asked = _done(_run(study_from([lesion_photograph(BROWN)], tmp_path / "asked", forced=True), _BlindEngine()))
+    assert "no_lesion_found" in asked.warnings
+    assert "lesion_area" not in _values(asked)
+
+
+def test_drawn_skin_without_a_lesion_has_no_result(tmp_path: Path) -> None:
+    result = _run(study_from([lesion_photograph(SKIN)], tmp_path))
+    assert result.rejected and result.reasons == ("no_lesion_found",)
+
+
+def _pictures(folder: Path) -> Study:
+    brown, dark = lesion_photograph(BROWN, seed=1), lesion_photograph(DARK, seed=2)
+    dark.StudyInstanceUID = brown.StudyInstanceUID
+    dark.SeriesInstanceUID = UID(stable_uid("another", "series"))
+    dark.InstanceNumber = 2
+    return study_from([brown, dark], folder)
+
+
+def test_the_most_suspicious_picture_speaks_for_the_study(tmp_path: Path) -> None:
+    study = _pictures(tmp_path)
+    result = _run(study)
+    outcome = _done(result)
+    (key,) = [i for i in study.instances if int(i.ds.InstanceNumber) == 2]
+    assert outcome.evidence.key_instance == key.key
+    assert outcome.SeriesInstanceUID == key.SeriesInstanceUID
+    rows = {(s.instance_key, s.finding): s.probability for s in outcome.slice_scores}
+    assert len(rows) == len(outcome.slice_scores) == 2 * (len(CLASSES) + len(DX))
+    assert _values(outcome)["melanoma"] == max(p for (_, name), p in rows.items() if name == "melanoma")
+    assert len(result.notes) == 2
+
+
+def test_an_unreadable_picture_beside_a_good_one_is_a_warning(tmp_path: Path) -> None:
+    brown, broken = lesion_photograph(BROWN, seed=1), lesion_photograph(DARK, seed=2)
+    broken.StudyInstanceUID, broken.SeriesInstanceUID = brown.StudyInstanceUID, brown.SeriesInstanceUID
+    broken.PixelData = broken.PixelData[:99]
+    outcome = _done(_run(study_from([brown, broken], tmp_path)))
+    assert "pictures_left_out" in outcome.warnings
+    assert not any(f.flagged for f in outcome.findings)
+
+
+def test_other_malignancy_is_warned_of_at_its_own_operating_point(tmp_path: Path) -> None:
+    study = study_from([lesion_photograph(BROWN)], tmp_path)
+    assert "other_malignancy" in _done(_run(study, DarknessEngine(bcc=0.35))).warnings
+    assert "other_malignancy" not in _done(_run(study, DarknessEngine(bcc=0.25))).warnings
+
+
+def test_views_are_undone_and_averaged(tmp_path: Path) -> None:
+    study = study_from([lesion_photograph(BROWN)], tmp_path)
+    engine = DarknessEngine()
+    plain = _done(_run(study))
+    every = _done(_run(study, engine, parameters={"views": ["plain", "mirrored", "upside_down", "turned"]}))
+    assert len(engine.batches) == 4
+    assert plain.evidence.mask is not None and every.evidence.mask is not None
+    assert (plain.evidence.mask == every.evidence.mask).mean() > 0.999
+    assert _values(every)["melanoma"] == pytest.approx(_values(plain)["melanoma"], abs=1e-6)
+
+
+def test_an_ensemble_averages_a_shadow_never_flags_and_an_outliner_serves_the_mask(tmp_path: Path) -> None:
+    study = study_from([lesion_photograph(DARK)], tmp_path)
+    cards = served(
+        lesion_card("a"),
+        lesion_card("b"),
+        lesion_card("s", operating_points={}),
+        lesion_card("m", task="lesion_mask", labels=[]),
+        roles=("active", "active", "shadow", "active"),
+    )
+
+    class Engine(DarknessEngine):
+        def run(self, package: str, x: np.ndarray) -> dict[str, np.ndarray]:
+            out = super().run(package, x)
+            if package == "b/1":
+                out["p"] = np.roll(out["p"], 1, axis=1)
+            if package == "m/1":
+                out["p"] = out["p"][:, :0]
+            return out
+
+    outcome = _done(run(row("dermoscopy"), study, cards, Engine()))
+    by_role: dict[str, dict[str, float]] = {}
+    for finding in outcome.findings:
+        if finding.name == "melanoma" and finding.probability is not None:
+            by_role.setdefault(finding.role, {})[finding.model_name] = finding.probability
+    assert by_role["active"]["a+b"] == pytest.approx(np.mean(list(by_role["member"].values())))
+    assert set(by_role["shadow"]) == {"s"}
+    assert not any(f.flagged for f in outcome.findings if f.role != "active")
+    assert {f.model_name for f in outcome.findings if f.name == "lesion_area"} == {"m"}
+
+
+def test_a_classifier_of_three_classes_alone_serves_too(tmp_path: Path) -> None:
+    study = study_from([lesion_photograph(DARK)], tmp_path)
+
+    class Engine(DarknessEngine):
+        def run(self, package: str, x: np.ndarray) -> dict[str, np.ndarray]:
+            return {"p": np.repeat([[0.7, 0.2, 0.1]], len(x), axis=0).astype(np.float32)}
+
+    cards = served(lesion_card(task="lesion_class", labels=list(CLASSES)))
+    outcome = _done(run(row("dermoscopy"), study, cards, Engine()))
+    assert set(_values(outcome)) == set(CLASSES)
+    assert [f.name for f in outcome.findings if f.flagged] == ["melanoma"]
+    assert outcome.evidence.mask is None and "lesion" in outcome.evidence.pictures
+
+
+def test_nan_is_a_failure_and_no_package_makes_the_job_wait(tmp_path: Path) -> None:
+    study = study_from([lesion_photograph(DARK)], tmp_path)
+    with pytest.raises(NonFiniteScore):
+        _run(study, DarknessEngine(poison=True))
+    with pytest.raises(NoServingPackage):
+        run(row("dermoscopy"), study, served(lesion_card(task="lesion_mask", labels=[])), DarknessEngine())
+
+
+def test_which_studies_are_its_business(tmp_path: Path) -> None:
+    entry = row("dermoscopy")
+    ds = lesion_photograph(BROWN)
+    for modality, wanted in {"XC": True, "DMS": True, "OT": True, "CT": False, "CR": False}.items():
+        ds.Modality = modality
+        assert entry.wants(study_from([ds], tmp_path / modality), None) is wanted, modality
+    head, capture = lesion_photograph(BROWN, seed=3), lesion_photograph(BROWN, seed=4)
+    head.Modality, capture.Modality = "CT", "OT"
+    assert not entry.wants(study_from([head, capture], tmp_path / "mixed"), None)
+    assert entry.wants(study_from([head], tmp_path / "asked"), "dermoscopy")
+
+
+def test_seven_diagnoses_fold_into_three() -> None:
+    p = dict(zip(DX, (0.3, 0.2, 0.1, 0.15, 0.05, 0.12, 0.08), strict=True))
+    assert folded(p) == pytest.approx({"melanoma": 0.3, "nevus": 0.2, "other": 0.5})
