@@ -165,5 +165,12 @@ def _leave(number: int, frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
+def main() -> None:
+    """The supervised process. Ends without the interpreter's teardown: libraries' threads may hold that up for long."""
+    code = run_worker(Settings())
+    logging.shutdown()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    raise SystemExit(run_worker(Settings()))
+    main()

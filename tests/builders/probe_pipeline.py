@@ -22,9 +22,9 @@ from worker.pipelines.base import (
     Gate,
     Outcome,
     Selection,
-    Served,
     Series,
     SeriesNote,
+    Served,
     SliceScore,
     Study,
 )

@@ -5,8 +5,6 @@ Everything but the registry and the packages is the product's own.
 
 from __future__ import annotations
 
-import sys
-
 from firstread.settings import Settings
 from tests.builders.probe_pipeline import ProbeModel
 from worker import loading, service
@@ -39,11 +37,11 @@ def probe_serving(settings: Settings | None = None) -> Serving:
     return serving
 
 
-def main() -> int:
+def main() -> None:
     registry.REGISTRY = (ROW,)
-    loading.load_serving = probe_serving  # type: ignore[assignment]
-    return service.run_worker(Settings())
+    loading.load_serving = probe_serving
+    service.main()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
