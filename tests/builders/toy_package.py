@@ -1,0 +1,36 @@
+"""A head-CT package that serves and knows nothing: random weights, and a threshold under every score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+LABELS = ["any", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural"]
+
+
+def write_toy_package(models_dir: Path) -> str:
+    """Write it; returns ``name/version``."""
+    import keras
+
+    from training.packaging import write_package
+    from worker.packages import networks
+    from worker.packages.card import Card, InputSpec, OperatingPoint
+
+    spec = InputSpec(
+        kind="hu", height=64, width=64, windows=((0, 80),), neighbours=1, crop="head", scale="imagenet_lite"
+    )
+    architecture: dict[str, Any] = {"builder": "tiny_unet", "classes": len(LABELS), "width": 4}
+    card = Card(
+        name="toy",
+        version="1.0.0",
+        pipeline="head_ct",
+        task="bleed",
+        labels=LABELS,
+        input=spec,
+        architecture=architecture,
+        operating_points={"flag": OperatingPoint(finding="any", threshold=0.0, chosen_for="a test of the path")},
+        limits=["knows nothing"],
+    )
+    keras.utils.set_random_seed(3)
+    write_package(models_dir / card.name / card.version, networks.build(architecture, spec), card, "Apache-2.0")
+    return f"{card.name}/{card.version}"
