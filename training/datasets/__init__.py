@@ -11,6 +11,9 @@ READERS: dict[str, str] = {
     "ham10000": "training.dermoscopy.lesions:Lesions",
     "ct_ich": "training.datasets.head_ct:CtIch",
     "phe_sich": "training.datasets.head_ct:PheSich",
+    "rsna": "training.datasets.rsna:Rsna",
+    "class_folders": "training.datasets.folders:ClassFolders",
+    "plain_csv": "training.datasets.folders:PlainCsv",
     "kermany": "training.chest.films:Kermany",
     "covid_chestxray": "training.chest.films:CovidChestxray",
 }

@@ -1,0 +1,94 @@
+"""Small labelled data sets drawn by formulas, on disk in the layouts that the readers expect."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+FOLDS = ("0", "2")
+
+
+def write_ct_ich(root: Path, patients: int = 8, slices: int = 4, size: int = 64, seed: int = 0) -> Path:
+    """CT-ICH's layout: every other patient bleeds in two slices, a bright disc with its mask."""
+    rng = np.random.default_rng(seed)
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    rows = []
+    for number in range(patients):
+        patient = f"{number:03d}"
+        for position in range(slices):
+            bleeds = number % 2 == 0 and position in (1, 2)
+            image, mask = _head(rng, size, bleeds)
+            name = f"{patient}_{position:02d}"
+            cv2.imwrite(str(root / "images" / f"{name}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 98])
+            if bleeds:
+                cv2.imwrite(str(root / "masks" / f"{name}.png"), mask)
+            rows.append(
+                {
+                    "file": f"images/{name}.jpg",
+                    "mask": f"masks/{name}.png" if bleeds else "",
+                    "patient": patient,
+                    "slice": position,
+                    "fold": FOLDS[(number // 2) % 2],
+                    "any": int(bleeds),
+                    "epidural": int(bleeds and number % 4 == 0),
+                    "intraparenchymal": 0,
+                    "intraventricular": 0,
+                    "subarachnoid": 0,
+                    "subdural": int(bleeds and number % 4 != 0),
+                }
+            )
+    _write(root / "labels.csv", rows)
+    return root
+
+
+def write_phe_sich(root: Path, patients: int = 3, slices: int = 5, size: int = 48, seed: int = 1) -> Path:
+    """PHE-SICH's layout, with a slice in doubt and one beside a positive slice in every patient."""
+    rng = np.random.default_rng(seed)
+    (root / "images").mkdir(parents=True)
+    rows = []
+    for number in range(patients):
+        for position in range(slices):
+            bleeds = position in (2, 3)
+            image, _ = _head(rng, size, bleeds)
+            name = f"{number:04d}_{position:02d}"
+            cv2.imwrite(str(root / "images" / f"{name}.jpg"), image)
+            rows.append(
+                {
+                    "file": f"images/{name}.jpg",
+                    "patient": f"{number:04d}",
+                    "slice": position,
+                    "any": int(bleeds),
+                    "suspect_negative": int(position == 0),
+                    "adjacent_to_positive": int(position in (1, 4)),
+                }
+            )
+    _write(root / "labels.csv", rows)
+    return root
+
+
+def _head(rng: np.random.Generator, size: int, bleeds: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Grey values of a windowed head, and its mask."""
+    axis = np.linspace(-1, 1, size)
+    x, y = np.meshgrid(axis, axis)
+    image = np.zeros((size, size), dtype=np.float32)
+    distance = np.hypot(x / 0.6, y / 0.75)
+    image[distance < 1] = 255
+    brain = distance < 0.85
+    image[brain] = 105 + 5 * rng.standard_normal(int(brain.sum()))
+    mask = np.zeros((size, size), dtype=bool)
+    if bleeds:
+        cx, cy = rng.uniform(-0.25, 0.25, 2)
+        mask = np.hypot(x - cx, y - cy) < 0.18
+        image[mask] = 185
+    return np.clip(image, 0, 255).astype(np.uint8), mask.astype(np.uint8) * 255
+
+
+def _write(path: Path, rows: list[dict[str, object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

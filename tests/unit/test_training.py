@@ -1,0 +1,238 @@
+"""The training loop on toy sets: it learns, it goes on exactly after a kill, folds stay apart, a package comes out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.builders.toy_sets import write_ct_ich, write_phe_sich
+from training.arrays import Arrays
+from training.batches import draw_rows, groups_by, train_batch
+from training.crossval import fold_rows, held_back
+from training.loop import Run, TrainingError, learning_rate, predict, train
+from training.recipe import Recipe, RecipeError, load_recipe, shipped
+from training.studio import Order, open_arrays, train_all
+from worker.packages.package import load
+
+TOY = """
+name = "toy"
+task = "bleed"
+pipeline = "head_ct"
+description = "a toy"
+labels = ["any", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural"]
+final_steps = {steps}
+[datasets]
+ct_ich = "ct_ich"
+phe_sich = "phe_sich"
+[input]
+kind = "hu"
+height = 32
+width = 32
+windows = [[0.0, 80.0]]
+neighbours = 1
+crop = "head"
+[architecture]
+builder = "tiny_unet"
+classes = 6
+[losses.logits]
+name = "masked_bce"
+[losses.mask_logits]
+name = "mask_loss"
+[losses.peak]
+name = "masked_bce"
+weight = 0.5
+[shares]
+"ct_ich:any=1" = 0.4
+"ct_ich:any=0" = 0.3
+"phe_sich:any=1" = 0.2
+"phe_sich:any=0" = 0.1
+[schedule]
+steps = {steps}
+steps_per_epoch = 5
+batch_size = 8
+learning_rate = 1e-2
+warmup_steps = 2
+[folds]
+dataset = "ct_ich"
+names = ["0", "2"]
+[card]
+name = "toy"
+licence_text = "made of circles"
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("toy")
+    write_ct_ich(root / "ct_ich")
+    write_phe_sich(root / "phe_sich")
+    return root
+
+
+def recipe_of(folder: Path, steps: int = 20) -> Recipe:
+    path = folder / f"toy_{steps}.toml"
+    path.write_text(TOY.format(steps=steps))
+    return load_recipe(str(path))
+
+
+@pytest.fixture(scope="module")
+def arrays(data: Path) -> Arrays:
+    return open_arrays(recipe_of(data), data, None)
+
+
+def test_unknown_and_doubtful_labels_do_not_teach(arrays: Arrays) -> None:
+    phe = [i for i, item in enumerate(arrays.items) if item.dataset == "phe_sich"]
+    assert (arrays.labels[phe, 1:] == -1).all()
+    groups = groups_by(arrays, np.arange(len(arrays)), {"phe_sich:any=0": 1.0, "phe_sich:any=1": 1.0}, True)
+    assert [g.name for g in groups] == ["phe_sich:any=1"], "every toy negative is in doubt or beside a bleed"
+    assert arrays.masks is not None
+    bleeding = [i for i in phe if arrays.labels[i, 0] == 1]
+    assert (arrays.masks[bleeding] == 255).all(), "a bleed without an outline has an unknown mask"
+
+
+def test_neighbours_stay_within_the_study(arrays: Arrays) -> None:
+    for i, row in enumerate(arrays.neighbours):
+        assert {arrays.items[j].study for j in row} == {arrays.items[i].study}
+    first = next(i for i, item in enumerate(arrays.items) if item.dataset == "ct_ich" and item.order == 0)
+    assert arrays.neighbours[first].tolist() == [first, first, first + 1]
+
+
+def test_batches_depend_on_seed_and_step_alone(arrays: Arrays, data: Path) -> None:
+    from training.augment import Augment
+
+    groups = groups_by(arrays, np.arange(len(arrays)), recipe_of(data).shares, True)
+    x1, y1 = train_batch(arrays, groups, Augment(), 8, seed=5, step=7)
+    x2, y2 = train_batch(arrays, groups, Augment(), 8, seed=5, step=7)
+    x3, _ = train_batch(arrays, groups, Augment(), 8, seed=5, step=8)
+    np.testing.assert_array_equal(x1, x2)
+    np.testing.assert_array_equal(y1["mask_logits"], y2["mask_logits"])
+    assert not np.array_equal(x1, x3)
+    drawn = np.concatenate([draw_rows(groups, 8, np.random.default_rng(s)) for s in range(100)])
+    share = np.mean([arrays.items[i].dataset == "ct_ich" and arrays.labels[i, 0] == 1 for i in drawn])
+    assert abs(share - 0.4 / 0.9) < 0.04
+
+
+def test_fold_in_test_is_never_trained_on(arrays: Arrays, data: Path) -> None:
+    recipe = recipe_of(data)
+    held = recipe.model_copy(update={"folds": recipe.folds.model_copy(update={"validation": {"phe_sich": 0.5}})})
+    away = held_back(arrays, held)
+    for fold in ("0", "2"):
+        train_rows, test_rows = fold_rows(arrays, held, fold)
+        trained = {(arrays.items[i].dataset, arrays.items[i].patient) for i in train_rows}
+        tested = {(arrays.items[i].dataset, arrays.items[i].patient) for i in test_rows}
+        assert not trained & tested
+        assert all(arrays.items[i].split == fold or away[i] for i in test_rows)
+    assert {arrays.items[i].dataset for i in np.flatnonzero(away)} <= {"phe_sich"}
+
+
+def test_rate_warms_up_and_falls_to_zero(data: Path) -> None:
+    schedule = recipe_of(data).schedule
+    rates = [learning_rate(schedule, 20, step) for step in range(21)]
+    assert rates[0] == pytest.approx(5e-3)
+    assert max(rates) == pytest.approx(1e-2)
+    assert rates[20] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_learns_what_a_bleed_looks_like(arrays: Arrays, data: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(data, 60)
+    rows = np.arange(len(arrays))
+    model = train(Run(recipe, arrays, rows, tmp_path, 60))
+    known = np.flatnonzero(arrays.labels[:, 0] >= 0)
+    logits = predict(model, arrays, known)["logits"][:, 0]
+    from training.metrics import auc
+
+    assert auc(arrays.labels[known, 0], logits) > 0.9
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == list(range(5, 61, 5))
+    assert log[-1]["loss"] < 0.7 * log[0]["loss"]
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+CHILD = """
+import sys
+from pathlib import Path
+import numpy as np
+from training.loop import Run, predict, train
+from training.recipe import load_recipe
+from training.studio import open_arrays
+data, out, recipe = Path(sys.argv[1]), Path(sys.argv[2]), load_recipe(sys.argv[3])
+arrays = open_arrays(recipe, data, None)
+model = train(Run(recipe, arrays, np.arange(len(arrays)), out, recipe.schedule.steps))
+np.save(out / "logits.npy", predict(model, arrays, np.arange(len(arrays)))["logits"])
+"""
+
+
+def _child(data: Path, out: Path, recipe: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(data), str(out), str(recipe)],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"},
+    )
+
+
+@pytest.mark.timeout(300)
+def test_killed_run_ends_with_the_very_same_weights(arrays: Arrays, data: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(data, 40)
+    killed, rows = tmp_path / "killed", np.arange(len(arrays))
+    process = _child(data, killed, data / "toy_40.toml")
+    deadline = time.monotonic() + 120
+    while not (killed / "checkpoint.npz").is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=30)
+    assert (killed / "checkpoint.npz").is_file()
+    assert not (killed / "logits.npy").exists(), "the run ended before it could be killed"
+    assert _child(data, killed, data / "toy_40.toml").wait(timeout=200) == 0
+    whole = predict(train(Run(recipe, arrays, rows, tmp_path / "whole", 40)), arrays, rows)["logits"]
+    np.testing.assert_allclose(np.load(killed / "logits.npy"), whole, rtol=1e-3, atol=1e-3)
+
+
+def test_checkpoint_of_another_run_is_refused(arrays: Arrays, data: Path, tmp_path: Path) -> None:
+    train(Run(recipe_of(data, 5), arrays, np.arange(len(arrays)), tmp_path, 5))
+    with pytest.raises(TrainingError, match="another run"):
+        train(Run(recipe_of(data, 10), arrays, np.arange(len(arrays)), tmp_path, 10))
+
+
+def test_wrong_initial_loss_stops_before_training(arrays: Arrays, data: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(data)
+    schedule = recipe.schedule.model_copy(update={"initial_loss": 0.1})
+    with pytest.raises(TrainingError, match="initial loss"):
+        train(Run(recipe.model_copy(update={"schedule": schedule}), arrays, np.arange(len(arrays)), tmp_path, 5))
+    assert not (tmp_path / "checkpoint.npz").exists()
+
+
+def test_whole_order_gives_a_package_that_serves(data: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(data, 40)
+    directory = train_all(Order(recipe=recipe, data=data, out=tmp_path))
+    assert directory is not None
+    package = load(directory)
+    assert set(package.card.operating_points) == {"flag", "balanced"}
+    assert package.card.training_data["ct_ich"]["patients"] == 8
+    figures = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+    assert figures["slices"]["any"]["n"] == 32
+    assert figures["slices"]["any"]["prevalence"] == pytest.approx(0.25)
+    assert package.card.metrics["out_of_fold"]["slices"]["any"]["auc"]["n"] == 8
+    page = (tmp_path / "evaluation" / "evaluation.html").read_text()
+    assert "Worst misses" in page and "http" not in page.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_recipes_are_valid(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert set(recipe.losses) <= {"logits", "mask_logits", "peak"}
+
+
+def test_strange_recipes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no recipe"):
+        load_recipe("nonsense")
+    (tmp_path / "r.toml").write_text(TOY.format(steps=3) + "\nsurprise = 1\n")
+    with pytest.raises(RecipeError, match="surprise"):
+        load_recipe(str(tmp_path / "r.toml"))

@@ -1,0 +1,121 @@
+"""Readers of data sets: what they read, how they order, and what they refuse."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from firstread.phantoms.ct import write_series
+from firstread.phantoms.head import HeadSpec, head_study
+from tests.builders.toy_sets import write_ct_ich
+from training.datasets import open_dataset
+from training.datasets.base import DataSetError, studies
+from training.datasets.head_ct import CtIch
+from training.datasets.rsna import LONG_CSV, Rsna, read_long_labels
+
+
+def write_rsna(root: Path) -> list[str]:
+    """A phantom head as RSNA lays it out: files named by instance, a long CSV, one file that is no DICOM."""
+    head = head_study(HeadSpec(slices=4, size=64, bleed="intraparenchymal", bleed_radius_mm=40))
+    paths = write_series(head.objects, root / "stage_2_train")
+    lines = ["ID,Label"]
+    for ds, blood in zip(head.objects, head.blood, strict=True):
+        for label in ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any"):
+            positive = blood.any() and label in ("any", "intraparenchymal")
+            lines.append(f"{ds.SOPInstanceUID}_{label},{int(positive)}")
+    (root / LONG_CSV).write_text("\n".join([*lines, lines[-1]]) + "\n")
+    (root / "stage_2_train" / "broken.dcm").write_bytes(b"not DICOM")
+    return [str(path) for path in paths]
+
+
+def test_ct_ich_gives_back_hounsfield_units_and_masks(tmp_path: Path) -> None:
+    dataset = CtIch(write_ct_ich(tmp_path / "set", patients=2))
+    items = dataset.items()
+    hu = dataset.pixels(items[1])
+    assert hu.min() == -20.0 and hu.max() == pytest.approx(100.0, abs=0.5)
+    mask = dataset.mask(items[1])
+    assert mask is not None and mask.any()
+    assert np.median(hu[mask]) == pytest.approx(185 * 120 / 255 - 20, abs=2)
+    empty = dataset.mask(items[0])
+    assert empty is not None and not empty.any()
+
+
+def test_rsna_rows_are_not_slices(tmp_path: Path) -> None:
+    write_rsna(tmp_path)
+    labels = read_long_labels(tmp_path / LONG_CSV)
+    assert len(labels) == 4
+    assert all(len(row) == 6 for row in labels.values())
+    (tmp_path / LONG_CSV).write_text("ID,Label\nID_a_any,1\nID_a_any,0\n")
+    with pytest.raises(DataSetError, match="contradict"):
+        read_long_labels(tmp_path / LONG_CSV)
+
+
+def test_rsna_slices_are_grouped_and_ordered_in_space(tmp_path: Path) -> None:
+    write_rsna(tmp_path)
+    index = tmp_path / "cache" / "index.csv"
+    dataset = Rsna(tmp_path, index, jobs=1)
+    items = dataset.items()
+    assert len(items) == 4 and len(studies(items)) == 1
+    assert np.diff([item.order for item in items]) == pytest.approx([5.0] * 3)
+    assert dataset.left_out and "broken" in next(iter(dataset.left_out))
+    hu = dataset.pixels(items[1])
+    assert hu.min() < -900 and hu.max() > 900
+    before = index.stat().st_mtime_ns
+    assert [i.key for i in Rsna(tmp_path, index, jobs=1).items()] == [i.key for i in items]
+    assert index.stat().st_mtime_ns == before, "the index is read, not made again"
+
+
+def test_class_folders_with_and_without_splits(tmp_path: Path) -> None:
+    for folder in ("train/cat", "train/dog", "test/cat"):
+        (tmp_path / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / folder / "7_a.png"), np.full((8, 8, 3), (255, 0, 10), np.uint8))
+    dataset = open_dataset("class_folders", tmp_path)
+    items = dataset.items()
+    assert [(i.split, i.labels["cat"], i.labels["dog"]) for i in items] == [
+        ("train", 1.0, 0.0),
+        ("train", 0.0, 1.0),
+        ("test", 1.0, 0.0),
+    ]
+    assert dataset.pixels(items[0])[0, 0].tolist() == [10.0, 0.0, 255.0]
+    assert {i.split for i in open_dataset("class_folders", tmp_path / "train").items()} == {""}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataSetError, match="no pictures"):
+        open_dataset("class_folders", tmp_path / "empty").items()
+
+
+def test_plain_csv_of_a_hospital(tmp_path: Path) -> None:
+    paths = write_rsna(tmp_path)
+    file = Path(paths[0]).relative_to(tmp_path)
+    (tmp_path / "labels.csv").write_text(f"file,patient,slice,any,subdural\n{file},p1,2,1,\n")
+    dataset = open_dataset("plain_csv", tmp_path)
+    (item,) = dataset.items()
+    assert item.labels == {"any": 1.0}
+    assert (item.study, item.order) == ("p1", 2.0)
+    assert dataset.pixels(item).min() < -900
+    for line, text in (("../x.dcm,p1,1,1,", "outside"), (f"{file},p1,1,maybe,", "must be 0, 1")):
+        (tmp_path / "labels.csv").write_text(f"file,patient,slice,any,subdural\n{line}\n")
+        with pytest.raises(DataSetError, match=text):
+            dataset.items()
+
+
+def test_unknown_reader_and_missing_csv_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataSetError, match="no data set reader"):
+        open_dataset("imagenet", tmp_path)
+    with pytest.raises(DataSetError, match=r"no labels\.csv"):
+        open_dataset("ct_ich", tmp_path).items()
+
+
+@pytest.mark.skipif("FIRSTREAD_TEST_DATA" not in os.environ, reason="FIRSTREAD_TEST_DATA is not set")
+def test_real_rsna_samples_have_hounsfield_units(tmp_path: Path) -> None:
+    root = Path(os.environ["FIRSTREAD_TEST_DATA"]) / "head_ct" / "rsna_dicom"
+    dataset = Rsna(root, tmp_path / "index.csv", jobs=1)
+    items = dataset.items()
+    assert len(items) == 10
+    assert sum(item.usable for item in items) == 9
+    for item in items:
+        hu = dataset.pixels(item)
+        assert hu.min() < -900 and 300 < hu.max() < 4000
