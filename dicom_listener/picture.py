@@ -34,7 +34,6 @@ PICTURE_ERRORS: Final = (
     ValueError,
     SyntaxError,
     struct.error,
-    Image.DecompressionBombError,
     EOFError,
     LookupError,
 )
@@ -77,6 +76,8 @@ def wrap_picture(path: Path, pipeline: str | None) -> Wrapped:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             ds, syntax = _described(data)
+    except Image.DecompressionBombError as error:
+        raise _too_large() from error
     except PICTURE_ERRORS as error:
         raise UnusablePicture("corrupt", f"the picture cannot be read ({type(error).__name__})") from error
     digest = hashlib.sha256(data).hexdigest()
@@ -87,11 +88,15 @@ def wrap_picture(path: Path, pipeline: str | None) -> Wrapped:
     return Wrapped(buffer.getvalue(), syntax, sop_class, str(ds.SOPInstanceUID))
 
 
+def _too_large() -> UnusablePicture:
+    return UnusablePicture("bomb", f"more than {PIXEL_LIMIT // 10**6} million pixels")
+
+
 def _described(data: bytes) -> tuple[Dataset, str]:
     """Image Pixel module and pixel data of a picture, and the transfer syntax that they need."""
     with Image.open(io.BytesIO(data), formats=["JPEG", "PNG"]) as image:
         if image.width * image.height > PIXEL_LIMIT:
-            raise UnusablePicture("bomb", f"more than {PIXEL_LIMIT // 10**6} million pixels")
+            raise _too_large()
         image.load()
         turned = image.getexif().get(0x0112, 1) not in (0, 1)
         if image.format == "JPEG" and not turned:
