@@ -80,6 +80,11 @@ def make_app(settings: Settings, *, visibility_timeout_s: float | None = None) -
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
             "health_check_interval": 10,
+            # How often a publisher tries to connect; the consumer has rules of its own.
+            "max_retries": 1,
+            "interval_start": 0,
+            "interval_step": 0.2,
+            "interval_max": 0.2,
         },
         enable_utc=True,
         timezone="UTC",

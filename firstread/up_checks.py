@@ -125,10 +125,10 @@ def open_database(settings: Settings) -> Database:
     from firstread.records import Database
     from firstread.records.migrate import upgrade
 
-    db = Database(settings.database_url)
     try:
+        db = Database(settings.database_url)
         upgrade(db)
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, OSError) as error:
         original = getattr(error, "orig", None) or error
         text = str(original).strip().splitlines()[0] if str(original).strip() else type(error).__name__
         raise HomeUnusable(f"the database {settings.printable()['database_url']} cannot be used: {text}") from error

@@ -62,7 +62,9 @@ def put_revision(
         move_revision(session, revision, RevisionState.RECEIVING, actor="test")
         for ds, key, digest, size in spooled:
             header = header_of(ds, ds.file_meta)
-            instance = Instance(
+            instance = session.scalar(
+                select(Instance).where(Instance.study_id == study.id, Instance.sha256 == digest)
+            ) or Instance(
                 study_id=study.id, series_instance_uid=header.SeriesInstanceUID,
                 sop_instance_uid=header.SOPInstanceUID, sop_class_uid=header.SOPClassUID or "",
                 transfer_syntax_uid=ds.file_meta.TransferSyntaxUID, modality=ds.get("Modality"), sha256=digest,
