@@ -12,7 +12,10 @@ from firstread.errors import FirstreadError
 if TYPE_CHECKING:
     import keras
 
-ENCODER_PREFIXES = ("conv_stem", "blocks_", "conv_head", "conv2d", "batch_normalization", "mixed")
+ENCODER_PREFIXES = (
+    "conv_stem", "blocks_", "conv_head", "conv2d", "batch_normalization", "mixed",
+    "stem_", "block", "top_conv", "top_bn", "conv1_", "conv2_", "conv3_", "conv4_", "conv5_", "conv_7b",
+)  # fmt: skip
 """Layer names of pre-trained encoders; ``bn0`` and ``bn1`` are EfficientNet-Lite's outer norms."""
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import keras
 
 
 def load_keras_imagenet(model: keras.Model, builder: str) -> None:
-    """Copy InceptionV3's ImageNet weights, layer by layer in order of creation; Keras downloads them if need be.
+    """Copy an application's ImageNet weights, layer by layer in order of creation; Keras downloads them if need be.
 
     Raises
     ------
@@ -18,6 +18,9 @@ def load_keras_imagenet(model: keras.Model, builder: str) -> None:
     """
     import keras
 
+    if builder == "keras_transfer":
+        _copy_application(model, keras)
+        return
     if not builder.startswith("inception_v3"):
         raise ValueError(f"Keras has no ImageNet weights for {builder}; give --weights PATH")
     source = keras.applications.InceptionV3(include_top=False, weights="imagenet")
@@ -27,6 +30,18 @@ def load_keras_imagenet(model: keras.Model, builder: str) -> None:
         ours = sorted((x for x in model.layers if isinstance(x, kind) and x.name.startswith(prefix)), key=_number)
         for target, layer in zip(ours, theirs, strict=True):
             target.set_weights(layer.get_weights())
+
+
+def _copy_application(model: keras.Model, keras: Any) -> None:
+    """Weights of the application that the model's name begins with, onto its layers in the same order."""
+    from worker.packages.networks_pneumonia import BASES
+
+    base = next(name for name in BASES if model.name.startswith(name.lower()))
+    source = getattr(keras.applications, base)(include_top=False, weights="imagenet")
+    theirs = [layer for layer in source.layers if layer.weights]
+    ours = [layer for layer in model.layers if layer.weights][: len(theirs)]
+    for target, layer in zip(ours, theirs, strict=True):
+        target.set_weights(layer.get_weights())
 
 
 def _number(layer: keras.layers.Layer) -> int:

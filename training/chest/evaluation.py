@@ -12,6 +12,7 @@ from training.chest.films import CLASSES, class_of
 from training.datasets.base import Item
 from training.evaluation import figures
 from training.evaluation.report import Miss
+from worker.packages.card import Card
 
 BINARY = "pneumonia"
 
@@ -98,6 +99,16 @@ def _class_row(truth: np.ndarray, called: np.ndarray) -> dict[str, Any]:
     row = {name: found[name].as_dict() for name in ("sensitivity", "specificity", "precision")}
     return {"recall": row["sensitivity"], "specificity": row["specificity"], "precision": row["precision"],
             "f1": metrics.f1(y, called), "n": int(y.sum())}  # fmt: skip
+
+
+def package_figures(card: Card, items: Sequence[Item], p: np.ndarray) -> dict[str, Any]:
+    """Figures of a package's probabilities (n, labels): binary at the card's flag, or four classes."""
+    scores = p.astype(np.float64)
+    if BINARY in card.labels:
+        threshold = card.threshold(BINARY)
+        return binary_figures(items, scores[:, card.labels.index(BINARY)], 0.5 if threshold is None else threshold)
+    order = [card.labels.index(name) for name in CLASSES]
+    return four_class_figures(items, scores[:, order])
 
 
 def worst(items: Sequence[Item], films: np.ndarray, p_true: np.ndarray, count: int = 12) -> list[Miss]:

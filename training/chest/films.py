@@ -48,12 +48,18 @@ def class_of(item: Item) -> str | None:
     return allowed[0] if len(allowed) == 1 and len(item.labels) >= len(CLASSES) else None
 
 
-class _Films:
+class Films:
+    """What all readers of chest films share: grey pictures, no masks."""
+
     name = "films"
     kind: Kind = "grey"
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    def items(self) -> list[Item]:
+        """Sorted by study and key; a reader says how."""
+        raise DataSetError(f"{type(self).__name__} has no items of its own")
 
     def pixels(self, item: Item) -> np.ndarray:
         return read_grey(item.path)
@@ -62,7 +68,7 @@ class _Films:
         return None
 
 
-class Kermany(_Films):
+class Kermany(Films):
     """Kermany et al. 2018 (Cell 172:1122): ``labels.csv`` with a picture folder, or the folders as distributed.
 
     The folders are ``train|val|test/NORMAL|PNEUMONIA``; kind and patient stand in the file name
@@ -107,7 +113,7 @@ def kermany_patient(file_name: str, folder: str) -> str:
     return f"test-{stem}" if folder == "test" and stem.lower().startswith("person") else stem
 
 
-class CovidChestxray(_Films):
+class CovidChestxray(Films):
     """covid-chestxray-dataset (Cohen et al. 2020, arXiv 2003.11597): ``labels.csv``, or its own ``metadata.csv``.
 
     Only frontal radiographs (views PA, AP, AP Supine). Without a split column, patients are shared out by a hash.

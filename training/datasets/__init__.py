@@ -16,6 +16,9 @@ READERS: dict[str, str] = {
     "plain_csv": "training.datasets.folders:PlainCsv",
     "kermany": "training.chest.films:Kermany",
     "covid_chestxray": "training.chest.films:CovidChestxray",
+    "chest_folders": "training.chest.collections:ChestFolders",
+    "chest_csv": "training.chest.collections:ChestCsv",
+    "chest_films": "training.chest.collections:ChestFilms",
 }
 
 

@@ -20,7 +20,8 @@ from worker.packages.aggregation import study_probability
 from worker.packages.card import Card
 from worker.packages.package import Package, load
 
-DATASETS = {"bleed": "ct_ich", "lesion": "ham10000", "lesion_mask": "ham10000", "lesion_class": "ham10000"}
+DATASETS = {"bleed": "ct_ich", "lesion": "ham10000", "lesion_mask": "ham10000", "lesion_class": "ham10000",
+            "pneumonia": "chest_films", "pneumonia4": "chest_films"}  # fmt: skip
 """Task -> reader that ``evaluate`` takes where none is named."""
 
 
@@ -104,6 +105,10 @@ def package_figures(card: Card, scored: Scored) -> dict[str, Any]:
     """Figures per picture, per study where studies have several, by group of exclusive labels, and of masks."""
     patients = np.asarray([item.patient for item in scored.items])
     result: dict[str, Any] = {"package": f"{card.name}/{card.version}", "left_out": len(scored.left_out)}
+    if card.pipeline == "chest_xray":
+        from training.chest.evaluation import package_figures as chest_figures
+
+        return result | chest_figures(card, scored.items, scored.p)
     result["pictures"] = {
         label: figures.binary(scored.labels[:, c], scored.p[:, c], patients, scored.p[:, c] >= _threshold(card, label))
         for c, label in enumerate(card.labels)

@@ -21,6 +21,7 @@ BUILDERS: dict[str, str] = {
     "inception_v3_classifier": "worker.packages.networks_classifier:inception_v3_classifier",
     "effnet_lite_chest": "worker.packages.networks_pneumonia:effnet_lite_chest",
     "pneumonia_cnn": "worker.packages.networks_pneumonia:pneumonia_cnn",
+    "keras_transfer": "worker.packages.networks_pneumonia:keras_transfer",
     "lesion_lite": "worker.packages.networks_lesion:lesion_lite",
     "lesion_unet": "worker.packages.networks_lesion:lesion_unet",
     "lesion_resnet50": "worker.packages.networks_lesion:lesion_resnet50",

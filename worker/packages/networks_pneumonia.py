@@ -82,3 +82,81 @@ def _mapped(inputs: Any, x: Any, classes: int, name: str) -> keras.Model:
     maps = layers.Conv2D(classes, 1, name="maps")(x)
     logits = layers.GlobalAveragePooling2D(name="pool")(maps)
     return keras.Model(inputs, {"logits": logits, "maps": maps}, name=name)
+
+
+BASES: dict[str, str] = {
+    "ResNet50": "caffe",
+    "InceptionResNetV2": "minus_one_one",
+    "EfficientNetB7": "zero_255",
+}
+"""Keras applications that a recipe may name, and the range that their weights were trained on."""
+
+CAFFE_MEAN = (103.939, 116.779, 123.68)
+
+
+def keras_transfer(
+    spec: InputSpec,
+    classes: int,
+    base: str = "EfficientNetB7",
+    head: str = "authors",
+    dense: tuple[int, ...] = (1024, 512, 256),
+    dropout: float = 0.3,
+) -> keras.Model:
+    """A Keras application under a dense head, as one flat graph; the film becomes three equal channels.
+
+    Parameters
+    ----------
+    base : str
+        One of :data:`BASES`, with fresh weights; ``--weights`` fills them.
+    head : str
+        ``authors``: global average pooling, batch normalization, dropout, then dense layers each with batch
+        normalization. ``plain``: pooling and dropout alone. ``norm_only`` and ``dropout_only``: the dense layers with
+        one of the two.
+
+    Raises
+    ------
+    ValueError
+        For a base or a head that is not known.
+    """
+    import keras
+    from keras import layers
+
+    if base not in BASES or head not in ("authors", "plain", "norm_only", "dropout_only"):
+        raise ValueError(f"no base {base} with head {head}")
+    image = keras.Input((spec.height, spec.width, spec.channels), name="image")
+    x: Any = image if spec.channels == 3 else layers.Concatenate(name="grey_to_rgb")([image] * 3)
+    x = _ranged(x, BASES[base])
+    encoder = getattr(keras.applications, base)(include_top=False, weights=None, input_tensor=x)
+    x = layers.GlobalAveragePooling2D(name="pool")(encoder.output)
+    x = _dense_head(x, dense if head != "plain" else (), head, dropout)
+    start = keras.initializers.RandomNormal(stddev=0.01)
+    logits = layers.Dense(classes, kernel_initializer=start, name="logits")(x)
+    return keras.Model(image, {"logits": logits}, name=f"{base.lower()}_{head}")
+
+
+def _ranged(x: Any, kind: str) -> Any:
+    """From [0, 1] to the range of the base's weights."""
+    from keras import layers
+
+    if kind == "minus_one_one":
+        return layers.Rescaling(2.0, offset=-1.0, name="to_base")(x)
+    if kind == "caffe":
+        return layers.Rescaling(255.0, offset=[-value for value in CAFFE_MEAN], name="to_base")(x)
+    return layers.Rescaling(255.0, name="to_base")(x)
+
+
+def _dense_head(x: Any, dense: tuple[int, ...], head: str, dropout: float) -> Any:
+    from keras import layers
+
+    norms, drops = head in ("authors", "norm_only"), head in ("authors", "plain", "dropout_only")
+    if norms:
+        x = layers.BatchNormalization(name="pool_norm")(x)
+    if drops:
+        x = layers.Dropout(dropout, name="pool_dropout")(x)
+    for index, width in enumerate(dense):
+        x = layers.Dense(width, activation="relu", name=f"dense{index}")(x)
+        if norms:
+            x = layers.BatchNormalization(name=f"dense{index}_norm")(x)
+        elif drops:
+            x = layers.Dropout(dropout, name=f"dense{index}_dropout")(x)
+    return x

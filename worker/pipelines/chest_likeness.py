@@ -22,7 +22,7 @@ CERTAIN: Final = 0.0
 """Log odds from which a film passes without a question; the rule's offset is set so that 1 in 200 films of the
 training collections lies below."""
 
-POSSIBLE: Final = -2.5
+POSSIBLE: Final = -1.0
 """Log odds below which a film is refused even where a person asked for the pipeline."""
 
 Array = NDArray[np.float32]

@@ -1,0 +1,219 @@
+"""Further layouts of chest films, several collections at once, and patients kept apart across them.
+
+Many four-class sets are other sets' films once more, under other names. So patients are joined wherever two sources
+hold the same picture or name the same patient of Kermany's set, and each joined patient goes to one part only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from firstread.dicom.datasets import UnusableFile, read_dataset
+from firstread.dicom.pixels import UnreadablePixels
+from training.chest.films import (
+    PICTURES,
+    CovidChestxray,
+    Films,
+    Kermany,
+    hashed_split,
+    kermany_patient,
+    labels_of,
+    pictures,
+)
+from training.datasets.base import DataSetError, Item
+from training.datasets.head_ct import read_grey, read_rows
+from worker.pipelines.film_pixels import read_film
+
+SPLITS = ("train", "val", "test")
+HASH_SIDE = 16
+SAME_BITS = 6
+"""Largest number of differing bits (of 256) at which two pictures count as one."""
+
+
+class ChestFolders(Films):
+    """``[train|val|test/]<class>/<picture>`` with classes as people write them: ``Normal``, ``COVID-19``, ``Viral
+    Pneumonia``. A patient of Kermany's set is known by the file name; every other picture is a patient of its own.
+    """
+
+    name = "chest_folders"
+
+    def items(self) -> list[Item]:
+        found = [item for path in pictures(self.root) if (item := self._item(path)) is not None]
+        if not found:
+            raise DataSetError(f"no pictures in folders of classes below {self.root.name}")
+        return sorted(found, key=lambda item: (item.study, item.key))
+
+    def _item(self, path: Path) -> Item | None:
+        key = path.relative_to(self.root).as_posix()
+        folders = [part.lower() for part in path.relative_to(self.root).parts[:-1]]
+        split = next((part for part in folders if part in SPLITS), "")
+        finding = " ".join(part.replace("_", " ").replace("-", " ") for part in folders if part not in SPLITS)
+        labels = labels_of(finding)
+        if not labels:
+            return None
+        patient = kermany_patient(path.name, split)
+        return Item(self.name, key, path, patient, f"{patient}/{key}", labels=labels,
+                    split=split or hashed_split(patient), attributes={"finding": finding})  # fmt: skip
+
+
+class ChestCsv(Films):
+    """``labels.csv`` with ``file`` and ``finding``; ``patient``, ``split``, ``age`` (years) and ``view`` if known.
+
+    Files are pictures or DICOM radiographs; lateral views are left aside.
+    """
+
+    name = "chest_csv"
+
+    def items(self) -> list[Item]:
+        found = []
+        for number, row in enumerate(read_rows(self.root / "labels.csv"), start=2):
+            path = (self.root / row.get("file", "")).resolve()
+            if not row.get("file") or not path.is_relative_to(self.root.resolve()):
+                raise DataSetError(f"labels.csv, line {number}: no file, or one outside the folder")
+            if row.get("view", "").strip().upper() in ("L", "LL", "LAT", "LATERAL"):
+                continue
+            patient = row.get("patient") or row["file"]
+            labels = labels_of(row.get("finding", ""))
+            attributes = {"finding": row.get("finding", ""), "view": row.get("view", "")}
+            if row.get("age"):
+                years = float(row["age"])
+                attributes |= {"age": row["age"], "age_group": "adult" if years >= 18 else "child"}
+            found.append(Item(self.name, row["file"], path, patient, f"{patient}/{row['file']}", labels=labels,
+                              split=row.get("split") or hashed_split(patient), usable=bool(labels),
+                              attributes=attributes))  # fmt: skip
+        return sorted(found, key=lambda item: (item.study, item.key))
+
+    def pixels(self, item: Item) -> np.ndarray:
+        if item.path.suffix.lower() in PICTURES:
+            return read_grey(item.path)
+        try:
+            return read_film(item.path, read_dataset(item.path))[0]
+        except (UnusableFile, UnreadablePixels) as error:
+            raise DataSetError(f"{item.key}: {error}") from error
+
+
+class ChestFilms(Films):
+    """Every collection that a folder holds, patients kept apart across them.
+
+    Parameters
+    ----------
+    root : Path
+        A folder of collections in any of the layouts above, each in a folder of its own; or one collection.
+    """
+
+    name = "chest_films"
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        below = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+        candidates = [(path, reader) for path in (root, *below) if (reader := recognised(path)) is not None]
+        alone = [pair for pair in candidates if pair[0] == root]
+        self.parts = [reader(path) for path, reader in (alone or candidates)]
+        if not self.parts:
+            raise DataSetError(f"no chest films in a known layout below {root.name}")
+
+    def items(self) -> list[Item]:
+        found = [item for part in self.parts for item in part.items()]
+        return kept_apart(found) if len(self.parts) > 1 else found
+
+    def pixels(self, item: Item) -> np.ndarray:
+        part = next(part for part in self.parts if part.name == item.dataset and item.path.is_relative_to(part.root))
+        return part.pixels(item)
+
+
+def recognised(folder: Path) -> type[Films] | None:
+    """Reader of a folder's layout, or None."""
+    if (folder / "metadata.csv").is_file():
+        return CovidChestxray
+    if (folder / "labels.csv").is_file():
+        columns = (folder / "labels.csv").open(encoding="utf-8").readline().strip().split(",")
+        if "label3" in columns:
+            return Kermany
+        if "finding" in columns:
+            return CovidChestxray if "license" in columns else ChestCsv
+        return None
+    names = {path.name.lower() for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
+    if names & set(SPLITS):
+        inner = next(path for path in folder.iterdir() if path.name.lower() in SPLITS)
+        names = {path.name.lower() for path in inner.iterdir() if path.is_dir()}
+        if names == {"normal", "pneumonia"}:
+            return Kermany
+    classes = [name for name in names if labels_of(name.replace("_", " ").replace("-", " "))]
+    return ChestFolders if len(classes) > 1 and not list(folder.glob("*/*.csv")) else None
+
+
+def kept_apart(items: Sequence[Item]) -> list[Item]:
+    """Items whose joined patients lie in one part each: ``test`` before ``val`` before ``train``.
+
+    Two items are of one patient where the data set and patient agree, where a file name gives the same patient of
+    Kermany's set, or where the pictures are the same up to size and compression.
+    """
+    groups = _Groups(len(items))
+    known: dict[str, int] = {}
+    for index, item in enumerate(items):
+        for name in _names(item):
+            groups.join(index, known.setdefault(name, index))
+    for first, second in same_pictures([item.path for item in items]):
+        groups.join(first, second)
+    parts: dict[int, str] = {}
+    for index, item in enumerate(items):
+        root = groups.root(index)
+        rank = {"test": 0, "val": 1}
+        if root not in parts or rank.get(item.split, 2) < rank.get(parts[root], 2):
+            parts[root] = item.split
+    return [replace(item, split=parts[groups.root(i)]) for i, item in enumerate(items)]
+
+
+def _names(item: Item) -> list[str]:
+    names = [f"{item.dataset}/{item.patient}"]
+    stem = item.patient.lower().removeprefix("test-")
+    if item.dataset in ("kermany", "chest_folders") and stem.startswith(("person", "im-", "normal2-im-")):
+        names.append(f"kermany-patient/{item.patient.lower()}")
+    return names
+
+
+def same_pictures(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """Pairs of pictures that are the same film: difference hashes of 256 bits, at most :data:`SAME_BITS` apart."""
+    hashes = [_hash(path) for path in paths]
+    rows = [i for i, value in enumerate(hashes) if value is not None]
+    if not rows:
+        return []
+    bits = np.stack([hashes[i] for i in rows]).astype(np.float32) * 2 - 1  # type: ignore[misc]
+    pairs = []
+    for start in range(0, len(rows), 1024):
+        distance = (bits.shape[1] - bits[start : start + 1024] @ bits.T) / 2
+        for a, b in np.argwhere(distance <= SAME_BITS):
+            if start + a < b:
+                pairs.append((rows[start + int(a)], rows[int(b)]))
+    return pairs
+
+
+def _hash(path: Path) -> np.ndarray | None:
+    if path.suffix.lower() not in PICTURES:
+        return None
+    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        return None
+    small = cv2.resize(image, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA).astype(np.int16)
+    return np.asarray(small[:, 1:] > small[:, :-1]).ravel()
+
+
+class _Groups:
+    """Disjoint sets of indices."""
+
+    def __init__(self, n: int) -> None:
+        self._parent = list(range(n))
+
+    def root(self, index: int) -> int:
+        while self._parent[index] != index:
+            self._parent[index] = self._parent[self._parent[index]]
+            index = self._parent[index]
+        return index
+
+    def join(self, first: int, second: int) -> None:
+        self._parent[self.root(first)] = self.root(second)
