@@ -152,6 +152,17 @@ def test_a_skull_with_a_gap_is_still_a_head(head: HeadPhantom, tmp_path: Path) -
     assert "head_uncertain" in _warnings(_run(_changed(head.objects, _without_bone_on_one_side), tmp_path))
 
 
+def _through_a_window(ds: Dataset) -> None:
+    """A series made from brain-window pictures: 0 to 80 HU, everything else saturated."""
+    hu = np.frombuffer(ds.PixelData, "<u2").astype(np.int32) - 1024
+    ds.PixelData = (np.clip(hu, 0, 80) + 1024).astype("<u2").tobytes()
+
+
+def test_a_windowed_head_is_scored_with_a_warning(head: HeadPhantom, tmp_path: Path) -> None:
+    assert "values_windowed" in _warnings(_run(_changed(head.objects, _through_a_window), tmp_path))
+    assert "values_windowed" not in _warnings(_run(head.objects, tmp_path / "plain"))
+
+
 def test_too_few_slices(head: HeadPhantom, tmp_path: Path) -> None:
     assert _run(head.objects[10:15], tmp_path).reasons == ("too_few_slices",)
 

@@ -26,6 +26,9 @@ SLAB_MM: Final = 5.5
 MAX_SLABS: Final = 160
 _ASSUMED_FIELD_MM: Final = 240.0
 _SMALL: Final = 128
+_WINDOWED_LOW_HU: Final = -200.0
+_WINDOWED_HIGH_HU: Final = 250.0
+"""Real heads hold air near -1000 and bone above 1000; values that end within these bounds passed a display window."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ def gate(study: Study, series: Series) -> Gate:
         assert head.hu is not None
         likeness = likeness_of(head.hu, _pixel_mm(head))
         series.details["head_slices"] = likeness.rings
+        if _window_of(head.hu) is not None:
+            warnings.append(Caution.VALUES_WINDOWED)
         if not likeness.certain:
             if likeness.possible(study.forced):
                 warnings.append(Caution.HEAD_UNCERTAIN)
@@ -208,11 +213,26 @@ def likeness_of(hu: np.ndarray, pixel_mm: float) -> Likeness:
     size = (max(8, round(hu.shape[2] / scale)), max(8, round(hu.shape[1] / scale)))
     cm2 = (pixel_mm * hu.shape[1] / size[1] / 10.0) * (pixel_mm * hu.shape[2] / size[0] / 10.0)
     kinds = []
+    window = _window_of(hu)
     for plane in hu:
-        small = cv2.resize(np.clip(plane, -1000.0, 1500.0), size, interpolation=cv2.INTER_AREA)
+        full = np.clip(plane, -1000.0, 1500.0) if window is None else _widened(plane, *window)
+        small = cv2.resize(full, size, interpolation=cv2.INTER_AREA)
         kinds.append(_slice_likeness(small, cm2))
     rings, gaps, plausible = (sum(kind) for kind in zip(*kinds, strict=True))
     return Likeness(rings, gaps, plausible, len(hu))
+
+
+def _window_of(hu: np.ndarray) -> tuple[float, float] | None:
+    """Bounds of a display window that was burnt into the values (a series made from pictures), or None."""
+    low, high = float(hu.min()), float(hu.max())
+    return (low, high) if low >= _WINDOWED_LOW_HU and high <= _WINDOWED_HIGH_HU and high > low else None
+
+
+def _widened(plane: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Windowed values with what saturates put back to where air and bone lie."""
+    margin = 0.03 * (high - low)
+    back = np.where(plane >= high - margin, np.float32(1000.0), plane)
+    return np.where(plane <= low + margin, np.float32(-1000.0), back).astype(np.float32)
 
 
 def _slice_likeness(small: np.ndarray, cm2: float) -> tuple[bool, bool, bool]:

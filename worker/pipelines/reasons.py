@@ -50,6 +50,7 @@ class Caution(StrEnum):
     RESCALE_MISSING = "rescale_missing"
     NOT_CT = "not_ct"
     HEAD_UNCERTAIN = "head_uncertain"
+    VALUES_WINDOWED = "values_windowed"
     INCOMPLETE_COVERAGE = "incomplete_coverage"
     UNREADABLE_SLICES = "unreadable_slices"
     GEOMETRY_MISSING = "geometry_missing"
@@ -102,6 +103,7 @@ TEXTS: dict[str, str] = {
     Reason.LATERAL_VIEW: "A lateral view; the models know frontal ones.",
     Reason.TOO_SMALL: "An image with too few pixels.",
     Caution.HEAD_UNCERTAIN: "The pixels may not show a head.",
+    Caution.VALUES_WINDOWED: "The values passed a display window: no air and no bone in Hounsfield units.",
     Caution.INCOMPLETE_COVERAGE: "The slices do not cover a whole head.",
     Caution.UNREADABLE_SLICES: "Some slices cannot be decoded and were not scored.",
     Caution.GEOMETRY_MISSING: "No positions: slices stand in the order of their numbers.",
