@@ -113,7 +113,7 @@ def thumbnail(path: Path, frame: int, mask: np.ndarray | None) -> np.ndarray | N
     for outline in outlines:
         cv2.polylines(small, [np.round(outline * factor).astype(np.int32)], True, OUTLINE, 1, cv2.LINE_AA)
     if str(ds.get("Modality", "")) != "CT":
-        return small
+        return np.asarray(small)
     turn = turn_of(header.ImageOrientationPatient)
     turned: np.ndarray = np.ascontiguousarray(np.moveaxis(turn.apply(np.moveaxis(small, -1, 0)), 0, -1))
     return turned

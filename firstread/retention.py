@@ -1,0 +1,239 @@
+"""Retention: which files go, when, and what is never touched.
+
+A study is finished when every revision is closed and routed, every job is terminal, and no delivery is pending or
+failed. Only finished studies lose files; rows stay.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy.orm import Session
+
+from firstread import audit
+from firstread.clock import utcnow
+from firstread.records import (
+    Database,
+    Deletion,
+    Delivery,
+    Flag,
+    Instance,
+    Job,
+    OutputObject,
+    Revision,
+    Study,
+)
+from firstread.settings import Settings
+from firstread.spool import Spool
+from firstread.states import TERMINAL, RevisionState
+
+TERMINAL_STATES = tuple(state.value for state in TERMINAL)
+UNDELIVERED = ("PENDING", "FAILED")
+BATCH = 200
+
+
+@dataclass
+class Removed:
+    """What one pass removed."""
+
+    studies: int = 0
+    files: int = 0
+    size_bytes: int = 0
+    evidence: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+def clean(
+    db: Database,
+    settings: Settings,
+    *,
+    now: datetime | None = None,
+    free_bytes: Callable[[], int] | None = None,
+    dry_run: bool = False,
+) -> Removed:
+    """Remove what the rules allow: by age, then, under the watermark, the oldest finished studies before their time.
+
+    Parameters
+    ----------
+    free_bytes : callable, optional
+        Free space of the spool's disk.
+    dry_run : bool
+        Count, and remove nothing.
+    """
+    now = now or utcnow()
+    free = free_bytes or (lambda: shutil.disk_usage(settings.spool_dir).free)
+    removed = Removed()
+    for study_id, outcome, last in finished_studies(db):
+        days = settings.retention_days.get(outcome)
+        if days is not None and last <= now - timedelta(days=days):
+            _remove_images(db, settings, study_id, "age", removed, dry_run)
+    watermark = settings.retention_free_mb * 2**20
+    if watermark and free() < watermark:
+        for study_id, _, _ in finished_studies(db):
+            _remove_images(db, settings, study_id, "disk", removed, dry_run)
+            if dry_run or free() >= watermark:
+                break
+    if "evidence" in settings.retention_days:
+        _remove_evidence(db, settings, now - timedelta(days=settings.retention_days["evidence"]), removed, dry_run)
+    return removed
+
+
+def finished_studies(db: Database) -> Iterator[tuple[int, str, datetime]]:
+    """Finished studies that still have files, the longest finished first: key, outcome, and when last touched.
+
+    The outcome is FAILED if any job failed, else DONE if any is done, else REJECTED.
+    """
+    after: tuple[datetime, int] | None = None
+    while True:
+        with db.read() as session:
+            rows = _page(session, after)
+        if not rows:
+            return
+        for study_id, last, outcome in rows:
+            yield study_id, outcome, last
+        after = (rows[-1][1], rows[-1][0])
+
+
+def _page(session: Session, after: tuple[datetime, int] | None) -> list[tuple[int, datetime, str]]:
+    last = func.max(func.coalesce(Job.finished_at, Revision.closed_at)).label("last")
+    query = (
+        select(Revision.study_id, last)
+        .outerjoin(Job, Job.revision_id == Revision.id)
+        .where(*_finished(Revision.study_id))
+        .where(
+            select(Instance.id).where(Instance.study_id == Revision.study_id, Instance.deleted_at.is_(None)).exists()
+        )
+        .group_by(Revision.study_id)
+        .order_by(last, Revision.study_id)
+        .limit(BATCH)
+    )
+    if after is not None:
+        at, key = after
+        query = query.having((last > at) | ((last == at) & (Revision.study_id > key)))
+    found = []
+    for study_id, moment in session.execute(query):
+        states = set(
+            session.scalars(
+                select(Job.state).join(Revision, Revision.id == Job.revision_id).where(Revision.study_id == study_id)
+            )
+        )
+        outcome = "FAILED" if "FAILED" in states else "DONE" if "DONE" in states else "REJECTED"
+        found.append((study_id, moment, outcome))
+    return found
+
+
+def _finished(study_id: Any) -> tuple[ColumnElement[bool], ...]:
+    """Conditions under which a study may lose files."""
+    other = Revision.__table__.alias("other")
+    of_study = other.c.study_id == study_id
+    open_revision = select(other.c.id).where(
+        of_study, (other.c.state != RevisionState.CLOSED.value) | other.c.routed_at.is_(None)
+    )
+    job = Job.__table__.alias("job_of_study")
+    delivery = Delivery.__table__.alias("delivery_of_study")
+    jobs = select(job.c.id).join(other, other.c.id == job.c.revision_id).where(of_study)
+    return (
+        ~open_revision.exists(),
+        ~jobs.where(job.c.state.not_in(TERMINAL_STATES)).exists(),
+        ~jobs.join(delivery, delivery.c.job_id == job.c.id).where(delivery.c.state.in_(UNDELIVERED)).exists(),
+    )
+
+
+def is_finished(session: Session, study_id: int) -> bool:
+    """Whether a study may lose files at this moment."""
+    query = select(Study.id).where(Study.id == study_id, *_finished(study_id))
+    return session.scalar(query) is not None
+
+
+def _remove_images(
+    db: Database, settings: Settings, study_id: int, reason: str, removed: Removed, dry_run: bool
+) -> None:
+    """Remove a study's images and objects. Files first: a crash in between is made good by the next pass."""
+    now = utcnow()
+    with db.write() as session:
+        session.execute(select(Study.id).where(Study.id == study_id).with_for_update())
+        if not is_finished(session, study_id):
+            return
+        images = session.scalars(
+            select(Instance).where(Instance.study_id == study_id, Instance.deleted_at.is_(None))
+        ).all()
+        objects = session.scalars(
+            select(OutputObject)
+            .join(Job, Job.id == OutputObject.job_id)
+            .join(Revision, Revision.id == Job.revision_id)
+            .where(Revision.study_id == study_id, OutputObject.path.is_not(None), OutputObject.deleted_at.is_(None))
+        ).all()
+        size = sum(row.size_bytes for row in images) + sum(row.size_bytes or 0 for row in objects)
+        removed.studies += 1
+        removed.files += len(images) + len(objects)
+        removed.size_bytes += size
+        removed.reasons[reason] = removed.reasons.get(reason, 0) + 1
+        if dry_run:
+            return
+        spool = Spool(settings.spool_dir)
+        for image in images:
+            spool.delete(image.spool_key)
+            image.deleted_at = now
+        for row in objects:
+            (settings.home / "objects" / str(row.path)).unlink(missing_ok=True)
+            row.deleted_at = now
+        for what, rows in (("images", images), ("objects", objects)):
+            if rows:
+                session.add(
+                    Deletion(
+                        study_id=study_id,
+                        what=what,
+                        reason=reason,
+                        files=len(rows),
+                        size_bytes=sum(row.size_bytes or 0 for row in rows),
+                        at=now,
+                    )
+                )
+        detail = {"reason": reason, "files": len(images) + len(objects), "size_bytes": size}
+        audit.record(session, "retention.delete", subject=f"study/{study_id}", detail=detail, actor="retention")
+
+
+def _remove_evidence(db: Database, settings: Settings, before: datetime, removed: Removed, dry_run: bool) -> None:
+    """Remove pictures and masks of old jobs, never those of a flag that nobody has acknowledged."""
+    waiting = select(Flag.study_id).where(Flag.acknowledged_at.is_(None))
+    with db.read() as session:
+        found = session.execute(
+            select(Job.id, Job.evidence_path, Revision.study_id)
+            .join(Revision, Revision.id == Job.revision_id)
+            .where(
+                Job.evidence_path.is_not(None),
+                Job.finished_at <= before,
+                Job.state.in_(TERMINAL_STATES),
+                Revision.study_id.not_in(waiting),
+            )
+        ).all()
+    for job_id, path, study_id in found:
+        removed.evidence += 1
+        if dry_run:
+            continue
+        folder = (settings.evidence_dir / str(path)).parent
+        size, files = _remove_folder(folder, settings.evidence_dir)
+        with db.write() as session:
+            session.execute(update(Job).where(Job.id == job_id, Job.evidence_path == path).values(evidence_path=None))
+            session.execute(update(Flag).where(Flag.evidence_path == path).values(evidence_path=None))
+            session.add(
+                Deletion(study_id=study_id, what="evidence", reason="age", files=files, size_bytes=size, at=utcnow())
+            )
+
+
+def _remove_folder(folder: Path, root: Path) -> tuple[int, int]:
+    """Remove one folder below the root; returns bytes and files."""
+    if not folder.resolve().is_relative_to(root.resolve()) or folder.resolve() == root.resolve():
+        return 0, 0
+    if not folder.is_dir():
+        return 0, 0
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    shutil.rmtree(folder)
+    return size, len(files)

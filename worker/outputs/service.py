@@ -1,0 +1,100 @@
+"""``firstread deliver``: deliveries and upkeep in a process of their own, apart from scoring."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from types import FrameType
+
+from sqlalchemy import delete
+from sqlalchemy.exc import SQLAlchemyError
+
+from firstread.clock import utcnow
+from firstread.logs import setup_logging
+from firstread.metrics import serve_metrics
+from firstread.processes import process_id
+from firstread.records import Database, Process
+from firstread.records.migrate import require_head
+from firstread.settings import Settings
+from firstread.upkeep import run_upkeep
+from worker.outputs.delivering import CLAIM_MARGIN_S, run_deliveries
+from worker.outputs.destinations import read_file
+
+KIND = "deliver"
+BEAT_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+def run_outputs(settings: Settings) -> int:
+    """Deliver, escalate, clean up and beat until SIGTERM or SIGINT.
+
+    Returns
+    -------
+    int
+        Exit status.
+
+    Raises
+    ------
+    DestinationsError, SchemaMismatch
+    """
+    setup_logging(settings, KIND)
+    read_file(settings)
+    db = Database(settings.database_url)
+    require_head(db)
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    metrics = serve_metrics(settings, KIND, None) if settings.metrics_port else None
+    threads = [
+        threading.Thread(target=run_deliveries, args=(settings, stop), name="deliveries", daemon=True),
+        threading.Thread(target=run_upkeep, args=(settings, stop), name="upkeep", daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        return _watch(db, threads, stop)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(timeout=CLAIM_MARGIN_S)
+        if metrics is not None:
+            metrics.close()
+        db.dispose()
+
+
+def _watch(db: Database, threads: list[threading.Thread], stop: threading.Event) -> int:
+    """Show a sign of life; end with an error when a thread ended, so that whoever started this starts it again."""
+    key, started = process_id(KIND), utcnow()
+    while not stop.is_set():
+        try:
+            with db.write() as session:
+                session.merge(
+                    Process(
+                        id=key,
+                        kind=KIND,
+                        host=socket.gethostname(),
+                        pid=os.getpid(),
+                        started_at=started,
+                        heartbeat_at=utcnow(),
+                    )
+                )
+        except SQLAlchemyError as error:
+            log.warning("no sign of life: the database does not answer (%s)", type(error).__name__)
+        if not all(thread.is_alive() for thread in threads):
+            log.error("a thread of deliveries ended")
+            return 1
+        stop.wait(BEAT_S)
+    try:
+        with db.write() as session:
+            session.execute(delete(Process).where(Process.id == key))
+    except SQLAlchemyError as error:
+        log.warning("row of this process not removed (%s)", type(error).__name__)
+    return 0
