@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from firstread.settings import ENV_PREFIX, Settings
 
 TRAMPOLINE = """
@@ -69,6 +71,8 @@ def settings_environ(settings: Settings, **changes: Any) -> dict[str, str]:
             continue
         if isinstance(value, bool):
             text = "true" if value else "false"
+        elif isinstance(value, SecretStr):
+            text = value.get_secret_value()
         elif isinstance(value, tuple | list | dict):
             text = json.dumps(value, default=str)
         else:

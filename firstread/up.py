@@ -112,6 +112,7 @@ class Up:
         environ = {**settings_environ(settings, metrics_port=0), STDERR_VARIABLE: "0"}
         self.listener = Child("listen", settings, environ)
         self.worker = Child("work", settings, environ)
+        self.outputs = Child("deliver", settings, environ)
         self.metrics: MetricsServer | None = None
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -126,6 +127,7 @@ class Up:
                 self.broker.start()
             self.listener.start()
             self.worker.start()
+            self.outputs.start()
             self.metrics = serve_metrics(self._settings, "up", self._db)
             announce(self._settings)
             readiness = Readiness(self._settings, self._db)
@@ -142,6 +144,7 @@ class Up:
             return
         self.listener.look()
         self.worker.look()
+        self.outputs.look()
         if self.broker is not None and self.broker.keep_running():
             say("the embedded broker was started again")
 
@@ -165,6 +168,11 @@ class Up:
             while self.worker.running and time.monotonic() < deadline:
                 time.sleep(0.05)
             self.worker.signal(signal.SIGKILL)
+        self.outputs.signal(signal.SIGTERM)
+        deadline = time.monotonic() + QUICK_STOP_S
+        while self.outputs.running and time.monotonic() < deadline and self._signals < 2:
+            time.sleep(0.05)
+        self.outputs.signal(signal.SIGKILL)
         if self.metrics is not None:
             self.metrics.close()
         if self.broker is not None:
