@@ -143,7 +143,7 @@ def _states(session: Session, families: Families) -> None:
         Revision.routed_at.is_not(None), ~select(Job.id).where(Job.revision_id == Revision.id).exists()
     )  # fmt: skip
     counts["REJECTED"] = session.scalar(unwanted) or 0
-    for state, number in session.execute(select(Job.state, func.count()).group_by(Job.state)).tuples():
+    for state, number in session.execute(select(Job.state, func.count()).group_by(Job.state)):
         counts[state] += number
     for pipeline, reason, number in session.execute(
         select(Job.pipeline, Job.reason, func.count())
@@ -157,7 +157,7 @@ def _states(session: Session, families: Families) -> None:
 
 def _processes(session: Session, families: Families, now: datetime) -> None:
     beats: dict[str, list[float]] = {}
-    for kind, at in session.execute(select(Process.kind, Process.heartbeat_at)).tuples():
+    for kind, at in session.execute(select(Process.kind, Process.heartbeat_at)):
         beats.setdefault(kind, []).append(_age_s(now, at))
     if "listener" not in beats:
         for at in session.scalars(select(Listener.heartbeat_at)):

@@ -115,7 +115,7 @@ def warm_up(app: Celery) -> bool:
     assert callable(app.amqp.create_task_message)
     try:
         with _library_errors(), app.producer_or_acquire() as producer:
-            producer.connection.ensure_connection(max_retries=1, timeout=2.0)
+            producer.connection.ensure_connection(max_retries=1, interval_start=0, timeout=2.0)
             return bool(producer.connection.default_channel.client.ping())
     except (OperationalError, OSError) as error:
         log.info("the broker is not there yet (%s)", type(error).__name__)
