@@ -21,6 +21,11 @@ def load_keras_imagenet(model: keras.Model, builder: str) -> None:
     if builder == "keras_transfer":
         _copy_application(model, keras)
         return
+    if builder == "lesion_resnet50":
+        from worker.packages.networks_resnet import load_imagenet
+
+        load_imagenet(model)
+        return
     if not builder.startswith("inception_v3"):
         raise ValueError(f"Keras has no ImageNet weights for {builder}; give --weights PATH")
     source = keras.applications.InceptionV3(include_top=False, weights="imagenet")

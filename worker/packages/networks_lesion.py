@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from worker.packages.card import InputSpec
 from worker.packages.networks_effnet_lite import BN_MOMENTUM, encoder
+from worker.packages.networks_resnet import RESNET50, resnet
 
 if TYPE_CHECKING:
     import keras
@@ -99,18 +100,20 @@ def lesion_unet(
     return keras.Model(image, outputs, name="lesion_unet")
 
 
-def lesion_resnet50(spec: InputSpec, classes: int, dropout: float = 0.0) -> keras.Model:
+def lesion_resnet50(
+    spec: InputSpec, classes: int, dropout: float = 0.0, blocks: tuple[int, ...] = RESNET50, width: int = 64
+) -> keras.Model:
     """The published classifier: ResNet-50 (He et al. 2016), average pooling, one dense layer.
 
-    The network itself brings colours in [0, 1] to what Keras's ImageNet weights expect.
+    The network itself brings colours in [0, 1] to what Keras's ImageNet weights expect. Fewer ``blocks`` and less
+    ``width`` make a smaller one of the same kind.
     """
     import keras
     from keras import layers, ops
 
     image = layers.Input((spec.height, spec.width, spec.channels), name="image")
     bgr = layers.Rescaling(255.0, offset=[-mean for mean in CAFFE_MEANS], name="caffe")(ops.flip(image, axis=-1))
-    trunk = keras.applications.ResNet50(include_top=False, weights=None, input_tensor=bgr)
-    pooled = layers.GlobalAveragePooling2D(name="pool")(trunk.output)
+    pooled = layers.GlobalAveragePooling2D(name="pool")(resnet(bgr, tuple(blocks), width))
     logits = layers.Dense(classes, name="logits")(layers.Dropout(dropout, name="drop")(pooled))
     return keras.Model(image, {"logits": logits}, name="lesion_resnet50")
 

@@ -134,7 +134,7 @@ def scores_of(package: Served, p: np.ndarray) -> Scores:
     rows = [dict(zip(card.labels, (float(v) for v in row), strict=True)) for row in p]
     found = [folded(row) | {name: value for name, value in row.items() if name.startswith("dx_")} for row in rows]
     threshold = card.threshold(FLAG)
-    known = [name for name in OTHER_MALIGNANT if name in card.labels]
+    known: list[str] = [name for name in OTHER_MALIGNANT if name in card.labels]
     warn = {name: t for name in known if (t := card.threshold(name, "warn")) is not None}
     columns = {name: np.asarray([row[name] for row in found]) for name in found[0]}
     return Scores(card.name, card.version, columns, FALLBACK_THRESHOLD if threshold is None else threshold, warn)

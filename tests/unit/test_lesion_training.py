@@ -1,0 +1,222 @@
+"""Readers of lesion pictures, and the dermoscopy recipes run to the end on a toy set."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.builders.skin import write_lesions
+from training.datasets import open_dataset
+from training.datasets.base import DataSetError
+from training.dermoscopy.lesions import Lesions, class_shares, diagnosis
+from training.dermoscopy.operating import choose_mask, operating_points, prior_bias
+from training.recipe import load_recipe
+from training.studio import Order, train_all
+from worker.packages.package import load
+from worker.pipelines.lesion import CLASSES, DX
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("ham")
+    write_lesions(root / "ham10000_200x150", n=56)
+    return root
+
+
+def _distributed(toy: Path, root: Path) -> Path:
+    """HAM10000 as it is distributed: two folders of pictures, a metadata CSV, masks named after the pictures."""
+    folders = [root / "HAM10000_images_part_1", root / "HAM10000_images_part_2"]
+    masks = root / "HAM10000_segmentations_lesion_tschandl"
+    for folder in (*folders, masks):
+        folder.mkdir(parents=True)
+    with (toy / "ham10000_200x150" / "labels.csv").open(encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    with (root / "HAM10000_metadata.csv").open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"])
+        writer.writeheader()
+        for i, row in enumerate(rows):
+            name = f"ISIC_{i:07d}"
+            shutil.copy(toy / "ham10000_200x150" / row["file"], folders[i % 2] / f"{name}.jpg")
+            shutil.copy(toy / "ham10000_200x150" / row["mask"], masks / f"{name}_segmentation.png")
+            writer.writerow({"lesion_id": row["lesion_id"], "image_id": name, "dx": row["dx"], "dx_type": "histo",
+                             "age": row["age"], "sex": row["sex"], "localization": "back"})  # fmt: skip
+    return root
+
+
+def test_labels_csv_gives_items_with_masks_and_the_split_as_given(toy: Path) -> None:
+    items = open_dataset("ham10000", toy / "ham10000_200x150").items()
+    assert len(items) == 56 and all(item.mask_path for item in items)
+    assert {item.split for item in items} == {"train", "val", "test"}
+    shares = class_shares(items)
+    assert sum(shares["train"]["classes"].values()) == sum(shares["train"]["diagnoses"].values()) == 28
+    assert shares["test"]["diagnoses"] == dict.fromkeys(("mel", "nv", "bkl", "bcc", "akiec", "vasc", "df"), 2)
+    assert shares["test"]["classes"] == {"melanoma": 2, "nevus": 2, "other": 10}
+
+
+def test_the_distributed_layout_gives_the_same_pictures_with_lesions_apart(toy: Path, tmp_path: Path) -> None:
+    reader = Lesions(_distributed(toy, tmp_path))
+    items = reader.items()
+    assert len(items) == 56 and all(item.mask_path for item in items)
+    by_lesion: dict[str, set[str]] = {}
+    for item in items:
+        by_lesion.setdefault(item.patient, set()).add(item.split)
+    assert all(len(found) == 1 for found in by_lesion.values())
+    assert reader.pixels(items[0]).shape == (48, 64, 3)
+    mask = reader.mask(items[0])
+    assert mask is not None and mask.dtype == bool and 0.02 < mask.mean() < 0.6
+
+
+def test_class_folders_and_a_plain_csv(toy: Path, tmp_path: Path) -> None:
+    source = sorted((toy / "ham10000_200x150" / "images").iterdir())[:6]
+    for part, name, path in zip(["train", "val", "test"] * 2, ["Melanoma", "nevus"] * 3, source, strict=True):
+        (tmp_path / "folders" / part / name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "folders" / part / name)
+    found = Lesions(tmp_path / "folders").items()
+    assert Counter(item.attributes["dx"] for item in found) == {"mel": 3, "nv": 3}
+    assert {item.split for item in found} == {"train", "val", "test"}
+
+    (tmp_path / "plain").mkdir()
+    for path in source[:2]:
+        shutil.copy(path, tmp_path / "plain")
+    lines = ["file,diagnosis", f"{source[0].name},melanoma", f"{source[1].name},other"]
+    (tmp_path / "plain" / "mine.csv").write_text("\n".join(lines), encoding="utf-8")
+    plain = {item.key: item for item in Lesions(tmp_path / "plain").items()}
+    assert plain[source[1].name].labels == {"melanoma": 0.0, "nevus": 0.0, "other": 1.0}
+    assert set(plain[source[0].name].labels) == {*CLASSES, *DX}
+
+
+def test_wrong_tables_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("file,dx\na.jpg,unheard-of\n", encoding="utf-8")
+    with pytest.raises(DataSetError, match="line 2"):
+        Lesions(tmp_path).items()
+    with pytest.raises(DataSetError):
+        Lesions(tmp_path / "nothing").items()
+    assert diagnosis("Melanocytic_Nevi") == "nv" and diagnosis("wart") is None
+
+
+def test_the_prior_is_taken_back_and_points_hold_their_recall() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.choice(7, size=4000, p=[0.1, 0.6, 0.12, 0.06, 0.04, 0.04, 0.04])
+    trained = dict.fromkeys(DX, 1 / 7)
+    bias = prior_bias(DX, trained, truth)
+    evidence = np.eye(7)[truth] * 1.5 + rng.normal(size=(4000, 7))
+    p = np.exp(evidence - bias)
+    p /= p.sum(axis=1, keepdims=True)
+    assert p[:, 1].mean() > np.exp(evidence)[:, 1].mean() / np.exp(evidence).sum(axis=1).mean()
+    plain = (evidence.argmax(axis=1) == truth).mean()
+    assert (p.argmax(axis=1) == truth).mean() > plain
+    points = operating_points(DX, p, truth, 0.9, 0.8)
+    for name, recall in {"flag_melanoma": 0.9, "warn_dx_bcc": 0.8, "warn_dx_akiec": 0.8}.items():
+        found = points[name].sensitivity
+        assert found is not None and recall <= found < recall + 0.02
+
+
+def test_the_mask_threshold_is_the_one_with_the_best_overlap() -> None:
+    truth = np.zeros((60, 80), bool)
+    truth[20:40, 20:60] = True
+    p = cv2.GaussianBlur(truth.astype(np.float32), (0, 0), 4) * 0.6
+    p[50:55, 70:75] = 0.9
+    chosen = choose_mask([p] * 3, [truth] * 3)
+    assert chosen["mask_threshold"] == pytest.approx(0.30)
+    assert chosen["mask_largest"] is True
+    assert set(chosen["tried"]["cleaning"]) == {f"largest={a} fill={b}" for a in (False, True) for b in (False, True)}
+
+
+def _toy_order(toy: Path, out: Path, name: str, **architecture: object) -> Order:
+    """A shipped recipe, small: a 48 x 64 input, a few steps, no starting weights."""
+    recipe = load_recipe(name)
+    changes = {
+        "input": recipe.input.model_copy(update={"height": 48, "width": 64}),
+        "architecture": {**recipe.architecture, **architecture},
+        "datasets": {"ham10000": "ham10000_200x150"},
+        "schedule": recipe.schedule.model_copy(
+            update={
+                "steps": 4,
+                "steps_per_epoch": 2,
+                "batch_size": 4,
+                "warmup_steps": min(2, recipe.schedule.warmup_steps),
+            }
+        ),
+    }
+    return Order(recipe.model_copy(update=changes), toy, out, weights="none")
+
+
+RECIPES = {
+    "lesion_unet": {"filters": [4, 8, 8]},
+    "lesion_resnet50": {"blocks": [1, 1], "width": 8},
+    "lesion_lite": {},
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_runs_to_its_package(name: str, toy: Path, tmp_path: Path) -> None:
+    directory = train_all(_toy_order(toy, tmp_path, name, **RECIPES[name]))
+    assert directory is not None
+    package = load(directory)
+    assert package.card.metrics["test"]["n"] == 14
+    x = np.random.default_rng(0).random((2, 48, 64, 3), dtype=np.float32)
+    out = package.predict(x)
+    if name == "lesion_resnet50":
+        assert "mask" not in out and package.card.threshold("melanoma") is not None
+    else:
+        assert out["mask"].shape[0] == 2 and package.card.parameters["mask_threshold"] > 0
+        assert package.card.metrics["test"]["outline"]["mean_iou"]["n"] > 0
+    if name == "lesion_lite":
+        assert package.card.threshold("dx_bcc", "warn") is not None
+        heat = package.gradients(x, "dx_mel")
+        assert heat.ndim == 3 and heat.min() >= 0 and heat.max() <= 1
+
+
+def test_the_resnet_is_kerass_own() -> None:
+    import keras
+
+    from worker.packages import networks
+    from worker.packages.card import InputSpec
+    from worker.packages.networks_lesion import CAFFE_MEANS
+
+    ours = networks.build({"builder": "lesion_resnet50", "classes": 3}, InputSpec(kind="rgb", height=32, width=32))
+    theirs = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(32, 32, 3))
+    for layer in theirs.layers:
+        if layer.weights:
+            ours.get_layer(layer.name).set_weights(layer.get_weights())
+    x = np.random.default_rng(0).random((1, 32, 32, 3), dtype=np.float32)
+    features = keras.Model(ours.inputs, ours.get_layer("pool").input)(x, training=False)
+    expected = theirs(x[..., ::-1] * 255 - np.asarray(CAFFE_MEANS, np.float32), training=False)
+    np.testing.assert_allclose(np.asarray(features), np.asarray(expected), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("bce", "dice"), [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
+def test_the_outline_learns_under_each_loss(bce: float, dice: float, toy: Path, tmp_path: Path) -> None:
+    from training.loop import Run, predict, train
+    from training.studio import open_arrays
+
+    order = _toy_order(toy, tmp_path, "lesion_unet", filters=[6, 8], dropout=0.0)
+    loss = {"mask_logits": order.recipe.losses["mask_logits"].model_copy(
+        update={"options": {"bce_weight": bce, "dice_weight": dice}})}  # fmt: skip
+    schedule = order.recipe.schedule.model_copy(update={"steps": 60, "steps_per_epoch": 60, "learning_rate": 3e-3})
+    recipe = order.recipe.model_copy(update={"losses": loss, "schedule": schedule})
+    arrays = open_arrays(recipe, toy, None)
+    rows = np.flatnonzero([item.split == "train" for item in arrays.items])
+    model = train(Run(recipe, arrays, rows, tmp_path / "run", 60))
+    assert arrays.masks is not None
+    found = predict(model, arrays, rows)["mask_logits"] > 0
+    truth = arrays.masks[rows] > 127
+    assert (found & truth).sum() / (found | truth).sum() > 0.5
+
+
+@pytest.mark.skipif(not os.environ.get("FIRSTREAD_TEST_DATA"), reason="FIRSTREAD_TEST_DATA names no folder of images")
+def test_the_given_ham10000_reads_whole() -> None:
+    root = Path(os.environ["FIRSTREAD_TEST_DATA"]) / "dermoscopy" / "ham10000_200x150"
+    shares = class_shares(open_dataset("ham10000", root).items())
+    assert shares["test"]["classes"] == {"melanoma": 112, "nevus": 531, "other": 223}
+    lesions: dict[str, set[str]] = {}
+    for item in Lesions(root).items():
+        lesions.setdefault(item.patient, set()).add(item.split)
+    assert all(len(found) == 1 for found in lesions.values())
