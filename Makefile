@@ -6,7 +6,7 @@
 SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test lint format docs lock clean
+.PHONY: help setup up demo test lint format docs soak bench lock clean
 
 export PYTHON
 KIND := $(if $(filter 1,$(GPU)),--gpu,$(if $(filter 0,$(GPU)),--cpu))
@@ -43,6 +43,12 @@ format:  ## Format the code and sort its imports
 	@requirements/install.sh $(KIND) --test
 	.venv/bin/ruff check --fix $(wildcard $(SOURCES))
 	.venv/bin/ruff format $(wildcard $(SOURCES))
+
+bench: setup  ## Measure intake, time to result and studies an hour on this machine
+	@.venv/bin/python -m tests.system.bench $(ARGS)
+
+soak: setup  ## Feed studies for an hour and kill processes in between; nothing may be missing (ARGS="--minutes 10")
+	@.venv/bin/python -m tests.system.soak $(ARGS)
 
 docs:  ## Write the generated tables of the documents anew
 	@requirements/install.sh $(KIND) --test
