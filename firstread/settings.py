@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     max_instance_mb: int = Field(2048, ge=1, description="Size at which a single object is refused.")
     metrics_host: str = Field("127.0.0.1", description="Address of the /metrics endpoint.")
     metrics_port: int | None = Field(
-        None, description="Port of /metrics: 9108 for up and listen, 9109 for work; 0: off."
+        None, description="Port of /metrics: 9108 for up and listen, 9109 for work, 9110 for deliver; 0: off."
     )
     grace_s: float = Field(2.0, ge=0, description="Seconds after the last release until a study closes.")
     quiet_s: float = Field(60.0, gt=0, description="Seconds without a new image until a study closes anyway.")
@@ -166,10 +166,10 @@ class Settings(BaseSettings):
         return not self.broker_url
 
     def port_of_metrics(self, role: str) -> int:
-        """Port of ``/metrics`` for ``up``, ``listen`` or ``work``; 0 is off."""
+        """Port of ``/metrics`` for ``up``, ``listen``, ``work`` or ``deliver``; 0 is off."""
         if self.metrics_port is not None:
             return self.metrics_port
-        return 9109 if role == "work" else 9108
+        return {"work": 9109, "deliver": 9110}.get(role, 9108)
 
     def sources(self) -> dict[str, str]:
         """Where each setting came from: ``environment``, ``file`` or ``default``."""

@@ -52,7 +52,7 @@ def run_outputs(settings: Settings) -> int:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    metrics = serve_metrics(settings, KIND, None) if settings.metrics_port else None
+    metrics = serve_metrics(settings, KIND)
     threads = [
         threading.Thread(target=run_deliveries, args=(settings, stop), name="deliveries", daemon=True),
         threading.Thread(target=run_upkeep, args=(settings, stop), name="upkeep", daemon=True),
