@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     sweep_s: float = Field(2.0, gt=0, description="Seconds between the sweeper's looks.")
     republish_s: float = Field(60.0, gt=0, description="Seconds until an unanswered doorbell is rung again.")
     destinations: Path | None = Field(
-        None, description="TOML file of destinations and escalations; none: no deliveries."
+        None, description="TOML file of destinations and escalations; default: destinations.toml in the home, if there."
     )
     retention_days: dict[str, int] = Field(
         default_factory=dict,

@@ -17,7 +17,7 @@ from firstread.settings import ENV_PREFIX, Settings
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ["migrate", "listener", "worker", "worker-gpu"]
+OURS = ["migrate", "listener", "deliver", "worker", "worker-gpu"]
 VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
 
 
@@ -69,7 +69,9 @@ def test_the_command_is_one_of_ours(name: str) -> None:
     command.make_context(verb, list(arguments))
 
 
-@pytest.mark.parametrize(("name", "role"), [("listener", "listen"), ("worker", "work"), ("worker-gpu", "work")])
+@pytest.mark.parametrize(
+    ("name", "role"), [("listener", "listen"), ("deliver", "deliver"), ("worker", "work"), ("worker-gpu", "work")]
+)
 def test_health_checks_and_prometheus_look_at_the_port_of_the_role(name: str, role: str, tmp_path: Path) -> None:
     port = str(Settings(home=tmp_path).port_of_metrics(role))
     assert SERVICES[name]["healthcheck"]["test"] == ["CMD", "python", "/opt/firstread/healthcheck.py", port]
@@ -116,7 +118,14 @@ def test_mounts_exist_and_volumes_are_declared(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "lock"), [("migrate", "listener"), ("listener", "listener"), ("worker", "cpu"), ("worker-gpu", "gpu")]
+    ("name", "lock"),
+    [
+        ("migrate", "listener"),
+        ("listener", "listener"),
+        ("deliver", "listener"),
+        ("worker", "cpu"),
+        ("worker-gpu", "gpu"),
+    ],
 )
 def test_an_image_is_built_from_its_lock_and_from_files_that_exist(name: str, lock: str) -> None:
     build = SERVICES[name]["build"]

@@ -197,6 +197,14 @@ _cache: dict[Path, tuple[tuple[int, int], DestinationsFile]] = {}
 _lock = threading.Lock()
 
 
+def file_path(settings: Settings) -> Path | None:
+    """The site's file: the one set, else ``destinations.toml`` in the home where that exists."""
+    if settings.destinations is not None:
+        return settings.destinations
+    path = settings.home / "destinations.toml"
+    return path if path.is_file() else None
+
+
 def read_file(settings: Settings) -> DestinationsFile:
     """The site's file of destinations; an empty one where none is set. Read again when it changes.
 
@@ -205,7 +213,7 @@ def read_file(settings: Settings) -> DestinationsFile:
     DestinationsError
         If it cannot be read, or says something that is not understood.
     """
-    path = settings.destinations
+    path = file_path(settings)
     if path is None:
         return DestinationsFile()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -10,14 +11,21 @@ from sqlalchemy.orm import Session
 from firstread.clock import utcnow
 from firstread.records import Delivery, Job, Revision
 from firstread.settings import Settings
-from worker.outputs.destinations import DestinationsError, DestinationsFile, EmailDestination, Rule, read_file
+from worker.outputs.destinations import (
+    DestinationsError,
+    DestinationsFile,
+    EmailDestination,
+    Rule,
+    file_path,
+    read_file,
+)
 from worker.outputs.metrics import DELIVERIES
 from worker.outputs.states import PENDING
 from worker.pipelines.base import Finding, Outcome
 
 log = logging.getLogger(__name__)
 
-_last_good: dict[object, DestinationsFile] = {}
+_last_good: dict[Path, DestinationsFile] = {}
 
 
 def plan(session: Session, job: Job, outcome: Outcome | None, settings: Settings) -> list[Delivery]:
@@ -32,14 +40,15 @@ def plan(session: Session, job: Job, outcome: Outcome | None, settings: Settings
     outcome : Outcome or None
         None for a rejected or failed job.
     """
-    if settings.destinations is None:
+    path = file_path(settings)
+    if path is None:
         return []
     try:
-        file = _last_good[settings.destinations] = read_file(settings)
+        file = _last_good[path] = read_file(settings)
     except DestinationsError as error:
         DELIVERIES.labels("planning", "bad_file").inc()
         log.error("destinations: %s", error)
-        fallback = _last_good.get(settings.destinations)
+        fallback = _last_good.get(path)
         if fallback is None:
             return []
         file = fallback
