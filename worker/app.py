@@ -53,6 +53,7 @@ def consume(
     def stopping(**_: Any) -> None:
         on_stop()
 
+    _leave_unacked()
     signals.setup_logging.connect(_leave_logging, weak=False)
     signals.worker_ready.connect(ready, weak=False)
     signals.worker_shutting_down.connect(stopping, weak=False)
@@ -70,6 +71,17 @@ def consume(
     )
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def _leave_unacked() -> None:
+    """Do not put unacknowledged messages back when a channel closes.
+
+    After a lost connection kombu's Redis channel tries so without a connection, and the consumer dies of it
+    (kombu#582). A doorbell needs no putting back: the sweeper rings again.
+    """
+    from kombu.transport import redis
+
+    redis.Channel.do_restore = False
 
 
 def _leave_logging(**_: Any) -> None:

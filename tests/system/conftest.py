@@ -92,9 +92,12 @@ class Site:
             return session.get_one(Revision, revision_id)
 
     def close(self) -> None:
+        """Stop everything that still runs, at once."""
         for process in self.started:
             if process.poll() is None:
-                stop(process, 15)
+                process.terminate()
+        for process in self.started:
+            stop(process, 15)
 
 
 @pytest.fixture(scope="session")

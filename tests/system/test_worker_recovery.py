@@ -90,16 +90,21 @@ def test_two_workers_on_a_broker_that_cut_their_lines_do_each_study_once(
     site.supervisor(worker_threads=2)
     site.supervisor(worker_threads=2)
     site.ready(2)
+    pids = {row.pid for row in site.workers()}
+    revisions = [put_probe(site.db, site.settings, f"t{n}", "slow:0.3") for n in range(12)]
+    until(lambda: "SCORING" in {site.state(r) for r in revisions})
     client = redis_client(site.settings)
     client.flushall()
     client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-    revisions = [put_probe(site.db, site.settings, f"t{n}", "slow:0.3") for n in range(12)]
     jobs = site.wait_for(revisions)
+    after = put_probe(site.db, site.settings, "after")
+    site.wait_for([after])
+    assert {row.pid for row in site.workers()} == pids
     assert all(job.attempts == 1 and job.run == 1 for job in jobs.values())
     with site.db.read() as session:
         owners = session.execute(text("SELECT DISTINCT actor FROM transition WHERE to_state = 'DONE'")).scalars().all()
     assert len(owners) == 2
-    _once(site, 12)
+    _once(site, 13)
 
 
 def test_warm_shutdown_finishes_the_study_in_hand(make_site: MakeSite) -> None:
