@@ -123,9 +123,9 @@ class Up:
     def run(self) -> int:
         """Start everything, watch it until a signal comes, stop everything."""
         try:
+            self.listener.start()
             if self.broker is not None:
                 self.broker.start()
-            self.listener.start()
             self.worker.start()
             self.outputs.start()
             self.metrics = serve_metrics(self._settings, "up", self._db)

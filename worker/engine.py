@@ -10,13 +10,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
+from worker.engine_requests import NoProgress, Outputs, Progress, Request, ServedModel
 from worker.errors import EngineError, EngineTimeout, NonFiniteScore
 from worker.metrics import BATCH_IMAGES, ENGINE_REQUESTS, IMAGES, INFERENCE_SECONDS
 
@@ -24,62 +23,6 @@ LOOK_S = 0.25
 DEFAULT_BATCH = 32
 
 log = logging.getLogger(__name__)
-
-Outputs = dict[str, np.ndarray]
-
-
-class ServedModel(Protocol):
-    """What the engine needs of a loaded package."""
-
-    def predict(self, x: np.ndarray) -> Outputs:
-        """Outputs for ``x`` (n, H, W, C) float32, n rows each."""
-        ...
-
-    def gradients(self, x: np.ndarray, finding: str) -> np.ndarray:
-        """Class-activation map (n, h, w) float32."""
-        ...
-
-
-class Progress(Protocol):
-    """The job behind a request; :class:`worker.leases.Lease` is one. Both methods may raise to end the wait."""
-
-    progress: float
-
-    def touch(self) -> None: ...
-
-    def check(self) -> None: ...
-
-
-class NoProgress:
-    """For requests that belong to no job."""
-
-    progress = 0.0
-
-    def touch(self) -> None:
-        """Nothing to note."""
-
-    def check(self) -> None:
-        """Never lost."""
-
-
-@dataclass(eq=False)
-class Request:
-    """One array to be scored; ``done`` rows of it have been."""
-
-    package: str
-    x: np.ndarray
-    kind: Literal["predict", "gradients", "call"]
-    urgency: tuple[int, int]
-    lease: Progress
-    finding: str = ""
-    call: Callable[[], Any] | None = None
-    future: Future[Any] = field(default_factory=Future)
-    parts: list[Outputs] = field(default_factory=list)
-    done: int = 0
-
-    @property
-    def left(self) -> int:
-        return int(self.x.shape[0]) - self.done
 
 
 class Engine:

@@ -54,4 +54,8 @@ DOORBELLS = Counter(
 SWEEPS = Counter(
     "firstread_sweeps_total", "What the sweeper put right: republished, lease_lost, exhausted, error.", ["outcome"]
 )
-RESTARTS = Counter("firstread_restarts_total", "Restarts of a worker process: died, stalled or silent.", ["reason"])
+RESTARTS = Counter(
+    "firstread_restarts_total",
+    "Restarts of a worker process: worker_died, worker_stalled, consumer_silent ...",
+    ["reason"],
+)

@@ -167,7 +167,10 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """The supervised process. Ends without the interpreter's teardown: libraries' threads may hold that up for long."""
-    code = run_worker(Settings())
+    try:
+        code = run_worker(Settings())
+    except SystemExit as stop:
+        code = int(stop.code or 0)
     logging.shutdown()
     os._exit(code)
 

@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 
 from firstread.records import Database, Job, Revision
 from firstread.states import JobState
-from worker.engine import ServedModel
+from worker.engine_requests import ServedModel
 from worker.errors import NoServingPackage
 from worker.metrics import MODEL_INFO
 from worker.pipelines.base import Served

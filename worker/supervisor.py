@@ -79,11 +79,11 @@ class Child:
             return "worker_stalled", stalled
         if now - beat.at > max(settings.stall_s, 10 * BEAT_S):
             return "worker_stalled", frozenset(beat.jobs)
-        if not self.was_ready:
-            return ("start_too_slow", frozenset()) if now - self.started > START_LIMIT_S else None
         if self.stop_asked is not None:
             idle = not beat.jobs and now - self.stop_asked > STOP_LIMIT_S
             return ("stop_too_slow", frozenset()) if idle else None
+        if not self.was_ready:
+            return ("start_too_slow", frozenset()) if now - self.started > START_LIMIT_S else None
         if beat.jobs or not queue_depth or now - beat.doorbell_at < SILENT_S:
             self.silent_since = None
             return None
@@ -187,7 +187,9 @@ class Supervisor:
                 return fault
         child.reader.read()
         code = child.process.returncode
-        return ("stopped" if code == 0 else "worker_died"), frozenset()
+        if code != 0:
+            return "worker_died", frozenset()
+        return ("models_changed" if child.stop_asked else "stopped"), frozenset()
 
     def _after_death(self, child: Child, fault: tuple[str, frozenset[int]]) -> None:
         from worker.metrics import RESTARTS
@@ -200,6 +202,8 @@ class Supervisor:
         self._sweeper.bury(DeadOwner(child.owner, reason, stalled, refund=refund))
         _forget_row(self._db, child.owner)
         if self._signals:
+            return
+        if reason == "models_changed":
             return
         RESTARTS.labels(reason).inc()
         log.error("worker process ended", extra={"reason": reason, "outcome": str(child.process.returncode)})
