@@ -28,7 +28,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(check: Callable[[], Any], limit_s: float = 40.0, step_s: float = 0.05, what: str = "") -> Any:
+def until(check: Callable[[], Any], limit_s: float = 90.0, step_s: float = 0.05, what: str = "") -> Any:
     """The first true value of ``check``; fails after the limit."""
     deadline = time.monotonic() + limit_s
     while True:
@@ -82,7 +82,7 @@ class Site:
         job = self.jobs().get(revision_id)
         return job.state if job else None
 
-    def wait_for(self, revisions: list[int], state: str = "DONE", limit_s: float = 60.0) -> dict[int, Job]:
+    def wait_for(self, revisions: list[int], state: str = "DONE", limit_s: float = 90.0) -> dict[int, Job]:
         """Wait until the jobs of these revisions are in a state."""
         until(lambda: all(self.state(r) == state for r in revisions), limit_s, what=f"{revisions} {state}")
         return self.jobs()

@@ -39,7 +39,7 @@ class RunningUp:
     def text(self) -> str:
         return self.out.read_text(encoding="utf-8")
 
-    def wait_for(self, words: str, limit_s: float = 60.0) -> None:
+    def wait_for(self, words: str, limit_s: float = 90.0) -> None:
         until(lambda: words in self.text or self.process.poll() is not None, limit_s, what=words)
         assert words in self.text, self.text
 
@@ -94,7 +94,7 @@ def _echo(port: int) -> bool:
 
 def test_up_answers_counts_and_ends_in_order(start_up: Callable[..., RunningUp]) -> None:
     up = start_up()
-    until(lambda: _accepts(up.settings.dicom_port), 30)
+    until(lambda: _accepts(up.settings.dicom_port), 90)
     assert _echo(up.settings.dicom_port)
     # Five seconds on a machine of its own; a busy one may take longer without being wrong.
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
@@ -113,7 +113,7 @@ def test_up_answers_counts_and_ends_in_order(start_up: Callable[..., RunningUp])
     for words in ("C-STORE", "inbox", "database", "evidence", "metrics", "logs", "FIRSTREAD_DICOM_HOST=0.0.0.0"):
         assert words in up.text
     second = subprocess.run(
-        firstread_command("up"), env=settings_environ(up.settings), cwd=ROOT, capture_output=True, text=True, timeout=60
+        firstread_command("up"), env=settings_environ(up.settings), cwd=ROOT, capture_output=True, text=True, timeout=90
     )
     assert second.returncode == 1
     assert f"already (pid {up.process.pid})" in second.stderr
@@ -152,7 +152,7 @@ def test_listener_that_dies_is_started_again(start_up: Callable[..., RunningUp])
     listener = next(pid for pid in up.children() if b"\0listen" in Path(f"/proc/{pid}/cmdline").read_bytes())
     os.kill(listener, signal.SIGKILL)
     up.wait_for("`firstread listen` ended with status -9")
-    until(lambda: _accepts(up.settings.dicom_port), 30)
+    until(lambda: _accepts(up.settings.dicom_port), 90)
 
 
 @pytest.mark.parametrize(("setting", "variable"), [("dicom_port", "DICOM_PORT"), ("metrics_port", "METRICS_PORT")])
@@ -162,7 +162,7 @@ def test_taken_port_is_named(start_up: Callable[..., RunningUp], setting: str, v
         other.listen()
         port = other.getsockname()[1]
         up = start_up(**{setting: port})
-        assert up.process.wait(timeout=30) == 1
+        assert up.process.wait(timeout=90) == 1
     assert re.search(rf"firstread: port {port} on 127.0.0.1: .*FIRSTREAD_{variable}", up.text)
     assert "Traceback" not in up.text
 
@@ -176,6 +176,6 @@ def test_full_disk_is_told_and_what_waits_is_scored_anyway(start_up: Callable[..
 def test_unusable_home_is_told(start_up: Callable[..., RunningUp], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     up = start_up(database_url=f"sqlite:///{tmp_path / 'file' / 'x.sqlite'}")
-    assert up.process.wait(timeout=30) == 1
+    assert up.process.wait(timeout=90) == 1
     assert "firstread: " in up.text
     assert "Traceback" not in up.text
