@@ -71,7 +71,7 @@ def _describe(name: str, command: click.Command, parents: str) -> list[str]:
     options = []
     for parameter in command.params:
         record = parameter.get_help_record(ctx)
-        if record and parameter.name != "help":
+        if record and isinstance(parameter, click.Option) and parameter.name != "help":
             options.append((f"`{record[0]}`", record[1]))
     if options:
         lines += [table(("option", "meaning"), options)]

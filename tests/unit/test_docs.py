@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sqlite3
+import tomllib
 from pathlib import Path
 
 import click
@@ -16,6 +17,8 @@ from firstread.records import Database
 from firstread.records.migrate import upgrade
 from firstread.settings import ENV_PREFIX, Settings
 from tests.builders.inventory import metrics, view_columns
+from worker.outputs import senders, states
+from worker.outputs.destinations import DestinationsFile
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = documents()
@@ -148,6 +151,21 @@ def test_sql_of_the_readme_runs(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "readme.sqlite") as connection:
         for statement in statements:
             assert connection.execute(statement).fetchall() == []
+
+
+def test_the_destinations_that_are_shown_are_understood() -> None:
+    (shown,) = re.findall(r"^```toml\n(.*?)^```", text_of("docs/deliveries.md"), flags=re.MULTILINE | re.DOTALL)
+    read = DestinationsFile.model_validate(tomllib.loads(shown))
+    assert {d.kind for d in read.destination} == {"dicom", "stow", "webhook", "email"}
+    assert read.escalation[0].destinations == ("on-call", "radiology")
+
+
+def test_states_of_a_delivery_and_keys_of_a_message_stand_in_the_document() -> None:
+    text = text_of("docs/deliveries.md")
+    known = {value for name, value in vars(states).items() if name.isupper() and isinstance(value, str)}
+    assert set(rows_below(text, "What happens to a message")) == known
+    for name in (senders.SIGNATURE_HEADER, senders.TIMESTAMP_HEADER, senders.DELIVERY_HEADER):
+        assert f"`{name}`" in text
 
 
 def test_the_conformance_statement_names_what_the_listener_takes() -> None:
