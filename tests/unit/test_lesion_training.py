@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from dicom_listener.picture import Wrapped, wrap_picture
 from tests.builders.skin import write_lesions
 from training.datasets import open_dataset
 from training.datasets.base import DataSetError
@@ -220,3 +221,78 @@ def test_the_given_ham10000_reads_whole() -> None:
     for item in Lesions(root).items():
         lesions.setdefault(item.patient, set()).add(item.split)
     assert all(len(found) == 1 for found in lesions.values())
+
+
+def test_training_and_service_see_the_same_picture(toy: Path, tmp_path: Path) -> None:
+    """The input that training composes of a file is the input that the pipeline composes of it as DICOM."""
+    from tests.builders.studies import study_of
+    from worker.packages.card import InputSpec
+    from worker.packages.preprocessing import compose
+    from worker.pipelines.dermoscopy_gate import gate, network_view
+    from worker.pipelines.dermoscopy_selection import select
+
+    spec = InputSpec(kind="rgb", height=48, width=64)
+    rgb = np.random.default_rng(1).integers(0, 255, (12, 9, 3), dtype=np.uint8)
+    picture = cv2.resize(rgb, (150, 200), interpolation=cv2.INTER_CUBIC)
+    (tmp_path / "data").mkdir()
+    for name, pixels in {
+        "portrait.png": picture,
+        "landscape.jpg": np.rot90(picture),
+        "square.png": picture[:150],
+    }.items():
+        path = tmp_path / "data" / name
+        cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_QUALITY, 99])
+        wrapped = wrap_picture(path, "dermoscopy")
+        dicom = tmp_path / f"{name}.dcm"
+        dicom.write_bytes(_part10(wrapped))
+        study = study_of([dicom], forced=True)
+        (series,) = select(study).series
+        assert gate(study, series).passed
+        served = compose(network_view(series.pixels.pictures[0]), spec)
+        (tmp_path / "data" / "labels.csv").write_text(f"file,dx\n{name},nv\n", encoding="utf-8")
+        reader = Lesions(tmp_path / "data")
+        trained = compose(reader.pixels(reader.items()[0])[None], spec)
+        assert np.abs(served - trained).mean() < 0.004, name
+
+
+def _part10(wrapped: Wrapped) -> bytes:
+    """The wrapped data set as a file, as the spool writes it."""
+    import io
+
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.filewriter import write_file_meta_info
+    from pydicom.uid import UID
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
+        UID(wrapped.SOPClassUID),
+        UID(wrapped.SOPInstanceUID),
+    )
+    meta.TransferSyntaxUID = UID(wrapped.TransferSyntaxUID)
+    meta.ImplementationClassUID = UID("2.25.1")
+    buffer = io.BytesIO()
+    buffer.write(b"\0" * 128 + b"DICM")
+    write_file_meta_info(buffer, meta, enforce_standard=False)
+    return buffer.getvalue() + wrapped.body
+
+
+def test_the_question_is_asked_of_every_input(toy: Path, tmp_path: Path) -> None:
+    from training.arrays import load_arrays
+    from training.dermoscopy.question import BY_PICTURE, INPUTS, ask, report, smaller, splits_by_picture
+
+    recipe = smaller(load_recipe("lesion_lite"), steps=2, height=32, width=48)
+    recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"batch_size": 4})})
+    reader = Lesions(toy / "ham10000_200x150")
+    arrays = load_arrays([reader], recipe.input, recipe.labels, (32, 48))
+    assert arrays.masks is not None
+    given, mixed = np.asarray([i.split for i in arrays.items]), splits_by_picture(arrays)
+    assert Counter(given) == Counter(mixed) and (given != mixed).any()
+    answers = ask(recipe, arrays, arrays.masks.astype(np.float32) / 254, None, (*INPUTS, BY_PICTURE))
+    assert [(a.name, a.masks) for a in answers] == [
+        ("whole", "none"), ("cut", "segmenter's"), ("cut", "drawn"),
+        ("mask_channel", "segmenter's"), ("mask_channel", "drawn"), (BY_PICTURE, "none"),
+    ]  # fmt: skip
+    found = report(answers, tmp_path, repeats=20)
+    assert (tmp_path / "question.json").is_file()
+    assert {row["n"] for row in found["rows"]} == {14}
+    assert found["shows"].endswith("." if "Better" in found["shows"] else "whole.")
