@@ -58,10 +58,11 @@ def binary_points(y: np.ndarray, p: np.ndarray) -> dict[str, OperatingPoint]:
         ("flag", metrics.youden_threshold(y, p), "highest sensitivity + specificity, validation films"),
         ("sensitive", metrics.highest_threshold(y, p, SENSITIVE), "sensitivity of 0.97, validation films"),
     ):
+        threshold = float(np.floor(threshold * 1e5) / 1e5)
         row = metrics.proportions(y, p >= threshold)
         points[name] = OperatingPoint(
             finding="pneumonia",
-            threshold=round(threshold, 5),
+            threshold=threshold,
             chosen_for=why,
             sensitivity=round(row["sensitivity"].value or 0.0, 4),
             specificity=round(row["specificity"].value or 0.0, 4),

@@ -1,8 +1,7 @@
 """Make the rule by which the chest pipeline's gate knows a chest film, and say how well it does.
 
 Run as ``python -m training.chest.likeness --data DIR --out FILE``. Not-chest pictures are head CT slices, skin
-pictures, and chest films lying, upside down or inverted; none of them is the gate's real enemy (a knee, a hand), so the
-rule's quadratic part matters more than they do.
+pictures, drawn limbs, hands, skulls and bellies, and chest films lying, upside down or inverted.
 """
 
 from __future__ import annotations
@@ -10,20 +9,25 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from training.chest.films import pictures
+from training.chest.other_parts import other_part
 from training.datasets import open_dataset
 from training.datasets.base import Item
 from training.datasets.head_ct import read_grey
 from worker.pipelines.chest_likeness import SIDE, Array, Rule, features, thumb
 
 COMPONENTS = 16
-PENALTY = 0.05
-REFUSED_SHARE = 0.005
+PENALTY = 0.3
+HIDDEN = 24
+REFUSED_SHARE = 0.002
+DRAWN = 2400
 
 
 def main() -> None:
@@ -37,6 +41,8 @@ def main() -> None:
     others = {name: thumbs(read_grey(path) for path in sampled(options.data / folder))
               for name, folder in (("head_ct", "head_ct/ct_ich/images"), ("head_ct_2", "head_ct/phe_sich/images"),
                                    ("skin", "dermoscopy/ham10000_200x150"))}  # fmt: skip
+    rng = np.random.default_rng(1)
+    others["drawn_parts"] = thumbs(other_part(rng) for _ in range(DRAWN))
     rule, figures = make(films, thumbs(read_grey(item.path) for item in films), others)
     write(rule, options.out)
     options.out.with_suffix(".json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
@@ -77,10 +83,9 @@ def make(films: list[Item], chest: Array, others: dict[str, Array]) -> tuple[Rul
     def table(x: Array) -> Array:
         return features(x, means, components, variances)
 
-    weights, offset = fit(table(chest[train]), weight[train], table(negative))
-    rule = Rule(means.astype(np.float32), components, variances, weights, offset)
-    offset -= float(np.quantile(rule.log_odds(chest[train]), REFUSED_SHARE))
-    rule = Rule(rule.means, components, variances, weights, offset)
+    layers = fit(table(chest[train]), weight[train], table(negative))
+    rule = Rule(means.astype(np.float32), components, variances, **layers)
+    rule = replace(rule, offset=rule.offset - float(np.quantile(rule.log_odds(chest[train]), REFUSED_SHARE)))
     figures: dict[str, object] = {"films_refused": {}, "others_let_through": {}}
     figures["films_refused"] = {
         name: share(rule.log_odds(chest[rows]) < 0)
@@ -91,17 +96,26 @@ def make(films: list[Item], chest: Array, others: dict[str, Array]) -> tuple[Rul
     return rule, figures
 
 
-def fit(positive: Array, weight: np.ndarray, negative: Array) -> tuple[Array, float]:
-    """Weighted logistic regression with both sides of equal weight; weights and offset for raw features."""
-    from sklearn.linear_model import LogisticRegression
+def fit(positive: Array, weight: np.ndarray, negative: Array) -> dict[str, Any]:
+    """One hidden layer, films drawn by weight and as many others: the layers' weights for raw features."""
+    from sklearn.neural_network import MLPClassifier
 
-    x = np.concatenate([positive, negative])
-    y = np.concatenate([np.ones(len(positive)), np.zeros(len(negative))])
-    w = np.concatenate([weight / weight.mean(), np.full(len(negative), len(positive) / len(negative))])
+    rng = np.random.default_rng(0)
+    count = max(len(positive), len(negative))
+    films = positive[rng.choice(len(positive), count, p=weight / weight.sum())]
+    others = negative[rng.integers(len(negative), size=count)]
+    x = np.concatenate([films, others])
+    y = np.concatenate([np.ones(count), np.zeros(count)])
     mean, spread = x.mean(0), x.std(0) + 1e-6
-    model = LogisticRegression(C=PENALTY, max_iter=5000).fit((x - mean) / spread, y, sample_weight=w)
-    weights = (model.coef_[0] / spread).astype(np.float32)
-    return weights, float(model.intercept_[0] - (mean * weights).sum())
+    model = MLPClassifier((HIDDEN,), alpha=PENALTY, max_iter=60, early_stopping=True, random_state=1)
+    model.fit((x - mean) / spread, y)
+    hidden = (model.coefs_[0] / spread[:, None]).astype(np.float32)
+    return {
+        "hidden": hidden,
+        "hidden_offset": (model.intercepts_[0] - mean @ hidden).astype(np.float32),
+        "weights": model.coefs_[1][:, 0].astype(np.float32),
+        "offset": float(model.intercepts_[1][0]),
+    }
 
 
 def share(hits: np.ndarray) -> dict[str, float]:
@@ -122,10 +136,11 @@ TURNS: dict[str, Callable[[Array], Array]] = {
 
 
 def write(rule: Rule, path: Path) -> None:
-    """Write the rule as float16 (offset and variances as float32)."""
+    """Write the rule; means and components as float16."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, means=rule.means.astype(np.float16), components=rule.components.astype(np.float16),
-                        variances=rule.variances, weights=rule.weights, offset=np.float32(rule.offset))  # fmt: skip
+    half = {name: getattr(rule, name).astype(np.float16) for name in ("means", "components")}
+    rest = {name: getattr(rule, name) for name in ("variances", "hidden", "hidden_offset", "weights")}
+    np.savez_compressed(path, **half, **rest, offset=np.float32(rule.offset))
 
 
 if __name__ == "__main__":

@@ -150,7 +150,14 @@ def head_box(window: Array) -> Box:
     return Box((top + bottom - side) // 2, (left + right - side) // 2, side, side)
 
 
-CROPS: dict[str, Callable[[Array], Box]] = {}
+def lungs_box(image: Array) -> Box:
+    """Box around the lung field of a frontal film (H, W, c) in [0, 1]."""
+    from worker.pipelines.lungs import lung_box
+
+    return Box(*lung_box(image[..., 0]))
+
+
+CROPS: dict[str, Callable[[Array], Box]] = {"lungs": lungs_box}
 """Further crops by their name in the card: a function of one image (H, W, c) in [0, 1]."""
 
 

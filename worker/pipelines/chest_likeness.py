@@ -1,8 +1,8 @@
-"""Do these pixels show a frontal chest, upright and bright for dense? A linear rule on a 24 x 24 picture of the film.
+"""Do these pixels show a frontal chest, upright and bright for dense? A small rule on a 24 x 24 picture of the film.
 
-The rule is a logistic regression on principal components of thousands of chest films (linear and squared, so that it
-asks "is it like them?" as well as "is it unlike the others?"), on what the components leave unexplained, and on the
-correlation with the mean child and the mean adult film. :mod:`training.chest.likeness` makes its numbers.
+The rule is a network with one hidden layer on principal components of thousands of chest films (linear and squared, so
+that it asks "is it like them?" as well as "is it unlike the others?"), on what the components leave unexplained, and on
+the correlation with the mean child and the mean adult film. :mod:`training.chest.likeness` makes its numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 SIDE: Final = 24
 RULE_FILE: Final = "chest_likeness.npz"
 CERTAIN: Final = 0.0
-"""Log odds from which a film passes without a question; the rule's offset is set so that 1 in 200 films of the
+"""Log odds from which a film passes without a question; the rule's offset is set so that 1 in 500 films of the
 training collections lies below."""
 
 POSSIBLE: Final = -1.0
@@ -30,17 +30,20 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Rule:
-    """Numbers of the rule: ``means`` (2, d), ``components`` (k, d), ``variances`` (k), weights of the features."""
+    """Numbers of the rule: ``means`` (2, d), ``components`` (k, d), ``variances`` (k), and the two layers' weights."""
 
     means: Array
     components: Array
     variances: Array
+    hidden: Array
+    hidden_offset: Array
     weights: Array
     offset: float
 
     def log_odds(self, thumbs: Array) -> Array:
         """Log odds of chest for thumbs (n, SIDE * SIDE): float32 (n,)."""
-        return np.asarray(features(thumbs, self.means, self.components, self.variances) @ self.weights + self.offset)
+        x = features(thumbs, self.means, self.components, self.variances)
+        return np.asarray(np.maximum(x @ self.hidden + self.hidden_offset, 0.0) @ self.weights + self.offset)
 
 
 @lru_cache(maxsize=1)
@@ -48,7 +51,7 @@ def rule() -> Rule:
     """The shipped rule."""
     with (files(__package__) / RULE_FILE).open("rb") as handle, np.load(handle) as stored:
         arrays = {name: stored[name].astype(np.float32) for name in stored.files}
-    return Rule(arrays["means"], arrays["components"], arrays["variances"], arrays["weights"], float(arrays["offset"]))
+    return Rule(**{name: float(value) if name == "offset" else value for name, value in arrays.items()})
 
 
 def likeness(film: np.ndarray) -> float:

@@ -20,7 +20,7 @@ def gate(study: Study, series: Series) -> Gate:
     """Decode the candidates, the best first, and keep those that show a frontal chest (at most four).
 
     A film that the pixels leave in doubt is refused, and where a person asked for the pipeline scored with the warning
-    ``chest_uncertain``; what is surely no chest is refused either way. A film stored inverted is turned round.
+    ``chest_uncertain`` unless the header doubts it too; what is surely no chest is refused either way. A film stored inverted is turned round.
     """
     passed: list[Film] = []
     reasons: list[str] = []
@@ -63,7 +63,8 @@ def _judge(film: Film, forced: bool) -> Reason | None:
         film.likeness = inverse
         film.cautions.append(str(Caution.POLARITY_CORRECTED))
         return None
-    if forced and film.likeness >= POSSIBLE:
+    doubted = str(Caution.CHEST_UNCERTAIN) in film.cautions
+    if forced and film.likeness >= POSSIBLE and not doubted:
         film.cautions.append(str(Caution.CHEST_UNCERTAIN))
         return None
     film.grey = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -148,6 +149,6 @@ def is_lateral(ds: Dataset) -> bool:
     except PARSE_ERRORS:
         meanings = ""
     words = f"{meanings} {text(ds, 'SeriesDescription', 64)} {text(ds, 'AcquisitionDeviceProcessingDescription', 64)}"
-    named = set(words.upper().replace(",", " ").replace("_", " ").split())
+    named = set(re.sub(r"[^A-Z]+", " ", words.upper()).split())
     frontal = named & {"PA", "AP", "FRONTAL"}
     return not frontal and bool(named & set(LATERAL_WORDS))

@@ -173,3 +173,13 @@ def _average() -> Mask:
     y, x = (np.mgrid[0:SIDE, 0:SIDE] + 0.5) / SIDE
     halves = [((x - cx) / a) ** 2 + ((y - cy) / b) ** 2 <= 1.0 for cx, cy, a, b in _AVERAGE]
     return np.asarray(halves[0] | halves[1])
+
+
+def lung_box(film: np.ndarray) -> tuple[int, int, int, int]:
+    """Box around the lung field of a film (H, W) with a small margin: top, left, height, width in pixels."""
+    rows, columns = np.nonzero(lung_field(film).mask)
+    height, width = film.shape[:2]
+    top, bottom = max(0.0, rows.min() / SIDE - 0.03), min(1.0, (rows.max() + 1) / SIDE + 0.05)
+    left, right = max(0.0, columns.min() / SIDE - 0.03), min(1.0, (columns.max() + 1) / SIDE + 0.03)
+    y, x = int(top * height), int(left * width)
+    return y, x, max(1, round(bottom * height) - y), max(1, round(right * width) - x)

@@ -1,0 +1,179 @@
+"""The chest pipeline through its runner, on drawn films, with a stand-in for the engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+
+from firstread.phantoms.chest import FilmSpec, chest_image, film, limb_image
+from tests.builders.chest import LowerLungEngine, chest_served, film_ds, received, study_of
+from worker.errors import NonFiniteScore, NoServingPackage
+from worker.pipelines.base import Instance, Outcome, Study
+from worker.pipelines.registry import row
+from worker.pipelines.runner import RunResult, run
+
+ILL = FilmSpec(size=256, opacity=True)
+
+
+def _run(study: Study, engine: LowerLungEngine | None = None, **card: Any) -> RunResult:
+    return run(row("chest_xray"), study, chest_served(**card), engine or LowerLungEngine())
+
+
+def _done(result: RunResult) -> Outcome:
+    assert result.outcome is not None, result.reasons
+    return result.outcome
+
+
+def _p(outcome: Outcome) -> dict[str, float]:
+    return {f.name: f.probability for f in outcome.findings if f.role == "active" and f.probability is not None}
+
+
+def test_an_opacity_flags_pneumonia_and_its_kind_never_flags(tmp_path: Path) -> None:
+    ill = _done(_run(study_of(received(tmp_path, film_ds(ILL), 1))))
+    well = _done(_run(study_of(received(tmp_path, film_ds(), 2))))
+    assert [f.name for f in ill.findings if f.flagged] == ["pneumonia"]
+    assert not any(f.flagged for f in well.findings)
+    assert set(_p(ill)) == {"pneumonia", "normal", "bacterial", "viral", "covid19"}
+    assert _p(ill)["pneumonia"] > 0.5 > _p(well)["pneumonia"]
+    assert "confounded_by_age" in ill.warnings
+    assert {score.finding for score in ill.slice_scores} == set(_p(ill))
+    assert ill.evidence.key_instance == 1
+    picture = next(iter(ill.evidence.pictures.values()))
+    assert picture.dtype == np.uint8
+    assert picture.shape[2] == 3
+
+
+def test_the_map_says_side_and_lung_share(tmp_path: Path) -> None:
+    density, truth = chest_image(ILL, 0)
+    result = _run(study_of(received(tmp_path, film_ds(ILL), 1)))
+    side = "right" if np.nonzero(truth)[1].mean() < density.shape[1] / 2 else "left"
+    assert result.details["map_side"] == side
+    assert result.details["map_lung_share"] > 0.5
+    assert "low_evidence" not in _done(result).warnings
+    assert isinstance(result.details["occlusion_agreement"], float)
+
+
+def test_a_positive_map_outside_the_lungs_is_low_evidence_and_a_normal_one_never(tmp_path: Path) -> None:
+    corner = LowerLungEngine(points_at=(14, 14))
+    ill = _done(_run(study_of(received(tmp_path, film_ds(ILL), 1)), corner))
+    well = _done(_run(study_of(received(tmp_path, film_ds(), 2)), corner))
+    assert "low_evidence" in ill.warnings
+    assert "low_evidence" not in well.warnings
+
+
+CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+NO_WINDOW = {"WindowCenter": None, "WindowWidth": None}
+
+
+@pytest.mark.parametrize(
+    ("stored", "elements"),
+    [
+        ({"photometric": "MONOCHROME1"}, {}),
+        ({"bits": 8}, {}),
+        ({"bits": 16}, NO_WINDOW),
+        ({"bits": 10}, {"RescaleSlope": 2, "RescaleIntercept": -100, "WindowCenter": 900, "WindowWidth": 2100}),
+        ({}, {"Modality": "DX", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1"}),
+        ({}, {"Modality": "OT", "SOPClassUID": CAPTURE, "ViewPosition": None}),
+    ],
+)
+def test_every_way_to_store_a_film_scores_alike(stored: Any, elements: dict[str, Any], tmp_path: Path) -> None:
+    spec = FilmSpec(size=256, opacity=True, **stored)
+    plain = _p(_done(_run(study_of(received(tmp_path, film_ds(ILL), 1)))))
+    other = _p(_done(_run(study_of(received(tmp_path, film_ds(spec, **elements), 2)))))
+    assert other["pneumonia"] == pytest.approx(plain["pneumonia"], abs=0.05)
+
+
+def _instance(folder: Path, ds: Dataset, **elements: Any) -> Instance:
+    for keyword, value in elements.items():
+        setattr(ds, keyword, value)
+    return received(folder, ds)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda f: _instance(f, film(limb_image(256), FilmSpec(size=256), body_part="EXTREMITY")), "not_a_chest"),
+        (lambda f: _instance(f, film(limb_image(256), FilmSpec(size=256))), "not_a_chest"),
+        (lambda f: _instance(f, film_ds(), BodyPartExamined="KNEE"), "not_a_chest"),
+        (lambda f: _instance(f, film_ds(), ViewPosition="LL"), "lateral_view"),
+        (lambda f: _instance(f, film_ds(), ViewPosition="", SeriesDescription="W Chest Lat."), "lateral_view"),
+        (lambda f: _instance(f, film_ds(), PatientOrientation=["A", "F"]), "lateral_view"),
+        (lambda f: _instance(f, film_ds(FilmSpec(size=96))), "too_small"),
+        (lambda f: _instance(f, film_ds(), Modality="MR"), "not_a_radiograph"),
+        (lambda f: _instance(f, film_ds(), PixelData=b"\0" * 4), "unreadable_pixel_data"),
+        (lambda f: _instance(f, film_ds(), PixelData=b"\7\0" * 256 * 256), "unreadable_pixel_data"),
+    ],
+)
+def test_what_is_no_frontal_chest_film_is_refused_with_the_reason(make: Any, reason: str, tmp_path: Path) -> None:
+    result = _run(study_of(make(tmp_path)))
+    assert result.outcome is None
+    assert reason in result.reasons
+
+
+def test_a_limb_is_refused_even_where_a_person_asked(tmp_path: Path) -> None:
+    limb = received(tmp_path, film(limb_image(256), FilmSpec(size=256)))
+    assert _run(study_of(limb, forced=True)).reasons == ("not_a_chest",)
+
+
+def test_what_a_person_asked_for_is_scored_with_a_doubt_from_the_header(tmp_path: Path) -> None:
+    odd = received(tmp_path, film_ds(ILL, Modality="MR", BodyPartExamined="KNEE"))
+    outcome = _done(_run(study_of(odd, forced=True)))
+    assert "chest_uncertain" in outcome.warnings
+
+
+def test_a_film_stored_inverted_is_turned_round(tmp_path: Path) -> None:
+    ds = film_ds(FilmSpec(size=256, opacity=True, photometric="MONOCHROME1"), PhotometricInterpretation="MONOCHROME2")
+    outcome = _done(_run(study_of(received(tmp_path, ds))))
+    assert "polarity_corrected" in outcome.warnings
+    assert _p(outcome)["pneumonia"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("age", "warned"), [("003Y", False), ("040Y", False), ("010Y", True), ("006M", True), ("", False)]
+)
+def test_ages_outside_the_training_films_are_warned_of_and_scored(age: str, warned: bool, tmp_path: Path) -> None:
+    outcome = _done(_run(study_of(received(tmp_path, film_ds(ILL, PatientAge=age)))))
+    assert ("outside_training_population" in outcome.warnings) == warned
+    assert _p(outcome)["pneumonia"] > 0.5
+
+
+def test_a_study_is_as_suspicious_as_its_worst_frontal_film(tmp_path: Path) -> None:
+    uid = "1.2.3.4"
+    films = [
+        received(tmp_path, film_ds(FilmSpec(size=256), 1, SeriesInstanceUID=uid, SOPInstanceUID="1.2.3.4.1"), 1),
+        received(tmp_path, film_ds(ILL, 2, SeriesInstanceUID=uid, SOPInstanceUID="1.2.3.4.2"), 2),
+        received(tmp_path, film_ds(ILL, 3, SeriesInstanceUID=uid, SOPInstanceUID="1.2.3.4.3", ViewPosition="LL"), 3),
+    ]
+    outcome = _done(_run(study_of(*films)))
+    assert outcome.evidence.key_instance == 2
+    assert {score.instance_key for score in outcome.slice_scores} == {1, 2}
+    assert _p(outcome)["pneumonia"] == max(s.probability for s in outcome.slice_scores if s.finding == "pneumonia")
+
+
+def test_a_shadow_package_is_stored_and_never_flags(tmp_path: Path) -> None:
+    served = chest_served()
+    active = served["pneumonia"][0]
+    card = active.card.model_copy(update={"version": "2.0.0"})
+    served["pneumonia"].append(type(active)(card, "shadow"))
+    result = run(row("chest_xray"), study_of(received(tmp_path, film_ds(ILL))), served, LowerLungEngine())
+    roles = {(f.model_version, f.role, f.flagged) for f in _done(result).findings if f.name == "pneumonia"}
+    assert roles == {("1.0.0", "active", True), ("2.0.0", "shadow", False)}
+
+
+def test_without_a_binary_package_nothing_is_said(tmp_path: Path) -> None:
+    served = {"pneumonia4": chest_served()["pneumonia4"]}
+    with pytest.raises(NoServingPackage):
+        run(row("chest_xray"), study_of(received(tmp_path, film_ds())), served, LowerLungEngine())
+
+
+def test_a_score_that_is_no_number_is_a_failure(tmp_path: Path) -> None:
+    class Broken(LowerLungEngine):
+        def run(self, package: str, x: np.ndarray) -> dict[str, np.ndarray]:
+            return {"p": super().run(package, x)["p"] * np.nan}
+
+    with pytest.raises(NonFiniteScore):
+        _run(study_of(received(tmp_path, film_ds())), Broken())

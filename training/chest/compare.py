@@ -1,0 +1,211 @@
+"""Networks, heads, schedules and inputs against each other, on one split and one stated budget.
+
+Run as ``python -m training.chest.compare SUITE --data DIR --out DIR``. Without ``--full`` every variant is trained to
+the end of a small budget (few films and steps, small pictures); the table says so. ``--full`` takes the recipes as they
+stand, which wants a GPU.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from training.arrays import Arrays
+from training.chest.calibration import softmax_p
+from training.chest.evaluation import four_class_figures
+from training.chest.tables import write_table
+from training.datasets.base import label_matrix
+from training.loop import Run, predict, train
+from training.recipe import Recipe, load_recipe
+from training.studio import open_arrays
+from worker.packages.card import Calibration
+
+BIG = ("pneumonia4_resnet50", "pneumonia4_inceptionresnetv2", "pneumonia4_efficientnetb7")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table: a recipe with changes, starting weights, and whether the base stays frozen."""
+
+    name: str
+    recipe: str
+    changes: dict[str, Any]
+    weights: str = "none"
+    frozen: bool = False
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every variant of a small run gets."""
+
+    films: int = 240
+    test_films: int = 200
+    steps: int = 12
+    batch_size: int = 8
+    size: int = 64
+
+    def __str__(self) -> str:
+        return (f"{self.films} training films, {self.steps} steps of {self.batch_size}, {self.size} x {self.size}, "
+                f"{self.test_films} test films: it shows that each runs to the end, not which is best")  # fmt: skip
+
+
+def suite(name: str, weights: str, lite_weights: str) -> list[Variant]:
+    """The variants of a suite; ``weights`` is what the pre-trained rows of the big networks start from."""
+    if name == "networks":
+        starts = ["none"] if weights == "none" else ["none", weights]
+        rows = [
+            Variant(f"{recipe} ({'frozen' if frozen else 'unfrozen'}, {_word(start)})", recipe, {}, start, frozen)
+            for recipe in BIG
+            for start in starts
+            for frozen in (True, False)
+        ]
+        lite = [Variant(f"pneumonia4 ({_word(start)})", "pneumonia4", {}, start)
+                for start in dict.fromkeys(("none", lite_weights))]  # fmt: skip
+        return rows + lite
+    return [Variant(row, recipe, changes, lite_weights) for row, (recipe, changes) in SUITES[name].items()]
+
+
+def _word(weights: str) -> str:
+    return "from scratch" if weights == "none" else "pre-trained"
+
+
+def _small_head(kind: str) -> dict[str, Any]:
+    return {"architecture": {"builder": "keras_transfer", "classes": 4, "base": "ResNet50", "head": kind,
+                             "softmax_groups": [[0, 1, 2, 3]]}}  # fmt: skip
+
+
+SUITES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "head": {
+        "published head": (BIG[0], _small_head("authors")),
+        "plain head": (BIG[0], _small_head("plain")),
+        "batch normalization alone": (BIG[0], _small_head("norm_only")),
+        "dropout alone": (BIG[0], _small_head("dropout_only")),
+    },
+    "schedule": {
+        "cosine": ("pneumonia4", {"schedule": {"decay": "cosine"}}),
+        "constant rate": ("pneumonia4", {"schedule": {"decay": "none"}}),
+    },
+    "augmentation": {
+        "all": ("pneumonia4", {}),
+        "without low resolution": ("pneumonia4", {"augment": {"low_res": 0.0}}),
+        "without objects, borders and erasing": (
+            "pneumonia4", {"augment": {"objects": 0.0, "border": 0.0, "erase": 0.0}}),
+        "none": ("pneumonia4", {"augment": dict.fromkeys(
+            ("flip", "rotate_deg", "zoom", "shift", "aspect", "gamma", "contrast", "low_res", "noise", "border",
+             "objects", "erase"), 0.0)}),
+    },
+    "adults": {
+        "adults without COVID as hard negatives": ("pneumonia4", {}),
+        "adults without COVID as often as they come": ("pneumonia4", {"shares": {
+            "kermany:normal=1": 0.27, "kermany:bacterial=1": 0.35, "kermany:viral=1": 0.29,
+            "covid_chestxray:covid19=1": 0.075, "covid_chestxray:covid19=0": 0.015}}),
+        "cropped to the lungs": ("pneumonia4", {"input": {"crop": "lungs"}}),
+    },
+}  # fmt: skip
+
+
+@click.command("compare")
+@click.argument("suite_name", metavar="SUITE", type=click.Choice(["networks", *SUITES]))
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
+              help="Folder of the recipes' data sets.")  # fmt: skip
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of table and runs."
+)
+@click.option("--weights", default="none", show_default=True, help="Start of the big networks: PATH, imagenet or none.")
+@click.option("--lite-weights", default="none", show_default=True, help="Start of EfficientNet-Lite0: PATH or none.")
+@click.option("--films", type=int, default=Budget.films, show_default=True, help="Training films of the small budget.")
+@click.option("--steps", type=int, default=Budget.steps, show_default=True, help="Steps of the small budget.")
+@click.option("--size", type=int, default=Budget.size, show_default=True, help="Side of the pictures, small budget.")
+@click.option("--full", is_flag=True, help="The recipes as they stand, on all films.")
+@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), default=None, help="Keep arrays here.")
+def compare(
+    suite_name: str, data: Path, out: Path, weights: str, lite_weights: str, films: int, steps: int, size: int,
+    full: bool, cache: Path | None,
+) -> None:  # fmt: skip
+    """Train every variant of SUITE on one budget and print the comparison, parameters and time included."""
+    budget = None if full else Budget(films=films, steps=steps, size=size)
+    rows = []
+    for variant in suite(suite_name, weights, lite_weights):
+        rows.append(run_variant(variant, budget, data, out / "runs", cache))
+        path = write_table(out, suite_name, f"Comparison: {suite_name}", str(budget or "the recipes in full"), rows)
+        click.echo(f"{variant.name}: {rows[-1]['accuracy']['value']:.3f}")
+    click.echo(path.read_text(encoding="utf-8"))
+
+
+def recipe_of(variant: Variant, budget: Budget | None) -> Recipe:
+    """The variant's recipe, cut down to the budget."""
+    recipe = load_recipe(variant.recipe)
+    parts: dict[str, Any] = {"name": variant.name.replace(" ", "_")}
+    for key, value in variant.changes.items():
+        old = getattr(recipe, key)
+        if key in ("input", "schedule"):
+            parts[key] = old.model_copy(update=value)
+        else:
+            parts[key] = {**old, **value} if key == "augment" else value
+    recipe = recipe.model_copy(update=parts)
+    if budget is not None:
+        spec = recipe.input.model_copy(update={"height": budget.size, "width": budget.size})
+        small = {"steps": budget.steps, "steps_per_epoch": budget.steps, "batch_size": budget.batch_size,
+                 "warmup_steps": min(recipe.schedule.warmup_steps, budget.steps // 4), "early_stopping": 0,
+                 "best": False}  # fmt: skip
+        recipe = recipe.model_copy(update={"input": spec, "schedule": recipe.schedule.model_copy(update=small)})
+    if variant.frozen:
+        frozen = recipe.schedule.model_copy(update={"freeze_steps": recipe.schedule.steps})
+        recipe = recipe.model_copy(update={"schedule": frozen})
+    return recipe
+
+
+def run_variant(
+    variant: Variant, budget: Budget | None, data: Path, out: Path, cache: Path | None = None
+) -> dict[str, Any]:
+    """Train one variant and measure it on test films: a row of the table."""
+    recipe = recipe_of(variant, budget)
+    arrays = open_arrays(recipe, data, cache)
+    train_rows, val_rows, test_rows = rows_of(arrays, budget)
+    started = time.monotonic()
+    folder = out / "".join(c if c.isalnum() else "_" for c in variant.name)
+    run = Run(recipe, arrays, train_rows, folder, recipe.schedule.steps, val_rows=val_rows, weights=variant.weights)
+    model = train(run)
+    seconds = time.monotonic() - started
+    trainable = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    rows = {"network": variant.name, "parameters": model.count_params(),
+            "trainable": trainable, "seconds": round(seconds, 1)}  # fmt: skip
+    logits = predict(model, arrays, test_rows)["logits"]
+    items = [arrays.items[i] for i in test_rows]
+    found = four_class_figures(items, softmax_p(logits, Calibration(), recipe.labels).astype(np.float64), repeats=200)
+    return rows | {
+        "accuracy": found["four_classes"]["accuracy"],
+        "macro_f1": found["four_classes"]["macro_f1"],
+        "covid_recall": found["by_class"]["covid19"]["recall"],
+        "adults_called_covid": found["adults_without_covid"]["called_covid"],
+    }
+
+
+def rows_of(arrays: Arrays, budget: Budget | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows to train on, to validate and to test; the small budget takes each class's films in turn, evenly spaced."""
+    split = np.asarray([item.split for item in arrays.items])
+    train, val, test = (np.flatnonzero(split == part) for part in ("train", "val", "test"))
+    if budget is None:
+        return train, val, test
+    return thinned(arrays, train, budget.films), val[:0], thinned(arrays, test, budget.test_films)
+
+
+def thinned(arrays: Arrays, rows: np.ndarray, count: int) -> np.ndarray:
+    """About ``count`` of the rows, the same share of each pattern of labels, at least one of each."""
+    labels = label_matrix([arrays.items[i] for i in rows], arrays.label_names)
+    patterns = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
+    kept = []
+    for pattern in np.unique(patterns):
+        inside = rows[patterns == pattern]
+        wanted = max(1, round(count * len(inside) / len(rows)))
+        kept.append(inside[np.linspace(0, len(inside) - 1, min(wanted, len(inside))).round().astype(int)])
+    return np.sort(np.concatenate(kept))
+
+
+if __name__ == "__main__":
+    compare()
