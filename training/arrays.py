@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -18,6 +18,8 @@ from worker.packages import preprocessing
 from worker.packages.card import InputSpec
 
 MASK_UNKNOWN = 255
+BRAIN_SHARE = 0.02
+BRAIN_WINDOW = (0.05, 0.95)
 
 
 @dataclass
@@ -109,6 +111,21 @@ def load_arrays(
         mask_shares=shares,
         left_out=left_out,
     )
+
+
+def mute_bad_slices(arrays: Arrays) -> int:
+    """Make slices without brain unusable (they stay neighbours); gives their number.
+
+    Too little of the crop lies inside the first window rather than at its ends: air, or bone alone.
+    """
+    first = arrays.planes[..., 0]
+    low, high = BRAIN_WINDOW
+    muted = 0
+    for i, item in enumerate(arrays.items):
+        if item.usable and float(((first[i] > low) & (first[i] < high)).mean()) < BRAIN_SHARE:
+            arrays.items[i] = replace(item, usable=False)
+            muted += 1
+    return muted
 
 
 def _decode(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training import loop
+from training.tracking import Tracker, machine_load
 
 if TYPE_CHECKING:
     import keras
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def loop_callbacks(model: keras.Model, run: loop.Run, state: loop.Checkpoint) -> list[Any]:
+def loop_callbacks(
+    model: keras.Model, run: loop.Run, state: loop.Checkpoint, tracker: Tracker | None = None
+) -> list[Any]:
     """The callbacks of one run; each has ``begin_step``, the global step at which the epoch at hand begins."""
     import keras
 
@@ -36,10 +39,13 @@ def loop_callbacks(model: keras.Model, run: loop.Run, state: loop.Checkpoint) ->
             if not math.isfinite(values.get("loss", 0.0)):
                 raise loop.TrainingError(f"loss is not finite after step {epoch + 1}")
             values["seconds"] = time.monotonic() - self.started
+            values |= machine_load()
             notes, stop = _judge(model, run, state, values)
             model.stop_training = stop
             state.save(model, epoch + 1, notes, stopped=stop)
             _record(run.out, epoch + 1, values)
+            if tracker is not None:
+                tracker.epoch(epoch + 1, values)
             if run.on_epoch is not None:
                 run.on_epoch(epoch + 1, values)
 

@@ -39,7 +39,19 @@ def fold_rows(arrays: Arrays, recipe: Recipe, fold: str | None) -> tuple[np.ndar
         return np.flatnonzero(train & ~away), np.flatnonzero(~train | away)
     test = np.asarray([fold is not None and i.dataset == recipe.folds.dataset and i.split == fold
                        for i in arrays.items])  # fmt: skip
-    return np.flatnonzero(~away & ~test), np.flatnonzero(test | away)
+    rows = np.flatnonzero(~away & ~test)
+    if recipe.parameters.get("undersample"):
+        rows = one_to_one(arrays, rows, recipe.seed)
+    return rows, np.flatnonzero(test | away)
+
+
+def one_to_one(arrays: Arrays, rows: np.ndarray, seed: int) -> np.ndarray:
+    """The usable positives of the first label and as many usable negatives, drawn once by the seed."""
+    usable = np.asarray([arrays.items[row].usable for row in rows])
+    positive = rows[usable & (arrays.labels[rows, 0] == 1)]
+    negative = rows[usable & (arrays.labels[rows, 0] == 0)]
+    drawn = np.random.default_rng(seed).permutation(negative)[: len(positive)]
+    return np.sort(np.concatenate([positive, drawn]))
 
 
 def cross_validate(
@@ -64,6 +76,8 @@ def train_final(recipe: Recipe, arrays: Arrays, out: Path, weights: str, **optio
     train_rows, _ = fold_rows(arrays, recipe, None)
     steps = recipe.final_steps or recipe.schedule.steps
     validation = np.flatnonzero([not recipe.folds.names and item.split == "val" for item in arrays.items])
+    if not len(validation):
+        validation = np.flatnonzero(held_back(arrays, recipe) & np.asarray([i.usable for i in arrays.items]))
     return train(Run(recipe, arrays, train_rows, out / "final", steps, validation, weights, **options))
 
 

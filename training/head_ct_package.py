@@ -33,11 +33,25 @@ def finish(order: Order, arrays: Arrays, model: keras.Model) -> Path:
     found = of_arrays(paths, arrays, recipe.folds.dataset)
     figures, mask_threshold = evaluate_folds(recipe, found, order.data, order.out / "evaluation")
     fitted = fit(found.predictions)
+    bake_stack(model, fitted.stack)
     card = card_of(recipe, arrays, found, fitted, figures, mask_threshold, order.version)
     licence = str(recipe.card.get("licence_text", recipe.card.get("licence", "")))
     directory = order.out / "package" / card.name / card.version
     write_package(directory, model, card, licence)
     return directory
+
+
+def bake_stack(model: keras.Model, stack: tuple[float, float]) -> None:
+    """Make the first label's logit ``stack[0] * logit + stack[1] * peak``, in the weights of the last layer itself.
+
+    The layer reads the pooled features and, last, the peak.
+    """
+    layer = model.get_layer("logits")
+    kernel, bias = (np.array(value) for value in layer.get_weights())
+    kernel[:, 0] *= stack[0]
+    bias[0] *= stack[0]
+    kernel[-1, 0] += stack[1]
+    layer.set_weights([kernel, bias])
 
 
 def evaluate_folds(recipe: Recipe, found: OutOfFold, data: Path, out: Path) -> tuple[dict[str, Any], float]:

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,8 @@ from training.augment import augment_from
 from training.batches import Targets, groups_by, targets_of, train_batch
 from training.losses import LOSSES
 from training.recipe import Recipe, Schedule
+from training.structure import save_structure
+from training.tracking import Tracker
 from worker.packages import networks
 
 if TYPE_CHECKING:
@@ -117,9 +120,14 @@ def train(run: Run) -> keras.Model:
     """
     import keras
 
-    recipe, schedule = run.recipe, run.recipe.schedule
     keras.mixed_precision.set_dtype_policy("mixed_float16" if run.mixed_precision else "float32")
     run.out.mkdir(parents=True, exist_ok=True)
+    with _devices(run):
+        return _train(run)
+
+
+def _train(run: Run) -> keras.Model:
+    recipe, schedule = run.recipe, run.recipe.schedule
     model = build_model(recipe, run.weights)
     groups = groups_by(run.arrays, run.train_rows, recipe.shares or {"*": 1.0}, recipe.patients_first)
     augment = augment_from(recipe.augment)
@@ -132,6 +140,7 @@ def train(run: Run) -> keras.Model:
     done = state.step()
     if done == 0 and schedule.initial_loss is not None:
         _assert_initial_loss(model, recipe, batch)
+    tracker = Tracker(run) if run.wandb and done < run.steps else None
     for first, last, frozen in _stages(schedule, run.steps):
         if done >= last:
             continue
@@ -139,10 +148,12 @@ def train(run: Run) -> keras.Model:
         model.optimizer.build(model.trainable_variables)
         if done > first or done == first != 0:
             state.restore(model, with_optimizer=done > first)
-        _fit(model, run, batch, state, max(first, done), last)
+        _fit(model, run, batch, state, max(first, done), last, tracker)
         done = max(done, state.step())
         if state.stopped():
             break
+    if tracker is not None:
+        tracker.finish([run.out / "checkpoint.npz", run.out / "log.jsonl", *save_structure(model, run.out)])
     if done and state.step() >= 0:
         state.restore(model, with_optimizer=False)
         if schedule.ema:
@@ -150,6 +161,24 @@ def train(run: Run) -> keras.Model:
     if schedule.best and (run.out / "best.npz").is_file():
         Checkpoint(run.out / "best.npz", _identity(run)).restore(model, with_optimizer=False)
     return model
+
+
+def _devices(run: Run) -> AbstractContextManager[Any]:
+    """All GPUs of this machine where the run is distributed: tf.distribute, or JAX's data parallelism."""
+    import keras
+
+    if not run.distribute:
+        return nullcontext()
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        scope: AbstractContextManager[Any] = tf.distribute.MirroredStrategy().scope()
+        return scope
+    if backend == "jax":
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+        return nullcontext()
+    raise TrainingError(f"--distribute works with TensorFlow and JAX, not with {backend}")
 
 
 def _put_averages(model: keras.Model, recipe: Recipe, state: Checkpoint) -> None:
@@ -175,12 +204,13 @@ def _fit(
     state: Checkpoint,
     first: int,
     last: int,
+    tracker: Tracker | None,
 ) -> None:
     from training.callbacks import loop_callbacks
 
     per_epoch = run.recipe.schedule.steps_per_epoch
     bounds = [*range(first, last, per_epoch), last]
-    callbacks = loop_callbacks(model, run, state)
+    callbacks = loop_callbacks(model, run, state, tracker)
     for begin, end in pairwise(bounds):
         for callback in callbacks:
             callback.begin_step = begin

@@ -164,32 +164,42 @@ def bootstrap(
 
 
 def fit_platt(y: np.ndarray, logits: np.ndarray, ridge: float = 1e-2) -> tuple[float, float]:
-    """Temperature and bias with ``p = sigmoid((logit - bias) / temperature)``, by Newton steps on the likelihood.
-
-    Targets are smoothed as Platt (1999) proposes, and a small ridge holds the slope near one, so that few positives
-    cannot drive it away.
+    """Temperature and bias with ``p = sigmoid((logit - bias) / temperature)``, by maximum likelihood.
 
     Returns
     -------
     (temperature, bias); (1, 0) where one class is missing.
     """
-    positives, negatives = float((y == 1).sum()), float((y == 0).sum())
-    if not positives or not negatives:
+    if not 0 < (y == 1).sum() < len(y):
         return 1.0, 0.0
+    weights, intercept = fit_logistic(y, logits[:, None], np.array([1.0]), ridge)
+    slope = max(float(weights[0]), 0.05)
+    return 1 / slope, -intercept / slope
+
+
+def fit_logistic(
+    y: np.ndarray, features: np.ndarray, prior: np.ndarray, ridge: float = 1e-2
+) -> tuple[np.ndarray, float]:
+    """Weights and intercept of ``p = sigmoid(features @ weights + intercept)``, by Newton steps.
+
+    Targets are smoothed as Platt (1999) proposes, and a ridge draws the weights to ``prior``, so that few positives
+    cannot drive them away.
+    """
+    positives, negatives = float((y == 1).sum()), float((y == 0).sum())
     target = np.where(y == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    x = np.stack([logits.astype(np.float64), np.ones(len(y))], axis=1)
-    theta, prior = np.array([1.0, 0.0]), np.array([1.0, 0.0])
-    penalty = np.diag([ridge * len(y), 0.0])
-    for _ in range(100):
+    x = np.column_stack([features.astype(np.float64), np.ones(len(y))])
+    start = np.append(prior.astype(np.float64), 0.0)
+    theta = start.copy()
+    penalty = np.diag([*np.full(len(prior), ridge * len(y)), 0.0])
+    for _ in range(200):
         p = 0.5 * (np.tanh(0.5 * (x @ theta)) + 1)
-        slope = x.T @ (p - target) + penalty @ (theta - prior)
-        curve = (x * (p * (1 - p))[:, None]).T @ x + penalty + 1e-9 * np.eye(2)
+        slope = x.T @ (p - target) + penalty @ (theta - start)
+        curve = (x * (p * (1 - p))[:, None]).T @ x + penalty + 1e-9 * np.eye(len(theta))
         step = np.linalg.solve(curve, slope)
         theta = theta - np.clip(step, -2, 2)
-        theta[0] = max(theta[0], 0.05)
         if np.abs(step).max() < 1e-8:
             break
-    return float(1 / theta[0]), float(-theta[1] / theta[0])
+    return theta[:-1], float(theta[-1])
 
 
 def highest_threshold(y: np.ndarray, p: np.ndarray, sensitivity: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,13 @@ from training.postprocess import Predictions
 
 class PredictionsError(FirstreadError):
     """The files of predictions do not cover the data, or belong to other data."""
+
+
+class _Row(NamedTuple):
+    logits: np.ndarray
+    mask: np.ndarray | None
+    peak: float | None
+    fold: str
 
 
 @dataclass(frozen=True)
@@ -36,22 +44,27 @@ def read_out_of_fold(paths: Sequence[Path], items: Sequence[Item], labels: np.nd
     PredictionsError
         If an item of the data set has no prediction, or two.
     """
-    found: dict[str, tuple[np.ndarray, np.ndarray | None, str]] = {}
+    found: dict[str, _Row] = {}
     splits = {f"{item.dataset}/{item.key}": item.split for item in items if item.dataset == dataset}
     for path in paths:
         with np.load(path) as stored:
             fold = str(stored["fold"])
             logits = stored["logits"].astype(np.float32)
             masks = stored["mask"] if "mask" in stored.files else None
+            peaks = stored["peak"][:, 0].astype(np.float32) if "peak" in stored.files else None
             if flip:
                 logits = 0.5 * (logits + stored["logits_flip"])
+                if peaks is not None:
+                    peaks = 0.5 * (peaks + stored["peak_flip"][:, 0])
                 if masks is not None:
                     masks = ((masks.astype(np.uint16) + stored["mask_flip"] + 1) // 2).astype(np.uint8)
             for i, key in enumerate(stored["keys"]):
                 if splits.get(str(key)) == fold:
                     if str(key) in found:
                         raise PredictionsError(f"{key} has two predictions")
-                    found[str(key)] = (logits[i], None if masks is None else masks[i], fold)
+                    found[str(key)] = _Row(
+                        logits[i], None if masks is None else masks[i], None if peaks is None else peaks[i], fold
+                    )
     return _join(found, items, labels, label_names, dataset, set(_folds(paths)))
 
 
@@ -64,7 +77,7 @@ def _folds(paths: Sequence[Path]) -> list[str]:
 
 
 def _join(
-    found: dict[str, tuple[np.ndarray, np.ndarray | None, str]],
+    found: dict[str, _Row],
     items: Sequence[Item],
     labels: np.ndarray,
     label_names: Sequence[str],
@@ -76,14 +89,16 @@ def _join(
     missing = [key for key in keys if key not in found]
     if missing:
         raise PredictionsError(f"{len(missing)} items of {dataset} have no prediction, the first is {missing[0]}")
-    masks = [found[key][1] for key in keys]
+    masks = [found[key].mask for key in keys]
+    peaks = [found[key].peak for key in keys]
     table = Predictions(
         tuple(label_names),
-        np.stack([found[key][0] for key in keys]),
+        np.stack([found[key].logits for key in keys]),
         labels[rows],
         np.asarray([items[i].study for i in rows]),
         np.asarray([items[i].patient for i in rows]),
-        np.asarray([found[key][2] for key in keys]),
+        np.asarray([found[key].fold for key in keys]),
+        None if any(p is None for p in peaks) else np.asarray(peaks, dtype=np.float32),
     )
     known = [mask for mask in masks if mask is not None]
     return OutOfFold([items[i] for i in rows], table, np.stack(known) if len(known) == len(masks) else None)

@@ -24,7 +24,10 @@ FLAG_SENSITIVITY = 0.95
 
 @dataclass(frozen=True)
 class Predictions:
-    """Slices in order of (study, position): logits and labels (n, labels; -1 unknown), study, patient, fold."""
+    """Slices in order of (study, position): logits and labels (n, labels; -1 unknown), study, patient, fold.
+
+    ``peak`` (n,) is the mean of a mask's highest logits where the network has a mask.
+    """
 
     label_names: tuple[str, ...]
     logits: np.ndarray
@@ -32,6 +35,7 @@ class Predictions:
     studies: np.ndarray
     patients: np.ndarray
     folds: np.ndarray
+    peak: np.ndarray | None = None
 
     def rows(self, keep: np.ndarray) -> Predictions:
         """The part where ``keep`` (bool or index) holds."""
@@ -42,6 +46,7 @@ class Predictions:
             self.studies[keep],
             self.patients[keep],
             self.folds[keep],
+            None if self.peak is None else self.peak[keep],
         )
 
     def study_rows(self) -> list[np.ndarray]:
@@ -63,13 +68,19 @@ class Postprocess:
     flag: float = 0.5
     balanced: float = 0.5
     tried: list[dict[str, Any]] = field(default_factory=list)
+    stack: tuple[float, float] = (1.0, 0.0)
+    """Weights of the first label's own logit and of the mask's peak in the logit that is calibrated."""
+
+    def logits(self, predictions: Predictions) -> np.ndarray:
+        """Logits (n, labels), the first label's stacked with the mask's peak."""
+        return stacked(predictions, self.stack)
 
     def p_slices(self, predictions: Predictions) -> np.ndarray:
         """Calibrated slice probabilities (n, labels)."""
         names = predictions.label_names
         bias = np.asarray([self.calibration.bias.get(name, 0.0) for name in names])
         temperature = np.asarray([self.calibration.temperature.get(name, 1.0) for name in names])
-        return sigmoid((predictions.logits - bias) / temperature)
+        return sigmoid((self.logits(predictions) - bias) / temperature)
 
     def p_studies(self, predictions: Predictions, column: int = 0) -> np.ndarray:
         """Probability of each study, in the order of :meth:`Predictions.study_rows`."""
@@ -84,8 +95,9 @@ def fit(predictions: Predictions, sensitivity: float = FLAG_SENSITIVITY) -> Post
     The flag's threshold is the highest whose sensitivity on these studies is at least ``sensitivity``; it is then
     lowered halfway to the next score below, so that it does not lie on a case.
     """
-    calibration = _slice_calibration(predictions)
-    first = Postprocess(calibration, {})
+    stack = _fit_stack(predictions)
+    calibration = _slice_calibration(predictions, stacked(predictions, stack))
+    first = Postprocess(calibration, {}, stack=stack)
     p = first.p_slices(predictions)[:, 0].astype(np.float64)
     rows, y = predictions.study_rows(), predictions.study_labels()
     tried: list[dict[str, Any]] = []
@@ -105,10 +117,10 @@ def fit(predictions: Predictions, sensitivity: float = FLAG_SENSITIVITY) -> Post
         "temperature": {predictions.label_names[0]: best["temperature"]},
         "bias": {predictions.label_names[0]: best["bias"]},
     }
-    fitted = Postprocess(calibration, aggregation)
+    fitted = Postprocess(calibration, aggregation, stack=stack)
     p_study = fitted.p_studies(predictions)
     flag = _between(p_study, metrics.highest_threshold(y, p_study, sensitivity))
-    return Postprocess(calibration, aggregation, flag, metrics.youden_threshold(y, p_study), tried)
+    return Postprocess(calibration, aggregation, flag, metrics.youden_threshold(y, p_study), tried, stack)
 
 
 def nested(predictions: Predictions, folds: Sequence[str]) -> list[tuple[str, Predictions, Postprocess]]:
@@ -120,13 +132,33 @@ def nested(predictions: Predictions, folds: Sequence[str]) -> list[tuple[str, Pr
     return found
 
 
-def _slice_calibration(predictions: Predictions) -> Calibration:
+def stacked(predictions: Predictions, stack: tuple[float, float]) -> np.ndarray:
+    """The logits with the first label's replaced by ``stack[0] * logit + stack[1] * peak``."""
+    logits = np.array(predictions.logits, dtype=np.float64)
+    if predictions.peak is not None:
+        logits[:, 0] = stack[0] * logits[:, 0] + stack[1] * predictions.peak
+    return logits
+
+
+def _fit_stack(predictions: Predictions) -> tuple[float, float]:
+    """How much the network's own logit and how much its mask says about the first label: logistic regression."""
+    if predictions.peak is None:
+        return 1.0, 0.0
+    known = predictions.labels[:, 0] >= 0
+    y = predictions.labels[known, 0]
+    if not 0 < (y == 1).sum() < len(y):
+        return 1.0, 0.0
+    features = np.column_stack([predictions.logits[known, 0], predictions.peak[known]])
+    weights, _ = metrics.fit_logistic(y, features, np.array([0.5, 0.5]))
+    own, mask = max(0.0, float(weights[0])), max(0.0, float(weights[1]))
+    return (own, mask) if own + mask > 0 else (1.0, 0.0)
+
+
+def _slice_calibration(predictions: Predictions, logits: np.ndarray) -> Calibration:
     temperature, bias = {}, {}
     for column, name in enumerate(predictions.label_names):
         known = predictions.labels[:, column] >= 0
-        temperature[name], bias[name] = metrics.fit_platt(
-            predictions.labels[known, column], predictions.logits[known, column]
-        )
+        temperature[name], bias[name] = metrics.fit_platt(predictions.labels[known, column], logits[known, column])
     return Calibration(temperature=temperature, bias=bias)
 
 

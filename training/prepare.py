@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from training.arrays import BRAIN_SHARE, BRAIN_WINDOW
 from training.datasets import DataSetError, open_dataset
 from training.datasets.base import UNKNOWN, DataSet, Item, label_matrix, studies
 from training.recipe import Recipe
@@ -25,8 +26,6 @@ from worker.packages import preprocessing
 from worker.packages.card import InputSpec
 
 BLANK_HU, BLANK_SHARE = -500.0, 0.01
-BRAIN_SHARE = 0.02
-BRAIN_WINDOW = (0.05, 0.95)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from training.arrays import Arrays, load_arrays
+from training.arrays import Arrays, load_arrays, mute_bad_slices
 from training.crossval import cross_validate, train_final
 from training.datasets import open_dataset
 from training.datasets.base import Item, label_matrix
@@ -53,7 +53,10 @@ def open_arrays(recipe: Recipe, data: Path, cache: Path | None) -> Arrays:
     datasets = [open_dataset(name, data / sub) for name, sub in recipe.datasets.items()]
     stride = int(recipe.parameters.get("mask_stride", 2))
     size = (recipe.input.height // stride, recipe.input.width // stride) if "mask_logits" in recipe.losses else None
-    return load_arrays(datasets, recipe.input, recipe.labels, size, cache, workers=os.cpu_count() or 2)
+    arrays = load_arrays(datasets, recipe.input, recipe.labels, size, cache, workers=os.cpu_count() or 2)
+    if recipe.parameters.get("drop_bad_slices"):
+        mute_bad_slices(arrays)
+    return arrays
 
 
 def open_items(recipe: Recipe, data: Path) -> tuple[list[Item], np.ndarray]:
@@ -83,7 +86,7 @@ def train_all(order: Order) -> Path | None:
 
 
 def _progress(step: int, values: dict[str, float]) -> None:
-    shown = " ".join(f"{name} {value:.4f}" for name, value in values.items() if name != "seconds")
+    shown = " ".join(f"{name} {value:.4f}" for name, value in values.items() if "/" not in name and name != "seconds")
     log.info("step %d: %s (%.0f s)", step, shown, values.get("seconds", 0.0))
 
 

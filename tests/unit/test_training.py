@@ -236,3 +236,63 @@ def test_strange_recipes_are_named(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(TOY.format(steps=3) + "\nsurprise = 1\n")
     with pytest.raises(RecipeError, match="surprise"):
         load_recipe(str(tmp_path / "r.toml"))
+
+
+def test_undersampling_and_slices_without_brain(arrays: Arrays, data: Path) -> None:
+    from training.arrays import mute_bad_slices
+    from training.crossval import one_to_one
+
+    rows = np.arange(len(arrays))
+    thinned = one_to_one(arrays, rows, seed=1)
+    assert (arrays.labels[thinned, 0] == 1).sum() == (arrays.labels[thinned, 0] == 0).sum() > 0
+    np.testing.assert_array_equal(thinned, one_to_one(arrays, rows, seed=1))
+    fresh = open_arrays(recipe_of(data), data, None)
+    fresh.planes[0] = 1.0
+    assert mute_bad_slices(fresh) == 1
+    assert not fresh.items[0].usable and fresh.items[1].usable
+
+
+def test_best_epoch_and_early_stopping(arrays: Arrays, data: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(data, 60)
+    schedule = recipe.schedule.model_copy(
+        update={"best": True, "early_stopping": 2, "learning_rate": 0.3, "decay": "constant"}
+    )
+    rows = np.arange(len(arrays))
+    train(Run(recipe.model_copy(update={"schedule": schedule}), arrays, rows, tmp_path, 60, val_rows=rows[:16]))
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = [row["val_loss"] for row in log]
+    best = int(np.argmin(losses))
+    assert len(log) == 12 or len(log) - 1 - best == 2
+    assert (tmp_path / "best.npz").is_file()
+
+
+def test_transfer_in_two_stages_from_a_file(arrays: Arrays, data: Path, tmp_path: Path) -> None:
+    from training.loop import build_model
+    from training.transfer import WeightsError
+    from worker.packages.weights import save_by_layer
+
+    recipe = recipe_of(data, 10)
+    model = build_model(recipe, "none")
+    save_by_layer(model, tmp_path / "start.npz", "float32")
+    again = build_model(recipe.model_copy(update={"seed": 9}), str(tmp_path / "start.npz"))
+    np.testing.assert_array_equal(
+        model.get_layer("logits").get_weights()[0], again.get_layer("logits").get_weights()[0]
+    )
+    staged = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"freeze_steps": 5})})
+    train(Run(staged, arrays, np.arange(len(arrays)), tmp_path / "run", 10, weights=str(tmp_path / "start.npz")))
+    for weights, text in (("nowhere.npz", "no weights file"), ("imagenet", "no ImageNet weights")):
+        with pytest.raises((WeightsError, ValueError), match=text):
+            build_model(recipe, weights)
+
+
+def test_structure_is_written(data: Path, tmp_path: Path) -> None:
+    import keras
+
+    from training.loop import build_model
+    from training.structure import save_structure
+
+    model = build_model(recipe_of(data), "none")
+    save_structure(model, tmp_path)
+    assert keras.models.load_model(tmp_path / "model.keras").count_params() == model.count_params()
+    assert "mask" in (tmp_path / "structure.svg").read_text()
+    assert "mask_conv" in (tmp_path / "structure.txt").read_text()

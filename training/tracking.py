@@ -1,0 +1,79 @@
+"""Weights & Biases beside TensorBoard: an extra, offline unless the environment says otherwise."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from firstread.errors import FirstreadError
+
+if TYPE_CHECKING:
+    from training.loop import Run
+
+
+class TrackingError(FirstreadError):
+    """Weights & Biases was asked for and is not installed."""
+
+
+class Tracker:
+    """One W&B run: metrics and load of the machine each epoch, the last checkpoint as an artifact at the end.
+
+    ``WANDB_MODE`` decides where it goes; unset, it stays in files below the run's folder (``wandb sync`` sends them).
+
+    Raises
+    ------
+    TrackingError
+        If the extra ``wandb`` is not installed.
+    """
+
+    def __init__(self, run: Run) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise TrackingError("--wandb needs the extra: pip install 'firstread[wandb]'") from error
+        self._wandb = wandb
+        self._out = run.out
+        self._run = wandb.init(
+            project="firstread",
+            name=f"{run.recipe.name}-{run.out.name}",
+            id=f"{run.recipe.name}-{run.out.name}".replace("/", "-"),
+            resume="allow",
+            dir=str(run.out),
+            mode=os.environ.get("WANDB_MODE", "offline"),
+            config={
+                "recipe": run.recipe.model_dump(mode="json"),
+                "steps": run.steps,
+                "weights": Path(run.weights).name,
+            },
+        )
+
+    def epoch(self, step: int, values: dict[str, float]) -> None:
+        """Log an epoch's metrics with CPU, memory and (with NVIDIA's library) GPU use."""
+        self._run.log({**values, **machine_load()}, step=step)
+
+    def confusion(self, truth: list[int], guess: list[int], names: list[str]) -> None:
+        """Log a confusion matrix of the validation rows."""
+        plot = self._wandb.plot.confusion_matrix(y_true=truth, preds=guess, class_names=names)
+        self._run.log({"confusion_matrix": plot})
+
+    def finish(self, files: list[Path]) -> None:
+        """Store files as a version of the model's artifact, and end the run."""
+        artifact: Any = self._wandb.Artifact(name=self._run.name.replace("/", "-"), type="model")
+        for path in files:
+            if path.is_file():
+                artifact.add_file(str(path))
+        self._run.log_artifact(artifact)
+        self._run.finish()
+
+
+def machine_load() -> dict[str, float]:
+    """CPU share, resident memory of this process and free memory of the machine, in percent and MiB."""
+    import psutil
+
+    process = psutil.Process()
+    return {
+        "machine/cpu_percent": float(psutil.cpu_percent()),
+        "machine/process_mib": process.memory_info().rss / 2**20,
+        "machine/free_mib": psutil.virtual_memory().available / 2**20,
+    }
