@@ -21,12 +21,12 @@ from training.chest.other_parts import other_part
 from training.datasets import open_dataset
 from training.datasets.base import Item
 from training.datasets.head_ct import read_grey
-from worker.pipelines.chest_likeness import SIDE, Array, Rule, features, thumb
+from worker.pipelines.chest_likeness import CERTAIN, SIDE, Array, Rule, features, thumb
 
 COMPONENTS = 16
 PENALTY = 0.3
 HIDDEN = 24
-REFUSED_SHARE = 0.002
+REFUSED_SHARE = 0.005
 DRAWN = 2400
 
 
@@ -88,11 +88,11 @@ def make(films: list[Item], chest: Array, others: dict[str, Array]) -> tuple[Rul
     rule = replace(rule, offset=rule.offset - float(np.quantile(rule.log_odds(chest[train]), REFUSED_SHARE)))
     figures: dict[str, object] = {"films_refused": {}, "others_let_through": {}}
     figures["films_refused"] = {
-        name: share(rule.log_odds(chest[rows]) < 0)
+        name: share(rule.log_odds(chest[rows]) < CERTAIN)
         for name, rows in (("all", np.ones(len(films), dtype=bool)), ("held_out", ~train),
                            ("held_out_children", ~train & ~adult), ("held_out_adults", ~train & adult))
     }  # fmt: skip
-    figures["others_let_through"] = {name: share(rule.log_odds(pair[1]) >= 0) for name, pair in wrong.items()}
+    figures["others_let_through"] = {name: share(rule.log_odds(pair[1]) >= CERTAIN) for name, pair in wrong.items()}
     return rule, figures
 
 

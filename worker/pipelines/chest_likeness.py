@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 SIDE: Final = 24
 RULE_FILE: Final = "chest_likeness.npz"
-CERTAIN: Final = 0.0
-"""Log odds from which a film passes without a question; the rule's offset is set so that 1 in 500 films of the
-training collections lies below."""
+CERTAIN: Final = -0.8
+"""Log odds from which a film passes without a question; about 1 in 400 films of the training collections lies below."""
 
-POSSIBLE: Final = -1.0
+POSSIBLE: Final = -1.4
 """Log odds below which a film is refused even where a person asked for the pipeline."""
 
 Array = NDArray[np.float32]
