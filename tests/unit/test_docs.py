@@ -14,7 +14,7 @@ import pytest
 from docs.generate import BLOCK, BLOCKS, documents, rendered
 from firstread.cli.main import COMMANDS, cli
 from firstread.records import Database
-from firstread.records.migrate import upgrade
+from firstread.records.migrate import head_revision, upgrade
 from firstread.settings import ENV_PREFIX, Settings
 from tests.builders.inventory import metrics, view_columns
 from worker.outputs import senders, states
@@ -204,6 +204,11 @@ def test_documents_name_no_figure_of_this_project_that_code_fixes_otherwise(tmp_
     assert f"port {settings.port_of_metrics('work')}" in text_of("docs/metrics.md")
     assert f"AE title `{settings.ae_title}`" in text_of("README.md")
     assert f"| {settings.max_associations}; `FIRSTREAD_MAX_ASSOCIATIONS`" in text_of("docs/conformance.md")
+
+
+def test_the_change_log_names_the_schema_of_the_newest_release() -> None:
+    newest = text_of("CHANGELOG.md").split("\n## ")[1]
+    assert f"Schema revision {head_revision()}." in newest
 
 
 def test_the_python_that_the_readme_promises_is_the_one_that_installs() -> None:
