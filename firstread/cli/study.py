@@ -178,13 +178,19 @@ def report(uid: str, output: Path | None) -> None:
 @click.argument("uid", metavar="UID")
 @click.option("--pipeline", help="Only this pipeline's job.")
 @click.option("--by", help="Who asks; default: the user of this machine.")
-def retry(uid: str, pipeline: str | None, by: str | None) -> None:
+@click.option("--give-up", is_flag=True, help="Instead: end jobs that wait (for a package that never comes) as FAILED.")
+def retry(uid: str, pipeline: str | None, by: str | None, give_up: bool) -> None:
     """Score a study again: its newest revision, attempts counted anew. Flags and acknowledgements stay."""
-    from worker.retry import retry_study
+    from worker.retry import end_waiting, retry_study
 
     settings = Settings()
     db = open_database(settings)
     with db.read() as session:
         row = find_study(session, uid)
-    names = retry_study(db, settings, row.study_instance_uid, pipeline, by or getpass.getuser())
+    who = by or getpass.getuser()
+    if give_up:
+        names = end_waiting(db, row.study_instance_uid, pipeline, who)
+        click.echo(f"ended: {', '.join(names)}" if names else "nothing waits")
+        return
+    names = retry_study(db, settings, row.study_instance_uid, pipeline, who)
     click.echo(f"waiting again: {', '.join(names)}" if names else "nothing to score again")

@@ -10,7 +10,8 @@ import re
 from sqlalchemy import Connection, text
 
 _JOBS = """
-    SELECT j.id AS job_id, j.run, j.pipeline, j.state, j.reason, j.warnings, j.series_instance_uid, j.evidence_path,
+    SELECT j.id AS job_id, j.run, (SELECT MAX(x.run) FROM result x WHERE x.job_id = j.id) AS scored_run,
+           j.pipeline, j.state, j.reason, j.warnings, j.series_instance_uid, j.evidence_path,
            j.finished_at, r.id AS revision_id, r.study_id, r.number AS revision, r.last_seen_at, r.closed_at,
            ROW_NUMBER() OVER (
                PARTITION BY r.study_id, j.pipeline
@@ -50,7 +51,7 @@ SELECT s.study_instance_uid, j.revision, {_STUDY_COLUMNS}, j.state, j.reason, j.
     j.evidence_path, j.last_seen_at AS received_at, j.closed_at, j.finished_at AS scored_at
 FROM ranked j
 JOIN study s ON s.id = j.study_id
-LEFT JOIN result f ON f.job_id = j.job_id AND f.run = j.run AND f.role = 'active'
+LEFT JOIN result f ON f.job_id = j.job_id AND f.run = j.scored_run AND f.role = 'active'
 WHERE j.place = 1
 UNION ALL
 SELECT s.study_instance_uid, r.number, {_STUDY_COLUMNS}, {_STUDY_STATE}, r.reason, r.warnings,
@@ -80,7 +81,7 @@ SELECT s.study_instance_uid, j.revision, i.series_instance_uid, i.sop_instance_u
 SLICE_SCORE = f"""{_SLICE_COLUMNS}
 FROM ({_JOBS}) j
 JOIN study s ON s.id = j.study_id
-JOIN slice_score_row c ON c.job_id = j.job_id AND c.run = j.run AND c.role = 'active'
+JOIN slice_score_row c ON c.job_id = j.job_id AND c.run = j.scored_run AND c.role = 'active'
 JOIN instance i ON i.id = c.instance_id
 WHERE j.place = 1
 """
@@ -156,7 +157,7 @@ scored AS (
              THEN 1 ELSE 0 END AS positive
     FROM ranked j
     JOIN study s ON s.id = j.study_id
-    JOIN result f ON f.job_id = j.job_id AND f.run = j.run AND f.role = 'active'
+    JOIN result f ON f.job_id = j.job_id AND f.run = j.scored_run AND f.role = 'active'
     LEFT JOIN said t ON t.place = 1 AND t.study_id = j.study_id AND t.pipeline = j.pipeline AND t.finding = f.finding
     WHERE j.place = 1 AND j.state = 'DONE' AND f.probability IS NOT NULL
 ),

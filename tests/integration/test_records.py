@@ -198,6 +198,16 @@ def test_slice_scores_show_the_active_model_of_the_last_run_only(db: Database) -
     assert len(rows_of(db, "slice_score_history")) == 3
 
 
+def test_a_later_run_that_was_rejected_hides_no_earlier_findings(db: Database) -> None:
+    _, revision_id = add_study(db, "1.2")
+    job_id = add_job(db, revision_id, "DONE", 0.9, flagged=True)
+    with db.write() as session:
+        job = session.get_one(Job, job_id)
+        job.state, job.run, job.reason = "REJECTED", 2, "unreadable_pixel_data"
+    rows = rows_of(db, "study_result")
+    assert [(r["state"], r["finding"], r["flagged"]) for r in rows] == [("REJECTED", "any", True)]
+
+
 def test_one_open_revision_a_study(db: Database) -> None:
     study_id, _ = add_study(db, "1.2")
     now = utcnow()
