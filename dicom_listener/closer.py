@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -15,12 +16,15 @@ from firstread.settings import Settings
 
 LOGGER = logging.getLogger(__name__)
 LOOK_S = 0.2
+RECONCILE_LIMIT_S = 60.0
+"""Longest that closing waits for spool and rows to agree after a start."""
 
 
 class Closer:
     """Closes studies and keeps the heartbeat; one in every listener, row locks keep them apart.
 
     ``lost`` is set whenever deliveries of a listener that fell silent were found: files of it may lack their rows.
+    Nothing closes until ``reconciled`` is set, so that a revision does not miss what a killed process had received.
     """
 
     def __init__(self, db: Database, settings: Settings, listener: Listener, doorbell: Doorbell) -> None:
@@ -30,6 +34,8 @@ class Closer:
         self._doorbell = doorbell
         self._stopping = threading.Event()
         self.lost = threading.Event()
+        self.reconciled = threading.Event()
+        self._patient_until = time.monotonic() + RECONCILE_LIMIT_S
         self._threads = [
             threading.Thread(target=self._loop, args=(self.look, LOOK_S), name="closer", daemon=True),
             threading.Thread(target=self._loop, args=(self.keep_alive, HEARTBEAT_S), name="heartbeat", daemon=True),
@@ -47,6 +53,8 @@ class Closer:
 
     def look(self) -> None:
         """Close what is due and announce it."""
+        if not self.reconciled.is_set() and time.monotonic() < self._patient_until:
+            return
         for closed in close_due(self._db, self._settings):
             metrics.STUDY_CLOSES.labels(reason=closed.reason).inc()
             LOGGER.info("study %s revision %s closed (%s)", closed.study_key, closed.number, closed.reason)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from dicom_listener.assembler import ACTOR
@@ -124,6 +124,12 @@ def reap_lost(db: Database) -> int:
     return len(changed)
 
 
+def _listening_since(session: Session) -> datetime:
+    """Since when there has been somebody to send to: a study is not quiet while no listener runs."""
+    alive = Listener.heartbeat_at >= utcnow() - timedelta(seconds=LOST_AFTER_S)
+    return session.scalar(select(func.min(Listener.started_at)).where(alive)) or utcnow()
+
+
 def _orphaned(session: Session) -> list[int]:
     alive_since = utcnow() - timedelta(seconds=LOST_AFTER_S)
     alive = select(Listener.id).where(Listener.heartbeat_at >= alive_since)
@@ -140,10 +146,12 @@ def close_due(db: Database, settings: Settings) -> list[Closed]:
             )
         ).all()
         visits = _visits(session, [row.study_id for row in rows])
+        heard = _listening_since(session)
     now = utcnow()
     closed = []
     for row in rows:
-        if close_reason(row.opened_at, row.last_seen_at, _since(visits[row.study_id], row.opened_at), settings, now):
+        seen_at = max(row.last_seen_at, heard)
+        if close_reason(row.opened_at, seen_at, _since(visits[row.study_id], row.opened_at), settings, now):
             done = _close(db, settings, row.study_id)
             if done is not None:
                 closed.append(done)
@@ -181,7 +189,8 @@ def _close(db: Database, settings: Settings, study_id: int) -> Closed | None:
         if revision is None:
             return None
         visits = _since(_visits(session, [study_id])[study_id], revision.opened_at)
-        reason = close_reason(revision.opened_at, revision.last_seen_at, visits, settings, utcnow())
+        seen_at = max(revision.last_seen_at, _listening_since(session))
+        reason = close_reason(revision.opened_at, seen_at, visits, settings, utcnow())
         if reason is None:
             return None
         members = _newest(session, study_id)

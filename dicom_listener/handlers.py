@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from pydicom.dataset import Dataset
 from pydicom.uid import UID, ImplicitVRLittleEndian
 from pynetdicom import ALL_TRANSFER_SYNTAXES, evt, sop_class
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_listener import metrics
@@ -76,7 +76,6 @@ class Handlers:
             (evt.EVT_CONN_OPEN, set_nodelay),
             (evt.EVT_REQUESTED, self.on_requested),
             (evt.EVT_REJECTED, self.on_rejected),
-            (evt.EVT_C_STORE, self.on_store),
         ]
 
     def on_requested(self, event: evt.Event) -> None:
@@ -88,11 +87,9 @@ class Handlers:
     def on_rejected(self, event: evt.Event) -> None:
         metrics.ASSOCIATIONS.labels(outcome="rejected").inc()
 
-    def on_store(self, event: evt.Event) -> int | Dataset:
+    def on_store(self, assoc: Any, request: C_STORE, transfer_syntax_uid: str) -> tuple[int, str]:
         """Store one object; the status says whether it is safe."""
         started = time.perf_counter()
-        assoc: Any = event.assoc
-        request: Any = event.request
         delivery = delivery_of(assoc)
         note = IntakeNote(
             source="dicom",
@@ -106,7 +103,7 @@ class Handlers:
         incoming = Incoming(
             chunks=[request.DataSet.getbuffer()] if request.DataSet is not None else [],
             size_bytes=request.DataSet.getbuffer().nbytes if request.DataSet is not None else 0,
-            transfer_syntax_uid=str(event.context.transfer_syntax),
+            transfer_syntax_uid=transfer_syntax_uid,
             sop_class_uid=str(request.AffectedSOPClassUID or ""),
             sop_instance_uid=str(request.AffectedSOPInstanceUID or ""),
         )
@@ -114,7 +111,7 @@ class Handlers:
         metrics.STORE_SECONDS.observe(time.perf_counter() - started)
         return status
 
-    def _store(self, incoming: Incoming, note: IntakeNote, delivery: Delivery) -> int | Dataset:
+    def _store(self, incoming: Incoming, note: IntakeNote, delivery: Delivery) -> tuple[int, str]:
         try:
             if not incoming.size_bytes:
                 raise NotDicom("no_dataset", "a C-STORE without a data set")
@@ -137,18 +134,20 @@ class Handlers:
         except Overloaded:
             self.storage.spool.delete(arrival.spool_key)
             metrics.INTAKE_REFUSALS.labels(reason="overloaded").inc()
-            return _failure(OUT_OF_RESOURCES, "the database does not keep up")
-        return SUCCESS
+            return OUT_OF_RESOURCES, "the database does not keep up"
+        return SUCCESS, ""
 
-    def _keep(self, incoming: Incoming, note: IntakeNote, error: UnusableFile) -> Dataset:
+    def _keep(self, incoming: Incoming, note: IntakeNote, error: UnusableFile) -> tuple[int, str]:
         """Keep what cannot be understood, so that a person can look at it."""
         try:
             self.rows.put(self.storage.keep_refused(incoming, note, error))
         except (OSError, Overloaded) as failure:
             LOGGER.error("a refused object was not kept (%s)", type(failure).__name__)
-        return _failure(CANNOT_UNDERSTAND, f"{error.reason}: {error.detail}")
+        return CANNOT_UNDERSTAND, f"{error.reason}: {error.detail}"
 
-    def _refuse(self, delivery: Delivery, note: IntakeNote, reason: str, detail: str | None, status: int) -> Dataset:
+    def _refuse(
+        self, delivery: Delivery, note: IntakeNote, reason: str, detail: str | None, status: int
+    ) -> tuple[int, str]:
         """Refuse without keeping; one row an association and reason, since a sender may try again for hours."""
         if reason not in delivery.refused_for:
             delivery.refused_for.add(reason)
@@ -159,7 +158,7 @@ class Handlers:
                 LOGGER.error("a refusal was not recorded: the database does not keep up")
         else:
             metrics.INTAKE_REFUSALS.labels(reason=reason).inc()
-        return _failure(status, f"{reason}: {detail or ''}")
+        return status, f"{reason}: {detail or ''}"
 
 
 def delivery_of(assoc: Any) -> Delivery:
@@ -197,14 +196,6 @@ def supported(proposed: list[PresentationContext], transfer_syntaxes: frozenset[
 def may_be_storage(uid: UID) -> bool:
     """Whether a SOP class is storage, private, or not known to belong to another service."""
     return uid not in _OTHER_UIDS
-
-
-def _failure(status: int, comment: str) -> Dataset:
-    """A failure status with Error Comment (0000,0902)."""
-    ds = Dataset()
-    ds.Status = status
-    ds.ErrorComment = comment.encode("ascii", "replace").decode()[:64]
-    return ds
 
 
 def _clean(text: str | None) -> str | None:

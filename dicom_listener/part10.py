@@ -67,7 +67,7 @@ class IntakeNote:
             known = {f.name for f in fields(cls)}
             said = {name: value for name, value in said.items() if name in known}
             said["warnings"] = tuple(said.get("warnings", ()))
-            note = cls(**said)
+            note = cls(**{"source_name": None} | said)
             return note if note.received.tzinfo else None
         except (ValueError, TypeError, AttributeError):
             return None

@@ -17,8 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_listener.arrivals import Arrival
 from dicom_listener.closing import LOST_AFTER_S
-from dicom_listener.handlers import Rows
 from dicom_listener.part10 import IntakeNote
+from dicom_listener.rows import RowWriter
 from dicom_listener.storage import Storage, refusal_of
 from firstread.clock import utcnow
 from firstread.dicom.datasets import opened, read_dataset
@@ -67,6 +67,8 @@ class Reconciler:
     ----------
     lost : threading.Event
         Set by the closer when it finds deliveries of a listener that fell silent.
+    reconciled : threading.Event
+        Set after the first round, when its rows are written.
     take_over : callable
         Told the ids of the other listeners that live; gives back what the dead had claimed from the inbox.
     """
@@ -75,9 +77,10 @@ class Reconciler:
         self,
         db: Database,
         storage: Storage,
-        rows: Rows,
+        rows: RowWriter,
         listener: Listener,
         lost: threading.Event,
+        reconciled: threading.Event,
         take_over: Callable[[set[str]], None],
     ) -> None:
         self._db = db
@@ -85,6 +88,7 @@ class Reconciler:
         self._rows = rows
         self._listener = listener
         self._lost = lost
+        self._reconciled = reconciled
         self._take_over = take_over
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reconcile", daemon=True)
@@ -112,6 +116,9 @@ class Reconciler:
         except (SQLAlchemyError, OSError) as error:
             LOGGER.error("spool and rows not compared (%s)", type(error).__name__)
             return True
+        if not self._reconciled.is_set():
+            self._rows.flush()
+            self._reconciled.set()
         if done.arrivals or done.refusals or done.superfluous or done.partials:
             LOGGER.info(
                 "after a restart: %d images and %d refusals without rows, %d superfluous and %d unfinished files",

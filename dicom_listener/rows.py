@@ -19,6 +19,8 @@ LOGGER = logging.getLogger(__name__)
 Entry = Arrival | Refusal | Ending
 GROUP_SIZE = 200
 BACKLOG = 2000
+GATHER_S = 0.2
+"""A commit costs as much as ten images in it, so a group waits this long for company."""
 RETRY_S = 0.5
 RETRY_LIMIT_S = 10.0
 
@@ -79,19 +81,21 @@ class RowWriter:
                 self._queue.task_done()
 
     def _take(self) -> list[Entry]:
-        first = self._queue.get()
-        group = [] if first is None else [first]
-        if first is None:
-            self._queue.task_done()
+        """The next group: what comes within ``GATHER_S``, sooner where a delivery ends or the group is full."""
+        group: list[Entry] = []
+        end = 0.0
         while len(group) < GROUP_SIZE:
             try:
-                entry = self._queue.get_nowait()
+                entry = self._queue.get(timeout=max(0.0, end - time.monotonic()) if group else None)
             except queue.Empty:
                 break
             if entry is None:
                 self._queue.task_done()
                 break
             group.append(entry)
+            if isinstance(entry, Ending) and self._queue.empty():
+                break
+            end = end or time.monotonic() + GATHER_S
         return group
 
     def _write(self, group: Sequence[Entry]) -> None:

@@ -6,19 +6,16 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
 
 from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.service_class import StorageServiceClass
-from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from dicom_listener import metrics
 from dicom_listener.arrivals import Ending
+from dicom_listener.association import ListenerAssociation, ListenerSocket
 from dicom_listener.handlers import VERIFICATION, Handlers, Rows
 from firstread.clock import utcnow
 from firstread.dicom.network import (
@@ -38,38 +35,6 @@ class PortTaken(FirstreadError):
     """The DICOM port cannot be bound."""
 
 
-class ListenerAssociation(Association):
-    """An association that takes every C-STORE and reports its own end."""
-
-    on_end: Callable[[Association], None]
-
-    def run_reactor(self) -> None:
-        """Serve until released, aborted or lost, then report."""
-        try:
-            super().run_reactor()
-        finally:
-            self.on_end(self)
-
-    def _serve_request(self, msg: Any, context_id: int) -> None:
-        """Answer a C-STORE under any storage-like context, an incomplete one too; leave the rest to pynetdicom."""
-        context = self._accepted_cx.get(context_id)
-        if not isinstance(msg, C_STORE) or msg.MessageID is None or context is None or self._sent_release:
-            super()._serve_request(msg, context_id)
-            return
-        try:
-            StorageServiceClass(self).SCP(msg, context)
-        except (OSError, ValueError, AttributeError, RuntimeError) as error:
-            LOGGER.error("association aborted: a response could not be sent (%s)", type(error).__name__)
-            self.abort()
-
-
-def give_up(assoc: Association) -> None:
-    """End the wait for an A-ASSOCIATE-RQ that will not come: the connection is closed, or the listener stops."""
-    if assoc.requestor.primitive is None:
-        # What the association thread waits for; pynetdicom itself takes None for a time-out.
-        assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type]
-
-
 class _RequestHandler(RequestHandler):
     """Makes a :class:`ListenerAssociation` for each connection."""
 
@@ -78,10 +43,13 @@ class _RequestHandler(RequestHandler):
     def _create_association(self) -> Association:
         server = self.server
         assoc = ListenerAssociation(server.ae, MODE_ACCEPTOR)
+        assoc.on_store = server.handlers.on_store
         assoc.on_end = server.on_end
         assoc._server = server
         assoc.name = f"AcceptorThread-{next(server.numbers)}"
-        assoc.set_socket(AssociationSocket(assoc, client_socket=self.request))
+        sock = ListenerSocket(assoc, client_socket=self.request)
+        sock.bell = assoc.dul.bell
+        assoc.set_socket(sock)
         assoc.acceptor.maximum_length = server.ae.maximum_pdu_size
         assoc.acceptor.ae_title = server.ae_title
         assoc.acceptor.address_info = self.local
@@ -90,7 +58,7 @@ class _RequestHandler(RequestHandler):
         assoc.requestor.address_info = self.remote
         for event, handler in server.handlers.bound():
             assoc.bind(event, handler)
-        assoc.bind(evt.EVT_CONN_CLOSE, lambda event: give_up(event.assoc))
+        assoc.bind(evt.EVT_CONN_CLOSE, lambda _event: assoc.give_up())
         metrics.OPEN_ASSOCIATIONS.inc()
         return assoc
 
@@ -189,8 +157,8 @@ class Scp:
         for assoc in active:
             if assoc.is_established:
                 assoc.abort()
-            else:
-                give_up(assoc)
+            elif isinstance(assoc, ListenerAssociation):
+                assoc.give_up()
         end = time.monotonic() + wait_s
         for assoc in active:
             assoc.join(timeout=max(0.1, end - time.monotonic()))

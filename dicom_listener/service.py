@@ -52,7 +52,13 @@ class ListenerService:
         admission = Admission(settings, self.storage, self.writer, self.id)
         self.inbox = Inbox(settings, admission, self.writer, self.id)
         self.reconciler = Reconciler(
-            self.db, self.storage, self.writer, self.row, self.closer.lost, self._take_over_inbox
+            self.db,
+            self.storage,
+            self.writer,
+            self.row,
+            self.closer.lost,
+            self.closer.reconciled,
+            self._take_over_inbox,
         )
         self.metrics: MetricsServer | None = None
 

@@ -33,7 +33,8 @@ class Door:
         self.assembler = Assembler(db, listener_id)
         self.numbers = 0
         now = utcnow()
-        beat(db, Listener(id=listener_id, host="test", pid=1, started_at=now, heartbeat_at=now))
+        started_at = now - timedelta(hours=1)
+        beat(db, Listener(id=listener_id, host="test", pid=1, started_at=started_at, heartbeat_at=now))
 
     def open(self, ago_s: float = 0.0, calling_ae: str = "CT1", source: str = "dicom") -> Delivery:
         return Delivery(source=source, calling_ae=calling_ae, opened_at=utcnow() - timedelta(seconds=ago_s))
@@ -94,6 +95,21 @@ def test_one_open_association_keeps_the_study_open(door: Door) -> None:
 
 def test_quiet_closes_under_an_open_association(door: Door) -> None:
     door.bring(small_series(2), door.open(90), ago_s=61)
+    assert door.close() == ["quiet"]
+
+
+def test_a_study_is_not_quiet_while_nobody_listens(door: Door) -> None:
+    """After a restart the quiet time starts anew: the sender could not go on."""
+    door.bring(small_series(2), door.open(90), ago_s=80)
+    with door.db.write() as session:
+        row = session.get(Listener, LISTENER)
+        assert row is not None
+        row.started_at = utcnow() - timedelta(seconds=30)
+    assert door.close() == []
+    with door.db.write() as session:
+        row = session.get(Listener, LISTENER)
+        assert row is not None
+        row.started_at = utcnow() - timedelta(seconds=61)
     assert door.close() == ["quiet"]
 
 

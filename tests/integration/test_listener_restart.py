@@ -54,7 +54,7 @@ def settings(make_settings: MakeSettings, broker: str) -> Settings:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return make_settings(**QUICK, broker_url=broker, dicom_port=port)
+    return make_settings(**QUICK | {"quiet_s": 60.0}, broker_url=broker, dicom_port=port)
 
 
 def start(settings: Settings) -> subprocess.Popen[bytes]:
