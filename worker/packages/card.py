@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 PREPROCESSING_VERSION = 1
 
@@ -17,7 +17,8 @@ class InputSpec(BaseModel):
     ``windows`` are (low, high) in HU for ``hu`` input, or the clip range in stored units for others; one channel a
     window, or, with ``neighbours`` = k, 2k+1 channels of neighbouring slices through the first window.
     ``levels`` are (low, high) percentiles of each ``grey`` picture that become its one window, so that exposure,
-    bit depth and display window of a film do not matter.
+    bit depth and display window of a film do not matter. ``equalise`` then takes a device's tone away from the cropped
+    and resized ``grey`` picture: its histogram over the whole picture, or contrast-limited in 4 x 4 tiles.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,10 +28,17 @@ class InputSpec(BaseModel):
     width: int
     windows: tuple[tuple[float, float], ...] = ()
     levels: tuple[float, float] | None = None
+    equalise: Literal["none", "global", "local"] = "none"
     neighbours: int = 0
     crop: Literal["none", "head", "lungs", "square"] = "none"
     scale: Literal["zero_one", "minus_one_one", "imagenet_lite"] = "zero_one"
     preprocessing_version: int = PREPROCESSING_VERSION
+
+    @model_serializer(mode="wrap")
+    def _lean(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out a step that is not taken, so that a spec of old compares equal to itself."""
+        found: dict[str, Any] = handler(self)
+        return {name: value for name, value in found.items() if (name, value) != ("equalise", "none")}
 
     @property
     def channels(self) -> int:

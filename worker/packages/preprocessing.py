@@ -220,4 +220,15 @@ def resized(image: np.ndarray, spec: InputSpec) -> Array:
     out: Array = cv2.resize(
         image.astype(np.float32, copy=False), (spec.width, spec.height), interpolation=cv2.INTER_AREA
     )
-    return out if out.ndim == 3 else out[..., None]
+    out = out if out.ndim == 3 else out[..., None]
+    return out if spec.equalise == "none" else equalised(out, spec.equalise)
+
+
+def equalised(image: np.ndarray, kind: str) -> Array:
+    """One grey picture (h, w, 1) in [0, 1] with its histogram made flat (``global``), or flatter in tiles (``local``).
+
+    Local is contrast-limited adaptive equalisation (Zuiderveld 1994, Graphics Gems IV) with a clip limit of 2.
+    """
+    eight = np.round(np.clip(image[..., 0], 0.0, 1.0) * 255.0).astype(np.uint8)
+    flat = cv2.equalizeHist(eight) if kind == "global" else cv2.createCLAHE(2.0, (4, 4)).apply(eight)
+    return (flat.astype(np.float32) / np.float32(255.0))[..., None]
