@@ -231,4 +231,4 @@ def equalised(image: np.ndarray, kind: str) -> Array:
     """
     eight = np.round(np.clip(image[..., 0], 0.0, 1.0) * 255.0).astype(np.uint8)
     flat = cv2.equalizeHist(eight) if kind == "global" else cv2.createCLAHE(2.0, (4, 4)).apply(eight)
-    return (flat.astype(np.float32) / np.float32(255.0))[..., None]
+    return np.asarray(flat[..., None] / np.float32(255.0), dtype=np.float32)
