@@ -12,6 +12,7 @@ from dicom_listener.part10 import IntakeNote, file_meta
 from firstread.dicom.files import UnusableFile, read_header
 from firstread.settings import Settings
 from firstread.spool import DiskFull, Spool
+from firstread.store import spool_of
 
 
 class TooLarge(UnusableFile):
@@ -50,7 +51,7 @@ class Storage:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.spool = Spool(settings.spool_dir, settings.min_free_mb)
+        self.spool = spool_of(settings, settings.min_free_mb)
         self.refused = Spool(settings.home / "refused")
         self.ae_title = settings.ae_title
         self.limit_bytes = settings.max_instance_mb * 2**20

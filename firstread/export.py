@@ -37,7 +37,7 @@ from firstread.records import (
     Verdict,
 )
 from firstread.settings import Settings
-from firstread.spool import Spool
+from firstread.store import spool_of
 
 STUDY_COLUMNS = (
     "study", "patient", "pipeline", "finding", "truth", "agree", "source", "probability", "threshold", "flagged",
@@ -194,7 +194,7 @@ class _Case:
         self.job = job
         self.findings = findings
         self._pseudonyms = pseudonyms
-        self._spool = Spool(settings.spool_dir)
+        self._spool = spool_of(settings)
         revision = session.get_one(Revision, job.revision_id)
         self._study = session.get_one(Study, revision.study_id)
         self.images = _images(session, job)

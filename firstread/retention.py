@@ -30,8 +30,8 @@ from firstread.records import (
     Study,
 )
 from firstread.settings import Settings
-from firstread.spool import Spool
 from firstread.states import TERMINAL, RevisionState
+from firstread.store import spool_of, store_of
 
 TERMINAL_STATES = tuple(state.value for state in TERMINAL)
 UNDELIVERED = ("PENDING", "FAILED")
@@ -176,7 +176,7 @@ def _remove_images(
         removed.reasons[reason] = removed.reasons.get(reason, 0) + 1
         if dry_run:
             return
-        spool = Spool(settings.spool_dir)
+        spool = spool_of(settings)
         for image in images:
             spool.delete(image.spool_key)
             image.deleted_at = now
@@ -219,6 +219,10 @@ def _remove_evidence(db: Database, settings: Settings, before: datetime, removed
             continue
         folder = (settings.evidence_dir / str(path)).parent
         size, files = _remove_folder(folder, settings.evidence_dir)
+        store = store_of(settings)
+        if store is not None:
+            for key in store.keys(f"evidence/{Path(str(path)).parent}/"):
+                store.delete(key)
         with db.write() as session:
             session.execute(update(Job).where(Job.id == job_id, Job.evidence_path == path).values(evidence_path=None))
             session.execute(update(Flag).where(Flag.evidence_path == path).values(evidence_path=None))

@@ -80,6 +80,10 @@ class Settings(BaseSettings):
     stall_s: float = Field(300.0, gt=0, description="Seconds without progress in a job until the worker is restarted.")
     sweep_s: float = Field(2.0, gt=0, description="Seconds between the sweeper's looks.")
     republish_s: float = Field(60.0, gt=0, description="Seconds until an unanswered doorbell is rung again.")
+    store_url: str = Field(
+        "",
+        description="URL of a store for images and evidence, s3://bucket/prefix; empty: the home's folders.",
+    )
     destinations: Path | None = Field(
         None, description="TOML file of destinations and escalations; default: destinations.toml in the home, if there."
     )

@@ -11,7 +11,7 @@ import re
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +136,9 @@ class Spool:
         """Size and path of a stored object. Raises FileNotFoundError."""
         path = self.path(key)
         return SpoolFile(key, path, path.stat().st_size)
+
+    def prefetch(self, keys: Iterable[str]) -> None:
+        """Make several objects quick to open; nothing to do where they lie in a folder."""
 
     def delete(self, key: str) -> None:
         """Remove a stored object; one that is gone already is no error."""

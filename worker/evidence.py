@@ -14,10 +14,12 @@ import numpy as np
 
 from firstread.clock import utcnow
 from firstread.spool import sync_dir
+from firstread.store import Store
 from worker.errors import WorkerError
 from worker.pipelines.base import Evidence
 
 MASK_FILE = "mask.npz"
+STORE_PREFIX = "evidence/"
 STEM = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 
 
@@ -30,8 +32,9 @@ class EvidenceError(WorkerError):
 class EvidenceStore:
     """Folder of evidence: ``YYYYMM/<32 hex>/`` for each run of a job, names of our own only."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, store: Store | None = None) -> None:
         self.root = root
+        self._store = store
         root.mkdir(parents=True, exist_ok=True)
 
     def write(self, evidence: Evidence) -> str | None:
@@ -74,12 +77,19 @@ class EvidenceStore:
         sync_dir(final.parent)
         if fresh:
             sync_dir(self.root)
+        if self._store is not None:
+            for name in files:
+                self._store.put(final / name, f"{STORE_PREFIX}{key}/{name}")
         return f"{key}/{next(iter(files))}"
 
     def discard(self, path: str | None) -> None:
         """Remove what :meth:`write` wrote, where its row was not committed."""
-        if path is not None:
-            shutil.rmtree(self.root / Path(path).parent, ignore_errors=True)
+        if path is None:
+            return
+        shutil.rmtree(self.root / Path(path).parent, ignore_errors=True)
+        if self._store is not None:
+            for key in self._store.keys(f"{STORE_PREFIX}{Path(path).parent}/"):
+                self._store.delete(key)
 
 
 def _png(stem: str, picture: np.ndarray) -> bytes:

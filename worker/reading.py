@@ -40,6 +40,7 @@ def read_study(db: Database, spool: Spool, revision_id: int) -> Study:
             .order_by(InstanceRow.id)
         ).all()
     warnings = list(revision.warnings or [])
+    spool.prefetch([row.spool_key for row in newest(rows)])
     instances = []
     for row in newest(rows):
         ds = _header(spool, row, warnings)

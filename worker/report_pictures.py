@@ -21,7 +21,7 @@ from firstread.dicom.pixels import UnreadablePixels, layout_of, read_frame
 from firstread.findings import MAIN_FINDINGS
 from firstread.records import Instance, Job, SliceScoreRow
 from firstread.settings import Settings
-from firstread.spool import Spool
+from firstread.store import spool_of
 from worker.outputs.pictures import mask_of
 
 THUMBNAIL_PX = 192
@@ -76,7 +76,7 @@ def slices_of(session: Session, settings: Settings, job: Job) -> tuple[list[Slic
         row = scores[position]
         instance = session.get_one(Instance, row.instance_id)
         mask = masks.get((row.instance_id, row.frame))
-        image = thumbnail(Spool(settings.spool_dir).path(instance.spool_key), row.frame, mask)
+        image = thumbnail(spool_of(settings).path(instance.spool_key), row.frame, mask)
         if image is None:
             missing += 1
             continue

@@ -18,7 +18,7 @@ from firstread.processes import process_id
 from firstread.records import Database, Process
 from firstread.records.migrate import require_head
 from firstread.settings import Settings
-from firstread.spool import Spool
+from firstread.store import spool_of
 
 WARM_UP_LIMIT_S = 900.0
 HEARTBEAT_S = 5.0
@@ -131,7 +131,7 @@ def run_worker(settings: Settings) -> int:
         engine.serve(serving.models)
         able = serving.pipelines(registry.REGISTRY)
         mark_waiting(db, able)
-        claimer = Claimer(db, settings, Spool(settings.spool_dir), owner, lambda: able)
+        claimer = Claimer(db, settings, spool_of(settings), owner, lambda: able)
         scorer = Scorer(
             db=db, settings=settings, owner=owner, claimer=claimer, keeper=keeper, engine=engine, serving=serving
         )

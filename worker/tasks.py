@@ -14,8 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from firstread.clock import utcnow
 from firstread.records import Database
 from firstread.settings import Settings
-from firstread.spool import Spool
 from firstread.states import JobState
+from firstread.store import spool_of, store_of
 from worker import metrics
 from worker.claims import Claim, Claimer
 from worker.corridor import Corridor
@@ -57,8 +57,8 @@ class Scorer:
         self._keeper = keeper
         self._engine = engine
         self._serving = serving
-        self._spool = Spool(settings.spool_dir)
-        self._evidence = EvidenceStore(settings.evidence_dir)
+        self._spool = spool_of(settings)
+        self._evidence = EvidenceStore(settings.evidence_dir, store_of(settings))
         self._corridor = Corridor()
         self.stopping = threading.Event()
         self.doorbell_at = time.monotonic()

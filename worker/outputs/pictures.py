@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from firstread.settings import Settings
-from worker.evidence import MASK_FILE, read_mask
+from firstread.store import store_of
+from worker.evidence import MASK_FILE, STORE_PREFIX, read_mask
 
 
 def evidence_file(settings: Settings, evidence_path: str | None) -> Path | None:
@@ -18,7 +19,14 @@ def evidence_file(settings: Settings, evidence_path: str | None) -> Path | None:
         return None
     root = settings.evidence_dir.resolve()
     path = (root / evidence_path).resolve()
-    return path if path.is_relative_to(root) and path.exists() else None
+    if not path.is_relative_to(root):
+        return None
+    store = store_of(settings)
+    if store is not None and not path.exists():
+        folder = Path(evidence_path).parent
+        for key in store.keys(f"{STORE_PREFIX}{folder}/"):
+            store.fetch(key, root / key.removeprefix(STORE_PREFIX))
+    return path if path.exists() else None
 
 
 def evidence_pictures(settings: Settings, evidence_path: str | None) -> dict[str, Path]:

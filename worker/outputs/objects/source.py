@@ -18,7 +18,7 @@ from firstread.dicom.uids import is_standard_uid, stable_uid
 from firstread.findings import MAIN_FINDINGS
 from firstread.records import Flag, Instance, Job, Result, Revision, RevisionInstance, SliceScoreRow, Study
 from firstread.settings import Settings
-from firstread.spool import Spool
+from firstread.store import spool_of
 from worker.outputs.objects.header import clean_header
 from worker.outputs.pictures import key_picture, mask_of
 
@@ -150,7 +150,7 @@ def newest_of_each(images: Sequence[Instance]) -> list[Instance]:
 def read_clean_header(settings: Settings, image: Instance, notes: list[str]) -> Dataset:
     """Header of a stored image, cleaned. Raises :class:`NotWritten` where the file is gone or unreadable."""
     try:
-        ds = read_dataset(Spool(settings.spool_dir).path(image.spool_key))
+        ds = read_dataset(spool_of(settings).path(image.spool_key))
     except FileNotFoundError as error:
         raise NotWritten("source_deleted") from error
     except (UnusableFile, OSError, *PARSE_ERRORS) as error:
