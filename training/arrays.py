@@ -50,6 +50,12 @@ class Arrays:
     mask_shares: np.ndarray
     left_out: dict[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def empty(cls, spec: InputSpec, label_names: Sequence[str]) -> Arrays:
+        """No items: for runs that read shards."""
+        none = np.zeros(0, dtype=np.float32)
+        return cls([], tuple(label_names), spec, none, none.reshape(0, len(label_names)), None, none, none)
+
     def __len__(self) -> int:
         return len(self.items)
 

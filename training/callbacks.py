@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training import loop
+from training.feeds import held_back_share
 from training.tracking import Tracker, machine_load
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def _judge(
 ) -> tuple[dict[str, Any], bool]:
     """Validate where the recipe wants the best epoch or early stopping; keep the best weights."""
     schedule, notes = run.recipe.schedule, state.notes()
-    if not len(run.val_rows) or not (schedule.best or schedule.early_stopping):
+    nothing = not len(run.val_rows) and not (run.shards and held_back_share(run.recipe))
+    if nothing or not (schedule.best or schedule.early_stopping):
         return notes, False
     values["val_loss"] = loop.validation_loss(model, run)
     if values["val_loss"] < notes.get("best", math.inf):

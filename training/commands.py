@@ -13,7 +13,7 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
 @click.command("train")
 @click.argument("recipe")
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
               help="Folder of the recipe's data sets.")  # fmt: skip
 @click.option("--out", type=DIRECTORY, default=None, help="Folder of the run; default: runs/RECIPE.")
 @click.option("--weights", default="none", show_default=True,
@@ -22,6 +22,8 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
 @click.option("--final/--no-final", default=True, help="Train on all folds afterwards and write the package.")
 @click.option("--steps", type=int, default=None, help="Steps instead of the recipe's.")
 @click.option("--seed", type=int, default=None, help="Seed instead of the recipe's.")
+@click.option("--shards", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
+              help="Train on a folder that `firstread prepare` wrote, without folds.")  # fmt: skip
 @click.option("--cache", type=DIRECTORY, default=None, help="Keep decoded arrays here.")
 @click.option("--threads", type=int, default=0, help="Threads of TensorFlow; 0: its own choice.")
 @click.option("--mixed-precision", is_flag=True, help="float16 arithmetic on GPUs that gain by it.")
@@ -30,7 +32,8 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
 @click.option("--version", "package_version", default="1.0.0", show_default=True, help="Version of the package.")
 def train(
     recipe: str,
-    data: Path,
+    data: Path | None,
+    shards: Path | None,
     out: Path | None,
     weights: str,
     folds: str | None,
@@ -49,6 +52,8 @@ def train(
     from training.studio import Order, train_all
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if (data is None) == (shards is None):
+        raise click.UsageError("give --data or --shards")
     loaded = load_recipe(recipe)
     if steps is not None:
         schedule = loaded.schedule.model_copy(update={"steps": steps})
@@ -57,7 +62,8 @@ def train(
         loaded = loaded.model_copy(update={"seed": seed})
     order = Order(
         recipe=loaded,
-        data=data,
+        data=data or Path(),
+        shards=shards,
         out=out or Path("runs") / loaded.name,
         weights=weights,
         cache=cache,

@@ -17,10 +17,11 @@ import numpy as np
 
 from firstread.errors import FirstreadError
 from training.arrays import Arrays
-from training.augment import augment_from
-from training.batches import Targets, groups_by, targets_of, train_batch
+from training.batches import Targets
+from training.feeds import Batch, train_feed, validation_feed
 from training.losses import LOSSES
 from training.recipe import Recipe, Schedule
+from training.records import shards_in
 from training.structure import save_structure
 from training.tracking import Tracker
 from worker.packages import networks
@@ -49,6 +50,8 @@ class Run:
     mixed_precision: bool = False
     distribute: bool = False
     wandb: bool = False
+    shards: Path | None = None
+    """Folder of TFRecord shards to train on; the arrays' rows then count for nothing."""
     on_epoch: Callable[[int, dict[str, float]], None] | None = None
 
 
@@ -129,13 +132,7 @@ def train(run: Run) -> keras.Model:
 def _train(run: Run) -> keras.Model:
     recipe, schedule = run.recipe, run.recipe.schedule
     model = build_model(recipe, run.weights)
-    groups = groups_by(run.arrays, run.train_rows, recipe.shares or {"*": 1.0}, recipe.patients_first)
-    augment = augment_from(recipe.augment)
-
-    def batch(step: int) -> tuple[np.ndarray, Targets]:
-        x, targets = train_batch(run.arrays, groups, augment, schedule.batch_size, recipe.seed, step)
-        return x, {name: targets[name] for name in recipe.losses}
-
+    batch = train_feed(run)
     state = Checkpoint(run.out / "checkpoint.npz", _identity(run))
     done = state.step()
     if done == 0 and schedule.initial_loss is not None:
@@ -200,7 +197,7 @@ def _stages(schedule: Schedule, steps: int) -> list[tuple[int, int, bool]]:
 def _fit(
     model: keras.Model,
     run: Run,
-    batch: Callable[[int], tuple[np.ndarray, Targets]],
+    batch: Batch,
     state: Checkpoint,
     first: int,
     last: int,
@@ -220,7 +217,7 @@ def _fit(
             return
 
 
-def _batches(batch: Callable[[int], tuple[np.ndarray, Targets]], begin: int, end: int) -> Any:
+def _batches(batch: Batch, begin: int, end: int) -> Any:
     import keras
 
     class Batches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -235,12 +232,13 @@ def _batches(batch: Callable[[int], tuple[np.ndarray, Targets]], begin: int, end
 
 def _identity(run: Run) -> str:
     recipe = run.recipe.model_dump(mode="json", include={"input", "architecture", "losses", "schedule", "seed"})
-    return json.dumps([recipe, run.steps, run.weights, len(run.train_rows), int(run.train_rows.sum())], sort_keys=True)
+    rows = [len(run.train_rows), int(run.train_rows.sum())]
+    if run.shards is not None:
+        rows.append(len(shards_in(run.shards)))
+    return json.dumps([recipe, run.steps, run.weights, *rows], sort_keys=True)
 
 
-def _assert_initial_loss(
-    model: keras.Model, recipe: Recipe, batch: Callable[[int], tuple[np.ndarray, Targets]]
-) -> None:
+def _assert_initial_loss(model: keras.Model, recipe: Recipe, batch: Batch) -> None:
     compile_model(model, recipe, frozen=False)
     values = [float(model.test_on_batch(*batch(step), return_dict=True)["loss"]) for step in range(4)]
     expected = recipe.schedule.initial_loss or 0.0
@@ -328,13 +326,17 @@ def predict(model: keras.Model, arrays: Arrays, rows: np.ndarray, batch_size: in
     return joined
 
 
+def predict_batch(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    """Logits (n, labels) of composed input."""
+    from keras import ops
+
+    return np.asarray(ops.convert_to_numpy(model.predict_on_batch(x)["logits"]))
+
+
 def validation_loss(model: keras.Model, run: Run) -> float:
     """Mean loss over the validation rows, weighted by batch size."""
-    size, total = run.recipe.schedule.batch_size, 0.0
-    for start in range(0, len(run.val_rows), size):
-        rows = run.val_rows[start : start + size]
-        targets = targets_of(run.arrays, rows)
-        result = model.test_on_batch(run.arrays.inputs(rows), {k: targets[k] for k in run.recipe.losses},
-                                     return_dict=True)  # fmt: skip
-        total += float(result["loss"]) * len(rows)
-    return total / max(1, len(run.val_rows))
+    total = count = 0.0
+    for x, targets in validation_feed(run):
+        result = model.test_on_batch(x, targets, return_dict=True)
+        total, count = total + float(result["loss"]) * len(x), count + len(x)
+    return total / max(1.0, count)

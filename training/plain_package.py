@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,14 @@ class NothingHeldBackError(FirstreadError):
     """The recipe holds no patients back, so nothing can be calibrated or measured."""
 
 
+class HeldBack(NamedTuple):
+    """Predictions for patients that were not trained on: logits and labels (n, labels), patients (n,)."""
+
+    logits: np.ndarray
+    labels: np.ndarray
+    patients: np.ndarray
+
+
 def finish(order: Order, arrays: Arrays, model: keras.Model) -> Path:
     """Fit calibration (Platt) and flag thresholds on the held-back patients, measure on them, and write the package.
 
@@ -42,8 +50,14 @@ def finish(order: Order, arrays: Arrays, model: keras.Model) -> Path:
     rows = np.asarray([row for row in rows if arrays.items[row].usable], dtype=np.int64)
     if not len(rows):
         raise NothingHeldBackError(f"recipe {recipe.name} holds no patients back: set [folds] validation")
-    logits, labels = predict(model, arrays, rows)["logits"], arrays.labels[rows]
-    patients = arrays.patients[rows]
+    counts = {"items": len(arrays), "patients": len(np.unique(arrays.patients)), "held_back": len(rows)}
+    held = HeldBack(predict(model, arrays, rows)["logits"], arrays.labels[rows], arrays.patients[rows])
+    return package_of(order, model, held, counts)
+
+
+def package_of(order: Order, model: keras.Model, held: HeldBack, counts: dict[str, int]) -> Path:
+    """Calibrate, measure and write; see :func:`finish`."""
+    recipe, logits, labels, patients = order.recipe, held.logits, held.labels, held.patients
     temperature, bias, points, figures = {}, {}, {}, {}
     for column, name in enumerate(recipe.labels):
         known = labels[:, column] >= 0
@@ -76,7 +90,7 @@ def finish(order: Order, arrays: Arrays, model: keras.Model) -> Path:
         architecture=recipe.architecture,
         calibration=Calibration(temperature=temperature, bias=bias),
         operating_points=points,
-        training_data={"items": len(arrays), "patients": len(np.unique(arrays.patients)), "held_back": len(rows)},
+        training_data=dict(counts),
         population=dict(text.get("population", {})),
         metrics={"held_back": without_curves(figures)},
         intended_use=str(text.get("intended_use", "")),

@@ -107,6 +107,7 @@ def training_pipeline(
     augment: Any = None,
     shuffle: int = 4096,
     cache: Path | None = None,
+    keep: Any = None,
 ) -> Any:
     """Shards as endless shuffled batches of (input, targets): decode, cache, shuffle, augment, batch, prefetch.
 
@@ -116,10 +117,14 @@ def training_pipeline(
         Applied picture by picture, with a generator from (seed, position in the stream).
     cache : Path or None
         File for tf.data's cache of decoded records; None caches nothing.
+    keep : function or None
+        Of a record's patient (string tensor): whether it is trained on.
     """
     import tensorflow as tf
 
     stream = read_records(paths, spec, n_labels, mask_size)
+    if keep is not None:
+        stream = stream.filter(lambda row: keep(row["patient"]))
     if cache is not None:
         stream = stream.cache(str(cache))
     stream = stream.shuffle(shuffle, seed=seed, reshuffle_each_iteration=True).repeat()

@@ -15,7 +15,10 @@ from training.arrays import Arrays, load_arrays, mute_bad_slices
 from training.crossval import cross_validate, train_final
 from training.datasets import open_dataset
 from training.datasets.base import Item, label_matrix
+from training.feeds import held_back_records
+from training.loop import Run, predict_batch, train
 from training.recipe import Recipe
+from training.records import shards_in
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,7 @@ class Order:
     mixed_precision: bool = False
     distribute: bool = False
     wandb: bool = False
+    shards: Path | None = None
     version: str = "1.0.0"
 
 
@@ -68,14 +72,11 @@ def open_items(recipe: Recipe, data: Path) -> tuple[list[Item], np.ndarray]:
 def train_all(order: Order) -> Path | None:
     """Train what is missing; give back the package's folder, or None where only folds were asked for."""
     set_threads(order.threads)
+    if order.shards is not None:
+        return _train_on_shards(order, order.shards)
     arrays = open_arrays(order.recipe, order.data, order.cache)
     log.info("%d items, %d left out", len(arrays), len(arrays.left_out))
-    options: dict[str, Any] = {
-        "mixed_precision": order.mixed_precision,
-        "distribute": order.distribute,
-        "wandb": order.wandb,
-        "on_epoch": _progress,
-    }
+    options = _options(order)
     cross_validate(order.recipe, arrays, order.out, order.weights, order.folds, **options)
     if not order.final:
         return None
@@ -83,6 +84,32 @@ def train_all(order: Order) -> Path | None:
     module, _, function = PACKAGERS.get(order.recipe.task, "training.plain_package:finish").partition(":")
     directory: Path = getattr(import_module(module), function)(order, arrays, model)
     return directory
+
+
+def _options(order: Order) -> dict[str, Any]:
+    return {
+        "mixed_precision": order.mixed_precision,
+        "distribute": order.distribute,
+        "wandb": order.wandb,
+        "on_epoch": _progress,
+    }
+
+
+def _train_on_shards(order: Order, shards: Path) -> Path:
+    """One model on a prepared folder; the recipe's share of patients is held back and calibrates it."""
+    from training.plain_package import HeldBack, NothingHeldBackError, package_of
+
+    recipe = order.recipe
+    empty = Arrays.empty(recipe.input, recipe.labels)
+    steps = recipe.final_steps or recipe.schedule.steps
+    rows = np.zeros(0, dtype=np.int64)
+    model = train(Run(recipe, empty, rows, order.out / "final", steps, weights=order.weights, shards=shards,
+                      **_options(order)))  # fmt: skip
+    parts = [(predict_batch(model, x), labels, patients) for x, labels, patients in held_back_records(recipe, shards)]
+    if not parts:
+        raise NothingHeldBackError(f"recipe {recipe.name} holds no patients of these shards back: [folds] validation")
+    held = HeldBack(*(np.concatenate([part[i] for part in parts]) for i in range(3)))
+    return package_of(order, model, held, {"held_back": len(held.labels), "shards": len(shards_in(shards))})
 
 
 def _progress(step: int, values: dict[str, float]) -> None:

@@ -191,3 +191,36 @@ def test_strange_archives_are_refused(shipped: Path, tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="cannot read"):
         import_package(tmp_path / "no.zip", tmp_path / "there")
     assert not list((tmp_path / "there").iterdir())
+
+
+def test_models_commands(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from worker.packages.commands import models
+
+    monkeypatch.setenv("FIRSTREAD_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FIRSTREAD_MODELS_DIR", str(shipped))
+
+    def call(*arguments: str) -> tuple[int, str]:
+        done = CliRunner().invoke(models, list(arguments))
+        return done.exit_code, done.output
+
+    code, text = call("list", "--json")
+    assert code == 0
+    assert [(row["key"], row["role"]) for row in json.loads(text)] == [("toy/1.0.0", "active")]
+    code, text = call("show", "toy")
+    assert code == 0 and "0.9 (95 % CI 0.8 to 1, N 12)" in text and "knows nothing" in text
+    assert call("verify")[0] == 0
+    code, text = call("export", "toy", str(tmp_path))
+    archive = Path(text.strip())
+    assert code == 0 and archive.is_file()
+    assert call("import", str(archive))[0] == 0
+    assert (tmp_path / "home" / "models" / "toy" / "1.0.0" / CARD).is_file()
+    assert call("import", str(archive))[0] != 0
+    code, text = call("activate", "toy/1.0.0", "--off")
+    assert code == 0 and text.split()[0] == "off"
+    code, text = call("activate", "toy/2")
+    assert code != 0 and "no package" in text
+    (tmp_path / "home" / "models" / "toy" / "1.0.0" / WEIGHTS).write_bytes(b"x")
+    code, text = call("verify", "toy/1.0.0")
+    assert code != 0 and "FAILED" in text

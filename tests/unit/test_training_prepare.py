@@ -109,3 +109,26 @@ def test_command_and_its_refusals(data: Path, tmp_path: Path) -> None:
         (tmp_path / "classes" / "cat").mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "classes" / "cat" / "a.png"), np.zeros((4, 4, 3), np.uint8))
         prepare_dataset("class_folders", tmp_path / "classes", load_recipe("head_ct_unet"), tmp_path / "x", jobs=1)
+
+
+def test_training_on_shards_gives_a_package(shards: Path, recipe: Recipe, tmp_path: Path) -> None:
+    from training.studio import Order, train_all
+    from worker.packages.package import load
+
+    schedule = recipe.schedule.model_copy(
+        update={"steps": 6, "steps_per_epoch": 3, "batch_size": 4, "frozen": (), "best": True}
+    )
+    small = recipe.model_copy(
+        update={
+            "architecture": {"builder": "tiny_unet", "classes": 6},
+            "schedule": schedule,
+            "final_steps": 6,
+            "folds": recipe.folds.model_copy(update={"validation": {"ct_ich": 0.5}}),
+        }
+    )
+    directory = train_all(Order(recipe=small, data=Path(), shards=shards, out=tmp_path))
+    assert directory is not None
+    card = load(directory).card
+    assert 0 < card.training_data["held_back"] < 29
+    log = [json.loads(line) for line in (tmp_path / "final" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == [3, 6] and all("val_loss" in row for row in log)
