@@ -93,15 +93,21 @@ def prepare_dataset(
         "unreadable_headers": len(getattr(dataset, "left_out", {})),
         "shards": [row.path for row in written],
     }
+    shares = getattr(dataset, "shares", None)
+    if shares is not None:
+        report["shares"] = shares([items[i] for i in chosen if items[i].key not in left_out])
     _write_report(out, report, dataset, [items[i] for i in chosen], recipe)
     return report
 
 
 def select_items(items: Sequence[Item], recipe: Recipe, undersample: bool) -> list[int]:
-    """Indices of usable items with a known label; negatives thinned to the number of positives if asked."""
+    """Indices of usable items with a known label; negatives thinned to the number of positives if asked.
+
+    A recipe without labels learns masks alone and takes every usable item.
+    """
     labels = label_matrix(items, recipe.labels)
-    kept = [i for i, item in enumerate(items) if item.usable and (labels[i] != UNKNOWN).any()]
-    if not undersample:
+    kept = [i for i, item in enumerate(items) if item.usable and (not recipe.labels or (labels[i] != UNKNOWN).any())]
+    if not undersample or not recipe.labels:
         return kept
     positive = [i for i in kept if labels[i, 0] == 1]
     negative = [i for i in kept if labels[i, 0] == 0]
@@ -153,7 +159,7 @@ def write_shard(job: Job) -> Written:
     for members in studies(job.items).values():
         for row, image, mask in _composed(dataset, job, members, result.left_out):
             item = job.items[row]
-            if not item.usable or (labels[row] == UNKNOWN).all():
+            if not item.usable or (job.labels and (labels[row] == UNKNOWN).all()):
                 continue
             records.append(example(image, labels[row], mask, item))
     write_records(job.path, records)

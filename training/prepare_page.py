@@ -21,6 +21,8 @@ def page(report: dict[str, Any], dataset: DataSet, chosen: Sequence[Item], recip
     title = f"{report['dataset']} prepared for {report['recipe']}"
     stages = ("before", "after_selection_and_undersampling", "written")
     parts = [f"<h1>{html.escape(title)}</h1>", "<h2>Counts</h2>", _counts(report, stages)]
+    if "shares" in report:
+        parts += ["<h2>Shares, before and after folding</h2>", _shares(report["shares"])]
     parts += ["<h2>Left out</h2>", _left_out(report)]
     parts += [
         "<h2>Windows and composed input</h2>",
@@ -42,6 +44,21 @@ def _counts(report: dict[str, Any], stages: Sequence[str]) -> str:
     return "<table>" + "".join(rows) + "</table>"
 
 
+def _shares(shares: dict[str, dict[str, dict[str, int]]]) -> str:
+    """Pictures and percent of every class, a row a split, for each way of counting."""
+    tables = []
+    for kind in next(iter(shares.values()), {}):
+        names = list(dict.fromkeys(name for split in shares.values() for name in split[kind]))
+        rows = [f"<tr><th>{html.escape(kind)}</th>" + "".join(f"<th>{html.escape(n)}</th>" for n in names) + "</tr>"]
+        for split, kinds in shares.items():
+            total = max(1, sum(kinds[kind].values()))
+            counts = [kinds[kind].get(name, 0) for name in names]
+            cells = "".join(f"<td>{n} ({100 * n / total:.1f} %)</td>" for n in counts)
+            rows.append(f"<tr><th>{html.escape(split)}</th>{cells}</tr>")
+        tables.append("<table>" + "".join(rows) + "</table>")
+    return "".join(tables)
+
+
 def _left_out(report: dict[str, Any]) -> str:
     if not report["left_out"]:
         return "<p>Nothing.</p>"
@@ -55,6 +72,8 @@ def _left_out(report: dict[str, Any]) -> str:
 def _picked(chosen: Sequence[Item], recipe: Recipe) -> list[Item]:
     """A few of either class of the first label, spread over the list."""
     picked: list[Item] = []
+    if not recipe.labels:
+        return [chosen[i] for i in np.linspace(0, len(chosen) - 1, min(EXAMPLES, len(chosen))).astype(int)]
     for value in (1.0, 0.0):
         rows = [item for item in chosen if item.labels.get(recipe.labels[0]) == value]
         picked += [rows[i] for i in np.linspace(0, len(rows) - 1, min(EXAMPLES // 2, len(rows))).astype(int)]

@@ -18,6 +18,7 @@ from training.datasets import open_dataset
 from training.datasets.base import DataSetError
 from training.dermoscopy.lesions import Lesions, class_shares, diagnosis
 from training.dermoscopy.operating import choose_mask, operating_points, prior_bias
+from training.prepare import prepare_dataset
 from training.recipe import load_recipe
 from training.studio import Order, train_all
 from worker.packages.package import load
@@ -72,6 +73,18 @@ def test_the_distributed_layout_gives_the_same_pictures_with_lesions_apart(toy: 
     assert reader.pixels(items[0]).shape == (48, 64, 3)
     mask = reader.mask(items[0])
     assert mask is not None and mask.dtype == bool and 0.02 < mask.mean() < 0.6
+
+
+@pytest.mark.parametrize("name", ["lesion_lite", "lesion_unet"])
+def test_prepare_shows_the_shares_before_and_after_folding(name: str, toy: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    recipe = recipe.model_copy(update={"input": recipe.input.model_copy(update={"height": 48, "width": 64})})
+    report = prepare_dataset("ham10000", _distributed(toy, tmp_path / "ham"), recipe, tmp_path / "out", jobs=1)
+    assert sum(n for split in report["shares"].values() for n in split["diagnoses"].values()) == 56
+    assert sum(split["classes"]["melanoma"] for split in report["shares"].values()) == 8
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "before and after folding" in page and "akiec" in page and "melanoma" in page
+    assert (tmp_path / "out" / report["shards"][0]).stat().st_size > 56 * 48 * 64
 
 
 def test_class_folders_and_a_plain_csv(toy: Path, tmp_path: Path) -> None:

@@ -91,6 +91,10 @@ class Lesions:
             raise DataSetError(f"cannot read mask {item.mask_path.name}")
         return framed(mask, framing(*mask.shape)) > 127
 
+    def shares(self, items: Sequence[Item]) -> dict[str, dict[str, dict[str, int]]]:
+        """:func:`class_shares`, for the report of ``firstread prepare``."""
+        return class_shares(items)
+
     def _table(self) -> Path | None:
         for name in CSV_NAMES:
             if (self.root / name).is_file():

@@ -8,6 +8,7 @@ on the whole picture after a split by picture instead of by lesion, and so measu
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 from collections.abc import Sequence
@@ -15,17 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from training import metrics
-from training.arrays import Arrays
+from training.arrays import Arrays, load_arrays
 from training.augment import augment_from
 from training.batches import draw_rows, groups_by
+from training.datasets import open_dataset
+from training.datasets.base import DataSet
 from training.dermoscopy.figures import balanced_accuracy, truth_of_three
 from training.dermoscopy.operating import prior_bias, three, truth_columns
 from training.dermoscopy.scores import softmax
 from training.loop import learning_rate
-from training.recipe import Recipe
+from training.recipe import Recipe, load_recipe
 from worker.packages import preprocessing
 
 if TYPE_CHECKING:
@@ -234,4 +238,41 @@ def smaller(recipe: Recipe, steps: int, height: int = 96, width: int = 128) -> R
     return recipe.model_copy(update={"schedule": schedule, "input": spec})
 
 
+def masks_of(package_folder: Path, dataset: DataSet, arrays: Arrays) -> np.ndarray:
+    """Masks (n, H, W) in {0, 1} that a package finds, at the arrays' input size; training rows are left empty."""
+    from worker.packages.package import load
+
+    package = load(package_folder)
+    threshold = float(package.card.parameters.get("mask_threshold", 0.5))
+    size = (arrays.spec.width, arrays.spec.height)
+    out = np.zeros((len(arrays), arrays.spec.height, arrays.spec.width), dtype=np.float32)
+    for row, item in enumerate(arrays.items):
+        if item.split != "train":
+            p = package.predict(preprocessing.compose(dataset.pixels(item)[None], package.card.input))["mask"][0]
+            out[row] = cv2.resize(p, size, interpolation=cv2.INTER_LINEAR) >= threshold
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Ask the question on HAM10000: ``python -m training.dermoscopy.question --help``."""
+    parser = argparse.ArgumentParser(description="Whole picture, cut picture, or mask as a fourth channel?")
+    parser.add_argument("--data", type=Path, required=True, help="Folder of HAM10000, as the reader ham10000 takes it.")
+    parser.add_argument("--weights", type=Path, required=True, help="EfficientNet-Lite0's ImageNet weights (npz).")
+    parser.add_argument("--package", type=Path, required=True, help="Package whose outlines cut the test pictures.")
+    parser.add_argument("--steps", type=int, default=300, help="Steps of each run.")
+    parser.add_argument("--by-picture", action="store_true", help="Also train after a split by picture.")
+    parser.add_argument("--out", type=Path, default=Path("runs/lesion_question"), help="Folder of question.json.")
+    given = parser.parse_args(arguments)
+    recipe = smaller(load_recipe("lesion_lite"), given.steps)
+    dataset = open_dataset("ham10000", given.data)
+    arrays = load_arrays([dataset], recipe.input, recipe.labels, (recipe.input.height, recipe.input.width))
+    names = (*INPUTS, BY_PICTURE) if given.by_picture else INPUTS
+    found = report(ask(recipe, arrays, masks_of(given.package, dataset, arrays), given.weights, names), given.out)
+    print(json.dumps(found, indent=2))
+
+
 __all__ = ["BY_PICTURE", "INPUTS", "Answer", "ask", "report", "smaller"]
+
+
+if __name__ == "__main__":
+    main()
