@@ -52,9 +52,9 @@ def free_port() -> int:
 
 def build_phantoms(folder: Path, n_studies: int) -> list[DemoStudy]:
     """Write phantoms below ``folder``: bleed and no bleed in turn, C-STORE and inbox in turn."""
-    from firstread.phantoms.head import write_head_phantom
+    from firstread.phantoms.head import Bleed, write_head_phantom
 
-    kinds = ("intraparenchymal", None, "subdural", "epidural", None)
+    kinds: tuple[Bleed | None, ...] = ("intraparenchymal", None, "subdural", "epidural", None)
     studies = []
     for index in range(n_studies):
         target = folder / f"study{index + 1}"

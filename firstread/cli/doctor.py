@@ -111,18 +111,21 @@ def check_ports(settings: Settings) -> Iterator[Check]:
 
 def check_models(settings: Settings) -> Iterator[Check]:
     """Every package passes its checksum and its golden outputs."""
-    from worker.packages.store import Store
+    from worker.packages.commands import open_store
+    from worker.packages.errors import PackageError
+    from worker.packages.package import load
 
-    store = Store.of(settings)
-    rows = store.packages()
-    if not rows:
+    entries = open_store(settings).entries()
+    if not entries:
         yield Check("models", "fail", f"no package in {settings.models_dir}")
-    for row in rows:
+    for entry in entries:
+        name = f"model {entry.key}"
         try:
-            store.verify(row.key)
-            yield Check(f"model {row.key}", "ok", row.role)
-        except FirstreadError as error:
-            yield Check(f"model {row.key}", "fail", str(error))
+            load(entry.directory)
+        except PackageError as error:
+            yield Check(name, "fail", str(error))
+        else:
+            yield Check(name, "ok", f"{entry.role}, checksum and golden outputs hold")
 
 
 def check_study(settings: Settings) -> Iterator[Check]:
@@ -171,7 +174,7 @@ def check_destinations(settings: Settings) -> Iterator[Check]:
             host=destination.host,
             port=destination.port,
             called_ae=destination.called_ae,
-            calling_ae=settings.ae_title,
+            calling_ae=destination.calling_ae or settings.ae_title,
         )
         yield Check(f"destination {destination.name}", "fail" if problem else "ok", problem or "answers C-ECHO")
 
