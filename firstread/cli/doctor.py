@@ -163,9 +163,8 @@ def check_study(settings: Settings) -> Iterator[Check]:
 
 def check_destinations(settings: Settings) -> Iterator[Check]:
     """C-ECHO to each DICOM destination."""
-    from worker.outputs.destinations import read_destinations
-
     from firstread.send import echo
+    from worker.outputs.destinations import read_destinations
 
     for destination in read_destinations(settings):
         if destination.kind != "dicom":
