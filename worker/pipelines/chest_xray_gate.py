@@ -20,7 +20,8 @@ def gate(study: Study, series: Series) -> Gate:
     """Decode the candidates, the best first, and keep those that show a frontal chest (at most four).
 
     A film that the pixels leave in doubt is refused, and where a person asked for the pipeline scored with the warning
-    ``chest_uncertain`` unless the header doubts it too; what is surely no chest is refused either way. A film stored inverted is turned round.
+    ``chest_uncertain`` unless the header doubts it too; what is surely no chest is refused either way. A film stored
+    inverted is turned round.
     """
     passed: list[Film] = []
     reasons: list[str] = []
