@@ -162,20 +162,18 @@ def check_study(settings: Settings) -> Iterator[Check]:
 
 
 def check_destinations(settings: Settings) -> Iterator[Check]:
-    """C-ECHO to each DICOM destination."""
-    from firstread.send import echo
-    from worker.outputs.destinations import read_destinations
+    """Each destination: C-ECHO to a PACS, greeting and login at a mail server, a connection to a web server."""
+    from worker.outputs.destinations import DestinationsError, read_destinations
+    from worker.outputs.probing import probe
 
-    for destination in read_destinations(settings):
-        if destination.kind != "dicom":
-            continue
-        problem = echo(
-            host=destination.host,
-            port=destination.port,
-            called_ae=destination.called_ae,
-            calling_ae=destination.calling_ae or settings.ae_title,
-        )
-        yield Check(f"destination {destination.name}", "fail" if problem else "ok", problem or "answers C-ECHO")
+    try:
+        destinations = read_destinations(settings)
+    except DestinationsError as error:
+        yield Check("destinations", "fail", str(error))
+        return
+    for destination in destinations:
+        problem = probe(destination, settings.ae_title)
+        yield Check(f"destination {destination.name}", "fail" if problem else "ok", problem or "answers")
 
 
 def print_settings(settings: Settings) -> None:

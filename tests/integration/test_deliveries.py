@@ -28,6 +28,7 @@ from pynetdicom.sop_class import (
 )
 from sqlalchemy import select, update
 
+from firstread.cli.doctor import check_destinations
 from firstread.clock import utcnow
 from firstread.records import Database, Delivery, EscalationStep, Flag, Job, Result
 from firstread.settings import Settings
@@ -551,3 +552,25 @@ def test_a_wrong_file_says_where(tmp_path: Path, toml: str, word: str) -> None:
     with pytest.raises(DestinationsError, match=word):
         read_file(settings)
     assert plan_for(db, settings, scored_study(db, settings)) == [], "scoring goes on"
+
+
+@needs_orthanc
+def test_the_doctor_looks_at_every_destination(tmp_path: Path, certificate: Certificate) -> None:
+    tls = f'tls = {{ ca_file = "{certificate.cert_file}", cert_file = "{certificate.cert_file}", key_file = "{certificate.key_file}", server_name = "localhost" }}'  # noqa: E501
+    login = f'username = "duty"\npassword = {{ env = "SMTP_PASSWORD" }}\nca_file = "{certificate.cert_file}"'
+    with orthanc(tmp_path / "orthanc", tls=certificate) as server, smtp_sink(certificate) as box, recorder() as web:
+        toml = (
+            pacs(server.dicom_port, tls)
+            + pacs(free_port()).replace('"pacs"', '"nobody"')
+            + mailbox(box.port, "duty", "duty@hospital.example", login)
+            + mailbox(box.port, "wrong", "duty@hospital.example", login.replace('"duty"', '"intruder"'))
+            + hook(web.url)
+            + hook(web.url, "secretless").replace("HOOK_SECRET", "UNSET_SECRET")
+        )
+        settings, _ = site_with(tmp_path, toml)
+        found = {check.name.split()[-1]: check for check in check_destinations(settings)}
+    assert {name: check.status for name, check in found.items()} == {
+        "pacs": "ok", "nobody": "fail", "duty": "ok", "wrong": "fail", "worklist": "ok", "secretless": "fail",
+    }, found  # fmt: skip
+    assert found["wrong"].detail.startswith("SMTP")
+    assert "UNSET_SECRET" in found["secretless"].detail

@@ -18,7 +18,7 @@ from firstread.dicom.network import (
     configure_pynetdicom,
     set_nodelay,
 )
-from worker.outputs.destinations import DicomDestination, Tls
+from worker.outputs.destinations import DicomDestination
 from worker.outputs.senders import STORED_WARNINGS, NotDelivered
 
 
@@ -55,7 +55,7 @@ def store_objects(
         ae_title=destination.called_ae,
         max_pdu=MAX_PDU_BYTES,
         evt_handlers=[(evt.EVT_CONN_OPEN, set_nodelay)],
-        tls_args=_tls(destination.tls, destination.host) if destination.tls else None,
+        tls_args=tls_arguments(destination),
     )
     if not assoc.is_established:
         raise NotDelivered("association rejected" if assoc.is_rejected else "no association")
@@ -87,8 +87,12 @@ def store_status(status: int) -> str:
     return f"failed 0x{status:04X}"
 
 
-def _tls(tls: Tls, host: str) -> tuple[ssl.SSLContext, str]:
+def tls_arguments(destination: DicomDestination) -> tuple[ssl.SSLContext, str] | None:
+    """What pynetdicom wants for TLS; None without it. Raises OSError where a file cannot be used."""
+    tls = destination.tls
+    if tls is None:
+        return None
     context = ssl.create_default_context(cafile=str(tls.ca_file) if tls.ca_file else None)
     if tls.cert_file is not None:
         context.load_cert_chain(tls.cert_file, tls.key_file)
-    return context, tls.server_name or host
+    return context, tls.server_name or destination.host
