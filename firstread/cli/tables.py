@@ -77,8 +77,8 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, ti
     table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name in columns:
         numeric = isinstance(next((r[name] for r in rows if r.get(name) is not None), None), int | float)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=name.endswith("_uid"))
     for row in rows:
         table.add_row(*(cell(row.get(name)) for name in columns))
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=None if sys.stdout.isatty() else 250)
     console.print(table)
