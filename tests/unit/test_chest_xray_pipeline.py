@@ -177,3 +177,19 @@ def test_a_score_that_is_no_number_is_a_failure(tmp_path: Path) -> None:
 
     with pytest.raises(NonFiniteScore):
         _run(study_of(received(tmp_path, film_ds())), Broken())
+
+
+def test_a_card_may_ask_for_the_four_class_model_to_join_the_binary_score(tmp_path: Path) -> None:
+    blend = {"own": 0.0, "four": 1.0, "bias": 1.0, "threshold": 0.7}
+    outcome = _done(_run(study_of(received(tmp_path, film_ds(ILL))), parameters={"blend": blend}))
+    (joint,) = [f for f in outcome.findings if f.name == "pneumonia" and f.role == "active"]
+    (normal,) = [f for f in outcome.findings if f.name == "normal"]
+    (member,) = [f for f in outcome.findings if f.name == "pneumonia" and f.role == "member"]
+    assert joint.model_name == "pneumonia+pneumonia4"
+    assert joint.threshold == 0.7
+    assert joint.probability is not None
+    assert normal.probability is not None
+    odds = (1 - normal.probability) / normal.probability
+    assert joint.probability == pytest.approx(np.e * odds / (1 + np.e * odds), rel=1e-4)
+    assert member.model_name == "pneumonia"
+    assert not member.flagged

@@ -71,6 +71,8 @@ def interpret_films(
     if BINARY not in groups:
         raise NoServingPackage("chest_xray")
     combined = {task: _mean([_scores(p, outputs[p.key]) for p in group]) for task, group in groups.items()}
+    alone = combined[BINARY]
+    combined[BINARY] = _blended(alone, combined.get(FOUR), groups[BINARY][0].card.parameters.get("blend"))
     top = int(np.argmax(combined[BINARY].of(BINARY)))
     findings, rows = [], []
     for task, group in served.items():
@@ -78,7 +80,8 @@ def interpret_films(
             findings += _findings(combined[task], top, "active")
             rows += _film_scores(films, combined[task], "active")
         for package in group:
-            if package.role != "active" or len(groups.get(task, ())) > 1:
+            joined = task == BINARY and combined[BINARY] is not alone
+            if package.role != "active" or joined or len(groups.get(task, ())) > 1:
                 role = "member" if package.role == "active" else package.role
                 scores = _scores(package, outputs[package.key])
                 findings += _findings(scores, top, role)
@@ -122,6 +125,25 @@ def _mean(members: list[Scores]) -> Scores:
         first.labels,
         np.mean([scores.p for scores in alike], axis=0),
         thresholds,
+    )
+
+
+def _blended(own: Scores, four: Scores | None, blend: Mapping[str, float] | None) -> Scores:
+    """The binary score joined with what the four-class model says against ``normal``, where the card asks for it.
+
+    ``blend`` holds weights of the two log odds (``own``, ``four``), a ``bias``, and the ``threshold`` of the joint
+    score, fitted on validation films. Without it, or without a four-class model, the binary score stands alone.
+    """
+    if four is None or not blend or "normal" not in four.labels:
+        return own
+    against_normal = log_odds(1.0 - four.of("normal"))
+    joint = blend["own"] * log_odds(own.of(BINARY)) + blend["four"] * against_normal + blend["bias"]
+    return Scores(
+        f"{own.name}+{four.name}",
+        f"{own.version}+{four.version}",
+        (BINARY,),
+        (1.0 / (1.0 + np.exp(-joint)))[:, None],
+        {BINARY: float(blend["threshold"])},
     )
 
 

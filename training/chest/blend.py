@@ -1,0 +1,98 @@
+"""The binary score of two packages joined: a logistic regression on their log odds, fitted on validation films.
+
+Run as ``python -m training.chest.blend BINARY FOUR --data DIR --out DIR``. Writes the fit into the card of BINARY,
+and the figures of the joint score on the test films beside it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from training import metrics
+from training.chest.evaluation import binary_figures
+from training.datasets import open_dataset
+from training.datasets.base import Item
+from training.evaluation.figures import without_curves
+from training.evaluation.report import write_report
+from training.packaging import rewrite_card
+from worker.packages.package import Package, load
+from worker.packages.preprocessing import compose
+from worker.pipelines.chest_maps import log_odds
+
+RIDGE = 0.02
+
+
+@click.command("blend")
+@click.argument("binary", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("four", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
+              help="Folder of chest film collections.")  # fmt: skip
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the report.")
+def blend(binary: Path, four: Path, data: Path, out: Path) -> None:
+    """Join BINARY with what FOUR says against normal; the card of BINARY is rewritten."""
+    packages = load(binary), load(four)
+    dataset = open_dataset("chest_films", data)
+    items = [item for item in dataset.items() if item.split in ("val", "test") and "pneumonia" in item.labels]
+    pixels = [dataset.pixels(item) for item in items]
+    x = np.stack([against_normal(package, pixels) for package in packages], axis=1)
+    fitted, figures = fit(items, x)
+    card = packages[0].card
+    card = card.model_copy(
+        update={
+            "parameters": {**card.parameters, "blend": fitted},
+            "metrics": {**card.metrics, "joined_with_" + packages[1].key: without_curves(figures)},
+        }
+    )
+    rewrite_card(binary, card)
+    notes = [f"Joint score of {packages[0].key} and {packages[1].key}, fitted on validation films.",
+             "Intervals are 95 %: Wilson for proportions, bootstrap by patient for the rest."]  # fmt: skip
+    click.echo(f"report: {write_report(out, 'Pneumonia, joint score: films of the test part', notes, figures)}")
+
+
+def against_normal(package: Package, pixels: list[np.ndarray]) -> np.ndarray:
+    """Log odds of pneumonia: the binary label's, or those against ``normal``; (n,)."""
+    found = []
+    for start in range(0, len(pixels), 32):
+        batch = np.concatenate([compose(film[None], package.card.input) for film in pixels[start : start + 32]])
+        found.append(package.predict(batch)["p"])
+    p = np.concatenate(found)
+    labels = package.card.labels
+    return log_odds(p[:, labels.index("pneumonia")] if "pneumonia" in labels else 1 - p[:, labels.index("normal")])
+
+
+def fit(items: list[Item], x: np.ndarray) -> tuple[dict[str, float], dict[str, Any]]:
+    """Weights, bias and threshold from the validation rows of log odds (n, 2); figures of the test rows."""
+    y = np.asarray([item.labels["pneumonia"] for item in items])
+    val = np.asarray([item.split == "val" for item in items])
+    weights, bias = logistic(x[val], y[val])
+    p = 1 / (1 + np.exp(-(x @ weights + bias)))
+    threshold = float(np.floor(metrics.youden_threshold(y[val], p[val]) * 1e5) / 1e5)
+    test = [item for item, inside in zip(items, ~val, strict=True) if inside]
+    fitted = {"own": round(float(weights[0]), 5), "four": round(float(weights[1]), 5), "bias": round(bias, 5),
+              "threshold": threshold}  # fmt: skip
+    return fitted, {"test_at_flag": binary_figures(test, p[~val], threshold)}
+
+
+def logistic(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
+    """Logistic regression by Newton steps with a small ridge toward the mean of the columns."""
+    table = np.column_stack([x, np.ones(len(x))])
+    start = np.append(np.full(x.shape[1], 1 / x.shape[1]), 0.0)
+    theta = start.copy()
+    penalty = np.diag(np.append(np.full(x.shape[1], RIDGE * len(x)), 0.0))
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-np.clip(table @ theta, -30, 30)))
+        slope = table.T @ (p - y) + penalty @ (theta - start)
+        curve = (table * (p * (1 - p))[:, None]).T @ table + penalty + 1e-6 * np.eye(len(theta))
+        step = np.linalg.solve(curve, slope)
+        theta = theta - np.clip(step, -1, 1)
+        if np.abs(step).max() < 1e-8:
+            break
+    return theta[:-1], float(theta[-1])
+
+
+if __name__ == "__main__":
+    blend()
