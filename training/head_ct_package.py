@@ -33,25 +33,11 @@ def finish(order: Order, arrays: Arrays, model: keras.Model) -> Path:
     found = of_arrays(paths, arrays, recipe.folds.dataset)
     figures, mask_threshold = evaluate_folds(recipe, found, order.data, order.out / "evaluation")
     fitted = fit(found.predictions)
-    bake_stack(model, fitted.stack)
     card = card_of(recipe, arrays, found, fitted, figures, mask_threshold, order.version)
     licence = str(recipe.card.get("licence_text", recipe.card.get("licence", "")))
     directory = order.out / "package" / card.name / card.version
     write_package(directory, model, card, licence)
     return directory
-
-
-def bake_stack(model: keras.Model, stack: tuple[float, float]) -> None:
-    """Make the first label's logit ``stack[0] * logit + stack[1] * peak``, in the weights of the last layer itself.
-
-    The layer reads the pooled features and, last, the peak.
-    """
-    layer = model.get_layer("logits")
-    kernel, bias = (np.array(value) for value in layer.get_weights())
-    kernel[:, 0] *= stack[0]
-    bias[0] *= stack[0]
-    kernel[-1, 0] += stack[1]
-    layer.set_weights([kernel, bias])
 
 
 def evaluate_folds(recipe: Recipe, found: OutOfFold, data: Path, out: Path) -> tuple[dict[str, Any], float]:
@@ -99,7 +85,8 @@ def card_of(
         calibration=_rounded(fitted),
         operating_points=operating_points(found, fitted),
         parameters={
-            "aggregation": json.loads(json.dumps(fitted.aggregation), parse_float=lambda v: round(float(v), 5)),
+            "evidence": _short(fitted.evidence),
+            "aggregation": _short(fitted.aggregation),
             "mask_threshold": mask_threshold,
             "flip": True,
             "slice_spacing_mm": text.get("slice_spacing_mm", 5.0),
@@ -166,6 +153,11 @@ def baseline(found: OutOfFold, fitted: Postprocess, arrays: Arrays) -> dict[str,
         "score": {"edges": np.linspace(0, 1, 11).round(2).tolist(), "counts": scores.tolist()},
         "intensity": {"edges": edges.round(3).tolist(), "counts": heights.tolist()},
     }
+
+
+def _short(values: Any) -> Any:
+    """Numbers of a nested table to five digits."""
+    return json.loads(json.dumps(values), parse_float=lambda text: round(float(text), 5))
 
 
 def _rounded(fitted: Postprocess) -> Any:

@@ -180,7 +180,7 @@ def fit_platt(y: np.ndarray, logits: np.ndarray, ridge: float = 1e-2) -> tuple[f
 def fit_logistic(
     y: np.ndarray, features: np.ndarray, prior: np.ndarray, ridge: float = 1e-2
 ) -> tuple[np.ndarray, float]:
-    """Weights and intercept of ``p = sigmoid(features @ weights + intercept)``, by Newton steps.
+    """Weights and intercept of ``p = sigmoid(features @ weights + intercept)``, by Newton steps with a line search.
 
     Targets are smoothed as Platt (1999) proposes, and a ridge draws the weights to ``prior``, so that few positives
     cannot drive them away.
@@ -191,13 +191,22 @@ def fit_logistic(
     start = np.append(prior.astype(np.float64), 0.0)
     theta = start.copy()
     penalty = np.diag([*np.full(len(prior), ridge * len(y)), 0.0])
+
+    def cost(at: np.ndarray) -> float:
+        z = x @ at
+        away = at - start
+        return float(np.sum(np.logaddexp(0.0, z) - target * z) + 0.5 * away @ penalty @ away)
+
     for _ in range(200):
         p = 0.5 * (np.tanh(0.5 * (x @ theta)) + 1)
         slope = x.T @ (p - target) + penalty @ (theta - start)
-        curve = (x * (p * (1 - p))[:, None]).T @ x + penalty + 1e-9 * np.eye(len(theta))
+        curve = (x * (p * (1 - p))[:, None]).T @ x + penalty + 1e-6 * np.eye(len(theta))
         step = np.linalg.solve(curve, slope)
-        theta = theta - np.clip(step, -2, 2)
-        if np.abs(step).max() < 1e-8:
+        size, here = 1.0, cost(theta)
+        while size > 1e-6 and cost(theta - size * step) > here:
+            size /= 2
+        theta = theta - size * step
+        if np.abs(size * step).max() < 1e-8:
             break
     return theta[:-1], float(theta[-1])
 

@@ -12,7 +12,8 @@ import numpy as np
 from firstread.errors import FirstreadError
 from training.arrays import Arrays
 from training.datasets.base import Item
-from training.postprocess import Predictions
+from training.postprocess import EVIDENCE, Predictions
+from worker.packages.aggregation import mask_evidence
 
 
 class PredictionsError(FirstreadError):
@@ -22,7 +23,6 @@ class PredictionsError(FirstreadError):
 class _Row(NamedTuple):
     logits: np.ndarray
     mask: np.ndarray | None
-    peak: float | None
     fold: str
 
 
@@ -51,20 +51,15 @@ def read_out_of_fold(paths: Sequence[Path], items: Sequence[Item], labels: np.nd
             fold = str(stored["fold"])
             logits = stored["logits"].astype(np.float32)
             masks = stored["mask"] if "mask" in stored.files else None
-            peaks = stored["peak"][:, 0].astype(np.float32) if "peak" in stored.files else None
             if flip:
                 logits = 0.5 * (logits + stored["logits_flip"])
-                if peaks is not None:
-                    peaks = 0.5 * (peaks + stored["peak_flip"][:, 0])
                 if masks is not None:
                     masks = ((masks.astype(np.uint16) + stored["mask_flip"] + 1) // 2).astype(np.uint8)
             for i, key in enumerate(stored["keys"]):
                 if splits.get(str(key)) == fold:
                     if str(key) in found:
                         raise PredictionsError(f"{key} has two predictions")
-                    found[str(key)] = _Row(
-                        logits[i], None if masks is None else masks[i], None if peaks is None else peaks[i], fold
-                    )
+                    found[str(key)] = _Row(logits[i], None if masks is None else masks[i], fold)
     return _join(found, items, labels, label_names, dataset, set(_folds(paths)))
 
 
@@ -90,7 +85,9 @@ def _join(
     if missing:
         raise PredictionsError(f"{len(missing)} items of {dataset} have no prediction, the first is {missing[0]}")
     masks = [found[key].mask for key in keys]
-    peaks = [found[key].peak for key in keys]
+    known = [mask for mask in masks if mask is not None]
+    stack = np.stack(known) if len(known) == len(masks) else None
+    evidence = None if stack is None else mask_ways(stack, [items[i].study for i in rows])
     table = Predictions(
         tuple(label_names),
         np.stack([found[key].logits for key in keys]),
@@ -98,10 +95,20 @@ def _join(
         np.asarray([items[i].study for i in rows]),
         np.asarray([items[i].patient for i in rows]),
         np.asarray([found[key].fold for key in keys]),
-        None if any(p is None for p in peaks) else np.asarray(peaks, dtype=np.float32),
+        evidence,
     )
-    known = [mask for mask in masks if mask is not None]
-    return OutOfFold([items[i] for i in rows], table, np.stack(known) if len(known) == len(masks) else None)
+    return OutOfFold([items[i] for i in rows], table, stack)
+
+
+def mask_ways(masks: np.ndarray, studies: Sequence[str]) -> np.ndarray:
+    """Evidence of masks uint8 (n, h, w) in every way of :data:`training.postprocess.EVIDENCE`, study by study."""
+    names = np.asarray(studies)
+    found = np.zeros((len(masks), len(EVIDENCE)))
+    for name in np.unique(names):
+        rows = np.flatnonzero(names == name)
+        p = masks[rows].astype(np.float32) / 255.0
+        found[rows] = np.column_stack([mask_evidence(p, neighbour, top) for neighbour, top in EVIDENCE])
+    return found
 
 
 def of_arrays(paths: Sequence[Path], arrays: Arrays, dataset: str, flip: bool = True) -> OutOfFold:

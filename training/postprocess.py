@@ -14,19 +14,22 @@ import numpy as np
 
 from training import metrics
 from worker.packages.activation import sigmoid
-from worker.packages.aggregation import EDGE, study_probability, study_score
+from worker.packages.aggregation import logit, study_probability, study_score
 from worker.packages.card import Calibration
 
 SMOOTHINGS: tuple[tuple[float, ...], ...] = ((1.0,), (0.25, 0.5, 0.25), (1.0, 1.0, 1.0))
 TOP_K = (1, 2, 3)
 FLAG_SENSITIVITY = 0.95
+EVIDENCE: tuple[tuple[float, int], ...] = tuple((n, k) for n in (0.0, 0.25, 0.33) for k in (4, 12, 28))
+"""Ways to hear the mask: share of either neighbour, and number of pixels."""
 
 
 @dataclass(frozen=True)
 class Predictions:
     """Slices in order of (study, position): logits and labels (n, labels; -1 unknown), study, patient, fold.
 
-    ``peak`` (n,) is the mean of a mask's highest logits where the network has a mask.
+    ``evidence`` (n, ways) is :func:`worker.packages.aggregation.mask_evidence` in each way of :data:`EVIDENCE`, where
+    the network has a mask.
     """
 
     label_names: tuple[str, ...]
@@ -35,7 +38,7 @@ class Predictions:
     studies: np.ndarray
     patients: np.ndarray
     folds: np.ndarray
-    peak: np.ndarray | None = None
+    evidence: np.ndarray | None = None
 
     def rows(self, keep: np.ndarray) -> Predictions:
         """The part where ``keep`` (bool or index) holds."""
@@ -46,7 +49,7 @@ class Predictions:
             self.studies[keep],
             self.patients[keep],
             self.folds[keep],
-            None if self.peak is None else self.peak[keep],
+            None if self.evidence is None else self.evidence[keep],
         )
 
     def study_rows(self) -> list[np.ndarray]:
@@ -68,19 +71,23 @@ class Postprocess:
     flag: float = 0.5
     balanced: float = 0.5
     tried: list[dict[str, Any]] = field(default_factory=list)
-    stack: tuple[float, float] = (1.0, 0.0)
-    """Weights of the first label's own logit and of the mask's peak in the logit that is calibrated."""
-
-    def logits(self, predictions: Predictions) -> np.ndarray:
-        """Logits (n, labels), the first label's stacked with the mask's peak."""
-        return stacked(predictions, self.stack)
+    evidence: dict[str, Any] | None = None
+    """How the mask speaks in the slices' probabilities, as in the card; None for networks without a mask."""
 
     def p_slices(self, predictions: Predictions) -> np.ndarray:
-        """Calibrated slice probabilities (n, labels)."""
+        """Probabilities of the slices (n, labels)."""
         names = predictions.label_names
         bias = np.asarray([self.calibration.bias.get(name, 0.0) for name in names])
         temperature = np.asarray([self.calibration.temperature.get(name, 1.0) for name in names])
-        return sigmoid((self.logits(predictions) - bias) / temperature)
+        p = sigmoid((predictions.logits - bias) / temperature).astype(np.float64)
+        if self.evidence is None or predictions.evidence is None:
+            return p
+        mask = predictions.evidence[:, EVIDENCE.index((self.evidence["neighbour"], self.evidence["top"]))]
+        for column, name in enumerate(names):
+            weights = self.evidence["weights"][name]
+            z = weights["own"] * predictions.logits[:, column] + weights["mask"] * mask + weights["bias"]
+            p[:, column] = sigmoid(z)
+        return p
 
     def p_studies(self, predictions: Predictions, column: int = 0) -> np.ndarray:
         """Probability of each study, in the order of :meth:`Predictions.study_rows`."""
@@ -95,17 +102,17 @@ def fit(predictions: Predictions, sensitivity: float = FLAG_SENSITIVITY) -> Post
     The flag's threshold is the highest whose sensitivity on these studies is at least ``sensitivity``; it is then
     lowered halfway to the next score below, so that it does not lie on a case.
     """
-    stack = _fit_stack(predictions)
-    calibration = _slice_calibration(predictions, stacked(predictions, stack))
-    first = Postprocess(calibration, {}, stack=stack)
+    calibration = _slice_calibration(predictions)
+    evidence = _fit_evidence(predictions)
+    first = Postprocess(calibration, {}, evidence=evidence)
     p = first.p_slices(predictions)[:, 0].astype(np.float64)
     rows, y = predictions.study_rows(), predictions.study_labels()
     tried: list[dict[str, Any]] = []
     for smooth in SMOOTHINGS:
         for k in TOP_K:
             scores = np.asarray([study_score(p[r], smooth, k) for r in rows])
-            temperature, bias = metrics.fit_platt(y, _logit(scores))
-            loss = metrics.log_loss(y, sigmoid((_logit(scores) - bias) / temperature))
+            temperature, bias = metrics.fit_platt(y, logit(scores))
+            loss = metrics.log_loss(y, sigmoid((logit(scores) - bias) / temperature))
             tried.append(
                 {"smooth": list(smooth), "top_k": k, "auc": metrics.auc(y, scores), "log_loss": loss,
                  "temperature": temperature, "bias": bias}
@@ -117,10 +124,10 @@ def fit(predictions: Predictions, sensitivity: float = FLAG_SENSITIVITY) -> Post
         "temperature": {predictions.label_names[0]: best["temperature"]},
         "bias": {predictions.label_names[0]: best["bias"]},
     }
-    fitted = Postprocess(calibration, aggregation, stack=stack)
+    fitted = Postprocess(calibration, aggregation, evidence=evidence)
     p_study = fitted.p_studies(predictions)
     flag = _between(p_study, metrics.highest_threshold(y, p_study, sensitivity))
-    return Postprocess(calibration, aggregation, flag, metrics.youden_threshold(y, p_study), tried, stack)
+    return Postprocess(calibration, aggregation, flag, metrics.youden_threshold(y, p_study), tried, evidence)
 
 
 def nested(predictions: Predictions, folds: Sequence[str]) -> list[tuple[str, Predictions, Postprocess]]:
@@ -132,33 +139,39 @@ def nested(predictions: Predictions, folds: Sequence[str]) -> list[tuple[str, Pr
     return found
 
 
-def stacked(predictions: Predictions, stack: tuple[float, float]) -> np.ndarray:
-    """The logits with the first label's replaced by ``stack[0] * logit + stack[1] * peak``."""
-    logits = np.array(predictions.logits, dtype=np.float64)
-    if predictions.peak is not None:
-        logits[:, 0] = stack[0] * logits[:, 0] + stack[1] * predictions.peak
-    return logits
-
-
-def _fit_stack(predictions: Predictions) -> tuple[float, float]:
-    """How much the network's own logit and how much its mask says about the first label: logistic regression."""
-    if predictions.peak is None:
-        return 1.0, 0.0
+def _fit_evidence(predictions: Predictions) -> dict[str, Any] | None:
+    """The way with the best slice AUC of the first label; for each label how much its own logit and the mask say."""
+    if predictions.evidence is None:
+        return None
     known = predictions.labels[:, 0] >= 0
     y = predictions.labels[known, 0]
-    if not 0 < (y == 1).sum() < len(y):
-        return 1.0, 0.0
-    features = np.column_stack([predictions.logits[known, 0], predictions.peak[known]])
-    weights, _ = metrics.fit_logistic(y, features, np.array([0.5, 0.5]))
-    own, mask = max(0.0, float(weights[0])), max(0.0, float(weights[1]))
-    return (own, mask) if own + mask > 0 else (1.0, 0.0)
+    scores = [metrics.auc(y, predictions.evidence[known, way]) for way in range(len(EVIDENCE))]
+    way = int(np.argmax(np.round(scores, 3)))
+    weights = {}
+    for column, name in enumerate(predictions.label_names):
+        known = predictions.labels[:, column] >= 0
+        y = predictions.labels[known, column]
+        if not 0 < (y == 1).sum() < len(y):
+            weights[name] = {"own": 1.0, "mask": 0.0, "bias": 0.0}
+            continue
+        features = np.column_stack([predictions.logits[known, column], predictions.evidence[known, way]])
+        found, intercept = metrics.fit_logistic(y, features, np.array([0.3, 0.5]), ridge=1e-3)
+        if found.min() < 0:
+            kept = int(np.argmax(found))
+            found = np.zeros(2)
+            part, intercept = metrics.fit_logistic(y, features[:, kept : kept + 1], np.array([0.5]), ridge=1e-3)
+            found[kept] = max(0.0, float(part[0]))
+        weights[name] = {"own": float(found[0]), "mask": float(found[1]), "bias": intercept}
+    return {"neighbour": EVIDENCE[way][0], "top": EVIDENCE[way][1], "weights": weights}
 
 
-def _slice_calibration(predictions: Predictions, logits: np.ndarray) -> Calibration:
+def _slice_calibration(predictions: Predictions) -> Calibration:
     temperature, bias = {}, {}
     for column, name in enumerate(predictions.label_names):
         known = predictions.labels[:, column] >= 0
-        temperature[name], bias[name] = metrics.fit_platt(predictions.labels[known, column], logits[known, column])
+        temperature[name], bias[name] = metrics.fit_platt(
+            predictions.labels[known, column], predictions.logits[known, column]
+        )
     return Calibration(temperature=temperature, bias=bias)
 
 
@@ -166,8 +179,3 @@ def _between(scores: np.ndarray, threshold: float) -> float:
     """Halfway between the threshold and the next lower score (or zero)."""
     lower = scores[scores < threshold]
     return float((threshold + (lower.max() if len(lower) else 0.0)) / 2)
-
-
-def _logit(p: np.ndarray) -> np.ndarray:
-    edged = np.clip(p, EDGE, 1 - EDGE)
-    return np.asarray(np.log(edged) - np.log1p(-edged))

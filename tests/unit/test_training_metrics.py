@@ -8,22 +8,23 @@ import numpy as np
 import pytest
 
 from training import metrics
-from training.postprocess import Predictions, fit, nested
-from worker.packages.aggregation import study_probability, study_score
+from training.outoffold import mask_ways
+from training.postprocess import EVIDENCE, Predictions, fit, nested
+from worker.packages.aggregation import mask_evidence, slice_probabilities, study_probability, study_score
 
 
 def planted(seed: int = 0, patients: int = 40, slices: int = 12) -> Predictions:
-    """Half of the patients bleed in four slices; the mask's peak knows it well, the network's own logit less."""
+    """Half of the patients bleed in four slices; the mask knows it well, the network's own logit less."""
     rng = np.random.default_rng(seed)
     labels = np.zeros((patients * slices, 2), dtype=np.float32)
     for patient in range(0, patients, 2):
         labels[patient * slices + 3 : patient * slices + 7, 0] = 1
     labels[:, 1] = -1
-    peak = 4 * labels[:, 0] - 2 + rng.normal(0, 0.8, len(labels))
+    mask = (4 * labels[:, 0] - 2 + rng.normal(0, 0.8, len(labels)))[:, None].repeat(len(EVIDENCE), axis=1)
     own = 2 * labels[:, 0] - 1 + rng.normal(0, 1.5, len(labels))
     names = np.repeat([f"p{i:02d}" for i in range(patients)], slices)
     folds = np.repeat([str(i // 2 % 4) for i in range(patients)], slices)
-    return Predictions(("any", "subdural"), np.column_stack([own, own]), labels, names, names, folds, peak)
+    return Predictions(("any", "subdural"), np.column_stack([own, own]), labels, names, names, folds, mask)
 
 
 def test_auc_by_hand() -> None:
@@ -102,8 +103,9 @@ def test_study_score_smooths_and_takes_the_highest() -> None:
 def test_fit_trusts_what_knows_more() -> None:
     table = planted()
     fitted = fit(table)
-    own, mask = fitted.stack
-    assert mask > own >= 0
+    assert fitted.evidence is not None
+    weights = fitted.evidence["weights"]["any"]
+    assert weights["mask"] > weights["own"] >= 0
     y, p = table.labels[:, 0], fitted.p_slices(table)[:, 0]
     assert metrics.auc(y, p) > metrics.auc(y, table.logits[:, 0]) + 0.1
     assert metrics.calibration_error(y, p) < 0.05
@@ -116,9 +118,41 @@ def test_nothing_of_a_fold_reaches_what_it_is_measured_with() -> None:
     table = planted()
     flipped = np.where((table.folds == "2")[:, None], 1 - table.labels, table.labels)
     other = Predictions(
-        table.label_names, table.logits, flipped, table.studies, table.patients, table.folds, table.peak
+        table.label_names, table.logits, flipped, table.studies, table.patients, table.folds, table.evidence
     )
     before = {fold: fitted for fold, _, fitted in nested(table, ["0", "1", "2", "3"])}
     after = {fold: fitted for fold, _, fitted in nested(other, ["0", "1", "2", "3"])}
     assert before["2"] == after["2"]
     assert before["0"] != after["0"]
+
+
+def test_mask_speaks_for_its_slice_and_its_neighbours() -> None:
+    mask = np.zeros((5, 8, 8), np.float32)
+    mask[2, :2, :2] = 0.9
+    alone = mask_evidence(mask, 0.0, 4)
+    mixed = mask_evidence(mask, 0.25, 4)
+    assert alone[2] == pytest.approx(np.log(0.9 / 0.1), abs=1e-5) and alone[1] == alone[0]
+    assert mixed[2] == pytest.approx(np.log(0.45 / 0.55), abs=1e-5)
+    assert mixed[1] == mixed[3] > mixed[0]
+    one = mask_evidence(mask[2:3], 0.25, 4)
+    assert one[0] == pytest.approx(alone[2])
+    outputs = {"p": np.full((5, 2), 0.2), "p_raw": np.full((5, 2), 0.5), "mask": mask}
+    assert (slice_probabilities(outputs, {}, ["any", "subdural"]) == 0.2).all()
+    chosen = {"neighbour": 0.0, "top": 4, "weights": {"any": {"own": 1.0, "mask": 0.5, "bias": 0.1}}}
+    p = slice_probabilities(outputs, {"evidence": chosen}, ["any", "subdural"])
+    assert p[2, 0] == pytest.approx(1 / (1 + np.exp(-(0.5 * alone[2] + 0.1))))
+    assert (p[:, 1] == 0.2).all()
+
+
+def test_training_and_service_agree_on_slices() -> None:
+    rng = np.random.default_rng(3)
+    masks = rng.integers(0, 256, (8, 6, 6)).astype(np.uint8)
+    logits = rng.normal(0, 2, (8, 2))
+    table = planted()
+    fitted = fit(table)
+    ways = mask_ways(masks, ["a"] * 8)
+    zeros, names = np.zeros((8, 2), np.float32), np.array(["a"] * 8)
+    p = fitted.p_slices(Predictions(table.label_names, logits, zeros, names, names, names, ways))
+    outputs = {"p": np.zeros((8, 2)), "p_raw": 1 / (1 + np.exp(-logits)), "mask": masks / 255.0}
+    served = slice_probabilities(outputs, {"evidence": fitted.evidence}, table.label_names)
+    np.testing.assert_allclose(p, served, atol=1e-5)

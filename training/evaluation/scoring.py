@@ -16,7 +16,7 @@ from training.evaluation import figures
 from training.evaluation.report import Miss, write_report
 from worker.packages import preprocessing
 from worker.packages.activation import softmax_groups
-from worker.packages.aggregation import study_probability
+from worker.packages.aggregation import slice_probabilities, study_probability
 from worker.packages.card import Card
 from worker.packages.package import Package, load
 
@@ -92,7 +92,7 @@ def score(package: Package, dataset: DataSet, split: str | None = None) -> Score
             stack = np.stack([pixels[k] for k in chosen])
             outputs = package.predict(preprocessing.compose(stack, spec))
             kept += [rows[k] for k in chosen]
-            p.append(outputs["p"])
+            p.append(slice_probabilities(outputs, package.card.parameters, package.card.labels))
             dice.append(_dice(package.card, dataset, [items[rows[k]] for k in chosen], stack, outputs))
     if not kept:
         raise DataSetError("nothing to score: no readable item" + (f" in split {split}" if split else ""))

@@ -1,18 +1,78 @@
-"""From the probabilities of slices to the probability of a study: the same function in training and serving.
+"""From a network's outputs to the probabilities of slices, and from those to a study's, in training and in service.
 
-``card.parameters["aggregation"]`` holds what was chosen on out-of-fold predictions::
+``card.parameters`` holds what was chosen on out-of-fold predictions::
 
-    {"smooth": [0.25, 0.5, 0.25], "top_k": 2, "temperature": {"any": 1.3}, "bias": {"any": 0.4}}
+    "evidence": {"neighbour": 0.25, "top": 4, "weights": {"any": {"own": 0.1, "mask": 0.7, "bias": -1.2}}}
+    "aggregation": {"smooth": [0.25, 0.5, 0.25], "top_k": 2, "temperature": {"any": 1.3}, "bias": {"any": 0.4}}
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 EDGE = 1e-6
+MASK_EDGE = 1e-3
+
+
+def slice_probabilities(
+    outputs: Mapping[str, np.ndarray], parameters: Mapping[str, Any], labels: Sequence[str]
+) -> np.ndarray:
+    """Probabilities of the slices of one series, with what the mask says on a slice and beside it.
+
+    Parameters
+    ----------
+    outputs : mapping
+        Of :meth:`worker.packages.package.Package.predict` for the slices in spatial order: ``p``, ``p_raw``
+        (n, labels) and, from a segmenter, ``mask`` (n, h, w).
+    parameters : mapping
+        ``card.parameters``; without ``evidence`` the network's own calibrated ``p`` stands.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, labels)
+        ``sigmoid(own * logit(p_raw) + mask * evidence + bias)`` for each label that has weights.
+    """
+    p = np.array(outputs["p"], dtype=np.float64)
+    chosen = parameters.get("evidence")
+    if not chosen or "mask" not in outputs:
+        return p
+    evidence = mask_evidence(outputs["mask"], float(chosen["neighbour"]), int(chosen["top"]))
+    own = logit(np.asarray(outputs["p_raw"], dtype=np.float64))
+    for column, label in enumerate(labels):
+        weights = chosen["weights"].get(label)
+        if weights is not None:
+            z = weights["own"] * own[:, column] + weights["mask"] * evidence + weights["bias"]
+            p[:, column] = 0.5 * (np.tanh(0.5 * z) + 1.0)
+    return p
+
+
+def mask_evidence(mask: np.ndarray, neighbour: float, top: int) -> np.ndarray:
+    """Logit of the mean of a slice's ``top`` highest mask probabilities, after mixing in the slices beside it.
+
+    Parameters
+    ----------
+    mask : ndarray, shape (n, h, w)
+        Probabilities in [0, 1], slices in spatial order; the first and last stand in for their missing neighbours.
+    neighbour : float
+        Share of either neighbour in the mix.
+    """
+    p = np.asarray(mask, dtype=np.float32)
+    if neighbour:
+        beside = np.concatenate([p[:1], p[:-1]]) + np.concatenate([p[1:], p[-1:]])
+        p = (1.0 - 2.0 * neighbour) * p + neighbour * beside
+    flat = p.reshape(len(p), -1)
+    k = min(top, flat.shape[1])
+    mean = np.partition(flat, flat.shape[1] - k, axis=1)[:, -k:].mean(axis=1, dtype=np.float64)
+    return logit(mean, MASK_EDGE)
+
+
+def logit(p: np.ndarray, edge: float = EDGE) -> np.ndarray:
+    """Log odds, with probabilities kept ``edge`` from the ends; NaN stays NaN."""
+    edged = np.clip(p, edge, 1.0 - edge)
+    return np.asarray(np.log(edged) - np.log1p(-edged))
 
 
 def study_probability(p_slices: np.ndarray, parameters: Mapping[str, Any], finding: str = "any") -> float:
@@ -42,9 +102,8 @@ def study_probability(p_slices: np.ndarray, parameters: Mapping[str, Any], findi
     score = study_score(p_slices, tuple(chosen.get("smooth", (1.0,))), int(chosen.get("top_k", 1)))
     temperature = float(chosen.get("temperature", {}).get(finding, 1.0))
     bias = float(chosen.get("bias", {}).get(finding, 0.0))
-    edged = min(max(score, EDGE), 1.0 - EDGE) if score == score else score
-    logit = float(np.log(edged) - np.log1p(-edged))
-    return float(1.0 / (1.0 + np.exp(-(logit - bias) / temperature)))
+    odds = float(logit(np.asarray(score)))
+    return float(1.0 / (1.0 + np.exp(-(odds - bias) / temperature)))
 
 
 def study_score(p_slices: np.ndarray, smooth: tuple[float, ...], top_k: int) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from firstread.dicom.datasets import number
 from worker.errors import NonFiniteScore, NoServingPackage
-from worker.packages.aggregation import study_probability
+from worker.packages.aggregation import slice_probabilities, study_probability
 from worker.packages.preprocessing import restore
 from worker.pipelines.base import Engine, Evidence, Finding, Outcome, Series, Served, SliceScore, Study
 from worker.pipelines.head_ct_selection import HeadStack
@@ -89,7 +89,7 @@ def interpret_head(
 
 def _scores(package: Served, arrays: dict[str, np.ndarray]) -> Scores:
     card = package.card
-    p_slab = np.asarray(arrays["p"], float)
+    p_slab = slice_probabilities(arrays, card.parameters, card.labels)
     p_study = {
         label: study_probability(p_slab[:, column], card.parameters, label) for column, label in enumerate(card.labels)
     }
