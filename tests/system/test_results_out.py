@@ -26,7 +26,7 @@ from tests.system.conftest import ROOT, free_port, until
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("Orthanc") is None, reason="Orthanc is not installed (package orthanc)"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(500),
 ]
 
 
@@ -53,7 +53,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, O
                 firstread_command("up"), env=settings_environ(settings), cwd=ROOT, stdout=out, stderr=out
             )
         try:
-            until(lambda: "ready (" in (folder / "up.out").read_text(), 120, what=(folder / "up.out").read_text())
+            until(lambda: "ready (" in (folder / "up.out").read_text(), 240, what=(folder / "up.out").read_text())
             yield settings, pacs, hook
         finally:
             process.send_signal(signal.SIGINT)
