@@ -84,9 +84,7 @@ def _lines(source: Source, orientation: tuple[str, str] | None) -> list[str]:
     finding = shown[0]
     lines = []
     if finding.probability is not None:
-        text = (
-            f"{meaning_of(finding.finding) if main != 'any' else 'Intracranial hemorrhage'}: {finding.probability:.2f}"
-        )
+        text = f"{meaning_of(finding.finding)}: {finding.probability:.2f}"
         if finding.threshold is not None:
             text += f" (threshold {finding.threshold:.2f}) - {'FLAGGED' if finding.flagged else 'not flagged'}"
         lines.append(text)

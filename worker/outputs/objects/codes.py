@@ -28,6 +28,15 @@ FINDINGS: dict[tuple[str, str], Code] = {
 }
 
 MEANINGS = {
+    "any": "Intracranial hemorrhage",
+    "covid19": "COVID-19",
+    "dx_mel": "Diagnosis: melanoma",
+    "dx_nv": "Diagnosis: nevus",
+    "dx_bkl": "Diagnosis: benign keratosis",
+    "dx_bcc": "Diagnosis: basal cell carcinoma",
+    "dx_akiec": "Diagnosis: actinic keratosis",
+    "dx_vasc": "Diagnosis: vascular lesion",
+    "dx_df": "Diagnosis: dermatofibroma",
     "epidural": "Epidural hemorrhage",
     "intraparenchymal": "Intraparenchymal hemorrhage",
     "intraventricular": "Intraventricular hemorrhage",
