@@ -211,10 +211,10 @@ def test_the_outline_learns_under_each_loss(bce: float, dice: float, toy: Path, 
     from training.loop import Run, predict, train
     from training.studio import open_arrays
 
-    order = _toy_order(toy, tmp_path, "lesion_unet", filters=[6, 8], dropout=0.0)
+    order = _toy_order(toy, tmp_path, "lesion_unet", filters=[8, 16], dropout=0.0)
     loss = {"mask_logits": order.recipe.losses["mask_logits"].model_copy(
         update={"options": {"bce_weight": bce, "dice_weight": dice}})}  # fmt: skip
-    schedule = order.recipe.schedule.model_copy(update={"steps": 60, "steps_per_epoch": 60, "learning_rate": 3e-3})
+    schedule = order.recipe.schedule.model_copy(update={"steps": 60, "steps_per_epoch": 60, "learning_rate": 2e-2})
     recipe = order.recipe.model_copy(update={"losses": loss, "schedule": schedule})
     arrays = open_arrays(recipe, toy, None)
     rows = np.flatnonzero([item.split == "train" for item in arrays.items])
