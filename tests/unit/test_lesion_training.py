@@ -7,6 +7,7 @@ import os
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,12 +15,14 @@ import pytest
 
 from dicom_listener.picture import Wrapped, wrap_picture
 from tests.builders.skin import write_lesions
+from training.arrays import load_arrays
 from training.datasets import open_dataset
 from training.datasets.base import DataSetError
+from training.dermoscopy import question
 from training.dermoscopy.lesions import Lesions, class_shares, diagnosis
 from training.dermoscopy.operating import choose_mask, operating_points, prior_bias
 from training.prepare import prepare_dataset
-from training.recipe import load_recipe
+from training.recipe import Recipe, load_recipe
 from training.studio import Order, train_all
 from worker.packages.package import load
 from worker.pipelines.lesion import CLASSES, DX
@@ -289,23 +292,37 @@ def _part10(wrapped: Wrapped) -> bytes:
     return buffer.getvalue() + wrapped.body
 
 
-def test_the_question_is_asked_of_every_input(toy: Path, tmp_path: Path) -> None:
-    from training.arrays import load_arrays
-    from training.dermoscopy.question import BY_PICTURE, INPUTS, ask, report, smaller, splits_by_picture
+def _small_network(recipe: Recipe, channels: int, weights: Path | None) -> Any:
+    import keras
 
-    recipe = smaller(load_recipe("lesion_lite"), steps=2, height=32, width=48)
+    image = keras.Input((recipe.input.height, recipe.input.width, channels))
+    x = keras.layers.Conv2D(8, 5, 4, activation="relu", name="conv_stem")(image)
+    pooled = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, {"logits": keras.layers.Dense(len(recipe.labels), name="logits")(pooled)})
+
+
+def test_the_question_is_asked_of_every_input(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(question, "network", _small_network)
+    recipe = question.smaller(load_recipe("lesion_lite"), steps=2, height=32, width=48)
     recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"batch_size": 4})})
     reader = Lesions(toy / "ham10000_200x150")
     arrays = load_arrays([reader], recipe.input, recipe.labels, (32, 48))
     assert arrays.masks is not None
-    given, mixed = np.asarray([i.split for i in arrays.items]), splits_by_picture(arrays)
+    given, mixed = np.asarray([i.split for i in arrays.items]), question.splits_by_picture(arrays)
     assert Counter(given) == Counter(mixed) and (given != mixed).any()
-    answers = ask(recipe, arrays, arrays.masks.astype(np.float32) / 254, None, (*INPUTS, BY_PICTURE))
+    names = (*question.INPUTS, question.BY_PICTURE)
+    answers = question.ask(recipe, arrays, arrays.masks.astype(np.float32) / 254, None, names)
     assert [(a.name, a.masks) for a in answers] == [
         ("whole", "none"), ("cut", "segmenter's"), ("cut", "drawn"),
-        ("mask_channel", "segmenter's"), ("mask_channel", "drawn"), (BY_PICTURE, "none"),
+        ("mask_channel", "segmenter's"), ("mask_channel", "drawn"), (question.BY_PICTURE, "none"),
     ]  # fmt: skip
-    found = report(answers, tmp_path, repeats=20)
+    found = question.report(answers, tmp_path, repeats=20)
     assert (tmp_path / "question.json").is_file()
     assert {row["n"] for row in found["rows"]} == {14}
     assert found["shows"].endswith("." if "Better" in found["shows"] else "whole.")
+
+
+def test_a_fourth_channel_starts_without_a_say() -> None:
+    recipe = question.smaller(load_recipe("lesion_lite"), steps=1, height=32, width=32)
+    kernel = question.network(recipe, 4, None).get_layer("conv_stem").get_weights()[0]
+    assert kernel.shape[2] == 4 and not kernel[:, :, 3].any() and kernel[:, :, :3].any()
