@@ -17,6 +17,7 @@ present() {
         dcmtk) command -v storescu >/dev/null ;;
         orthanc) command -v Orthanc >/dev/null ;;
         prometheus) command -v prometheus >/dev/null && command -v promtool >/dev/null ;;
+        docker-compose) command -v docker-compose >/dev/null ;;
         sqlite3) command -v sqlite3 >/dev/null ;;
         chromium) command -v chromium >/dev/null ;;
         chromium-driver) command -v chromedriver >/dev/null ;;
@@ -25,7 +26,7 @@ present() {
 
 case "${1:-}" in
     venv) wanted="python3-venv" ;;
-    test) wanted="redis-server postgresql sqlite3 dcmtk orthanc prometheus chromium chromium-driver" ;;
+    test) wanted="redis-server postgresql sqlite3 dcmtk orthanc prometheus docker-compose chromium chromium-driver" ;;
     *) echo "usage: requirements/system.sh venv|test" >&2; exit 2 ;;
 esac
 
