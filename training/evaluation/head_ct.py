@@ -18,7 +18,7 @@ from training.postprocess import Predictions, nested
 from worker.packages import preprocessing
 from worker.packages.card import InputSpec
 
-MASK_THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+MASK_THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 SLICE_THRESHOLD = 0.5
 
 
