@@ -217,8 +217,9 @@ def _evidence(
 ) -> tuple[Evidence, dict[str, Any], bool]:
     """Picture, numbers of the maps, and whether a positive finding's map lies mostly outside the lungs.
 
-    The map is the serving binary model's. The four-class model's map of its strongest kind is the second opinion, and
-    occlusion, for a positive finding, the one from outside the family of activation maps.
+    The map is the serving binary model's, and where the four-class model has joined its score the mean of both. The
+    four-class model's map of its strongest kind is the second opinion, and occlusion, for a positive finding, the one
+    from outside the family of activation maps.
     """
     film = films[top]
     assert film.grey is not None, "gate decodes"
@@ -228,14 +229,8 @@ def _evidence(
     positive = p >= (scores.thresholds[BINARY] or FALLBACK_THRESHOLD)
     field = lung_field(film.grey)
     heat = _map(engine, serving, inputs, top, BINARY)
-    look = look_of(heat, field)
-    numbers: dict[str, Any] = {
-        "lungs_measured": field.measured,
-        "map_lung_share": None if np.isnan(look.lung_share) else round(look.lung_share, 3),
-        "map_side": look.side,
-        "map_zone": look.zone,
-    }
     title = [f"{BINARY} {p:.2f}"]
+    numbers: dict[str, Any] = {}
     if FOUR in groups:
         four = combined[FOUR]
         kinds = [label for label in four.labels if label != "normal"]
@@ -243,6 +238,15 @@ def _evidence(
         title.append(f"{kind} {float(four.of(kind)[top]):.2f}")
         second = _map(engine, groups[FOUR][0], inputs, top, kind)
         numbers["map_agreement"] = round(agreement(heat, second), 3)
+        if scores.name != serving.card.name:
+            heat = enlarged(heat + second)
+    look = look_of(heat, field)
+    numbers |= {
+        "lungs_measured": field.measured,
+        "map_lung_share": None if np.isnan(look.lung_share) else round(look.lung_share, 3),
+        "map_side": look.side,
+        "map_zone": look.zone,
+    }
     if positive:
         blocked = _occlusion(engine, serving, inputs, top)
         numbers["occlusion_agreement"] = round(agreement(heat, blocked), 3)
