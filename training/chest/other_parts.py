@@ -19,7 +19,7 @@ def other_part(rng: np.random.Generator) -> Film:
     film = cv2.GaussianBlur(film, (0, 0), float(rng.uniform(0.6, 2.0)))
     film = film + rng.normal(0.0, 0.01, film.shape)
     gradient = np.linspace(-1, 1, SIDE) * rng.uniform(-0.06, 0.06)
-    return np.clip(film + gradient[None, :], 0.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip(film + gradient[None, :], 0.0, 1.0), dtype=np.float32)
 
 
 def limb(rng: np.random.Generator, centre: float | None = None, reach: float = 0.4) -> Film:
@@ -49,7 +49,7 @@ def limb(rng: np.random.Generator, centre: float | None = None, reach: float = 0
 
 def two_limbs(rng: np.random.Generator) -> Film:
     """Both legs or forearms side by side."""
-    return np.maximum(limb(rng, 0.28, 0.2), limb(rng, 0.72, 0.2))
+    return np.asarray(np.maximum(limb(rng, 0.28, 0.2), limb(rng, 0.72, 0.2)))
 
 
 def hand(rng: np.random.Generator) -> Film:

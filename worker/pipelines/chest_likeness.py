@@ -50,7 +50,8 @@ def rule() -> Rule:
     """The shipped rule."""
     with (files(__package__) / RULE_FILE).open("rb") as handle, np.load(handle) as stored:
         arrays = {name: stored[name].astype(np.float32) for name in stored.files}
-    return Rule(**{name: float(value) if name == "offset" else value for name, value in arrays.items()})
+    offset = float(arrays.pop("offset"))
+    return Rule(**arrays, offset=offset)
 
 
 def likeness(film: np.ndarray) -> float:
