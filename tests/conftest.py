@@ -14,6 +14,10 @@ from firstread.records import Database
 from firstread.records.migrate import upgrade
 from firstread.settings import ENV_PREFIX, Settings
 
+# toy networks gain nothing by threads, and spinning ones starve whatever else runs on a small machine
+for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
