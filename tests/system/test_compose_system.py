@@ -311,13 +311,15 @@ def prometheus(system: System) -> Iterator[Callable[..., Any]]:
 
         def ready() -> bool:
             try:
+                if client.get("/-/ready").status_code != 200:
+                    return False
                 targets = get("targets")["activeTargets"]
             except httpx.TransportError:
                 return False
             return len(targets) == 2 and all(t["health"] == "up" for t in targets)
 
-        wait_for(ready, 30, "both endpoints scraped")
-        wait_for(lambda: get("query", query="firstread:jobs:rate5m")["result"], 30, "recorded series")
+        wait_for(ready, 60, "both endpoints scraped")
+        wait_for(lambda: get("query", query="firstread:jobs:rate5m")["result"], 60, "recorded series")
         yield get
 
 
