@@ -48,8 +48,8 @@ def train(
     package_version: str,
 ) -> None:
     """Train RECIPE (a shipped one by name, or a TOML file); go on where an earlier call with the same folder ended."""
+    from training.order import Order, train_all
     from training.recipe import load_recipe
-    from training.studio import Order, train_all
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if (data is None) == (shards is None):

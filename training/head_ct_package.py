@@ -23,7 +23,7 @@ from worker.packages.card import Card, OperatingPoint
 if TYPE_CHECKING:
     import keras
 
-    from training.studio import Order
+    from training.order import Order
 
 
 def finish(order: Order, arrays: Arrays, model: keras.Model) -> Path:

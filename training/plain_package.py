@@ -22,7 +22,7 @@ from worker.packages.card import Calibration, Card, OperatingPoint
 if TYPE_CHECKING:
     import keras
 
-    from training.studio import Order
+    from training.order import Order
 
 
 class NothingHeldBackError(FirstreadError):

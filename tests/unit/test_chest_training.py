@@ -22,8 +22,8 @@ from training.chest.stress import CHANGES, stress_rows
 from training.chest.tables import markdown
 from training.datasets import open_dataset
 from training.datasets.base import DataSetError, Item
+from training.order import Order, train_all
 from training.recipe import load_recipe
-from training.studio import Order, train_all
 from worker.packages.card import InputSpec
 from worker.packages.package import load
 

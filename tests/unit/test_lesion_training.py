@@ -21,9 +21,9 @@ from training.datasets.base import DataSetError
 from training.dermoscopy import question
 from training.dermoscopy.lesions import Lesions, class_shares, diagnosis
 from training.dermoscopy.operating import choose_mask, operating_points, prior_bias
+from training.order import Order, train_all
 from training.prepare import prepare_dataset
 from training.recipe import Recipe, load_recipe
-from training.studio import Order, train_all
 from worker.packages.package import load
 from worker.pipelines.lesion import CLASSES, DX
 
@@ -212,7 +212,7 @@ def test_the_resnet_is_kerass_own() -> None:
 @pytest.mark.parametrize(("bce", "dice"), [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
 def test_the_outline_learns_under_each_loss(bce: float, dice: float, toy: Path, tmp_path: Path) -> None:
     from training.loop import Run, predict, train
-    from training.studio import open_arrays
+    from training.order import open_arrays
 
     order = _toy_order(toy, tmp_path, "lesion_unet", filters=[8, 16], dropout=0.0)
     loss = {"mask_logits": order.recipe.losses["mask_logits"].model_copy(

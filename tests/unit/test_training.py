@@ -18,8 +18,8 @@ from training.arrays import Arrays
 from training.batches import draw_rows, groups_by, train_batch
 from training.crossval import fold_rows, held_back
 from training.loop import Run, TrainingError, learning_rate, predict, train
+from training.order import Order, open_arrays, train_all
 from training.recipe import Recipe, RecipeError, load_recipe, shipped
-from training.studio import Order, open_arrays, train_all
 from worker.packages.package import load
 
 TOY = """
@@ -162,7 +162,7 @@ from pathlib import Path
 import numpy as np
 from training.loop import Run, predict, train
 from training.recipe import load_recipe
-from training.studio import open_arrays
+from training.order import open_arrays
 data, out, recipe = Path(sys.argv[1]), Path(sys.argv[2]), load_recipe(sys.argv[3])
 arrays = open_arrays(recipe, data, None)
 model = train(Run(recipe, arrays, np.arange(len(arrays)), out, recipe.schedule.steps))

@@ -112,7 +112,7 @@ def test_command_and_its_refusals(data: Path, tmp_path: Path) -> None:
 
 
 def test_training_on_shards_gives_a_package(shards: Path, recipe: Recipe, tmp_path: Path) -> None:
-    from training.studio import Order, train_all
+    from training.order import Order, train_all
     from worker.packages.package import load
 
     schedule = recipe.schedule.model_copy(

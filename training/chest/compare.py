@@ -21,8 +21,8 @@ from training.chest.evaluation import four_class_figures
 from training.chest.tables import write_table
 from training.datasets.base import label_matrix
 from training.loop import Run, predict, train
+from training.order import open_arrays
 from training.recipe import Recipe, load_recipe
-from training.studio import open_arrays
 from worker.packages.card import Calibration
 
 BIG = ("pneumonia4_resnet50", "pneumonia4_inceptionresnetv2", "pneumonia4_efficientnetb7")

@@ -25,7 +25,7 @@ from worker.packages.card import Calibration, Card, OperatingPoint
 if TYPE_CHECKING:
     import keras
 
-    from training.studio import Order
+    from training.order import Order
 
 ADULTS_WITHOUT_COVID_WEIGHT = 4.0
 """Weight of an adult without COVID in calibration: as many, by weight, as those with it."""

@@ -27,7 +27,7 @@ from worker.pipelines.lesion import outlined, unframed
 if TYPE_CHECKING:
     import keras
 
-    from training.studio import Order
+    from training.order import Order
 
 
 @dataclass(frozen=True)

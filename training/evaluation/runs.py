@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.head_ct_package import evaluate_folds
+from training.order import open_items
 from training.outoffold import PredictionsError, read_out_of_fold
 from training.recipe import load_recipe
-from training.studio import open_items
 
 
 def evaluate_run(recipe_name: str, data: Path, run: Path, out: Path) -> Path:
