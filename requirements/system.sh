@@ -18,6 +18,7 @@ present() {
         orthanc) command -v Orthanc >/dev/null ;;
         prometheus) command -v prometheus >/dev/null && command -v promtool >/dev/null ;;
         docker-compose) command -v docker-compose >/dev/null ;;
+        orthanc-dicomweb) [ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] ;;
         sqlite3) command -v sqlite3 >/dev/null ;;
         chromium) command -v chromium >/dev/null ;;
         chromium-driver) command -v chromedriver >/dev/null ;;
@@ -26,7 +27,7 @@ present() {
 
 case "${1:-}" in
     venv) wanted="python3-venv" ;;
-    test) wanted="redis-server postgresql sqlite3 dcmtk orthanc prometheus docker-compose chromium chromium-driver" ;;
+    test) wanted="redis-server postgresql sqlite3 dcmtk orthanc orthanc-dicomweb prometheus docker-compose chromium chromium-driver" ;;
     *) echo "usage: requirements/system.sh venv|test" >&2; exit 2 ;;
 esac
 
