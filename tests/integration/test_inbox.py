@@ -59,7 +59,8 @@ def service(quick: MakeSettings) -> Iterator[ListenerService]:
 
 def left_in(inbox: Path) -> list[str]:
     """Files that are in the inbox and neither accepted, rejected nor claimed."""
-    files = (p.relative_to(inbox) for p in inbox.rglob("*") if p.is_file())
+    # os.walk passes over folders that the watcher removes meanwhile; rglob raises
+    files = ((Path(folder) / name).relative_to(inbox) for folder, _, names in os.walk(inbox) for name in names)
     return sorted(str(p) for p in files if p.parts[0] not in {"accepted", "rejected", CLAIMED})
 
 
