@@ -99,7 +99,7 @@ def test_two_workers_on_a_broker_that_cut_their_lines_do_each_study_once(
     jobs = site.wait_for(revisions)
     after = put_probe(site.db, site.settings, "after")
     site.wait_for([after])
-    assert {row.pid for row in site.workers()} == pids
+    until(lambda: {row.pid for row in site.workers()} == pids, what="the same two workers ready again")
     assert all(job.attempts == 1 and job.run == 1 for job in jobs.values())
     with site.db.read() as session:
         owners = session.execute(text("SELECT DISTINCT actor FROM transition WHERE to_state = 'DONE'")).scalars().all()
