@@ -109,6 +109,20 @@ def test_heat_map_points_where_the_network_looks(shipped: Path) -> None:
         package.gradients(np.zeros((1, 32, 32, 3), np.float32), "elsewhere")
 
 
+def test_heat_maps_are_traced_once_and_follow_the_slopes(shipped: Path) -> None:
+    package = load(shipped / "toy" / "1.0.0")
+    package.warm_up()
+    x = compose(golden_pixels(SPEC), SPEC)
+    assert package._slopes is not None
+    for finding, column in (("any", 0), ("subdural", 1)):
+        maps, slopes = package.slopes(x, finding)
+        kernel = np.asarray(package.model.get_layer("logits").kernel)[: maps.shape[-1], column]
+        pixels = maps.shape[1] * maps.shape[2]
+        np.testing.assert_allclose(slopes.mean(axis=(0, 1, 2)), kernel / pixels, rtol=1e-3, atol=1e-7)
+        package.gradients(x[:1], finding)
+    assert package._slopes.experimental_get_tracing_count() == 1  # type: ignore[attr-defined]
+
+
 def test_damaged_weights_do_not_serve(shipped: Path, tmp_path: Path) -> None:
     directory = copy_of(shipped, tmp_path)
     data = bytearray((directory / WEIGHTS).read_bytes())
