@@ -69,9 +69,9 @@ class Augment:
         shift = draws[2:4] * self.shift
         mirror = self.flip and rng.random() < 0.5
         upside = self.flip_vertical and rng.random() < 0.5
-        image = _warp(image, angle, zoom, shift, mirror, upside, BORDERS[self.border])
+        image = warp(image, angle, zoom, shift, mirror, upside, BORDERS[self.border])
         if mask is not None and mask.min() >= 0:
-            mask = _warp(mask, angle, zoom, shift, mirror, upside, BORDERS[self.border])
+            mask = warp(mask, angle, zoom, shift, mirror, upside, BORDERS[self.border])
         image = self._tone(image, rng)
         if self.drop_neighbours and rng.random() < self.drop_neighbours:
             image = np.repeat(image[..., image.shape[-1] // 2][..., None], image.shape[-1], axis=-1)
@@ -100,7 +100,7 @@ class Augment:
         return np.asarray(toned)
 
 
-def _warp(
+def warp(
     image: np.ndarray,
     angle: float,
     zoom: float,
@@ -109,6 +109,7 @@ def _warp(
     upside: bool,
     border: int,
 ) -> np.ndarray:
+    """A picture (H, W, C) or mask (h, w) turned, scaled, shifted by shares of its size, and mirrored."""
     height, width = image.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, zoom)
     matrix[:, 2] += shift * (width, height)

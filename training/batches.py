@@ -9,6 +9,7 @@ import numpy as np
 
 from training.arrays import MASK_UNKNOWN, Arrays
 from training.augment import Augmenter
+from training.carve import Donors, put_bleed
 from worker.packages import preprocessing
 
 Targets = dict[str, np.ndarray]
@@ -73,8 +74,22 @@ def _spread(expected: np.ndarray, batch_size: int, rng: np.random.Generator) -> 
     return extra
 
 
+@dataclass(frozen=True)
+class Carving:
+    """Which bleeds may be put into how many slices (:mod:`training.carve`)."""
+
+    share: float
+    donors: Donors
+
+
 def train_batch(
-    arrays: Arrays, groups: list[Group], augment: Augmenter, batch_size: int, seed: int, step: int
+    arrays: Arrays,
+    groups: list[Group],
+    augment: Augmenter,
+    batch_size: int,
+    seed: int,
+    step: int,
+    carving: Carving | None = None,
 ) -> tuple[np.ndarray, Targets]:
     """Batch number ``step``: network input (n, H, W, C) and targets by the model's output name."""
     rng = np.random.default_rng((seed, step))
@@ -82,11 +97,32 @@ def train_batch(
     images = arrays.stacked(rows)
     targets = targets_of(arrays, rows)
     masks = targets.get("mask_logits")
+    if carving is not None and masks is not None:
+        _carve(images, targets, rows, arrays, carving, rng)
     for i in range(len(rows)):
         images[i], mask = augment.apply(images[i], None if masks is None else masks[i], rng)
         if masks is not None and mask is not None:
             masks[i] = mask
     return preprocessing.scale(images, arrays.spec), targets
+
+
+def _carve(
+    images: np.ndarray, targets: Targets, rows: np.ndarray, arrays: Arrays, carving: Carving, rng: np.random.Generator
+) -> None:
+    """Put bleeds into a share of the pictures, in place; labels become those of both slices together."""
+    masks, labels = targets["mask_logits"], targets["logits"]
+    for i in range(len(rows)):
+        if masks[i].min() < 0 or rng.random() >= carving.share:
+            continue
+        donor = carving.donors.draw(int(rows[i]), rng)
+        found = None if donor is None else put_bleed(images[i], masks[i], arrays, donor, rng)
+        if donor is None or found is None:
+            continue
+        images[i], masks[i] = found
+        mine, theirs = labels[i].copy(), arrays.labels[donor]
+        known = (mine >= 0) & (theirs >= 0)
+        labels[i] = np.where((mine == 1) | (theirs == 1), 1.0, np.where(known, 0.0, -1.0))
+        targets["peak"][i] = 1.0
 
 
 def targets_of(arrays: Arrays, rows: np.ndarray) -> Targets:

@@ -18,6 +18,8 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
 @click.option("--out", type=DIRECTORY, default=None, help="Folder of the run; default: runs/RECIPE.")
 @click.option("--weights", default="none", show_default=True,
               help="First weights: a PATH, imagenet (Keras may download it), or none.")  # fmt: skip
+@click.option("--start", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
+              help="An earlier run on the same folds, to begin with its weights and masks.")  # fmt: skip
 @click.option("--folds", default=None, help="Folds to train, comma-separated; default: all of the recipe's.")
 @click.option("--final/--no-final", default=True, help="Train on all folds afterwards and write the package.")
 @click.option("--steps", type=int, default=None, help="Steps instead of the recipe's.")
@@ -36,6 +38,7 @@ def train(
     shards: Path | None,
     out: Path | None,
     weights: str,
+    start: Path | None,
     folds: str | None,
     final: bool,
     steps: int | None,
@@ -66,6 +69,7 @@ def train(
         shards=shards,
         out=out or Path("runs") / loaded.name,
         weights=weights,
+        start=start,
         cache=cache,
         folds=None if folds is None else tuple(folds.split(",")),
         final=final,

@@ -14,6 +14,7 @@ import numpy as np
 from training.arrays import Arrays
 from training.loop import Run, predict, train
 from training.recipe import Recipe
+from training.teacher import checkpoint_of, with_taught_masks
 
 log = logging.getLogger(__name__)
 
@@ -55,30 +56,53 @@ def one_to_one(arrays: Arrays, rows: np.ndarray, seed: int) -> np.ndarray:
 
 
 def cross_validate(
-    recipe: Recipe, arrays: Arrays, out: Path, weights: str, folds: tuple[str, ...] | None = None, **options: Any
+    recipe: Recipe,
+    arrays: Arrays,
+    out: Path,
+    weights: str,
+    folds: tuple[str, ...] | None = None,
+    start: Path | None = None,
+    **options: Any,
 ) -> list[Path]:
-    """Train every fold that has no predictions yet; give back the prediction files."""
+    """Train every fold that has no predictions yet; give back the prediction files.
+
+    With ``start``, an earlier run on the same folds, each fold begins with that fold's own weights.
+    """
     found = []
     for fold in recipe.folds.names if folds is None else folds:
         path = out / f"oof_{fold}.npz"
         if not path.is_file():
             train_rows, test_rows = fold_rows(arrays, recipe, fold)
             log.info("fold %s: %d rows to train on, %d to predict", fold, len(train_rows), len(test_rows))
-            run = Run(recipe, arrays, train_rows, out / f"fold_{fold}", recipe.schedule.steps, weights=weights,
+            begin, taught = _started(recipe, arrays, train_rows, start, f"fold_{fold}", weights)
+            run = Run(recipe, taught, train_rows, out / f"fold_{fold}", recipe.schedule.steps, weights=begin,
                       **options)  # fmt: skip
             write_predictions(path, train(run), arrays, test_rows, fold)
         found.append(path)
     return found
 
 
-def train_final(recipe: Recipe, arrays: Arrays, out: Path, weights: str, **options: Any) -> Any:
+def _started(
+    recipe: Recipe, arrays: Arrays, rows: np.ndarray, start: Path | None, part: str, weights: str
+) -> tuple[str, Arrays]:
+    """First weights and arrays of one training: of the earlier run's same part where there is one."""
+    if start is None:
+        return weights, arrays
+    checkpoint = checkpoint_of(start, part)
+    return str(checkpoint), with_taught_masks(recipe, arrays, rows, checkpoint)
+
+
+def train_final(
+    recipe: Recipe, arrays: Arrays, out: Path, weights: str, start: Path | None = None, **options: Any
+) -> Any:
     """The model on all folds, whose weights are shipped; items of a split ``val`` decide on early stopping."""
     train_rows, _ = fold_rows(arrays, recipe, None)
     steps = recipe.final_steps or recipe.schedule.steps
     validation = np.flatnonzero([not recipe.folds.names and item.split == "val" for item in arrays.items])
     if not len(validation):
         validation = np.flatnonzero(held_back(arrays, recipe) & np.asarray([i.usable for i in arrays.items]))
-    return train(Run(recipe, arrays, train_rows, out / "final", steps, validation, weights, **options))
+    begin, taught = _started(recipe, arrays, train_rows, start, "final", weights)
+    return train(Run(recipe, taught, train_rows, out / "final", steps, validation, begin, **options))
 
 
 def write_predictions(path: Path, model: Any, arrays: Arrays, rows: np.ndarray, fold: str) -> None:

@@ -231,7 +231,8 @@ def _batches(batch: Batch, begin: int, end: int) -> Any:
 
 
 def _identity(run: Run) -> str:
-    recipe = run.recipe.model_dump(mode="json", include={"input", "architecture", "losses", "schedule", "seed"})
+    told = {"input", "architecture", "losses", "schedule", "seed", "carve", "teacher"}
+    recipe = run.recipe.model_dump(mode="json", include=told)
     rows = [len(run.train_rows), int(run.train_rows.sum())]
     if run.shards is not None:
         rows.append(len(shards_in(run.shards)))

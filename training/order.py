@@ -41,6 +41,8 @@ class Order:
     data: Path
     out: Path
     weights: str = "none"
+    start: Path | None = None
+    """An earlier run on the same folds, whose weights and masks each part begins with."""
     cache: Path | None = None
     folds: tuple[str, ...] | None = None
     final: bool = True
@@ -77,10 +79,10 @@ def train_all(order: Order) -> Path | None:
     arrays = open_arrays(order.recipe, order.data, order.cache)
     log.info("%d items, %d left out", len(arrays), len(arrays.left_out))
     options = _options(order)
-    cross_validate(order.recipe, arrays, order.out, order.weights, order.folds, **options)
+    cross_validate(order.recipe, arrays, order.out, order.weights, order.folds, order.start, **options)
     if not order.final:
         return None
-    model = train_final(order.recipe, arrays, order.out, order.weights, **options)
+    model = train_final(order.recipe, arrays, order.out, order.weights, order.start, **options)
     module, _, function = PACKAGERS.get(order.recipe.task, "training.plain_package:finish").partition(":")
     directory: Path = getattr(import_module(module), function)(order, arrays, model)
     return directory

@@ -68,6 +68,15 @@ class Folds(Part):
     """Data set -> share of its patients that is held back for validation, the same in every fold."""
 
 
+class Teacher(Part):
+    """How an earlier run (``firstread train --start``) draws masks where only a slice's label is known."""
+
+    low: float = 0.1
+    """Probability that counts as no bleed."""
+    high: float = 0.4
+    """Probability that counts as bleed; a slice in which the teacher nowhere reaches it keeps its unknown mask."""
+
+
 class Recipe(Part):
     """Everything that ``firstread train`` needs but the data's place."""
 
@@ -84,6 +93,9 @@ class Recipe(Part):
     shares: dict[str, float] = Field(default_factory=dict)
     patients_first: bool = True
     augment: dict[str, Any] = Field(default_factory=dict)
+    carve: float = 0.0
+    """Share of a batch's slices with a known mask into which another patient's bleed is put."""
+    teacher: Teacher | None = None
     schedule: Schedule
     final_steps: int = 0
     """Steps of the model that is trained on all folds; 0 for the schedule's."""

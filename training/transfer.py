@@ -27,7 +27,7 @@ def load_start(model: keras.Model, weights: str, builder: str) -> None:
     """Fill a fresh network: ``none``, ``imagenet``, or a path.
 
     A path may be an npz with PyTorch names (EfficientNet-Lite), an npz by Keras layer name (InceptionV3), a package's
-    ``weights.npz``, or a ``.weights.h5``.
+    ``weights.npz``, a ``.weights.h5``, or the ``checkpoint.npz`` of a run of the same network.
 
     Raises
     ------
@@ -47,10 +47,12 @@ def load_start(model: keras.Model, weights: str, builder: str) -> None:
     try:
         if path.suffix == ".h5":
             model.load_weights(path)
-        elif builder.startswith("effnet_lite") and _has_torch_names(path):
+        elif _has_torch_names(path):
             from worker.packages.networks_effnet_lite import load_imagenet
 
             load_imagenet(model, path)
+        elif _is_checkpoint(path):
+            _load_checkpoint(model, path)
         else:
             from worker.packages.weights import load_by_layer
 
@@ -66,6 +68,23 @@ def set_encoder_trainable(model: keras.Model, trainable: bool) -> None:
             layer.trainable = trainable
 
 
+def _is_checkpoint(path: Path) -> bool:
+    if path.suffix != ".npz":
+        return False
+    with np.load(path) as arrays:
+        return {"identity", "step", "m0"} <= set(arrays.files)
+
+
+def _load_checkpoint(model: keras.Model, path: Path) -> None:
+    with np.load(path) as arrays:
+        if f"m{len(model.variables)}" in arrays.files:
+            raise ValueError("a checkpoint of a larger network")
+        for i, variable in enumerate(model.variables):
+            variable.assign(arrays[f"m{i}"])
+
+
 def _has_torch_names(path: Path) -> bool:
+    if path.suffix != ".npz":
+        return False
     with np.load(path) as arrays:
         return "_conv_stem.weight" in arrays.files

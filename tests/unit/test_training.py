@@ -15,11 +15,15 @@ import pytest
 
 from tests.builders.toy_sets import write_ct_ich, write_phe_sich
 from training.arrays import Arrays
-from training.batches import draw_rows, groups_by, train_batch
+from training.augment import augment_from
+from training.batches import Carving, draw_rows, groups_by, train_batch
+from training.carve import Donors, put_bleed
 from training.crossval import fold_rows, held_back
 from training.loop import Run, TrainingError, learning_rate, predict, train
 from training.order import Order, open_arrays, train_all
-from training.recipe import Recipe, RecipeError, load_recipe, shipped
+from training.recipe import Recipe, RecipeError, Teacher, load_recipe, shipped
+from training.teacher import checkpoint_of, with_taught_masks
+from training.transfer import WeightsError
 from worker.packages.package import load
 
 TOY = """
@@ -296,3 +300,62 @@ def test_structure_is_written(data: Path, tmp_path: Path) -> None:
     assert keras.models.load_model(tmp_path / "model.keras").count_params() == model.count_params()
     assert "mask" in (tmp_path / "structure.svg").read_text()
     assert "mask_conv" in (tmp_path / "structure.txt").read_text()
+
+
+def test_second_stage_begins_with_each_folds_own_weights_and_masks(data: Path, tmp_path: Path) -> None:
+    first = recipe_of(tmp_path, steps=200)
+    train_all(Order(first, data, tmp_path / "first", folds=("0",), final=False))
+    brief = first.schedule.model_copy(update={"steps": 10})
+    second = first.model_copy(update={"carve": 0.5, "teacher": Teacher(low=0.1, high=0.4), "schedule": brief})
+    arrays = open_arrays(second, data, None)
+    rows, _ = fold_rows(arrays, second, "0")
+    checkpoint = checkpoint_of(tmp_path / "first", "fold_0")
+    taught = with_taught_masks(second, arrays, rows, checkpoint)
+    assert arrays.masks is not None and taught.masks is not None
+    changed = np.flatnonzero((taught.masks != arrays.masks).any(axis=(1, 2)))
+    assert len(changed)
+    for row in changed:
+        assert arrays.items[row].dataset == "phe_sich" and arrays.labels[row, 0] == 1 and row in rows
+        drawn, values = taught.masks[row] >= 127, arrays.planes[row][..., 0].astype(np.float32)
+        small = values.reshape(*drawn.shape, -1) if values.shape == drawn.shape else values[::2, ::2]
+        assert small[drawn].mean() > small[~drawn].mean()
+
+    train_all(Order(second, data, tmp_path / "second", start=tmp_path / "first", folds=("0",), final=False))
+    assert (tmp_path / "second" / "oof_0.npz").is_file()
+    with pytest.raises(WeightsError, match="fold_2"):
+        checkpoint_of(tmp_path / "first", "fold_2")
+
+
+def test_bleeds_of_others_are_put_into_heads_of_the_same_level(arrays: Arrays, data: Path) -> None:
+    rng = np.random.default_rng(3)
+    donors = Donors.among(arrays, np.arange(len(arrays)))
+    clean = [i for i in range(len(arrays)) if arrays.items[i].dataset == "ct_ich" and arrays.labels[i, 0] == 0]
+    done = 0
+    for row in clean:
+        image, mask = arrays.stacked(np.asarray([row]))[0], np.zeros(arrays.masks.shape[1:], np.float32)  # type: ignore[union-attr]
+        donor = donors.draw(row, rng)
+        found = None if donor is None else put_bleed(image, mask, arrays, donor, rng)
+        if found is None:
+            continue
+        done += 1
+        bright, drawn = found
+        outside = (image <= 0.04) | (image >= 0.96)
+        assert np.array_equal(bright[outside], image[outside]), "bone and air stay"
+        assert (drawn >= 0.5).any()
+        assert bright[..., 1].sum() > image[..., 1].sum()
+    assert done
+    assert Donors.among(arrays, np.asarray(clean)).draw(clean[0], rng) is None
+
+
+def test_carved_batches_carry_the_labels_of_both_slices(arrays: Arrays, data: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path)
+    rows = np.arange(len(arrays))
+    groups = groups_by(arrays, rows, {"ct_ich:any=0": 1.0}, True)
+    carving = Carving(1.0, Donors.among(arrays, rows))
+    plain = train_batch(arrays, groups, augment_from(recipe.augment), 8, 1, 0)[1]
+    carved = train_batch(arrays, groups, augment_from(recipe.augment), 8, 1, 0, carving)[1]
+    assert plain["logits"][:, 0].max() == 0 and plain["mask_logits"].max() == 0
+    bled = carved["mask_logits"].reshape(8, -1).max(axis=1) > 0
+    assert bled.any()
+    assert np.array_equal(carved["logits"][:, 0] == 1, bled)
+    assert np.array_equal(carved["peak"][:, 0] == 1, bled)

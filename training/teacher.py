@@ -1,0 +1,92 @@
+"""An earlier run as the teacher of the next: first weights by fold, and masks where only a slice's label is known."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from training.arrays import MASK_UNKNOWN, Arrays
+from training.loop import build_model, predict
+from training.recipe import Recipe, Teacher
+from training.transfer import WeightsError
+
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger(__name__)
+
+LEAST_SHARE = 0.001
+"""Share of the mask's pixels; smaller parts are specks."""
+SHARE_OF_LARGEST = 0.2
+CALCIUM = 0.93
+"""Median of the window's share above which a spot is calcium or bone rather than blood (0..80 HU: 74 HU)."""
+
+
+def checkpoint_of(earlier: Path, part: str) -> Path:
+    """The earlier run's checkpoint of ``fold_<name>`` or ``final``: the model that saw the same patients, no others.
+
+    Raises
+    ------
+    WeightsError
+        If the earlier run has none.
+    """
+    path = earlier / part / "checkpoint.npz"
+    if not path.is_file():
+        raise WeightsError(f"the earlier run has no {part}/checkpoint.npz")
+    return path
+
+
+def with_taught_masks(recipe: Recipe, arrays: Arrays, rows: np.ndarray, checkpoint: Path) -> Arrays:
+    """The arrays with the teacher's masks on positive rows of unknown mask; the given arrays stay as they are.
+
+    What the teacher gives between ``recipe.teacher.low`` and ``high`` is stretched to 0 and 1, so that its doubt stays
+    doubt. A positive slice in which it sees nothing keeps its unknown mask.
+    """
+    teacher = recipe.teacher
+    if arrays.masks is None or teacher is None:
+        return arrays
+    unknown = [row for row in rows if arrays.items[row].usable and arrays.labels[row, 0] == 1
+               and arrays.masks[row].flat[0] == MASK_UNKNOWN]  # fmt: skip
+    wanted = np.asarray(unknown, dtype=np.int64)
+    model = build_model(recipe, str(checkpoint))
+    p = p_masks(model, arrays, wanted)
+    p = np.stack([bleed_only(one, arrays.planes[row][..., 0], teacher) for one, row in zip(p, wanted, strict=True)])
+    seen = p.reshape(len(p), -1).max(axis=1) >= teacher.high
+    masks = arrays.masks.copy()
+    masks[wanted[seen]] = stretched(p[seen], teacher)
+    log.info("the teacher drew %d of %d unknown masks", int(seen.sum()), len(wanted))
+    return replace(arrays, masks=masks)
+
+
+def p_masks(model: keras.Model, arrays: Arrays, rows: np.ndarray) -> np.ndarray:
+    """Mask probabilities (n, h, w), the mean of the slice and its mirror image."""
+    maps = [predict(model, arrays, rows, flip=flip)["mask_logits"] for flip in (False, True)]
+    return np.asarray(sum(1.0 / (1.0 + np.exp(-m.astype(np.float32))) for m in maps) / len(maps))
+
+
+def bleed_only(p: np.ndarray, plane: np.ndarray, teacher: Teacher) -> np.ndarray:
+    """The teacher's map (h, w) of one slice without its specks and without what is as bright as calcium or bone.
+
+    Parameters
+    ----------
+    plane : ndarray, shape (H, W)
+        The slice as shares of the window.
+    """
+    seen = cv2.resize(plane.astype(np.float32), p.shape[::-1], interpolation=cv2.INTER_AREA)
+    n, places = cv2.connectedComponents((p >= (teacher.low + teacher.high) / 2).astype(np.uint8))
+    areas = np.bincount(places.ravel(), minlength=n)
+    least = max(LEAST_SHARE * p.size, SHARE_OF_LARGEST * max(areas[1:], default=0))
+    kept = [i for i in range(1, n) if areas[i] >= least and float(np.median(seen[places == i])) < CALCIUM]
+    near = cv2.dilate(np.isin(places, kept).astype(np.uint8), np.ones((5, 5), np.uint8))
+    return np.asarray(p * near, dtype=np.float32)
+
+
+def stretched(p: np.ndarray, teacher: Teacher) -> np.ndarray:
+    """Probabilities as masks: uint8, 0 at ``low`` and below, 254 at ``high`` and above."""
+    share = np.clip((p - teacher.low) / (teacher.high - teacher.low), 0.0, 1.0)
+    return np.round(share * 254).astype(np.uint8)
