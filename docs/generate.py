@@ -6,12 +6,14 @@ by hand.
 
 from __future__ import annotations
 
+import fnmatch
 import importlib
 import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -149,7 +151,75 @@ def alerts() -> str:
     return table(("alert", "severity", "what to do"), rows)
 
 
+HEADLINES: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
+    "bleed": (
+        "four folds by patient, each measured with what the others taught",
+        (
+            ("slices, AUC", "out_of_fold/slices/any/auc"),
+            ("patients, AUC", "out_of_fold/patients_at_flag/auc"),
+            ("patients at the flag, sensitivity", "out_of_fold/patients_at_flag/sensitivity"),
+            ("patients at the flag, specificity", "out_of_fold/patients_at_flag/specificity"),
+            ("mask on positive slices, Dice", "out_of_fold/segmentation/dice_positive_slices"),
+        ),
+    ),
+    "pneumonia": (
+        "test part of the public set, patients apart, children; joined with the four-class model",
+        (
+            ("AUC", "joined_with_*/test_at_flag/children/auc"),
+            ("accuracy at the flag", "joined_with_*/test_at_flag/children/accuracy"),
+            ("sensitivity at the flag", "joined_with_*/test_at_flag/children/sensitivity"),
+        ),
+    ),
+    "pneumonia4": (
+        "test part of the public sets, patients apart",
+        (
+            ("accuracy of four classes", "test/four_classes/accuracy"),
+            ("macro-F1", "test/four_classes/macro_f1"),
+            ("recall of COVID-19", "test/by_class/covid19/recall"),
+            ("adults without COVID-19 called COVID-19", "test/adults_without_covid/called_covid"),
+        ),
+    ),
+    "lesion": (
+        "test part of the public set, lesions apart",
+        (
+            ("outline, mean IoU", "test/outline/mean_iou"),
+            ("accuracy of melanoma, nevus, other", "test/accuracy"),
+            ("balanced accuracy at an even prior", "test/balanced_accuracy_even_prior"),
+            ("melanoma, AUC", "test/melanoma_auc"),
+            ("melanoma at the flag, recall", "test/flag_melanoma/recall"),
+            ("melanoma at the flag, F1", "test/flag_melanoma/f1"),
+        ),
+    ),
+}
+"""Task -> on whom, and the figures of a card's ``metrics`` that the README repeats."""
+
+
+def models() -> str:
+    """The shipped packages with the figures of their cards."""
+    import json
+
+    rows = []
+    for path in sorted((ROOT / "models").glob("*/*/card.json")):
+        card = json.loads(path.read_text(encoding="utf-8"))
+        on_whom, figures = HEADLINES[card["task"]]
+        for number, (what, place) in enumerate(figures):
+            found = _figure(card["metrics"], place.split("/"))
+            value = f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+            first = (f"`{card['name']}` {card['version']}", on_whom) if number == 0 else ("", "")
+            rows.append((*first, what, value, str(found["n"])))
+    return table(("model", "measured on", "figure", "value (95 % CI)", "N"), rows)
+
+
+def _figure(metrics: dict[str, Any], place: list[str]) -> dict[str, Any]:
+    found = metrics
+    for step in place:
+        key = next(name for name in found if fnmatch.fnmatchcase(name, step))
+        found = found[key]
+    return found
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
+    "models": models,
     "settings": settings,
     "metrics": metrics,
     "commands": commands,
