@@ -86,7 +86,7 @@ def commit_outcome(
         job.warnings = _warnings(revision.warnings or (), report.warnings, outcome.warnings if outcome else ())
         job.statistics = _finite({**report.statistics, **(outcome.statistics if outcome else {})})
         job.run += 1
-        job.detail = report.detail or None
+        job.detail = report.detail or (outcome.next_step if outcome else "") or None
         job.finished_at = utcnow()
         job.lease_owner = job.lease_until = None
         if outcome is None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 _JOBS = """
     SELECT j.id AS job_id, j.run, (SELECT MAX(x.run) FROM result x WHERE x.job_id = j.id) AS scored_run,
-           j.pipeline, j.state, j.reason, j.warnings, j.series_instance_uid, j.evidence_path,
+           j.pipeline, j.state, j.reason, j.detail, j.warnings, j.series_instance_uid, j.evidence_path,
            j.finished_at, r.id AS revision_id, r.study_id, r.number AS revision, r.last_seen_at, r.closed_at,
            ROW_NUMBER() OVER (
                PARTITION BY r.study_id, j.pipeline
@@ -142,6 +142,14 @@ def _proportion(name: str, k: str, n: str) -> str:
     return f"CAST({k} * 1.0 / NULLIF({n}, 0) AS DOUBLE PRECISION) AS {name}, {low}, {high}"
 
 
+NEXT_STEP = f"""
+SELECT s.study_instance_uid, j.revision, s.patient_id, s.accession_number, s.source_name, j.pipeline,
+    j.detail AS next_step, j.finished_at AS scored_at
+FROM ({_JOBS}) j
+JOIN study s ON s.id = j.study_id
+WHERE j.place = 1 AND j.state = 'DONE' AND j.detail IS NOT NULL
+"""
+
 VERDICT_PERFORMANCE = f"""
 WITH ranked AS ({_JOBS}),
 said AS (
@@ -204,6 +212,7 @@ VIEWS: dict[str, str] = {
     "hemorrhage_flag_history": HEMORRHAGE_FLAG_HISTORY,
     "received_instance": RECEIVED_INSTANCE,
     "intake_refusal": INTAKE_REFUSAL,
+    "next_step": NEXT_STEP,
     "verdict_performance": VERDICT_PERFORMANCE,
     "delivery_status": DELIVERY_STATUS,
     "drift": DRIFT,

@@ -172,6 +172,19 @@ def test_everything_of_a_run_is_committed_together(db: Database, settings: Setti
         assert flag.key_sop_instance_uid == stable_uid(stable_uid("probe", "one"), "image", 1)
 
 
+def test_the_next_step_is_told_of_done_studies_alone(db: Database, settings: Settings) -> None:
+    uids = {name: stable_uid("probe", name) for name in ("told", "silent", "refused")}
+    for name in uids:
+        put_probe(db, settings, name)
+        what = None if name == "refused" else outcome()
+        if what is not None and name == "told":
+            what.next_step = "Skin clinic, this week."
+        commit(db, settings, claim(db, settings).job_id, what, **({"detail": "no head"} if what is None else {}))
+    with db.read() as session:
+        rows = session.execute(text("SELECT study_instance_uid, pipeline, next_step FROM next_step")).all()
+    assert [tuple(row) for row in rows] == [(uids["told"], "probe", "Skin clinic, this week.")]
+
+
 @pytest.mark.parametrize(
     ("behaviour", "reason"), [("error", "value_error"), ("nan", "non_finite_score")]
 )  # fmt: skip

@@ -19,6 +19,7 @@ from tests.builders.studies import study_from
 from worker.errors import NonFiniteScore, NoServingPackage
 from worker.pipelines.base import Outcome, Study
 from worker.pipelines.lesion import CLASSES, DX, folded
+from worker.pipelines.next_steps import next_steps
 from worker.pipelines.registry import row
 from worker.pipelines.runner import RunResult, run
 
@@ -51,6 +52,8 @@ def test_a_dark_lesion_flags_melanoma_and_a_brown_one_does_not(tmp_path: Path) -
     assert sum(_values(dark)[name] for name in CLASSES) == pytest.approx(1.0)
     assert _values(dark)["melanoma"] == pytest.approx(_values(dark)["dx_mel"])
     assert dark.warnings == ()
+    assert dark.next_step == next_steps()["melanoma"]
+    assert brown.next_step == next_steps()["nevus"]
 
 
 def test_the_outline_is_the_truth_at_the_pictures_own_size(tmp_path: Path) -> None:
@@ -240,7 +243,9 @@ def test_an_unreadable_picture_beside_a_good_one_is_a_warning(tmp_path: Path) ->
 
 def test_other_malignancy_is_warned_of_at_its_own_operating_point(tmp_path: Path) -> None:
     study = study_from([lesion_photograph(BROWN)], tmp_path)
-    assert "other_malignancy" in _done(_run(study, DarknessEngine(bcc=0.35))).warnings
+    warned = _done(_run(study, DarknessEngine(bcc=0.35)))
+    assert "other_malignancy" in warned.warnings
+    assert warned.next_step == next_steps()["other_malignancy"]
     assert "other_malignancy" not in _done(_run(study, DarknessEngine(bcc=0.25))).warnings
 
 

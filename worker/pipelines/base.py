@@ -158,6 +158,8 @@ class Outcome:
     SeriesInstanceUID: str | None = None
     statistics: dict[str, float] = field(default_factory=dict)
     """Numbers for drift: ``intensity_mean``, ``thickness_mm`` ..."""
+    next_step: str = ""
+    """The site's own sentence on what to do next, where the pipeline has one; kept as the job's ``detail``."""
 
 
 class Engine(Protocol):

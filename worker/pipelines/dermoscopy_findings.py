@@ -107,15 +107,17 @@ def interpret_lesions(
         if package.role != "active":
             findings += _findings(scores, scores.key, package.role)
             rows += _rows(photographs, scores, package.role)
-    steps = step_names(main, key, [str(c) for c in cautions])
+    texts = next_steps(Settings().next_steps)
+    step = " ".join(texts[name] for name in step_names(main, key, [str(c) for c in cautions]))
     heat = engine.gradients(active[0][0].key, inputs[active[0][0].key][key : key + 1], _cam_label(active[0][0]))[0]
     return Outcome(
         findings=findings + _measure_findings(outline),
         slice_scores=rows,
         warnings=tuple(dict.fromkeys(str(c) for c in cautions)),
-        evidence=_evidence(picture, outline, heat, main, key, steps),
+        evidence=_evidence(picture, outline, heat, main, key, step),
         SeriesInstanceUID=picture.instance.SeriesInstanceUID,
         statistics=_statistics(picture, outline),
+        next_step=step,
     )
 
 
@@ -244,20 +246,19 @@ def _rows(photographs: Photographs, scores: Scores, role: str) -> list[SliceScor
 
 
 def _evidence(
-    picture: Photograph, outline: Outline | None, heat: np.ndarray, main: Scores, key: int, steps: Sequence[str]
+    picture: Photograph, outline: Outline | None, heat: np.ndarray, main: Scores, key: int, step: str
 ) -> Evidence:
     """Overlay of outline and class activation map, and the mask of the key picture at its own size."""
     evidence = Evidence(key_instance=picture.instance.key, key_frame=picture.frame.number)
     assert picture.rgb is not None
     shape = (picture.rgb.shape[0], picture.rgb.shape[1])
-    texts = next_steps(Settings().next_steps)
     title = "  ".join(f"{name} {float(main.p[name][key]):.2f}" for name in CLASSES)
     evidence.pictures["lesion"] = lesion_picture(
         picture.rgb,
         None if outline is None else outline.mask,
         unframed(heat, picture.framing, shape),
         title,
-        " ".join(texts[name] for name in steps),
+        step,
     )
     if outline is not None:
         evidence.mask = outline.mask[None]
