@@ -11,11 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from worker.engine_requests import NoProgress, Outputs, Progress, Request, ServedModel
+from worker.engine_requests import Kind, NoProgress, Outputs, Progress, Request, ServedModel
 from worker.errors import EngineError, EngineTimeout, NonFiniteScore
 from worker.metrics import BATCH_IMAGES, ENGINE_REQUESTS, IMAGES, INFERENCE_SECONDS
 
@@ -146,7 +146,9 @@ class Engine:
             if request.call is not None:
                 result: Any = request.call()
             else:
-                result = self._model(request.package).gradients(request.x, request.finding)
+                model = self._model(request.package)
+                maps = model.class_maps if request.kind == "class_maps" else model.gradients
+                result = maps(request.x, request.finding)
                 if not np.isfinite(result).all():
                     raise NonFiniteScore(f"{request.package}: class-activation map")
                 request.lease.touch()
@@ -282,7 +284,11 @@ class EngineHandle:
         """Class-activation map of ``finding``: float32 (n, h, w) in [0, 1]. Raises as :meth:`run` does."""
         return self._ask(package, x, "gradients", finding)  # type: ignore[no-any-return]
 
-    def _ask(self, package: str, x: np.ndarray, kind: Literal["predict", "gradients"], finding: str = "") -> Any:
+    def class_maps(self, package: str, x: np.ndarray, finding: str) -> np.ndarray:
+        """That map and a second opinion from one pass: float32 (2, n, h, w) in [0, 1]. Raises as :meth:`run` does."""
+        return self._ask(package, x, "class_maps", finding)  # type: ignore[no-any-return]
+
+    def _ask(self, package: str, x: np.ndarray, kind: Kind, finding: str = "") -> Any:
         x = np.ascontiguousarray(x, dtype=np.float32)
         if x.ndim != 4 or x.shape[0] == 0:
             raise EngineError(f"{package}: input of shape {x.shape}")

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 Outputs = dict[str, np.ndarray]
+Kind = Literal["predict", "gradients", "class_maps", "call"]
 
 
 class ServedModel(Protocol):
@@ -21,6 +22,10 @@ class ServedModel(Protocol):
 
     def gradients(self, x: np.ndarray, finding: str) -> np.ndarray:
         """Class-activation map (n, h, w) float32."""
+        ...
+
+    def class_maps(self, x: np.ndarray, finding: str) -> np.ndarray:
+        """That map and a second opinion (2, n, h, w) float32."""
         ...
 
 
@@ -52,7 +57,7 @@ class Request:
 
     package: str
     x: np.ndarray
-    kind: Literal["predict", "gradients", "call"]
+    kind: Kind
     urgency: tuple[int, int]
     lease: Progress
     finding: str = ""

@@ -127,6 +127,9 @@ class LowerLungEngine:
             heat[row, y : y + 2, left : left + 2] = 1.0
         return heat
 
+    def class_maps(self, package: str, x: np.ndarray, finding: str) -> np.ndarray:
+        return np.stack([self.gradients(package, x, finding)] * 2)
+
 
 def _excess(x: np.ndarray) -> np.ndarray:
     """How much brighter than that each lower lung is: (n, 2)."""

@@ -34,6 +34,9 @@ class Recorder:
     def gradients(self, x: np.ndarray, finding: str) -> np.ndarray:
         return x[..., 0]
 
+    def class_maps(self, x: np.ndarray, finding: str) -> np.ndarray:
+        return np.stack([x[..., 0], 2 * x[..., 0]])
+
 
 @pytest.fixture
 def model() -> Recorder:
@@ -160,6 +163,7 @@ def test_unknown_package_and_closed_engine_answer_at_once(engine: Engine) -> Non
         with pytest.raises(EngineError, match="not served"):
             handle.run("m/2", rows(1, 1))
         assert handle.gradients("m/1", rows(3, 1), "any").shape == (1, 2, 2)
+        assert handle.class_maps("m/1", rows(3, 1), "any")[:, 0, 0, 0].tolist() == [3.0, 6.0]
         engine.close()
         with pytest.raises(EngineError, match="ended"):
             handle.run("m/1", rows(1, 1))

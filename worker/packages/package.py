@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from worker.packages.activation import probabilities, sigmoid
 from worker.packages.card import PREPROCESSING_VERSION, Card
+from worker.packages.class_maps import grad_cam, grad_cam_plus
 from worker.packages.errors import ChecksumError, PackageError, SelfTestError
 from worker.packages.preprocessing import PreprocessingError, compose
 
@@ -26,6 +27,9 @@ CARD, WEIGHTS, GOLDEN, LICENCE, PAGE = "card.json", "weights.npz", "golden.npz",
 BATCH_SIZES = (1, 8, 32)
 POOL = "pool"
 """Name of the layer that pools the last feature maps."""
+CLASS_LAYER = "maps"
+"""Name of the convolution that gives class logits a pixel, in networks that pool those."""
+Slopes = Callable[[Any, Any], tuple[Any, Any, Any, Any]]
 GOLDEN_TOLERANCE = 0.01
 """Largest difference of a probability: other CPUs sum in another order."""
 
@@ -44,7 +48,7 @@ class Package:
         self.card = card
         self.model = model
         self._calls: dict[int, Callable[[np.ndarray], Mapping[str, Any]]] = {}
-        self._slopes: Callable[[Any, Any], tuple[Any, Any]] | None = None
+        self._slopes: Slopes | None = None
 
     @property
     def key(self) -> str:
@@ -95,11 +99,26 @@ class Package:
         PackageError
             If the card has no such finding, or Keras runs on a backend that does not serve.
         """
-        maps, slopes = self.slopes(x, finding)
-        weights = slopes.mean(axis=(1, 2), keepdims=True)
-        cam = np.maximum((weights * maps).sum(axis=-1), 0.0)
-        peak = cam.max(axis=(1, 2), keepdims=True)
-        return np.asarray(np.divide(cam, peak, out=np.zeros_like(cam), where=peak > 0), dtype=np.float32)
+        return grad_cam(*self.slopes(x, finding))
+
+    def class_maps(self, x: np.ndarray, finding: str) -> np.ndarray:
+        """Grad-CAM of a finding, and Grad-CAM++ as a second opinion, from one pass.
+
+        Grad-CAM++ wants activations: where the pooling layer reads class logits (then Grad-CAM is the plain CAM of Zhou
+        et al. 2016), it is made on the features below them.
+
+        Returns
+        -------
+        ndarray of float32, shape (2, n, h, w)
+            Each as :meth:`gradients`.
+
+        Raises
+        ------
+        PackageError
+            As :meth:`gradients`.
+        """
+        maps, slopes, features, below = self._sloped(x, finding)
+        return np.stack([grad_cam(maps, slopes), grad_cam_plus(features, below)])
 
     def slopes(self, x: np.ndarray, finding: str) -> tuple[np.ndarray, np.ndarray]:
         """The feature maps that the pooling layer reads, and the slope of a finding's logit along each of them.
@@ -113,6 +132,10 @@ class Package:
         PackageError
             As :meth:`gradients`.
         """
+        return self._sloped(x, finding)[:2]
+
+    def _sloped(self, x: np.ndarray, finding: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """:meth:`slopes`, and the same of the features below a :data:`CLASS_LAYER` where there is one."""
         import keras
 
         if finding not in self.card.labels:
@@ -120,24 +143,28 @@ class Package:
         if keras.backend.backend() != "tensorflow":
             raise PackageError("heat maps need the TensorFlow backend")
         column = np.int32(self.card.labels.index(finding))
-        maps, slopes = self._traced_slopes()(np.ascontiguousarray(x, dtype=np.float32), column)
-        return np.asarray(maps), np.asarray(slopes)
+        maps, slopes, features, below = self._traced_slopes()(np.ascontiguousarray(x, dtype=np.float32), column)
+        return np.asarray(maps), np.asarray(slopes), np.asarray(features), np.asarray(below)
 
-    def _traced_slopes(self) -> Callable[[Any, Any], tuple[Any, Any]]:
+    def _traced_slopes(self) -> Slopes:
         """One ``tf.function`` for any number of rows and every finding: eager Grad-CAM takes several times as long."""
         import keras
         import tensorflow as tf
 
         if self._slopes is None:
             spec = self.card.input
-            network = keras.Model(self.model.inputs, [self.model.get_layer(POOL).input, self.model.output["logits"]])
+            pooled = self.model.get_layer(POOL).input
+            classed = any(layer.name == CLASS_LAYER for layer in self.model.layers)
+            activations = self.model.get_layer(CLASS_LAYER).input if classed else pooled
+            network = keras.Model(self.model.inputs, [pooled, activations, self.model.output["logits"]])
 
-            def traced(images: Any, column: Any) -> tuple[Any, Any]:
+            def traced(images: Any, column: Any) -> tuple[Any, Any, Any, Any]:
                 with tf.GradientTape() as tape:
                     tape.watch(images)
-                    maps, logits = network(images, training=False)
+                    maps, features, logits = network(images, training=False)
                     score = tf.reduce_sum(tf.gather(logits, column, axis=1))
-                return maps, tape.gradient(score, maps)
+                slopes, below = tape.gradient(score, [maps, features])
+                return maps, slopes, features, below
 
             pixels = tf.TensorSpec((None, spec.height, spec.width, spec.channels), tf.float32)
             self._slopes = tf.function(traced, input_signature=[pixels, tf.TensorSpec((), tf.int32)])

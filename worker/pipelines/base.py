@@ -173,6 +173,10 @@ class Engine(Protocol):
         """Class-activation map of ``finding`` for ``x`` (n, H, W, C): float32 (n, h, w) in [0, 1]."""
         ...
 
+    def class_maps(self, package: str, x: np.ndarray, finding: str) -> np.ndarray:
+        """That map and a second opinion from one pass: float32 (2, n, h, w) in [0, 1]."""
+        ...
+
 
 @dataclass(frozen=True)
 class Served:

@@ -6,15 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import cv2
 import numpy as np
 
 from firstread.dicom.datasets import number
 from worker.errors import NonFiniteScore, NoServingPackage
 from worker.pipelines.base import Engine, Evidence, Finding, Outcome, Series, Served, SliceScore, Study
-from worker.pipelines.chest_maps import Map, agreement, enlarged, log_odds, look_of, occlusion_map
+from worker.pipelines.chest_evidence import (
+    Voice,
+    film_maps,
+    joint_shares,
+    low_evidence,
+    map_numbers,
+    occlusion_numbers,
+    overlay,
+)
+from worker.pipelines.chest_maps import log_odds
 from worker.pipelines.chest_xray_selection import Film
-from worker.pipelines.heatmap import picture
 from worker.pipelines.lungs import lung_field
 from worker.pipelines.population import age_years, outside
 from worker.pipelines.reasons import Caution
@@ -22,9 +29,8 @@ from worker.pipelines.reasons import Caution
 BINARY: Final = "pneumonia"
 FOUR: Final = "pneumonia4"
 COVID: Final = "covid19"
+NORMAL: Final = "normal"
 FALLBACK_THRESHOLD: Final = 0.5
-LUNG_SHARE_MIN: Final = 0.5
-PICTURE_PX: Final = 1024
 
 
 @dataclass(frozen=True)
@@ -70,9 +76,7 @@ def interpret_films(
     groups = {task: _active(group) for task, group in served.items() if _active(group)}
     if BINARY not in groups:
         raise NoServingPackage("chest_xray")
-    combined = {task: _mean([_scores(p, outputs[p.key]) for p in group]) for task, group in groups.items()}
-    alone = combined[BINARY]
-    combined[BINARY] = _blended(alone, combined.get(FOUR), groups[BINARY][0].card.parameters.get("blend"))
+    combined, alone = combined_scores(groups, outputs)
     top = int(np.argmax(combined[BINARY].of(BINARY)))
     findings, rows = [], []
     for task, group in served.items():
@@ -86,7 +90,8 @@ def interpret_films(
                 scores = _scores(package, outputs[package.key])
                 findings += _findings(scores, top, role)
                 rows += _film_scores(films, scores, role)
-    evidence, numbers, doubtful = _evidence(films, top, groups, combined, inputs, engine)
+    voices = voices_of(groups, combined, alone, top)
+    evidence, numbers, doubtful = _evidence(films, top, voices, combined, inputs, engine)
     warnings = _warnings(films[top], [p for group in groups.values() for p in group])
     series.details |= numbers
     return Outcome(
@@ -97,6 +102,16 @@ def interpret_films(
         SeriesInstanceUID=series.SeriesInstanceUID,
         statistics=_statistics(films[top], numbers),
     )
+
+
+def combined_scores(
+    groups: Mapping[str, Sequence[Served]], outputs: Mapping[str, Mapping[str, np.ndarray]]
+) -> tuple[dict[str, Scores], Scores]:
+    """Scores by task, of active packages alone, the binary one joined where its card asks; and the binary one alone."""
+    combined = {task: _mean([_scores(p, outputs[p.key]) for p in group]) for task, group in groups.items()}
+    alone = combined[BINARY]
+    blend = groups[BINARY][0].card.parameters.get("blend")
+    return combined | {BINARY: _blended(alone, combined.get(FOUR), blend)}, alone
 
 
 def _active(group: Sequence[Served]) -> list[Served]:
@@ -134,9 +149,9 @@ def _blended(own: Scores, four: Scores | None, blend: Mapping[str, float] | None
     ``blend`` holds weights of the two log odds (``own``, ``four``), a ``bias``, and the ``threshold`` of the joint
     score, fitted on validation films. Without it, or without a four-class model, the binary score stands alone.
     """
-    if four is None or not blend or "normal" not in four.labels:
+    if four is None or not blend or NORMAL not in four.labels:
         return own
-    against_normal = log_odds(1.0 - four.of("normal"))
+    against_normal = log_odds(1.0 - four.of(NORMAL))
     joint = blend["own"] * log_odds(own.of(BINARY)) + blend["four"] * against_normal + blend["bias"]
     return Scores(
         f"{own.name}+{four.name}",
@@ -150,9 +165,7 @@ def _blended(own: Scores, four: Scores | None, blend: Mapping[str, float] | None
 def _findings(scores: Scores, film: int, role: str) -> list[Finding]:
     out = []
     for column, label in enumerate(scores.labels):
-        threshold = scores.thresholds[label]
-        if label == BINARY and threshold is None:
-            threshold = FALLBACK_THRESHOLD
+        threshold = flag_threshold(scores) if label == BINARY else scores.thresholds[label]
         p = float(scores.p[film, column])
         flagged = role == "active" and label == BINARY and threshold is not None and p >= threshold
         out.append(
@@ -207,78 +220,58 @@ def outside_ages(population: Mapping[str, Any], age: float | None) -> bool:
     return not any(float(low) <= age < float(high) + 1.0 for low, high in ranges)
 
 
+def voices_of(
+    groups: Mapping[str, Sequence[Served]], combined: Mapping[str, Scores], own: Scores, film: int
+) -> list[Voice]:
+    """Who made the binary score of one film: the binary model, and the four-class one with its strongest kind.
+
+    A four-class model that has not joined the score has a share of 0: its map is a second opinion and no more.
+    """
+    serving = groups[BINARY][0]
+    if FOUR not in groups:
+        return [Voice(serving, BINARY, 1.0)]
+    four = combined[FOUR]
+    kind = max((label for label in four.labels if label != NORMAL), key=lambda label: float(four.of(label)[film]))
+    shares = (1.0, 0.0)
+    if combined[BINARY] is not own:
+        blend = serving.card.parameters["blend"]
+        shares = joint_shares(float(own.of(BINARY)[film]), float(four.of(NORMAL)[film]), blend)
+    return [Voice(serving, BINARY, shares[0]), Voice(groups[FOUR][0], kind, shares[1])]
+
+
 def _evidence(
     films: Sequence[Film],
     top: int,
-    groups: Mapping[str, Sequence[Served]],
+    voices: Sequence[Voice],
     combined: Mapping[str, Scores],
     inputs: Mapping[str, np.ndarray],
     engine: Engine,
 ) -> tuple[Evidence, dict[str, Any], bool]:
-    """Picture, numbers of the maps, and whether a positive finding's map lies mostly outside the lungs.
-
-    The map is the serving binary model's, and where the four-class model has joined its score the mean of both. The
-    four-class model's map of its strongest kind is the second opinion, and occlusion, for a positive finding, the one
-    from outside the family of activation maps.
-    """
+    """Picture, numbers of the maps, and whether a positive finding's map lies mostly outside the lungs."""
     film = films[top]
     assert film.grey is not None, "gate decodes"
-    serving = groups[BINARY][0]
     scores = combined[BINARY]
     p = float(scores.of(BINARY)[top])
-    positive = p >= (scores.thresholds[BINARY] or FALLBACK_THRESHOLD)
+    positive = p >= flag_threshold(scores)
     field = lung_field(film.grey)
-    heat = _map(engine, serving, inputs, top, BINARY)
+    maps = film_maps(engine, voices, inputs, top)
+    numbers = map_numbers(maps, field)
     title = [f"{BINARY} {p:.2f}"]
-    numbers: dict[str, Any] = {}
-    if FOUR in groups:
-        four = combined[FOUR]
-        kinds = [label for label in four.labels if label != "normal"]
-        kind = max(kinds, key=lambda label: float(four.of(label)[top]))
-        title.append(f"{kind} {float(four.of(kind)[top]):.2f}")
-        second = _map(engine, groups[FOUR][0], inputs, top, kind)
-        numbers["map_agreement"] = round(agreement(heat, second), 3)
-        if scores.name != serving.card.name:
-            heat = enlarged(heat + second)
-    look = look_of(heat, field)
-    numbers |= {
-        "lungs_measured": field.measured,
-        "map_lung_share": None if np.isnan(look.lung_share) else round(look.lung_share, 3),
-        "map_side": look.side,
-        "map_zone": look.zone,
-    }
+    if len(voices) > 1:
+        kind = voices[1].label
+        title.append(f"{kind} {float(combined[FOUR].of(kind)[top]):.2f}")
     if positive:
-        blocked = _occlusion(engine, serving, inputs, top)
-        numbers["occlusion_agreement"] = round(agreement(heat, blocked), 3)
-        numbers["occlusion_lung_share"] = round(float(np.nan_to_num(look_of(blocked, field).lung_share)), 3)
-    limit = float(serving.card.parameters.get("lung_share_min", LUNG_SHARE_MIN))
-    doubtful = positive and not look.lung_share >= limit
+        numbers |= occlusion_numbers(engine, voices[0], inputs, top, maps.joined, field)
+    doubtful = positive and low_evidence(maps.joined, field, voices[0].package)
     evidence = Evidence(key_instance=film.instance.key, key_frame=film.frame)
-    evidence.pictures["film"] = overlay(film.grey, heat if positive else None, tuple(title))
+    evidence.pictures["film"] = overlay(film.grey, maps.joined if positive else None, tuple(title))
     return evidence, numbers, doubtful
 
 
-def _map(engine: Engine, package: Served, inputs: Mapping[str, np.ndarray], film: int, label: str) -> Map:
-    return enlarged(engine.gradients(package.key, inputs[package.key][film : film + 1], label)[0])
-
-
-def _occlusion(engine: Engine, package: Served, inputs: Mapping[str, np.ndarray], film: int) -> Map:
-    column = package.card.labels.index(BINARY)
-
-    def score(x: np.ndarray) -> np.ndarray:
-        return log_odds(engine.run(package.key, x)["p"][:, column])
-
-    return enlarged(occlusion_map(inputs[package.key][film], score))
-
-
-def overlay(grey: np.ndarray, heat: Map | None, title: tuple[str, ...]) -> np.ndarray:
-    """The film beside itself with a map on it, sides marked: RGB uint8. No heat gives the film alone."""
-    factor = min(1.0, PICTURE_PX / max(grey.shape))
-    size = (max(1, round(grey.shape[1] * factor)), max(1, round(grey.shape[0] * factor)))
-    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    low, high = np.percentile(small, (0.5, 99.5))
-    eight = np.clip((small - low) * (255.0 / max(float(high - low), 1e-6)), 0, 255).astype(np.uint8)
-    return picture(eight, None if heat is None else cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR), title)
+def flag_threshold(scores: Scores) -> float:
+    """Where the binary score flags."""
+    threshold = scores.thresholds[BINARY]
+    return FALLBACK_THRESHOLD if threshold is None else threshold
 
 
 def _statistics(film: Film, numbers: Mapping[str, Any]) -> dict[str, float]:

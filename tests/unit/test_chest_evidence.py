@@ -1,0 +1,148 @@
+"""Maps of a chest film: who made the score, the joined map, the second opinions, and when a map is doubted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.builders.chest import chest_card, chest_served
+from worker.pipelines.base import Served
+from worker.pipelines.chest_evidence import (
+    Voice,
+    film_maps,
+    joint_shares,
+    low_evidence,
+    map_numbers,
+    occlusion_numbers,
+)
+from worker.pipelines.chest_xray_findings import combined_scores, voices_of
+from worker.pipelines.lungs import SIDE, LungField
+
+BLEND = {"own": 0.5, "four": 0.5, "bias": 0.2, "threshold": 0.6}
+LEFT, RIGHT = (8, 4), (8, 11)
+OUTSIDE = (15, 0)
+
+
+def _field() -> LungField:
+    """Two lungs that fill the middle rows, left and right of the spine."""
+    mask = np.zeros((SIDE, SIDE), dtype=bool)
+    mask[SIDE // 4 : 3 * SIDE // 4, SIDE // 8 : 7 * SIDE // 8] = True
+    return LungField(mask, 0.5, 0.25, 0.75, True)
+
+
+class PointingEngine:
+    """Each package points at a place of its own; Grad-CAM++ at another one, if told so."""
+
+    def __init__(self, places: dict[str, tuple[int, int]], plus: tuple[int, int] | None = None) -> None:
+        self.places = places
+        self.plus = plus
+        self.asked: list[tuple[str, str]] = []
+
+    def run(self, package: str, x: np.ndarray) -> dict[str, np.ndarray]:
+        y, left = (4 * v for v in self.places[package])
+        excess = x[:, y : y + 4, left : left + 4, 0].mean(axis=(1, 2))
+        return {"p": 1 / (1 + np.exp(-excess))[:, None]}
+
+    def gradients(self, package: str, x: np.ndarray, finding: str) -> np.ndarray:
+        return self.class_maps(package, x, finding)[0]
+
+    def class_maps(self, package: str, x: np.ndarray, finding: str) -> np.ndarray:
+        self.asked.append((package, finding))
+        maps = np.zeros((2, 1, 16, 16), np.float32)
+        for k, (y, left) in enumerate((self.places[package], self.plus or self.places[package])):
+            maps[k, 0, y, left] = 1.0
+        return maps
+
+
+def _voices(own: float, four: float) -> list[Voice]:
+    served = chest_served()
+    return [Voice(served["pneumonia"][0], "pneumonia", own), Voice(served["pneumonia4"][0], "viral", four)]
+
+
+def _maps(engine: PointingEngine, voices: list[Voice]) -> np.ndarray:
+    inputs = {voice.package.key: np.zeros((1, 64, 64, 1), np.float32) for voice in voices}
+    return np.stack([(maps := film_maps(engine, voices, inputs, 0)).joined, maps.plus])
+
+
+@pytest.mark.parametrize(
+    ("p_own", "p_normal", "expected"),
+    [
+        (0.9, 0.1, (0.5, 0.5)),
+        (0.5, 0.1, (0.0, 1.0)),
+        (0.2, 0.1, (0.0, 1.0)),
+        (0.9, 0.8, (1.0, 0.0)),
+        (1 / (1 + np.exp(-3)), 1 / (1 + np.exp(1)), (0.75, 0.25)),
+        (0.1, 0.9, (0.5, 0.5)),
+    ],
+)
+def test_a_model_has_the_share_that_it_brings_to_the_joint_log_odds(
+    p_own: float, p_normal: float, expected: tuple[float, float]
+) -> None:
+    assert joint_shares(p_own, p_normal, BLEND) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_weight_of_zero_has_no_share() -> None:
+    assert joint_shares(0.2, 0.9, {"own": 0.0, "four": 0.0}) == (1.0, 0.0)
+    assert joint_shares(0.9, 0.1, {"own": 0.0, "four": 1.0}) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("shares", "doubted"), [((1.0, 0.0), True), ((0.1, 0.9), False), ((0.9, 0.1), True)])
+def test_the_map_that_is_judged_is_that_of_the_joint_score(shares: tuple[float, float], doubted: bool) -> None:
+    voices = _voices(*shares)
+    engine = PointingEngine({"pneumonia/1.0.0": OUTSIDE, "pneumonia4/1.0.0": LEFT})
+    joined, _ = _maps(engine, voices)
+    assert joined.max() == pytest.approx(1.0)
+    assert low_evidence(joined, _field(), voices[0].package) is doubted
+    assert engine.asked == [("pneumonia/1.0.0", "pneumonia"), ("pneumonia4/1.0.0", "viral")]
+
+
+def test_an_empty_map_is_no_evidence() -> None:
+    package = chest_served()["pneumonia"][0]
+    assert low_evidence(np.zeros((SIDE, SIDE), np.float32), _field(), package)
+    lenient = Served(chest_card("pneumonia", ["pneumonia"], parameters={"lung_share_min": 0.0}))
+    assert not low_evidence(np.ones((SIDE, SIDE), np.float32), _field(), lenient)
+
+
+def test_numbers_tell_both_models_and_both_methods_apart() -> None:
+    voices = _voices(1.0, 0.0)
+    engine = PointingEngine({"pneumonia/1.0.0": LEFT, "pneumonia4/1.0.0": RIGHT}, plus=OUTSIDE)
+    inputs = {voice.package.key: np.zeros((1, 64, 64, 1), np.float32) for voice in voices}
+    numbers = map_numbers(film_maps(engine, voices, inputs, 0), _field())
+    assert numbers["map_side"] == "right"
+    assert numbers["map_zone"] == "middle"
+    assert numbers["map_lung_share"] > 0.9
+    assert numbers["plus_lung_share"] < 0.1
+    assert numbers["plus_agreement"] < 0.1
+    assert numbers["map_agreement"] < 0.1
+    same = map_numbers(film_maps(PointingEngine({"pneumonia/1.0.0": LEFT}), voices[:1], inputs, 0), _field())
+    assert same["plus_agreement"] == pytest.approx(1.0)
+    assert "map_agreement" not in same
+
+
+def test_occlusion_agrees_where_the_score_hangs_on_that_place() -> None:
+    voices = _voices(1.0, 0.0)[:1]
+    engine = PointingEngine({"pneumonia/1.0.0": LEFT})
+    x = np.zeros((1, 64, 64, 1), np.float32)
+    x[0, 32:36, 16:20] = 8.0
+    maps = film_maps(engine, voices, {"pneumonia/1.0.0": x}, 0)
+    numbers = occlusion_numbers(engine, voices[0], {"pneumonia/1.0.0": x}, 0, maps.joined, _field())
+    assert numbers["occlusion_agreement"] > 0.4
+    assert numbers["occlusion_lung_share"] > 0.5
+
+
+def test_voices_are_the_binary_model_and_the_strongest_kind() -> None:
+    served = chest_served(parameters={"blend": BLEND})
+    outputs = {
+        "pneumonia/1.0.0": {"p": np.array([[0.5], [0.9]])},
+        "pneumonia4/1.0.0": {"p": np.array([[0.1, 0.2, 0.6, 0.1], [0.1, 0.7, 0.1, 0.1]])},
+    }
+    combined, own = combined_scores(served, outputs)
+    first, second = (voices_of(served, combined, own, film) for film in (0, 1))
+    assert [(v.label, v.share) for v in first] == [("pneumonia", 0.0), ("viral", 1.0)]
+    assert [(v.label, round(v.share, 3)) for v in second] == [("pneumonia", 0.5), ("bacterial", 0.5)]
+    plain = chest_served()
+    combined, own = combined_scores(plain, outputs)
+    assert [v.share for v in voices_of(plain, combined, own, 0)] == [1.0, 0.0]
+    alone = {"pneumonia": plain["pneumonia"]}
+    combined, own = combined_scores(alone, outputs)
+    assert [v.share for v in voices_of(alone, combined, own, 0)] == [1.0]
