@@ -218,8 +218,26 @@ def _figure(metrics: dict[str, Any], place: list[str]) -> dict[str, Any]:
     return found
 
 
+EXPERIMENTS = ROOT / "docs" / "experiments"
+
+
+def experiments(pipeline: str) -> str:
+    """Tables that experiments wrote as JSON (title, budget, rows, shows), put into ``docs/experiments`` by hand."""
+    import json
+
+    from training.chest.tables import markdown
+
+    pages = []
+    for path in sorted(EXPERIMENTS.glob(f"{pipeline}_*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        page = markdown(found["title"], found["budget"], found["rows"]).replace("# ", "### ", 1)
+        pages.append(page + (f"\n{found['shows']}\n" if "shows" in found else ""))
+    return "\n".join(pages) or "No table of an experiment belongs to this release.\n"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "models": models,
+    "experiments_dermoscopy": lambda: experiments("dermoscopy"),
     "settings": settings,
     "metrics": metrics,
     "commands": commands,

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prepare": ("training.commands:prepare", "Turn a data set into training shards, with a report."),
     "train": ("training.commands:train", "Train a recipe."),
     "evaluate": ("training.commands:evaluate", "Evaluate a package on labelled data."),
+    "dermoscopy": ("training.dermoscopy.commands:dermoscopy", "Dermoscopy experiments."),
 }
 
 

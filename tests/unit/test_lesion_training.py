@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from dicom_listener.picture import Wrapped, wrap_picture
-from tests.builders.skin import write_lesions
-from training.arrays import load_arrays
+from tests.builders.skin import lesion_card, write_lesions
+from training.arrays import Arrays, load_arrays
 from training.datasets import open_dataset
 from training.datasets.base import DataSetError
 from training.dermoscopy import question
+from training.dermoscopy.answers import Answer
+from training.dermoscopy.commands import dermoscopy
 from training.dermoscopy.lesions import Lesions, class_shares, diagnosis
 from training.dermoscopy.operating import choose_mask, operating_points, prior_bias
 from training.order import Order, train_all
 from training.prepare import prepare_dataset
 from training.recipe import Recipe, load_recipe
 from worker.packages.package import load
-from worker.pipelines.lesion import CLASSES, DX
+from worker.pipelines.lesion import CLASSES, DIAGNOSES, DX
 
 
 @pytest.fixture(scope="module")
@@ -311,15 +318,77 @@ def test_the_question_is_asked_of_every_input(toy: Path, tmp_path: Path, monkeyp
     given, mixed = np.asarray([i.split for i in arrays.items]), question.splits_by_picture(arrays)
     assert Counter(given) == Counter(mixed) and (given != mixed).any()
     names = (*question.INPUTS, question.BY_PICTURE)
-    answers = question.ask(recipe, arrays, arrays.masks.astype(np.float32) / 254, None, names)
+    found_masks = arrays.masks.astype(np.float32) / 254
+    answers = question.ask(recipe, arrays, found_masks, None, names, tmp_path / "runs")
     assert [(a.name, a.masks) for a in answers] == [
         ("whole", "none"), ("cut", "segmenter's"), ("cut", "drawn"),
         ("mask_channel", "segmenter's"), ("mask_channel", "drawn"), (question.BY_PICTURE, "none"),
     ]  # fmt: skip
-    found = question.report(answers, tmp_path, repeats=20)
-    assert (tmp_path / "question.json").is_file()
+    monkeypatch.setattr(question, "train_one", None)
+    again = question.ask(recipe, arrays, found_masks, None, names, tmp_path / "runs")
+    for one, other in zip(answers, again, strict=True):
+        assert (one.name, one.masks) == (other.name, other.masks)
+        np.testing.assert_array_equal(one.p3, other.p3)
+        np.testing.assert_array_equal(one.lesions, other.lesions)
+    found = question.report(answers, tmp_path, "2 steps", repeats=20)
+    page = (tmp_path / "question.md").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "question.json").read_text(encoding="utf-8")) == found
+    assert "Budget: 2 steps" in page and page.endswith(f"{found['shows']}\n")
     assert {row["n"] for row in found["rows"]} == {14}
-    assert found["shows"].endswith("." if "Better" in found["shows"] else "whole.")
+    assert "the whole picture, with an interval" in found["shows"] or "was better" in found["shows"]
+    assert "A split by picture instead of by lesion gives accuracy" in found["shows"]
+    with pytest.raises(TypeError, match="not callable"):  # asked otherwise, nothing of it is kept
+        question.ask(recipe.model_copy(update={"seed": 9}), arrays, found_masks, None, ("whole",), tmp_path / "runs")
+
+
+def test_fewer_pictures_keep_every_diagnosis_and_the_split(toy: Path) -> None:
+    reader = Lesions(toy / "ham10000_200x150")
+    fewer = question.Fewer(reader, 14)
+    whole = {item.key: item for item in reader.items()}
+    items = fewer.items()
+    assert 0 < len(items) < len(whole)
+    assert all(whole[item.key].split == item.split for item in items)
+    for split in ("train", "val", "test"):
+        part = [item for item in items if item.split == split]
+        assert len(part) <= 14 and {item.attributes["dx"] for item in part} == set(DIAGNOSES)
+    assert fewer.pixels(items[0]).shape == (48, 64, 3)
+
+
+def test_the_question_from_the_command_line(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, str]] = []
+
+    def ask(recipe: Recipe, arrays: Arrays, masks: np.ndarray, *rest: Any) -> list[Answer]:
+        calls.append((recipe.schedule.steps, str(rest[2])))
+        test = np.flatnonzero(np.asarray([item.split for item in arrays.items]) == "test")
+        assert masks[test].any(axis=(1, 2)).all()
+        y3 = np.arange(len(test)) % 3
+        return [Answer("whole", "none", np.eye(3)[y3], y3, np.arange(len(test)).astype(str))]
+
+    def predict(x: np.ndarray) -> dict[str, np.ndarray]:
+        dark = (x.mean(axis=-1) < x.mean()).astype(np.float32)
+        return {"p": np.zeros((len(x), 7), np.float32), "mask": dark}
+
+    package = SimpleNamespace(card=lesion_card(parameters={"views": ["plain", "turned"]}), predict=predict)
+    monkeypatch.setattr(question, "ask", ask)
+    monkeypatch.setattr("worker.packages.package.load", lambda folder: package)
+    given = ["question", "--data", str(toy / "ham10000_200x150"), "--package", str(tmp_path), "--steps", "7",
+             "--pictures", "14", "--out", str(tmp_path / "out")]  # fmt: skip
+    done = CliRunner().invoke(dermoscopy, given)
+    assert done.exit_code == 0, done.output
+    assert calls == [(7, str(tmp_path / "out" / "runs"))]
+    assert "7 steps of 32 for every input" in done.output and (tmp_path / "out" / "question.md").is_file()
+
+
+def test_help_needs_no_tensorflow() -> None:
+    program = (
+        "import sys\n"
+        "from training.dermoscopy.commands import dermoscopy\n"
+        "dermoscopy(['question', '--help'], standalone_mode=False)\n"
+        "sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--pictures" in done.stdout
 
 
 def test_a_fourth_channel_starts_without_a_say() -> None:

@@ -8,26 +8,26 @@ on the whole picture after a split by picture instead of by lesion, and so measu
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
+import logging
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from training import metrics
 from training.arrays import Arrays, load_arrays
 from training.augment import augment_from
 from training.batches import draw_rows, groups_by
 from training.datasets import open_dataset
-from training.datasets.base import DataSet
-from training.dermoscopy.figures import balanced_accuracy, truth_of_three
+from training.datasets.base import DataSet, Item
+from training.dermoscopy.answers import BY_PICTURE, INPUTS, Answer, report, store, stored
+from training.dermoscopy.figures import truth_of_three
 from training.dermoscopy.operating import prior_bias, three, truth_columns
-from training.dermoscopy.scores import softmax
+from training.dermoscopy.package import cut
+from training.dermoscopy.scores import over_views, softmax
 from training.loop import learning_rate
 from training.recipe import Recipe, load_recipe
 from worker.packages import preprocessing
@@ -35,36 +35,9 @@ from worker.packages import preprocessing
 if TYPE_CHECKING:
     import keras
 
-INPUTS = ("whole", "cut", "mask_channel")
-BY_PICTURE = "whole_split_by_picture"
 MASK_STEM = "conv_stem"
 
-
-@dataclass(frozen=True)
-class Answer:
-    """Probabilities of the three classes for the test rows of one run, and the truth."""
-
-    name: str
-    masks: str
-    p3: np.ndarray
-    y3: np.ndarray
-    lesions: np.ndarray
-
-    def figures(self, repeats: int = 1000) -> dict[str, Any]:
-        """Accuracy, balanced accuracy and melanoma AUC with 95 % intervals by lesion."""
-        called, melanoma = self.p3.argmax(axis=1), (self.y3 == 0).astype(int)
-        return {
-            "input": self.name,
-            "masks": self.masks,
-            "n": len(self.y3),
-            "accuracy": metrics.wilson(int((called == self.y3).sum()), len(self.y3)).as_dict(),
-            "balanced_accuracy": metrics.bootstrap(
-                balanced_accuracy, self.lesions, self.y3, called, repeats=repeats
-            ).as_dict(),
-            "melanoma_auc": metrics.bootstrap(
-                metrics.auc, self.lesions, melanoma, self.p3[:, 0], repeats=repeats
-            ).as_dict(),
-        }
+log = logging.getLogger(__name__)
 
 
 def prepared(name: str, images: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -164,7 +137,12 @@ def logits_of(model: keras.Model, name: str, recipe: Recipe, images: np.ndarray,
 
 
 def ask(
-    recipe: Recipe, arrays: Arrays, found_masks: np.ndarray, weights: Path | None, names: Sequence[str] = INPUTS
+    recipe: Recipe,
+    arrays: Arrays,
+    found_masks: np.ndarray,
+    weights: Path | None,
+    names: Sequence[str] = INPUTS,
+    kept: Path | None = None,
 ) -> list[Answer]:
     """Train and test each input.
 
@@ -174,61 +152,51 @@ def ask(
         With masks of the input's own size (``mask_size`` of :func:`training.arrays.load_arrays`).
     found_masks : float32 (n, H, W)
         Masks of a segmenter for every row, in [0, 1]; only those of validation and test rows are looked at.
+    kept : Path, optional
+        Folder in which the answers of each run are kept; a run that is there, asked the same, is not trained again.
     """
     answers = []
     for name in names:
-        base = "whole" if name == BY_PICTURE else name
-        split = splits_by_picture(arrays) if name == BY_PICTURE else np.asarray([i.split for i in arrays.items])
-        model = train_one(base, recipe, arrays, np.flatnonzero(split == "train"), weights)
-        test, validation = np.flatnonzero(split == "test"), np.flatnonzero(split == "val")
-        truth = truth_columns(recipe.labels, arrays.labels)
-        shares = {key.partition(":")[2].partition("=")[0]: share for key, share in recipe.shares.items()}
-        bias = prior_bias(recipe.labels, shares, truth[validation])
-        kinds = ("segmenter's", "drawn") if base != "whole" else ("none",)
-        for kind in kinds:
-            images, drawn = _pictures(arrays, test)
-            masks = drawn if kind == "drawn" else found_masks[test]
-            p = softmax(logits_of(model, base, recipe, images, masks) - bias)
-            lesions = np.asarray([arrays.items[i].patient for i in test])
-            answers.append(
-                Answer(name, kind, three(recipe.labels, p), truth_of_three(recipe.labels, truth[test]), lesions)
-            )
+        key = _key(recipe, arrays, found_masks, weights, name)
+        path = None if kept is None else kept / f"{name}.npz"
+        found = None if path is None else stored(path, key, name)
+        if found is None:
+            log.info("%s: %d steps", name, recipe.schedule.steps)
+            found = _answers_of(name, recipe, arrays, found_masks, weights)
+            if path is not None:
+                store(path, key, found)
+        answers += found
     return answers
 
 
-def difference(a: Answer, b: Answer, repeats: int = 1000) -> dict[str, Any]:
-    """Melanoma AUC and accuracy of ``a`` minus those of ``b`` on the same rows, with intervals by lesion."""
+def _answers_of(
+    name: str, recipe: Recipe, arrays: Arrays, found_masks: np.ndarray, weights: Path | None
+) -> list[Answer]:
+    base = "whole" if name == BY_PICTURE else name
+    split = splits_by_picture(arrays) if name == BY_PICTURE else np.asarray([i.split for i in arrays.items])
+    model = train_one(base, recipe, arrays, np.flatnonzero(split == "train"), weights)
+    test, validation = np.flatnonzero(split == "test"), np.flatnonzero(split == "val")
+    truth = truth_columns(recipe.labels, arrays.labels)
+    shares = {key.partition(":")[2].partition("=")[0]: share for key, share in recipe.shares.items()}
+    bias = prior_bias(recipe.labels, shares, truth[validation])
+    lesions = np.asarray([arrays.items[i].patient for i in test])
+    answers = []
+    for kind in ("segmenter's", "drawn") if base != "whole" else ("none",):
+        images, drawn = _pictures(arrays, test)
+        masks = drawn if kind == "drawn" else found_masks[test]
+        p = softmax(logits_of(model, base, recipe, images, masks) - bias)
+        answers.append(Answer(name, kind, three(recipe.labels, p), truth_of_three(recipe.labels, truth[test]), lesions))
+    return answers
 
-    def by_auc(y: np.ndarray, p: np.ndarray, q: np.ndarray) -> float:
-        return metrics.auc(y, p) - metrics.auc(y, q)
 
-    def by_hits(p: np.ndarray, q: np.ndarray) -> float:
-        return float(p.mean() - q.mean())
-
-    y = (a.y3 == 0).astype(int)
-    hits = [(x.p3.argmax(axis=1) == x.y3).astype(float) for x in (a, b)]
-    return {
-        "melanoma_auc": metrics.bootstrap(by_auc, a.lesions, y, a.p3[:, 0], b.p3[:, 0], repeats=repeats).as_dict(),
-        "accuracy": metrics.bootstrap(by_hits, a.lesions, *hits, repeats=repeats).as_dict(),
-    }
-
-
-def report(answers: Sequence[Answer], out: Path, repeats: int = 1000) -> dict[str, Any]:
-    """Table of all runs, differences to the whole picture, and what they show; written as ``question.json``."""
-    whole = next(a for a in answers if a.name == "whole")
-    rows = [a.figures(repeats) for a in answers]
-    gaps = {f"{a.name} ({a.masks} masks)": difference(a, whole, repeats)
-            for a in answers if a.name in INPUTS and a is not whole}  # fmt: skip
-    better = [name for name, gap in gaps.items() if (gap["melanoma_auc"]["low"] or 0.0) > 0]
-    sentence = (
-        f"Better than the whole picture, with an interval above zero: {', '.join(better)}."
-        if better
-        else "No input was better than the whole picture with an interval above zero: the pipeline scores the whole."
-    )
-    found = {"rows": rows, "minus_whole": gaps, "shows": sentence}
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "question.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    return found
+def _key(recipe: Recipe, arrays: Arrays, found_masks: np.ndarray, weights: Path | None, name: str) -> str:
+    """A digest of everything that a run's answers depend on."""
+    digest = hashlib.sha256(f"{name} {recipe.model_dump_json()} {weights and weights.name}".encode())
+    for item in arrays.items:
+        digest.update(f"{item.key} {item.split} {item.patient}".encode())
+    if name not in ("whole", BY_PICTURE):
+        digest.update(np.packbits(found_masks >= 0.5).tobytes())
+    return digest.hexdigest()
 
 
 def smaller(recipe: Recipe, steps: int, height: int = 96, width: int = 128) -> Recipe:
@@ -239,40 +207,67 @@ def smaller(recipe: Recipe, steps: int, height: int = 96, width: int = 128) -> R
 
 
 def masks_of(package_folder: Path, dataset: DataSet, arrays: Arrays) -> np.ndarray:
-    """Masks (n, H, W) in {0, 1} that a package finds, at the arrays' input size; training rows are left empty."""
+    """Masks (n, H, W) in {0, 1} at the arrays' input size, as a package outlines in service: the mean over its views,
+    cut by its threshold. Training rows are left empty."""
     from worker.packages.package import load
 
     package = load(package_folder)
-    threshold = float(package.card.parameters.get("mask_threshold", 0.5))
+    chosen = package.card.parameters
+    views = chosen.get("views", ["plain"])
     size = (arrays.spec.width, arrays.spec.height)
     out = np.zeros((len(arrays), arrays.spec.height, arrays.spec.width), dtype=np.float32)
     for row, item in enumerate(arrays.items):
         if item.split != "train":
-            p = package.predict(preprocessing.compose(dataset.pixels(item)[None], package.card.input))["mask"][0]
-            out[row] = cv2.resize(p, size, interpolation=cv2.INTER_LINEAR) >= threshold
+            x = preprocessing.compose(dataset.pixels(item)[None], package.card.input)
+            p = cv2.resize(over_views(package.predict, x, views)["mask"][0], size, interpolation=cv2.INTER_LINEAR)
+            out[row] = cut(p, chosen)
     return out
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Ask the question on HAM10000: ``python -m training.dermoscopy.question --help``."""
-    parser = argparse.ArgumentParser(description="Whole picture, cut picture, or mask as a fourth channel?")
-    parser.add_argument("--data", type=Path, required=True, help="Folder of HAM10000, as the reader ham10000 takes it.")
-    parser.add_argument("--weights", type=Path, required=True, help="EfficientNet-Lite0's ImageNet weights (npz).")
-    parser.add_argument("--package", type=Path, required=True, help="Package whose outlines cut the test pictures.")
-    parser.add_argument("--steps", type=int, default=300, help="Steps of each run.")
-    parser.add_argument("--by-picture", action="store_true", help="Also train after a split by picture.")
-    parser.add_argument("--out", type=Path, default=Path("runs/lesion_question"), help="Folder of question.json.")
-    given = parser.parse_args(arguments)
-    recipe = smaller(load_recipe("lesion_lite"), given.steps)
-    dataset = open_dataset("ham10000", given.data)
-    arrays = load_arrays([dataset], recipe.input, recipe.labels, (recipe.input.height, recipe.input.width))
-    names = (*INPUTS, BY_PICTURE) if given.by_picture else INPUTS
-    found = report(ask(recipe, arrays, masks_of(given.package, dataset, arrays), given.weights, names), given.out)
-    print(json.dumps(found, indent=2))
+class Fewer:
+    """A data set without most of its lesions: about so many pictures of each split, lesion after lesion."""
+
+    def __init__(self, dataset: DataSet, count: int) -> None:
+        self._dataset, self._count = dataset, count
+        self.name, self.kind = dataset.name, dataset.kind
+
+    def items(self) -> list[Item]:
+        """Items of the lesions that come first by the hash of their id, the same share of every diagnosis."""
+        items = self._dataset.items()
+        groups: dict[tuple[str, str], list[Item]] = {}
+        for item in items:
+            groups.setdefault((item.split, item.attributes["dx"]), []).append(item)
+        totals = Counter(item.split for item in items)
+        kept: set[str] = set()
+        for (split, _), members in groups.items():
+            wanted = max(1, self._count * len(members) // totals[split])
+            by_hash = sorted(members, key=lambda i: (hashlib.sha256(i.patient.encode()).hexdigest(), i.key))
+            kept.update(item.key for item in by_hash[:wanted])
+        return [item for item in items if item.key in kept]
+
+    def pixels(self, item: Item) -> np.ndarray:
+        """As the whole data set gives them."""
+        return self._dataset.pixels(item)
+
+    def mask(self, item: Item) -> np.ndarray | None:
+        """As the whole data set gives it."""
+        return self._dataset.mask(item)
 
 
-__all__ = ["BY_PICTURE", "INPUTS", "Answer", "ask", "report", "smaller"]
-
-
-if __name__ == "__main__":
-    main()
+def answer_question(
+    data: Path, weights: Path | None, package: Path, steps: int, pictures: int | None, by_picture: bool, out: Path
+) -> dict[str, Any]:
+    """Ask the question on HAM10000 and write what came of it; see :func:`training.dermoscopy.answers.report`."""
+    recipe = smaller(load_recipe("lesion_lite"), steps)
+    whole_set = open_dataset("ham10000", data)
+    dataset = whole_set if pictures is None else Fewer(whole_set, pictures)
+    spec = recipe.input
+    arrays = load_arrays([dataset], spec, recipe.labels, (spec.height, spec.width))
+    names = (*INPUTS, BY_PICTURE) if by_picture else INPUTS
+    answers = ask(recipe, arrays, masks_of(package, dataset, arrays), weights, names, out / "runs")
+    counts = Counter(item.split for item in arrays.items)
+    budget = (
+        f"{counts['train']} training, {counts['val']} validation and {counts['test']} test pictures at "
+        f"{spec.width}x{spec.height}, {steps} steps of {recipe.schedule.batch_size} for every input"
+    )
+    return report(answers, out, budget)

@@ -70,6 +70,24 @@ def forward_of(model: object) -> Forward:
     return forward
 
 
+def over_views(predict: Forward, x: np.ndarray, views: Sequence[str]) -> dict[str, np.ndarray]:
+    """Mean over views of ``p`` (n, labels) and ``mask`` (n, h, w), as the pipeline takes it.
+
+    Parameters
+    ----------
+    predict : callable
+        :meth:`worker.packages.package.Package.predict`.
+    x : float32 (n, H, W, C)
+    """
+    sums: dict[str, np.ndarray] = {}
+    for name in views:
+        down, right = VIEWS[name]
+        for key, value in predict(np.ascontiguousarray(x[:, ::down, ::right])).items():
+            undone = value[:, ::down, ::right] if key == "mask" else value
+            sums[key] = sums.get(key, 0.0) + undone / len(views)
+    return sums
+
+
 def score(
     forward: Forward, items: Sequence[Item], pixels: Callable[[Item], np.ndarray], spec: InputSpec,
     views: Sequence[str] = ("plain",), batch: int = 32,
