@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("training.commands:train", "Train a recipe."),
     "evaluate": ("training.commands:evaluate", "Evaluate a package on labelled data."),
     "dermoscopy": ("training.dermoscopy.commands:dermoscopy", "Dermoscopy experiments."),
+    "chest": ("training.chest.commands:chest", "Chest X-ray experiments: comparisons, damaged films, class maps."),
 }
 
 

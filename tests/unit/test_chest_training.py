@@ -15,7 +15,7 @@ from tests.builders.chest import covid_folder, film_ds, kermany_folder, received
 from training.augment import augment_from
 from training.chest.augment import FilmAugment, lower_resolution
 from training.chest.calibration import binary_points, fit_softmax, softmax_p
-from training.chest.compare import BIG, Budget, Variant, recipe_of, suite
+from training.chest.compare import BIG, BUDGETS, SUITES, Budget, Variant, recipe_of, suite
 from training.chest.evaluation import adults_without_covid, four_class_figures, four_class_truth
 from training.chest.films import CLASSES, class_of, kermany_patient, labels_of
 from training.chest.stress import CHANGES, stress_rows
@@ -250,9 +250,34 @@ def test_suites_cut_recipes_down_to_the_budget() -> None:
     recipe = recipe_of(frozen, Budget(steps=3, size=48))
     assert recipe.schedule.freeze_steps == recipe.schedule.steps == 3
     assert (recipe.input.height, recipe.input.width) == (48, 48)
-    for name in ("head", "schedule", "augmentation", "adults"):
+    for name in SUITES:
         for variant in suite(name, "none", "none"):
             assert recipe_of(variant, None).task == "pneumonia4"
+
+
+def test_suites_ask_what_the_authors_left_open() -> None:
+    names = {v.name for v in suite("networks", "imagenet", "lite.npz")}
+    for recipe in BIG:
+        for start in ("from scratch", "pre-trained"):
+            assert {f"{recipe} (frozen, {start})", f"{recipe} (unfrozen, {start})"} <= names
+    assert {"pneumonia4 (from scratch)", "pneumonia4 (pre-trained)"} <= names
+    heads = {v.changes["architecture"]["head"]: v.weights for v in suite("head", "imagenet", "lite.npz")}
+    assert heads == dict.fromkeys(("authors", "plain", "norm_only", "dropout_only"), "imagenet")
+    rates = {recipe_of(v, None).schedule.decay: v.weights for v in suite("schedule", "imagenet", "lite.npz")}
+    assert rates == {"cosine": "lite.npz", "none": "lite.npz"}
+    few = [recipe_of(v, None).augment.get("low_res") for v in suite("resolution", "none", "none")]
+    assert few == [None, 0.0]
+    assert BUDGETS["networks"].size >= 75, "InceptionResNetV2 takes no smaller film"
+
+
+def test_the_small_budget_trains_what_a_few_steps_can_train() -> None:
+    scratch, started = (Variant("x", "pneumonia4", {}, weights) for weights in ("none", "lite.npz"))
+    assert load_recipe("pneumonia4").schedule.frozen
+    assert recipe_of(scratch, None).schedule.frozen == (), "fresh layers must learn"
+    assert recipe_of(started, None).schedule.frozen
+    assert recipe_of(started, Budget()).schedule.ema == 0.0
+    assert "which is best" in str(Budget())
+    assert "which is best" not in str(Budget(films=80, steps=12))
 
 
 def test_the_comparison_trains_to_the_end_and_prints_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +288,7 @@ def test_the_comparison_trains_to_the_end_and_prints_a_table(tmp_path: Path, mon
     small = {"builder": "pneumonia_cnn", "classes": 4, "filters": [4], "dense": [4], "dropout": [0.1]}
     rows = [
         Variant("a", "pneumonia4", {"architecture": small}),
-        Variant("b", "pneumonia4", {"architecture": small}, "none", True),
+        Variant("b", "pneumonia4", {"architecture": small}, "none", True, (16, 64)),
     ]
     monkeypatch.setattr(module, "suite", lambda *names: rows)
     arguments = ["schedule", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--steps", "2", "--size", "32"]
@@ -272,6 +297,9 @@ def test_the_comparison_trains_to_the_end_and_prints_a_table(tmp_path: Path, mon
     table = (tmp_path / "out/schedule.md").read_text()
     assert "| network | parameters | trainable | seconds | accuracy |" in table
     assert "Budget: 240 training films, 2 steps" in table
+    assert "accuracy_at_16_px" in table
+    assert "accuracy_at_64_px" not in table, "films of 32 pixels are not reduced to 64"
+    assert not list((tmp_path / "out").rglob("checkpoint.npz"))
 
 
 def test_tables_show_intervals() -> None:

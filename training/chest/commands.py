@@ -1,11 +1,21 @@
-"""Commands for chest experiments, to be run as modules or mounted in a command line."""
+"""``firstread chest``: experiments with chest films. Each prints a table, and writes it as Markdown and JSON."""
 
 from __future__ import annotations
 
+import click
+
 from training.chest.blend import blend
 from training.chest.compare import compare
+from training.chest.erasure import erase
+from training.chest.looks import looks
 from training.chest.stress import stress
+from training.chest.upscaler import upscaler
 
-COMMANDS = (compare, stress, blend)
 
-__all__ = ["COMMANDS", "blend", "compare", "stress"]
+@click.group("chest")
+def chest() -> None:
+    """Chest X-ray experiments: comparisons, damaged films, what models look at, the joint score."""
+
+
+for command in (compare, stress, upscaler, looks, erase, blend):
+    chest.add_command(command)

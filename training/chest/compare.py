@@ -1,23 +1,25 @@
 """Networks, heads, schedules and inputs against each other, on one split and one stated budget.
 
-Run as ``python -m training.chest.compare SUITE --data DIR --out DIR``. Without ``--full`` every variant is trained to
-the end of a small budget (few films and steps, small pictures); the table says so. ``--full`` takes the recipes as they
-stand, which wants a GPU.
+``firstread chest compare SUITE --data DIR --out DIR``. Without ``--full`` every variant is trained to the end of a
+small budget (few films and steps, small pictures); the table says so. ``--full`` takes the recipes as they stand, which
+wants a GPU.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
+from training import metrics
 from training.arrays import Arrays
+from training.chest.augment import lower_resolution
 from training.chest.calibration import softmax_p
-from training.chest.evaluation import four_class_figures
+from training.chest.evaluation import four_class_figures, four_class_truth
 from training.chest.tables import write_table
 from training.datasets.base import label_matrix
 from training.loop import Run, predict, train
@@ -25,18 +27,26 @@ from training.order import open_arrays
 from training.recipe import Recipe, load_recipe
 from worker.packages.card import Calibration
 
+if TYPE_CHECKING:
+    import keras
+
+SIZES = (64, 96, 128, 224)
 BIG = ("pneumonia4_resnet50", "pneumonia4_inceptionresnetv2", "pneumonia4_efficientnetb7")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the table: a recipe with changes, starting weights, and whether the base stays frozen."""
+    """One row of the table: a recipe with changes, starting weights, and whether the base stays frozen.
+
+    ``sizes_px`` are sides to which the test films are reduced for further columns of accuracy.
+    """
 
     name: str
     recipe: str
     changes: dict[str, Any]
     weights: str = "none"
     frozen: bool = False
+    sizes_px: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,12 +60,18 @@ class Budget:
     size: int = 64
 
     def __str__(self) -> str:
-        return (f"{self.films} training films, {self.steps} steps of {self.batch_size}, {self.size} x {self.size}, "
-                f"{self.test_films} test films: it shows that each runs to the end, not which is best")  # fmt: skip
+        told = (f"{self.films} training films, {self.steps} steps of {self.batch_size}, {self.size} x {self.size}, "
+                f"{self.test_films} test films")  # fmt: skip
+        passes = self.steps * self.batch_size / self.films
+        return told if passes >= 1 else f"{told}: it shows that each runs to the end, not which is best"
+
+
+BUDGETS = {"networks": Budget(test_films=80, steps=6, size=96), "resolution": Budget(size=128)}
+"""Where a suite's small budget is not the usual one: InceptionResNetV2 takes no film below 75 pixels."""
 
 
 def suite(name: str, weights: str, lite_weights: str) -> list[Variant]:
-    """The variants of a suite; ``weights`` is what the pre-trained rows of the big networks start from."""
+    """The variants of a suite; the big networks start from ``weights``, EfficientNet-Lite0 from ``lite_weights``."""
     if name == "networks":
         starts = ["none"] if weights == "none" else ["none", weights]
         rows = [
@@ -67,7 +83,11 @@ def suite(name: str, weights: str, lite_weights: str) -> list[Variant]:
         lite = [Variant(f"pneumonia4 ({_word(start)})", "pneumonia4", {}, start)
                 for start in dict.fromkeys(("none", lite_weights))]  # fmt: skip
         return rows + lite
-    return [Variant(row, recipe, changes, lite_weights) for row, (recipe, changes) in SUITES[name].items()]
+    sizes_px = SIZES if name == "resolution" else ()
+    return [
+        Variant(row, recipe, changes, weights if recipe in BIG else lite_weights, sizes_px=sizes_px)
+        for row, (recipe, changes) in SUITES[name].items()
+    ]
 
 
 def _word(weights: str) -> str:
@@ -78,6 +98,8 @@ def _small_head(kind: str) -> dict[str, Any]:
     return {"architecture": {"builder": "keras_transfer", "classes": 4, "base": "ResNet50", "head": kind,
                              "softmax_groups": [[0, 1, 2, 3]]}}  # fmt: skip
 
+
+WITHOUT_LOW_RESOLUTION: dict[str, Any] = {"augment": {"low_res": 0.0}}
 
 SUITES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "head": {
@@ -92,12 +114,16 @@ SUITES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     },
     "augmentation": {
         "all": ("pneumonia4", {}),
-        "without low resolution": ("pneumonia4", {"augment": {"low_res": 0.0}}),
+        "without low resolution": ("pneumonia4", WITHOUT_LOW_RESOLUTION),
         "without objects, borders and erasing": (
             "pneumonia4", {"augment": {"objects": 0.0, "border": 0.0, "erase": 0.0}}),
         "none": ("pneumonia4", {"augment": dict.fromkeys(
             ("flip", "rotate_deg", "zoom", "shift", "aspect", "gamma", "contrast", "low_res", "noise", "border",
              "objects", "erase"), 0.0)}),
+    },
+    "resolution": {
+        "films of few pixels among those trained on": ("pneumonia4", {}),
+        "none of them": ("pneumonia4", WITHOUT_LOW_RESOLUTION),
     },
     "adults": {
         "adults without COVID as hard negatives": ("pneumonia4", {}),
@@ -105,6 +131,7 @@ SUITES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
             "kermany:normal=1": 0.27, "kermany:bacterial=1": 0.35, "kermany:viral=1": 0.29,
             "covid_chestxray:covid19=1": 0.075, "covid_chestxray:covid19=0": 0.015}}),
         "cropped to the lungs": ("pneumonia4", {"input": {"crop": "lungs"}}),
+        "histogram made flat": ("pneumonia4", {"input": {"equalise": "global"}}),
     },
 }  # fmt: skip
 
@@ -118,17 +145,20 @@ SUITES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
 )
 @click.option("--weights", default="none", show_default=True, help="Start of the big networks: PATH, imagenet or none.")
 @click.option("--lite-weights", default="none", show_default=True, help="Start of EfficientNet-Lite0: PATH or none.")
-@click.option("--films", type=int, default=Budget.films, show_default=True, help="Training films of the small budget.")
-@click.option("--steps", type=int, default=Budget.steps, show_default=True, help="Steps of the small budget.")
-@click.option("--size", type=int, default=Budget.size, show_default=True, help="Side of the pictures, small budget.")
+@click.option("--films", type=int, default=None, help="Training films instead of the small budget's.")
+@click.option("--test-films", type=int, default=None, help="Test films instead of the small budget's.")
+@click.option("--steps", type=int, default=None, help="Steps of 8 films instead of the small budget's.")
+@click.option("--size", type=int, default=None, help="Side of the pictures instead of the small budget's.")
 @click.option("--full", is_flag=True, help="The recipes as they stand, on all films.")
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), default=None, help="Keep arrays here.")
 def compare(
-    suite_name: str, data: Path, out: Path, weights: str, lite_weights: str, films: int, steps: int, size: int,
-    full: bool, cache: Path | None,
+    suite_name: str, data: Path, out: Path, weights: str, lite_weights: str, films: int | None, test_films: int | None,
+    steps: int | None, size: int | None, full: bool, cache: Path | None,
 ) -> None:  # fmt: skip
     """Train every variant of SUITE on one budget and print the comparison, parameters and time included."""
-    budget = None if full else Budget(films=films, steps=steps, size=size)
+    asked = {"films": films, "test_films": test_films, "steps": steps, "size": size}
+    given = {name: value for name, value in asked.items() if value is not None}
+    budget = None if full else replace(BUDGETS.get(suite_name, Budget()), **given)
     rows = []
     for variant in suite(suite_name, weights, lite_weights):
         rows.append(run_variant(variant, budget, data, out / "runs", cache))
@@ -150,10 +180,13 @@ def recipe_of(variant: Variant, budget: Budget | None) -> Recipe:
     recipe = recipe.model_copy(update=parts)
     if budget is not None:
         spec = recipe.input.model_copy(update={"height": budget.size, "width": budget.size})
-        small = {"steps": budget.steps, "steps_per_epoch": budget.steps, "batch_size": budget.batch_size,
+        # an average over hundreds of steps would still be the first weights after a dozen
+        small = {"ema": 0.0, "steps": budget.steps, "steps_per_epoch": budget.steps, "batch_size": budget.batch_size,
                  "warmup_steps": min(recipe.schedule.warmup_steps, budget.steps // 4), "early_stopping": 0,
                  "best": False}  # fmt: skip
         recipe = recipe.model_copy(update={"input": spec, "schedule": recipe.schedule.model_copy(update=small)})
+    if variant.weights == "none":
+        recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"frozen": ()})})
     if variant.frozen:
         frozen = recipe.schedule.model_copy(update={"freeze_steps": recipe.schedule.steps})
         recipe = recipe.model_copy(update={"schedule": frozen})
@@ -175,6 +208,9 @@ def run_variant(
     trainable = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
     rows = {"network": variant.name, "parameters": model.count_params(),
             "trainable": trainable, "seconds": round(seconds, 1)}  # fmt: skip
+    if budget is not None:
+        # hundreds of megabytes each, and from them a second call would tell the time of loading for that of training
+        (folder / "checkpoint.npz").unlink(missing_ok=True)
     logits = predict(model, arrays, test_rows)["logits"]
     items = [arrays.items[i] for i in test_rows]
     found = four_class_figures(items, softmax_p(logits, Calibration(), recipe.labels).astype(np.float64), repeats=200)
@@ -183,7 +219,18 @@ def run_variant(
         "macro_f1": found["four_classes"]["macro_f1"],
         "covid_recall": found["by_class"]["covid19"]["recall"],
         "adults_called_covid": found["adults_without_covid"]["called_covid"],
-    }
+        **{f"accuracy_at_{side}_px": accuracy_at(model, arrays, test_rows, side).as_dict()
+           for side in variant.sizes_px if side < arrays.spec.height},
+    }  # fmt: skip
+
+
+def accuracy_at(model: keras.Model, arrays: Arrays, rows: np.ndarray, side_px: int) -> metrics.Estimate:
+    """Four-class accuracy on films that were reduced to ``side_px`` squared and enlarged again."""
+    few = [lower_resolution(plane[..., 0].astype(np.float32), side_px) for plane in arrays.planes[rows]]
+    reduced = replace(arrays, planes=np.stack(few)[..., None])
+    guess = predict(model, reduced, np.arange(len(rows)))["logits"].argmax(axis=1)
+    truth = four_class_truth([arrays.items[i] for i in rows])
+    return metrics.wilson(int((guess == truth).sum()), int((truth >= 0).sum()))
 
 
 def rows_of(arrays: Arrays, budget: Budget | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,12 +1,13 @@
 """A package on films that are not as they should be: low resolution, objects in the film, borders, lungs cut out.
 
-Run as ``python -m training.chest.stress PACKAGE --data DIR --out DIR``. Nothing is trained: each change is made to the
-test films, and the package scores them as it serves.
+``firstread chest stress PACKAGE --data DIR --out DIR``. Nothing is trained: each change is made to the test films, and
+the package scores them as it serves. With ``--upscaler`` films of few pixels are scored enlarged by it too, beside
+bicubic enlargement, which is what the upscaler starts from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from training.chest.augment import lower_resolution
 from training.chest.evaluation import four_class_truth, patients_of
 from training.chest.films import CLASSES
 from training.chest.tables import write_table
+from training.chest.upscaler import SIDE, Upscaler, bicubic, reduced
 from training.datasets import open_dataset
 from training.datasets.base import Item
 from worker.packages.package import Package, load
@@ -36,7 +38,9 @@ BATCH = 32
               help="Folder of chest film collections.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the table.")
 @click.option("--films", type=int, default=0, help="Test films to use; 0 for all.")
-def stress(package: Path, data: Path, out: Path, films: int) -> None:
+@click.option("--upscaler", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
+              help="Weights of the learned upscaler, to score films of few pixels with and without it.")  # fmt: skip
+def stress(package: Path, data: Path, out: Path, films: int, upscaler: Path | None) -> None:
     """Score the test films of --data with PACKAGE, unchanged and changed, and write a table."""
     loaded = load(package)
     dataset = open_dataset("chest_films", data)
@@ -44,16 +48,19 @@ def stress(package: Path, data: Path, out: Path, films: int) -> None:
     if films:
         items = items[:: max(1, len(items) // films)][:films]
     pixels = [dataset.pixels(item) for item in items]
-    rows = stress_rows(loaded, items, pixels)
+    more = {} if upscaler is None else enlargements(Upscaler(upscaler))
+    rows = stress_rows(loaded, items, pixels, CHANGES | more)
     budget = f"{len(items)} test films, package {loaded.key}, no training"
     click.echo(write_table(out, "stress", "Films that are not as they should be", budget, rows).read_text("utf-8"))
 
 
-def stress_rows(package: Package, items: list[Item], pixels: list[np.ndarray]) -> list[dict[str, Any]]:
+def stress_rows(
+    package: Package, items: list[Item], pixels: list[np.ndarray], changes: Mapping[str, Change] | None = None
+) -> list[dict[str, Any]]:
     """One row a change: figures, and how many calls differ from those on the unchanged films."""
     plain = scores(package, pixels, unchanged)
     rows = []
-    for name, change in CHANGES.items():
+    for name, change in (CHANGES if changes is None else changes).items():
         p = plain if change is unchanged else scores(package, pixels, change)
         rows.append({"films": name} | figures_of(package, items, p) | {"calls_changed": _changed(package, plain, p)})
     return rows
@@ -111,6 +118,19 @@ def resolution(side_px: int) -> Change:
         return lower_resolution(film.astype(np.float32), side_px)
 
     return change
+
+
+def enlargements(upscaler: Upscaler) -> dict[str, Change]:
+    """Films of few pixels, enlarged with cubics and by the network, for each of :data:`SIZES` below its own size."""
+
+    def cubic(side_px: int) -> Change:
+        return lambda film, rng: bicubic(film, side_px)
+
+    def learned(side_px: int) -> Change:
+        return lambda film, rng: upscaler.enlarged(reduced(film, side_px))
+
+    ways = {"bicubic": cubic, "learned upscaler": learned}
+    return {f"at {size} px, {name}": way(size) for size in SIZES if size < SIDE for name, way in ways.items()}
 
 
 def letters(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
