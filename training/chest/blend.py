@@ -1,7 +1,7 @@
 """The binary score of two packages joined: a logistic regression on their log odds, fitted on validation films.
 
-Run as ``python -m training.chest.blend BINARY FOUR --data DIR --out DIR``. Writes the fit into the card of BINARY,
-and the figures of the joint score on the test films beside it.
+``firstread chest blend BINARY FOUR --data DIR --out DIR`` writes the fit into the card of BINARY, and the figures of
+the joint score on the test films beside it.
 """
 
 from __future__ import annotations

@@ -70,6 +70,13 @@ BUDGETS = {"networks": Budget(test_films=80, steps=6, size=96), "resolution": Bu
 """Where a suite's small budget is not the usual one: InceptionResNetV2 takes no film below 75 pixels."""
 
 
+def _usual(name: str) -> str:
+    """A number of the small budget, and those of the suites that have another."""
+    usual = getattr(Budget(), name)
+    others = [f"{suite_name} {value}" for suite_name, b in BUDGETS.items() if (value := getattr(b, name)) != usual]
+    return ", ".join([f"default {usual}", *others])
+
+
 def suite(name: str, weights: str, lite_weights: str) -> list[Variant]:
     """The variants of a suite; the big networks start from ``weights``, EfficientNet-Lite0 from ``lite_weights``."""
     if name == "networks":
@@ -145,10 +152,10 @@ SUITES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
 )
 @click.option("--weights", default="none", show_default=True, help="Start of the big networks: PATH, imagenet or none.")
 @click.option("--lite-weights", default="none", show_default=True, help="Start of EfficientNet-Lite0: PATH or none.")
-@click.option("--films", type=int, default=None, help="Training films instead of the small budget's.")
-@click.option("--test-films", type=int, default=None, help="Test films instead of the small budget's.")
-@click.option("--steps", type=int, default=None, help="Steps of 8 films instead of the small budget's.")
-@click.option("--size", type=int, default=None, help="Side of the pictures instead of the small budget's.")
+@click.option("--films", type=int, default=None, help=f"Training films of the small budget ({_usual('films')}).")
+@click.option("--test-films", type=int, default=None, help=f"Its test films ({_usual('test_films')}).")
+@click.option("--steps", type=int, default=None, help=f"Its steps of {Budget.batch_size} films ({_usual('steps')}).")
+@click.option("--size", type=int, default=None, help=f"The side of its pictures in pixels ({_usual('size')}).")
 @click.option("--full", is_flag=True, help="The recipes as they stand, on all films.")
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), default=None, help="Keep arrays here.")
 def compare(
