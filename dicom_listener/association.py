@@ -16,6 +16,7 @@ from typing import Any
 
 from pynetdicom import evt
 from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
@@ -25,6 +26,11 @@ NO_DATA_SET = 0x0101
 LAST_COMMAND = b"\x03"
 """Message control header: command, last fragment (PS3.8 annex E.2)."""
 PDU_LIMIT_BYTES = 64 * 2**20
+PATIENCE = 4
+"""Times the size limit that a data set may take before its sender is cut off."""
+QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+"""Linux: acknowledge at once. A sender with Nagle's algorithm on holds the data set back until its command is
+acknowledged, which a delayed acknowledgement turns into 40 ms an image."""
 WAIT_S = 0.25
 """Longest wait without a look at timers and at whether to end."""
 
@@ -119,6 +125,9 @@ class ListenerSocket(AssociationSocket):
                 del data[got:]
                 break
             got += count
+        if QUICK_ACK is not None:
+            with contextlib.suppress(OSError):  # the peer may be gone already
+                self.socket.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
         return data
 
 
@@ -143,8 +152,60 @@ class ListenerDul(DULServiceProvider):
         self._on_put()
 
     def _is_transport_event(self) -> bool:
-        """As pynetdicom does, and then what was woken for: a message to send goes out in the same turn."""
+        """As pynetdicom does, and then what was woken for: a message to send goes out in the same turn.
+
+        An event that waits is served before the socket is waited for: the connection's own event waits beside that of
+        the first PDU, and the peer sends nothing more until it has its answer.
+        """
+        if not self.event_queue.empty():
+            return False
         return super()._is_transport_event() or self._process_recv_primitive()
+
+
+class ListenerDimse(DIMSEServiceProvider):
+    """Puts messages together, and keeps nothing of a data set beyond the limit.
+
+    The rest of a data set that is too large is read and dropped, so that its sender gets a status and can go on with
+    the next object. One that goes on to :data:`PATIENCE` times the limit ends the association.
+
+    Attributes
+    ----------
+    limit_bytes : int or None
+        Largest data set.
+    oversized : set of int
+        Message IDs of the requests whose data set was dropped.
+    """
+
+    limit_bytes: int | None = None
+
+    def __init__(self, assoc: Association) -> None:
+        super().__init__(assoc)
+        self.oversized: set[int] = set()
+        self._dropped_bytes = 0
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Take the next fragments of a message."""
+        super().receive_primitive(primitive)
+        message, limit = self.message, self.limit_bytes
+        if message is None:  # complete, and on its way
+            self._dropped_bytes = 0
+            return
+        if limit is None or message.data_set is None:
+            return
+        held = message.data_set.tell()
+        if held + self._dropped_bytes <= limit:
+            return
+        message.data_set.seek(0)
+        message.data_set.truncate()
+        self._dropped_bytes += held
+        number = getattr(message.command_set, "MessageID", None)
+        if number is not None and self._dropped_bytes <= PATIENCE * limit:
+            self.oversized.add(number)
+            return
+        assoc = self.assoc
+        assert isinstance(assoc, ListenerAssociation)
+        assoc.on_too_large(assoc)
+        self.dul.event_queue.put("Evt19")  # ends in an A-ABORT (PS3.8 table 9-10, AA-8)
 
 
 class ListenerAssociation(Association):
@@ -152,6 +213,8 @@ class ListenerAssociation(Association):
 
     Attributes
     ----------
+    on_too_large : callable
+        Refuses an object beyond the limit: association in, status and error comment out.
     on_store : callable
         Stores one object: association, request and transfer syntax UID in, status and error comment out.
     on_end : callable
@@ -159,11 +222,14 @@ class ListenerAssociation(Association):
     """
 
     on_store: Callable[[Association, C_STORE, str], tuple[int, str]]
+    on_too_large: Callable[[Association], tuple[int, str]]
     on_end: Callable[[Association], None]
     dul: ListenerDul
+    dimse: ListenerDimse
 
     def __init__(self, ae: Any, mode: str) -> None:
         super().__init__(ae, mode)
+        self.dimse = ListenerDimse(self)
         self.dul = ListenerDul(self)
         self.network_timeout = ae.network_timeout
         self.acse_timeout = ae.acse_timeout
@@ -217,7 +283,11 @@ class ListenerAssociation(Association):
         if not isinstance(msg, C_STORE) or msg.MessageID is None or context is None or self._sent_release:
             super()._serve_request(msg, context_id)
             return
-        status, comment = self.on_store(self, msg, str(context.transfer_syntax[0]))
+        if msg.MessageID in self.dimse.oversized:
+            self.dimse.oversized.discard(msg.MessageID)
+            status, comment = self.on_too_large(self)
+        else:
+            status, comment = self.on_store(self, msg, str(context.transfer_syntax[0]))
         if self.is_established:
             response = P_DATA()
             message = LAST_COMMAND + store_response(msg, status, comment)

@@ -91,15 +91,7 @@ class Handlers:
         """Store one object; the status says whether it is safe."""
         started = time.perf_counter()
         delivery = delivery_of(assoc)
-        note = IntakeNote(
-            source="dicom",
-            source_name=delivery.peer_host,
-            received_at=utcnow().isoformat(),
-            listener_id=self.listener_id,
-            calling_ae=delivery.calling_ae,
-            called_ae=delivery.called_ae,
-            dicom_priority=request.Priority,
-        )
+        note = self._note(delivery, request.Priority)
         incoming = Incoming(
             chunks=[request.DataSet.getbuffer()] if request.DataSet is not None else [],
             size_bytes=request.DataSet.getbuffer().nbytes if request.DataSet is not None else 0,
@@ -110,6 +102,23 @@ class Handlers:
         status = self._store(incoming, note, delivery)
         metrics.STORE_SECONDS.observe(time.perf_counter() - started)
         return status
+
+    def on_too_large(self, assoc: Any) -> tuple[int, str]:
+        """Refuse an object of which nothing was kept, because it went on beyond the limit."""
+        delivery = delivery_of(assoc)
+        error = self.storage.too_large()
+        return self._refuse(delivery, self._note(delivery), error.reason, error.detail, OUT_OF_RESOURCES)
+
+    def _note(self, delivery: Delivery, priority: int | None = None) -> IntakeNote:
+        return IntakeNote(
+            source="dicom",
+            source_name=delivery.peer_host,
+            received_at=utcnow().isoformat(),
+            listener_id=self.listener_id,
+            calling_ae=delivery.calling_ae,
+            called_ae=delivery.called_ae,
+            dicom_priority=priority,
+        )
 
     def _store(self, incoming: Incoming, note: IntakeNote, delivery: Delivery) -> tuple[int, str]:
         try:

@@ -44,6 +44,8 @@ class _RequestHandler(RequestHandler):
         server = self.server
         assoc = ListenerAssociation(server.ae, MODE_ACCEPTOR)
         assoc.on_store = server.handlers.on_store
+        assoc.on_too_large = server.handlers.on_too_large
+        assoc.dimse.limit_bytes = server.handlers.storage.limit_bytes
         assoc.on_end = server.on_end
         assoc._server = server
         assoc.name = f"AcceptorThread-{next(server.numbers)}"

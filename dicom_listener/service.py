@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -132,6 +133,10 @@ def run_listener(
     service = ListenerService(settings)
     service.start()
     try:
+        # pynetdicom collects garbage every few seconds, and every association waits for it: a fifth of a second as long
+        # as it looks through all the modules too.
+        gc.collect()
+        gc.freeze()
         if ready_callback:
             ready_callback(service)
         while not stop.wait(0.5):

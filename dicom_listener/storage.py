@@ -67,7 +67,7 @@ class Storage:
             Under the watermark, or if the disk refuses the bytes.
         """
         if incoming.size_bytes > self.limit_bytes:
-            raise TooLarge("too_large", f"more than {self.limit_bytes // 2**20} MiB")
+            raise self.too_large()
         self.spool.check_space(incoming.size_bytes)
         digest, size = hashlib.sha256(), 0
         with self.spool.create() as (key, file):
@@ -79,6 +79,10 @@ class Storage:
             file.flush()
             header = read_header(Path(file.name))
         return Arrival(key, header, note, digest.hexdigest(), size, delivery)
+
+    def too_large(self) -> TooLarge:
+        """What is said of an object beyond the limit."""
+        return TooLarge("too_large", f"more than {self.limit_bytes // 2**20} MiB")
 
     def keep_refused(self, incoming: Incoming, note: IntakeNote, error: UnusableFile) -> Refusal:
         """Keep bytes that cannot be used, with the reason in their note, as far as the disk allows."""

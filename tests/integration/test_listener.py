@@ -21,9 +21,10 @@ from pynetdicom import AE
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
 
-from dicom_listener import scp
+from dicom_listener import association, scp
 from dicom_listener.part10 import IntakeNote
 from dicom_listener.service import ListenerService
+from dicom_listener.storage import Incoming
 from firstread.dicom.files import read_dataset
 from firstread.send import echo, send_paths
 from firstread.settings import Settings
@@ -368,6 +369,69 @@ def test_an_object_beyond_the_size_limit(quick: MakeSettings, tmp_path: Path) ->
         assert [o.status for o in sent] == [0xA700]
         service.writer.flush()
         assert list(refusals(service.db).values()) == ["too_large"]
+
+
+def test_of_an_object_far_beyond_the_limit_nothing_is_kept_and_the_next_one_is(quick: MakeSettings) -> None:
+    with listening(quick(max_instance_mb=1)) as service:
+        sizes: list[int] = []
+        store = service.storage.store
+
+        def counted(incoming: Incoming, *rest: Any) -> Any:
+            sizes.append(incoming.size_bytes)
+            return store(incoming, *rest)
+
+        service.storage.store = counted  # type: ignore[method-assign]
+        assoc = open_association(service)
+        assert c_store(assoc, bytes(3 * 2**20)) == 0xA700
+        body = _implicit_body(small_series(1)[0])
+        assert c_store(assoc, body, number=2) == STORED
+        end(assoc)
+        service.writer.flush()
+        assert sizes == [len(body)]
+        found = rows(service.db, "SELECT reason, detail, calling_ae, kept_path FROM intake_refusal")
+        assert found == [("too_large", "more than 1 MiB", "CT1", None)]
+        assert outcomes(service.db) == {"stored": 1}
+
+
+def test_an_object_without_an_end_is_cut_off(quick: MakeSettings) -> None:
+    with listening(quick(max_instance_mb=1)) as service:
+        assoc = open_association(service)
+        assert c_store(assoc, _implicit_body(small_series(1)[0])) == STORED
+        assert c_store(assoc, bytes(association.PATIENCE * 2**20 + 2**20), number=2) is None
+        eventually(lambda: rows(service.db, "SELECT ending FROM association") == [("aborted",)])
+        service.writer.flush()
+        assert rows(service.db, "SELECT reason, kept_path FROM intake_refusal") == [("too_large", None)]
+        assoc._reactor_checkpoint.set()
+        assoc.kill()
+        assert echo(host="127.0.0.1", port=service.port, called_ae="ANY") == ""
+
+
+def test_an_echo_waits_for_nothing(service: ListenerService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for a look at the timers, nor for a disk or a database that others wait for."""
+    release = threading.Event()
+    store, write = service.storage.store, service.writer._assembler.write
+
+    def slow_store(*given: Any) -> Any:
+        release.wait(60)
+        return store(*given)
+
+    def slow_write(*given: Any) -> Any:
+        release.wait(60)
+        return write(*given)
+
+    assoc = open_association(service)
+    assert c_store(assoc, _implicit_body(small_series(1)[0])) == STORED
+    monkeypatch.setattr(service.writer._assembler, "write", slow_write)
+    monkeypatch.setattr(service.storage, "store", slow_store)
+    monkeypatch.setattr(association, "WAIT_S", 60.0)
+    with ThreadPoolExecutor(1) as pool:
+        stored = pool.submit(c_store, assoc, _implicit_body(small_series(2)[1]), "1.2.4", 2)
+        answers = [echo(host="127.0.0.1", port=service.port, called_ae="ANY", timeout_s=10.0) for _ in range(3)]
+        waited = not stored.done()
+        release.set()
+        assert (answers, waited, stored.result(timeout=30)) == ([""] * 3, True, STORED)
+    monkeypatch.undo()
+    end(assoc)
 
 
 def test_more_associations_than_allowed(quick: MakeSettings) -> None:
