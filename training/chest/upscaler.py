@@ -153,7 +153,7 @@ def decibels(films: np.ndarray, upscaler: Upscaler | None, side_px: int) -> floa
               help="Folder of weights and table.")  # fmt: skip
 @click.option("--films", type=int, default=800, show_default=True, help="Training films, evenly spaced.")
 @click.option("--test-films", type=int, default=60, show_default=True, help="Validation films of the table.")
-@click.option("--steps", type=int, default=600, show_default=True, help="Batches of 16 patches.")
+@click.option("--steps", type=int, default=1500, show_default=True, help="Batches of 16 patches.")
 def upscaler(data: Path, out: Path, films: int, test_films: int, steps: int) -> None:
     """Train the learned upscaler on training films; measure it against bicubic enlargement on validation films."""
     dataset = open_dataset("chest_films", data)
