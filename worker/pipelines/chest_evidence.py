@@ -3,8 +3,8 @@
 The map that is shown, measured and judged is that of the score that flags. Where the four-class model has joined it,
 that is the mean of both models' maps, each weighted with what its model brings to the joint log odds of this very film.
 One model's map alone would show where half of a judgement came from: a film would be doubted because of a model that
-hardly spoke, or believed because of one. It has a practical side too: the binary network pools a map of a few pixels
-through dense layers, so that its Grad-CAM spreads, while the four-class network's class map is exact.
+hardly spoke, or believed because of one. ``firstread chest looks`` measures it against either model's map alone and
+their plain mean.
 """
 
 from __future__ import annotations
