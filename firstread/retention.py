@@ -1,7 +1,8 @@
 """Retention: which files go, when, and what is never touched.
 
 A study is finished when every revision is closed and routed, every job is terminal, and no delivery is pending or
-failed. Only finished studies lose files; rows stay.
+failed. Only finished studies lose files; rows stay. Files that were refused belong to no study and have an age of their
+own.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from firstread.records import (
     Revision,
     Study,
 )
+from firstread.retention_refused import remove_refused
 from firstread.settings import Settings
 from firstread.states import TERMINAL, RevisionState
 from firstread.store import spool_of, store_of
@@ -46,6 +48,7 @@ class Removed:
     files: int = 0
     size_bytes: int = 0
     evidence: int = 0
+    refused: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
 
 
@@ -81,6 +84,10 @@ def clean(
                 break
     if "evidence" in settings.retention_days:
         _remove_evidence(db, settings, now - timedelta(days=settings.retention_days["evidence"]), removed, dry_run)
+    if "refused" in settings.retention_days:
+        before = now - timedelta(days=settings.retention_days["refused"])
+        removed.refused, size_bytes = remove_refused(db, settings, before, dry_run)
+        removed.size_bytes += size_bytes
     return removed
 
 

@@ -89,7 +89,8 @@ class Settings(BaseSettings):
     )
     retention_days: dict[str, int] = Field(
         default_factory=dict,
-        description="Days to keep files by outcome (DONE, REJECTED, FAILED) and of `evidence`; not named: for ever.",
+        description="Days to keep files by outcome (DONE, REJECTED, FAILED), of `evidence`, and of what was `refused` "
+        "at a door; not named: for ever.",
     )
     retention_free_mb: int = Field(
         0,
@@ -112,9 +113,9 @@ class Settings(BaseSettings):
     @field_validator("retention_days")
     @classmethod
     def _known_outcomes(cls, value: dict[str, int]) -> dict[str, int]:
-        unknown = set(value) - {"DONE", "REJECTED", "FAILED", "evidence"}
+        unknown = set(value) - {"DONE", "REJECTED", "FAILED", "evidence", "refused"}
         if unknown or any(days < 0 for days in value.values()):
-            raise ValueError("takes days of 0 or more for DONE, REJECTED, FAILED and evidence")
+            raise ValueError("takes days of 0 or more for DONE, REJECTED, FAILED, evidence and refused")
         return value
 
     @field_validator("priority_by_calling_ae")

@@ -112,8 +112,11 @@ def _clean(db: Database, settings: Settings) -> None:
     if not settings.retention_days and not settings.retention_free_mb:
         return
     removed = clean(db, settings)
-    if removed.studies or removed.evidence:
-        log.info("retention: %d studies, %d files, %d bytes", removed.studies, removed.files, removed.size_bytes)
+    if removed.studies or removed.evidence or removed.refused:
+        log.info(
+            "retention: %d studies, %d files, %d refused files, %d bytes",
+            removed.studies, removed.files, removed.refused, removed.size_bytes,
+        )  # fmt: skip
 
 
 def _drift(db: Database, settings: Settings) -> None:

@@ -196,7 +196,7 @@ def clean(dry_run: bool) -> None:
     told = run(open_database(settings), settings, dry_run=dry_run)
     word = "would go" if dry_run else "removed"
     click.echo(f"{word}: {told.files} files of {told.studies} studies, {told.size_bytes / 2**20:.1f} MiB")
-    click.echo(f"{word}: evidence of {told.evidence} jobs")
+    click.echo(f"{word}: evidence of {told.evidence} jobs, {told.refused} refused files")
 
 
 @click.command()

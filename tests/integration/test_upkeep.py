@@ -30,6 +30,7 @@ from firstread.records import (
     DriftRow,
     Flag,
     Instance,
+    IntakeRefusal,
     Job,
     Listener,
     Process,
@@ -150,6 +151,43 @@ def write_card(settings: Settings, baseline: dict[str, Any]) -> None:
     card = {"name": "bleed_net", "version": "1.0", "pipeline": "head_ct", "baseline": baseline,
             "input": {"kind": "hu", "windows": [[0, 80]]}}  # fmt: skip
     (folder / "card.json").write_text(json.dumps(card), encoding="utf-8")
+
+
+def test_what_was_refused_has_a_rule_of_its_own(tmp_path: Path, database_url: str) -> None:
+    settings = settings_in(tmp_path / "home", database_url=database_url, retention_days={"refused": 30})
+    db = database_in(settings)
+    kept = {
+        "old": settings.home / "refused" / "20261101" / "10" / "a.dcm",
+        "young": settings.home / "refused" / "20261201" / "10" / "b.dcm",
+        "dropped": settings.inbox_dir / "rejected" / "head_ct" / "x" / "c.jpg",
+        "outside": tmp_path / "elsewhere" / "d.dcm",
+    }
+    days = {"old": 31, "young": 29, "dropped": 40, "outside": 40}
+    with db.write() as session:
+        for name, path in kept.items():
+            path.parent.mkdir(parents=True)
+            path.write_bytes(b"x" * 10)
+            at = NOW - timedelta(days=days[name])
+            session.add(IntakeRefusal(received_at=at, source="dicom", reason="no_uids", kept_path=str(path)))
+        session.add(IntakeRefusal(received_at=NOW - timedelta(days=99), source="dicom", reason="disk_full"))
+    explanation = kept["dropped"].with_name("c.jpg.txt")
+    explanation.write_text("reason: corrupt")
+    told = clean(db, settings, now=NOW, dry_run=True)
+    assert (told.refused, told.size_bytes, all(path.is_file() for path in kept.values())) == (2, 20, True)
+    told = clean(db, settings, now=NOW)
+    assert (told.refused, told.size_bytes, told.studies) == (2, 20, 0)
+    assert [name for name, path in kept.items() if path.is_file()] == ["young", "outside"]
+    assert not explanation.exists() and not (settings.inbox_dir / "rejected" / "head_ct").exists()
+    assert (settings.inbox_dir / "rejected").is_dir()
+    with db.read() as session:
+        paths = set(session.scalars(text("SELECT kept_path FROM intake_refusal")))
+        assert paths == {str(kept["young"]), str(kept["outside"]), None}
+        events = session.execute(select(AuditEvent.action, AuditEvent.subject, AuditEvent.detail)).all()
+    assert [tuple(e) for e in events] == [
+        ("retention.delete", "refused", {"reason": "age", "files": 2, "size_bytes": 20})
+    ]
+    assert clean(db, settings, now=NOW).refused == 0
+    db.dispose()
 
 
 def test_drift_by_modality_and_scanner(tmp_path: Path, database_url: str) -> None:

@@ -9,7 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 
+from firstread.audit import current_user
+from firstread.records import AuditEvent, Database
+from firstread.records.migrate import SchemaMismatch, downgrade, upgrade
 from training.golden import golden_pixels
 from training.packaging import write_package
 from worker.packages import networks
@@ -205,6 +209,42 @@ def test_strange_archives_are_refused(shipped: Path, tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="cannot read"):
         import_package(tmp_path / "no.zip", tmp_path / "there")
     assert not list((tmp_path / "there").iterdir())
+
+
+def test_who_activated_what_stands_in_the_audit_trail(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from click.testing import CliRunner
+
+    from worker.packages.commands import models
+
+    monkeypatch.setenv("FIRSTREAD_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FIRSTREAD_MODELS_DIR", str(shipped))
+    db = Database(f"sqlite:///{tmp_path / 'home' / 'firstread.sqlite'}")
+    upgrade(db)
+    archive = export_package(shipped / "toy" / "1.0.0", tmp_path)
+    for *arguments, code in (
+        ("activate", "toy/1.0.0", "--shadow", 0),
+        ("activate", "toy/9", 1),
+        ("activate", "toy", 0),
+        ("activate", "toy/1.0.0", "--off", 0),
+        ("import", str(archive), "--activate", 0),
+    ):
+        assert CliRunner().invoke(models, arguments).exit_code == code, arguments
+    with db.read() as session:
+        events = session.scalars(select(AuditEvent).order_by(AuditEvent.id)).all()
+    assert {(event.subject, event.actor) for event in events} == {("package/toy/1.0.0", current_user())}
+    assert [(e.action, e.detail["before"], e.detail["role"]) for e in events] == [
+        ("models.activate", "active", "shadow"),
+        ("models.activate", "shadow", "active"),
+        ("models.activate", "active", "off"),
+        ("models.import", None, "active"),
+    ]
+    downgrade(db, "0001")
+    behind = CliRunner().invoke(models, ["activate", "toy/1.0.0"])
+    assert isinstance(behind.exception, SchemaMismatch)
+    assert Store([shipped], tmp_path / "home").entry("toy").role == "active", "nothing is done that is not recorded"
+    db.dispose()
 
 
 def test_models_commands(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

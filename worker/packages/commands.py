@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from firstread.settings import Settings
 from worker.packages.archive import export_package, import_package
@@ -17,6 +21,39 @@ from worker.packages.store import Entry, Role, Store
 def open_store(settings: Settings) -> Store:
     """The shipped packages and those imported into the home."""
     return Store([settings.home / "models", settings.models_dir], settings.home)
+
+
+@contextmanager
+def audited(settings: Settings, action: str) -> Iterator[dict[str, Any]]:
+    """Write what the block does into the audit trail, if there is a database yet; yields the event's detail.
+
+    The event follows the block in a transaction of its own, since loading a package takes longer than other writers
+    should wait; where it cannot be written, the command fails and says so.
+
+    Raises
+    ------
+    FirstreadError
+        If there is a database at another schema; before anything is done.
+    """
+    from firstread import audit
+    from firstread.records import Database
+    from firstread.records.migrate import require_head
+
+    detail: dict[str, Any] = {}
+    url = make_url(settings.database_url)
+    if url.get_backend_name() == "sqlite" and not (url.database and Path(url.database).is_file()):
+        yield detail  # a home that was never used: nobody has done anything in it that is on record
+        return
+    db = Database(settings.database_url)
+    try:
+        require_head(db)
+        yield detail
+        with db.write() as session:
+            audit.record(session, action, subject=f"package/{detail['package']}", detail=detail)
+    except SQLAlchemyError as error:
+        raise click.ClickException(f"the audit trail cannot be written ({type(error).__name__})") from error
+    finally:
+        db.dispose()
 
 
 @click.group("models")
@@ -77,8 +114,13 @@ def verify(keys: tuple[str, ...]) -> None:
 @click.option("--off", "role", flag_value="off", help="Take the package out of service.")
 def activate(key: str, role: Role | None) -> None:
     """Make a package (NAME/VERSION) the active one of its task. Workers take it up when they start."""
+    settings = Settings()
+    store = open_store(settings)
     try:
-        entry = _store().activate(key, role or "active")
+        before = store.entry(key)
+        with audited(settings, "models.activate") as detail:
+            entry = store.activate(key, role or "active")
+            detail |= {"package": entry.key, "role": entry.role, "before": before.role}
     except PackageError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{entry.role:<7} {entry.key}")
@@ -106,15 +148,17 @@ def import_(archive: Path, make_active: bool) -> None:
     store = open_store(settings)
     before = {entry.key: entry.role for entry in store.entries()}
     try:
-        directory = import_package(archive, settings.home / "models")
-        load(directory)
-        entry = store.entry(f"{directory.parent.name}/{directory.name}")
-        others = [key for key, role in before.items() if role == "active" and _same_task(store, key, entry)]
-        if make_active:
-            entry = store.activate(entry.key)
-        elif others:
-            store.activate(others[0])
-            entry = store.entry(entry.key)
+        with audited(settings, "models.import") as detail:
+            directory = import_package(archive, settings.home / "models")
+            load(directory)
+            entry = store.entry(f"{directory.parent.name}/{directory.name}")
+            others = [key for key, role in before.items() if role == "active" and _same_task(store, key, entry)]
+            if make_active:
+                entry = store.activate(entry.key)
+            elif others:
+                store.activate(others[0])
+                entry = store.entry(entry.key)
+            detail |= {"package": entry.key, "role": entry.role, "before": None}
     except PackageError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{entry.role:<7} {entry.key}")
