@@ -167,8 +167,9 @@ def compare(
     given = {name: value for name, value in asked.items() if value is not None}
     budget = None if full else replace(BUDGETS.get(suite_name, Budget()), **given)
     rows = []
+    kept: dict[str, Arrays] = {}
     for variant in suite(suite_name, weights, lite_weights):
-        rows.append(run_variant(variant, budget, data, out / "runs", cache))
+        rows.append(run_variant(variant, budget, data, out / "runs", cache, kept))
         path = write_table(out, suite_name, f"Comparison: {suite_name}", str(budget or "the recipes in full"), rows)
         click.echo(f"{variant.name}: {rows[-1]['accuracy']['value']:.3f}")
     click.echo(path.read_text(encoding="utf-8"))
@@ -201,11 +202,19 @@ def recipe_of(variant: Variant, budget: Budget | None) -> Recipe:
 
 
 def run_variant(
-    variant: Variant, budget: Budget | None, data: Path, out: Path, cache: Path | None = None
+    variant: Variant,
+    budget: Budget | None,
+    data: Path,
+    out: Path,
+    cache: Path | None = None,
+    kept: dict[str, Arrays] | None = None,
 ) -> dict[str, Any]:
-    """Train one variant and measure it on test films: a row of the table."""
+    """Train one variant and measure it on test films: a row of the table.
+
+    ``kept`` holds the decoded films from one variant to the next, as long as they want the same input.
+    """
     recipe = recipe_of(variant, budget)
-    arrays = open_arrays(recipe, data, cache)
+    arrays = _opened(recipe, data, cache, {} if kept is None else kept)
     train_rows, val_rows, test_rows = rows_of(arrays, budget)
     started = time.monotonic()
     folder = out / "".join(c if c.isalnum() else "_" for c in variant.name)
@@ -238,6 +247,14 @@ def accuracy_at(model: keras.Model, arrays: Arrays, rows: np.ndarray, side_px: i
     guess = predict(model, reduced, np.arange(len(rows)))["logits"].argmax(axis=1)
     truth = four_class_truth([arrays.items[i] for i in rows])
     return metrics.wilson(int((guess == truth).sum()), int((truth >= 0).sum()))
+
+
+def _opened(recipe: Recipe, data: Path, cache: Path | None, kept: dict[str, Arrays]) -> Arrays:
+    wanted = f"{recipe.datasets} {recipe.labels} {recipe.input.model_dump_json()}"
+    if wanted not in kept:
+        kept.clear()
+        kept[wanted] = open_arrays(recipe, data, cache)
+    return kept[wanted]
 
 
 def rows_of(arrays: Arrays, budget: Budget | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
