@@ -43,13 +43,18 @@ def set_up_tensorflow(threads: int) -> None:
         tf.config.experimental.set_memory_growth(gpu, True)
 
 
+def package_folders(settings: Settings) -> list[Path]:
+    """Where packages lie: what ``firstread models import`` took in, and then the shipped ones."""
+    return list(dict.fromkeys((settings.home / "models", settings.models_dir)))
+
+
 def load_serving(settings: Settings) -> Serving:
-    """Every active and shadow package of the models folder that passes its tests, warm.
+    """Every active and shadow package of :func:`package_folders` that passes its tests, warm.
 
     A package that does not pass is noted with its reason and does not serve; the others do.
     """
     serving = Serving()
-    entries = Store([settings.models_dir], settings.home).entries()
+    entries = Store(package_folders(settings), settings.home).entries()
     wanted = [entry for entry in entries if entry.role != "off" or entry.error]
     if wanted:
         set_up_tensorflow(settings.inference_threads)
@@ -78,10 +83,10 @@ def _load_one(entry: Entry, serving: Serving) -> None:
 
 
 def fingerprint(settings: Settings) -> tuple[tuple[str, int, int], ...]:
-    """What the models folder and the operator's choice look like: name, size and time of each file that matters."""
+    """What the packages and the operator's choice look like: name, size and time of each file that matters."""
     files = [settings.home / STATE_FILE]
     for name in (CARD, WEIGHTS):
-        files += sorted(settings.models_dir.glob(f"*/*/{name}"))
+        files += [path for folder in package_folders(settings) for path in sorted(folder.glob(f"*/*/{name}"))]
     return tuple(found for path in files if (found := _look(path)) is not None)
 
 

@@ -14,8 +14,10 @@ from sqlalchemy import select
 from firstread.audit import current_user
 from firstread.records import AuditEvent, Database
 from firstread.records.migrate import SchemaMismatch, downgrade, upgrade
+from firstread.settings import Settings
 from training.golden import golden_pixels
 from training.packaging import write_package
+from worker.loading import fingerprint, load_serving, package_folders
 from worker.packages import networks
 from worker.packages.archive import export_package, import_package
 from worker.packages.card import Calibration, Card, InputSpec, OperatingPoint
@@ -209,6 +211,20 @@ def test_strange_archives_are_refused(shipped: Path, tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="cannot read"):
         import_package(tmp_path / "no.zip", tmp_path / "there")
     assert not list((tmp_path / "there").iterdir())
+
+
+def test_an_imported_package_serves(shipped: Path, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", models_dir=shipped)
+    before = fingerprint(settings)
+    directory = copy_of(shipped, tmp_path / "home" / "models")
+    card = toy_card("1.1.0", sha256=json.loads((directory / CARD).read_text())["sha256"])
+    card.write(directory / CARD)
+    directory.rename(directory.with_name("1.1.0"))
+    assert fingerprint(settings) != before
+    Store(package_folders(settings), settings.home).activate("toy/1.1.0")
+    serving = load_serving(settings)
+    assert [served.key for served in serving.of("head_ct")["bleed"]] == ["toy/1.1.0"]
+    assert not serving.refused
 
 
 def test_who_activated_what_stands_in_the_audit_trail(
