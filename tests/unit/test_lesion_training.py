@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -28,10 +28,12 @@ from training.dermoscopy.answers import Answer
 from training.dermoscopy.commands import dermoscopy
 from training.dermoscopy.lesions import Lesions, class_shares, diagnosis
 from training.dermoscopy.operating import choose_mask, operating_points, prior_bias
+from training.evaluation import scoring
 from training.order import Order, train_all
 from training.prepare import prepare_dataset
 from training.recipe import Recipe, load_recipe
 from worker.packages.package import load
+from worker.packages.preprocessing import compose
 from worker.pipelines.lesion import CLASSES, DIAGNOSES, DX
 
 
@@ -339,6 +341,22 @@ def test_the_question_is_asked_of_every_input(toy: Path, tmp_path: Path, monkeyp
     assert "A split by picture instead of by lesion gives accuracy" in found["shows"]
     with pytest.raises(TypeError, match="not callable"):  # asked otherwise, nothing of it is kept
         question.ask(recipe.model_copy(update={"seed": 9}), arrays, found_masks, None, ("whole",), tmp_path / "runs")
+
+
+def test_an_evaluation_averages_over_the_views_of_the_card(toy: Path) -> None:
+    def predict(x: np.ndarray) -> dict[str, np.ndarray]:
+        p = np.zeros((len(x), 7), np.float32)
+        p[:, 0] = x[:, : x.shape[1] // 2].mean(axis=(1, 2, 3))  # the upper half alone
+        return {"p": p, "p_raw": p, "mask": (x.mean(axis=-1) < x.mean()).astype(np.float32)}
+
+    reader = Lesions(toy / "ham10000_200x150")
+    card = lesion_card(parameters={"views": ["plain", "upside_down"]})
+    scored = scoring.score(cast(Any, SimpleNamespace(card=card, predict=predict)), reader, "test")
+    x = np.concatenate([compose(reader.pixels(item)[None], card.input) for item in scored.items])
+    np.testing.assert_allclose(scored.p[:, 0], x.mean(axis=(1, 2, 3)), atol=1e-5)
+    plain = scoring.score(cast(Any, SimpleNamespace(card=lesion_card(), predict=predict)), reader, "test")
+    assert np.abs(plain.p[:, 0] - scored.p[:, 0]).max() > 1e-3
+    assert np.nanmean(scored.dice) == pytest.approx(np.nanmean(plain.dice), abs=0.02)
 
 
 def test_fewer_pictures_keep_every_diagnosis_and_the_split(toy: Path) -> None:

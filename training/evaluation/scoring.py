@@ -12,6 +12,7 @@ import numpy as np
 from training import metrics
 from training.datasets import open_dataset
 from training.datasets.base import DataSet, DataSetError, Item, label_matrix, studies
+from training.dermoscopy.scores import over_views
 from training.evaluation import figures
 from training.evaluation.report import Miss, write_report
 from worker.packages import preprocessing
@@ -76,6 +77,7 @@ def find_package(package: str) -> Path:
 def score(package: Package, dataset: DataSet, split: str | None = None) -> Scored:
     """Score every study of a data set whole, so that neighbours are what they will be in service."""
     spec = package.card.input
+    views = package.card.parameters.get("views", ["plain"])
     items = dataset.items()
     kept, p, dice, left_out = [], [], [], {}
     for members in studies(items).values():
@@ -90,7 +92,7 @@ def score(package: Package, dataset: DataSet, split: str | None = None) -> Score
         for shape in {image.shape for image in pixels}:
             chosen = [k for k, image in enumerate(pixels) if image.shape == shape]
             stack = np.stack([pixels[k] for k in chosen])
-            outputs = package.predict(preprocessing.compose(stack, spec))
+            outputs = over_views(package.predict, preprocessing.compose(stack, spec), views)
             kept += [rows[k] for k in chosen]
             p.append(slice_probabilities(outputs, package.card.parameters, package.card.labels))
             dice.append(_dice(package.card, dataset, [items[rows[k]] for k in chosen], stack, outputs))
