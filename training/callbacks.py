@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training import loop
-from training.feeds import held_back_share
+from training.feeds import held_back_share, validation_feed
 from training.tracking import Tracker, machine_load
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def loop_callbacks(
             _record(run.out, epoch + 1, values)
             if tracker is not None:
                 tracker.epoch(epoch + 1, values)
+                if has_validation(run) and "logits" in run.recipe.losses:
+                    tracker.confusion(epoch + 1, *confusion_rows(model, run))
             if run.on_epoch is not None:
                 run.on_epoch(epoch + 1, values)
 
@@ -58,8 +60,7 @@ def _judge(
 ) -> tuple[dict[str, Any], bool]:
     """Validate where the recipe wants the best epoch or early stopping; keep the best weights."""
     schedule, notes = run.recipe.schedule, state.notes()
-    nothing = not len(run.val_rows) and not (run.shards and held_back_share(run.recipe))
-    if nothing or not (schedule.best or schedule.early_stopping):
+    if not has_validation(run) or not (schedule.best or schedule.early_stopping):
         return notes, False
     values["val_loss"] = loop.validation_loss(model, run)
     if values["val_loss"] < notes.get("best", math.inf):
@@ -68,6 +69,32 @@ def _judge(
     else:
         notes["waited"] = notes.get("waited", 0) + 1
     return notes, bool(schedule.early_stopping and notes["waited"] >= schedule.early_stopping)
+
+
+def has_validation(run: loop.Run) -> bool:
+    """Whether the run has rows, or a share of its shards' patients, that it does not train on."""
+    return bool(len(run.val_rows) or (run.shards and held_back_share(run.recipe)))
+
+
+def confusion_rows(model: keras.Model, run: loop.Run) -> tuple[list[int], list[int], list[str]]:
+    """True and called class of every validation row that is labelled, and the classes' names.
+
+    Labels that exclude each other (one softmax over all of them) are the classes; else they are the first label's
+    absence and presence, called at a probability of 0.5.
+    """
+    labels, exclusive = run.recipe.labels, run.recipe.losses["logits"].name.startswith("softmax")
+    truth: list[int] = []
+    guess: list[int] = []
+    for x, targets in validation_feed(run):
+        logits, y = loop.predict_batch(model, x), targets["logits"]
+        if exclusive:
+            known = (y.min(axis=1) >= 0) & (y.sum(axis=1) == 1)
+            rows, called = y.argmax(axis=1), logits.argmax(axis=1)
+        else:
+            known, rows, called = y[:, 0] >= 0, y[:, 0] == 1, logits[:, 0] >= 0
+        truth += rows[known].astype(int).tolist()
+        guess += called[known].astype(int).tolist()
+    return truth, guess, list(labels) if exclusive else [f"not {labels[0]}", labels[0]]
 
 
 def _record(out: Path, step: int, values: dict[str, float]) -> None:

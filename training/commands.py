@@ -20,6 +20,8 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
               help="First weights: a PATH, imagenet (Keras may download it), or none.")  # fmt: skip
 @click.option("--start", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
               help="An earlier run on the same folds, to begin with its weights and masks.")  # fmt: skip
+@click.option("--baseline", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
+              help="Another recipe's run on the same folds, to stand beside in the report.")  # fmt: skip
 @click.option("--folds", default=None, help="Folds to train, comma-separated; default: all of the recipe's.")
 @click.option("--final/--no-final", default=True, help="Train on all folds afterwards and write the package.")
 @click.option("--steps", type=int, default=None, help="Steps instead of the recipe's.")
@@ -39,6 +41,7 @@ def train(
     out: Path | None,
     weights: str,
     start: Path | None,
+    baseline: Path | None,
     folds: str | None,
     final: bool,
     steps: int | None,
@@ -70,6 +73,7 @@ def train(
         out=out or Path("runs") / loaded.name,
         weights=weights,
         start=start,
+        baseline=baseline,
         cache=cache,
         folds=None if folds is None else tuple(folds.split(",")),
         final=final,
@@ -94,6 +98,8 @@ def train(
 @click.option("--out", type=DIRECTORY, default=Path("evaluation"), show_default=True, help="Folder of the report.")
 @click.option("--out-of-fold", "run", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
               help="Evaluate a run's out-of-fold predictions; PACKAGE is then the recipe.")  # fmt: skip
+@click.option("--baseline", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
+              help="With --out-of-fold: another recipe's run on the same folds, to stand beside.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def evaluate(
     package: str,
@@ -102,13 +108,16 @@ def evaluate(
     split: str | None,
     out: Path,
     run: Path | None,
+    baseline: Path | None,
     as_json: bool,
 ) -> None:
     """Measure PACKAGE (a folder, NAME or NAME/VERSION) on labelled data; writes evaluation.html and evaluation.json."""
+    if baseline is not None and run is None:
+        raise click.UsageError("--baseline goes with --out-of-fold")
     if run is not None:
         from training.evaluation.runs import evaluate_run
 
-        page = evaluate_run(package, data, run, out)
+        page = evaluate_run(package, data, run, out, baseline)
     else:
         from training.evaluation.scoring import evaluate_package
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,20 @@ import numpy as np
 from training import metrics
 from training.arrays import Arrays
 from training.datasets import open_dataset
+from training.datasets.base import studies
 from training.evaluation import head_ct as head_ct_figures
+from training.evaluation.baselines import read_baseline
 from training.evaluation.figures import without_curves
 from training.evaluation.report import write_report
 from training.outoffold import OutOfFold, of_arrays
 from training.packaging import write_package
-from training.postprocess import Postprocess, fit
+from training.postprocess import Postprocess
 from training.recipe import Recipe
+from training.sequence import Stages
 from worker.packages.card import Card, OperatingPoint
+
+THICKNESS_EDGES_MM = (0.0, 0.9, 1.6, 2.6, 3.6, 4.6, 5.6, 6.6, 10.0)
+TISSUE = (0.02, 0.98)
 
 if TYPE_CHECKING:
     import keras
@@ -31,8 +38,11 @@ def finish(order: Order, arrays: Arrays, model: keras.Model) -> Path:
     recipe = order.recipe
     paths = [order.out / f"oof_{fold}.npz" for fold in recipe.folds.names]
     found = of_arrays(paths, arrays, recipe.folds.dataset)
-    figures, mask_threshold = evaluate_folds(recipe, found, order.data, order.out / "evaluation")
-    fitted = fit(found.predictions)
+    stages = Stages()
+    figures, mask_threshold = evaluate_folds(
+        recipe, found, order.data, order.out / "evaluation", order.baseline, stages
+    )
+    fitted = stages.best(found.predictions)
     card = card_of(recipe, arrays, found, fitted, figures, mask_threshold, order.version)
     licence = str(recipe.card.get("licence_text", recipe.card.get("licence", "")))
     directory = order.out / "package" / card.name / card.version
@@ -40,9 +50,20 @@ def finish(order: Order, arrays: Arrays, model: keras.Model) -> Path:
     return directory
 
 
-def evaluate_folds(recipe: Recipe, found: OutOfFold, data: Path, out: Path) -> tuple[dict[str, Any], float]:
-    """Figures of the out-of-fold predictions, written as page and JSON; and the mask threshold for the card."""
-    figures, p_any = head_ct_figures.out_of_fold_figures(found, recipe.folds.names)
+def evaluate_folds(
+    recipe: Recipe,
+    found: OutOfFold,
+    data: Path,
+    out: Path,
+    baseline: Path | None = None,
+    stages: Stages | None = None,
+) -> tuple[dict[str, Any], float]:
+    """Figures of the out-of-fold predictions, written as page and JSON; and the mask threshold for the card.
+
+    ``baseline`` is the folder of another recipe's run on the same folds, whose figures stand beside.
+    """
+    other = None if baseline is None else read_baseline(baseline, found.items, recipe.folds.dataset)
+    figures, p_any = head_ct_figures.out_of_fold_figures(found, recipe.folds.names, stages=stages, baseline=other)
     dataset = open_dataset(recipe.folds.dataset, data / recipe.datasets[recipe.folds.dataset])
     mask_threshold = 0.5
     if found.masks is not None:
@@ -86,6 +107,7 @@ def card_of(
         operating_points=operating_points(found, fitted),
         parameters={
             "evidence": _short(fitted.evidence),
+            "sequence": _short(fitted.sequence),
             "aggregation": _short(fitted.aggregation),
             "mask_threshold": mask_threshold,
             "flip": True,
@@ -99,7 +121,7 @@ def card_of(
             "left_out": len(arrays.left_out),
         },
         population=dict(text.get("population", {})),
-        baseline=baseline(found, fitted, arrays),
+        baseline=baseline(recipe, found, fitted, arrays),
         metrics={"out_of_fold": without_curves(figures)},
         intended_use=str(text.get("intended_use", "")),
         limits=list(text.get("limits", [])),
@@ -141,18 +163,36 @@ def training_counts(arrays: Arrays) -> dict[str, Any]:
     return counts
 
 
-def baseline(found: OutOfFold, fitted: Postprocess, arrays: Arrays) -> dict[str, Any]:
-    """Histograms for drift: study score out of fold, and mean intensity inside the head of each slice."""
+def baseline(recipe: Recipe, found: OutOfFold, fitted: Postprocess, arrays: Arrays) -> dict[str, Any]:
+    """Histograms of studies for drift: score out of fold, mean intensity of the tissue, and slice thickness.
+
+    Intensity is the mean of a study's tissue in the network's window, scaled to 0 .. 1. The folds' data set has slices
+    of ``slice_spacing_mm`` throughout; its pictures do not carry a thickness of their own.
+    """
     p = fitted.p_studies(found.predictions)
-    scores = np.histogram(p, bins=10, range=(0, 1))[0]
-    values = arrays.planes[:: max(1, len(arrays) // 400)].astype(np.float32)
-    inside = (values > 0.02) & (values < 0.98)
-    means = np.asarray([v[m].mean() for v, m in zip(values, inside, strict=True) if m.any()])
-    heights, edges = np.histogram(means, bins=10, range=(0, 1))
+    means = [_tissue_mean(arrays, members) for members in studies(list(arrays.items)).values()]
+    known = [value for value in means if value is not None]
+    thickness_mm = np.full(len(p), float(recipe.card.get("slice_spacing_mm", 5.0)))
     return {
-        "score": {"edges": np.linspace(0, 1, 11).round(2).tolist(), "counts": scores.tolist()},
-        "intensity": {"edges": edges.round(3).tolist(), "counts": heights.tolist()},
+        "score": _histogram(p, np.linspace(0, 1, 11)),
+        "intensity": _histogram(np.asarray(known), np.unique(np.quantile(known, np.linspace(0, 1, 11)))),
+        "thickness": _histogram(thickness_mm, np.asarray(THICKNESS_EDGES_MM)),
     }
+
+
+def _tissue_mean(arrays: Arrays, rows: Sequence[int]) -> float | None:
+    """Mean over a study of what lies inside the window, every fourth pixel either way; None without any."""
+    values = arrays.planes[np.asarray(rows)][:, ::4, ::4].astype(np.float32)
+    tissue = values[(values > TISSUE[0]) & (values < TISSUE[1])]
+    return float(tissue.mean()) if tissue.size else None
+
+
+def _histogram(values: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
+    edges = np.unique(edges.round(4))
+    if len(edges) < 2:
+        edges = np.asarray([edges[0] - 0.05, edges[0] + 0.05])
+    counts = np.histogram(np.clip(values, edges[0], edges[-1]), bins=edges)[0]
+    return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
 def _short(values: Any) -> Any:

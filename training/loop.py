@@ -306,7 +306,9 @@ class Checkpoint:
 def _values(variables: Sequence[Any]) -> list[np.ndarray]:
     from keras import ops
 
-    return [ops.convert_to_numpy(v.value) for v in variables]
+    # a variable that tf.distribute mirrors is no array until it is read
+    read = [getattr(v.value, "read_value", lambda v=v: v.value) for v in variables]
+    return [ops.convert_to_numpy(value()) for value in read]
 
 
 def predict(model: keras.Model, arrays: Arrays, rows: np.ndarray, batch_size: int = 32, flip: bool = False) -> Targets:

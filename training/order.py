@@ -19,6 +19,7 @@ from training.feeds import held_back_records
 from training.loop import Run, predict_batch, train
 from training.recipe import Recipe
 from training.records import shards_in
+from training.structure import save_structure
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class Order:
     weights: str = "none"
     start: Path | None = None
     """An earlier run on the same folds, whose weights and masks each part begins with."""
+    baseline: Path | None = None
+    """Another recipe's run on the same folds, whose figures stand beside."""
     cache: Path | None = None
     folds: tuple[str, ...] | None = None
     final: bool = True
@@ -83,6 +86,7 @@ def train_all(order: Order) -> Path | None:
     if not order.final:
         return None
     model = train_final(order.recipe, arrays, order.out, order.weights, order.start, **options)
+    save_structure(model, order.out / "final")
     module, _, function = PACKAGERS.get(order.recipe.task, "training.plain_package:finish").partition(":")
     directory: Path = getattr(import_module(module), function)(order, arrays, model)
     return directory
@@ -107,6 +111,7 @@ def _train_on_shards(order: Order, shards: Path) -> Path:
     rows = np.zeros(0, dtype=np.int64)
     model = train(Run(recipe, empty, rows, order.out / "final", steps, weights=order.weights, shards=shards,
                       **_options(order)))  # fmt: skip
+    save_structure(model, order.out / "final")
     parts = [(predict_batch(model, x), labels, patients) for x, labels, patients in held_back_records(recipe, shards)]
     if not parts:
         raise NothingHeldBackError(f"recipe {recipe.name} holds no patients of these shards back: [folds] validation")

@@ -6,15 +6,15 @@ without a fold and applied to that fold (:func:`nested`); what ships is fitted o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from training import metrics
 from worker.packages.activation import sigmoid
-from worker.packages.aggregation import logit, study_probability, study_score
+from worker.packages.aggregation import logit, sequence_logits, study_probability, study_score
 from worker.packages.card import Calibration
 
 SMOOTHINGS: tuple[tuple[float, ...], ...] = ((1.0,), (0.25, 0.5, 0.25), (1.0, 1.0, 1.0))
@@ -73,6 +73,8 @@ class Postprocess:
     tried: list[dict[str, Any]] = field(default_factory=list)
     evidence: dict[str, Any] | None = None
     """How the mask speaks in the slices' probabilities, as in the card; None for networks without a mask."""
+    sequence: dict[str, Any] | None = None
+    """The sequence stage as in the card, where it speaks for the first label's slices."""
 
     def p_slices(self, predictions: Predictions) -> np.ndarray:
         """Probabilities of the slices (n, labels)."""
@@ -80,13 +82,14 @@ class Postprocess:
         bias = np.asarray([self.calibration.bias.get(name, 0.0) for name in names])
         temperature = np.asarray([self.calibration.temperature.get(name, 1.0) for name in names])
         p = sigmoid((predictions.logits - bias) / temperature).astype(np.float64)
-        if self.evidence is None or predictions.evidence is None:
-            return p
-        mask = predictions.evidence[:, EVIDENCE.index((self.evidence["neighbour"], self.evidence["top"]))]
-        for column, name in enumerate(names):
-            weights = self.evidence["weights"][name]
-            z = weights["own"] * predictions.logits[:, column] + weights["mask"] * mask + weights["bias"]
-            p[:, column] = sigmoid(z)
+        if self.evidence is not None and predictions.evidence is not None:
+            mask = predictions.evidence[:, EVIDENCE.index((self.evidence["neighbour"], self.evidence["top"]))]
+            for column, name in enumerate(names):
+                weights = self.evidence["weights"][name]
+                z = weights["own"] * predictions.logits[:, column] + weights["mask"] * mask + weights["bias"]
+                p[:, column] = sigmoid(z)
+        if self.sequence is not None:
+            p[:, 0] = sigmoid(sequence_scores(self.sequence, predictions))
         return p
 
     def p_studies(self, predictions: Predictions, column: int = 0) -> np.ndarray:
@@ -96,16 +99,23 @@ class Postprocess:
         return np.asarray([study_probability(p[rows], parameters, name) for rows in predictions.study_rows()])
 
 
+Fit = Callable[[Predictions], Postprocess]
+
+
 def fit(predictions: Predictions, sensitivity: float = FLAG_SENSITIVITY) -> Postprocess:
     """Fit slice calibration (Platt), the aggregation by patient AUC, study calibration, and the two thresholds.
 
     The flag's threshold is the highest whose sensitivity on these studies is at least ``sensitivity``; it is then
     lowered halfway to the next score below, so that it does not lie on a case.
     """
-    calibration = _slice_calibration(predictions)
-    evidence = _fit_evidence(predictions)
-    first = Postprocess(calibration, {}, evidence=evidence)
-    p = first.p_slices(predictions)[:, 0].astype(np.float64)
+    first = Postprocess(_slice_calibration(predictions), {}, evidence=_fit_evidence(predictions))
+    return with_studies(first, predictions, first.p_slices(predictions)[:, 0], sensitivity)
+
+
+def with_studies(
+    slices: Postprocess, predictions: Predictions, p: np.ndarray, sensitivity: float = FLAG_SENSITIVITY
+) -> Postprocess:
+    """Add aggregation, study calibration and thresholds, chosen on probabilities ``p`` (n,) of the slices."""
     rows, y = predictions.study_rows(), predictions.study_labels()
     tried: list[dict[str, Any]] = []
     for smooth in SMOOTHINGS:
@@ -118,24 +128,50 @@ def fit(predictions: Predictions, sensitivity: float = FLAG_SENSITIVITY) -> Post
                  "temperature": temperature, "bias": bias}
             )  # fmt: skip
     best = max(tried, key=lambda row: (round(float(row["auc"]), 3), -float(row["log_loss"])))
+    name = predictions.label_names[0]
     aggregation = {
         "smooth": best["smooth"],
         "top_k": best["top_k"],
-        "temperature": {predictions.label_names[0]: best["temperature"]},
-        "bias": {predictions.label_names[0]: best["bias"]},
+        "temperature": {name: best["temperature"]},
+        "bias": {name: best["bias"]},
     }
-    fitted = Postprocess(calibration, aggregation, evidence=evidence)
-    p_study = fitted.p_studies(predictions)
+    p_study = np.asarray([study_probability(p[r], {"aggregation": aggregation}, name) for r in rows])
     flag = _between(p_study, metrics.highest_threshold(y, p_study, sensitivity))
-    return Postprocess(calibration, aggregation, flag, metrics.youden_threshold(y, p_study), tried, evidence)
+    balanced = metrics.youden_threshold(y, p_study)
+    return replace(slices, aggregation=aggregation, flag=flag, balanced=balanced, tried=tried)
 
 
-def nested(predictions: Predictions, folds: Sequence[str]) -> list[tuple[str, Predictions, Postprocess]]:
+def sequence_features(predictions: Predictions, ways: Sequence[Sequence[float]]) -> np.ndarray:
+    """What the sequence stage hears of a slice: the first label's logit, then the mask in these ways: (n, 1 + ways).
+
+    Raises
+    ------
+    ValueError
+        Where the predictions have no mask.
+    """
+    if predictions.evidence is None:
+        raise ValueError("the sequence stage needs a mask")
+    columns = [predictions.evidence[:, EVIDENCE.index((float(way[0]), int(way[1])))] for way in ways]
+    return np.column_stack([predictions.logits[:, 0].astype(np.float64), *columns])
+
+
+def sequence_scores(chosen: dict[str, Any], predictions: Predictions) -> np.ndarray:
+    """Logits (n,) of the sequence stage, study by study."""
+    features = sequence_features(predictions, chosen["mask"])
+    z = np.zeros(len(features))
+    for rows in predictions.study_rows():
+        z[rows] = sequence_logits(features[rows], chosen)
+    return z
+
+
+def nested(
+    predictions: Predictions, folds: Sequence[str], fitter: Fit = fit
+) -> list[tuple[str, Predictions, Postprocess]]:
     """Each fold with what was fitted on the others."""
     found = []
     for fold in folds:
         inside = predictions.folds == fold
-        found.append((fold, predictions.rows(inside), fit(predictions.rows(~inside))))
+        found.append((fold, predictions.rows(inside), fitter(predictions.rows(~inside))))
     return found
 
 

@@ -52,10 +52,10 @@ class Tracker:
         """Log an epoch's metrics with CPU, memory and (with NVIDIA's library) GPU use."""
         self._run.log({**values, **machine_load()}, step=step)
 
-    def confusion(self, truth: list[int], guess: list[int], names: list[str]) -> None:
-        """Log a confusion matrix of the validation rows."""
+    def confusion(self, step: int, truth: list[int], guess: list[int], names: list[str]) -> None:
+        """Log the confusion matrix of the validation rows after an epoch."""
         plot = self._wandb.plot.confusion_matrix(y_true=truth, preds=guess, class_names=names)
-        self._run.log({"confusion_matrix": plot})
+        self._run.log({"confusion_matrix": plot}, step=step)
 
     def finish(self, files: list[Path]) -> None:
         """Store files as a version of the model's artifact, and end the run."""

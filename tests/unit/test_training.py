@@ -225,6 +225,10 @@ def test_whole_order_gives_a_package_that_serves(data: Path, tmp_path: Path) -> 
     assert package.card.metrics["out_of_fold"]["slices"]["any"]["auc"]["n"] == 8
     page = (tmp_path / "evaluation" / "evaluation.html").read_text()
     assert "Worst misses" in page and "http" not in page.replace("http-equiv", "")
+    assert {path.name for path in (tmp_path / "final").iterdir()} >= {"model.keras", "structure.svg", "structure.txt"}
+    baseline = package.card.baseline
+    assert sum(baseline["intensity"]["counts"]) == len({item.study for item in open_arrays(recipe, data, None).items})
+    assert sum(baseline["score"]["counts"]) == sum(baseline["thickness"]["counts"]) == 8
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -268,6 +272,18 @@ def test_best_epoch_and_early_stopping(arrays: Arrays, data: Path, tmp_path: Pat
     best = int(np.argmin(losses))
     assert len(log) == 12 or len(log) - 1 - best == 2
     assert (tmp_path / "best.npz").is_file()
+
+
+def test_confusion_of_the_validation_rows(arrays: Arrays, data: Path, tmp_path: Path) -> None:
+    from training.callbacks import confusion_rows, has_validation
+    from training.loop import build_model
+
+    recipe, rows = recipe_of(data), np.arange(len(arrays))
+    run = Run(recipe, arrays, rows, tmp_path, 5, val_rows=rows[:12])
+    assert has_validation(run) and not has_validation(Run(recipe, arrays, rows, tmp_path, 5))
+    truth, guess, names = confusion_rows(build_model(recipe, "none"), run)
+    assert names == ["not any", "any"]
+    assert truth == arrays.labels[:12, 0].astype(int).tolist() and set(guess) <= {0, 1}
 
 
 def test_transfer_in_two_stages_from_a_file(arrays: Arrays, data: Path, tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from training.outoffold import PredictionsError, read_out_of_fold
 from training.recipe import load_recipe
 
 
-def evaluate_run(recipe_name: str, data: Path, run: Path, out: Path) -> Path:
+def evaluate_run(recipe_name: str, data: Path, run: Path, out: Path, baseline: Path | None = None) -> Path:
     """Evaluate a run's predictions; everything that is chosen for a fold is chosen on the other folds.
+
+    ``baseline`` is the folder of another recipe's run on the same folds, whose figures stand beside.
 
     Raises
     ------
@@ -27,5 +29,5 @@ def evaluate_run(recipe_name: str, data: Path, run: Path, out: Path) -> Path:
         raise PredictionsError(f"the run lacks {', '.join(missing)}")
     items, labels = open_items(recipe, data)
     found = read_out_of_fold(paths, items, labels, recipe.labels, recipe.folds.dataset)
-    evaluate_folds(recipe, found, data, out)
+    evaluate_folds(recipe, found, data, out, baseline)
     return out / "evaluation.html"

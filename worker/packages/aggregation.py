@@ -3,6 +3,8 @@
 ``card.parameters`` holds what was chosen on out-of-fold predictions::
 
     "evidence": {"neighbour": 0.25, "top": 4, "weights": {"any": {"own": 0.1, "mask": 0.7, "bias": -1.2}}}
+    "sequence": {"label": "any", "mask": [[0.0, 4], [0.33, 4]], "mean": [...], "sd": [...], "weights": [...],
+                 "bias": 0.2, "members": [{"hidden": {...}, "correction": {...}}, ...]}    (or null)
     "aggregation": {"smooth": [0.25, 0.5, 0.25], "top_k": 2, "temperature": {"any": 1.3}, "bias": {"any": 0.4}}
 """
 
@@ -15,6 +17,8 @@ import numpy as np
 
 EDGE = 1e-6
 MASK_EDGE = 1e-3
+SEQUENCE_REACH = 2
+"""Slices on either side that the sequence stage hears; the first and last stand in for missing ones."""
 
 
 def slice_probabilities(
@@ -28,25 +32,70 @@ def slice_probabilities(
         Of :meth:`worker.packages.package.Package.predict` for the slices in spatial order: ``p``, ``p_raw``
         (n, labels) and, from a segmenter, ``mask`` (n, h, w).
     parameters : mapping
-        ``card.parameters``; without ``evidence`` the network's own calibrated ``p`` stands.
+        ``card.parameters``; without ``evidence`` and ``sequence`` the network's own calibrated ``p`` stands.
 
     Returns
     -------
     ndarray of float64, shape (n, labels)
-        ``sigmoid(own * logit(p_raw) + mask * evidence + bias)`` for each label that has weights.
+        ``sigmoid(own * logit(p_raw) + mask * evidence + bias)`` for each label that has weights; for the label of
+        ``sequence`` the sigmoid of :func:`sequence_logits`.
     """
     p = np.array(outputs["p"], dtype=np.float64)
-    chosen = parameters.get("evidence")
-    if not chosen or "mask" not in outputs:
+    if "mask" not in outputs:
         return p
-    evidence = mask_evidence(outputs["mask"], float(chosen["neighbour"]), int(chosen["top"]))
     own = logit(np.asarray(outputs["p_raw"], dtype=np.float64))
-    for column, label in enumerate(labels):
-        weights = chosen["weights"].get(label)
-        if weights is not None:
-            z = weights["own"] * own[:, column] + weights["mask"] * evidence + weights["bias"]
-            p[:, column] = 0.5 * (np.tanh(0.5 * z) + 1.0)
+    chosen = parameters.get("evidence")
+    if chosen:
+        evidence = mask_evidence(outputs["mask"], float(chosen["neighbour"]), int(chosen["top"]))
+        for column, label in enumerate(labels):
+            weights = chosen["weights"].get(label)
+            if weights is not None:
+                z = weights["own"] * own[:, column] + weights["mask"] * evidence + weights["bias"]
+                p[:, column] = _sigmoid(z)
+    stage = parameters.get("sequence")
+    if stage:
+        column = list(labels).index(stage["label"])
+        ways = [mask_evidence(outputs["mask"], float(neighbour), int(top)) for neighbour, top in stage["mask"]]
+        p[:, column] = _sigmoid(sequence_logits(np.column_stack([own[:, column], *ways]), stage))
     return p
+
+
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    return np.asarray(0.5 * (np.tanh(0.5 * z) + 1.0))
+
+
+def sequence_logits(features: np.ndarray, chosen: Mapping[str, Any]) -> np.ndarray:
+    """Logits of a study's slices by the sequence stage (:mod:`training.sequence`).
+
+    Parameters
+    ----------
+    features : ndarray, shape (n, features)
+        Of the slices in spatial order: the network's own logit, then the mask's evidence in the ways of the card.
+    chosen : mapping
+        ``card.parameters["sequence"]``: a logistic score (``weights``, ``bias``) and the ``members`` whose mean
+        corrects it, each two symmetric kernels of width three with tanh between.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+    """
+    raw = np.asarray(features, dtype=np.float64)
+    z = raw @ np.asarray(chosen["weights"]) + float(chosen["bias"])
+    if not chosen["members"]:
+        return np.asarray(z)
+    x = (raw - np.asarray(chosen["mean"])) / np.asarray(chosen["sd"])
+    x = np.pad(x, ((SEQUENCE_REACH, SEQUENCE_REACH), (0, 0)), mode="edge")
+    corrections = []
+    for member in chosen["members"]:
+        hidden = np.tanh(_along(x, member["hidden"]))
+        corrections.append(_along(hidden, member["correction"]))
+    return np.asarray(z + np.mean(corrections, axis=0))
+
+
+def _along(x: np.ndarray, layer: Mapping[str, Any]) -> np.ndarray:
+    """One symmetric kernel of width three along the first axis, which it shortens by two."""
+    beside = (x[:-2] + x[2:]) @ np.asarray(layer["beside"])
+    return np.asarray(x[1:-1] @ np.asarray(layer["middle"]) + beside + np.asarray(layer["bias"]))
 
 
 def mask_evidence(mask: np.ndarray, neighbour: float, top: int) -> np.ndarray:
