@@ -215,6 +215,7 @@ def _toy(name: str) -> dict[str, Any]:
     return {"recipe": recipe.model_copy(update={"schedule": schedule, "input": spec, "architecture": architecture})}
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", ["pneumonia_cnn", "pneumonia4"])
 def test_a_recipe_trains_calibrates_measures_and_packs(name: str, tmp_path: Path) -> None:
     kermany_folder(tmp_path / "kermany224")
@@ -280,6 +281,7 @@ def test_the_small_budget_trains_what_a_few_steps_can_train() -> None:
     assert "which is best" not in str(Budget(films=80, steps=12))
 
 
+@pytest.mark.timeout(400)
 def test_the_comparison_trains_to_the_end_and_prints_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from training.chest import compare as module
 
