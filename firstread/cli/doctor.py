@@ -109,6 +109,20 @@ def check_ports(settings: Settings) -> Iterator[Check]:
             yield Check("metrics", "warn", f"nothing listens on {settings.metrics_host}:{port} ({error.strerror})")
 
 
+def check_next_steps(settings: Settings) -> Iterator[Check]:
+    """The site's own sentences can be read."""
+    from worker.pipelines.next_steps import NextStepsError, next_steps
+
+    if settings.next_steps is None:
+        return
+    try:
+        texts = next_steps(settings.next_steps)
+    except NextStepsError as error:
+        yield Check("next steps", "fail", f"{error}; the defaults stand in")
+    else:
+        yield Check("next steps", "ok", f"{len(texts)} sentences")
+
+
 def check_models(settings: Settings) -> Iterator[Check]:
     """Every package passes its checksum and its golden outputs."""
     from worker.packages.commands import open_store
@@ -197,6 +211,7 @@ def doctor(quick: bool, as_json: bool) -> None:
         click.echo()
     steps: list[Callable[[Settings], Iterator[Check]]] = [
         check_home, check_database, check_broker, check_ports, check_destinations,
+        check_next_steps,
     ]  # fmt: skip
     if not quick:
         steps += [check_models, check_study]

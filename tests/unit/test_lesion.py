@@ -12,7 +12,7 @@ from firstread.phantoms.lesion import LesionSpec, lesion_image
 from training.dermoscopy.hair import hair_share, is_hairy
 from worker.pipelines.lesion import framed, framing, measured, outlined, unframed
 from worker.pipelines.lesion_picture import lesion_picture
-from worker.pipelines.next_steps import NextStepsError, next_steps
+from worker.pipelines.next_steps import NextStepsError, next_steps, next_steps_or_defaults
 
 
 def _ellipse(half_height: int, half_width: int, shape: tuple[int, int] = (300, 400)) -> np.ndarray:
@@ -108,6 +108,7 @@ def test_a_wrong_file_of_next_steps_says_what_is_wrong(text: str, tmp_path: Path
         next_steps(path)
     with pytest.raises(NextStepsError):
         next_steps(tmp_path / "missing.toml")
+    assert next_steps_or_defaults(path) == next_steps()
 
 
 def test_the_defaults_only_say_who_should_look() -> None:

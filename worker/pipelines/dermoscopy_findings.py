@@ -24,7 +24,7 @@ from worker.pipelines.lesion import (
     unframed,
 )
 from worker.pipelines.lesion_picture import lesion_picture
-from worker.pipelines.next_steps import next_steps
+from worker.pipelines.next_steps import next_steps_or_defaults
 from worker.pipelines.population import age_years, outside
 from worker.pipelines.reasons import Caution, Reason, Unsuitable
 
@@ -107,7 +107,7 @@ def interpret_lesions(
         if package.role != "active":
             findings += _findings(scores, scores.key, package.role)
             rows += _rows(photographs, scores, package.role)
-    texts = next_steps(Settings().next_steps)
+    texts = next_steps_or_defaults(Settings().next_steps)
     step = " ".join(texts[name] for name in step_names(main, key, [str(c) for c in cautions]))
     heat = engine.gradients(active[0][0].key, inputs[active[0][0].key][key : key + 1], _cam_label(active[0][0]))[0]
     return Outcome(

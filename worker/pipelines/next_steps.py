@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tomllib
 from functools import lru_cache
 from importlib.resources import files
@@ -9,6 +10,8 @@ from pathlib import Path
 
 DEFAULTS = "next_steps.toml"
 LIMIT = 300
+
+log = logging.getLogger(__name__)
 
 
 class NextStepsError(ValueError):
@@ -35,6 +38,18 @@ def next_steps(path: Path | None = None) -> dict[str, str]:
     if strange:
         raise NextStepsError(f"{path.name}: unknown {', '.join(strange)}; there are {', '.join(known)}")
     return known | own
+
+
+def next_steps_or_defaults(path: Path | None) -> dict[str, str]:
+    """:func:`next_steps`, with the defaults where the site's file is wrong: a typing error there loses no result.
+
+    ``firstread doctor`` says what is wrong with the file.
+    """
+    try:
+        return next_steps(path)
+    except NextStepsError as error:
+        log.error("the defaults of the next steps stand in: %s", error)
+        return next_steps()
 
 
 def _sentences(text: str, name: str) -> dict[str, str]:
