@@ -63,7 +63,7 @@ lock:  ## Write the lock files anew from pyproject.toml (UPGRADE=1: newest versi
 	$(COMPILE) --extra cpu --extra train --extra s3 -o requirements/cpu.txt >/dev/null
 	$(COMPILE) --extra gpu --extra train --extra s3 -c requirements/cpu.txt -o requirements/gpu.txt >/dev/null
 	$(COMPILE) --extra s3 -c requirements/cpu.txt -o requirements/listener.txt >/dev/null
-	$(COMPILE) --extra s3 --extra test -c requirements/cpu.txt -o requirements/test.txt >/dev/null
+	$(COMPILE) --extra s3 --extra test --extra wandb -c requirements/cpu.txt -o requirements/test.txt >/dev/null
 
 clean:  ## Remove .venv and caches; data homes are left alone
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build

@@ -238,6 +238,7 @@ def experiments(pipeline: str) -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "models": models,
     "experiments_dermoscopy": lambda: experiments("dermoscopy"),
+    "experiments_chest": lambda: experiments("chest"),
     "settings": settings,
     "metrics": metrics,
     "commands": commands,

@@ -97,9 +97,29 @@ def _bce(target: Any, logits: Any) -> Any:
     return ops.relu(logits) - logits * target + ops.log1p(ops.exp(-ops.abs(logits)))
 
 
+def averaged(make: Callable[..., Loss]) -> Callable[..., Loss]:
+    """The same loss as one value a batch, shape (1,).
+
+    Keras divides a loss among the replicas of tf.distribute when it averages over the batch; a scalar it takes as it
+    is, and the replicas' sum would teach as many times too much.
+    """
+
+    def made(**options: Any) -> Loss:
+        inner = make(**options)
+
+        def loss(y_true: Any, logits: Any) -> Any:
+            from keras import ops
+
+            return ops.reshape(inner(y_true, logits), (1,))
+
+        return loss
+
+    return made
+
+
 LOSSES: dict[str, Callable[..., Loss]] = {
-    "masked_bce": masked_bce,
-    "mask_loss": mask_loss,
-    "softmax_groups": softmax_groups,
-    "softmax_allowed": softmax_allowed,
+    "masked_bce": averaged(masked_bce),
+    "mask_loss": averaged(mask_loss),
+    "softmax_groups": averaged(softmax_groups),
+    "softmax_allowed": averaged(softmax_allowed),
 }
