@@ -40,7 +40,7 @@ class Tracker:
             id=f"{run.recipe.name}-{run.out.name}".replace("/", "-"),
             resume="allow",
             dir=str(run.out),
-            mode=os.environ.get("WANDB_MODE", "offline"),
+            mode=None if "WANDB_MODE" in os.environ else "offline",
             config={
                 "recipe": run.recipe.model_dump(mode="json"),
                 "steps": run.steps,
