@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -218,7 +218,11 @@ def _fit(
 
 
 def _batches(batch: Batch, begin: int, end: int) -> Any:
+    """The batches of steps ``begin`` to ``end`` in the form that Keras takes, made one ahead."""
     import keras
+
+    if keras.backend.backend() == "tensorflow":
+        return _dataset(batch, begin, end)
 
     class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         def __len__(self) -> int:
@@ -228,6 +232,23 @@ def _batches(batch: Batch, begin: int, end: int) -> Any:
             return batch(begin + index)
 
     return Batches(workers=1, use_multiprocessing=False, max_queue_size=4)
+
+
+def _dataset(batch: Batch, begin: int, end: int) -> Any:
+    """A tf.data pipeline without autotuning, whose thread sleeps for up to a minute before it lets an epoch end."""
+    import tensorflow as tf
+
+    first = batch(begin)
+    signature = tf.nest.map_structure(lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), first)
+
+    def steps() -> Iterator[tuple[np.ndarray, Targets]]:
+        yield first
+        for step in range(begin + 1, end):
+            yield batch(step)
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return tf.data.Dataset.from_generator(steps, output_signature=signature).prefetch(2).with_options(options)
 
 
 def _identity(run: Run) -> str:
