@@ -51,6 +51,8 @@ def load_start(model: keras.Model, weights: str, builder: str) -> None:
             from worker.packages.networks_effnet_lite import load_imagenet
 
             load_imagenet(model, path)
+        elif _has_variable_names(path):
+            _load_encoder(model, path)
         elif _is_checkpoint(path):
             _load_checkpoint(model, path)
         else:
@@ -66,6 +68,27 @@ def set_encoder_trainable(model: keras.Model, trainable: bool) -> None:
     for layer in model.layers:
         if layer.name.startswith(ENCODER_PREFIXES) or layer.name in ("bn0", "bn1"):
             layer.trainable = trainable
+
+
+def _has_variable_names(path: Path) -> bool:
+    if path.suffix != ".npz":
+        return False
+    with np.load(path) as arrays:
+        return any(name.endswith("/kernel") for name in arrays.files)
+
+
+def _load_encoder(model: keras.Model, path: Path) -> None:
+    """Fill the encoder from ``<layer>/<variable>`` arrays; the file's own classifier is left out.
+
+    Raises
+    ------
+    KeyError
+        If the file lacks a layer of the encoder.
+    """
+    with np.load(path) as arrays:
+        for layer in model.layers:
+            if layer.weights and layer.name.startswith(ENCODER_PREFIXES):
+                layer.set_weights([arrays[f"{layer.name}/{v.name}"].astype(np.float32) for v in layer.weights])
 
 
 def _is_checkpoint(path: Path) -> bool:

@@ -375,3 +375,22 @@ def test_carved_batches_carry_the_labels_of_both_slices(arrays: Arrays, data: Pa
     assert bled.any()
     assert np.array_equal(carved["logits"][:, 0] == 1, bled)
     assert np.array_equal(carved["peak"][:, 0] == 1, bled)
+
+
+def test_encoder_comes_from_arrays_by_layer_and_variable(tmp_path: Path) -> None:
+    from training.loop import build_model
+
+    recipe = load_recipe("ct_ich_inceptionv3")
+    small = recipe.model_copy(update={"input": recipe.input.model_copy(update={"height": 96, "width": 96})})
+    model = build_model(small, "none")
+    arrays = {f"{layer.name}/{v.name}": np.asarray(v) for layer in model.layers for v in layer.weights}
+    arrays = {name: value for name, value in arrays.items() if not name.startswith("logits")}
+    rng = np.random.default_rng(0)
+    arrays["conv2d_94/kernel"] = rng.normal(size=arrays["conv2d_94/kernel"].shape).astype(np.float16)
+    np.savez(tmp_path / "start.npz", dense_1_of_another=np.zeros(3), **{"dense_1/kernel": np.zeros((3, 3))}, **arrays)
+    again = build_model(small, str(tmp_path / "start.npz"))
+    np.testing.assert_array_equal(again.get_layer("conv2d_94").get_weights()[0], arrays["conv2d_94/kernel"])
+    del arrays["conv2d_7/kernel"]
+    np.savez(tmp_path / "short.npz", **arrays)
+    with pytest.raises(WeightsError, match="conv2d_7"):
+        build_model(small, str(tmp_path / "short.npz"))
