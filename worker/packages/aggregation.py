@@ -41,10 +41,10 @@ def slice_probabilities(
         ``sequence`` the sigmoid of :func:`sequence_logits`.
     """
     p = np.array(outputs["p"], dtype=np.float64)
-    if "mask" not in outputs:
+    chosen, stage = parameters.get("evidence"), parameters.get("sequence")
+    if "mask" not in outputs or not (chosen or stage):
         return p
     own = logit(np.asarray(outputs["p_raw"], dtype=np.float64))
-    chosen = parameters.get("evidence")
     if chosen:
         evidence = mask_evidence(outputs["mask"], float(chosen["neighbour"]), int(chosen["top"]))
         for column, label in enumerate(labels):
@@ -52,7 +52,6 @@ def slice_probabilities(
             if weights is not None:
                 z = weights["own"] * own[:, column] + weights["mask"] * evidence + weights["bias"]
                 p[:, column] = _sigmoid(z)
-    stage = parameters.get("sequence")
     if stage:
         column = list(labels).index(stage["label"])
         ways = [mask_evidence(outputs["mask"], float(neighbour), int(top)) for neighbour, top in stage["mask"]]
