@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, signals
+from celery.worker.strategy import default as default_strategy
 
 from firstread.queue import QUEUE, TASK_NAME, make_app
 from firstread.settings import Settings
@@ -23,12 +24,28 @@ def make_worker_app(settings: Settings, answer: Callable[[], int]) -> Celery:
     app = make_app(settings)
     app.conf.update(worker_redirect_stdouts=False, worker_cancel_long_running_tasks_on_connection_loss=False)
 
-    @app.task(name=TASK_NAME, acks_late=True, ignore_result=True, shared=False)  # type: ignore[untyped-decorator]
+    @app.task(  # type: ignore[untyped-decorator]
+        name=TASK_NAME, acks_late=True, ignore_result=True, shared=False, Strategy=f"{__name__}:strategy"
+    )
     def score(revision_id: int, study_key: int, number: int) -> None:
         log.debug("doorbell", extra={"study": study_key, "revision": number})
         answer()
 
     return app
+
+
+def strategy(task: Any, app: Celery, consumer: Any, **options: Any) -> Any:
+    """Celery's own strategy, whose late acknowledgement may come after its line was cut.
+
+    Kombu closes a lost line's channel, and an acknowledgement on it ends in an AttributeError, which Celery takes for
+    the end of the worker. The broker gives the message back by itself, so it is logged as a broken connection is.
+    """
+    errors = consumer.connection_errors
+    consumer.connection_errors = (*errors, AttributeError)
+    try:
+        return default_strategy(task, app, consumer, **options)
+    finally:
+        consumer.connection_errors = errors
 
 
 def consume(

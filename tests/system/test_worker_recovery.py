@@ -107,6 +107,25 @@ def test_two_workers_on_a_broker_that_cut_their_lines_do_each_study_once(
     _once(site, 13)
 
 
+def test_a_line_cut_under_a_study_leaves_the_worker_as_it_is(make_site: MakeSite, redis_server: str) -> None:
+    site = make_site(broker_url=redis_server)
+    site.supervisor(worker_threads=2)
+    site.ready()
+    pids = {row.pid for row in site.workers()}
+    client = redis_client(site.settings)
+    long = put_probe(site.db, site.settings, "long", "slow:2")
+    until(lambda: site.state(long) == "SCORING")
+    # the worker listens for the next doorbell again, and the acknowledgement of this one is still to come
+    until(lambda: any(row["cmd"] == "brpop" for row in client.client_list()))
+    client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    jobs = site.wait_for([long])
+    after = put_probe(site.db, site.settings, "after")
+    jobs |= site.wait_for([after])
+    assert all(job.attempts == 1 for job in jobs.values())
+    assert {row.pid for row in site.workers()} == pids
+    assert "Unrecoverable" not in (site.settings.log_dir / "worker.log").read_text()
+
+
 def test_warm_shutdown_finishes_the_study_in_hand(make_site: MakeSite) -> None:
     site = make_site(worker_threads=1)
     process = site.supervisor()
