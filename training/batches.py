@@ -10,6 +10,7 @@ import numpy as np
 from training.arrays import MASK_UNKNOWN, Arrays
 from training.augment import Augmenter
 from training.carve import Donors, put_bleed
+from training.drawn import FLUID_LABEL, FLUID_SUBTYPES, draw_bleed
 from worker.packages import preprocessing
 
 Targets = dict[str, np.ndarray]
@@ -75,10 +76,11 @@ def _spread(expected: np.ndarray, batch_size: int, rng: np.random.Generator) -> 
 
 
 @dataclass(frozen=True)
-class Carving:
-    """Which bleeds may be put into how many slices (:mod:`training.carve`)."""
+class Added:
+    """Bleeds that are put into slices: of other patients (:mod:`training.carve`), drawn (:mod:`training.drawn`)."""
 
-    share: float
+    carved: float
+    drawn: float
     donors: Donors
 
 
@@ -89,7 +91,8 @@ def train_batch(
     batch_size: int,
     seed: int,
     step: int,
-    carving: Carving | None = None,
+    added: Added | None = None,
+    mixup: float = 0.0,
 ) -> tuple[np.ndarray, Targets]:
     """Batch number ``step``: network input (n, H, W, C) and targets by the model's output name."""
     rng = np.random.default_rng((seed, step))
@@ -97,32 +100,79 @@ def train_batch(
     images = arrays.stacked(rows)
     targets = targets_of(arrays, rows)
     masks = targets.get("mask_logits")
-    if carving is not None and masks is not None:
-        _carve(images, targets, rows, arrays, carving, rng)
+    if added is not None and masks is not None:
+        _add_bleeds(images, targets, rows, arrays, added, rng)
     for i in range(len(rows)):
         images[i], mask = augment.apply(images[i], None if masks is None else masks[i], rng)
         if masks is not None and mask is not None:
             masks[i] = mask
+    if mixup:
+        images, targets = mixed(images, targets, mixup, rng)
     return preprocessing.scale(images, arrays.spec), targets
 
 
-def _carve(
-    images: np.ndarray, targets: Targets, rows: np.ndarray, arrays: Arrays, carving: Carving, rng: np.random.Generator
+def mixed(images: np.ndarray, targets: Targets, alpha: float, rng: np.random.Generator) -> tuple[np.ndarray, Targets]:
+    """Every picture with a share of another of its batch, and targets alike (Zhang et al. 2017, arXiv 1710.09412).
+
+    The share is drawn from Beta(alpha, alpha) picture by picture, the picture's own share being the larger. What is
+    unknown of either stays unknown.
+    """
+    own = rng.beta(alpha, alpha, len(images)).astype(np.float32)
+    own = np.maximum(own, 1.0 - own)
+    other = rng.permutation(len(images))
+
+    def mix(values: np.ndarray) -> np.ndarray:
+        share = own.reshape(-1, *[1] * (values.ndim - 1))
+        return np.asarray(values * share + values[other] * (1.0 - share))
+
+    told = {
+        name: np.where((values < 0) | (values[other] < 0), np.float32(-1.0), mix(values))
+        for name, values in targets.items()
+    }
+    return mix(images), told
+
+
+def _add_bleeds(
+    images: np.ndarray, targets: Targets, rows: np.ndarray, arrays: Arrays, added: Added, rng: np.random.Generator
 ) -> None:
-    """Put bleeds into a share of the pictures, in place; labels become those of both slices together."""
-    masks, labels = targets["mask_logits"], targets["logits"]
-    for i in range(len(rows)):
-        if masks[i].min() < 0 or rng.random() >= carving.share:
+    """Put bleeds into a share of the pictures, in place, and say so in the labels."""
+    for i, row in enumerate(rows):
+        if targets["mask_logits"][i].min() < 0:
             continue
-        donor = carving.donors.draw(int(rows[i]), rng)
-        found = None if donor is None else put_bleed(images[i], masks[i], arrays, donor, rng)
-        if donor is None or found is None:
-            continue
-        images[i], masks[i] = found
-        mine, theirs = labels[i].copy(), arrays.labels[donor]
-        known = (mine >= 0) & (theirs >= 0)
-        labels[i] = np.where((mine == 1) | (theirs == 1), 1.0, np.where(known, 0.0, -1.0))
-        targets["peak"][i] = 1.0
+        if rng.random() < added.carved:
+            _carve(i, int(row), images, targets, arrays, added.donors, rng)
+        elif rng.random() < added.drawn:
+            _draw(i, images, targets, arrays.label_names, rng)
+
+
+def _carve(
+    i: int, row: int, images: np.ndarray, targets: Targets, arrays: Arrays, donors: Donors, rng: np.random.Generator
+) -> None:
+    """Another patient's bleed; labels become those of both slices together."""
+    donor = donors.draw(row, rng)
+    found = None if donor is None else put_bleed(images[i], targets["mask_logits"][i], arrays, donor, rng)
+    if donor is None or found is None:
+        return
+    images[i], targets["mask_logits"][i] = found
+    mine, theirs = targets["logits"][i].copy(), arrays.labels[donor]
+    known = (mine >= 0) & (theirs >= 0)
+    targets["logits"][i] = np.where((mine == 1) | (theirs == 1), 1.0, np.where(known, 0.0, -1.0))
+    targets["peak"][i] = 1.0
+
+
+def _draw(i: int, images: np.ndarray, targets: Targets, names: tuple[str, ...], rng: np.random.Generator) -> None:
+    """A drawn bleed; its subtype is set, or unknown where the drawing may stand for either of two."""
+    found = draw_bleed(images[i], targets["mask_logits"][i], rng)
+    if found is None:
+        return
+    images[i], targets["mask_logits"][i], label = found
+    labels = targets["logits"][i]
+    labels[0] = targets["peak"][i] = 1.0
+    for column, name in enumerate(names):
+        if name == label:
+            labels[column] = 1.0
+        elif label == FLUID_LABEL and name in FLUID_SUBTYPES and labels[column] != 1.0:
+            labels[column] = -1.0
 
 
 def targets_of(arrays: Arrays, rows: np.ndarray) -> Targets:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from training.augment import augment_from
-from training.batches import Carving, Targets, groups_by, targets_of, train_batch
+from training.batches import Added, Targets, groups_by, targets_of, train_batch
 from training.carve import Donors
 from training.recipe import Recipe
 from training.records import RecordsError, read_records, shards_in, training_pipeline
@@ -29,13 +29,14 @@ def train_feed(run: Run) -> Batch:
         return _ShardFeed(recipe, run.shards)
     groups = groups_by(run.arrays, run.train_rows, recipe.shares or {"*": 1.0}, recipe.patients_first)
     augment = augment_from(recipe.augment)
-    carving = None
-    if recipe.carve:
-        carving = Carving(recipe.carve, Donors.among(run.arrays, run.train_rows))
+    added = None
+    if recipe.carve or recipe.drawn:
+        rows = run.train_rows if recipe.carve else run.train_rows[:0]
+        added = Added(recipe.carve, recipe.drawn, Donors.among(run.arrays, rows))
 
     def batch(step: int) -> tuple[np.ndarray, Targets]:
         x, targets = train_batch(run.arrays, groups, augment, recipe.schedule.batch_size, recipe.seed, step,
-                                 carving)  # fmt: skip
+                                 added, recipe.mixup)  # fmt: skip
         return x, {name: targets[name] for name in recipe.losses}
 
     return batch

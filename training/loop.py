@@ -252,7 +252,7 @@ def _dataset(batch: Batch, begin: int, end: int) -> Any:
 
 
 def _identity(run: Run) -> str:
-    told = {"input", "architecture", "losses", "schedule", "seed", "carve", "teacher"}
+    told = {"input", "architecture", "losses", "schedule", "seed", "mixup", "carve", "drawn", "teacher"}
     recipe = run.recipe.model_dump(mode="json", include=told)
     rows = [len(run.train_rows), int(run.train_rows.sum())]
     if run.shards is not None:

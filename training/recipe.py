@@ -93,8 +93,12 @@ class Recipe(Part):
     shares: dict[str, float] = Field(default_factory=dict)
     patients_first: bool = True
     augment: dict[str, Any] = Field(default_factory=dict)
+    mixup: float = 0.0
+    """Parameter of mixup's Beta distribution; 0 mixes nothing."""
     carve: float = 0.0
     """Share of a batch's slices with a known mask into which another patient's bleed is put."""
+    drawn: float = 0.0
+    """Share of a batch's slices with a known mask into which a bleed is drawn (:mod:`training.drawn`)."""
     teacher: Teacher | None = None
     schedule: Schedule
     final_steps: int = 0

@@ -16,7 +16,7 @@ import pytest
 from tests.builders.toy_sets import write_ct_ich, write_phe_sich
 from training.arrays import Arrays
 from training.augment import augment_from
-from training.batches import Carving, draw_rows, groups_by, train_batch
+from training.batches import Added, draw_rows, groups_by, train_batch
 from training.carve import Donors, put_bleed
 from training.crossval import fold_rows, held_back
 from training.loop import Run, TrainingError, learning_rate, predict, train
@@ -367,9 +367,9 @@ def test_carved_batches_carry_the_labels_of_both_slices(arrays: Arrays, data: Pa
     recipe = recipe_of(tmp_path)
     rows = np.arange(len(arrays))
     groups = groups_by(arrays, rows, {"ct_ich:any=0": 1.0}, True)
-    carving = Carving(1.0, Donors.among(arrays, rows))
+    added = Added(1.0, 0.0, Donors.among(arrays, rows))
     plain = train_batch(arrays, groups, augment_from(recipe.augment), 8, 1, 0)[1]
-    carved = train_batch(arrays, groups, augment_from(recipe.augment), 8, 1, 0, carving)[1]
+    carved = train_batch(arrays, groups, augment_from(recipe.augment), 8, 1, 0, added)[1]
     assert plain["logits"][:, 0].max() == 0 and plain["mask_logits"].max() == 0
     bled = carved["mask_logits"].reshape(8, -1).max(axis=1) > 0
     assert bled.any()

@@ -25,6 +25,7 @@ BUILDERS: dict[str, str] = {
     "lesion_lite": "worker.packages.networks_lesion:lesion_lite",
     "lesion_unet": "worker.packages.networks_lesion:lesion_unet",
     "lesion_resnet50": "worker.packages.networks_lesion:lesion_resnet50",
+    "joined": "worker.packages.networks_joined:joined",
     "tiny_unet": "worker.packages.networks_segmenter:tiny_unet",
     "tiny_classifier": "worker.packages.networks_classifier:tiny_classifier",
 }

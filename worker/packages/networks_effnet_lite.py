@@ -13,36 +13,47 @@ if TYPE_CHECKING:
 # expansion, channels, kernel, stride of the first, repeats
 STAGES = ((1, 16, 3, 1, 1), (6, 24, 3, 2, 2), (6, 40, 5, 2, 2), (6, 80, 3, 2, 3), (6, 112, 5, 1, 3), (6, 192, 5, 2, 4),
           (6, 320, 3, 1, 1))  # fmt: skip
-PYRAMID_BLOCKS = (0, 2, 4, 10, 15)
+DEPTH, TOP = 16, 1280
+ENCODER = ("_conv_stem", "_bn0", "_blocks.", "_conv_head", "_bn1")
+"""How the names of its layers begin in an npz with PyTorch names."""
 BN_MOMENTUM = 0.97
 
 
-def encoder(x: Any) -> dict[str, Any]:
+def encoder(x: Any, depth: int = DEPTH, top: int = TOP) -> dict[str, Any]:
     """Attach the encoder to a tensor (n, H, W, c).
+
+    Parameters
+    ----------
+    depth : int
+        Number of blocks; 15 leaves out the last, 320 channels wide, which holds a fifth of the weights.
+    top : int
+        Channels of ``head``; ImageNet's weights have 1,280.
 
     Returns
     -------
     dict
-        ``s2`` ... ``s32``: the last feature map at each stride (16, 24, 40, 112, 320 channels); ``head``: the
-        1,280-channel map at stride 32 that ImageNet's classifier pools.
+        ``s2`` ... ``s32``: the last feature map at each stride (16, 24, 40, 112, 320 channels; 192 at ``s32`` with 15
+        blocks); ``head``: the ``top``-channel map at stride 32 that ImageNet's classifier pools.
     """
     pyramid = {}
     x = _conv_bn(x, 32, 3, 2, "conv_stem", "bn0")
-    index = 0
+    index = stride = 0
     for expansion, channels, kernel, first_stride, repeats in STAGES:
+        stride += first_stride - 1
         for repeat in range(repeats):
-            x = _block(x, index, expansion, channels, kernel, first_stride if repeat == 0 else 1)
-            if index in PYRAMID_BLOCKS:
-                pyramid[f"s{2 << PYRAMID_BLOCKS.index(index)}"] = x
+            if index < depth:
+                step = first_stride if repeat == 0 else 1
+                x = _block(x, f"blocks_{index}", expansion, channels, kernel, step)
+                pyramid[f"s{2 << stride}"] = x
             index += 1
-    pyramid["head"] = _conv_bn(x, 1280, 1, 1, "conv_head", "bn1")
+    pyramid["head"] = _conv_bn(x, top, 1, 1, "conv_head", "bn1")
     return pyramid
 
 
-def _block(x: Any, index: int, expansion: int, channels: int, kernel: int, stride: int) -> Any:
+def _block(x: Any, prefix: str, expansion: int, channels: int, kernel: int, stride: int) -> Any:
     from keras import layers
 
-    prefix, source, inside = f"blocks_{index}", x, x.shape[-1]
+    source, inside = x, x.shape[-1]
     if expansion != 1:
         x = _conv_bn(x, inside * expansion, 1, 1, f"{prefix}_expand_conv", f"{prefix}_bn0")
     x = layers.DepthwiseConv2D(kernel, stride, padding="same", use_bias=False, name=f"{prefix}_depthwise_conv")(x)
@@ -70,7 +81,8 @@ def load_imagenet(model: keras.Model, npz_path: Path) -> int:
     """Fill the encoder's layers of ``model`` from an npz with PyTorch names.
 
     Kernels are transposed (OIHW to HWIO, depthwise (C, 1, k, k) to (k, k, C, 1)). A stem of one channel gets the sum
-    over the colours, which is the same on grey input.
+    over the colours, which is the same on grey input. Blocks that the network leaves out are passed over, and so is a
+    layer of another shape (a narrower head).
 
     Returns
     -------
@@ -84,20 +96,22 @@ def load_imagenet(model: keras.Model, npz_path: Path) -> int:
     """
     filled = 0
     with np.load(npz_path) as arrays:
-        known = {_torch_name(layer.name): layer for layer in model.layers}
-        for key in [name for name in arrays.files if name.endswith(".weight") and not name.startswith("_fc")]:
-            stem = key.removesuffix(".weight")
-            layer = known[stem]
-            weight = arrays[key].astype(np.float32)
+        for layer in model.layers:
+            stem = _torch_name(layer.name)
+            if not stem.startswith(ENCODER) or not layer.weights:
+                continue
+            weight = arrays[f"{stem}.weight"].astype(np.float32)
             if weight.ndim == 1:
                 rest = [arrays[f"{stem}.{part}"].astype(np.float32) for part in ("bias", "running_mean", "running_var")]
-                layer.set_weights([weight, *rest])
+                values = [weight, *rest]
             else:
                 kernel = weight.transpose(2, 3, 0, 1) if "depthwise" in stem else weight.transpose(2, 3, 1, 0)
                 if stem == "_conv_stem" and layer.kernel.shape[2] == 1:
                     kernel = kernel.sum(axis=2, keepdims=True)
-                layer.set_weights([kernel])
-            filled += 1
+                values = [kernel]
+            if all(value.shape == tuple(own.shape) for value, own in zip(values, layer.weights, strict=True)):
+                layer.set_weights(values)
+                filled += 1
     return filled
 
 

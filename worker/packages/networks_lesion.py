@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from worker.packages.card import InputSpec
-from worker.packages.networks_effnet_lite import BN_MOMENTUM, encoder
+from worker.packages.networks_effnet_lite import BN_MOMENTUM, DEPTH, TOP, encoder
 from worker.packages.networks_resnet import RESNET50, resnet
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ def lesion_lite(
     decoder: tuple[int, ...] = (64, 48, 32),
     dropout: float = 0.3,
     context: int = 64,
+    depth: int = DEPTH,
+    top: int = TOP,
 ) -> keras.Model:
     """EfficientNet-Lite0 with the diagnosis at its end and a light decoder for the outline.
 
@@ -35,12 +37,14 @@ def lesion_lite(
         Number of diagnoses: ``logits`` (n, classes).
     decoder : tuple of int
         Channels at strides 16, 8 and 4 (and 2, where a fourth is given): ``mask_logits`` has the last one's size.
+    depth, top : int
+        As of :func:`worker.packages.networks_effnet_lite.encoder`.
     """
     import keras
     from keras import layers
 
     image = layers.Input((spec.height, spec.width, spec.channels), name="image")
-    features = encoder(image)
+    features = encoder(image, depth, top)
     pooled = layers.GlobalAveragePooling2D(name="pool")(features["head"])
     logits = layers.Dense(classes, name="logits")(layers.Dropout(dropout, name="drop")(pooled))
     x = _conv(features["s16"], decoder[0], 1, "context_local")

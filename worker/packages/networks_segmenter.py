@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from worker.packages.card import InputSpec
-from worker.packages.networks_effnet_lite import BN_MOMENTUM, encoder
+from worker.packages.networks_effnet_lite import BN_MOMENTUM, DEPTH, TOP, encoder
 
 if TYPE_CHECKING:
     import keras
@@ -21,6 +21,8 @@ def effnet_lite_unet(
     decoder: tuple[int, ...] = (96, 64, 48, 32),
     dropout: float = 0.3,
     top_share: float = 0.003,
+    depth: int = DEPTH,
+    top: int = TOP,
 ) -> keras.Model:
     """U-Net on EfficientNet-Lite0; the mask has half the input's size (stride 2), or a quarter with three decoder
     stages.
@@ -33,12 +35,14 @@ def effnet_lite_unet(
         Channels at stride 16, 8, 4 and 2.
     top_share : float
         Share of the mask's pixels whose logits make the peak term.
+    depth, top : int
+        As of :func:`worker.packages.networks_effnet_lite.encoder`.
     """
     import keras
     from keras import layers
 
     image = layers.Input((spec.height, spec.width, spec.channels), name="image")
-    features = encoder(image)
+    features = encoder(image, depth, top)
     pooled = layers.GlobalAveragePooling2D(name="pool")(features["head"])
     x = features["s32"]
     for channels, skip in zip(decoder, ("s16", "s8", "s4", "s2"), strict=False):
