@@ -22,6 +22,8 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
               help="An earlier run on the same folds, to begin with its weights and masks.")  # fmt: skip
 @click.option("--baseline", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
               help="Another recipe's run on the same folds, to stand beside in the report.")  # fmt: skip
+@click.option("--join", "join_", type=click.Path(exists=True, file_okay=False, path_type=Path), multiple=True,
+              help="Train nothing: make one network of packages of the same labels and input (twice or more).")  # fmt: skip
 @click.option("--folds", default=None, help="Folds to train, comma-separated; default: all of the recipe's.")
 @click.option("--final/--no-final", default=True, help="Train on all folds afterwards and write the package.")
 @click.option("--steps", type=int, default=None, help="Steps instead of the recipe's.")
@@ -42,6 +44,7 @@ def train(
     weights: str,
     start: Path | None,
     baseline: Path | None,
+    join_: tuple[Path, ...],
     folds: str | None,
     final: bool,
     steps: int | None,
@@ -74,6 +77,7 @@ def train(
         weights=weights,
         start=start,
         baseline=baseline,
+        join=join_,
         cache=cache,
         folds=None if folds is None else tuple(folds.split(",")),
         final=final,

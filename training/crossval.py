@@ -72,14 +72,20 @@ def cross_validate(
     for fold in recipe.folds.names if folds is None else folds:
         path = out / f"oof_{fold}.npz"
         if not path.is_file():
-            train_rows, test_rows = fold_rows(arrays, recipe, fold)
-            log.info("fold %s: %d rows to train on, %d to predict", fold, len(train_rows), len(test_rows))
-            begin, taught = _started(recipe, arrays, train_rows, start, f"fold_{fold}", weights)
-            run = Run(recipe, taught, train_rows, out / f"fold_{fold}", recipe.schedule.steps, weights=begin,
-                      **options)  # fmt: skip
-            write_predictions(path, train(run), arrays, test_rows, fold)
+            model = train_fold(recipe, arrays, out, weights, fold, start, **options)
+            write_predictions(path, model, arrays, fold_rows(arrays, recipe, fold)[1], fold)
         found.append(path)
     return found
+
+
+def train_fold(
+    recipe: Recipe, arrays: Arrays, out: Path, weights: str, fold: str, start: Path | None = None, **options: Any
+) -> Any:
+    """The model of one fold; one that has been trained is given back from its checkpoint."""
+    train_rows, test_rows = fold_rows(arrays, recipe, fold)
+    log.info("fold %s: %d rows to train on, %d to predict", fold, len(train_rows), len(test_rows))
+    begin, taught = _started(recipe, arrays, train_rows, start, f"fold_{fold}", weights)
+    return train(Run(recipe, taught, train_rows, out / f"fold_{fold}", recipe.schedule.steps, weights=begin, **options))
 
 
 def _started(
@@ -88,7 +94,7 @@ def _started(
     """First weights and arrays of one training: of the earlier run's same part where there is one."""
     if start is None:
         return weights, arrays
-    checkpoint = checkpoint_of(start, part)
+    checkpoint = checkpoint_of(start, part, recipe.folds.dataset)
     return str(checkpoint), with_taught_masks(recipe, arrays, rows, checkpoint)
 
 

@@ -107,10 +107,16 @@ def draw_bleed(image: Plane, mask: Plane, rng: np.random.Generator) -> tuple[Pla
     around = float(np.median(image[..., middle][skull.inside]))
     least = around + LEAST_CONTRAST_HU / WINDOW_HU
     level = max(least, float(rng.uniform(*BLOOD_HU)) / WINDOW_HU)
-    grain = image - cv2.GaussianBlur(image, (0, 0), 2.0).reshape(image.shape)
+    grain = _grain(image, around)
     blood = level + 0.8 * grain + np.float32(rng.uniform(0.01, 0.06)) * _waves(image.shape[:2], rng, (8, 30))[..., None]
     bled = (image - drawn.swelling * ((image > TISSUE[0]) & (image < TISSUE[1]))) * (1 - alpha) + blood * alpha
     return np.clip(bled, 0.0, 1.0).astype(np.float32), np.maximum(mask, own), drawn.label
+
+
+def _grain(image: Plane, around: float) -> Plane:
+    """The slice's own noise: its difference from its smooth self, bone and air being taken for brain beforehand."""
+    brain = np.where((image > TISSUE[0]) & (image < TISSUE[1]), image, np.float32(around))
+    return np.asarray(brain - cv2.GaussianBlur(brain, (0, 0), 2.0).reshape(image.shape), dtype=np.float32)
 
 
 def _blob(image: Plane, skull: Skull, rng: np.random.Generator) -> Drawn:

@@ -33,9 +33,14 @@ if TYPE_CHECKING:
     from training.order import Order
 
 
-def finish(order: Order, arrays: Arrays, model: keras.Model) -> Path:
-    """Evaluate the run's folds, fit what the card holds on their pooled predictions, and write the package."""
+def finish(order: Order, arrays: Arrays, model: keras.Model) -> Path | None:
+    """Evaluate the run's folds, fit what the card holds on their pooled predictions, and write the package.
+
+    A recipe without folds is a start for others: nothing says how good it is, so it gives no package (None).
+    """
     recipe = order.recipe
+    if not recipe.folds.names:
+        return None
     paths = [order.out / f"oof_{fold}.npz" for fold in recipe.folds.names]
     found = of_arrays(paths, arrays, recipe.folds.dataset)
     stages = Stages()
@@ -95,6 +100,8 @@ def card_of(
 ) -> Card:
     """The card: text from the recipe, numbers from the folds."""
     text = recipe.card
+    told = "the folds' networks joined, each trained without its fold" if recipe.folds.join else "all folds"
+    steps = recipe.schedule.steps if recipe.folds.join else recipe.final_steps or recipe.schedule.steps
     return Card(
         name=str(text.get("name", recipe.name)),
         version=version,
@@ -115,9 +122,9 @@ def card_of(
         },
         training_data={
             **training_counts(arrays),
-            "split": "weights: all folds; calibration, aggregation and thresholds: pooled out-of-fold predictions",
+            "split": f"weights: {told}; calibration, aggregation and thresholds: pooled out-of-fold predictions",
             "sources": text.get("sources", []),
-            "steps": recipe.final_steps or recipe.schedule.steps,
+            "steps": steps,
             "left_out": len(arrays.left_out),
         },
         population=dict(text.get("population", {})),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 
 from training.arrays import Arrays, load_arrays, mute_bad_slices
-from training.crossval import cross_validate, train_final
+from training.crossval import cross_validate, train_final, train_fold
 from training.datasets import open_dataset
 from training.datasets.base import Item, label_matrix
 from training.feeds import held_back_records
+from training.joining import join, join_packages, own_part, with_members
 from training.loop import Run, predict_batch, train
 from training.recipe import Recipe
 from training.records import shards_in
 from training.structure import save_structure
+from training.teacher import RECIPE_COPY
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,8 @@ class Order:
     wandb: bool = False
     shards: Path | None = None
     version: str = "1.0.0"
+    join: tuple[Path, ...] = ()
+    """Packages whose networks become the recipe's network, instead of training one."""
 
 
 def open_arrays(recipe: Recipe, data: Path, cache: Path | None) -> Arrays:
@@ -81,15 +85,35 @@ def train_all(order: Order) -> Path | None:
         return _train_on_shards(order, order.shards)
     arrays = open_arrays(order.recipe, order.data, order.cache)
     log.info("%d items, %d left out", len(arrays), len(arrays.left_out))
-    options = _options(order)
-    cross_validate(order.recipe, arrays, order.out, order.weights, order.folds, order.start, **options)
-    if not order.final:
-        return None
-    model = train_final(order.recipe, arrays, order.out, order.weights, order.start, **options)
+    write_recipe(order.recipe, order.out)
+    if order.join:
+        order, model = join_packages(order)
+    else:
+        options = _options(order)
+        cross_validate(order.recipe, arrays, order.out, order.weights, order.folds, order.start, **options)
+        if not order.final:
+            return None
+        order, model = _final(order, arrays, options)
     save_structure(model, order.out / "final")
     module, _, function = PACKAGERS.get(order.recipe.task, "training.plain_package:finish").partition(":")
-    directory: Path = getattr(import_module(module), function)(order, arrays, model)
+    directory: Path | None = getattr(import_module(module), function)(order, arrays, model)
     return directory
+
+
+def _final(order: Order, arrays: Arrays, options: dict[str, Any]) -> tuple[Order, Any]:
+    """The model that ships, and the order with its architecture: the folds' networks joined, or one on all folds."""
+    recipe, where = order.recipe, (order.out, order.weights)
+    if not recipe.folds.join:
+        return order, train_final(recipe, arrays, *where, order.start, **options)
+    models = [train_fold(recipe, arrays, *where, fold, order.start, **options) for fold in recipe.folds.names]
+    joined = with_members(recipe, [own_part(recipe.architecture)] * len(models))
+    return replace(order, recipe=joined), join(joined, models)
+
+
+def write_recipe(recipe: Recipe, out: Path) -> None:
+    """Keep the recipe beside what it makes."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / RECIPE_COPY).write_text(recipe.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def _options(order: Order) -> dict[str, Any]:

@@ -66,6 +66,8 @@ class Folds(Part):
     names: tuple[str, ...] = ()
     validation: dict[str, float] = Field(default_factory=dict)
     """Data set -> share of its patients that is held back for validation, the same in every fold."""
+    join: bool = False
+    """Ship the folds' networks joined into one instead of training another on all folds."""
 
 
 class Teacher(Part):

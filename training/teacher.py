@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CHECKPOINT, RECIPE_COPY = "checkpoint.npz", "recipe.json"
 LEAST_SHARE = 0.001
 """Share of the mask's pixels; smaller parts are specks."""
 SHARE_OF_LARGEST = 0.2
@@ -34,18 +36,36 @@ CALCIUM = 0.93
 """Share of the window from which a spot is calcium or bone rather than blood (74 HU)."""
 
 
-def checkpoint_of(earlier: Path, part: str) -> Path:
+def checkpoint_of(earlier: Path, part: str, folded: str = "") -> Path:
     """The earlier run's checkpoint of ``fold_<name>`` or ``final``: the model that saw the same patients, no others.
+
+    An earlier run without folds that never opened the data set ``folded`` has one model for every part.
 
     Raises
     ------
     WeightsError
         If the earlier run has none.
     """
-    path = earlier / part / "checkpoint.npz"
+    path = earlier / part / CHECKPOINT
+    if not path.is_file() and folded not in opened_by(earlier):
+        path = earlier / "final" / CHECKPOINT
     if not path.is_file():
-        raise WeightsError(f"the earlier run has no {part}/checkpoint.npz")
+        raise WeightsError(f"the earlier run has no {part}/{CHECKPOINT}")
     return path
+
+
+def opened_by(run: Path) -> tuple[str, ...]:
+    """Names of the data sets that a run opened, as its recipe's copy says.
+
+    Raises
+    ------
+    WeightsError
+        If the folder holds no run.
+    """
+    path = run / RECIPE_COPY
+    if not path.is_file():
+        raise WeightsError(f"{run.name} holds no {RECIPE_COPY}: it is no run, or of an older Firstread")
+    return tuple(json.loads(path.read_text(encoding="utf-8"))["datasets"])
 
 
 def with_taught_masks(recipe: Recipe, arrays: Arrays, rows: np.ndarray, checkpoint: Path) -> Arrays:

@@ -75,7 +75,9 @@ class CtIch:
 
 
 class PheSich:
-    """PHE-SICH-CT-IDS (Ma et al. 2023, arXiv 2308.10521): grey pictures of about 0 to 80 HU; subtypes unknown.
+    """PHE-SICH-CT-IDS (Ma et al. 2023, arXiv 2308.10521): grey pictures of about 0 to 80 HU.
+
+    Labels say whether an intraparenchymal bleed is seen; the other subtypes are unknown.
 
     Negatives that the data set's own notes doubt, or that lie next to a positive slice, are not usable.
     """
@@ -96,7 +98,7 @@ class PheSich:
                 patient=row["patient"],
                 study=row["patient"],
                 order=float(row["slice"]),
-                labels={"any": float(row["any"])},
+                labels={"any": float(row["any"]), "intraparenchymal": float(row["any"])},
                 usable=row["any"] == "1" or (row["suspect_negative"] == "0" and row["adjacent_to_positive"] == "0"),
             )
             for row in rows

@@ -5,6 +5,7 @@ One flat graph, so that folding, class maps and the file of weights work as for 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,11 @@ def joined(spec: InputSpec, classes: int, members: Sequence[Mapping[str, Any]]) 
 def prefix(index: int) -> str:
     """What stands before the layer names of a member."""
     return f"m{index}_"
+
+
+def parts_named(model: keras.Model, name: str) -> list[Any]:
+    """The layer of that name, or of a joined network the members' layers of that name, in their order."""
+    return [layer for layer in model.layers if re.fullmatch(rf"(m\d+_)?{re.escape(name)}", layer.name)]
 
 
 def _renamed(model: keras.Model, image: Any, name_prefix: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from worker.packages.activation import probabilities, sigmoid
 from worker.packages.card import PREPROCESSING_VERSION, Card
 from worker.packages.class_maps import grad_cam, grad_cam_plus
 from worker.packages.errors import ChecksumError, PackageError, SelfTestError
+from worker.packages.networks_joined import parts_named
 from worker.packages.preprocessing import PreprocessingError, compose
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Package:
         shape = (self.card.input.height, self.card.input.width, self.card.input.channels)
         for size in BATCH_SIZES:
             self._run(np.zeros((size, *shape), dtype=np.float32))
-        if self.card.labels and any(layer.name == POOL for layer in self.model.layers):
+        if self.card.labels and parts_named(self.model, POOL):
             self.gradients(np.zeros((1, *shape), dtype=np.float32), self.card.labels[0])
 
     def gradients(self, x: np.ndarray, finding: str) -> np.ndarray:
@@ -147,15 +148,18 @@ class Package:
         return np.asarray(maps), np.asarray(slopes), np.asarray(features), np.asarray(below)
 
     def _traced_slopes(self) -> Slopes:
-        """One ``tf.function`` for any number of rows and every finding: eager Grad-CAM takes several times as long."""
+        """One ``tf.function`` for any number of rows and every finding: eager Grad-CAM takes several times as long.
+
+        The members of a joined network pool maps of one size, which stand side by side as further channels.
+        """
         import keras
         import tensorflow as tf
 
         if self._slopes is None:
             spec = self.card.input
-            pooled = self.model.get_layer(POOL).input
-            classed = any(layer.name == CLASS_LAYER for layer in self.model.layers)
-            activations = self.model.get_layer(CLASS_LAYER).input if classed else pooled
+            pools, classed = parts_named(self.model, POOL), parts_named(self.model, CLASS_LAYER)
+            pooled = [layer.input for layer in pools]
+            activations = [layer.input for layer in classed] or pooled
             network = keras.Model(self.model.inputs, [pooled, activations, self.model.output["logits"]])
 
             def traced(images: Any, column: Any) -> tuple[Any, Any, Any, Any]:
@@ -164,7 +168,8 @@ class Package:
                     maps, features, logits = network(images, training=False)
                     score = tf.reduce_sum(tf.gather(logits, column, axis=1))
                 slopes, below = tape.gradient(score, [maps, features])
-                return maps, slopes, features, below
+                beside = (tf.concat(parts, axis=-1) for parts in (maps, slopes, features, below))
+                return tuple(beside)
 
             pixels = tf.TensorSpec((None, spec.height, spec.width, spec.channels), tf.float32)
             self._slopes = tf.function(traced, input_signature=[pixels, tf.TensorSpec((), tf.int32)])

@@ -1,0 +1,83 @@
+"""Trained networks joined into one: the folds of a cross-validation, or packages that were trained apart."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from firstread.errors import FirstreadError
+from training.recipe import Recipe
+from worker.packages import networks
+from worker.packages.networks_joined import prefix
+from worker.packages.package import WEIGHTS, read_card
+from worker.packages.weights import load_by_layer
+
+if TYPE_CHECKING:
+    import keras
+
+    from training.order import Order
+
+
+class JoiningError(FirstreadError):
+    """The networks cannot be joined: other labels, or another input."""
+
+
+def with_members(recipe: Recipe, members: Sequence[dict[str, Any]]) -> Recipe:
+    """The recipe with an architecture that joins ``members``."""
+    kept = {name: recipe.architecture[name] for name in ("classes", "softmax_groups") if name in recipe.architecture}
+    joined = {"builder": "joined", **kept, "members": [dict(member) for member in members]}
+    return recipe.model_copy(update={"architecture": joined})
+
+
+def join(recipe: Recipe, models: Sequence[keras.Model]) -> keras.Model:
+    """The network of a recipe whose architecture is ``joined``, with the members' weights.
+
+    Raises
+    ------
+    JoiningError
+        If a member lacks a layer of the joined network.
+    """
+    joined = networks.build(recipe.architecture, recipe.input)
+    for index, model in enumerate(models):
+        start = prefix(index)
+        for layer in joined.layers:
+            if not layer.name.startswith(start) or not layer.weights:
+                continue
+            try:
+                layer.set_weights(model.get_layer(layer.name.removeprefix(start)).get_weights())
+            except ValueError as error:
+                raise JoiningError(f"member {index} does not fit: {error}") from error
+    return joined
+
+
+def join_packages(order: Order) -> tuple[Order, keras.Model]:
+    """The packages of ``order.join`` as one network, and the order with its architecture.
+
+    Raises
+    ------
+    JoiningError
+        If a package has other labels or another input than the recipe, or the recipe is measured on folds.
+    """
+    recipe, cards = order.recipe, [read_card(directory) for directory in order.join]
+    if recipe.folds.names:
+        raise JoiningError(f"{recipe.name} is measured on folds: its own networks join with `join = true` in [folds]")
+    for directory, card in zip(order.join, cards, strict=True):
+        if tuple(card.labels) != recipe.labels or card.input != recipe.input:
+            raise JoiningError(f"{directory.name} of {card.name} has other labels or another input than {recipe.name}")
+    recipe = with_members(recipe, [own_part(card.architecture) for card in cards])
+    models = [_loaded(directory) for directory in order.join]
+    return dataclasses.replace(order, recipe=recipe), join(recipe, models)
+
+
+def own_part(architecture: dict[str, Any]) -> dict[str, Any]:
+    """A member's own architecture: what the joined one says for all is left out."""
+    return {name: value for name, value in architecture.items() if name not in ("classes", "softmax_groups")}
+
+
+def _loaded(directory: Path) -> keras.Model:
+    card = read_card(directory)
+    model = networks.build(card.architecture, card.input)
+    load_by_layer(model, directory / WEIGHTS)
+    return model
