@@ -23,7 +23,7 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
 @click.option("--baseline", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
               help="Another recipe's run on the same folds, to stand beside in the report.")  # fmt: skip
 @click.option("--join", "join_", type=click.Path(exists=True, file_okay=False, path_type=Path), multiple=True,
-              help="Train nothing: make one network of packages of the same labels and input (twice or more).")  # fmt: skip
+              help="Train nothing: make one network of packages (give it twice or more).")  # fmt: skip
 @click.option("--folds", default=None, help="Folds to train, comma-separated; default: all of the recipe's.")
 @click.option("--final/--no-final", default=True, help="Train on all folds afterwards and write the package.")
 @click.option("--steps", type=int, default=None, help="Steps instead of the recipe's.")

@@ -20,9 +20,7 @@ def head(size: int = SIZE, open_skull: bool = False) -> np.ndarray:
     plane[far < 0.38] = 32 / 80
     plane[far < 0.08] = 8 / 80
     if open_skull:
-        plane[: size // 2, size // 3 : 2 * size // 3] = np.where(far < 0.38, plane, 0.0)[
-            : size // 2, size // 3 : 2 * size // 3
-        ]
+        plane[: size // 2, size // 3 : 2 * size // 3] *= (far < 0.38)[: size // 2, size // 3 : 2 * size // 3]
     grain = np.random.default_rng(0).normal(0, 0.01, plane.shape) * (plane > 0) * (plane < 1)
     return np.repeat((plane + grain)[..., None], 3, axis=-1).astype(np.float32)
 
