@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     import keras
 
 
-def effnet_lite_chest(spec: InputSpec, classes: int, dropout: float = 0.2, stride: int = 32) -> keras.Model:
+def effnet_lite_chest(
+    spec: InputSpec, classes: int, dropout: float = 0.2, stride: int = 32, depth: int = lite.DEPTH, top: int = lite.TOP
+) -> keras.Model:
     """EfficientNet-Lite0 with one dense layer on the feature map and average pooling behind it.
 
     Parameters
     ----------
     stride : int
         32 for the whole encoder (3.4 million weights), 16 for the part up to the 112-channel map (0.6 million).
+    depth, top : int
+        As of :func:`worker.packages.networks_effnet_lite.encoder`.
 
     Returns
     -------
@@ -32,7 +36,7 @@ def effnet_lite_chest(spec: InputSpec, classes: int, dropout: float = 0.2, strid
     from keras import layers
 
     inputs = keras.Input((spec.height, spec.width, spec.channels), name="image")
-    pyramid = lite.encoder(inputs)
+    pyramid = lite.encoder(inputs, depth, top)
     x = pyramid["head"] if stride == 32 else pyramid[f"s{stride}"]
     return _mapped(inputs, layers.SpatialDropout2D(dropout, name="dropout")(x), classes, f"effnet_lite_chest_s{stride}")
 
