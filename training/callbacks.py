@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training import loop
-from training.feeds import held_back_share, validation_feed
+from training.feeds import validation_feed
 from training.tracking import Tracker, machine_load
 
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ def _judge(
 
 def has_validation(run: loop.Run) -> bool:
     """Whether the run has rows, or a share of its shards' patients, that it does not train on."""
-    return bool(len(run.val_rows) or (run.shards and held_back_share(run.recipe)))
+    if run.shards is not None:
+        return run.shards.count(run.shards.validated()) > 0
+    return len(run.val_rows) > 0
 
 
 def confusion_rows(model: keras.Model, run: loop.Run) -> tuple[list[int], list[int], list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from training.arrays import Arrays
+from training.datasets.base import first_places, place_of
 from training.loop import Run, predict, train
 from training.recipe import Recipe
 from training.teacher import checkpoint_of, with_taught_masks
@@ -23,9 +23,7 @@ def held_back(arrays: Arrays, recipe: Recipe) -> np.ndarray:
     """Bool (n,): rows of patients that no fold trains on, a fixed share of some data sets by hash of the patient."""
     rows = np.zeros(len(arrays), dtype=bool)
     for i, item in enumerate(arrays.items):
-        share = recipe.folds.validation.get(item.dataset, 0.0)
-        digest = hashlib.sha256(f"{item.dataset}/{item.patient}".encode()).digest()
-        rows[i] = int.from_bytes(digest[:4], "big") / 2**32 < share
+        rows[i] = place_of(item) < first_places(recipe.folds.validation.get(item.dataset, 0.0))
     return rows
 
 

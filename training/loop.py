@@ -20,8 +20,8 @@ from training.arrays import Arrays
 from training.batches import Targets
 from training.feeds import Batch, train_feed, validation_feed
 from training.losses import LOSSES
+from training.prepared import Prepared
 from training.recipe import Recipe, Schedule
-from training.records import shards_in
 from training.structure import save_structure
 from training.tracking import Tracker
 from worker.packages import networks
@@ -50,8 +50,8 @@ class Run:
     mixed_precision: bool = False
     distribute: bool = False
     wandb: bool = False
-    shards: Path | None = None
-    """Folder of TFRecord shards to train on; the arrays' rows then count for nothing."""
+    shards: Prepared | None = None
+    """Shards to train on; the arrays' rows then count for nothing."""
     on_epoch: Callable[[int, dict[str, float]], None] | None = None
 
 
@@ -256,7 +256,7 @@ def _identity(run: Run) -> str:
     recipe = run.recipe.model_dump(mode="json", include=told)
     rows = [len(run.train_rows), int(run.train_rows.sum())]
     if run.shards is not None:
-        rows.append(len(shards_in(run.shards)))
+        rows += [len(run.shards.shards), run.shards.count(run.shards.taught())]
     return json.dumps([recipe, run.steps, run.weights, *rows], sort_keys=True)
 
 

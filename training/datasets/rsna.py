@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from firstread.dicom.datasets import UnusableFile, number, read_dataset, text
-from firstread.dicom.frames import Rescale, frames_of
+from firstread.dicom.frames import frames_of
 from firstread.dicom.geometry import normal_of
-from firstread.dicom.hounsfield import padding_of, to_hu
-from firstread.dicom.pixels import UnreadablePixels, layout_of, read_frame
 from training.datasets.base import DataSetError, Item, Kind
+from training.datasets.folders import read_hu
 from training.datasets.head_ct import LABELS, read_rows
 
 LONG_CSV, WIDE_CSV = "stage_2_train.csv", "labels.csv"
@@ -88,13 +87,7 @@ class Rsna:
 
     def pixels(self, item: Item) -> np.ndarray:
         """Hounsfield units float32 (H, W); :class:`DataSetError` where the file cannot be decoded."""
-        try:
-            ds = read_dataset(item.path)
-            layout = layout_of(ds)
-            rescale = frames_of(ds)[0].rescale or Rescale(1.0, 0.0)
-            return to_hu(read_frame(item.path), rescale, layout, padding_of(ds, layout))
-        except (UnusableFile, UnreadablePixels) as error:
-            raise DataSetError(f"{item.key}: {error}") from error
+        return read_hu(item)
 
     def mask(self, item: Item) -> np.ndarray | None:
         return None

@@ -51,7 +51,7 @@ def evaluate_package(package: str, data: Path, dataset_name: str | None, split: 
     name = dataset_name or DATASETS.get(loaded.card.task)
     if name is None:
         raise DataSetError(f"name a data set reader for task {loaded.card.task}")
-    dataset = open_dataset(name, data)
+    dataset = open_dataset(name, data, loaded.card.input.kind)
     scored = score(loaded, dataset, split)
     result = package_figures(loaded.card, scored)
     notes = [
