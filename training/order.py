@@ -15,6 +15,7 @@ from training.arrays import Arrays, load_arrays, mute_bad_slices
 from training.crossval import cross_validate, train_final
 from training.datasets import open_dataset
 from training.datasets.base import DataSet, Item, label_matrix
+from training.loop import build_model
 from training.prepared import mask_size
 from training.recipe import Recipe
 from training.structure import save_structure
@@ -86,6 +87,8 @@ def train_all(order: Order) -> Path | None:
         from training.on_shards import train_on_shards
 
         return train_on_shards(order, order.shards, **_options(order))
+    if order.start is None and order.weights != "none":
+        build_model(order.recipe, order.weights)  # what does not fit is refused before hours of decoding
     arrays = open_arrays(order.recipe, order.data, order.cache)
     log.info("%d items, %d left out", len(arrays), len(arrays.left_out))
     options = _options(order)

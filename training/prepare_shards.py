@@ -22,6 +22,7 @@ import numpy as np
 from training.arrays import BRAIN_SHARE, BRAIN_WINDOW
 from training.datasets import DataSetError, open_dataset
 from training.datasets.base import UNKNOWN, DataSet, Item, Kind, label_matrix, studies
+from training.progress import progress
 from training.records import example, told_of, write_records
 from worker.packages import preprocessing
 from worker.packages.card import InputSpec
@@ -155,16 +156,13 @@ def _small(mask: np.ndarray, box: preprocessing.Box, source: Source) -> np.ndarr
 
 def run(jobs: Sequence[Job], processes: int, what: str) -> list[Written]:
     """What became of every job: those without a note of their own digest are done, in parallel, with a bar."""
-    from rich.progress import Progress
-
     done = {job.path: note for job in jobs if (note := _noted(job)) is not None}
     todo = [job for job in jobs if job.path not in done]
-    with Progress(transient=True) as bar:
-        task = bar.add_task(what, total=len(jobs), completed=len(done))
+    with progress(what, len(jobs), len(done)) as advance:
         for job, written in _results(todo, processes):
             _note(job.path, written)
             done[job.path] = written
-            bar.advance(task)
+            advance(1)
     return [done[job.path] for job in jobs]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.builders.toy_sets import write_ct_ich, write_rsna
-from training.datasets import open_dataset
+from training.datasets import open_dataset, rsna
 from training.datasets.base import DataSetError, studies
 from training.datasets.head_ct import CtIch
 from training.datasets.rsna import LONG_CSV, Rsna, read_long_labels
@@ -51,6 +51,35 @@ def test_rsna_slices_are_grouped_and_ordered_in_space(tmp_path: Path) -> None:
     before = index.stat().st_mtime_ns
     assert [i.key for i in Rsna(tmp_path, index, jobs=1).items()] == [i.key for i in items]
     assert index.stat().st_mtime_ns == before, "the index is read, not made again"
+
+
+def test_headers_that_were_read_before_a_kill_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rsna(tmp_path, slices=6)
+    index, read = tmp_path / "cache" / "index.csv", rsna.read_header
+
+    def dying(root: Path, file: str) -> rsna.IndexRow:
+        if file.endswith("0004.dcm"):
+            raise KeyboardInterrupt
+        return read(root, file)
+
+    monkeypatch.setattr(rsna, "read_header", dying)
+    with pytest.raises(KeyboardInterrupt):
+        Rsna(tmp_path, index, jobs=1).items()
+    unfinished = index.with_suffix(".unfinished")
+    unfinished.write_text(unfinished.read_text()[:-9])
+    seen = []
+
+    def counting(root: Path, file: str) -> rsna.IndexRow:
+        seen.append(Path(file).name)
+        return read(root, file)
+
+    monkeypatch.setattr(rsna, "read_header", counting)
+    items = Rsna(tmp_path, index, jobs=1).items()
+    assert len(items) == 6 and np.diff([item.order for item in items]) == pytest.approx([5.0] * 5)
+    assert seen == ["0003.dcm", "0004.dcm", "0005.dcm", "0006.dcm", "broken.dcm"], "the third line was cut off"
+    assert not unfinished.exists() and index.is_file()
 
 
 def test_class_folders_with_and_without_splits(tmp_path: Path) -> None:
