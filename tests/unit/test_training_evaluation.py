@@ -91,7 +91,7 @@ def test_folds_and_log_loss_have_intervals_and_calibration_error_has_none() -> N
     rng = np.random.default_rng(0)
     n = 200
     y = (rng.random(n) < 0.5).astype(float)
-    p = np.clip(0.5 * y + 0.5 * rng.random(n), 0.01, 0.99)
+    p = np.clip(0.3 * y + 0.7 * rng.random(n), 0.01, 0.99)
     patients, folds = np.repeat(np.arange(n // 5), 5).astype(str), np.repeat(["0", "1"], n // 2)
     table = Predictions(("any",), y[:, None], y[:, None], patients, patients, folds)
     for row in fold_aucs(table, p, 100).values():
