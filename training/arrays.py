@@ -13,13 +13,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from firstread.errors import FirstreadError
 from training.datasets.base import DataSet, DataSetError, Item, label_matrix, studies
+from training.progress import progress
 from worker.packages import preprocessing
 from worker.packages.card import InputSpec
 
 MASK_UNKNOWN = 255
 BRAIN_SHARE = 0.02
 BRAIN_WINDOW = (0.05, 0.95)
+
+
+class MemoryNeeded(FirstreadError):
+    """The decoded data set does not fit into memory."""
 
 
 @dataclass
@@ -94,6 +100,7 @@ def load_arrays(
         Folder for the decoded arrays; a file there is named by a hash of items and input spec.
     """
     items = [item for dataset in datasets for item in dataset.items()]
+    require_memory(memory_bytes(len(items), spec, mask_size), len(items))
     by_name = {dataset.name: dataset for dataset in datasets}
     path = cache / f"{_fingerprint(items, spec, mask_size)}.npz" if cache else None
     if path is not None and path.is_file():
@@ -119,6 +126,29 @@ def load_arrays(
     )
 
 
+def plane_channels(spec: InputSpec) -> int:
+    """Channels of an item's planes: one a window, without its neighbours."""
+    return 3 if spec.kind == "rgb" else max(1, len(spec.windows))
+
+
+def memory_bytes(count: int, spec: InputSpec, mask_size: tuple[int, int] | None) -> int:
+    """What the planes and masks of so many items take."""
+    mask = 0 if mask_size is None else mask_size[0] * mask_size[1]
+    return count * (2 * spec.height * spec.width * plane_channels(spec) + mask)
+
+
+def require_memory(wanted_bytes: int, count: int) -> None:
+    """Raise :class:`MemoryNeeded` where the machine has less free than is wanted."""
+    import psutil
+
+    free_bytes = psutil.virtual_memory().available
+    if wanted_bytes > free_bytes:
+        raise MemoryNeeded(
+            f"{count} items take {wanted_bytes / 1e9:.1f} GB of memory and {free_bytes / 1e9:.1f} GB are free: "
+            "use `firstread prepare`, and `firstread train --shards`"
+        )
+
+
 def mute_bad_slices(arrays: Arrays) -> int:
     """Make slices without brain unusable (they stay neighbours); gives their number.
 
@@ -137,14 +167,14 @@ def mute_bad_slices(arrays: Arrays) -> int:
 def _decode(
     items: list[Item], by_name: dict[str, DataSet], spec: InputSpec, mask_size: tuple[int, int] | None, workers: int
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, dict[str, str], np.ndarray]:
-    channels = 3 if spec.kind == "rgb" else max(1, len(spec.windows))
+    channels = plane_channels(spec)
     planes = np.zeros((len(items), spec.height, spec.width, channels), dtype=np.float16)
     masks = np.full((len(items), *mask_size), MASK_UNKNOWN, dtype=np.uint8) if mask_size else None
     shares = np.full(len(items), np.nan, dtype=np.float32)
     good = np.ones(len(items), dtype=bool)
     left_out: dict[str, str] = {}
 
-    def one(members: list[int]) -> None:
+    def one(members: list[int]) -> int:
         pixels, rows = [], []
         for row in members:
             try:
@@ -165,9 +195,11 @@ def _decode(
                     )
                     masks[rows[i]] = np.round(share * 254).astype(np.uint8)
                     shares[rows[i]] = float(mask.mean())
+        return len(members)
 
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(one, studies(items).values()))
+    with ThreadPoolExecutor(workers) as pool, progress("decoding", len(items)) as advance:
+        for count in pool.map(one, studies(items).values()):
+            advance(count)
     kept = np.flatnonzero(good)
     return planes[kept], None if masks is None else masks[kept], shares[kept], left_out, good
 
@@ -189,9 +221,17 @@ def _neighbours(items: list[Item], k: int) -> np.ndarray:
 
 
 def _fingerprint(items: list[Item], spec: InputSpec, mask_size: tuple[int, int] | None) -> str:
-    text = json.dumps([spec.model_dump(mode="json"), mask_size, [(i.dataset, i.key, i.path.stat().st_size, i.study,
+    text = json.dumps([spec.model_dump(mode="json"), mask_size, [(i.dataset, i.key, _size(i.path), i.study,
                        i.order, str(i.mask_path), i.usable) for i in items]])  # fmt: skip
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; -1 where there is none, which decoding then says."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def _store(path: Path, **arrays: np.ndarray) -> None:

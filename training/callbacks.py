@@ -6,11 +6,12 @@ import json
 import logging
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training import loop
-from training.feeds import held_back_share, validation_feed
+from training.feeds import validation_feed
 from training.tracking import Tracker, machine_load
 
 if TYPE_CHECKING:
@@ -20,10 +21,16 @@ log = logging.getLogger(__name__)
 
 
 def loop_callbacks(
-    model: keras.Model, run: loop.Run, state: loop.Checkpoint, tracker: Tracker | None = None
+    model: keras.Model,
+    run: loop.Run,
+    state: loop.Checkpoint,
+    tracker: Tracker | None = None,
+    advance: Callable[[int], None] = lambda more: None,
 ) -> list[Any]:
     """The callbacks of one run; each has ``begin_step``, the global step at which the epoch at hand begins."""
     import keras
+
+    every = run.recipe.schedule.checkpoint_steps
 
     class Steps(keras.callbacks.Callback):  # type: ignore[misc]
         begin_step = 0
@@ -31,6 +38,12 @@ def loop_callbacks(
         def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
             rate = loop.learning_rate(run.recipe.schedule, run.steps, self.begin_step + batch)
             model.optimizer.learning_rate.assign(rate)
+
+        def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            advance(1)
+            step = self.begin_step + batch + 1
+            if every and step % every == 0:
+                state.save(model, step, state.notes())
 
         def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
             self.started = time.monotonic()
@@ -58,11 +71,13 @@ def loop_callbacks(
 def _judge(
     model: keras.Model, run: loop.Run, state: loop.Checkpoint, values: dict[str, float]
 ) -> tuple[dict[str, Any], bool]:
-    """Validate where the recipe wants the best epoch or early stopping; keep the best weights."""
+    """Validate; where the recipe wants the best epoch or early stopping, keep the best weights."""
     schedule, notes = run.recipe.schedule, state.notes()
-    if not has_validation(run) or not (schedule.best or schedule.early_stopping):
+    if not has_validation(run):
         return notes, False
     values["val_loss"] = loop.validation_loss(model, run)
+    if not (schedule.best or schedule.early_stopping):
+        return notes, False
     if values["val_loss"] < notes.get("best", math.inf):
         notes = {"best": values["val_loss"], "waited": 0}
         loop.Checkpoint(run.out / "best.npz", state.identity).save(model, 0, {})
@@ -73,7 +88,9 @@ def _judge(
 
 def has_validation(run: loop.Run) -> bool:
     """Whether the run has rows, or a share of its shards' patients, that it does not train on."""
-    return bool(len(run.val_rows) or (run.shards and held_back_share(run.recipe)))
+    if run.shards is not None:
+        return run.shards.count(run.shards.validated()) > 0
+    return len(run.val_rows) > 0
 
 
 def confusion_rows(model: keras.Model, run: loop.Run) -> tuple[list[int], list[int], list[str]]:

@@ -30,7 +30,7 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
 @click.option("--seed", type=int, default=None, help="Seed instead of the recipe's.")
 @click.option("--shards", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
               help="Train on a folder that `firstread prepare` wrote, without folds.")  # fmt: skip
-@click.option("--cache", type=DIRECTORY, default=None, help="Keep decoded arrays here.")
+@click.option("--cache", type=DIRECTORY, default=None, help="Keep decoded arrays here; of --shards, copies.")
 @click.option("--threads", type=int, default=0, help="Threads of TensorFlow; 0: its own choice.")
 @click.option("--mixed-precision", is_flag=True, help="float16 arithmetic on GPUs that gain by it.")
 @click.option("--distribute", is_flag=True, help="All GPUs of this machine, with tf.distribute.")
@@ -63,9 +63,11 @@ def train(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if (data is None) == (shards is None):
         raise click.UsageError("give --data or --shards")
+    if shards is not None and (folds is not None or start is not None or baseline is not None or not final):
+        raise click.UsageError("--folds, --start, --baseline and --no-final go with --data")
     loaded = load_recipe(recipe)
     if steps is not None:
-        schedule = loaded.schedule.model_copy(update={"steps": steps})
+        schedule = loaded.schedule.model_copy(update={"steps": steps, "epochs": 0})
         loaded = loaded.model_copy(update={"schedule": schedule, "final_steps": steps})
     if seed is not None:
         loaded = loaded.model_copy(update={"seed": seed})
@@ -133,18 +135,31 @@ def evaluate(
 @click.argument("dataset_name", metavar="DATASET")
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
               help="Folder of the data set.")  # fmt: skip
-@click.option("--recipe", default="head_ct_unet", show_default=True, help="Recipe whose input and labels are used.")
+@click.option("--recipe", default=None,
+              help="Recipe whose input, labels and undersampling are used; default: the data set's own.")  # fmt: skip
 @click.option("--out", type=DIRECTORY, required=True, help="Folder of the shards and the report.")
 @click.option("--shard-size", type=int, default=512, show_default=True, help="Items in one shard.")
 @click.option("--jobs", type=int, default=0, help="Processes; 0: one a core.")
-@click.option("--undersample/--no-undersample", default=False, help="As many negatives as positives.")
+@click.option("--undersample/--no-undersample", default=None,
+              help="As many negatives as positives; default: what the recipe says.")  # fmt: skip
+@click.option("--patient-regex", default="",
+              help="Of class_folders: its group finds the patient in a path; default: one a picture.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def prepare(
-    dataset_name: str, data: Path, recipe: str, out: Path, shard_size: int, jobs: int, undersample: bool, as_json: bool
+    dataset_name: str,
+    data: Path,
+    recipe: str | None,
+    out: Path,
+    shard_size: int,
+    jobs: int,
+    undersample: bool | None,
+    patient_regex: str,
+    as_json: bool,
 ) -> None:
     """Turn DATASET (ct_ich, phe_sich, rsna, class_folders, plain_csv, ...) into TFRecord shards with a report."""
-    from training.prepare import prepare_dataset
+    from training.prepare import prepare_dataset, recipe_for
     from training.recipe import load_recipe
 
-    counts = prepare_dataset(dataset_name, data, load_recipe(recipe), out, shard_size, jobs, undersample)
+    loaded = load_recipe(recipe or recipe_for(dataset_name))
+    counts = prepare_dataset(dataset_name, data, loaded, out, shard_size, jobs, undersample, patient_regex)
     click.echo(json.dumps(counts, indent=2) if as_json else f"report: {out / 'report.html'}")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from training.arrays import Arrays
-from training.loop import Run, predict, train
-from training.recipe import Recipe
+from training.checkpoint import TrainingError
+from training.datasets.base import first_places, place_of
+from training.loop import Run, identity, predict, train
+from training.recipe import Recipe, sized
 from training.teacher import checkpoint_of, with_taught_masks
 
 log = logging.getLogger(__name__)
@@ -23,9 +25,7 @@ def held_back(arrays: Arrays, recipe: Recipe) -> np.ndarray:
     """Bool (n,): rows of patients that no fold trains on, a fixed share of some data sets by hash of the patient."""
     rows = np.zeros(len(arrays), dtype=bool)
     for i, item in enumerate(arrays.items):
-        share = recipe.folds.validation.get(item.dataset, 0.0)
-        digest = hashlib.sha256(f"{item.dataset}/{item.patient}".encode()).digest()
-        rows[i] = int.from_bytes(digest[:4], "big") / 2**32 < share
+        rows[i] = place_of(item) < first_places(recipe.folds.validation.get(item.dataset, 0.0))
     return rows
 
 
@@ -67,13 +67,20 @@ def cross_validate(
     """Train every fold that has no predictions yet; give back the prediction files.
 
     With ``start``, an earlier run on the same folds, each fold begins with that fold's own weights.
+
+    Raises
+    ------
+    TrainingError
+        If predictions in the folder are of another run.
     """
     found = []
     for fold in recipe.folds.names if folds is None else folds:
         path = out / f"oof_{fold}.npz"
-        if not path.is_file():
-            model = train_fold(recipe, arrays, out, weights, fold, start, **options)
-            write_predictions(path, model, arrays, fold_rows(arrays, recipe, fold)[1], fold)
+        run = _fold_run(recipe, arrays, out, weights, fold, start, **options)
+        if not is_written_by(path, identity(run)):
+            test_rows = fold_rows(arrays, recipe, fold)[1]
+            log.info("fold %s: %d rows to train on, %d to predict", fold, len(run.train_rows), len(test_rows))
+            write_predictions(path, train(_taught(run, start)), arrays, test_rows, fold, identity(run))
         found.append(path)
     return found
 
@@ -82,20 +89,53 @@ def train_fold(
     recipe: Recipe, arrays: Arrays, out: Path, weights: str, fold: str, start: Path | None = None, **options: Any
 ) -> Any:
     """The model of one fold; one that has been trained is given back from its checkpoint."""
-    train_rows, test_rows = fold_rows(arrays, recipe, fold)
-    log.info("fold %s: %d rows to train on, %d to predict", fold, len(train_rows), len(test_rows))
-    begin, taught = _started(recipe, arrays, train_rows, start, f"fold_{fold}", weights)
-    return train(Run(recipe, taught, train_rows, out / f"fold_{fold}", recipe.schedule.steps, weights=begin, **options))
+    return train(_taught(_fold_run(recipe, arrays, out, weights, fold, start, **options), start))
 
 
-def _started(
-    recipe: Recipe, arrays: Arrays, rows: np.ndarray, start: Path | None, part: str, weights: str
-) -> tuple[str, Arrays]:
-    """First weights and arrays of one training: of the earlier run's same part where there is one."""
+def _fold_run(
+    recipe: Recipe, arrays: Arrays, out: Path, weights: str, fold: str, start: Path | None, **options: Any
+) -> Run:
+    """The training of one fold, on the masks that the data have."""
+    part, train_rows = f"fold_{fold}", fold_rows(arrays, recipe, fold)[0]
+    begin = weights if start is None else str(checkpoint_of(start, part, recipe.folds.dataset))
+    fitted = sized(recipe, usable(arrays, train_rows))
+    return Run(fitted, arrays, train_rows, out / part, fitted.schedule.steps, validation_rows(arrays, recipe), begin,
+               **options)  # fmt: skip
+
+
+def _taught(run: Run, start: Path | None) -> Run:
+    """The same training with the masks that an earlier run draws where the data have none."""
     if start is None:
-        return weights, arrays
-    checkpoint = checkpoint_of(start, part, recipe.folds.dataset)
-    return str(checkpoint), with_taught_masks(recipe, arrays, rows, checkpoint)
+        return run
+    return replace(run, arrays=with_taught_masks(run.recipe, run.arrays, run.train_rows, Path(run.weights)))
+
+
+def validation_rows(arrays: Arrays, recipe: Recipe) -> np.ndarray:
+    """Rows that decide about the best epoch and early stopping: usable ones of patients that no fold trains on."""
+    return np.flatnonzero(held_back(arrays, recipe) & np.asarray([item.usable for item in arrays.items], dtype=bool))
+
+
+def usable(arrays: Arrays, rows: np.ndarray) -> int:
+    """How many of the rows teach."""
+    return sum(arrays.items[row].usable for row in rows)
+
+
+def is_written_by(path: Path, run: str) -> bool:
+    """Whether a file of predictions is there and of this very run.
+
+    Raises
+    ------
+    TrainingError
+        If it is of another recipe, other data or other first weights.
+    """
+    if not path.is_file():
+        return False
+    with np.load(path) as stored:
+        if "identity" not in stored.files:
+            log.warning("%s does not say which run it is of; it is taken as it is", path.name)
+        elif str(stored["identity"]) != run:
+            raise TrainingError(f"{path} is of another run; choose another folder or delete it")
+    return True
 
 
 def train_final(
@@ -103,16 +143,20 @@ def train_final(
 ) -> Any:
     """The model on all folds, whose weights are shipped; items of a split ``val`` decide on early stopping."""
     train_rows, _ = fold_rows(arrays, recipe, None)
-    steps = recipe.final_steps or recipe.schedule.steps
+    fitted = sized(recipe, usable(arrays, train_rows))
+    steps = fitted.final_steps or fitted.schedule.steps
     validation = np.flatnonzero([not recipe.folds.names and item.split == "val" for item in arrays.items])
     if not len(validation):
-        validation = np.flatnonzero(held_back(arrays, recipe) & np.asarray([i.usable for i in arrays.items]))
-    begin, taught = _started(recipe, arrays, train_rows, start, "final", weights)
-    return train(Run(recipe, taught, train_rows, out / "final", steps, validation, begin, **options))
+        validation = validation_rows(arrays, recipe)
+    begin, taught = weights, arrays
+    if start is not None:
+        checkpoint = checkpoint_of(start, "final")
+        begin, taught = str(checkpoint), with_taught_masks(recipe, arrays, train_rows, checkpoint)
+    return train(Run(fitted, taught, train_rows, out / "final", steps, validation, begin, **options))
 
 
-def write_predictions(path: Path, model: Any, arrays: Arrays, rows: np.ndarray, fold: str) -> None:
-    """Logits, plain and mirrored, and mask probabilities (uint8, plain) of rows, with their keys."""
+def write_predictions(path: Path, model: Any, arrays: Arrays, rows: np.ndarray, fold: str, run: str) -> None:
+    """Logits, plain and mirrored, and mask probabilities (uint8, plain) of rows, with their keys and their run."""
     plain, mirrored = predict(model, arrays, rows), predict(model, arrays, rows, flip=True)
     stored: dict[str, np.ndarray] = {}
     for name, value in plain.items():
@@ -124,5 +168,6 @@ def write_predictions(path: Path, model: Any, arrays: Arrays, rows: np.ndarray, 
             stored[name], stored[f"{name}_flip"] = value, mirrored[name]
     keys = [f"{arrays.items[row].dataset}/{arrays.items[row].key}" for row in rows]
     partial = path.with_suffix(".part.npz")
-    np.savez_compressed(partial, keys=np.asarray(keys), fold=fold, labels=json.dumps(arrays.label_names), **stored)  # type: ignore[arg-type]
+    np.savez_compressed(partial, keys=np.asarray(keys), fold=fold, labels=json.dumps(arrays.label_names),
+                        identity=run, **stored)  # type: ignore[arg-type]  # fmt: skip
     os.replace(partial, path)

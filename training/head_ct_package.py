@@ -68,12 +68,13 @@ def evaluate_folds(
     ``baseline`` is the folder of another recipe's run on the same folds, whose figures stand beside.
     """
     other = None if baseline is None else read_baseline(baseline, found.items, recipe.folds.dataset)
-    figures, p_any = head_ct_figures.out_of_fold_figures(found, recipe.folds.names, stages=stages, baseline=other)
+    figures, ours = head_ct_figures.out_of_fold_figures(found, recipe.folds.names, stages=stages, baseline=other)
     dataset = open_dataset(recipe.folds.dataset, data / recipe.datasets[recipe.folds.dataset])
     mask_threshold = 0.5
     if found.masks is not None:
         overlap = head_ct_figures.overlaps(found.items, found.masks, dataset, recipe.input)
         figures["segmentation"] = head_ct_figures.segmentation_figures(found, overlap, recipe.folds.names)
+        figures["by_size"] = head_ct_figures.size_figures(found, overlap, ours)
         mask_threshold = head_ct_figures.best_mask_threshold(overlap)
     write_report(
         out,
@@ -84,7 +85,7 @@ def evaluate_folds(
             "Published figures beside these come from other splits, often not by patient.",
         ],
         figures,
-        head_ct_figures.worst_misses(found, recipe.input, dataset, p_any),
+        head_ct_figures.worst_misses(found, recipe.input, dataset, ours.p[:, 0]),
     )
     return figures, mask_threshold
 

@@ -27,7 +27,7 @@ class JoiningError(FirstreadError):
 def with_members(recipe: Recipe, members: Sequence[dict[str, Any]]) -> Recipe:
     """The recipe with an architecture that joins ``members``."""
     kept = {name: recipe.architecture[name] for name in ("classes", "softmax_groups") if name in recipe.architecture}
-    joined = {"builder": "joined", **kept, "members": [dict(member) for member in members]}
+    joined: dict[str, Any] = {"builder": "joined", **kept, "members": [dict(member) for member in members]}
     return recipe.model_copy(update={"architecture": joined})
 
 

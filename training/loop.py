@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -15,25 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from firstread.errors import FirstreadError
 from training.arrays import Arrays
 from training.batches import Targets
+from training.checkpoint import Checkpoint as Checkpoint
+from training.checkpoint import TrainingError as TrainingError
 from training.feeds import Batch, train_feed, validation_feed
 from training.losses import LOSSES
+from training.prepared import Prepared
+from training.progress import progress
 from training.recipe import Recipe, Schedule
-from training.records import shards_in
 from training.structure import save_structure
 from training.tracking import Tracker
 from worker.packages import networks
+from worker.packages.package import sha256_of
 
 if TYPE_CHECKING:
     import keras
 
 log = logging.getLogger(__name__)
-
-
-class TrainingError(FirstreadError):
-    """Training cannot start or go on: a wrong initial loss, a loss that is not finite, a foreign checkpoint."""
 
 
 @dataclass
@@ -50,8 +49,8 @@ class Run:
     mixed_precision: bool = False
     distribute: bool = False
     wandb: bool = False
-    shards: Path | None = None
-    """Folder of TFRecord shards to train on; the arrays' rows then count for nothing."""
+    shards: Prepared | None = None
+    """Shards to train on; the arrays' rows then count for nothing."""
     on_epoch: Callable[[int, dict[str, float]], None] | None = None
 
 
@@ -123,17 +122,21 @@ def train(run: Run) -> keras.Model:
     """
     import keras
 
-    keras.mixed_precision.set_dtype_policy("mixed_float16" if run.mixed_precision else "float32")
     run.out.mkdir(parents=True, exist_ok=True)
-    with _devices(run):
-        return _train(run)
+    keras.mixed_precision.set_dtype_policy("mixed_float16" if run.mixed_precision else "float32")
+    try:
+        with _devices(run):
+            return _train(run)
+    finally:
+        # what is built next, such as the package that is tested, is for serving
+        keras.mixed_precision.set_dtype_policy("float32")
 
 
 def _train(run: Run) -> keras.Model:
     recipe, schedule = run.recipe, run.recipe.schedule
     model = build_model(recipe, run.weights)
     batch = train_feed(run)
-    state = Checkpoint(run.out / "checkpoint.npz", _identity(run))
+    state = Checkpoint(run.out / "checkpoint.npz", identity(run))
     done = state.step()
     if done == 0 and schedule.initial_loss is not None:
         _assert_initial_loss(model, recipe, batch)
@@ -145,7 +148,7 @@ def _train(run: Run) -> keras.Model:
         model.optimizer.build(model.trainable_variables)
         if done > first or done == first != 0:
             state.restore(model, with_optimizer=done > first)
-        _fit(model, run, batch, state, max(first, done), last, tracker)
+        _fit(model, run, batch, state, (first, max(first, done), last), tracker)
         done = max(done, state.step())
         if state.stopped():
             break
@@ -156,7 +159,7 @@ def _train(run: Run) -> keras.Model:
         if schedule.ema:
             _put_averages(model, recipe, state)
     if schedule.best and (run.out / "best.npz").is_file():
-        Checkpoint(run.out / "best.npz", _identity(run)).restore(model, with_optimizer=False)
+        Checkpoint(run.out / "best.npz", identity(run)).restore(model, with_optimizer=False)
     return model
 
 
@@ -195,26 +198,23 @@ def _stages(schedule: Schedule, steps: int) -> list[tuple[int, int, bool]]:
 
 
 def _fit(
-    model: keras.Model,
-    run: Run,
-    batch: Batch,
-    state: Checkpoint,
-    first: int,
-    last: int,
-    tracker: Tracker | None,
+    model: keras.Model, run: Run, batch: Batch, state: Checkpoint, steps: tuple[int, int, int], tracker: Tracker | None
 ) -> None:
+    """The epochs of one stage: ``steps`` are where it starts, where it goes on, and where it ends."""
     from training.callbacks import loop_callbacks
 
-    per_epoch = run.recipe.schedule.steps_per_epoch
-    bounds = [*range(first, last, per_epoch), last]
-    callbacks = loop_callbacks(model, run, state, tracker)
-    for begin, end in pairwise(bounds):
-        for callback in callbacks:
-            callback.begin_step = begin
-        model.fit(_batches(batch, begin, end), epochs=end, initial_epoch=end - 1, verbose=0, shuffle=False,
-                  callbacks=callbacks)  # fmt: skip
-        if model.stop_training:
-            return
+    begins, first, last = steps
+    ends = range(begins, last, run.recipe.schedule.steps_per_epoch)
+    bounds = [first, *(end for end in ends if end > first), last]
+    with progress(run.out.name, run.steps, first) as advance:
+        callbacks = loop_callbacks(model, run, state, tracker, advance)
+        for begin, end in pairwise(bounds):
+            for callback in callbacks:
+                callback.begin_step = begin
+            model.fit(_batches(batch, begin, end), epochs=end, initial_epoch=end - 1, verbose=0, shuffle=False,
+                      callbacks=callbacks)  # fmt: skip
+            if model.stop_training:
+                return
 
 
 def _batches(batch: Batch, begin: int, end: int) -> Any:
@@ -251,13 +251,20 @@ def _dataset(batch: Batch, begin: int, end: int) -> Any:
     return tf.data.Dataset.from_generator(steps, output_signature=signature).prefetch(2).with_options(options)
 
 
-def _identity(run: Run) -> str:
-    told = {"input", "architecture", "losses", "schedule", "seed", "mixup", "carve", "drawn", "teacher"}
-    recipe = run.recipe.model_dump(mode="json", include=told)
-    rows = [len(run.train_rows), int(run.train_rows.sum())]
+def identity(run: Run) -> str:
+    """Everything that a run's weights depend on, as JSON: the recipe first, without what it only says in the card."""
+    recipe = run.recipe.model_dump(mode="json", exclude={"card", "description"})
     if run.shards is not None:
-        rows.append(len(shards_in(run.shards)))
-    return json.dumps([recipe, run.steps, run.weights, *rows], sort_keys=True)
+        columns = [run.shards.index[name] for name in ("key", "split", "place", "balanced", "labels")]
+    else:
+        keys = [f"{item.dataset}/{item.key}/{item.usable}" for item in run.arrays.items]
+        columns = [np.asarray(keys), run.arrays.labels, run.train_rows, run.val_rows]
+    data = hashlib.sha256()
+    for column in columns:
+        data.update(np.ascontiguousarray(column).tobytes())
+    path = Path(run.weights)
+    weights = sha256_of(path) if path.is_file() else run.weights
+    return json.dumps([recipe, run.steps, weights, run.mixed_precision, data.hexdigest()], sort_keys=True)
 
 
 def _assert_initial_loss(model: keras.Model, recipe: Recipe, batch: Batch) -> None:
@@ -266,70 +273,6 @@ def _assert_initial_loss(model: keras.Model, recipe: Recipe, batch: Batch) -> No
     expected = recipe.schedule.initial_loss or 0.0
     if abs(float(np.mean(values)) - expected) > 0.1:
         raise TrainingError(f"initial loss {np.mean(values):.3f}, the recipe expects {expected:.2f} within 0.1")
-
-
-@dataclass
-class Checkpoint:
-    """Weights, optimizer and random state of one run in one file, replaced atomically."""
-
-    path: Path
-    identity: str
-
-    def step(self) -> int:
-        """Steps that the checkpoint has behind it; 0 where there is none.
-
-        Raises
-        ------
-        TrainingError
-            If the checkpoint is of a run with another recipe, other rows or another length.
-        """
-        if not self.path.is_file():
-            return 0
-        with np.load(self.path) as stored:
-            if str(stored["identity"]) != self.identity:
-                raise TrainingError(f"{self.path} belongs to another run; choose another folder or delete it")
-            return int(stored["step"])
-
-    def stopped(self) -> bool:
-        """Whether early stopping ended the run."""
-        if not self.path.is_file():
-            return False
-        with np.load(self.path) as stored:
-            return bool(stored["stopped"])
-
-    def notes(self) -> dict[str, Any]:
-        """What callbacks keep over a restart (best loss, epochs without a better one)."""
-        if not self.path.is_file():
-            return {}
-        with np.load(self.path) as stored:
-            found: dict[str, Any] = json.loads(str(stored["notes"]))
-        return found
-
-    def save(self, model: keras.Model, step: int, notes: dict[str, Any], stopped: bool = False) -> None:
-        """Write everything that the next step depends on."""
-        arrays = {f"m{i}": np.asarray(v) for i, v in enumerate(_values(model.variables))}
-        arrays |= {f"o{i}": np.asarray(v) for i, v in enumerate(_values(model.optimizer.variables))}
-        partial = self.path.with_suffix(".part.npz")
-        np.savez(partial, identity=self.identity, step=step, stopped=stopped, notes=json.dumps(notes), **arrays)  # type: ignore[arg-type]
-        with partial.open("rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(partial, self.path)
-
-    def restore(self, model: keras.Model, with_optimizer: bool) -> None:
-        """Put the stored values back into the model and, if asked, its optimizer."""
-        with np.load(self.path) as stored:
-            for i, variable in enumerate(model.variables):
-                variable.assign(stored[f"m{i}"])
-            for i, variable in enumerate(model.optimizer.variables if with_optimizer else ()):
-                variable.assign(stored[f"o{i}"])
-
-
-def _values(variables: Sequence[Any]) -> list[np.ndarray]:
-    from keras import ops
-
-    # a variable that tf.distribute mirrors is no array until it is read
-    read = [getattr(v.value, "read_value", lambda v=v: v.value) for v in variables]
-    return [ops.convert_to_numpy(value()) for value in read]
 
 
 def predict(model: keras.Model, arrays: Arrays, rows: np.ndarray, batch_size: int = 32, flip: bool = False) -> Targets:

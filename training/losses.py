@@ -8,8 +8,14 @@ from typing import Any
 Loss = Callable[[Any, Any], Any]
 
 
-def masked_bce(weights: Sequence[float] | None = None, smoothing: float = 0.0) -> Loss:
-    """Binary cross-entropy over the known entries of (n, labels); one weight a label."""
+def masked_bce(
+    weights: Sequence[float] | None = None, smoothing: float = 0.0, positive_weight: float | Sequence[float] = 1.0
+) -> Loss:
+    """Binary cross-entropy over the known entries of (n, labels), as a weighted mean.
+
+    ``weights`` has one number a label; ``positive_weight`` says how much more a positive counts than a negative, for
+    all labels or for each, where classes are balanced by the loss and not by what is drawn.
+    """
 
     def loss(y_true: Any, logits: Any) -> Any:
         from keras import ops
@@ -19,6 +25,10 @@ def masked_bce(weights: Sequence[float] | None = None, smoothing: float = 0.0) -
         terms = _bce(target, logits) * known
         if weights is not None:
             scale = ops.reshape(ops.convert_to_tensor(list(weights), dtype=logits.dtype), (1, -1))
+            terms, known = terms * scale, known * scale
+        if positive_weight != 1.0:
+            more = ops.reshape(ops.convert_to_tensor(positive_weight, dtype=logits.dtype), (1, -1))
+            scale = 1 + ops.clip(y_true, 0, 1) * (more - 1)
             terms, known = terms * scale, known * scale
         return ops.sum(terms) / ops.maximum(ops.sum(known), 1.0)
 

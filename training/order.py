@@ -14,12 +14,11 @@ import numpy as np
 from training.arrays import Arrays, load_arrays, mute_bad_slices
 from training.crossval import cross_validate, train_final, train_fold
 from training.datasets import open_dataset
-from training.datasets.base import Item, label_matrix
-from training.feeds import held_back_records
+from training.datasets.base import DataSet, Item, label_matrix
 from training.joining import join, join_packages, own_part, with_members
-from training.loop import Run, predict_batch, train
+from training.loop import build_model
+from training.prepared import mask_size
 from training.recipe import Recipe
-from training.records import shards_in
 from training.structure import save_structure
 from training.teacher import RECIPE_COPY
 
@@ -63,18 +62,25 @@ class Order:
 
 def open_arrays(recipe: Recipe, data: Path, cache: Path | None) -> Arrays:
     """The recipe's data sets below ``data``, decoded; masks at the size of the network's output."""
-    datasets = [open_dataset(name, data / sub) for name, sub in recipe.datasets.items()]
-    stride = int(recipe.parameters.get("mask_stride", 2))
-    size = (recipe.input.height // stride, recipe.input.width // stride) if "mask_logits" in recipe.losses else None
-    arrays = load_arrays(datasets, recipe.input, recipe.labels, size, cache, workers=os.cpu_count() or 2)
+    arrays = load_arrays(open_datasets(recipe, data), recipe.input, recipe.labels, mask_size(recipe), cache,
+                         workers=os.cpu_count() or 2)  # fmt: skip
     if recipe.parameters.get("drop_bad_slices"):
         mute_bad_slices(arrays)
     return arrays
 
 
+def open_datasets(recipe: Recipe, data: Path) -> list[DataSet]:
+    """Readers of the recipe's data sets; ``[parameters] patient_regex`` is for folders of pictures."""
+    regex = str(recipe.parameters.get("patient_regex", ""))
+    return [
+        open_dataset(name, data / sub, recipe.input.kind, regex if name == "class_folders" else "")
+        for name, sub in recipe.datasets.items()
+    ]
+
+
 def open_items(recipe: Recipe, data: Path) -> tuple[list[Item], np.ndarray]:
     """Items and labels (n, labels) of the recipe's data sets, without decoding a picture."""
-    items = [item for name, sub in recipe.datasets.items() for item in open_dataset(name, data / sub).items()]
+    items = [item for dataset in open_datasets(recipe, data) for item in dataset.items()]
     return items, label_matrix(items, recipe.labels)
 
 
@@ -82,7 +88,11 @@ def train_all(order: Order) -> Path | None:
     """Train what is missing; give back the package's folder, or None where only folds were asked for."""
     set_threads(order.threads)
     if order.shards is not None:
-        return _train_on_shards(order, order.shards)
+        from training.on_shards import train_on_shards
+
+        return train_on_shards(order, order.shards, **_options(order))
+    if order.start is None and order.weights != "none":
+        build_model(order.recipe, order.weights)  # what does not fit is refused before hours of decoding
     arrays = open_arrays(order.recipe, order.data, order.cache)
     log.info("%d items, %d left out", len(arrays), len(arrays.left_out))
     write_recipe(order.recipe, order.out)
@@ -123,24 +133,6 @@ def _options(order: Order) -> dict[str, Any]:
         "wandb": order.wandb,
         "on_epoch": _progress,
     }
-
-
-def _train_on_shards(order: Order, shards: Path) -> Path:
-    """One model on a prepared folder; the recipe's share of patients is held back and calibrates it."""
-    from training.plain_package import HeldBack, NothingHeldBackError, package_of
-
-    recipe = order.recipe
-    empty = Arrays.empty(recipe.input, recipe.labels)
-    steps = recipe.final_steps or recipe.schedule.steps
-    rows = np.zeros(0, dtype=np.int64)
-    model = train(Run(recipe, empty, rows, order.out / "final", steps, weights=order.weights, shards=shards,
-                      **_options(order)))  # fmt: skip
-    save_structure(model, order.out / "final")
-    parts = [(predict_batch(model, x), labels, patients) for x, labels, patients in held_back_records(recipe, shards)]
-    if not parts:
-        raise NothingHeldBackError(f"recipe {recipe.name} holds no patients of these shards back: [folds] validation")
-    held = HeldBack(*(np.concatenate([part[i] for part in parts]) for i in range(3)))
-    return package_of(order, model, held, {"held_back": len(held.labels), "shards": len(shards_in(shards))})
 
 
 def _progress(step: int, values: dict[str, float]) -> None:

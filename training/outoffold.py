@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +43,10 @@ def read_out_of_fold(paths: Sequence[Path], items: Sequence[Item], labels: np.nd
     Raises
     ------
     PredictionsError
-        If an item of the data set has no prediction, or two.
+        If an item of the data set has no prediction, or two, or the folds are of different recipes.
     """
     found: dict[str, _Row] = {}
+    _require_one_recipe(paths)
     splits = {f"{item.dataset}/{item.key}": item.split for item in items if item.dataset == dataset}
     for path in paths:
         with np.load(path) as stored:
@@ -61,6 +63,18 @@ def read_out_of_fold(paths: Sequence[Path], items: Sequence[Item], labels: np.nd
                         raise PredictionsError(f"{key} has two predictions")
                     found[str(key)] = _Row(logits[i], None if masks is None else masks[i], fold)
     return _join(found, items, labels, label_names, dataset, set(_folds(paths)))
+
+
+def _require_one_recipe(paths: Sequence[Path]) -> None:
+    """Folds of one run differ in rows and steps and in nothing else."""
+    recipes = set()
+    for path in paths:
+        with np.load(path) as stored:
+            if "identity" in stored.files:
+                recipe = json.loads(str(stored["identity"]))[0]
+                recipes.add(json.dumps({k: v for k, v in recipe.items() if k != "schedule"}, sort_keys=True))
+    if len(recipes) > 1:
+        raise PredictionsError(f"the folds in {paths[0].parent.name} are of different recipes")
 
 
 def _folds(paths: Sequence[Path]) -> list[str]:

@@ -30,7 +30,7 @@ def write_package(directory: Path, model: keras.Model, card: Card, licence: str)
     Parameters
     ----------
     card : Card
-        Everything but ``sha256``, ``created`` and ``code_version``, which are filled in here.
+        Everything but the digests, ``created`` and ``code_version``, which are filled in here.
     licence : str
         Text of ``LICENSE``: terms of the weights, and of the data that they come from.
 
@@ -47,6 +47,7 @@ def write_package(directory: Path, model: keras.Model, card: Card, licence: str)
     stamped = card.model_copy(
         update={
             "sha256": sha256_of(staging / WEIGHTS),
+            "decisions_sha256": card.decisions(),
             "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "code_version": code_version(),
         }
@@ -62,6 +63,7 @@ def write_package(directory: Path, model: keras.Model, card: Card, licence: str)
 
 def rewrite_card(directory: Path, card: Card) -> None:
     """Replace the card of a package whose weights stay: page and golden outputs follow."""
+    card = card.model_copy(update={"decisions_sha256": card.decisions()})
     card.write(directory / CARD)
     (directory / PAGE).write_text(render(card), encoding="utf-8")
     write_golden(directory, load(directory, self_test=False))

@@ -108,7 +108,21 @@ def fit(predictions: Predictions, sensitivity: float = FLAG_SENSITIVITY) -> Post
     The flag's threshold is the highest whose sensitivity on these studies is at least ``sensitivity``; it is then
     lowered halfway to the next score below, so that it does not lie on a case.
     """
-    first = Postprocess(_slice_calibration(predictions), {}, evidence=_fit_evidence(predictions))
+    return _fitted(predictions, _fit_evidence(predictions), sensitivity)
+
+
+def fit_label_head(predictions: Predictions) -> Postprocess:
+    """:func:`fit` as if there were no mask."""
+    return _fitted(predictions, None, FLAG_SENSITIVITY)
+
+
+def fit_mask(predictions: Predictions) -> Postprocess:
+    """:func:`fit` on the mask alone, without the network's own logits."""
+    return _fitted(predictions, _fit_evidence(predictions, own=False), FLAG_SENSITIVITY)
+
+
+def _fitted(predictions: Predictions, evidence: dict[str, Any] | None, sensitivity: float) -> Postprocess:
+    first = Postprocess(_slice_calibration(predictions), {}, evidence=evidence)
     return with_studies(first, predictions, first.p_slices(predictions)[:, 0], sensitivity)
 
 
@@ -175,7 +189,7 @@ def nested(
     return found
 
 
-def _fit_evidence(predictions: Predictions) -> dict[str, Any] | None:
+def _fit_evidence(predictions: Predictions, own: bool = True) -> dict[str, Any] | None:
     """The way with the best slice AUC of the first label; for each label how much its own logit and the mask say."""
     if predictions.evidence is None:
         return None
@@ -192,8 +206,8 @@ def _fit_evidence(predictions: Predictions) -> dict[str, Any] | None:
             continue
         features = np.column_stack([predictions.logits[known, column], predictions.evidence[known, way]])
         found, intercept = metrics.fit_logistic(y, features, np.array([0.3, 0.5]), ridge=1e-3)
-        if found.min() < 0:
-            kept = int(np.argmax(found))
+        if found.min() < 0 or not own:
+            kept = int(np.argmax(found)) if own else 1
             found = np.zeros(2)
             part, intercept = metrics.fit_logistic(y, features[:, kept : kept + 1], np.array([0.5]), ridge=1e-3)
             found[kept] = max(0.0, float(part[0]))

@@ -7,47 +7,38 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from training.arrays import BRAIN_SHARE, BRAIN_WINDOW
 from training.datasets import DataSetError, open_dataset
-from training.datasets.base import UNKNOWN, DataSet, Item, label_matrix, studies
-from training.recipe import Recipe
-from training.records import example, write_records
-from worker.packages import preprocessing
-from worker.packages.card import InputSpec
+from training.datasets.base import UNKNOWN, Item, first_places, label_matrix, place_of
+from training.prepare_shards import Job, Source, Written, in_bundles, note_of, run
+from training.prepared import INDEX, REPORT, held_back_share, mask_stride
+from training.recipe import Recipe, RecipeError
 
-BLANK_HU, BLANK_SHARE = -500.0, 0.01
+RECIPES = {
+    "ct_ich": "head_ct_unet",
+    "phe_sich": "head_ct_unet",
+    "rsna": "rsna_inceptionv3",
+    "ham10000": "lesion_lite",
+    "kermany": "pneumonia4",
+    "covid_chestxray": "pneumonia4",
+    "chest_films": "pneumonia4",
+}
+"""Data set -> recipe that it is prepared for where none is named."""
 
-
-@dataclass
-class Job:
-    """One shard: the studies in it, and everything that a process needs to write it."""
-
-    dataset: str
-    root: Path
-    spec: InputSpec
-    labels: tuple[str, ...]
-    items: list[Item]
-    path: Path
-    stride: int = 2
+SHARD = re.compile(r"(?P<dataset>\w+)-\d{5}\.(tfrecord|part|look)(\.json|\.part)?")
 
 
-@dataclass
-class Written:
-    """What became of a shard's items."""
-
-    path: str
-    counts: dict[str, int] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
+def recipe_for(dataset: str) -> str:
+    """The recipe that a data set is prepared for; :class:`RecipeError` where only the user can know."""
+    if dataset not in RECIPES:
+        raise RecipeError(f"say which recipe {dataset} is prepared for: --recipe")
+    return RECIPES[dataset]
 
 
 def prepare_dataset(
@@ -57,63 +48,102 @@ def prepare_dataset(
     out: Path,
     shard_size: int = 512,
     jobs: int = 0,
-    undersample: bool = False,
+    undersample: bool | None = None,
+    patient_regex: str = "",
 ) -> dict[str, Any]:
     """Write shards and ``report.html``/``report.json``; give back the report's counts.
 
     Parameters
     ----------
-    undersample : bool
-        Keep as many usable negatives of the first label as there are positives, chosen by the recipe's seed.
+    undersample : bool or None
+        Keep as many negatives of the first label as there are positives, chosen by the recipe's seed among those that
+        can be used; None does what the recipe says. Of patients whom the recipe holds back all slices are written, so
+        that a study can be judged whole; the ones that would have been left out are marked.
+    patient_regex : str
+        For folders of pictures: see :class:`training.datasets.folders.ClassFolders`.
 
     Raises
     ------
     DataSetError
-        If the folder is not what the reader expects, or nothing is left to write.
+        If the folder is not what the reader expects, nothing is left to write, or ``out`` holds another data set.
     """
-    dataset = open_dataset(name, root)
+    dataset = open_dataset(name, root, recipe.input.kind, patient_regex)
     if dataset.kind != recipe.input.kind:
         raise DataSetError(f"{name} holds {dataset.kind} pictures, recipe {recipe.name} wants {recipe.input.kind}")
     items = dataset.items()
-    chosen = select_items(items, recipe, undersample)
+    labels = label_matrix(items, recipe.labels)
+    source = Source(name, root, dataset.kind, patient_regex, recipe.input, recipe.labels, mask_stride(recipe))
+    out.mkdir(parents=True, exist_ok=True)
+    _refuse_others(out, name)
+    kept = select_items(items, recipe)
+    thin = bool(recipe.parameters.get("undersample") if undersample is None else undersample) and bool(recipe.labels)
+    left_out: dict[str, str] = {}
+    looks: list[Job] = []
+    balanced = chosen = kept
+    processes = jobs or os.cpu_count() or 1
+    if thin:
+        looks = list(
+            in_bundles(items, kept, shard_size, lambda i, n: Job(source, i, out / f"{name}-{n:05d}.look", look=True))
+        )
+        left_out = _left_out(run(looks, processes, "slices looked over"))
+        good = [i for i in kept if items[i].key not in left_out]
+        balanced = one_to_one(labels, good, recipe.seed)
+        chosen = sorted({*balanced, *(i for i in good if is_held_back(items[i], recipe))})
     if not chosen:
         raise DataSetError(f"{name}: nothing to write")
-    out.mkdir(parents=True, exist_ok=True)
-    work = list(_shards(name, root, recipe, items, chosen, out, shard_size))
-    written = list(_run(work, jobs or os.cpu_count() or 1))
-    left_out = {key: why for row in written for key, why in row.left_out.items()}
+    taken = {items[i].key for i in balanced}
+
+    def shard(bundle: list[Item], number: int) -> Job:
+        inside = frozenset(item.key for item in bundle if item.key in taken)
+        return Job(source, bundle, out / f"{name}-{number:05d}.tfrecord", inside)
+
+    work = list(in_bundles(items, chosen, shard_size, shard))
+    _clear(out, {job.path for job in (*work, *looks)})
+    written = run(work, processes, "shards")
+    left_out |= _left_out(written)
+    put = [items[i] for i in chosen if items[i].key not in left_out]
     report = {
         "dataset": name,
         "recipe": recipe.name,
         "input": recipe.input.model_dump(mode="json"),
+        "labels": list(recipe.labels),
+        "mask_stride": mask_stride(recipe),
+        "undersampled": thin,
         "before": class_counts(items, recipe.labels),
-        "after_selection_and_undersampling": class_counts([items[i] for i in chosen], recipe.labels),
-        "written": class_counts([items[i] for i in chosen if items[i].key not in left_out], recipe.labels),
+        "after_selection_and_undersampling": class_counts([items[i] for i in balanced], recipe.labels),
+        "written": class_counts(put, recipe.labels),
+        "splits": {split: sum(item.split == split for item in put) for split in sorted({i.split for i in put})},
         "left_out": _reasons(left_out),
-        "unreadable_headers": len(getattr(dataset, "left_out", {})),
-        "shards": [row.path for row in written],
-    }
+        "not_selected": {"unusable_or_unlabelled": len(items) - len(kept), "undersampled": _undersampled(kept, chosen,
+                         items, left_out)},
+        "unreadable_headers": _reasons(getattr(dataset, "left_out", {})),
+        "shards": [job.path.name for job in work],
+    }  # fmt: skip
     shares = getattr(dataset, "shares", None)
     if shares is not None:
-        report["shares"] = shares([items[i] for i in chosen if items[i].key not in left_out])
-    _write_report(out, report, dataset, [items[i] for i in chosen], recipe)
+        report["shares"] = shares(put)
+    _write_index(out / INDEX, written, len(recipe.labels))
+    _write_report(out, report, recipe)
     return report
 
 
-def select_items(items: Sequence[Item], recipe: Recipe, undersample: bool) -> list[int]:
-    """Indices of usable items with a known label; negatives thinned to the number of positives if asked.
-
-    A recipe without labels learns masks alone and takes every usable item.
-    """
+def select_items(items: Sequence[Item], recipe: Recipe) -> list[int]:
+    """Indices of usable items with a known label. A recipe without labels learns masks alone: every usable item."""
     labels = label_matrix(items, recipe.labels)
-    kept = [i for i, item in enumerate(items) if item.usable and (not recipe.labels or (labels[i] != UNKNOWN).any())]
-    if not undersample or not recipe.labels:
-        return kept
-    positive = [i for i in kept if labels[i, 0] == 1]
-    negative = [i for i in kept if labels[i, 0] == 0]
-    count = min(len(positive), len(negative))
-    drawn = np.random.default_rng(recipe.seed).choice(len(negative), size=count, replace=False)
-    return sorted(positive + [negative[i] for i in drawn])
+    return [i for i, item in enumerate(items) if item.usable and (not recipe.labels or (labels[i] != UNKNOWN).any())]
+
+
+def one_to_one(labels: np.ndarray, rows: Sequence[int], seed: int) -> list[int]:
+    """The positives of the first label among the rows, and as many negatives (or the other way round), by the seed."""
+    rng = np.random.default_rng(seed)
+    sides = [[i for i in rows if labels[i, 0] == value] for value in (1, 0)]
+    count = min(len(side) for side in sides)
+    return sorted(side[i] for side in sides for i in rng.choice(len(side), size=count, replace=False))
+
+
+def is_held_back(item: Item, recipe: Recipe) -> bool:
+    """Whether the recipe does not train on the item: validation, test, or a patient held back."""
+    return item.split in ("val", "test") or place_of(item) < first_places(held_back_share(recipe))
 
 
 def class_counts(items: Sequence[Item], labels: Sequence[str]) -> dict[str, Any]:
@@ -134,144 +164,59 @@ def class_counts(items: Sequence[Item], labels: Sequence[str]) -> dict[str, Any]
     }
 
 
-def bad_slice(pixels: np.ndarray, unit: np.ndarray, spec: InputSpec) -> str:
-    """Why a picture is left out: ``blank``, ``no_brain`` (HU only), or an empty string.
-
-    Blank: nearly everything is air, or one value fills the picture. Without brain: under two of a hundred pixels lie
-    inside the first window rather than at its ends.
-    """
-    if float(pixels.max()) == float(pixels.min()):
-        return "blank"
-    if spec.kind != "hu":
-        return ""
-    if float((pixels > BLANK_HU).mean()) < BLANK_SHARE:
-        return "blank"
-    soft = (unit[..., 0] > BRAIN_WINDOW[0]) & (unit[..., 0] < BRAIN_WINDOW[1])
-    return "no_brain" if float(soft.mean()) < BRAIN_SHARE else ""
-
-
-def write_shard(job: Job) -> Written:
-    """Decode, compose and write one shard."""
-    dataset = open_dataset(job.dataset, job.root)
-    result = Written(job.path.name)
-    labels = label_matrix(job.items, job.labels)
-    records = []
-    for members in studies(job.items).values():
-        for row, image, mask in _composed(dataset, job, members, result.left_out):
-            item = job.items[row]
-            if not item.usable or (job.labels and (labels[row] == UNKNOWN).all()):
-                continue
-            records.append(example(image, labels[row], mask, item))
-    write_records(job.path, records)
-    result.counts = {"records": len(records)}
-    return result
-
-
-def _composed(
-    dataset: DataSet, job: Job, members: list[int], left_out: dict[str, str]
-) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
-    """Rows of a study with their composed input and mask; bad slices stay neighbours and are not given out."""
-    spec = job.spec
-    pixels, rows = [], []
-    for row in members:
-        try:
-            pixels.append(dataset.pixels(job.items[row]))
-            rows.append(row)
-        except (OSError, ValueError, DataSetError) as error:
-            left_out[job.items[row].key] = f"unreadable: {error}"
-    for shape in sorted({image.shape for image in pixels}):
-        index = [i for i, image in enumerate(pixels) if image.shape == shape]
-        batch = np.stack([pixels[i] for i in index])
-        unit = preprocessing.to_unit(batch, spec)
-        boxes = preprocessing.locate(unit, spec)
-        composed = preprocessing.stack(preprocessing.planes(batch, spec), spec)
-        for k, i in enumerate(index):
-            why = bad_slice(batch[k], unit[k], spec)
-            if why:
-                left_out[job.items[rows[i]].key] = why
-                continue
-            mask = dataset.mask(job.items[rows[i]])
-            yield rows[i], composed[k], None if mask is None else _small(mask, boxes[k], job)
-
-
-def _small(mask: np.ndarray, box: preprocessing.Box, job: Job) -> np.ndarray:
-    size = (job.spec.width // job.stride, job.spec.height // job.stride)
-    share = cv2.resize(preprocessing.cut(mask.astype(np.float32), box), size, interpolation=cv2.INTER_AREA)
-    return np.asarray(np.round(share * 254), dtype=np.uint8)
-
-
-def _shards(
-    name: str, root: Path, recipe: Recipe, items: list[Item], chosen: list[int], out: Path, size: int
-) -> Iterator[Job]:
-    """Whole studies, in shards of about ``size`` chosen items; what is not chosen goes along as neighbours."""
+def _undersampled(
+    kept: Sequence[int], chosen: Sequence[int], items: Sequence[Item], left_out: Mapping[str, str]
+) -> int:
     wanted = set(chosen)
-    bundle: list[Item] = []
-    count = number = 0
-
-    def job() -> Job:
-        return Job(name, root, recipe.input, recipe.labels, bundle, out / f"{name}-{number:05d}.tfrecord",
-                   int(recipe.parameters.get("mask_stride", 2)))  # fmt: skip
-
-    for members in studies(items).values():
-        picked = [i for i in members if i in wanted]
-        if not picked:
-            continue
-        bundle += [items[i] if i in wanted else _muted(items[i]) for i in members]
-        count += len(picked)
-        if count >= size:
-            yield job()
-            bundle, count, number = [], 0, number + 1
-    if bundle:
-        yield job()
+    return sum(i not in wanted and items[i].key not in left_out for i in kept)
 
 
-def _muted(item: Item) -> Item:
-    return replace(item, usable=False)
+def _refuse_others(out: Path, name: str) -> None:
+    """A folder holds one data set."""
+    for path in out.iterdir():
+        found = SHARD.fullmatch(path.name)
+        if found and found["dataset"] != name:
+            raise DataSetError(f"{out.name} holds shards of {found['dataset']}; choose another folder")
 
 
-def _run(work: list[Job], jobs: int) -> Iterator[Written]:
-    """Shards that are missing, in parallel, with a progress bar; a finished shard's note lies beside it."""
-    from rich.progress import Progress
-
-    done = {job.path: note for job in work if (note := _noted(job.path)) is not None}
-    todo = [job for job in work if job.path not in done]
-    with Progress(transient=True) as bar:
-        task = bar.add_task("shards", total=len(work), completed=len(done))
-        if jobs == 1 or len(todo) < 2:
-            for job in todo:
-                done[job.path] = _finish(job.path, write_shard(job))
-                bar.advance(task)
-        else:
-            with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-                waiting = {pool.submit(write_shard, job): job for job in todo}
-                for future in as_completed(waiting):
-                    path = waiting[future].path
-                    done[path] = _finish(path, future.result())
-                    bar.advance(task)
-    return iter([done[job.path] for job in work])
+def _clear(out: Path, paths: set[Path]) -> None:
+    """Take away an earlier report, and shards that this call does not make."""
+    kept = paths | {note_of(path) for path in paths}
+    for path in sorted(out.iterdir()):
+        if path.name in (REPORT, INDEX) or (SHARD.fullmatch(path.name) and path not in kept):
+            path.unlink()
 
 
-def _noted(path: Path) -> Written | None:
-    note = path.with_suffix(".json")
-    if not path.is_file() or not note.is_file():
-        return None
-    return Written(**json.loads(note.read_text(encoding="utf-8")))
+def _left_out(written: Sequence[Written]) -> dict[str, str]:
+    return {key: why for row in written for key, why in row.left_out.items()}
 
 
-def _finish(path: Path, written: Written) -> Written:
-    path.with_suffix(".json").write_text(json.dumps(written.__dict__), encoding="utf-8")
-    return written
-
-
-def _reasons(left_out: dict[str, str]) -> dict[str, Any]:
+def _reasons(left_out: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, list[str]] = {}
     for key, why in left_out.items():
         found.setdefault(why.partition(":")[0], []).append(key)
     return {why: {"count": len(keys), "examples": keys[:5]} for why, keys in sorted(found.items())}
 
 
-def _write_report(out: Path, report: dict[str, Any], dataset: DataSet, chosen: list[Item], recipe: Recipe) -> None:
+def _write_index(path: Path, written: Sequence[Written], n_labels: int) -> None:
+    """What every record tells of itself, in the order of the shards."""
+    told = [row for part in written for row in part.told]
+    columns: dict[str, np.ndarray] = {
+        name: np.asarray([row[name].encode() for row in told])
+        for name in ("dataset", "patient", "study", "key", "split")
+    }
+    columns |= {name: np.asarray([row[name] for row in told], dtype=np.int64) for name in ("place", "balanced")}
+    columns["order"] = np.asarray([row["order"] for row in told], dtype=np.float32)
+    columns["labels"] = np.asarray([row["labels"] for row in told], dtype=np.float32).reshape(len(told), n_labels)
+    partial = path.with_suffix(".part.npz")
+    np.savez_compressed(partial, **columns)  # type: ignore[arg-type]
+    os.replace(partial, path)
+
+
+def _write_report(out: Path, report: dict[str, Any], recipe: Recipe) -> None:
     from training.prepare_page import page
 
-    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    (out / "report.html").write_text(page(report, dataset, chosen, recipe), encoding="utf-8")
+    (out / "report.html").write_text(page(report, out, recipe), encoding="utf-8")
+    partial = out / f".{REPORT}.part"
+    partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, out / REPORT)

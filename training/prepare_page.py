@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from training.datasets.base import DataSet, DataSetError, Item
 from training.evaluation.report import STYLE, picture_tag
 from training.recipe import Recipe
-from worker.packages import preprocessing
+from training.records import read_records
 
 EXAMPLES = 6
 
 
-def page(report: dict[str, Any], dataset: DataSet, chosen: Sequence[Item], recipe: Recipe) -> str:
-    """HTML of the report, with pictures of a few items of either class."""
+def page(report: dict[str, Any], out: Path, recipe: Recipe) -> str:
+    """HTML of the report, with pictures of a few records of either class as they stand in the shards."""
     title = f"{report['dataset']} prepared for {report['recipe']}"
     stages = ("before", "after_selection_and_undersampling", "written")
     parts = [f"<h1>{html.escape(title)}</h1>", "<h2>Counts</h2>", _counts(report, stages)]
     if "shares" in report:
         parts += ["<h2>Shares, before and after folding</h2>", _shares(report["shares"])]
-    parts += ["<h2>Left out</h2>", _left_out(report)]
-    parts += [
-        "<h2>Windows and composed input</h2>",
-        *(_example(dataset, item, recipe) for item in _picked(chosen, recipe)),
-    ]
+    parts += ["<h2>Not selected</h2>", _not_selected(report)]
+    parts += ["<h2>Left out</h2>", _reasons(report["left_out"], "items")]
+    parts += ["<h2>Files whose header cannot be read</h2>", _reasons(report["unreadable_headers"], "files")]
+    shards = [out / name for name in report["shards"]]
+    parts += ["<h2>Windows or neighbours, and the composed input</h2>", *_examples(shards, recipe)]
     return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>' + (
         f"<style>{STYLE}</style><body>{''.join(parts)}</body></html>\n"
     )
@@ -59,36 +59,40 @@ def _shares(shares: dict[str, dict[str, dict[str, int]]]) -> str:
     return "".join(tables)
 
 
-def _left_out(report: dict[str, Any]) -> str:
-    if not report["left_out"]:
+def _reasons(rows: dict[str, Any], what: str) -> str:
+    if not rows:
         return "<p>Nothing.</p>"
-    rows = [
+    lines = [
         f"<tr><td>{html.escape(why)}</td><td>{row['count']}</td><td>{html.escape(', '.join(row['examples']))}</td></tr>"
-        for why, row in report["left_out"].items()
+        for why, row in rows.items()
     ]
-    return "<table><tr><th>why</th><th>items</th><th>for example</th></tr>" + "".join(rows) + "</table>"
+    return f"<table><tr><th>why</th><th>{what}</th><th>for example</th></tr>" + "".join(lines) + "</table>"
 
 
-def _picked(chosen: Sequence[Item], recipe: Recipe) -> list[Item]:
-    """A few of either class of the first label, spread over the list."""
-    picked: list[Item] = []
-    if not recipe.labels:
-        return [chosen[i] for i in np.linspace(0, len(chosen) - 1, min(EXAMPLES, len(chosen))).astype(int)]
-    for value in (1.0, 0.0):
-        rows = [item for item in chosen if item.labels.get(recipe.labels[0]) == value]
-        picked += [rows[i] for i in np.linspace(0, len(rows) - 1, min(EXAMPLES // 2, len(rows))).astype(int)]
-    return picked
+def _not_selected(report: dict[str, Any]) -> str:
+    return "".join(f"<p>{name.replace('_', ' ')}: {n}</p>" for name, n in report["not_selected"].items())
 
 
-def _example(dataset: DataSet, item: Item, recipe: Recipe) -> str:
-    try:
-        pixels = dataset.pixels(item)[None]
-        unit = preprocessing.to_unit(pixels, recipe.input)[0]
-        composed = preprocessing.stack(preprocessing.planes(pixels, recipe.input), recipe.input)[0]
-    except (OSError, ValueError, DataSetError):
-        return ""
-    windows = [unit] if recipe.input.kind == "rgb" else [unit[..., c] for c in range(unit.shape[-1])]
-    shown = composed if composed.shape[-1] == 3 else composed[..., 0]
-    tags = [picture_tag((picture * 255).astype(np.uint8)) for picture in (*windows, shown)]
-    caption = ", ".join(f"{name} {value:g}" for name, value in item.labels.items())
-    return f"<p>{' '.join(tags)}<br>{html.escape(caption)}</p>"
+def _examples(shards: list[Path], recipe: Recipe) -> list[str]:
+    """A few records of either class of the first label, of the first, middle and last shard, as they are trained on."""
+    spread = dict.fromkeys(shards[i] for i in (0, len(shards) // 2, -1))
+    left = dict.fromkeys((1.0, 0.0) if recipe.labels else (None,), EXAMPLES // (2 if recipe.labels else 1))
+    found = []
+    for row in read_records(list(spread), recipe.input, len(recipe.labels)).as_numpy_iterator():
+        value = float(row["labels"][0]) if recipe.labels else None
+        if left.get(value, 0):
+            left[value] -= 1
+            found.append(_example(row, recipe))
+        if not any(left.values()):
+            break
+    return found
+
+
+def _example(row: dict[str, Any], recipe: Recipe) -> str:
+    """Each channel (a window, or a neighbouring slice) and, of three, what they are together."""
+    image = np.round(row["image"] * 255).astype(np.uint8)
+    rgb = recipe.input.kind == "rgb"
+    pictures = [] if rgb else [image[..., c] for c in range(image.shape[-1])]
+    pictures += [image] if image.shape[-1] == 3 else []
+    caption = ", ".join(f"{name} {value:g}" for name, value in zip(recipe.labels, row["labels"], strict=True))
+    return f"<p>{' '.join(picture_tag(picture) for picture in pictures)}<br>{html.escape(caption)}</p>"

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from firstread.errors import FirstreadError
 from worker.packages.card import InputSpec
@@ -34,8 +34,12 @@ class LossSpec(Part):
 class Schedule(Part):
     """Adam with decoupled decay; warm-up, then cosine to zero (or a constant rate)."""
 
-    steps: int
+    steps: int = 0
     steps_per_epoch: int = 50
+    epochs: int = 0
+    """Passes over the training data; ``steps`` and ``steps_per_epoch`` then follow from its size."""
+    checkpoint_steps: int = 0
+    """Steps after which a checkpoint is written within an epoch; 0 for the end of epochs alone."""
     batch_size: int = 16
     learning_rate: float = 1e-3
     warmup_steps: int = 50
@@ -57,6 +61,12 @@ class Schedule(Part):
     """Keep the weights of the best validation epoch instead of the last."""
     initial_loss: float | None = None
     """Loss that an untrained network must show within 0.1 before training starts."""
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> Schedule:
+        if (self.steps > 0) == (self.epochs > 0):
+            raise ValueError("a schedule has either steps or epochs")
+        return self
 
 
 class Folds(Part):
@@ -133,6 +143,16 @@ def load_recipe(name_or_path: str) -> Recipe:
         return Recipe.model_validate(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, ValidationError) as error:
         raise RecipeError(f"recipe {name_or_path}: {error}") from error
+
+
+def sized(recipe: Recipe, rows: int) -> Recipe:
+    """The recipe with the steps that its ``epochs`` are on so many rows; others come back as they are."""
+    schedule = recipe.schedule
+    if not schedule.epochs:
+        return recipe
+    per_epoch = max(1, rows // schedule.batch_size)
+    steps = {"steps": schedule.epochs * per_epoch, "steps_per_epoch": per_epoch, "epochs": 0}
+    return recipe.model_copy(update={"schedule": schedule.model_copy(update=steps)})
 
 
 def shipped() -> list[str]:

@@ -7,7 +7,7 @@ window of 80 HU, and a sixth of the bytes. The mask, where known, is a PNG of 0 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +15,51 @@ import cv2
 import numpy as np
 
 from firstread.errors import FirstreadError
-from training.datasets.base import Item
+from training.datasets.base import Item, place_of
 from worker.packages import preprocessing
 from worker.packages.card import InputSpec
 
+IN_MEMORY_BYTES = 1 << 30
+"""Shards of at most so much are kept in memory as they are stored, and read from disk once."""
+
+Keep = Callable[[Mapping[str, Any]], Any]
+"""Whether a record is wanted, by what it tells of itself (:func:`told_of`); of one record or of an index of them."""
+
 
 class RecordsError(FirstreadError):
-    """Shards are missing, damaged, or were prepared for another input."""
+    """Shards are missing, damaged, were prepared for another input, or cannot do what the recipe wants."""
 
 
-def example(image: np.ndarray, labels: np.ndarray, mask: np.ndarray | None, item: Item) -> bytes:
+def told_of(item: Item, labels: np.ndarray, balanced: bool) -> dict[str, Any]:
+    """What a record tells of itself beside its picture; the same names stand in the folder's index."""
+    return {
+        "dataset": item.dataset.encode(),
+        "patient": f"{item.dataset}/{item.patient}".encode(),
+        "study": item.study.encode(),
+        "key": item.key.encode(),
+        "split": item.split.encode(),
+        "order": float(item.order),
+        "place": place_of(item),
+        "balanced": int(balanced),
+        "labels": [float(value) for value in labels],
+    }
+
+
+def example(image: np.ndarray, mask: np.ndarray | None, told: Mapping[str, Any]) -> bytes:
     """Serialized record of one item; ``image`` (H, W, C) in [0, 1], ``mask`` uint8 (h, w) or None."""
     import tensorflow as tf
 
     wide = np.round(np.moveaxis(image, -1, 0) * 255).astype(np.uint8)
     flat = np.concatenate(list(wide), axis=1)
-    feature = {
-        "image": _bytes(tf, _png(flat)),
-        "labels": tf.train.Feature(float_list=tf.train.FloatList(value=labels.tolist())),
-        "mask": _bytes(tf, b"" if mask is None else _png(mask)),
-        "patient": _bytes(tf, f"{item.dataset}/{item.patient}".encode()),
-        "study": _bytes(tf, item.study.encode()),
-        "key": _bytes(tf, item.key.encode()),
-        "split": _bytes(tf, item.split.encode()),
-    }
+    feature = {"image": _bytes(tf, _png(flat)), "mask": _bytes(tf, b"" if mask is None else _png(mask))}
+    for name, value in told.items():
+        if isinstance(value, bytes):
+            feature[name] = _bytes(tf, value)
+        elif isinstance(value, int):
+            feature[name] = tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+        else:
+            values = value if isinstance(value, list) else [value]
+            feature[name] = tf.train.Feature(float_list=tf.train.FloatList(value=values))
     record = tf.train.Example(features=tf.train.Features(feature=feature))
     return bytes(record.SerializeToString())
 
@@ -55,7 +76,11 @@ def write_records(path: Path, records: Sequence[bytes]) -> None:
 
 
 def read_records(
-    paths: Sequence[Path], spec: InputSpec, n_labels: int, mask_size: tuple[int, int] | None = None
+    paths: Sequence[Path],
+    spec: InputSpec,
+    n_labels: int,
+    mask_size: tuple[int, int] | None = None,
+    keep: Keep | None = None,
 ) -> Any:
     """A tf.data pipeline over shards, decoded in parallel and in a fixed order.
 
@@ -63,7 +88,7 @@ def read_records(
     -------
     tf.data.Dataset
         Of dicts: ``image`` float32 (H, W, C) in [0, 1], ``labels`` float32 (labels,), ``mask`` float32 (h, w) with -1
-        for unknown (only with ``mask_size``), ``patient``, ``key``, ``split`` as strings.
+        for unknown (only with ``mask_size``), and what else :func:`told_of` names.
 
     Raises
     ------
@@ -72,29 +97,8 @@ def read_records(
     """
     import tensorflow as tf
 
-    if not paths:
-        raise RecordsError("no shards (*.tfrecord) in that folder; make them with `firstread prepare`")
-    text = tf.io.FixedLenFeature([], tf.string)
-    fields: dict[str, Any] = dict.fromkeys(("image", "mask", "patient", "study", "key", "split"), text)
-    fields["labels"] = tf.io.FixedLenFeature([n_labels], tf.float32)
-
-    def decode(record: Any) -> dict[str, Any]:
-        row = tf.io.parse_single_example(record, fields)
-        wide = tf.io.decode_png(row["image"], channels=1)[..., 0]
-        image = tf.transpose(tf.reshape(wide, (spec.height, spec.channels, spec.width)), (0, 2, 1))
-        found = {name: row[name] for name in ("labels", "patient", "key", "split")}
-        found["image"] = tf.cast(image, tf.float32) / 255.0
-        if mask_size is not None:
-            found["mask"] = tf.cond(
-                tf.equal(tf.strings.length(row["mask"]), 0),
-                lambda: tf.fill(mask_size, -1.0),
-                lambda: tf.reshape(tf.cast(tf.io.decode_png(row["mask"], channels=1), tf.float32) / 254.0, mask_size),
-            )
-        return found
-
-    files = tf.data.Dataset.from_tensor_slices([str(path) for path in paths])
-    records = files.interleave(tf.data.TFRecordDataset, cycle_length=4, num_parallel_calls=tf.data.AUTOTUNE)
-    return records.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    records = _wanted(_serialized(paths), n_labels, keep)
+    return records.map(_decoder(spec, n_labels, mask_size), num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def training_pipeline(
@@ -106,29 +110,38 @@ def training_pipeline(
     mask_size: tuple[int, int] | None = None,
     augment: Any = None,
     shuffle: int = 4096,
-    cache: Path | None = None,
-    keep: Any = None,
+    groups: Sequence[tuple[float, Keep | None]] = ((1.0, None),),
+    first_step: int = 0,
 ) -> Any:
-    """Shards as endless shuffled batches of (input, targets): decode, cache, shuffle, augment, batch, prefetch.
+    """Shards as endless shuffled batches of (input, targets): cache, shuffle, draw, decode, augment, batch, prefetch.
+
+    Records are shuffled as they are stored, so that neither the shuffle nor skipping to a later step decodes pictures.
 
     Parameters
     ----------
     augment : Augment or None
         Applied picture by picture, with a generator from (seed, position in the stream).
-    cache : Path or None
-        File for tf.data's cache of decoded records; None caches nothing.
-    keep : function or None
-        Of a record's patient (string tensor): whether it is trained on.
+    groups : sequence of (float, function or None)
+        Shares of the stream, and which records each is drawn from; every group must have a record.
+    first_step : int
+        Batches that are left out at the start: a run that goes on gets what it would have got.
     """
     import tensorflow as tf
 
-    stream = read_records(paths, spec, n_labels, mask_size)
-    if keep is not None:
-        stream = stream.filter(lambda row: keep(row["patient"]))
-    if cache is not None:
-        stream = stream.cache(str(cache))
-    stream = stream.shuffle(shuffle, seed=seed, reshuffle_each_iteration=True).repeat()
-    mask_shape = mask_size or (1, 1)
+    small = sum(path.stat().st_size for path in paths) <= IN_MEMORY_BYTES
+    serialized = _serialized(paths, None if small else seed)
+
+    def endless(keep: Keep | None) -> Any:
+        records = _wanted(serialized, n_labels, keep)
+        records = records.cache() if small else records
+        return records.shuffle(shuffle, seed=seed, reshuffle_each_iteration=True).repeat()
+
+    streams = [endless(keep) for _, keep in groups]
+    weights = [share for share, _ in groups]
+    stream = streams[0]
+    if len(streams) > 1:
+        stream = tf.data.Dataset.sample_from_datasets(streams, weights, seed=seed, stop_on_empty_dataset=False)
+    mask_shape, decode = mask_size or (1, 1), _decoder(spec, n_labels, mask_size)
 
     def bend(image: np.ndarray, mask: np.ndarray, number: np.int64) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng((seed, int(number)))
@@ -136,7 +149,8 @@ def training_pipeline(
         scaled = preprocessing.scale(bent, spec).astype(np.float32)
         return scaled, np.asarray(mask if moved is None else moved, dtype=np.float32)
 
-    def finish(number: Any, row: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def finish(number: Any, record: Any) -> tuple[Any, dict[str, Any]]:
+        row = decode(record)
         image, mask = row["image"], row.get("mask", tf.zeros(mask_shape))
         if augment is None:
             image = preprocessing.scale(image, spec)
@@ -148,13 +162,63 @@ def training_pipeline(
             targets |= {"mask_logits": tf.ensure_shape(mask, mask_size), "peak": row["labels"][:1]}
         return image, targets
 
-    stream = stream.enumerate().map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    stream = stream.skip(first_step * batch_size).enumerate(first_step * batch_size)
+    stream = stream.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return stream.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
-def shards_in(folder: Path) -> list[Path]:
-    """The shards of a prepared folder, in order."""
-    return sorted(folder.glob("*.tfrecord"))
+def _serialized(paths: Sequence[Path], seed: int | None = None) -> Any:
+    """Records as they are stored, of four shards at a time; with a seed the order of the shards changes each time."""
+    import tensorflow as tf
+
+    if not paths:
+        raise RecordsError("no shards (*.tfrecord) in that folder; make them with `firstread prepare`")
+    files = tf.data.Dataset.from_tensor_slices([str(path) for path in paths])
+    if seed is not None:
+        files = files.shuffle(len(paths), seed=seed, reshuffle_each_iteration=True)
+    return files.interleave(
+        tf.data.TFRecordDataset, cycle_length=4, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+
+
+def _wanted(records: Any, n_labels: int, keep: Keep | None) -> Any:
+    import tensorflow as tf
+
+    if keep is None:
+        return records
+    told = _told_fields(tf, n_labels)
+    return records.filter(lambda record: keep(tf.io.parse_single_example(record, told)))
+
+
+def _told_fields(tf: Any, n_labels: int) -> dict[str, Any]:
+    kinds = dict.fromkeys(("dataset", "patient", "study", "key", "split"), tf.string)
+    kinds |= {"order": tf.float32, "place": tf.int64, "balanced": tf.int64}
+    fields = {name: tf.io.FixedLenFeature([], kind) for name, kind in kinds.items()}
+    return {**fields, "labels": tf.io.FixedLenFeature([n_labels], tf.float32)}
+
+
+def _decoder(spec: InputSpec, n_labels: int, mask_size: tuple[int, int] | None) -> Callable[[Any], dict[str, Any]]:
+    """A function from a stored record to its picture, its mask and what it tells of itself."""
+    import tensorflow as tf
+
+    text = tf.io.FixedLenFeature([], tf.string)
+    told = _told_fields(tf, n_labels)
+
+    def decode(record: Any) -> dict[str, Any]:
+        row = tf.io.parse_single_example(record, {**told, "image": text, "mask": text})
+        wide = tf.io.decode_png(row["image"], channels=1)[..., 0]
+        image = tf.transpose(tf.reshape(wide, (spec.height, spec.channels, spec.width)), (0, 2, 1))
+        found = {name: row[name] for name in told}
+        found["image"] = tf.cast(image, tf.float32) / 255.0
+        if mask_size is not None:
+            found["mask"] = tf.cond(
+                tf.equal(tf.strings.length(row["mask"]), 0),
+                lambda: tf.fill(mask_size, -1.0),
+                lambda: tf.reshape(tf.cast(tf.io.decode_png(row["mask"], channels=1), tf.float32) / 254.0, mask_size),
+            )
+        return found
+
+    return decode
 
 
 def _bytes(tf: Any, value: bytes) -> Any:

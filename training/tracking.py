@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +40,7 @@ class Tracker:
         self._run = wandb.init(
             project="firstread",
             name=f"{run.recipe.name}-{run.out.name}",
-            id=f"{run.recipe.name}-{run.out.name}".replace("/", "-"),
+            id=_run_id(run),
             resume="allow",
             dir=str(run.out),
             mode=None if "WANDB_MODE" in os.environ else "offline",
@@ -49,8 +52,8 @@ class Tracker:
         )
 
     def epoch(self, step: int, values: dict[str, float]) -> None:
-        """Log an epoch's metrics with CPU, memory and (with NVIDIA's library) GPU use."""
-        self._run.log({**values, **machine_load()}, step=step)
+        """Log an epoch's metrics, the load of the machine among them."""
+        self._run.log(values, step=step)
 
     def confusion(self, step: int, truth: list[int], guess: list[int], names: list[str]) -> None:
         """Log the confusion matrix of the validation rows after an epoch."""
@@ -67,8 +70,19 @@ class Tracker:
         self._run.finish()
 
 
+def _run_id(run: Run) -> str:
+    """The same for a run that goes on, another for every folder and everything that training depends on."""
+    from training.loop import identity
+
+    told = f"{run.out.resolve()} {identity(run)}"
+    return f"{run.recipe.name}-{run.out.name}-{hashlib.sha256(told.encode()).hexdigest()[:12]}".replace("/", "-")
+
+
 def machine_load() -> dict[str, float]:
-    """CPU share, resident memory of this process and free memory of the machine, in percent and MiB."""
+    """CPU share, resident memory of this process and free memory of the machine, in percent and MiB; NVIDIA's GPUs.
+
+    ``machine/gpu0_percent`` and ``machine/gpu0_mib`` and so on, where ``nvidia-smi`` is there and answers in time.
+    """
     import psutil
 
     process = psutil.Process()
@@ -76,4 +90,21 @@ def machine_load() -> dict[str, float]:
         "machine/cpu_percent": float(psutil.cpu_percent()),
         "machine/process_mib": process.memory_info().rss / 2**20,
         "machine/free_mib": psutil.virtual_memory().available / 2**20,
+        **gpu_load(),
     }
+
+
+def gpu_load() -> dict[str, float]:
+    """Use and memory of every GPU that ``nvidia-smi`` names; empty without it."""
+    if shutil.which("nvidia-smi") is None:
+        return {}
+    asked = ["nvidia-smi", "--query-gpu=index,utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
+    found: dict[str, float] = {}
+    try:
+        lines = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True).stdout.splitlines()
+        for line in lines:
+            index, percent, used_mib = (cell.strip() for cell in line.split(","))
+            found |= {f"machine/gpu{index}_percent": float(percent), f"machine/gpu{index}_mib": float(used_mib)}
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return {}
+    return found

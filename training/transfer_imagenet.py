@@ -13,7 +13,7 @@ def load_keras_imagenet(model: keras.Model, builder: str) -> None:
 
     Raises
     ------
-    ValueError
+    WeightsError
         For a builder that Keras has no ImageNet weights for.
     """
     import keras
@@ -27,7 +27,9 @@ def load_keras_imagenet(model: keras.Model, builder: str) -> None:
         load_imagenet(model)
         return
     if not builder.startswith("inception_v3"):
-        raise ValueError(f"Keras has no ImageNet weights for {builder}; give --weights PATH")
+        from training.transfer import WeightsError
+
+        raise WeightsError(f"Keras has no ImageNet weights for {builder}; give --weights PATH")
     source = keras.applications.InceptionV3(include_top=False, weights="imagenet")
     for kind in (keras.layers.Conv2D, keras.layers.BatchNormalization):
         prefix = "conv2d" if kind is keras.layers.Conv2D else "batch_normalization"

@@ -8,6 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from firstread.phantoms.ct import CtLabels, write_series
+from firstread.phantoms.head import Bleed, HeadSpec, head_study
+
 FOLDS = ("0", "2")
 
 
@@ -68,6 +71,27 @@ def write_phe_sich(root: Path, patients: int = 3, slices: int = 5, size: int = 4
             )
     _write(root / "labels.csv", rows)
     return root
+
+
+def write_rsna(root: Path, patients: int = 1, slices: int = 4, size: int = 64, step_mm: float = 5.0) -> list[str]:
+    """RSNA's layout: files named by instance, a long CSV with a repeated row, one file that is no DICOM.
+
+    The first patient bleeds, and then every other one.
+    """
+    paths, lines = [], ["ID,Label"]
+    for number in range(patients):
+        bleed: Bleed | None = None if number % 2 else "intraparenchymal"
+        spec = HeadSpec(slices=slices, size=size, step_mm=step_mm, bleed=bleed, bleed_radius_mm=40)
+        labels = CtLabels(seed=number, patient=f"ID_{number:04d}")
+        head = head_study(spec, labels)
+        paths += write_series(head.objects, root / "stage_2_train" / f"{number:04d}")
+        for ds, blood in zip(head.objects, head.blood, strict=True):
+            for label in ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any"):
+                positive = blood.any() and label in ("any", "intraparenchymal")
+                lines.append(f"{ds.SOPInstanceUID}_{label},{int(positive)}")
+    (root / "stage_2_train.csv").write_text("\n".join([*lines, lines[-1]]) + "\n")
+    (root / "stage_2_train" / "broken.dcm").write_bytes(b"not DICOM")
+    return [str(path) for path in paths]
 
 
 def _head(rng: np.random.Generator, size: int, bleeds: bool) -> tuple[np.ndarray, np.ndarray]:

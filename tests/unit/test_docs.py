@@ -141,14 +141,15 @@ def test_links_and_paths_lead_somewhere(path: Path) -> None:
             assert (ROOT / code).exists(), code
 
 
-def test_sql_of_the_readme_runs(tmp_path: Path) -> None:
-    db = Database(f"sqlite:///{tmp_path / 'readme.sqlite'}")
+@pytest.mark.parametrize(("name", "least"), [("README.md", 4), ("docs/operations.md", 1)])
+def test_sql_that_is_shown_runs(name: str, least: int, tmp_path: Path) -> None:
+    db = Database(f"sqlite:///{tmp_path / 'shown.sqlite'}")
     upgrade(db)
     db.dispose()
-    blocks = re.findall(r"^```sql\n(.*?)^```", text_of("README.md"), flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```sql\n(.*?)^```", text_of(name), flags=re.MULTILINE | re.DOTALL)
     statements = [s for block in blocks for s in block.split(";") if s.strip()]
-    assert len(statements) >= 4
-    with sqlite3.connect(tmp_path / "readme.sqlite") as connection:
+    assert len(statements) >= least
+    with sqlite3.connect(tmp_path / "shown.sqlite") as connection:
         for statement in statements:
             assert connection.execute(statement).fetchall() == []
 

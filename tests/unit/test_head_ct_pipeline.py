@@ -16,7 +16,7 @@ from firstread.phantoms.ct import CtLabels, ct_series, enhanced_ct
 from firstread.phantoms.head import HeadPhantom, HeadSpec, head_grid, head_study
 from tests.builders.studies import LABELS, ThresholdEngine, head_card, served, study_from
 from worker.errors import NonFiniteScore, NoServingPackage
-from worker.pipelines.base import Outcome, Study
+from worker.pipelines.base import Outcome, Served, Study
 from worker.pipelines.registry import row
 from worker.pipelines.runner import STAGES, RunResult, run
 
@@ -178,6 +178,15 @@ def test_several_active_packages_are_averaged_and_a_shadow_never_flags(ball: Hea
     assert not any(f.flagged for f in outcome.findings if f.role != "active")
     assert found["s", "shadow"].probability == pytest.approx(0.99)
     assert {s.role for s in outcome.slice_scores} == {"active", "member", "shadow"}
+
+
+def test_a_baseline_has_no_part_in_the_flag(ball: HeadPhantom, tmp_path: Path) -> None:
+    slices = head_card("slices", flag=0.0).model_copy(update={"task": "bleed_slice"})
+    for role in ("active", "shadow"):
+        packages = {**served(head_card("a", flag=1.0)), "bleed_slice": [Served(slices, role)]}
+        outcome = _done(run(row("head_ct"), study_from(ball.objects, tmp_path / role), packages, ThresholdEngine()))
+        found = {(f.model_name, f.role, f.flagged) for f in outcome.findings if f.name == "any"}
+        assert found == {("a", "active", False)} | ({("slices", "shadow", False)} if role == "shadow" else set())
 
 
 def test_a_flag_without_any_marked_place_is_said_to_have_low_evidence(plain: HeadPhantom, tmp_path: Path) -> None:

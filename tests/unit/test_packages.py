@@ -16,11 +16,12 @@ from firstread.records import AuditEvent, Database
 from firstread.records.migrate import SchemaMismatch, downgrade, upgrade
 from firstread.settings import Settings
 from training.golden import golden_pixels
-from training.packaging import write_package
+from training.packaging import rewrite_card, write_package
 from worker.loading import fingerprint, load_serving, package_folders
 from worker.packages import networks
 from worker.packages.archive import export_package, import_package
 from worker.packages.card import Calibration, Card, InputSpec, OperatingPoint
+from worker.packages.commands import open_store
 from worker.packages.errors import ChecksumError, PackageError, SelfTestError
 from worker.packages.folding import fold
 from worker.packages.package import CARD, GOLDEN, WEIGHTS, load
@@ -142,12 +143,39 @@ def test_changed_calibration_fails_the_self_test(shipped: Path, tmp_path: Path) 
     directory = copy_of(shipped, tmp_path)
     card = json.loads((directory / CARD).read_text())
     card["calibration"]["bias"]["any"] = 3.0
+    card["decisions_sha256"] = ""
     (directory / CARD).write_text(json.dumps(card))
     with pytest.raises(SelfTestError, match="differ"):
         load(directory)
     (directory / GOLDEN).unlink()
     with pytest.raises(SelfTestError, match="no readable"):
         load(directory)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("operating_points", {"flag": {"finding": "any", "threshold": 0.999, "chosen_for": "a test"}}),
+        (
+            "parameters",
+            {"evidence": {"neighbour": 0.0, "top": 4, "weights": {"any": {"own": 1, "mask": 1, "bias": -20}}}},
+        ),
+    ],
+)
+def test_what_decides_about_a_flag_cannot_be_changed_on_the_card(
+    shipped: Path, tmp_path: Path, part: str, change: dict[str, Any]
+) -> None:
+    directory = copy_of(shipped, tmp_path)
+    card = json.loads((directory / CARD).read_text())
+    (directory / CARD).write_text(json.dumps({**card, "limits": ["knows little"]}))
+    load(directory)
+    (directory / CARD).write_text(json.dumps({**card, part: change}))
+    with pytest.raises(ChecksumError, match="were changed"):
+        load(directory)
+    (directory / CARD).write_text(json.dumps({**card, part: change, "decisions_sha256": ""}))
+    load(directory)
+    rewrite_card(directory, Card.read(directory / CARD))
+    assert load(directory).card.decisions_sha256 not in ("", card["decisions_sha256"])
 
 
 @pytest.mark.parametrize(
@@ -196,6 +224,63 @@ def test_package_travels_as_one_file(shipped: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "there").glob(".import-*"))
 
 
+def broken_archive(shipped: Path, tmp_path: Path) -> Path:
+    """Version 1.1.0, whose golden outputs are of another network; checksums agree."""
+    directory = copy_of(shipped, tmp_path / "broken")
+    card = Card.read(directory / CARD).model_copy(update={"version": "1.1.0"})
+    card.write(directory / CARD)
+    with np.load(directory / GOLDEN) as golden:
+        pixels, p = golden["pixels"], golden["p"]
+    np.savez_compressed(directory / GOLDEN, pixels=pixels, p=p[::-1] + 0.1)
+    return export_package(directory, tmp_path)
+
+
+def test_a_package_that_fails_its_self_test_is_not_taken_in(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from click.testing import CliRunner
+
+    from worker.packages.commands import models
+
+    archive = broken_archive(shipped, tmp_path)
+    with pytest.raises(SelfTestError):
+        import_package(archive, tmp_path / "there")
+    assert not list((tmp_path / "there").iterdir())
+    monkeypatch.setenv("FIRSTREAD_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FIRSTREAD_MODELS_DIR", str(shipped))
+    assert CliRunner().invoke(models, ["import", str(archive), "--activate"]).exit_code == 1
+    (entry,) = open_store(Settings()).entries()
+    assert (entry.key, entry.role) == ("toy/1.0.0", "active")
+
+
+def test_a_baseline_is_never_active(shipped: Path, tmp_path: Path) -> None:
+    (tmp_path / "slices" / "1.0.0").mkdir(parents=True)
+    toy_card(name="slices", task="bleed_slice").write(tmp_path / "slices" / "1.0.0" / CARD)
+    store = Store([tmp_path, shipped], tmp_path / "home")
+    assert {e.key: e.role for e in store.entries()} == {"slices/1.0.0": "off", "toy/1.0.0": "active"}
+    with pytest.raises(PackageError, match="baseline"):
+        store.activate("slices")
+    store.activate("slices", "shadow")
+    assert [(e.key, e.role) for e in store.serving()] == [("toy/1.0.0", "active"), ("slices/1.0.0", "shadow")]
+    store.state_path.write_text(json.dumps({"roles": {"slices/1.0.0": "active"}}))
+    assert [(e.key, e.role) for e in store.serving()] == [("toy/1.0.0", "active")]
+
+
+def test_the_only_active_package_cannot_become_a_shadow(shipped: Path, tmp_path: Path) -> None:
+    store = Store([tmp_path, shipped], tmp_path / "home")
+    with pytest.raises(PackageError, match="only active"):
+        store.activate("toy/1.0.0", "shadow")
+    assert store.entry("toy").role == "active"
+    (tmp_path / "toy" / "2.0.0").mkdir(parents=True)
+    toy_card("2.0.0").write(tmp_path / "toy" / "2.0.0" / CARD)
+    store.activate("toy/1.0.0")
+    assert store.entry("toy").version == "1.0.0", "the name alone means what serves"
+    store.activate("toy/2.0.0")
+    store.activate("toy/1.0.0", "shadow")
+    assert [(e.version, e.role) for e in store.serving()] == [("2.0.0", "active"), ("1.0.0", "shadow")]
+    assert store.activate("toy/2.0.0", "off").role == "off"
+
+
 def test_strange_archives_are_refused(shipped: Path, tmp_path: Path) -> None:
     good = export_package(shipped / "toy" / "1.0.0", tmp_path)
     for name, content in (("../../evil", b"x"), (CARD, b"{}")):
@@ -240,7 +325,8 @@ def test_who_activated_what_stands_in_the_audit_trail(
     upgrade(db)
     archive = export_package(shipped / "toy" / "1.0.0", tmp_path)
     for *arguments, code in (
-        ("activate", "toy/1.0.0", "--shadow", 0),
+        ("activate", "toy/1.0.0", "--shadow", 1),
+        ("activate", "toy/1.0.0", "--off", 0),
         ("activate", "toy/9", 1),
         ("activate", "toy", 0),
         ("activate", "toy/1.0.0", "--off", 0),
@@ -251,8 +337,8 @@ def test_who_activated_what_stands_in_the_audit_trail(
         events = session.scalars(select(AuditEvent).order_by(AuditEvent.id)).all()
     assert {(event.subject, event.actor) for event in events} == {("package/toy/1.0.0", current_user())}
     assert [(e.action, e.detail["before"], e.detail["role"]) for e in events] == [
-        ("models.activate", "active", "shadow"),
-        ("models.activate", "shadow", "active"),
+        ("models.activate", "active", "off"),
+        ("models.activate", "off", "active"),
         ("models.activate", "active", "off"),
         ("models.import", None, "active"),
     ]

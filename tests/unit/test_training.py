@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.builders.toy_sets import write_ct_ich, write_phe_sich
-from training.arrays import Arrays
+from training.arrays import Arrays, MemoryNeeded, memory_bytes, require_memory
 from training.augment import augment_from
 from training.batches import Added, draw_rows, groups_by, train_batch
 from training.carve import Donors, put_bleed
-from training.crossval import fold_rows, held_back
+from training.checkpoint import Checkpoint
+from training.crossval import cross_validate, fold_rows, held_back
 from training.loop import Run, TrainingError, learning_rate, predict, train
 from training.order import Order, open_arrays, train_all
-from training.recipe import Recipe, RecipeError, Teacher, load_recipe, shipped
+from training.outoffold import PredictionsError, of_arrays
+from training.recipe import Recipe, RecipeError, Teacher, load_recipe, shipped, sized
 from training.teacher import checkpoint_of, with_taught_masks
 from training.transfer import WeightsError
 from worker.packages.package import load
@@ -258,6 +263,120 @@ def test_undersampling_and_slices_without_brain(arrays: Arrays, data: Path) -> N
     fresh.planes[0] = 1.0
     assert mute_bad_slices(fresh) == 1
     assert not fresh.items[0].usable and fresh.items[1].usable
+
+
+def test_predictions_of_another_run_are_not_taken(data: Path, arrays: Arrays, tmp_path: Path) -> None:
+    recipe = recipe_of(data, 5)
+    (path,) = cross_validate(recipe, arrays, tmp_path, "none", ("0",))
+    written = path.stat().st_mtime_ns
+    cross_validate(recipe, arrays, tmp_path, "none", ("0",))
+    cross_validate(recipe.model_copy(update={"card": {"name": "other"}}), arrays, tmp_path, "none", ("0",))
+    assert path.stat().st_mtime_ns == written
+    changes: tuple[dict[str, Any], ...] = (
+        {"augment": {"noise": 0.1}},
+        {"shares": {}},
+        {"patients_first": False},
+        {"parameters": {"drop_bad_slices": True}},
+    )
+    for change in changes:
+        with pytest.raises(TrainingError, match="another run"):
+            cross_validate(recipe.model_copy(update=change), arrays, tmp_path, "none", ("0",))
+    with pytest.raises(TrainingError, match="another run"):
+        cross_validate(recipe, arrays, tmp_path, "none", ("0",), mixed_precision=True)
+    flipped = replace(arrays, labels=1 - arrays.labels)
+    with pytest.raises(TrainingError, match="another run"):
+        cross_validate(recipe, flipped, tmp_path, "none", ("0",))
+    cross_validate(recipe.model_copy(update={"augment": {"noise": 0.1}}), arrays, tmp_path / "b", "none", ("2",))
+    shutil.copy(tmp_path / "b" / "oof_2.npz", tmp_path)
+    with pytest.raises(PredictionsError, match="different recipes"):
+        of_arrays([path, tmp_path / "oof_2.npz"], arrays, "ct_ich")
+
+
+def test_folds_stop_early_as_the_last_model_does(data: Path, arrays: Arrays, tmp_path: Path) -> None:
+    recipe = recipe_of(data, 10)
+    held = recipe.folds.model_copy(update={"validation": {"phe_sich": 0.7}})
+    recipe = recipe.model_copy(update={"folds": held})
+    away = held_back(arrays, recipe)
+    assert 0 < away.sum() < sum(item.dataset == "phe_sich" for item in arrays.items)
+    cross_validate(recipe, arrays, tmp_path, "none", ("0",))
+    log = [json.loads(line) for line in (tmp_path / "fold_0" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == [5, 10] and all(row["val_loss"] > 0 for row in log)
+
+
+def test_epochs_become_steps(data: Path, arrays: Arrays, tmp_path: Path) -> None:
+    recipe = recipe_of(data, 5)
+    epochs = recipe.schedule.model_copy(update={"steps": 0, "epochs": 2})
+    found = sized(recipe.model_copy(update={"schedule": epochs}), 45)
+    assert (found.schedule.steps, found.schedule.steps_per_epoch) == (10, 5)
+    assert sized(recipe, 45) == recipe
+    toml = data / "both.toml"
+    toml.write_text(TOY.format(steps=3).replace("steps_per_epoch = 5", "epochs = 5"))
+    with pytest.raises(RecipeError, match="either steps or epochs"):
+        load_recipe(str(toml))
+
+
+def test_a_run_goes_on_within_an_epoch(
+    data: Path, arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, rows = recipe_of(data, 10), np.arange(len(arrays))
+    schedule = recipe.schedule.model_copy(update={"checkpoint_steps": 3})
+    recipe = recipe.model_copy(update={"schedule": schedule})
+    whole = predict(train(Run(recipe, arrays, rows, tmp_path / "whole", 10)), arrays, rows)["logits"]
+    steps, save = [], Checkpoint.save
+
+    def dying(self: Checkpoint, model: Any, step: int, notes: dict[str, Any], stopped: bool = False) -> None:
+        save(self, model, step, notes, stopped)
+        steps.append(step)
+        if step == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train(Run(recipe, arrays, rows, tmp_path / "killed", 10))
+    assert steps == [3, 5, 6]
+    monkeypatch.undo()
+    again = predict(train(Run(recipe, arrays, rows, tmp_path / "killed", 10)), arrays, rows)["logits"]
+    np.testing.assert_allclose(again, whole, rtol=1e-3, atol=1e-3)
+    log = [json.loads(line)["step"] for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()]
+    assert log == [5, 10]
+
+
+def test_mixed_precision_learns_and_leaves_no_trace(data: Path, arrays: Arrays, tmp_path: Path) -> None:
+    import keras
+
+    recipe, rows = recipe_of(data, 10), np.arange(len(arrays))
+    model = train(Run(recipe, arrays, rows, tmp_path, 10, mixed_precision=True))
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert {layer.compute_dtype for layer in convolutions} >= {"float16"}
+    assert {layer.variable_dtype for layer in convolutions} == {"float32"}
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert np.isfinite(predict(model, arrays, rows)["logits"]).all()
+    assert keras.mixed_precision.dtype_policy().name == "float32", "the package is built for serving"
+
+
+def test_wrong_weights_are_refused_before_anything_is_decoded(data: Path, tmp_path: Path) -> None:
+    for weights, text in (("imagenet", "no ImageNet weights"), ("nowhere.npz", "no weights file")):
+        with pytest.raises(WeightsError, match=text):
+            train_all(Order(recipe=recipe_of(data, 5), data=tmp_path / "no_data", out=tmp_path, weights=weights))
+
+
+def test_a_missing_picture_is_left_out_with_and_without_a_cache(tmp_path: Path) -> None:
+    write_ct_ich(tmp_path / "ct_ich", patients=2)
+    write_phe_sich(tmp_path / "phe_sich", patients=1)
+    (tmp_path / "ct_ich" / "images" / "000_00.jpg").unlink()
+    recipe = recipe_of(tmp_path, 5)
+    for cache in (None, tmp_path / "cache", tmp_path / "cache"):
+        arrays = open_arrays(recipe, tmp_path, cache)
+        assert list(arrays.left_out) == ["images/000_00.jpg"] and len(arrays) == 12
+
+
+def test_what_does_not_fit_into_memory_is_refused() -> None:
+    spec = load_recipe("rsna_inceptionv3").input
+    wanted = memory_bytes(752_803, spec, None)
+    assert wanted == pytest.approx(226e9, rel=0.01)
+    with pytest.raises(MemoryNeeded, match="firstread prepare"):
+        require_memory(wanted * 1000, 752_803)
 
 
 def test_best_epoch_and_early_stopping(arrays: Arrays, data: Path, tmp_path: Path) -> None:

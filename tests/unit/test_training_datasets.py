@@ -9,27 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from firstread.phantoms.ct import write_series
-from firstread.phantoms.head import HeadSpec, head_study
-from tests.builders.toy_sets import write_ct_ich
-from training.datasets import open_dataset
+from tests.builders.toy_sets import write_ct_ich, write_rsna
+from training.datasets import open_dataset, rsna
 from training.datasets.base import DataSetError, studies
 from training.datasets.head_ct import CtIch
 from training.datasets.rsna import LONG_CSV, Rsna, read_long_labels
-
-
-def write_rsna(root: Path) -> list[str]:
-    """A phantom head as RSNA lays it out: files named by instance, a long CSV, one file that is no DICOM."""
-    head = head_study(HeadSpec(slices=4, size=64, bleed="intraparenchymal", bleed_radius_mm=40))
-    paths = write_series(head.objects, root / "stage_2_train")
-    lines = ["ID,Label"]
-    for ds, blood in zip(head.objects, head.blood, strict=True):
-        for label in ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any"):
-            positive = blood.any() and label in ("any", "intraparenchymal")
-            lines.append(f"{ds.SOPInstanceUID}_{label},{int(positive)}")
-    (root / LONG_CSV).write_text("\n".join([*lines, lines[-1]]) + "\n")
-    (root / "stage_2_train" / "broken.dcm").write_bytes(b"not DICOM")
-    return [str(path) for path in paths]
 
 
 def test_ct_ich_gives_back_hounsfield_units_and_masks(tmp_path: Path) -> None:
@@ -69,6 +53,35 @@ def test_rsna_slices_are_grouped_and_ordered_in_space(tmp_path: Path) -> None:
     assert index.stat().st_mtime_ns == before, "the index is read, not made again"
 
 
+def test_headers_that_were_read_before_a_kill_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rsna(tmp_path, slices=6)
+    index, read = tmp_path / "cache" / "index.csv", rsna.read_header
+
+    def dying(root: Path, file: str) -> rsna.IndexRow:
+        if file.endswith("0004.dcm"):
+            raise KeyboardInterrupt
+        return read(root, file)
+
+    monkeypatch.setattr(rsna, "read_header", dying)
+    with pytest.raises(KeyboardInterrupt):
+        Rsna(tmp_path, index, jobs=1).items()
+    unfinished = index.with_suffix(".unfinished")
+    unfinished.write_text(unfinished.read_text()[:-9])
+    seen = []
+
+    def counting(root: Path, file: str) -> rsna.IndexRow:
+        seen.append(Path(file).name)
+        return read(root, file)
+
+    monkeypatch.setattr(rsna, "read_header", counting)
+    items = Rsna(tmp_path, index, jobs=1).items()
+    assert len(items) == 6 and np.diff([item.order for item in items]) == pytest.approx([5.0] * 5)
+    assert seen == ["0003.dcm", "0004.dcm", "0005.dcm", "0006.dcm", "broken.dcm"], "the third line was cut off"
+    assert not unfinished.exists() and index.is_file()
+
+
 def test_class_folders_with_and_without_splits(tmp_path: Path) -> None:
     for folder in ("train/cat", "train/dog", "test/cat"):
         (tmp_path / folder).mkdir(parents=True)
@@ -82,6 +95,14 @@ def test_class_folders_with_and_without_splits(tmp_path: Path) -> None:
     ]
     assert dataset.pixels(items[0])[0, 0].tolist() == [10.0, 0.0, 255.0]
     assert {i.split for i in open_dataset("class_folders", tmp_path / "train").items()} == {""}
+    assert len({i.patient for i in items}) == 3, "a number in a name says nothing about the patient"
+    named = open_dataset("class_folders", tmp_path, patient_regex=r"/(\d+)_").items()
+    assert {i.patient for i in named} == {"7"}
+    for regex, text in ((r"/(\w+)\.gif", "finds no patient"), ("7", "no group"), ("(", "no regular expression")):
+        with pytest.raises(DataSetError, match=text):
+            open_dataset("class_folders", tmp_path, patient_regex=regex).items()
+    with pytest.raises(DataSetError, match="knows its patients"):
+        open_dataset("plain_csv", tmp_path, patient_regex="(x)")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataSetError, match="no pictures"):
         open_dataset("class_folders", tmp_path / "empty").items()
@@ -100,6 +121,35 @@ def test_plain_csv_of_a_hospital(tmp_path: Path) -> None:
         (tmp_path / "labels.csv").write_text(f"file,patient,slice,any,subdural\n{line}\n")
         with pytest.raises(DataSetError, match=text):
             dataset.items()
+
+
+def test_pictures_have_hounsfield_units_only_where_the_table_says_so(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((8, 8), 200, np.uint8))
+    (tmp_path / "labels.csv").write_text("file,any\na.png,1\n")
+    with pytest.raises(DataSetError, match="hu_low and hu_high"):
+        open_dataset("plain_csv", tmp_path).items()
+    grey = open_dataset("plain_csv", tmp_path, "grey")
+    assert grey.pixels(grey.items()[0]).max() == 200.0
+    (tmp_path / "labels.csv").write_text("file,any,hu_low,hu_high\na.png,1,-20,100\n")
+    dataset = open_dataset("plain_csv", tmp_path)
+    (item,) = dataset.items()
+    assert item.labels == {"any": 1.0}
+    assert dataset.pixels(item).max() == pytest.approx(200 * 120 / 255 - 20)
+    (tmp_path / "labels.csv").write_text("file,any,hu_low,hu_high\na.png,1,100,-20\n")
+    with pytest.raises(DataSetError, match="below"):
+        dataset.items()
+
+
+def test_class_folders_of_dicom_for_hounsfield_units(tmp_path: Path) -> None:
+    for name, path in zip(("bleed", "none"), write_rsna(tmp_path / "source"), strict=False):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        Path(path).rename(tmp_path / "set" / name / "1.dcm")
+    dataset = open_dataset("class_folders", tmp_path / "set", "hu")
+    items = dataset.items()
+    assert [(i.labels["bleed"], i.labels["none"]) for i in items] == [(1.0, 0.0), (0.0, 1.0)]
+    assert dataset.pixels(items[0]).min() < -900
+    with pytest.raises(DataSetError, match="no pictures"):
+        open_dataset("class_folders", tmp_path / "set", "grey").items()
 
 
 def test_unknown_reader_and_missing_csv_are_named(tmp_path: Path) -> None:

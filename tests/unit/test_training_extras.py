@@ -13,6 +13,10 @@ import pytest
 
 from tests.builders.toy_sets import write_ct_ich, write_phe_sich
 from tests.unit.test_training import TOY
+from training.loop import Run
+from training.order import open_arrays
+from training.recipe import load_recipe
+from training.tracking import _run_id, gpu_load, machine_load
 
 SCRIPT = """
 import json, sys
@@ -66,6 +70,33 @@ def test_two_devices_learn_from_the_same_loss_as_one(data: Path, tmp_path: Path)
     assert two[0]["loss"] == pytest.approx(one[0]["loss"], rel=0.15)
     assert two[1]["loss"] < two[0]["loss"]
     assert np.load(tmp_path / "two" / "checkpoint.npz")["step"] == 6
+
+
+def test_runs_in_two_folders_are_two_runs(data: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(str(data / "toy.toml"))
+    arrays = open_arrays(recipe, data, None)
+
+    def id_of(out: Path, seed: int = 1) -> str:
+        return _run_id(Run(recipe.model_copy(update={"seed": seed}), arrays, np.arange(8), out, 6))
+
+    first = id_of(tmp_path / "a" / "fold_0")
+    assert first == id_of(tmp_path / "a" / "fold_0")
+    assert len({first, id_of(tmp_path / "b" / "fold_0"), id_of(tmp_path / "a" / "fold_0", seed=2)}) == 3
+
+
+def test_load_of_every_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu_load() == {}
+    tool.write_text("#!/bin/sh\necho '0, 93, 20480'\necho '1, 0, 12'\n")
+    tool.chmod(0o755)
+    assert gpu_load() == {
+        "machine/gpu0_percent": 93.0, "machine/gpu0_mib": 20480.0,
+        "machine/gpu1_percent": 0.0, "machine/gpu1_mib": 12.0,
+    }  # fmt: skip
+    assert machine_load()["machine/gpu0_percent"] == 93.0
+    tool.write_text("#!/bin/sh\necho no driver; exit 9\n")
+    assert gpu_load() == {}
 
 
 @pytest.mark.timeout(300)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from training.datasets.base import DataSet, DataSetError, Item
+from training.datasets.base import DataSet, DataSetError, Item, Kind
 
 READERS: dict[str, str] = {
     "ham10000": "training.dermoscopy.lesions:Lesions",
@@ -22,13 +23,35 @@ READERS: dict[str, str] = {
 }
 
 
-def open_dataset(name: str, root: Path) -> DataSet:
-    """The reader of that name on a folder; :class:`DataSetError` where there is none."""
+ANY_KIND = ("class_folders", "plain_csv")
+"""Readers that read pictures as the recipe wants them."""
+
+
+def open_dataset(name: str, root: Path, kind: Kind | None = None, patient_regex: str = "") -> DataSet:
+    """The reader of that name on a folder.
+
+    Parameters
+    ----------
+    kind : str, optional
+        How a reader of :data:`ANY_KIND` gives its pixels; others know.
+    patient_regex : str
+        Of ``class_folders``: where a picture's path names the patient.
+
+    Raises
+    ------
+    DataSetError
+        If there is no such reader, or it takes no such option.
+    """
     if name not in READERS:
         raise DataSetError(f"no data set reader called {name!r}; there are {', '.join(sorted(READERS))}")
+    options: dict[str, Any] = {"kind": kind} if kind is not None and name in ANY_KIND else {}
+    if patient_regex:
+        if name != "class_folders":
+            raise DataSetError(f"{name} knows its patients; --patient-regex is for class_folders")
+        options["patient_regex"] = patient_regex
     module, _, attribute = READERS[name].partition(":")
-    dataset: DataSet = getattr(import_module(module), attribute)(root)
+    dataset: DataSet = getattr(import_module(module), attribute)(root, **options)
     return dataset
 
 
-__all__ = ["READERS", "DataSet", "DataSetError", "Item", "open_dataset"]
+__all__ = ["READERS", "DataSet", "DataSetError", "Item", "Kind", "open_dataset"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 from firstread.errors import FirstreadError
 
 UNKNOWN = -1.0
+PLACES = 2**32
 Kind = Literal["hu", "grey", "rgb"]
 
 
@@ -73,6 +76,17 @@ def studies(items: Sequence[Item]) -> dict[tuple[str, str], list[int]]:
     for members in found.values():
         members.sort(key=lambda i: items[i].order)
     return found
+
+
+def place_of(item: Item) -> int:
+    """Place of the item's patient among :data:`PLACES`, by hash: the first ones of them are held back."""
+    digest = hashlib.sha256(f"{item.dataset}/{item.patient}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def first_places(share: float) -> int:
+    """How many places a share of the patients takes: who has one below it is held back."""
+    return math.ceil(share * PLACES)
 
 
 def label_matrix(items: Sequence[Item], labels: Sequence[str]) -> np.ndarray:

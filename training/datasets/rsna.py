@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from firstread.dicom.datasets import UnusableFile, number, read_dataset, text
-from firstread.dicom.frames import Rescale, frames_of
+from firstread.dicom.frames import frames_of
 from firstread.dicom.geometry import normal_of
-from firstread.dicom.hounsfield import padding_of, to_hu
-from firstread.dicom.pixels import UnreadablePixels, layout_of, read_frame
 from training.datasets.base import DataSetError, Item, Kind
+from training.datasets.folders import read_hu
 from training.datasets.head_ct import LABELS, read_rows
+from training.progress import progress
 
 LONG_CSV, WIDE_CSV = "stage_2_train.csv", "labels.csv"
 CHUNK = 256
@@ -40,6 +40,9 @@ class IndexRow:
     series: str
     position: float
     error: str = ""
+
+
+HEADER = [field.name for field in fields(IndexRow)]
 
 
 class Rsna:
@@ -88,13 +91,7 @@ class Rsna:
 
     def pixels(self, item: Item) -> np.ndarray:
         """Hounsfield units float32 (H, W); :class:`DataSetError` where the file cannot be decoded."""
-        try:
-            ds = read_dataset(item.path)
-            layout = layout_of(ds)
-            rescale = frames_of(ds)[0].rescale or Rescale(1.0, 0.0)
-            return to_hu(read_frame(item.path), rescale, layout, padding_of(ds, layout))
-        except (UnusableFile, UnreadablePixels) as error:
-            raise DataSetError(f"{item.key}: {error}") from error
+        return read_hu(item)
 
     def mask(self, item: Item) -> np.ndarray | None:
         return None
@@ -114,11 +111,14 @@ class Rsna:
         files = sorted(str(p.relative_to(self.root)) for p in self.root.rglob("*.dcm"))
         if not files:
             raise DataSetError(f"no .dcm files below {self.root.name}")
-        stored = _read_index(self.index_path)
+        unfinished = self.index_path.with_suffix(".unfinished")
+        stored = _read_index(self.index_path) | _read_index(unfinished)
         missing = [file for file in files if file not in stored or stored[file].size != _size(self.root / file)]
         if missing:
-            stored |= {row.file: row for row in _read_headers(self.root, missing, self.jobs)}
+            read = _noted(unfinished, _read_headers(self.root, missing, self.jobs), len(missing))
+            stored |= {row.file: row for row in read}
             _write_index(self.index_path, [stored[file] for file in files])
+            unfinished.unlink(missing_ok=True)
         return [stored[file] for file in files]
 
 
@@ -182,18 +182,43 @@ def _read_headers(root: Path, files: list[str], jobs: int) -> Iterator[IndexRow]
         yield from pool.map(read_header, [root] * len(files), files, chunksize=CHUNK)
 
 
+def _noted(path: Path, rows: Iterator[IndexRow], count: int) -> Iterator[IndexRow]:
+    """The rows, each written down at once, so that a run that is killed need not read its headers again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = not path.is_file()
+    with path.open("a", newline="", encoding="utf-8") as handle, progress("headers", count) as advance:
+        writer = csv.writer(handle)
+        # after a line that was cut off the next one begins a new one
+        writer.writerow(HEADER if fresh else [])
+        for number, row in enumerate(rows):
+            writer.writerow(astuple(row))
+            if number % CHUNK == 0:
+                handle.flush()
+            advance(1)
+            yield row
+
+
 def _read_index(path: Path) -> dict[str, IndexRow]:
     if not path.is_file():
         return {}
+    found = {}
     with path.open(newline="", encoding="utf-8") as handle:
-        rows = list(csv.DictReader(handle))
-    return {
-        row["file"]: IndexRow(
-            row["file"], int(row["size"]), row["image"], row["patient"], row["study"], row["series"],
-            float(row["position"]), row["error"],
-        )
-        for row in rows
-    }  # fmt: skip
+        for cells in csv.reader(handle):
+            row = _index_row(cells)
+            if row is not None:
+                found[row.file] = row
+    return found
+
+
+def _index_row(cells: list[str]) -> IndexRow | None:
+    """A row of the index; None for the header, and for a line that was cut off."""
+    if len(cells) != len(HEADER):
+        return None
+    file, size, image, patient, study, series, position, error = cells
+    try:
+        return IndexRow(file, int(size), image, patient, study, series, float(position), error)
+    except ValueError:
+        return None
 
 
 def _write_index(path: Path, rows: list[IndexRow]) -> None:
@@ -201,7 +226,7 @@ def _write_index(path: Path, rows: list[IndexRow]) -> None:
     partial = path.with_suffix(".part")
     with partial.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
-        writer.writerow([f.name for f in fields(IndexRow)])
+        writer.writerow(HEADER)
         writer.writerows(astuple(row) for row in rows)
     os.replace(partial, path)
 

@@ -48,10 +48,12 @@ def binary(
         "f1": lambda a, b, c: metrics.f1(a, c),
         "log_loss": lambda a, b, c: metrics.log_loss(a, b),
         "brier": lambda a, b, c: metrics.brier(a, b),
-        "calibration_error": lambda a, b, c: metrics.calibration_error(a, b),
     }
     for name, statistic in statistics.items():
         row[name] = metrics.bootstrap(statistic, patients, y, p, called, repeats=repeats).as_dict()
+    # no interval: a resample's bins are emptier and its error is larger than that of the whole
+    error = metrics.Estimate(metrics.calibration_error(y, p), None, None, row["patients"])
+    row["calibration_error"] = error.as_dict()
     row["calibration"] = metrics.calibration_bins(y, p)
     row["curves"] = curves(y, p)
     return row

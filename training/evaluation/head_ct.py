@@ -13,10 +13,12 @@ from training import metrics
 from training.datasets.base import DataSet, Item, studies
 from training.evaluation import figures
 from training.evaluation.baselines import BaselineRun, compared
-from training.evaluation.nested import measure
+from training.evaluation.nested import Nested, measure
+from training.evaluation.published import PUBLISHED
 from training.evaluation.report import Miss
+from training.evaluation.sizes import by_size, by_subtype
 from training.outoffold import OutOfFold
-from training.postprocess import Predictions
+from training.postprocess import Predictions, fit_label_head, fit_mask
 from training.sequence import RULE, Stages, has_sequence
 from worker.packages import preprocessing
 from worker.packages.card import InputSpec
@@ -38,8 +40,8 @@ def out_of_fold_figures(
     repeats: int = 1000,
     stages: Stages | None = None,
     baseline: BaselineRun | None = None,
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Figures, and the probability of ``any`` of each slice.
+) -> tuple[dict[str, Any], Nested]:
+    """Figures, and the scores that they are of.
 
     Everything of each fold is fitted on the other folds, the choice between stacking and sequence stage included.
     """
@@ -47,6 +49,9 @@ def out_of_fold_figures(
     ours = measure(table, folds, stages.best)
     parts = [table.rows(table.folds != fold) for fold in folds]
     shown = {"ours": ours}
+    if table.evidence is not None:
+        shown["label head alone"] = measure(table, folds, fit_label_head)
+        shown["mask alone"] = measure(table, folds, fit_mask)
     if all(has_sequence(part) for part in parts):
         shown["stacking"] = measure(table, folds, stages.stacking)
         shown["sequence"] = measure(table, folds, stages.sequence)
@@ -61,24 +66,30 @@ def out_of_fold_figures(
         "method": METHOD,
         "slices": slices,
         "slice_threshold": SLICE_THRESHOLD,
-        "weighted_log_loss": weighted_log_loss(table.labels, p),
+        "weighted_log_loss": metrics.bootstrap(
+            weighted_log_loss, table.patients, table.labels, p, repeats=repeats
+        ).as_dict(),
         "patients_at_flag": figures.binary(ours.y, ours.p_study, ours.patients, ours.flagged, repeats),
         "patients_at_balanced": figures.binary(ours.y, ours.p_study, ours.patients, ours.balanced, repeats),
-        "patients_by_subtype": _by_subtype(table, ours.patients, ours.flagged),
-        "fold_auc": fold_aucs(table, p[:, 0]),
+        "patients_by_subtype": by_subtype(table.labels, table.label_names, ours.flagged, table.study_rows()),
+        "fold_auc": fold_aucs(table, p[:, 0], repeats),
         "compared": compared(table, shown, baseline, repeats),
+        "published": PUBLISHED,
         "stage_rule": RULE,
         "chosen_without_fold": ours.chosen,
     }
-    return result, p[:, 0]
+    return result, ours
 
 
-def fold_aucs(table: Predictions, p: np.ndarray) -> dict[str, float]:
+def fold_aucs(table: Predictions, p: np.ndarray, repeats: int) -> dict[str, Any]:
     """Slice AUC of ``any`` in each fold on its own."""
-    return {
-        str(fold): metrics.auc(table.labels[table.folds == fold, 0], p[table.folds == fold])
-        for fold in np.unique(table.folds)
-    }
+    rows = {}
+    for fold in np.unique(table.folds):
+        inside = (table.folds == fold) & (table.labels[:, 0] >= 0)
+        found = metrics.bootstrap(metrics.auc, table.patients[inside], table.labels[inside, 0], p[inside],
+                                  repeats=repeats)  # fmt: skip
+        rows[str(fold)] = found.as_dict()
+    return rows
 
 
 def weighted_log_loss(labels: np.ndarray, p: np.ndarray) -> float:
@@ -86,15 +97,6 @@ def weighted_log_loss(labels: np.ndarray, p: np.ndarray) -> float:
     losses = [metrics.log_loss(labels[labels[:, c] >= 0, c], p[labels[:, c] >= 0, c]) for c in range(labels.shape[1])]
     weights = np.asarray([2.0] + [1.0] * (len(losses) - 1))
     return float(np.average(losses, weights=weights))
-
-
-def _by_subtype(table: Predictions, patients: np.ndarray, flagged: np.ndarray) -> dict[str, Any]:
-    """Share of the patients with each subtype that were flagged; pooled over folds, some are very few."""
-    rows = {}
-    for column, label in enumerate(table.label_names[1:], start=1):
-        having = np.unique(table.patients[table.labels[:, column] == 1])
-        rows[label] = metrics.wilson(int(flagged[np.isin(patients, having)].sum()), len(having)).as_dict()
-    return rows
 
 
 def overlaps(items: Sequence[Item], masks: np.ndarray, dataset: DataSet, spec: InputSpec) -> dict[str, np.ndarray]:
@@ -151,6 +153,13 @@ def segmentation_figures(found: OutOfFold, overlap: dict[str, np.ndarray], folds
         ).as_dict(),
         "mask_threshold_without_fold": chosen,
     }
+
+
+def size_figures(found: OutOfFold, overlap: dict[str, np.ndarray], ours: Nested) -> dict[str, Any]:
+    """Share of the bleeding slices that are called and of the bleeding patients that are flagged, by size of bleed."""
+    area = np.full(len(found.items), np.nan)
+    area[overlap["rows"]] = overlap["truth"]
+    return by_size(area, ours.p[:, 0] >= SLICE_THRESHOLD, ours.flagged, found.predictions.study_rows())
 
 
 def best_mask_threshold(overlap: dict[str, np.ndarray]) -> float:

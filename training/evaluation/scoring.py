@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,13 @@ import numpy as np
 
 from training import metrics
 from training.datasets import open_dataset
-from training.datasets.base import DataSet, DataSetError, Item, label_matrix, studies
+from training.datasets.base import UNKNOWN, DataSet, DataSetError, Item, label_matrix, studies
 from training.dermoscopy.scores import over_views
 from training.evaluation import figures
+from training.evaluation.published import PUBLISHED
 from training.evaluation.report import Miss, write_report
+from training.evaluation.sizes import by_size, by_subtype
+from training.progress import progress
 from worker.packages import preprocessing
 from worker.packages.activation import softmax_groups
 from worker.packages.aggregation import slice_probabilities, study_probability
@@ -28,12 +31,17 @@ DATASETS = {"bleed": "ct_ich", "lesion": "ham10000", "lesion_mask": "ham10000", 
 
 @dataclass(frozen=True)
 class Scored:
-    """Items with what the package says: p (n, labels); Dice (n,), NaN where there is no mask to compare."""
+    """Items with what the package says: p (n, labels).
+
+    ``labels`` are unknown where they are in doubt. ``dice`` (n,) is NaN where there is no mask to compare, and ``area``
+    (n,), the true mask's pixels, where nothing is known of it.
+    """
 
     items: list[Item]
     labels: np.ndarray
     p: np.ndarray
     dice: np.ndarray
+    area: np.ndarray
     left_out: dict[str, str]
 
 
@@ -51,7 +59,7 @@ def evaluate_package(package: str, data: Path, dataset_name: str | None, split: 
     name = dataset_name or DATASETS.get(loaded.card.task)
     if name is None:
         raise DataSetError(f"name a data set reader for task {loaded.card.task}")
-    dataset = open_dataset(name, data)
+    dataset = open_dataset(name, data, loaded.card.input.kind)
     scored = score(loaded, dataset, split)
     result = package_figures(loaded.card, scored)
     notes = [
@@ -79,9 +87,10 @@ def score(package: Package, dataset: DataSet, split: str | None = None) -> Score
     spec = package.card.input
     views = package.card.parameters.get("views", ["plain"])
     items = dataset.items()
-    kept, p, dice, left_out = [], [], [], {}
-    for members in studies(items).values():
-        members = [i for i in members if split is None or items[i].split == split]
+    kept: list[int] = []
+    p, overlap, left_out = [], [], {}
+    wanted = [[i for i in members if split is None or items[i].split == split] for members in studies(items).values()]
+    for members in _shown(wanted):
         pixels, rows = [], []
         for i in members:
             try:
@@ -95,12 +104,22 @@ def score(package: Package, dataset: DataSet, split: str | None = None) -> Score
             outputs = over_views(package.predict, preprocessing.compose(stack, spec), views)
             kept += [rows[k] for k in chosen]
             p.append(slice_probabilities(outputs, package.card.parameters, package.card.labels))
-            dice.append(_dice(package.card, dataset, [items[rows[k]] for k in chosen], stack, outputs))
+            overlap.append(_dice(package.card, dataset, [items[rows[k]] for k in chosen], stack, outputs))
     if not kept:
         raise DataSetError("nothing to score: no readable item" + (f" in split {split}" if split else ""))
     chosen_items = [items[i] for i in kept]
     labels = label_matrix(chosen_items, package.card.labels)
-    return Scored(chosen_items, labels, np.concatenate(p), np.concatenate(dice), left_out)
+    labels[[not item.usable for item in chosen_items]] = UNKNOWN
+    dice, area = np.concatenate(overlap).T
+    return Scored(chosen_items, labels, np.concatenate(p), dice, area, left_out)
+
+
+def _shown(parts: list[list[int]]) -> Iterator[list[int]]:
+    """The parts, with a progress bar over what is in them."""
+    with progress("scoring", sum(len(part) for part in parts)) as advance:
+        for part in parts:
+            yield part
+            advance(len(part))
 
 
 def package_figures(card: Card, scored: Scored) -> dict[str, Any]:
@@ -118,7 +137,7 @@ def package_figures(card: Card, scored: Scored) -> dict[str, Any]:
     }
     groups = studies(scored.items)
     if card.pipeline == "head_ct":
-        result["studies"] = _study_figures(card, scored, list(groups.values()))
+        result |= head_ct_figures(card, scored, list(groups.values()))
     for number, group in enumerate(softmax_groups(card), start=1):
         truth = scored.labels[:, group]
         y = np.where(truth.min(axis=1) >= 0, truth.argmax(axis=1), -1)
@@ -132,16 +151,46 @@ def package_figures(card: Card, scored: Scored) -> dict[str, Any]:
     return result
 
 
-def _study_figures(card: Card, scored: Scored, groups: Sequence[list[int]]) -> dict[str, Any]:
-    rows = {}
+def head_ct_figures(card: Card, scored: Scored, groups: Sequence[list[int]]) -> dict[str, Any]:
+    """Studies by label, the flag by subtype and by size of bleed, and what calling nothing would give.
+
+    A study with a bleed on any slice bleeds; one is free of it where every slice is known to be.
+    """
+    rows: dict[str, Any] = {}
+    study_rows = [np.asarray(members) for members in groups]
     patients = np.asarray([scored.items[members[0]].patient for members in groups])
+    flagged = np.zeros(len(groups), dtype=bool)
+    compared: dict[str, Any] = {}
     for column, label in enumerate(card.labels):
-        y = np.asarray([scored.labels[members, column].max() for members in groups])
-        if not (y >= 0).any():
-            continue
+        known = [scored.labels[members, column] for members in groups]
+        y = np.asarray([1.0 if (values == 1).any() else float(values.min()) for values in known])
         p = np.asarray([study_probability(scored.p[members, column], card.parameters, label) for members in groups])
-        rows[label] = figures.binary(y, p, patients, p >= _threshold(card, label))
-    return rows
+        called = p >= _threshold(card, label)
+        if column == 0:
+            flagged = called
+            slices = scored.labels[:, 0], np.asarray([item.patient for item in scored.items])
+            compared = {"always_normal": {"slices": _nothing(*slices), "studies": _nothing(y, patients)}}
+        if (y >= 0).any():
+            rows[label] = figures.binary(y, p, patients, called)
+    called_slices = scored.p[:, 0] >= 0.5
+    found = {
+        "studies": rows,
+        "compared": compared,
+        "published": PUBLISHED,
+        "studies_by_subtype": by_subtype(scored.labels, card.labels, flagged, study_rows),
+    }
+    if (scored.area > 0).any():
+        found["by_size"] = by_size(scored.area, called_slices, flagged, study_rows)
+    return found
+
+
+def _nothing(y: np.ndarray, patients: np.ndarray) -> dict[str, Any]:
+    """No score but the prevalence, and nothing called; empty where no label is known."""
+    known = y >= 0
+    if not known.any():
+        return {}
+    found = figures.binary(y, np.full(len(y), float(y[known].mean())), patients, np.zeros(len(y), dtype=bool))
+    return {name: value for name, value in found.items() if name not in ("curves", "calibration")}
 
 
 def _threshold(card: Card, label: str) -> float:
@@ -152,17 +201,19 @@ def _threshold(card: Card, label: str) -> float:
 def _dice(
     card: Card, dataset: DataSet, items: Sequence[Item], stack: np.ndarray, outputs: dict[str, np.ndarray]
 ) -> np.ndarray:
-    """Dice at the source's size where the true mask has a pixel."""
-    found = np.full(len(items), np.nan)
+    """Dice where the true mask has a pixel, and its area, at the source's size: (n, 2)."""
+    found = np.full((len(items), 2), np.nan)
     if "mask" not in outputs:
         return found
     boxes = preprocessing.locate(preprocessing.to_unit(stack, card.input), card.input)
     threshold = float(card.parameters.get("mask_threshold", 0.5))
     for i, (item, box) in enumerate(zip(items, boxes, strict=True)):
         truth = dataset.mask(item)
+        if truth is not None:
+            found[i, 1] = truth.sum()
         if truth is not None and truth.any():
             called = preprocessing.restore(outputs["mask"][i], box, stack[i].shape[:2]) > threshold
-            found[i] = metrics.dice(truth, called)
+            found[i, 0] = metrics.dice(truth, called)
     return found
 
 

@@ -9,10 +9,12 @@ import re
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
+from worker.packages.card import Card
 from worker.packages.errors import ChecksumError, PackageError
-from worker.packages.package import CARD, GOLDEN, LICENCE, PAGE, WEIGHTS, read_card, sha256_of, verify_checksum
+from worker.packages.package import CARD, GOLDEN, LICENCE, PAGE, WEIGHTS, load, read_card, sha256_of, verify_checksum
 
 MEMBERS = (CARD, WEIGHTS, GOLDEN, LICENCE, PAGE)
 MANIFEST = "manifest.json"
@@ -44,13 +46,20 @@ def export_package(directory: Path, target: Path) -> Path:
     return path
 
 
-def import_package(archive_path: Path, models_dir: Path) -> Path:
-    """Unpack a package into ``models_dir/<name>/<version>``, whole or not at all.
+def import_package(archive_path: Path, models_dir: Path, before: Callable[[Card], None] | None = None) -> Path:
+    """Unpack a package into ``models_dir/<name>/<version>``, whole and after its self-test, or not at all.
+
+    Parameters
+    ----------
+    before : callable, optional
+        Called with the card of a package that passed, just before it appears in the folder.
 
     Raises
     ------
     ChecksumError
         If a member is not what the manifest or the card names.
+    SelfTestError
+        If the golden pixels do not give the golden outputs.
     PackageError
         If the file is no package, is too large, names unsafe paths, or that version is there already.
     """
@@ -65,6 +74,9 @@ def import_package(archive_path: Path, models_dir: Path) -> Path:
         target = models_dir / card.name / card.version
         if target.exists():
             raise PackageError(f"{card.name}/{card.version} is there already")
+        load(staging)
+        if before is not None:
+            before(card)
         target.parent.mkdir(exist_ok=True)
         staging.chmod(0o755)
         os.rename(staging, target)

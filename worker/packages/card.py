@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -86,6 +87,9 @@ class Card(BaseModel):
     parameters: dict[str, Any] = Field(default_factory=dict)
     """Numbers of the interpretation that were chosen on validation data: aggregation, mask threshold ..."""
     sha256: str = ""
+    """Of ``weights.npz``."""
+    decisions_sha256: str = ""
+    """:meth:`decisions` as training wrote them; empty on cards that were made without it."""
     training_data: dict[str, Any] = Field(default_factory=dict)
     population: dict[str, Any] = Field(default_factory=dict)
     """``age_min``, ``age_max``, thickness, devices."""
@@ -104,6 +108,15 @@ class Card(BaseModel):
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=False) + "\n", encoding="utf-8")
+
+    def decisions(self) -> str:
+        """Hex digest of everything on the card that decides about a score or a flag, thresholds included."""
+        told = {"pipeline", "task", "labels", "input", "architecture", "calibration", "parameters"}
+        points = {name: [point.finding, point.threshold] for name, point in self.operating_points.items()}
+        # without what is at its default, so that a field of a later version does not change the digest of old cards
+        found = self.model_dump(mode="json", include=told, exclude_defaults=True)
+        text = json.dumps([found, points], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def threshold(self, finding: str, point: str = "flag") -> float | None:
         """Threshold of a named operating point for a finding, or None where the card has none."""

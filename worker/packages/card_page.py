@@ -7,9 +7,12 @@ from typing import Any
 
 from worker.packages.card import Card
 
+BRIEF = ("auc", "sensitivity", "specificity", "accuracy", "dice")
+"""Figures of a comparison's rows on the page; the card has all."""
+
 
 def render(card: Card) -> str:
-    """Markdown of a card; every number in it comes from the card."""
+    """Markdown of a card; every number in it comes from the card, of comparisons only the first ones."""
     parts = [
         f"# {card.name} {card.version}",
         "Generated from `card.json`. Decision support for research and triage tests; not a medical device.",
@@ -23,10 +26,24 @@ def render(card: Card) -> str:
         "## Training data\n\n" + _table(card.training_data),
         "## Population\n\n" + _table(card.population),
         "## Operating points\n\n" + _points(card),
-        "## Metrics\n\n" + _table(card.metrics),
+        "## Metrics\n\n" + _table(brief(card.metrics)),
         "## Calibration and parameters\n\n" + _table({**card.calibration.model_dump(), **card.parameters}),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def brief(figures: Mapping[str, Any], inside: bool = False) -> dict[str, Any]:
+    """The figures, with :data:`BRIEF` alone of what stands below a ``compared``."""
+    kept: dict[str, Any] = {}
+    for name, value in figures.items():
+        estimate = isinstance(value, Mapping) and {"value", "low", "high"} <= set(value)
+        if isinstance(value, Mapping) and not estimate:
+            below = brief(value, inside or name == "compared")
+            if below:
+                kept[name] = below
+        elif not inside or name in BRIEF:
+            kept[name] = value
+    return kept
 
 
 def _points(card: Card) -> str:
@@ -52,9 +69,9 @@ def _rows(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     for name, value in values.items():
         label = f"{prefix}{name}"
         if isinstance(value, Mapping) and {"value", "low", "high"} <= set(value):
-            size = f", N {value['n']}" if value.get("n") is not None else ""
-            interval = f"{_number(value['low'])} to {_number(value['high'])}"
-            rows.append((label, f"{_number(value['value'])} (95 % CI {interval}{size})"))
+            parts = [] if value["low"] is None else [f"95 % CI {_number(value['low'])} to {_number(value['high'])}"]
+            parts += [] if value.get("n") is None else [f"N {value['n']}"]
+            rows.append((label, _number(value["value"]) + (f" ({', '.join(parts)})" if parts else "")))
         elif isinstance(value, Mapping):
             rows.extend(_rows(value, f"{label}."))
         else:

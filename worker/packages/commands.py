@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from firstread.settings import Settings
 from worker.packages.archive import export_package, import_package
+from worker.packages.card import Card
 from worker.packages.errors import PackageError
 from worker.packages.store import Entry, Role, Store
 
@@ -141,32 +142,29 @@ def export(key: str, target: Path) -> None:
 @click.argument("archive", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--activate", "make_active", is_flag=True, help="Make it the active one of its task at once.")
 def import_(archive: Path, make_active: bool) -> None:
-    """Take in a package file; it stays off until it is activated, unless it is the first of its task."""
-    from worker.packages.package import load
+    """Take in a package file that passes its self-test; it stays off until it is activated.
 
+    The first package of a task that a pipeline serves is active at once.
+    """
     settings = Settings()
     store = open_store(settings)
-    before = {entry.key: entry.role for entry in store.entries()}
+
+    def pin(card: Card) -> None:
+        """Put the present choice of the package's task on record, so that a newer version does not replace it."""
+        active = [e.key for e in store.entries() if e.role == "active" and e.card and e.card.task == card.task]
+        if active:
+            store.activate(active[0])
+
     try:
         with audited(settings, "models.import") as detail:
-            directory = import_package(archive, settings.home / "models")
-            load(directory)
+            directory = import_package(archive, settings.home / "models", pin)
             entry = store.entry(f"{directory.parent.name}/{directory.name}")
-            others = [key for key, role in before.items() if role == "active" and _same_task(store, key, entry)]
             if make_active:
                 entry = store.activate(entry.key)
-            elif others:
-                store.activate(others[0])
-                entry = store.entry(entry.key)
             detail |= {"package": entry.key, "role": entry.role, "before": None}
     except PackageError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{entry.role:<7} {entry.key}")
-
-
-def _same_task(store: Store, key: str, entry: Entry) -> bool:
-    card = store.entry(key).card
-    return card is not None and entry.card is not None and card.task == entry.card.task
 
 
 def _store() -> Store:

@@ -1,7 +1,7 @@
 """A model package on disk, and the loaded network that serves it.
 
 A package is a folder with ``card.json``, ``weights.npz`` (float16, by layer), ``golden.npz`` (raw pixels in,
-probabilities out), ``LICENSE`` and ``card.md``. It serves only if checksum and golden outputs agree.
+probabilities out), ``LICENSE`` and ``card.md``. It serves only if checksums and golden outputs agree.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def load(directory: Path, self_test: bool = True) -> Package:
     Raises
     ------
     ChecksumError
-        If the weights are not those that the card names.
+        If the weights are not those that the card names, or the card's numbers are not those that training wrote.
     SelfTestError
         If the golden pixels do not give the golden probabilities.
     PackageError
@@ -271,12 +271,14 @@ def sha256_of(path: Path) -> str:
 
 
 def verify_checksum(directory: Path, card: Card) -> None:
-    """Raise :class:`ChecksumError` unless the weights are those of the card."""
+    """Raise :class:`ChecksumError` unless the weights are those of the card, and its numbers those of training."""
     path = directory / WEIGHTS
     if not path.is_file():
         raise PackageError(f"{card.name}/{card.version}: {WEIGHTS} is missing")
     if sha256_of(path) != card.sha256:
         raise ChecksumError(f"{card.name}/{card.version}: {WEIGHTS} is not the file that the card names")
+    if card.decisions_sha256 and card.decisions_sha256 != card.decisions():
+        raise ChecksumError(f"{card.name}/{card.version}: input, calibration, parameters or thresholds were changed")
 
 
 def golden_output(card: Card) -> str:

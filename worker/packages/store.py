@@ -1,7 +1,7 @@
 """Which packages there are, and which of them are active, in the shadow, or off.
 
 Packages lie in ``MODELS_DIR/<name>/<version>/``. What an operator decided lies in ``models.json`` in the home; without
-a decision the newest version of each task is active and older ones are off.
+a decision the newest version of each task that a pipeline serves is active, and everything else is off.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Literal, get_args
 from worker.packages.card import Card
 from worker.packages.errors import PackageError
 from worker.packages.package import CARD, read_card
+from worker.packages.tasks import BASELINES, serves_unasked
 
 Role = Literal["active", "shadow", "off"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -77,11 +78,17 @@ class Store:
         return sorted(kept, key=lambda e: e.role != "active")
 
     def entry(self, key: str) -> Entry:
-        """The package ``name/version``, or the newest of that name; :class:`PackageError` where there is none."""
+        """The package ``name/version``, or of that name the active one, else the newest.
+
+        Raises
+        ------
+        PackageError
+            Where there is none.
+        """
         matches = [e for e in self.entries() if key in (e.key, e.name)]
         if not matches:
             raise PackageError(f"no package {key}")
-        return min(matches, key=lambda e: _newest_first(e.version))
+        return min(matches, key=lambda e: (e.role != "active", *_newest_first(e.version)))
 
     def activate(self, key: str, role: Role = "active") -> Entry:
         """Give a package a role; making one active sends the active one of its task into the ``off`` role.
@@ -89,12 +96,17 @@ class Store:
         Raises
         ------
         PackageError
-            If there is no such package, or its card cannot be read.
+            If there is no such package, its card cannot be read, it is a baseline that must not be active, or it is
+            the only active one of its task and would become a shadow: its studies would wait.
         """
         entry = self.entry(key)
         if entry.card is None:
             raise PackageError(entry.error)
         roles = {e.key: e.role for e in self.entries() if e.card is not None and e.card.task == entry.card.task}
+        if role == "active" and entry.card.task in BASELINES:
+            raise PackageError(f"{entry.key} is a baseline (task {entry.card.task}): it can only be a shadow")
+        if role == "shadow" and [k for k, was in roles.items() if was == "active"] == [entry.key]:
+            raise PackageError(f"{entry.key} is the only active one of its task: activate another first, or say --off")
         if role == "active":
             roles = {other: ("off" if was == "active" else was) for other, was in roles.items()}
         roles[entry.key] = role
@@ -105,7 +117,8 @@ class Store:
         stored = {key: role for key, role in self._stored().items() if key in cards}
         roles: dict[str, Role] = dict.fromkeys(cards, "off")
         roles.update(stored)
-        for task in {card.task for card in cards.values()}:
+        roles.update({key: "off" for key, card in cards.items() if card.task in BASELINES and roles[key] == "active"})
+        for task in {card.task for card in cards.values() if serves_unasked(card)}:
             keys = [key for key, card in cards.items() if card.task == task]
             if any(key in stored for key in keys):
                 continue

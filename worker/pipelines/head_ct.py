@@ -12,6 +12,8 @@ from worker.pipelines.base import Engine, Gate, Outcome, Selection, Series, Serv
 from worker.pipelines.head_ct_findings import interpret_head
 from worker.pipelines.head_ct_selection import HeadStack
 
+TASK = "bleed"
+
 
 def select(study: Study) -> Selection:
     """Candidate series, the best first; the policy stands in :mod:`worker.pipelines.head_ct_selection`."""
@@ -58,6 +60,14 @@ def interpret(
 
 
 def packages(served: Mapping[str, Sequence[Served]]) -> list[Served]:
-    """Every package that serves head CT, active ones first, each once."""
-    found = {package.key: package for group in served.values() for package in group}
+    """The active packages of task ``bleed`` and then the shadows of every task, each once.
+
+    A package of another task, such as a baseline, is never part of what flags.
+    """
+    found = {
+        package.key: package
+        for task, group in served.items()
+        for package in group
+        if task == TASK or package.role == "shadow"
+    }
     return sorted(found.values(), key=lambda package: package.role == "shadow")
