@@ -83,6 +83,19 @@ def test_a_portrait_and_a_square_are_framed_not_squeezed(tmp_path: Path) -> None
         assert (found[0] & mask).sum() / (found[0] | mask).sum() > 0.8, name
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(1600, 2400), (2000, 2000), (2400, 1600)])
+def test_the_outline_lies_where_the_lesion_is_in_a_large_picture(rows: int, columns: int, tmp_path: Path) -> None:
+    """Larger than what is kept in memory, not 4:3, the lesion near a corner: a shift or a scale would show."""
+    rgb, truth = np.full((rows, columns, 3), (222, 176, 152), np.uint8), np.zeros((rows, columns), np.uint8)
+    at, half = (columns * 3 // 4, rows // 4), (columns // 6, rows // 8)
+    cv2.ellipse(rgb, at, half, 20, 0, 360, (118, 74, 54), -1)
+    cv2.ellipse(truth, at, half, 20, 0, 360, 1, -1)
+    ds = repainted(lesion_photograph(BROWN), rgb)
+    found = _done(_run(study_from([ds], tmp_path))).evidence.mask
+    assert found is not None and found.shape == (1, rows, columns)
+    assert (found[0] & (truth > 0)).sum() / (found[0] | (truth > 0)).sum() > 0.85
+
+
 def test_the_diameter_is_in_mm_where_the_spacing_is_known(tmp_path: Path) -> None:
     plain = _done(_run(study_from([lesion_photograph(BROWN)], tmp_path / "px")))
     ds = lesion_photograph(BROWN)
@@ -230,6 +243,57 @@ def test_the_most_suspicious_picture_speaks_for_the_study(tmp_path: Path) -> Non
     assert len(rows) == len(outcome.slice_scores) == 2 * (len(CLASSES) + len(DX))
     assert _values(outcome)["melanoma"] == max(p for (_, name), p in rows.items() if name == "melanoma")
     assert len(result.notes) == 2
+
+
+class _PartlyBlindEngine(DarknessEngine):
+    """Outlines nothing in the pictures of these rows, and says of each picture what it is told."""
+
+    def __init__(self, blind: tuple[int, ...], melanoma: tuple[float, ...]) -> None:
+        super().__init__()
+        self.blind, self.melanoma = blind, melanoma
+
+    def run(self, package: str, x: np.ndarray) -> dict[str, np.ndarray]:
+        out = super().run(package, x)
+        out["mask"][list(self.blind)] = 0.0
+        out["p"][:] = 0.0
+        out["p"][:, 0] = self.melanoma
+        out["p"][:, 1] = 1 - out["p"][:, 0]
+        return out
+
+
+@pytest.mark.parametrize(
+    ("blind", "melanoma", "speaks", "flagged", "warnings"),
+    [
+        ((1,), (0.2, 0.4), 1, False, {"pictures_left_out"}),
+        ((1,), (0.6, 0.9), 1, True, {"pictures_left_out"}),
+        ((1,), (0.2, 0.9), 2, True, {"no_lesion_found"}),
+        ((0, 1), (0.2, 0.9), 2, True, {"no_lesion_found"}),
+        ((0,), (0.2, 0.4), 2, False, set()),
+    ],
+    ids=["outlined-below", "outlined-flagged", "suspicion-kept", "none-outlined-but-flagged", "less-suspicious-blind"],
+)
+def test_one_picture_without_an_outline_loses_neither_the_study_nor_a_flag(
+    blind: tuple[int, ...],
+    melanoma: tuple[float, ...],
+    speaks: int,
+    flagged: bool,
+    warnings: set[str],
+    tmp_path: Path,
+) -> None:
+    study = _pictures(tmp_path)
+    outcome = _done(_run(study, _PartlyBlindEngine(blind, melanoma)))
+    (key,) = [i for i in study.instances if i.key == outcome.evidence.key_instance]
+    assert int(key.ds.InstanceNumber) == speaks
+    assert any(f.flagged for f in outcome.findings) == flagged
+    assert set(outcome.warnings) - {"patient_mismatch"} == warnings
+    assert _values(outcome)["melanoma"] == pytest.approx(melanoma[speaks - 1])
+    assert ("lesion_area" in _values(outcome)) == ("no_lesion_found" not in warnings)
+    assert len({row.instance_key for row in outcome.slice_scores}) == 2
+
+
+def test_without_any_outline_a_study_below_the_flag_is_refused(tmp_path: Path) -> None:
+    result = _run(_pictures(tmp_path), _PartlyBlindEngine((0, 1), (0.2, 0.4)))
+    assert result.rejected and result.reasons == ("no_lesion_found",)
 
 
 def test_an_unreadable_picture_beside_a_good_one_is_a_warning(tmp_path: Path) -> None:
