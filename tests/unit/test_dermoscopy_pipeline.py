@@ -8,9 +8,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import UID, JPEGBaseline8Bit, SecondaryCaptureImageStorage
+from pydicom.uid import JPEG2000, UID, JPEG2000Lossless, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
 from firstread.dicom.uids import stable_uid
 from firstread.phantoms.lesion import LesionSpec, lesion_image, lesion_photograph
@@ -113,20 +114,59 @@ def _ybr_full(rgb: np.ndarray) -> np.ndarray:
     return np.asarray(convert_color_space(rgb, "RGB", "YBR_FULL"))
 
 
-@pytest.mark.parametrize("kind", ["planar", "ybr", "ybr_planar", "jpeg", "capture", "16_bit"])
+def _in_pairs(rgb: np.ndarray, partial: bool) -> bytes:
+    """Y Y CB CR by the equations of PS3.3 C.7.6.3.1.2."""
+    if partial:
+        matrix = np.array([[0.2568, 0.5041, 0.0979], [-0.1482, -0.2910, 0.4392], [0.4392, -0.3678, -0.0714]])
+        ybr = rgb @ matrix.T + (16, 128, 128)
+    else:
+        ybr = _ybr_full(rgb).astype(float)
+    pairs = np.stack(
+        [ybr[:, 0::2, 0], ybr[:, 1::2, 0], *(ybr[..., c].reshape(len(rgb), -1, 2).mean(axis=2) for c in (1, 2))]
+    )
+    return np.ascontiguousarray(np.moveaxis(np.round(pairs), 0, -1).astype(np.uint8)).tobytes()
+
+
+def _palette(ds: Dataset, rgb: np.ndarray) -> None:
+    """256 colours, 16 bits an entry."""
+    indexed = Image.fromarray(rgb).quantize(256, dither=Image.Dither.NONE)
+    shades = np.asarray(indexed.getpalette(), np.uint16).reshape(-1, 3)
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "PALETTE COLOR"
+    del ds.PlanarConfiguration
+    for name, values in zip(("Red", "Green", "Blue"), shades.T, strict=True):
+        setattr(ds, f"{name}PaletteColorLookupTableDescriptor", [len(shades), 0, 16])
+        setattr(ds, f"{name}PaletteColorLookupTableData", (values * 257).astype("<u2").tobytes())
+    ds.PixelData = np.asarray(indexed, np.uint8).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["planar", "ybr", "ybr_planar", "ybr_422", "ybr_partial_422", "ybr_422_misnamed",
+                                  "ybr_rct", "ybr_ict", "palette", "jpeg", "jpeg_partial", "capture",
+                                  "16_bit"])  # fmt: skip
 def test_colour_is_the_same_however_it_is_stored(kind: str, tmp_path: Path) -> None:
     rgb, _ = lesion_image(DARK)
     reference = _values(_done(_run(study_from([lesion_photograph(DARK)], tmp_path / "rgb"))))
     ds = lesion_photograph(DARK, planar=kind == "planar")
-    if kind.startswith("ybr"):
+    if kind in ("ybr_422", "ybr_partial_422"):
+        ds.PhotometricInterpretation = kind.upper().replace("YBR_422", "YBR_FULL_422")
+        ds.PixelData = _in_pairs(rgb, "partial" in kind)
+    elif kind == "ybr_422_misnamed":
+        ds.PhotometricInterpretation = "YBR_FULL_422"
+        ds.PixelData = _ybr_full(rgb).tobytes()
+    elif kind in ("ybr_rct", "ybr_ict"):
+        lossy = {} if kind == "ybr_rct" else {"j2k_cr": [5]}
+        ds.PhotometricInterpretation = kind.upper()
+        ds.compress(JPEG2000Lossless if kind == "ybr_rct" else JPEG2000, generate_instance_uid=False, **lossy)
+    elif kind == "palette":
+        _palette(ds, rgb)
+    elif kind.startswith("ybr"):
         ds.PhotometricInterpretation = "YBR_FULL"
         ybr = _ybr_full(rgb)
         ds.PlanarConfiguration = int(kind == "ybr_planar")
         ds.PixelData = np.ascontiguousarray(np.moveaxis(ybr, -1, 0) if kind == "ybr_planar" else ybr).tobytes()
-    elif kind == "jpeg":
+    elif kind.startswith("jpeg"):
         done, content = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
         assert done
-        ds.PhotometricInterpretation = "YBR_FULL_422"
+        ds.PhotometricInterpretation = "YBR_FULL_422" if kind == "jpeg" else "YBR_PARTIAL_422"
         ds.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
         ds.PixelData = encapsulate([content.tobytes()])
         ds["PixelData"].VR = "OB"
