@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from dicom_listener.picture import Wrapped, wrap_picture
+from dicom_listener.picture import wrap_picture
 from tests.builders.skin import lesion_card, write_lesions
 from training.arrays import Arrays, load_arrays
 from training.datasets import open_dataset
@@ -250,7 +250,7 @@ def test_the_given_ham10000_reads_whole() -> None:
 
 def test_training_and_service_see_the_same_picture(toy: Path, tmp_path: Path) -> None:
     """The input that training composes of a file is the input that the pipeline composes of it as DICOM."""
-    from tests.builders.studies import study_of
+    from tests.builders.studies import part10, study_of
     from worker.packages.card import InputSpec
     from worker.packages.preprocessing import compose
     from worker.pipelines.dermoscopy_gate import gate, network_view
@@ -269,7 +269,7 @@ def test_training_and_service_see_the_same_picture(toy: Path, tmp_path: Path) ->
         cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_QUALITY, 99])
         wrapped = wrap_picture(path, "dermoscopy")
         dicom = tmp_path / f"{name}.dcm"
-        dicom.write_bytes(_part10(wrapped))
+        dicom.write_bytes(part10(wrapped))
         study = study_of([dicom], forced=True)
         (series,) = select(study).series
         assert gate(study, series).passed
@@ -278,27 +278,6 @@ def test_training_and_service_see_the_same_picture(toy: Path, tmp_path: Path) ->
         reader = Lesions(tmp_path / "data")
         trained = compose(reader.pixels(reader.items()[0])[None], spec)
         assert np.abs(served - trained).mean() < 0.004, name
-
-
-def _part10(wrapped: Wrapped) -> bytes:
-    """The wrapped data set as a file, as the spool writes it."""
-    import io
-
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.filewriter import write_file_meta_info
-    from pydicom.uid import UID
-
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
-        UID(wrapped.SOPClassUID),
-        UID(wrapped.SOPInstanceUID),
-    )
-    meta.TransferSyntaxUID = UID(wrapped.TransferSyntaxUID)
-    meta.ImplementationClassUID = UID("2.25.1")
-    buffer = io.BytesIO()
-    buffer.write(b"\0" * 128 + b"DICM")
-    write_file_meta_info(buffer, meta, enforce_standard=False)
-    return buffer.getvalue() + wrapped.body
 
 
 def _small_network(recipe: Recipe, channels: int, weights: Path | None) -> Any:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
+from firstread.dicom.colour import to_srgb
 from training.datasets.base import DataSetError, Item, Kind
 from worker.pipelines.lesion import CLASSES, DIAGNOSES, FOLD, framed, framing
 
@@ -76,11 +78,11 @@ class Lesions:
         return sorted(found, key=lambda item: (item.study, item.key))
 
     def pixels(self, item: Item) -> np.ndarray:
-        """Float32 (H, W, 3), 0 to 255, in a 4:3 landscape as the pipeline frames it; EXIF orientation is honoured."""
+        """Float32 (H, W, 3), 0 to 255, in sRGB and a 4:3 landscape as the pipeline has it; EXIF orientation counts."""
         image = cv2.imread(str(item.path), cv2.IMREAD_COLOR)
         if image is None:
             raise DataSetError(f"cannot read picture {item.path.name}")
-        rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        rgb = to_srgb(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), _profile(item.path))
         return framed(rgb, framing(*rgb.shape[:2])).astype(np.float32)
 
     def mask(self, item: Item) -> np.ndarray | None:
@@ -156,6 +158,15 @@ class Lesions:
             self.name, key, path, lesion, f"{lesion}/{key}", labels=labels_of(short), split=split,
             mask_path=mask if mask is not None and mask.is_file() else None, attributes=attributes,
         )  # fmt: skip
+
+
+def _profile(path: Path) -> bytes | None:
+    try:
+        with Image.open(path) as image:
+            found = image.info.get("icc_profile")
+    except (OSError, SyntaxError, ValueError):
+        return None
+    return found if isinstance(found, bytes) else None
 
 
 def _first(row: Mapping[str, str], names: Sequence[str]) -> str | None:

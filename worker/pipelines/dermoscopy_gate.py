@@ -9,6 +9,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
+from firstread.dicom.colour import to_srgb
 from firstread.dicom.datasets import PARSE_ERRORS, text
 from firstread.dicom.pixels import UnreadablePixels, layout_of, read_frame
 from worker.pipelines.base import Gate, Series, Study
@@ -79,7 +80,8 @@ def _read(picture: Photograph) -> Reason | None:
     if factor < 1:
         size = (max(1, round(rgb.shape[1] * factor)), max(1, round(rgb.shape[0] * factor)))
         rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    picture.rgb = rgb
+    profile = picture.instance.ds.get("ICCProfile")
+    picture.rgb = to_srgb(rgb, profile if isinstance(profile, bytes) else None)
     picture.framing = framing(*rgb.shape[:2])
     return None
 
