@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -17,8 +19,11 @@ from firstread.dicom.uids import stable_uid
 from firstread.phantoms.lesion import LesionSpec, lesion_image, lesion_photograph
 from tests.builders.skin import BROWN, DARK, SKIN, DarknessEngine, lesion_card, repainted, served
 from tests.builders.studies import study_from
+from training.dermoscopy.lesions import Lesions
 from worker.errors import NonFiniteScore, NoServingPackage
 from worker.pipelines.base import Outcome, Study
+from worker.pipelines.dermoscopy_gate import doubt
+from worker.pipelines.dermoscopy_selection import Photograph
 from worker.pipelines.lesion import CLASSES, DX, folded
 from worker.pipelines.next_steps import next_steps
 from worker.pipelines.registry import row
@@ -211,8 +216,15 @@ def _microscope(ds: Dataset) -> None:
     ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.77.1.2")
 
 
+def _bluish(ds: Dataset) -> None:
+    """As under the light of a few pictures of HAM10000: red lies below blue nearly everywhere."""
+    rgb, _ = lesion_image(BROWN)
+    repainted(ds, (rgb * (0.5, 1.0, 1.3)).clip(0, 255).astype(np.uint8))
+
+
 def _screen(ds: Dataset) -> None:
     """A blue screenshot with white boxes."""
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
     rgb = np.full((300, 400, 3), (20, 40, 160), np.uint8)
     rgb[50:120, 60:200] = (80, 200, 220)
     repainted(ds, rgb)
@@ -242,6 +254,29 @@ def test_what_is_not_skin_is_refused_unless_a_person_asked_for_it(change: Any, t
     result = _run(study_from([ds], tmp_path / "sent"))
     assert result.rejected and result.reasons == ("not_a_skin_photograph",)
     assert not _run(study_from([ds], tmp_path / "asked", forced=True)).rejected
+
+
+@pytest.mark.parametrize("uid", ["1.2.840.10008.5.1.4.1.1.77.1.4", "1.2.840.10008.5.1.4.1.1.77.1.7"])
+def test_colours_unlike_skin_are_a_warning_where_the_class_says_that_it_is_skin(uid: str, tmp_path: Path) -> None:
+    ds = lesion_photograph(BROWN)
+    _bluish(ds)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = UID(uid)
+    assert "not_a_skin_photograph" in _done(_run(study_from([ds], tmp_path / "photograph"))).warnings
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    result = _run(study_from([ds], tmp_path / "capture"))
+    assert result.rejected and result.reasons == ("not_a_skin_photograph",)
+
+
+@pytest.mark.skipif(not os.environ.get("FIRSTREAD_TEST_DATA"), reason="FIRSTREAD_TEST_DATA names no folder of images")
+def test_the_gate_doubts_one_test_picture_of_ham10000() -> None:
+    reader = Lesions(Path(os.environ["FIRSTREAD_TEST_DATA"]) / "dermoscopy" / "ham10000_200x150")
+    doubts: Counter[str] = Counter()
+    for item in (item for item in reader.items() if item.split == "test"):
+        rgb = reader.pixels(item).astype(np.uint8)
+        picture = Photograph(cast(Any, None), cast(Any, None), rgb.shape[:2], None, rgb)
+        reason = doubt(picture, forced=False)
+        doubts[str(reason)] += reason is not None
+    assert +doubts == {"not_a_skin_photograph": 1}  # which the pipeline only warns of
 
 
 class _BlindEngine(DarknessEngine):
