@@ -183,8 +183,12 @@ HEADLINES: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
         "test part of the public set, lesions apart",
         (
             ("outline, mean IoU", "test/outline/mean_iou"),
-            ("accuracy of melanoma, nevus, other", "test/accuracy"),
-            ("balanced accuracy at an even prior", "test/balanced_accuracy_even_prior"),
+            ("outline, mean Dice", "test/outline/mean_dice"),
+            ("outline, share of pictures with IoU below 0.65", "test/outline/share_below_065"),
+            ("accuracy of the likeliest of melanoma, nevus, other", "test/accuracy"),
+            ("balanced accuracy of the likeliest class", "test/balanced_accuracy"),
+            ("accuracy at an even prior, a rule that the pipeline does not use", "test/accuracy_even_prior"),
+            ("balanced accuracy at an even prior, a rule that the pipeline does not use", "test/balanced_accuracy_even_prior"),
             ("melanoma, AUC", "test/melanoma_auc"),
             ("melanoma at the flag, recall", "test/flag_melanoma/recall"),
             ("melanoma at the flag, F1", "test/flag_melanoma/f1"),
@@ -202,18 +206,23 @@ def models() -> str:
     for path in sorted((ROOT / "models").glob("*/*/card.json")):
         card = json.loads(path.read_text(encoding="utf-8"))
         on_whom, figures = HEADLINES[card["task"]]
-        for number, (what, place) in enumerate(figures):
+        first = (f"`{card['name']}` {card['version']}", on_whom)
+        for what, place in figures:
             found = _figure(card["metrics"], place.split("/"))
-            value = f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
-            first = (f"`{card['name']}` {card['version']}", on_whom) if number == 0 else ("", "")
-            rows.append((*first, what, value, str(found["n"])))
+            if found is not None:
+                value = f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+                rows.append((*first, what, value, str(found["n"])))
+                first = ("", "")
     return table(("model", "measured on", "figure", "value (95 % CI)", "N"), rows)
 
 
-def _figure(metrics: dict[str, Any], place: list[str]) -> dict[str, Any]:
+def _figure(metrics: dict[str, Any], place: list[str]) -> dict[str, Any] | None:
+    """None where a card of an earlier release has no such figure."""
     found = metrics
     for step in place:
-        key = next(name for name in found if fnmatch.fnmatchcase(name, step))
+        key = next((name for name in found if fnmatch.fnmatchcase(name, step)), None)
+        if key is None:
+            return None
         found = found[key]
     return found
 

@@ -25,8 +25,7 @@ from training.datasets import open_dataset
 from training.datasets.base import DataSet, Item
 from training.dermoscopy.answers import BY_PICTURE, INPUTS, Answer, report, store, stored
 from training.dermoscopy.figures import truth_of_three
-from training.dermoscopy.operating import prior_bias, three, truth_columns
-from training.dermoscopy.package import cut
+from training.dermoscopy.operating import cut, prior_bias, three, truth_columns
 from training.dermoscopy.scores import over_views, softmax
 from training.loop import learning_rate
 from training.recipe import Recipe, load_recipe
@@ -185,7 +184,9 @@ def _answers_of(
         images, drawn = _pictures(arrays, test)
         masks = drawn if kind == "drawn" else found_masks[test]
         p = softmax(logits_of(model, base, recipe, images, masks) - bias)
-        answers.append(Answer(name, kind, three(recipe.labels, p), truth_of_three(recipe.labels, truth[test]), lesions))
+        answers.append(
+            Answer(name, kind, three(recipe.labels, p), truth_of_three([arrays.items[i] for i in test]), lesions)
+        )
     return answers
 
 
