@@ -21,7 +21,9 @@ from tests.builders.skin import BROWN, DARK, SKIN, DarknessEngine, lesion_card, 
 from tests.builders.studies import study_from
 from training.dermoscopy.lesions import Lesions
 from worker.errors import NonFiniteScore, NoServingPackage
-from worker.pipelines.base import Outcome, Study
+from worker.packages.package import load
+from worker.packages.preprocessing import compose
+from worker.pipelines.base import Outcome, Served, Study
 from worker.pipelines.dermoscopy_gate import doubt
 from worker.pipelines.dermoscopy_selection import Photograph
 from worker.pipelines.lesion import CLASSES, DX, folded
@@ -397,6 +399,59 @@ def test_views_are_undone_and_averaged(tmp_path: Path) -> None:
     assert plain.evidence.mask is not None and every.evidence.mask is not None
     assert (plain.evidence.mask == every.evidence.mask).mean() > 0.999
     assert _values(every)["melanoma"] == pytest.approx(_values(plain)["melanoma"], abs=1e-6)
+
+
+def test_a_large_picture_is_first_reduced_to_the_size_that_was_learnt_from(tmp_path: Path) -> None:
+    """Alternating columns are grey at that size, and stripes in one step to the network's input."""
+    rgb, _ = lesion_image(LesionSpec(height=450, width=600, hairs=0))
+    rgb[:, ::6, :], rgb[:, 3::6, :] = 255, 60
+    study = study_from([repainted(lesion_photograph(BROWN), rgb)], tmp_path)
+    (series,) = row("dermoscopy").load().select(study).series
+    assert row("dermoscopy").load().gate(study, series).passed
+    cards = [lesion_card("plain"), lesion_card("soft", parameters={"picture_width_px": 200}),
+             lesion_card("large", parameters={"picture_width_px": 600})]  # fmt: skip
+    made = row("dermoscopy").load().preprocess(series, served(*cards))
+    spec = cards[0].input
+    two_steps = cv2.resize(rgb.astype(np.float32), (200, 150), interpolation=cv2.INTER_AREA)[None]
+    np.testing.assert_allclose(made["soft/1"], compose(two_steps, spec), atol=1e-5)
+    np.testing.assert_array_equal(made["plain/1"], made["large/1"])
+    assert np.abs(made["soft/1"] - made["plain/1"]).max() > 0.02
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not os.environ.get("FIRSTREAD_TEST_DATA"), reason="FIRSTREAD_TEST_DATA names no folder of images")
+def test_the_shipped_package_says_the_same_of_enlarged_pictures(tmp_path: Path) -> None:
+    package = load(sorted((Path(__file__).resolve().parents[2] / "models" / "lesion_lite").iterdir())[-1])
+    reader = Lesions(Path(os.environ["FIRSTREAD_TEST_DATA"]) / "dermoscopy" / "ham10000_200x150")
+    items = [item for item in reader.items() if item.split == "test"][::120]
+
+    class Shipped:
+        def run(self, key: str, x: np.ndarray) -> dict[str, np.ndarray]:
+            return package.predict(x)
+
+        def gradients(self, key: str, x: np.ndarray, finding: str) -> np.ndarray:
+            return np.zeros((len(x), 3, 4), np.float32)
+
+    p: dict[str, list[float]] = {"given": [], "enlarged": []}
+    overlap = []
+    for number, item in enumerate(items):
+        rgb, masks = reader.pixels(item).astype(np.uint8), {}
+        for name, pixels in {
+            "given": rgb,
+            "enlarged": cv2.resize(rgb, (600, 450), interpolation=cv2.INTER_CUBIC),
+        }.items():
+            study = study_from(
+                [repainted(lesion_photograph(BROWN), pixels)], tmp_path / f"{number}_{name}", forced=True
+            )
+            outcome = _done(run(row("dermoscopy"), study, {"lesion": [Served(package.card)]}, cast(Any, Shipped())))
+            p[name].append(_values(outcome)["melanoma"])
+            assert outcome.evidence.mask is not None
+            masks[name] = cv2.resize(
+                outcome.evidence.mask[0].astype(np.uint8), (600, 450), interpolation=cv2.INTER_NEAREST
+            )
+        overlap.append((masks["given"] & masks["enlarged"]).sum() / (masks["given"] | masks["enlarged"]).sum())
+    assert np.abs(np.subtract(p["given"], p["enlarged"])).mean() < 0.03
+    assert np.mean(overlap) > 0.9
 
 
 def test_an_ensemble_averages_a_shadow_never_flags_and_an_outliner_serves_the_mask(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from training.evaluation.scoring import Scored
 from worker.packages.card import Card
 from worker.packages.package import Package
 from worker.packages.preprocessing import compose
-from worker.pipelines.lesion import CLASSES
+from worker.pipelines.lesion import CLASSES, reduced
 
 BATCH = 32
 
@@ -38,7 +38,8 @@ def evaluate_lesions(package: Package, dataset: DataSet, split: str | None = Non
         rows, items = [], []
         for item in wanted[start : start + BATCH]:
             try:
-                rows.append(compose(dataset.pixels(item)[None], card.input))
+                picture = reduced(dataset.pixels(item), card.parameters.get("picture_width_px"))
+                rows.append(compose(picture[None], card.input))
                 items.append(item)
             except (OSError, ValueError, DataSetError) as error:
                 left_out[item.key] = f"{type(error).__name__}: {error}"

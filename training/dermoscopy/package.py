@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from training.dermoscopy.traits import traits_of
 from training.packaging import write_package
 from training.recipe import Recipe
 from worker.packages.card import Card
+from worker.pipelines.lesion import reduced
 
 if TYPE_CHECKING:
     import keras
@@ -69,16 +71,31 @@ def check(order: Order, arrays: Arrays) -> None:
                 raise DataSetError(f"no picture for {part} has a drawn mask, and {recipe.name} learns outlines")
 
 
-def predicted(forward: Forward, dataset: DataSet, items: list[Item], recipe: Recipe, cache: Path) -> Split:
+def picture_width_px(dataset: DataSet, items: Sequence[Item], looked_at: int = 200) -> int | None:
+    """Median width of the pictures that a network learns from, framed; None without a readable one."""
+    widths = []
+    for item in items[:: max(1, len(items) // looked_at)]:
+        with suppress(OSError, ValueError, DataSetError):
+            widths.append(dataset.pixels(item).shape[1])
+    return int(np.median(widths)) if widths else None
+
+
+def predicted(
+    forward: Forward, dataset: DataSet, items: list[Item], recipe: Recipe, cache: Path, width_px: int | None = None
+) -> Split:
     """Scores of the items that can be read, kept in a file; a file of other weights or items is not believed."""
+
+    def pixels(item: Item) -> np.ndarray:
+        return reduced(dataset.pixels(item), width_px)
+
     views = tuple(recipe.parameters.get("views", ["plain"]))
     kept = Scores.read(cache) if cache.is_file() else None
     if kept is not None and {*kept.keys, *kept.left_out} == {item.key for item in items}:
         first = [item for item in items if item.key == kept.keys[0]]
-        again = score(forward, first, dataset.pixels, recipe.input, views)
+        again = score(forward, first, pixels, recipe.input, views)
         if again.logits.shape == kept.logits[:, :1].shape and _alike(again, kept):
             return _split(items, kept)
-    scores = score(forward, items, dataset.pixels, recipe.input, views)
+    scores = score(forward, items, pixels, recipe.input, views)
     scores.save(cache)
     return _split(items, scores)
 
@@ -166,9 +183,14 @@ def rows_of(
     )  # fmt: skip
 
 
-def card_of(recipe: Recipe, version: str, chosen: operating.Chosen, dataset: DataSet, found: dict[str, Any]) -> Card:
+def card_of(
+    recipe: Recipe, version: str, chosen: operating.Chosen, dataset: DataSet, found: dict[str, Any],
+    width_px: int | None = None,
+) -> Card:  # fmt: skip
     """The card: what goes in and out, what was chosen, on which data, and how well it does."""
     parameters: dict[str, Any] = {"views": list(recipe.parameters.get("views", ["plain"]))}
+    if width_px is not None:
+        parameters["picture_width_px"] = width_px
     parameters |= {name: value for name, value in chosen.mask.items() if name != "tried"}
     parameters["chosen_on_validation"] = {"mask": chosen.mask.get("tried", {}), "temperature": chosen.temperature}
     return Card(
@@ -220,12 +242,13 @@ def build(
     """
     work.mkdir(parents=True, exist_ok=True)
     items = splits(dataset)
-    parts = {name: predicted(forward, dataset, items[name], recipe, work / f"{name}.npz") for name in only}
+    width_px = picture_width_px(dataset, items["train"])
+    parts = {name: predicted(forward, dataset, items[name], recipe, work / f"{name}.npz", width_px) for name in only}
     chosen = choose(recipe, dataset, parts["val"])
     found = measure(chosen, dataset, parts["test"])
     (work / "figures.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     directory = out / recipe.name / version
     directory.parent.mkdir(parents=True, exist_ok=True)
     text = str(recipe.card.get("licence_text", recipe.card.get("licence", "unknown")))
-    write_package(directory, model, card_of(recipe, version, chosen, dataset, found), text)
+    write_package(directory, model, card_of(recipe, version, chosen, dataset, found, width_px), text)
     return found

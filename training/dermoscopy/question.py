@@ -30,6 +30,7 @@ from training.dermoscopy.scores import over_views, softmax
 from training.loop import learning_rate
 from training.recipe import Recipe, load_recipe
 from worker.packages import preprocessing
+from worker.pipelines.lesion import reduced
 
 if TYPE_CHECKING:
     import keras
@@ -219,7 +220,8 @@ def masks_of(package_folder: Path, dataset: DataSet, arrays: Arrays) -> np.ndarr
     out = np.zeros((len(arrays), arrays.spec.height, arrays.spec.width), dtype=np.float32)
     for row, item in enumerate(arrays.items):
         if item.split != "train":
-            x = preprocessing.compose(dataset.pixels(item)[None], package.card.input)
+            picture = reduced(dataset.pixels(item), chosen.get("picture_width_px"))
+            x = preprocessing.compose(picture[None], package.card.input)
             p = cv2.resize(over_views(package.predict, x, views)["mask"][0], size, interpolation=cv2.INTER_LINEAR)
             out[row] = cut(p, chosen)
     return out

@@ -18,8 +18,8 @@ CORNER: Final = 0.04
 """Side of a corner, as a share of the picture's width."""
 
 DARK_LEVEL: Final = 80
-"""The brightest channel's median in a corner of the tube is below this. So it is in 77 of 866 test pictures of HAM10000;
-of 48 that were looked at, four show hair or a dark background there instead of the tube."""
+"""The brightest channel's median in a corner of the tube is below this. So it is in 77 of 866 test pictures of
+HAM10000; of 48 that were looked at, four show hair or a dark background there instead of the tube."""
 
 DARK_CORNERS: Final = 2
 

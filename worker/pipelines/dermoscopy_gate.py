@@ -14,7 +14,7 @@ from firstread.dicom.datasets import PARSE_ERRORS, text
 from firstread.dicom.pixels import UnreadablePixels, layout_of, read_frame
 from worker.pipelines.base import Gate, Series, Study
 from worker.pipelines.dermoscopy_selection import CAPTURES, MAX_PICTURES, PHOTOGRAPHS, Photograph, Photographs
-from worker.pipelines.lesion import framed, framing
+from worker.pipelines.lesion import framed, framing, reduced
 from worker.pipelines.reasons import Caution, Reason
 
 KEPT_PX: Final = 1200
@@ -131,7 +131,10 @@ def doubt(picture: Photograph, forced: bool) -> Reason | None:
     return Reason.NOT_A_SKIN_PHOTOGRAPH if float(warm.sum()) < MIN_WARM_SHARE * float(lit.sum()) else None
 
 
-def network_view(picture: Photograph) -> np.ndarray:
-    """The picture as :func:`worker.packages.preprocessing.compose` takes it: uint8 (1, h, w, 3), 4:3 landscape."""
+def network_view(picture: Photograph, width_px: int | None = None) -> np.ndarray:
+    """The picture as :func:`worker.packages.preprocessing.compose` takes it: (1, h, w, 3), 0 to 255, 4:3 landscape.
+
+    ``width_px`` is what :func:`worker.pipelines.lesion.reduced` reduces it to.
+    """
     assert picture.rgb is not None
-    return framed(picture.rgb, picture.framing)[None]
+    return reduced(framed(picture.rgb, picture.framing), width_px)[None]
