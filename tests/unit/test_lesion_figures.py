@@ -23,7 +23,7 @@ from training.dermoscopy.operating import operating_points, prior_bias, truth_co
 from training.dermoscopy.scores import Scores
 from training.dermoscopy.traits import has_dark_corners, traits_of
 from training.evaluation import scoring
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe, load_recipe, shipped
 from worker.packages.card import OperatingPoint
 from worker.pipelines.lesion import CLASSES, DX
 
@@ -202,8 +202,10 @@ def test_the_folder_or_the_one_that_holds_it(tmp_path: Path) -> None:
     _toy(tmp_path / "some" / "another")
     with pytest.raises(DataSetError, match=r"another, ham10000_200x150"):
         Lesions(tmp_path / "some")
-    assert {load_recipe(name).datasets["ham10000"] for name in ("lesion_lite", "lesion_short", "lesion_unet",
-                                                                "lesion_resnet50")} == {"."}  # fmt: skip
+    lesion_recipes = [load_recipe(name) for name in shipped() if name.startswith("lesion_")]
+    assert {recipe.datasets["ham10000"] for recipe in lesion_recipes} == {"."}
+    named = [recipe for recipe in lesion_recipes if recipe.labels]
+    assert {recipe.parameters["melanoma_recall"] for recipe in named} == {0.88}
 
 
 def _small(name: str = "lesion_lite") -> Recipe:
