@@ -1,7 +1,8 @@
 """JPEG and PNG pictures as DICOM studies of their own, the same picture always as the same study.
 
 Dermoscopy becomes a VL Photographic Image (PS3.3 A.32.4), a chest film a Secondary Capture Image (PS3.3 A.8). What a
-camera or a person wrote beside the pixels (EXIF, comments) stays behind; only its orientation is applied.
+camera or a person wrote beside the pixels (EXIF, comments, the name of a colour profile) stays behind; only its
+orientation is applied, and a photograph's colours are brought to sRGB.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit
 
+from firstread.dicom.colour import is_srgb, to_srgb
 from firstread.dicom.files import UnusableFile
 from firstread.dicom.uids import stable_uid
 
@@ -57,7 +59,7 @@ def wrap_picture(path: Path, pipeline: str | None) -> Wrapped:
     """Make a study out of a picture.
 
     Baseline 8-bit JPEG is encapsulated as it is, without its EXIF and comment segments; everything else, and what has
-    to be turned, is decoded to grey (8 or 16 bit) or RGB.
+    to be turned or is not in sRGB, is decoded to grey (8 or 16 bit) or RGB.
 
     Raises
     ------
@@ -75,7 +77,7 @@ def wrap_picture(path: Path, pipeline: str | None) -> Wrapped:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            ds, syntax = _described(data)
+            ds, syntax = _described(data, colours=pipeline == "dermoscopy")
     except Image.DecompressionBombError as error:
         raise _too_large() from error
     except PICTURE_ERRORS as error:
@@ -92,18 +94,25 @@ def _too_large() -> UnusablePicture:
     return UnusablePicture("bomb", f"more than {PIXEL_LIMIT // 10**6} million pixels")
 
 
-def _described(data: bytes) -> tuple[Dataset, str]:
-    """Image Pixel module and pixel data of a picture, and the transfer syntax that they need."""
+def _described(data: bytes, colours: bool) -> tuple[Dataset, str]:
+    """Image Pixel module and pixel data of a picture, and the transfer syntax that they need.
+
+    ``colours`` asks for sRGB where the picture has another profile.
+    """
     with Image.open(io.BytesIO(data), formats=["JPEG", "PNG"]) as image:
         if image.width * image.height > PIXEL_LIMIT:
             raise _too_large()
         image.load()
         turned = image.getexif().get(0x0112, 1) not in (0, 1)
-        if image.format == "JPEG" and not turned:
+        profile = image.info.get("icc_profile") if colours and image.mode in ("RGB", "RGBA", "P") else None
+        if image.format == "JPEG" and not turned and is_srgb(profile):
             stripped = strip_jpeg(data)
             if stripped is not None:
                 return _encapsulated(stripped, image), str(JPEGBaseline8Bit)
-        return _native(ImageOps.exif_transpose(image), lossy=image.format == "JPEG"), str(ExplicitVRLittleEndian)
+        upright = ImageOps.exif_transpose(image)
+        if not is_srgb(profile):
+            upright = Image.fromarray(to_srgb(np.asarray(upright.convert("RGB")), profile))
+        return _native(upright, lossy=image.format == "JPEG"), str(ExplicitVRLittleEndian)
 
 
 def _encapsulated(jpeg: StrippedJpeg, image: Image.Image) -> Dataset:

@@ -183,8 +183,15 @@ HEADLINES: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
         "test part of the public set, lesions apart",
         (
             ("outline, mean IoU", "test/outline/mean_iou"),
-            ("accuracy of melanoma, nevus, other", "test/accuracy"),
-            ("balanced accuracy at an even prior", "test/balanced_accuracy_even_prior"),
+            ("outline, mean Dice", "test/outline/mean_dice"),
+            ("outline, share of pictures with IoU below 0.65", "test/outline/share_below_065"),
+            ("accuracy of the likeliest of melanoma, nevus, other", "test/accuracy"),
+            ("balanced accuracy of the likeliest class", "test/balanced_accuracy"),
+            ("accuracy at an even prior, a rule that the pipeline does not use", "test/accuracy_even_prior"),
+            (
+                "balanced accuracy at an even prior, a rule that the pipeline does not use",
+                "test/balanced_accuracy_even_prior",
+            ),
             ("melanoma, AUC", "test/melanoma_auc"),
             ("melanoma at the flag, recall", "test/flag_melanoma/recall"),
             ("melanoma at the flag, F1", "test/flag_melanoma/f1"),
@@ -202,20 +209,32 @@ def models() -> str:
     for path in sorted((ROOT / "models").glob("*/*/card.json")):
         card = json.loads(path.read_text(encoding="utf-8"))
         on_whom, figures = HEADLINES[card["task"]]
-        for number, (what, place) in enumerate(figures):
-            found = _figure(card["metrics"], place.split("/"))
-            value = f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
-            first = (f"`{card['name']}` {card['version']}", on_whom) if number == 0 else ("", "")
-            rows.append((*first, what, value, str(found["n"])))
+        first = (f"`{card['name']}` {card['version']}", on_whom)
+        for what, place in figures:
+            found = figure(card["metrics"], place.split("/"))
+            if found is not None:
+                value = f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+                rows.append((*first, what, value, str(found["n"])))
+                first = ("", "")
     return table(("model", "measured on", "figure", "value (95 % CI)", "N"), rows)
 
 
-def _figure(metrics: dict[str, Any], place: list[str]) -> dict[str, Any]:
+def figure(metrics: dict[str, Any], place: list[str]) -> dict[str, Any] | None:
+    """None where a card of an earlier release has no such figure."""
     found = metrics
     for step in place:
-        key = next(name for name in found if fnmatch.fnmatchcase(name, step))
+        key = next((name for name in found if fnmatch.fnmatchcase(name, step)), None)
+        if key is None:
+            return None
         found = found[key]
     return found
+
+
+def published_figures() -> str:
+    """Published figures of dermoscopy beside ours."""
+    from docs.published import published
+
+    return published(ROOT / "models")
 
 
 EXPERIMENTS = ROOT / "docs" / "experiments"
@@ -226,10 +245,14 @@ def experiments(pipeline: str) -> str:
     import json
 
     from training.chest.tables import markdown
+    from training.dermoscopy.answers import tables
 
     pages = []
     for path in sorted(EXPERIMENTS.glob(f"{pipeline}_*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
+        if "minus_whole" in found:
+            pages.append(re.sub(r"^# ", "### ", tables(found), flags=re.MULTILINE))
+            continue
         page = markdown(found["title"], found["budget"], found["rows"]).replace("# ", "### ", 1)
         pages.append(page + (f"\n{found['shows']}\n" if "shows" in found else ""))
     return "\n".join(pages) or "No table of an experiment belongs to this release.\n"
@@ -237,6 +260,7 @@ def experiments(pipeline: str) -> str:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "models": models,
+    "published_dermoscopy": published_figures,
     "experiments_dermoscopy": lambda: experiments("dermoscopy"),
     "experiments_chest": lambda: experiments("chest"),
     "settings": settings,

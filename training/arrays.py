@@ -200,6 +200,8 @@ def _decode(
     with ThreadPoolExecutor(workers) as pool, progress("decoding", len(items)) as advance:
         for count in pool.map(one, studies(items).values()):
             advance(count)
+    if good.all():  # no copy of gigabytes
+        return planes, masks, shares, left_out, good
     kept = np.flatnonzero(good)
     return planes[kept], None if masks is None else masks[kept], shares[kept], left_out, good
 

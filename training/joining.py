@@ -20,13 +20,17 @@ if TYPE_CHECKING:
     from training.order import Order
 
 
+COMMON = ("classes", "softmax_groups")
+"""What the joined architecture says for all members."""
+
+
 class JoiningError(FirstreadError):
     """The networks cannot be joined: other labels, or another input."""
 
 
 def with_members(recipe: Recipe, members: Sequence[dict[str, Any]]) -> Recipe:
     """The recipe with an architecture that joins ``members``."""
-    kept = {name: recipe.architecture[name] for name in ("classes", "softmax_groups") if name in recipe.architecture}
+    kept = {name: value for name, value in recipe.architecture.items() if name in COMMON}
     joined: dict[str, Any] = {"builder": "joined", **kept, "members": [dict(member) for member in members]}
     return recipe.model_copy(update={"architecture": joined})
 
@@ -73,7 +77,7 @@ def join_packages(order: Order) -> tuple[Order, keras.Model]:
 
 def own_part(architecture: dict[str, Any]) -> dict[str, Any]:
     """A member's own architecture: what the joined one says for all is left out."""
-    return {name: value for name, value in architecture.items() if name not in ("classes", "softmax_groups")}
+    return {name: value for name, value in architecture.items() if name not in COMMON}
 
 
 def _loaded(directory: Path) -> keras.Model:

@@ -32,7 +32,8 @@ PACKAGERS: dict[str, str] = {
     "lesion_mask": "training.dermoscopy.package:finish",
     "lesion_class": "training.dermoscopy.package:finish",
 }
-"""Task -> what evaluates a run's folds and writes its package."""
+"""Task -> what evaluates a run's folds and writes its package. A function ``check`` beside it is asked before training
+whether the data will do for that."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,10 @@ def train_all(order: Order) -> Path | None:
     arrays = open_arrays(order.recipe, order.data, order.cache)
     log.info("%d items, %d left out", len(arrays), len(arrays.left_out))
     write_recipe(order.recipe, order.out)
+    module, _, function = PACKAGERS.get(order.recipe.task, "training.plain_package:finish").partition(":")
+    packager = import_module(module)
+    if order.final and hasattr(packager, "check"):
+        packager.check(order, arrays)
     if order.join:
         order, model = join_packages(order)
     else:
@@ -105,8 +110,7 @@ def train_all(order: Order) -> Path | None:
             return None
         order, model = _final(order, arrays, options)
     save_structure(model, order.out / "final")
-    module, _, function = PACKAGERS.get(order.recipe.task, "training.plain_package:finish").partition(":")
-    directory: Path | None = getattr(import_module(module), function)(order, arrays, model)
+    directory: Path | None = getattr(packager, function)(order, arrays, model)
     return directory
 
 

@@ -7,9 +7,8 @@ with its fastest plug-in first.
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -18,6 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
+from firstread.dicom.codestream import code_stream_size
 from firstread.dicom.datasets import (
     GE_BIG_ENDIAN_PIXELS,
     PARSE_ERRORS,
@@ -29,6 +29,7 @@ from firstread.dicom.datasets import (
     opened,
     text,
 )
+from firstread.dicom.subsampled import SUBSAMPLED, rgb_of_pairs
 
 FRAME_LIMIT_BYTES: Final = 512 * 2**20
 """Largest decoded frame; a 16-bit mammogram has 50 MB, a whole-slide tile less."""
@@ -69,7 +70,18 @@ class PixelLayout:
 
     @property
     def frame_bytes(self) -> int:
+        """Of a decoded frame."""
         return (self.rows * self.columns * self.samples * self.bits_allocated + 7) // 8
+
+    @property
+    def in_pairs(self) -> bool:
+        """Whether native pixels share their chrominance two by two."""
+        return self.photometric in SUBSAMPLED and (self.samples, self.bits_allocated) == (3, 8)
+
+    @property
+    def native_frame_bytes(self) -> int:
+        """Of a frame as it is stored without compression."""
+        return self.frame_bytes // 3 * 2 if self.in_pairs else self.frame_bytes
 
 
 def layout_of(ds: Dataset) -> PixelLayout:
@@ -171,8 +183,13 @@ def _frames(content: Content, layout: PixelLayout, wanted: Sequence[int]) -> Ite
     encapsulated = length == UNDEFINED_LENGTH
     if syntax == DeflatedExplicitVRLittleEndian:
         fp = _inflated(content, layout)
-    if not encapsulated and (length < layout.frame_bytes * layout.frames or "truncated" in content.notes):
+    if not encapsulated and layout.in_pairs and length >= layout.frame_bytes * layout.frames:
+        layout = replace(layout, photometric="YBR_FULL")  # the header names the sampling of a JPEG that it once held
+    if not encapsulated and (length < layout.native_frame_bytes * layout.frames or "truncated" in content.notes):
         raise UnreadablePixels("the pixel data are shorter than the header says")
+    if not encapsulated and layout.in_pairs:
+        yield from _in_pairs(fp, content.pixel_offset, layout, wanted)
+        return
     if not encapsulated and layout.bits_allocated == 16 and layout.samples == 1:
         big = syntax in (ExplicitVRBigEndian, GE_BIG_ENDIAN_PIXELS)
         yield from _native(fp, content.pixel_offset, layout, wanted, big)
@@ -184,7 +201,7 @@ def _frames(content: Content, layout: PixelLayout, wanted: Sequence[int]) -> Ite
 
 def _inflated(content: Content, layout: PixelLayout) -> BinaryIO:
     """The deflated data set as far as its pixel data reach."""
-    needed = (content.pixel_offset or 0) + layout.frame_bytes * layout.frames + 1
+    needed = (content.pixel_offset or 0) + layout.native_frame_bytes * layout.frames + 1
     if needed > FRAME_LIMIT_BYTES:
         raise UnreadablePixels("a deflated data set larger than the limit")
     fp = content.source
@@ -195,16 +212,28 @@ def _inflated(content: Content, layout: PixelLayout) -> BinaryIO:
     return io.BytesIO(data)
 
 
-def _native(
-    fp: BinaryIO, offset: int, layout: PixelLayout, wanted: Sequence[int], big_endian: bool
-) -> Iterator[np.ndarray]:
-    dtype = np.dtype(">u2" if big_endian else "<u2")
-    size = layout.frame_bytes
+def _stored(fp: BinaryIO, offset: int, layout: PixelLayout, wanted: Sequence[int]) -> Iterator[bytes]:
+    size = layout.native_frame_bytes
     for index in wanted:
         fp.seek(offset + index * size)
         data = fp.read(size)
         if len(data) < size:
             raise UnreadablePixels("the pixel data are shorter than the header says")
+        yield data
+
+
+def _in_pairs(fp: BinaryIO, offset: int, layout: PixelLayout, wanted: Sequence[int]) -> Iterator[np.ndarray]:
+    if layout.columns % 2:
+        raise UnreadablePixels("chrominance for two pixels each, and an odd number of Columns")
+    for data in _stored(fp, offset, layout, wanted):
+        yield rgb_of_pairs(data, layout.rows, layout.columns, layout.photometric)
+
+
+def _native(
+    fp: BinaryIO, offset: int, layout: PixelLayout, wanted: Sequence[int], big_endian: bool
+) -> Iterator[np.ndarray]:
+    dtype = np.dtype(">u2" if big_endian else "<u2")
+    for data in _stored(fp, offset, layout, wanted):
         frame = np.frombuffer(data, dtype=dtype).reshape(layout.rows, layout.columns).astype(np.uint16, copy=False)
         yield _set_right(frame, layout)
 
@@ -246,7 +275,8 @@ def _decoded(
         "bits_allocated": layout.bits_allocated,
         "bits_stored": layout.bits_stored,
         "pixel_representation": int(layout.signed),
-        "photometric_interpretation": layout.photometric,
+        # in a JPEG it is the full range all the same
+        "photometric_interpretation": layout.photometric.replace("PARTIAL_422", "FULL_422"),
         "pixel_keyword": "PixelData",
     }
     if layout.samples == 3:
@@ -281,26 +311,6 @@ def _check_code_stream(fp: BinaryIO, layout: PixelLayout, syntax: UID) -> None:
     start = fp.tell()
     head = fp.read(2**16)
     fp.seek(start)
-    found = _code_stream_size(head) if syntax.is_encapsulated else None
+    found = code_stream_size(head) if syntax.is_encapsulated else None
     if found is not None and found != (layout.rows, layout.columns):
         raise UnreadablePixels("the code stream is of another size than Rows and Columns")
-
-
-def _code_stream_size(head: bytes) -> tuple[int, int] | None:
-    """(rows, columns) of the first code stream in an encapsulated value's first bytes, None if not found."""
-    codestream = head.find(b"\xff\x4f\xff\x51")  # SOC and SIZ of JPEG 2000, ISO/IEC 15444-1 annex A
-    if codestream >= 0 and len(head) >= codestream + 24:
-        x1, y1, x0, y0 = struct.unpack(">4I", head[codestream + 8 : codestream + 24])
-        return y1 - y0, x1 - x0
-    at = head.find(b"\xff\xd8\xff")  # SOI of JPEG and JPEG-LS, ISO/IEC 10918-1 annex B
-    at += 2
-    while 2 <= at <= len(head) - 9 and head[at] == 0xFF:
-        marker, size = head[at + 1], struct.unpack(">H", head[at + 2 : at + 4])[0]
-        if marker in _START_OF_FRAME:
-            rows, columns = struct.unpack(">HH", head[at + 5 : at + 9])
-            return (rows, columns) if rows else None
-        at += 2 + size
-    return None
-
-
-_START_OF_FRAME: Final = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}

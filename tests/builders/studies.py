@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import UID
 
+from dicom_listener.picture import Wrapped
 from firstread.dicom.files import header_of, read_dataset
 from firstread.phantoms.ct import write_series
 from worker.packages.card import Card, InputSpec, OperatingPoint
@@ -41,6 +45,21 @@ def study_of(paths: Iterable[Path], forced: bool = False) -> Study:
             )
         )
     return Study(str(instances[0].ds.StudyInstanceUID), 1, tuple(instances), forced)
+
+
+def part10(wrapped: Wrapped) -> bytes:
+    """The wrapped data set as a file, as the spool writes it."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
+        UID(wrapped.SOPClassUID),
+        UID(wrapped.SOPInstanceUID),
+    )
+    meta.TransferSyntaxUID = UID(wrapped.TransferSyntaxUID)
+    meta.ImplementationClassUID = UID("2.25.1")
+    buffer = io.BytesIO()
+    buffer.write(b"\0" * 128 + b"DICM")
+    write_file_meta_info(buffer, meta, enforce_standard=False)
+    return buffer.getvalue() + wrapped.body
 
 
 def head_card(name: str = "threshold", version: str = "1", flag: float = 0.5, **fields: Any) -> Card:

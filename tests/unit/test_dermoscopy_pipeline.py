@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import UID, JPEGBaseline8Bit, SecondaryCaptureImageStorage
+from pydicom.uid import JPEG2000, UID, JPEG2000Lossless, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
 from firstread.dicom.uids import stable_uid
 from firstread.phantoms.lesion import LesionSpec, lesion_image, lesion_photograph
 from tests.builders.skin import BROWN, DARK, SKIN, DarknessEngine, lesion_card, repainted, served
 from tests.builders.studies import study_from
+from training.dermoscopy.lesions import Lesions
 from worker.errors import NonFiniteScore, NoServingPackage
-from worker.pipelines.base import Outcome, Study
+from worker.packages.package import load
+from worker.packages.preprocessing import compose
+from worker.pipelines.base import Outcome, Served, Study
+from worker.pipelines.dermoscopy_gate import doubt
+from worker.pipelines.dermoscopy_selection import Photograph
 from worker.pipelines.lesion import CLASSES, DX, folded
 from worker.pipelines.next_steps import next_steps
 from worker.pipelines.registry import row
@@ -83,6 +91,19 @@ def test_a_portrait_and_a_square_are_framed_not_squeezed(tmp_path: Path) -> None
         assert (found[0] & mask).sum() / (found[0] | mask).sum() > 0.8, name
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(1600, 2400), (2000, 2000), (2400, 1600)])
+def test_the_outline_lies_where_the_lesion_is_in_a_large_picture(rows: int, columns: int, tmp_path: Path) -> None:
+    """Larger than what is kept in memory, not 4:3, the lesion near a corner: a shift or a scale would show."""
+    rgb, truth = np.full((rows, columns, 3), (222, 176, 152), np.uint8), np.zeros((rows, columns), np.uint8)
+    at, half = (columns * 3 // 4, rows // 4), (columns // 6, rows // 8)
+    cv2.ellipse(rgb, at, half, 20, 0, 360, (118, 74, 54), -1)
+    cv2.ellipse(truth, at, half, 20, 0, 360, 1, -1)
+    ds = repainted(lesion_photograph(BROWN), rgb)
+    found = _done(_run(study_from([ds], tmp_path))).evidence.mask
+    assert found is not None and found.shape == (1, rows, columns)
+    assert (found[0] & (truth > 0)).sum() / (found[0] | (truth > 0)).sum() > 0.85
+
+
 def test_the_diameter_is_in_mm_where_the_spacing_is_known(tmp_path: Path) -> None:
     plain = _done(_run(study_from([lesion_photograph(BROWN)], tmp_path / "px")))
     ds = lesion_photograph(BROWN)
@@ -100,20 +121,59 @@ def _ybr_full(rgb: np.ndarray) -> np.ndarray:
     return np.asarray(convert_color_space(rgb, "RGB", "YBR_FULL"))
 
 
-@pytest.mark.parametrize("kind", ["planar", "ybr", "ybr_planar", "jpeg", "capture", "16_bit"])
+def _in_pairs(rgb: np.ndarray, partial: bool) -> bytes:
+    """Y Y CB CR by the equations of PS3.3 C.7.6.3.1.2."""
+    if partial:
+        matrix = np.array([[0.2568, 0.5041, 0.0979], [-0.1482, -0.2910, 0.4392], [0.4392, -0.3678, -0.0714]])
+        ybr = rgb @ matrix.T + (16, 128, 128)
+    else:
+        ybr = _ybr_full(rgb).astype(float)
+    pairs = np.stack(
+        [ybr[:, 0::2, 0], ybr[:, 1::2, 0], *(ybr[..., c].reshape(len(rgb), -1, 2).mean(axis=2) for c in (1, 2))]
+    )
+    return np.ascontiguousarray(np.moveaxis(np.round(pairs), 0, -1).astype(np.uint8)).tobytes()
+
+
+def _palette(ds: Dataset, rgb: np.ndarray) -> None:
+    """256 colours, 16 bits an entry."""
+    indexed = Image.fromarray(rgb).quantize(256, dither=Image.Dither.NONE)
+    shades = np.asarray(indexed.getpalette(), np.uint16).reshape(-1, 3)
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "PALETTE COLOR"
+    del ds.PlanarConfiguration
+    for name, values in zip(("Red", "Green", "Blue"), shades.T, strict=True):
+        setattr(ds, f"{name}PaletteColorLookupTableDescriptor", [len(shades), 0, 16])
+        setattr(ds, f"{name}PaletteColorLookupTableData", (values * 257).astype("<u2").tobytes())
+    ds.PixelData = np.asarray(indexed, np.uint8).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["planar", "ybr", "ybr_planar", "ybr_422", "ybr_partial_422", "ybr_422_misnamed",
+                                  "ybr_rct", "ybr_ict", "palette", "jpeg", "jpeg_partial", "capture",
+                                  "16_bit"])  # fmt: skip
 def test_colour_is_the_same_however_it_is_stored(kind: str, tmp_path: Path) -> None:
     rgb, _ = lesion_image(DARK)
     reference = _values(_done(_run(study_from([lesion_photograph(DARK)], tmp_path / "rgb"))))
     ds = lesion_photograph(DARK, planar=kind == "planar")
-    if kind.startswith("ybr"):
+    if kind in ("ybr_422", "ybr_partial_422"):
+        ds.PhotometricInterpretation = kind.upper().replace("YBR_422", "YBR_FULL_422")
+        ds.PixelData = _in_pairs(rgb, "partial" in kind)
+    elif kind == "ybr_422_misnamed":
+        ds.PhotometricInterpretation = "YBR_FULL_422"
+        ds.PixelData = _ybr_full(rgb).tobytes()
+    elif kind in ("ybr_rct", "ybr_ict"):
+        lossy = {} if kind == "ybr_rct" else {"j2k_cr": [5]}
+        ds.PhotometricInterpretation = kind.upper()
+        ds.compress(JPEG2000Lossless if kind == "ybr_rct" else JPEG2000, generate_instance_uid=False, **lossy)
+    elif kind == "palette":
+        _palette(ds, rgb)
+    elif kind.startswith("ybr"):
         ds.PhotometricInterpretation = "YBR_FULL"
         ybr = _ybr_full(rgb)
         ds.PlanarConfiguration = int(kind == "ybr_planar")
         ds.PixelData = np.ascontiguousarray(np.moveaxis(ybr, -1, 0) if kind == "ybr_planar" else ybr).tobytes()
-    elif kind == "jpeg":
+    elif kind.startswith("jpeg"):
         done, content = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
         assert done
-        ds.PhotometricInterpretation = "YBR_FULL_422"
+        ds.PhotometricInterpretation = "YBR_FULL_422" if kind == "jpeg" else "YBR_PARTIAL_422"
         ds.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
         ds.PixelData = encapsulate([content.tobytes()])
         ds["PixelData"].VR = "OB"
@@ -158,8 +218,15 @@ def _microscope(ds: Dataset) -> None:
     ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.77.1.2")
 
 
+def _bluish(ds: Dataset) -> None:
+    """As under the light of a few pictures of HAM10000: red lies below blue nearly everywhere."""
+    rgb, _ = lesion_image(BROWN)
+    repainted(ds, (rgb * (0.5, 1.0, 1.3)).clip(0, 255).astype(np.uint8))
+
+
 def _screen(ds: Dataset) -> None:
     """A blue screenshot with white boxes."""
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
     rgb = np.full((300, 400, 3), (20, 40, 160), np.uint8)
     rgb[50:120, 60:200] = (80, 200, 220)
     repainted(ds, rgb)
@@ -189,6 +256,29 @@ def test_what_is_not_skin_is_refused_unless_a_person_asked_for_it(change: Any, t
     result = _run(study_from([ds], tmp_path / "sent"))
     assert result.rejected and result.reasons == ("not_a_skin_photograph",)
     assert not _run(study_from([ds], tmp_path / "asked", forced=True)).rejected
+
+
+@pytest.mark.parametrize("uid", ["1.2.840.10008.5.1.4.1.1.77.1.4", "1.2.840.10008.5.1.4.1.1.77.1.7"])
+def test_colours_unlike_skin_are_a_warning_where_the_class_says_that_it_is_skin(uid: str, tmp_path: Path) -> None:
+    ds = lesion_photograph(BROWN)
+    _bluish(ds)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = UID(uid)
+    assert "not_a_skin_photograph" in _done(_run(study_from([ds], tmp_path / "photograph"))).warnings
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    result = _run(study_from([ds], tmp_path / "capture"))
+    assert result.rejected and result.reasons == ("not_a_skin_photograph",)
+
+
+@pytest.mark.skipif(not os.environ.get("FIRSTREAD_TEST_DATA"), reason="FIRSTREAD_TEST_DATA names no folder of images")
+def test_the_gate_doubts_one_test_picture_of_ham10000() -> None:
+    reader = Lesions(Path(os.environ["FIRSTREAD_TEST_DATA"]) / "dermoscopy" / "ham10000_200x150")
+    doubts: Counter[str] = Counter()
+    for item in (item for item in reader.items() if item.split == "test"):
+        rgb = reader.pixels(item).astype(np.uint8)
+        picture = Photograph(cast(Any, None), cast(Any, None), rgb.shape[:2], None, rgb)
+        reason = doubt(picture, forced=False)
+        doubts[str(reason)] += reason is not None
+    assert +doubts == {"not_a_skin_photograph": 1}  # which the pipeline only warns of
 
 
 class _BlindEngine(DarknessEngine):
@@ -232,6 +322,57 @@ def test_the_most_suspicious_picture_speaks_for_the_study(tmp_path: Path) -> Non
     assert len(result.notes) == 2
 
 
+class _PartlyBlindEngine(DarknessEngine):
+    """Outlines nothing in the pictures of these rows, and says of each picture what it is told."""
+
+    def __init__(self, blind: tuple[int, ...], melanoma: tuple[float, ...]) -> None:
+        super().__init__()
+        self.blind, self.melanoma = blind, melanoma
+
+    def run(self, package: str, x: np.ndarray) -> dict[str, np.ndarray]:
+        out = super().run(package, x)
+        out["mask"][list(self.blind)] = 0.0
+        out["p"][:] = 0.0
+        out["p"][:, 0] = self.melanoma
+        out["p"][:, 1] = 1 - out["p"][:, 0]
+        return out
+
+
+@pytest.mark.parametrize(
+    ("blind", "melanoma", "speaks", "flagged", "warnings"),
+    [
+        ((1,), (0.2, 0.4), 1, False, {"pictures_left_out"}),
+        ((1,), (0.6, 0.9), 1, True, {"pictures_left_out"}),
+        ((1,), (0.2, 0.9), 2, True, {"no_lesion_found"}),
+        ((0, 1), (0.2, 0.9), 2, True, {"no_lesion_found"}),
+        ((0,), (0.2, 0.4), 2, False, set()),
+    ],
+    ids=["outlined-below", "outlined-flagged", "suspicion-kept", "none-outlined-but-flagged", "less-suspicious-blind"],
+)
+def test_one_picture_without_an_outline_loses_neither_the_study_nor_a_flag(
+    blind: tuple[int, ...],
+    melanoma: tuple[float, ...],
+    speaks: int,
+    flagged: bool,
+    warnings: set[str],
+    tmp_path: Path,
+) -> None:
+    study = _pictures(tmp_path)
+    outcome = _done(_run(study, _PartlyBlindEngine(blind, melanoma)))
+    (key,) = [i for i in study.instances if i.key == outcome.evidence.key_instance]
+    assert int(key.ds.InstanceNumber) == speaks
+    assert any(f.flagged for f in outcome.findings) == flagged
+    assert set(outcome.warnings) - {"patient_mismatch"} == warnings
+    assert _values(outcome)["melanoma"] == pytest.approx(melanoma[speaks - 1])
+    assert ("lesion_area" in _values(outcome)) == ("no_lesion_found" not in warnings)
+    assert len({row.instance_key for row in outcome.slice_scores}) == 2
+
+
+def test_without_any_outline_a_study_below_the_flag_is_refused(tmp_path: Path) -> None:
+    result = _run(_pictures(tmp_path), _PartlyBlindEngine((0, 1), (0.2, 0.4)))
+    assert result.rejected and result.reasons == ("no_lesion_found",)
+
+
 def test_an_unreadable_picture_beside_a_good_one_is_a_warning(tmp_path: Path) -> None:
     brown, broken = lesion_photograph(BROWN, seed=1), lesion_photograph(DARK, seed=2)
     broken.StudyInstanceUID, broken.SeriesInstanceUID = brown.StudyInstanceUID, brown.SeriesInstanceUID
@@ -258,6 +399,59 @@ def test_views_are_undone_and_averaged(tmp_path: Path) -> None:
     assert plain.evidence.mask is not None and every.evidence.mask is not None
     assert (plain.evidence.mask == every.evidence.mask).mean() > 0.999
     assert _values(every)["melanoma"] == pytest.approx(_values(plain)["melanoma"], abs=1e-6)
+
+
+def test_a_large_picture_is_first_reduced_to_the_size_that_was_learnt_from(tmp_path: Path) -> None:
+    """Alternating columns are grey at that size, and stripes in one step to the network's input."""
+    rgb, _ = lesion_image(LesionSpec(height=450, width=600, hairs=0))
+    rgb[:, ::6, :], rgb[:, 3::6, :] = 255, 60
+    study = study_from([repainted(lesion_photograph(BROWN), rgb)], tmp_path)
+    (series,) = row("dermoscopy").load().select(study).series
+    assert row("dermoscopy").load().gate(study, series).passed
+    cards = [lesion_card("plain"), lesion_card("soft", parameters={"picture_width_px": 200}),
+             lesion_card("large", parameters={"picture_width_px": 600})]  # fmt: skip
+    made = row("dermoscopy").load().preprocess(series, served(*cards))
+    spec = cards[0].input
+    two_steps = cv2.resize(rgb.astype(np.float32), (200, 150), interpolation=cv2.INTER_AREA)[None]
+    np.testing.assert_allclose(made["soft/1"], compose(two_steps, spec), atol=1e-5)
+    np.testing.assert_array_equal(made["plain/1"], made["large/1"])
+    assert np.abs(made["soft/1"] - made["plain/1"]).max() > 0.02
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not os.environ.get("FIRSTREAD_TEST_DATA"), reason="FIRSTREAD_TEST_DATA names no folder of images")
+def test_the_shipped_package_says_the_same_of_enlarged_pictures(tmp_path: Path) -> None:
+    package = load(sorted((Path(__file__).resolve().parents[2] / "models" / "lesion_lite").iterdir())[-1])
+    reader = Lesions(Path(os.environ["FIRSTREAD_TEST_DATA"]) / "dermoscopy" / "ham10000_200x150")
+    items = [item for item in reader.items() if item.split == "test"][::120]
+
+    class Shipped:
+        def run(self, key: str, x: np.ndarray) -> dict[str, np.ndarray]:
+            return package.predict(x)
+
+        def gradients(self, key: str, x: np.ndarray, finding: str) -> np.ndarray:
+            return np.zeros((len(x), 3, 4), np.float32)
+
+    p: dict[str, list[float]] = {"given": [], "enlarged": []}
+    overlap = []
+    for number, item in enumerate(items):
+        rgb, masks = reader.pixels(item).astype(np.uint8), {}
+        for name, pixels in {
+            "given": rgb,
+            "enlarged": cv2.resize(rgb, (600, 450), interpolation=cv2.INTER_CUBIC),
+        }.items():
+            study = study_from(
+                [repainted(lesion_photograph(BROWN), pixels)], tmp_path / f"{number}_{name}", forced=True
+            )
+            outcome = _done(run(row("dermoscopy"), study, {"lesion": [Served(package.card)]}, cast(Any, Shipped())))
+            p[name].append(_values(outcome)["melanoma"])
+            assert outcome.evidence.mask is not None
+            masks[name] = cv2.resize(
+                outcome.evidence.mask[0].astype(np.uint8), (600, 450), interpolation=cv2.INTER_NEAREST
+            )
+        overlap.append((masks["given"] & masks["enlarged"]).sum() / (masks["given"] | masks["enlarged"]).sum())
+    assert np.abs(np.subtract(p["given"], p["enlarged"])).mean() < 0.03
+    assert np.mean(overlap) > 0.9
 
 
 def test_an_ensemble_averages_a_shadow_never_flags_and_an_outliner_serves_the_mask(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from firstread.phantoms.lesion import LesionSpec, lesion_image
 from training.dermoscopy.hair import hair_share, is_hairy
 from worker.pipelines.lesion import framed, framing, measured, outlined, unframed
-from worker.pipelines.lesion_picture import lesion_picture
+from worker.pipelines.lesion_picture import lesion_picture, wrapped
 from worker.pipelines.next_steps import NextStepsError, next_steps, next_steps_or_defaults
 
 
@@ -98,6 +98,14 @@ def test_a_sites_own_sentence_takes_the_place_of_the_default(tmp_path: Path) -> 
     assert found["nevus"] == next_steps()["nevus"]
 
 
+def test_a_changed_file_of_next_steps_counts_without_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "steps.toml"
+    path.write_text('melanoma = "Monday."\n', encoding="utf-8")
+    assert next_steps(path)["melanoma"] == "Monday."
+    path.write_text('melanoma = "Tuesday."\n', encoding="utf-8")
+    assert next_steps(path)["melanoma"] == "Tuesday."
+
+
 @pytest.mark.parametrize(
     "text", ['melanom = "typing error"', "melanoma = 3", "melanoma = ", f'melanoma = "{"x" * 301}"']
 )
@@ -121,6 +129,24 @@ def test_the_evidence_picture_holds_outline_heat_and_words() -> None:
     full = lesion_picture(rgb, mask, np.full((9, 12), 0.6, np.float32), "melanoma 0.10", "Somebody should look. " * 9)
     assert plain.shape[1] == full.shape[1] and full.shape[0] > plain.shape[0]
     assert (full[:, 480:960] == (0, 255, 120)).all(axis=-1).sum() > 100
+
+
+@pytest.mark.parametrize("name", ["Hautärztin", "Çünkü ışık", "δέρμα", "кожа", "皮肤科"])
+def test_words_of_other_languages_are_drawn_as_they_are(name: str) -> None:
+    rgb, _ = lesion_image(LesionSpec(height=150, width=200, hairs=0))
+    drawn = lesion_picture(rgb, None, None, name)[:30]
+    replaced = lesion_picture(rgb, None, None, name.encode("ascii", "replace").decode())[:30]
+    unknown = lesion_picture(rgb, None, None, "\ue000" * len(name))[:30]
+    assert drawn.any()
+    assert (drawn != replaced).any() and (drawn != unknown).any()
+
+
+def test_a_long_step_is_broken_where_the_picture_ends() -> None:
+    for words in ("überweisen " * 40, "皮肤科医生" * 30, "W" * 300):
+        lines = wrapped(words, 600)
+        assert len(lines) > 2 and "".join(lines).replace(" ", "") == words.replace(" ", "")
+        assert all(cv2.getTextSize(line, cv2.FONT_HERSHEY_SIMPLEX, 0.55, 1)[0][0] <= 600 for line in lines)
+    assert wrapped("", 600) == []
 
 
 def test_hair_is_told_from_none() -> None:

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from dicom_listener.picture import Wrapped, wrap_picture
+from dicom_listener.picture import wrap_picture
 from tests.builders.skin import lesion_card, write_lesions
 from training.arrays import Arrays, load_arrays
 from training.datasets import open_dataset
 from training.datasets.base import DataSetError
 from training.dermoscopy import question
-from training.dermoscopy.answers import Answer
+from training.dermoscopy.answers import STATISTICS, Answer
 from training.dermoscopy.commands import dermoscopy
 from training.dermoscopy.lesions import Lesions, class_shares, diagnosis
 from training.dermoscopy.operating import choose_mask, operating_points, prior_bias
@@ -250,7 +250,7 @@ def test_the_given_ham10000_reads_whole() -> None:
 
 def test_training_and_service_see_the_same_picture(toy: Path, tmp_path: Path) -> None:
     """The input that training composes of a file is the input that the pipeline composes of it as DICOM."""
-    from tests.builders.studies import study_of
+    from tests.builders.studies import part10, study_of
     from worker.packages.card import InputSpec
     from worker.packages.preprocessing import compose
     from worker.pipelines.dermoscopy_gate import gate, network_view
@@ -269,7 +269,7 @@ def test_training_and_service_see_the_same_picture(toy: Path, tmp_path: Path) ->
         cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_QUALITY, 99])
         wrapped = wrap_picture(path, "dermoscopy")
         dicom = tmp_path / f"{name}.dcm"
-        dicom.write_bytes(_part10(wrapped))
+        dicom.write_bytes(part10(wrapped))
         study = study_of([dicom], forced=True)
         (series,) = select(study).series
         assert gate(study, series).passed
@@ -278,27 +278,6 @@ def test_training_and_service_see_the_same_picture(toy: Path, tmp_path: Path) ->
         reader = Lesions(tmp_path / "data")
         trained = compose(reader.pixels(reader.items()[0])[None], spec)
         assert np.abs(served - trained).mean() < 0.004, name
-
-
-def _part10(wrapped: Wrapped) -> bytes:
-    """The wrapped data set as a file, as the spool writes it."""
-    import io
-
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.filewriter import write_file_meta_info
-    from pydicom.uid import UID
-
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
-        UID(wrapped.SOPClassUID),
-        UID(wrapped.SOPInstanceUID),
-    )
-    meta.TransferSyntaxUID = UID(wrapped.TransferSyntaxUID)
-    meta.ImplementationClassUID = UID("2.25.1")
-    buffer = io.BytesIO()
-    buffer.write(b"\0" * 128 + b"DICM")
-    write_file_meta_info(buffer, meta, enforce_standard=False)
-    return buffer.getvalue() + wrapped.body
 
 
 def _small_network(recipe: Recipe, channels: int, weights: Path | None) -> Any:
@@ -332,13 +311,15 @@ def test_the_question_is_asked_of_every_input(toy: Path, tmp_path: Path, monkeyp
         assert (one.name, one.masks) == (other.name, other.masks)
         np.testing.assert_array_equal(one.p3, other.p3)
         np.testing.assert_array_equal(one.lesions, other.lesions)
-    found = question.report(answers, tmp_path, "2 steps", repeats=20)
+    found = question.report(answers, tmp_path, "2 steps", {"package": "some 1.0.0", "seed": 1}, repeats=20)
     page = (tmp_path / "question.md").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "question.json").read_text(encoding="utf-8")) == found
-    assert "Budget: 2 steps" in page and page.endswith(f"{found['shows']}\n")
+    assert "Budget: 2 steps; package some 1.0.0; seed 1" in page and page.endswith(f"{found['shows']}\n")
+    assert "# Minus the whole picture" in page and "# A split by picture" in page
     assert {row["n"] for row in found["rows"]} == {14}
-    assert "the whole picture, with an interval" in found["shows"] or "was better" in found["shows"]
-    assert "A split by picture instead of by lesion gives accuracy" in found["shows"]
+    assert "than the whole picture with" in found["shows"]
+    assert "A split by picture instead of by lesion differs by accuracy" in found["shows"]
+    assert set(found["split_gap"]) == set(found["minus_whole"]["cut (drawn masks)"]) == set(STATISTICS)
     with pytest.raises(TypeError, match="not callable"):  # asked otherwise, nothing of it is kept
         question.ask(recipe.model_copy(update={"seed": 9}), arrays, found_masks, None, ("whole",), tmp_path / "runs")
 
@@ -380,13 +361,14 @@ def test_the_question_from_the_command_line(toy: Path, tmp_path: Path, monkeypat
         test = np.flatnonzero(np.asarray([item.split for item in arrays.items]) == "test")
         assert masks[test].any(axis=(1, 2)).all()
         y3 = np.arange(len(test)) % 3
-        return [Answer("whole", "none", np.eye(3)[y3], y3, np.arange(len(test)).astype(str))]
+        return [Answer("whole", "none", np.eye(3)[y3], y3, np.arange(len(test)).astype(str), np.eye(3)[y3], y3)]
 
     def predict(x: np.ndarray) -> dict[str, np.ndarray]:
         dark = (x.mean(axis=-1) < x.mean()).astype(np.float32)
         return {"p": np.zeros((len(x), 7), np.float32), "mask": dark}
 
     package = SimpleNamespace(card=lesion_card(parameters={"views": ["plain", "turned"]}), predict=predict)
+    (tmp_path / "card.json").write_text("{}", encoding="utf-8")
     monkeypatch.setattr(question, "ask", ask)
     monkeypatch.setattr("worker.packages.package.load", lambda folder: package)
     given = ["question", "--data", str(toy / "ham10000_200x150"), "--package", str(tmp_path), "--steps", "7",
@@ -394,7 +376,9 @@ def test_the_question_from_the_command_line(toy: Path, tmp_path: Path, monkeypat
     done = CliRunner().invoke(dermoscopy, given)
     assert done.exit_code == 0, done.output
     assert calls == [(7, str(tmp_path / "out" / "runs"))]
-    assert "7 steps of 32 for every input" in done.output and (tmp_path / "out" / "question.md").is_file()
+    assert "7 steps of 32 for every input; package darkness 1; seed 1; first weights none" in done.output
+    found = json.loads((tmp_path / "out" / "question.json").read_text(encoding="utf-8"))
+    assert {"package_sha256", "first_weights_sha256"} <= set(found["made_with"])
 
 
 def test_help_needs_no_tensorflow() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,42 +16,85 @@ from training.dermoscopy.figures import balanced_accuracy
 
 INPUTS = ("whole", "cut", "mask_channel")
 BY_PICTURE = "whole_split_by_picture"
+RECALL = 0.88
+"""Of melanoma, at which the published figures are told."""
+
 TITLE = "Whole picture, cut picture, or the mask as a fourth channel"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Probabilities of the three classes for the test rows of one run, and the truth."""
+    """Probabilities of the three classes for the test rows of one run, and the truth; the same of validation rows."""
 
     name: str
     masks: str
     p3: np.ndarray
     y3: np.ndarray
     lesions: np.ndarray
+    p3_val: np.ndarray
+    y3_val: np.ndarray
+
+    @property
+    def threshold(self) -> float | None:
+        """The highest with a recall of ``RECALL`` for melanoma among the validation rows; None without a melanoma."""
+        y = (self.y3_val == 0).astype(int)
+        return metrics.highest_threshold(y, self.p3_val[:, 0], RECALL) if y.any() else None
+
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """What every statistic of :data:`STATISTICS` is computed from, row by row."""
+        threshold = self.threshold
+        flagged = np.zeros(len(self.y3), bool) if threshold is None else self.p3[:, 0] >= threshold
+        return self.y3, self.p3.argmax(axis=1), self.p3[:, 0], flagged
 
     def figures(self, repeats: int = 1000) -> dict[str, Any]:
-        """Accuracy, balanced accuracy and melanoma AUC with 95 % intervals by lesion."""
-        called, melanoma = self.p3.argmax(axis=1), (self.y3 == 0).astype(int)
-        return {
-            "input": self.name,
-            "masks": self.masks,
-            "n": len(self.y3),
-            "accuracy": metrics.wilson(int((called == self.y3).sum()), len(self.y3)).as_dict(),
-            "balanced_accuracy": metrics.bootstrap(
-                balanced_accuracy, self.lesions, self.y3, called, repeats=repeats
-            ).as_dict(),
-            "melanoma_auc": metrics.bootstrap(
-                metrics.auc, self.lesions, melanoma, self.p3[:, 0], repeats=repeats
-            ).as_dict(),
+        """Every statistic with a 95 % interval by lesion."""
+        head: dict[str, Any] = {"input": self.name, "masks": self.masks, "n": len(self.y3)}
+        return head | {
+            name: metrics.bootstrap(statistic, self.lesions, *self.columns(), repeats=repeats).as_dict()
+            for name, statistic in STATISTICS.items()
         }
+
+
+def _accuracy(y3: np.ndarray, called: np.ndarray, p: np.ndarray, flagged: np.ndarray) -> float:
+    return float((called == y3).mean())
+
+
+def _balanced_accuracy(y3: np.ndarray, called: np.ndarray, p: np.ndarray, flagged: np.ndarray) -> float:
+    return balanced_accuracy(y3, called)
+
+
+def _melanoma_auc(y3: np.ndarray, called: np.ndarray, p: np.ndarray, flagged: np.ndarray) -> float:
+    return metrics.auc((y3 == 0).astype(int), p)
+
+
+def _melanoma_recall(y3: np.ndarray, called: np.ndarray, p: np.ndarray, flagged: np.ndarray) -> float:
+    return float(flagged[y3 == 0].mean()) if (y3 == 0).any() else float("nan")
+
+
+def _melanoma_f1(y3: np.ndarray, called: np.ndarray, p: np.ndarray, flagged: np.ndarray) -> float:
+    return metrics.f1((y3 == 0).astype(int), flagged)
+
+
+STATISTICS: dict[str, Callable[..., float]] = {
+    "accuracy": _accuracy,
+    "balanced_accuracy": _balanced_accuracy,
+    "melanoma_auc": _melanoma_auc,
+    "melanoma_recall": _melanoma_recall,
+    "melanoma_f1": _melanoma_f1,
+}
+"""Recall and F1 are those at the threshold that validation rows set for a recall of ``RECALL``."""
 
 
 def store(path: Path, key: str, answers: Sequence[Answer]) -> None:
     """Keep the answers of one run; ``key`` names everything that they depend on."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    kinds, p3 = np.asarray([a.masks for a in answers]), np.stack([a.p3 for a in answers])
     partial = path.with_name("partial_" + path.name)
-    np.savez_compressed(partial, key=np.asarray(key), kinds=kinds, p3=p3, y3=answers[0].y3, lesions=answers[0].lesions)
+    one = answers[0]
+    np.savez_compressed(
+        partial, key=np.asarray(key), kinds=np.asarray([a.masks for a in answers]),
+        p3=np.stack([a.p3 for a in answers]), p3_val=np.stack([a.p3_val for a in answers]),
+        y3=one.y3, y3_val=one.y3_val, lesions=one.lesions,
+    )  # fmt: skip
     partial.replace(path)
 
 
@@ -62,63 +105,162 @@ def stored(path: Path, key: str, name: str) -> list[Answer] | None:
     with np.load(path) as kept:
         if str(kept["key"]) != key:
             return None
-        y3, lesions = kept["y3"], kept["lesions"]
-        return [Answer(name, str(k), p3, y3, lesions) for k, p3 in zip(kept["kinds"], kept["p3"], strict=True)]
+        rest = kept["y3"], kept["lesions"]
+        y3_val = kept["y3_val"]
+        return [Answer(name, str(kind), p3, *rest, p3_val, y3_val)
+                for kind, p3, p3_val in zip(kept["kinds"], kept["p3"], kept["p3_val"], strict=True)]  # fmt: skip
 
 
 def difference(a: Answer, b: Answer, repeats: int = 1000) -> dict[str, Any]:
-    """Melanoma AUC and accuracy of ``a`` minus those of ``b`` on the same rows, with intervals by lesion."""
+    """Every statistic of ``a`` minus that of ``b`` on the same rows, with intervals by lesion."""
+    found = {}
+    for name, statistic in STATISTICS.items():
 
-    def by_auc(y: np.ndarray, p: np.ndarray, q: np.ndarray) -> float:
-        return metrics.auc(y, p) - metrics.auc(y, q)
+        def gap(*columns: np.ndarray, of: Callable[..., float] = statistic) -> float:
+            half = len(columns) // 2
+            return of(*columns[:half]) - of(*columns[half:])
 
-    def by_hits(p: np.ndarray, q: np.ndarray) -> float:
-        return float(p.mean() - q.mean())
-
-    y = (a.y3 == 0).astype(int)
-    hits = [(x.p3.argmax(axis=1) == x.y3).astype(float) for x in (a, b)]
-    return {
-        "melanoma_auc": metrics.bootstrap(by_auc, a.lesions, y, a.p3[:, 0], b.p3[:, 0], repeats=repeats).as_dict(),
-        "accuracy": metrics.bootstrap(by_hits, a.lesions, *hits, repeats=repeats).as_dict(),
-    }
+        found[name] = metrics.bootstrap(gap, a.lesions, *a.columns(), *b.columns(), repeats=repeats).as_dict()
+    return found
 
 
-def shown(rows: Sequence[dict[str, Any]], gaps: dict[str, dict[str, Any]]) -> str:
-    """What the table shows, in a sentence or two."""
-    better = [name for name, gap in gaps.items() if (gap["melanoma_auc"]["low"] or 0.0) > 0]
-    told = (
-        f"Better than the whole picture, with an interval above zero: {', '.join(better)}."
-        if better
-        else "No input was better than the whole picture with an interval above zero: the pipeline scores the whole."
+def apart(a: Answer, b: Answer, repeats: int = 1000) -> dict[str, Any]:
+    """Every statistic of ``a`` minus that of ``b`` where their rows are not the same: each drawn again by itself.
+
+    What the two test parts have in common would narrow the interval; it is left as wide as for two that share nothing.
+    """
+    found = {}
+    for name, statistic in STATISTICS.items():
+        values, draws = [], []
+        for seed, answer in enumerate((a, b)):
+            values.append(statistic(*answer.columns()))
+            draws.append(_drawn(statistic, answer, repeats, seed))
+        gaps = draws[0] - draws[1]
+        gaps = gaps[np.isfinite(gaps)]
+        low, high = np.percentile(gaps, [2.5, 97.5]) if len(gaps) else (None, None)
+        value = values[0] - values[1]
+        n = len(np.unique(a.lesions)) + len(np.unique(b.lesions))
+        found[name] = metrics.Estimate(
+            value if np.isfinite(value) else None,
+            None if low is None else float(low),
+            None if high is None else float(high),
+            n,
+        ).as_dict()
+    return found
+
+
+def _drawn(statistic: Callable[..., float], answer: Answer, repeats: int, seed: int) -> np.ndarray:
+    """The statistic on lesions drawn again, ``repeats`` times."""
+    names, inverse = np.unique(answer.lesions, return_inverse=True)
+    members = [np.flatnonzero(inverse == i) for i in range(len(names))]
+    rng, columns = np.random.default_rng(seed), answer.columns()
+    values = []
+    for _ in range(repeats):
+        rows = np.concatenate([members[i] for i in rng.integers(len(names), size=len(names))])
+        values.append(statistic(*(column[rows] for column in columns)))
+    return np.asarray(values)
+
+
+def shown(gaps: Mapping[str, Mapping[str, Any]], split_gap: Mapping[str, Any] | None = None) -> str:
+    """What the differences show, in words.
+
+    Parameters
+    ----------
+    gaps : mapping
+        ``input (kind of masks)`` -> statistic -> its difference to the whole picture.
+    split_gap : mapping, optional
+        Statistic -> what a split by picture has more than one by lesion.
+    """
+    served = {name: gap for name, gap in gaps.items() if "drawn" not in name}
+    better = {name: gains for name, gap in served.items() if (gains := _beyond(gap, 1)) and not _beyond(gap, -1)}
+    if better:
+        told = [f"Better than the whole picture with the masks of service: {_listed(better)}."]
+    else:
+        told = ["With the masks of service no input was better than the whole picture with an interval above zero: the "
+                "pipeline scores the whole."]  # fmt: skip
+    mixed = {name: gains for name, gap in served.items() if (gains := _beyond(gap, 1)) and _beyond(gap, -1)}
+    worse = {name: losses for name, gap in served.items() if (losses := _beyond(gap, -1))}
+    if mixed:
+        told.append(f"Better in one figure and worse in another: {_listed(mixed)}.")
+    if worse:
+        told.append(f"Worse, with an interval below zero: {_listed(worse)}.")
+    for sign, word in ((1, "better"), (-1, "worse")):
+        drawn = {name: found for name, gap in gaps.items() if name not in served and (found := _beyond(gap, sign))}
+        if drawn:
+            told.append(f"With drawn masks, which service does not have, {word}: {_listed(drawn)}.")
+    if split_gap:
+        more = ", ".join(f"{_words(name)} {_gap(gap)}" for name, gap in split_gap.items() if gap["value"] is not None)
+        told.append(f"A split by picture instead of by lesion differs by {more}.")
+    return " ".join(told)
+
+
+def _beyond(gap: Mapping[str, Any], sign: int) -> dict[str, Any]:
+    """Statistics whose interval lies above zero (``sign`` 1) or below it (-1)."""
+    end = "low" if sign > 0 else "high"
+    return {name: found for name, found in gap.items() if found[end] is not None and found[end] * sign > 0}
+
+
+def _listed(found: Mapping[str, Mapping[str, Any]]) -> str:
+    return "; ".join(
+        f"{name}: {', '.join(f'{_words(s)} {_gap(gap)}' for s, gap in gaps.items())}" for name, gaps in found.items()
     )
-    by_name = {row["input"]: row for row in rows}
-    if BY_PICTURE in by_name:
-        pairs = [
-            f"{figure} {by_name[BY_PICTURE][name]['value']:.3f} instead of {by_name['whole'][name]['value']:.3f}"
-            for name, figure in (("accuracy", "accuracy"), ("melanoma_auc", "melanoma AUC"))
-            if None not in (by_name[BY_PICTURE][name]["value"], by_name["whole"][name]["value"])
-        ]
-        told += f" A split by picture instead of by lesion gives {', '.join(pairs)}."
-    return told
 
 
-def report(answers: Sequence[Answer], out: Path, budget: str, repeats: int = 1000) -> dict[str, Any]:
+def _gap(gap: Mapping[str, Any]) -> str:
+    interval = "" if gap["low"] is None else f" ({gap['low']:+.3f} to {gap['high']:+.3f})"
+    return f"{gap['value']:+.3f}{interval}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").replace("auc", "AUC").replace("f1", "F1")
+
+
+def tables(found: Mapping[str, Any]) -> str:
+    """All tables of a ``question.json`` and what they show, as Markdown."""
+
+    pages = [markdown(found["title"], _made_with(found), found["rows"])]
+    less = [{"input": name, **gap} for name, gap in found.get("minus_whole", {}).items()]
+    if less:
+        pages.append(markdown("Minus the whole picture", "the same test pictures, by lesion", less))
+    if found.get("split_gap"):
+        gap = [{"splits": "by picture minus by lesion", **found["split_gap"]}]
+        pages.append(markdown("A split by picture", "test pictures of either split, drawn apart", gap))
+    return "\n".join(pages) + f"\n{found['shows']}\n"
+
+
+def _made_with(found: Mapping[str, Any]) -> str:
+    made = found.get("made_with", {})
+    told = "; ".join(f"{_words(name)} {value}" for name, value in made.items() if not name.endswith("sha256"))
+    return f"{found['budget']}" + (f"; {told}" if told else "")
+
+
+def report(
+    answers: Sequence[Answer], out: Path, budget: str, made_with: Mapping[str, Any] | None = None, repeats: int = 1000
+) -> dict[str, Any]:
     """Table of all runs, differences to the whole picture, and what they show: ``question.json`` and ``question.md``.
 
     Parameters
     ----------
     budget : str
         What every run was given: pictures, size, steps.
+    made_with : mapping, optional
+        What the figures depend on beside that: package, seed, first weights.
     """
     whole = next(a for a in answers if a.name == "whole")
-    rows = [a.figures(repeats) for a in answers]
+    by_picture = next((a for a in answers if a.name == BY_PICTURE), None)
     gaps = {f"{a.name} ({a.masks} masks)": difference(a, whole, repeats)
             for a in answers if a.name in INPUTS and a is not whole}  # fmt: skip
-    sentence = shown(rows, gaps)
-    found = {"title": TITLE, "budget": budget, "rows": rows, "minus_whole": gaps, "shows": sentence}
+    split_gap = None if by_picture is None else apart(by_picture, whole, repeats)
+    found = {
+        "title": TITLE,
+        "budget": budget,
+        "made_with": dict(made_with or {}),
+        "rows": [a.figures(repeats) for a in answers],
+        "minus_whole": gaps,
+        "split_gap": split_gap,
+        "shows": shown(gaps, split_gap),
+    }
     out.mkdir(parents=True, exist_ok=True)
     (out / "question.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    less = [{"input": name, **gap} for name, gap in gaps.items()]
-    page = markdown(TITLE, budget, rows) + "\n" + markdown("Minus the whole picture", budget, less)
-    (out / "question.md").write_text(f"{page}\n{sentence}\n", encoding="utf-8")
+    (out / "question.md").write_text(tables(found), encoding="utf-8")
     return found

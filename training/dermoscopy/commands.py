@@ -19,7 +19,9 @@ def dermoscopy() -> None:
 @click.option("--data", type=FOLDER, required=True, help="Folder of HAM10000, as the reader ham10000 takes it.")
 @click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
               help="EfficientNet-Lite0's ImageNet weights (npz); default: start from nothing.")  # fmt: skip
-@click.option("--package", type=FOLDER, required=True, help="Folder of the package whose outlines cut test pictures.")
+@click.option(
+    "--package", required=True, help="Package whose outlines cut test pictures: a folder, NAME or NAME/VERSION."
+)
 @click.option("--steps", type=click.IntRange(min=1), default=300, show_default=True, help="Steps of each run.")
 @click.option("--pictures", type=click.IntRange(min=1), default=None,
               help="About so many pictures of each split, every diagnosis in its share; default: all.")  # fmt: skip
@@ -30,7 +32,7 @@ def dermoscopy() -> None:
 def question(
     data: Path,
     weights: Path | None,
-    package: Path,
+    package: str,
     steps: int,
     pictures: int | None,
     by_picture: bool,

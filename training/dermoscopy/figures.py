@@ -1,127 +1,195 @@
-"""Figures of a dermoscopy model on rows that it never saw, with their intervals, overall and by subgroup."""
+"""Figures of a dermoscopy model on rows that it never saw, with their intervals, overall and by subgroup.
+
+Pictures of one lesion are alike, so every interval comes from drawing lesions, and never pictures, again.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from training import metrics
-from training.datasets.base import Item
-from training.dermoscopy.operating import iou, three
+from training.datasets.base import Item, label_matrix
+from training.dermoscopy.operating import three, truth_columns
 from worker.packages.card import OperatingPoint
 from worker.pipelines.lesion import CLASSES
 
 LOW_IOU = 0.65
 """Below this an outline does not say where the lesion is."""
 
+SMALLEST_GROUP = 20
+
+RULES = {
+    "accuracy, balanced_accuracy, recall": "the likeliest class at the calibrated shares, as the pipeline names it",
+    "accuracy_even_prior, balanced_accuracy_even_prior": "the class whose probability is highest above its share: for "
+    "a reader who wants every class alike; the pipeline does not use this rule",
+}
+
 
 @dataclass(frozen=True)
 class Rows:
-    """Test rows: probabilities (n, labels), the truth's column, lesion of each row, IoU of each outline, hair.
+    """Test rows.
 
-    ``prior`` holds the shares of the three classes that the probabilities were calibrated to.
+    Attributes
+    ----------
+    labels : tuple of str
+        Of the package; none where it only outlines.
+    p : float (n, labels)
+    truth : int (n,)
+        Column of :data:`CLASSES`.
+    lesions : str (n,)
+    diagnoses : int (n,)
+        Column of ``labels``; -1 where the picture's own diagnosis is none of them.
+    iou : float (n,) or None
+        Of each outline; NaN where no mask was drawn to compare with.
+    traits : mapping
+        Name -> bool (n,), as of :func:`training.dermoscopy.traits.traits_of`.
+    prior : tuple of float
+        Shares of the three classes that the probabilities were calibrated to.
     """
 
     labels: tuple[str, ...]
     p: np.ndarray
     truth: np.ndarray
     lesions: np.ndarray
+    diagnoses: np.ndarray
     iou: np.ndarray | None = None
-    hairy: np.ndarray | None = None
+    traits: Mapping[str, np.ndarray] = field(default_factory=dict)
     prior: tuple[float, ...] = (1.0, 1.0, 1.0)
 
     def part(self, keep: np.ndarray) -> Rows:
         return Rows(
-            self.labels, self.p[keep], self.truth[keep], self.lesions[keep],
-            None if self.iou is None else self.iou[keep], None if self.hairy is None else self.hairy[keep], self.prior,
+            self.labels, self.p[keep], self.truth[keep], self.lesions[keep], self.diagnoses[keep],
+            None if self.iou is None else self.iou[keep],
+            {name: has[keep] for name, has in self.traits.items()}, self.prior,
         )  # fmt: skip
 
 
 def figures(rows: Rows, points: Mapping[str, OperatingPoint], repeats: int = 1000) -> dict[str, Any]:
-    """All figures; intervals are 95 %, by Wilson for shares and by a bootstrap over lesions for the rest."""
-    p3 = three(rows.labels, rows.p)
-    y3 = truth_of_three(rows.labels, rows.truth)
-    called = p3.argmax(axis=1)
-    melanoma = (y3 == 0).astype(int)
+    """All figures; intervals are 95 %, by a bootstrap over lesions."""
     found: dict[str, Any] = {
-        "n": len(y3),
+        "n": len(rows.truth),
         "lesions": len(np.unique(rows.lesions)),
-        "shares": {name: int((y3 == i).sum()) for i, name in enumerate(CLASSES)},
-        "accuracy": metrics.wilson(int((called == y3).sum()), len(y3)).as_dict(),
-        "balanced_accuracy": metrics.bootstrap(balanced_accuracy, rows.lesions, y3, called, repeats=repeats).as_dict(),
-        "recall": {name: metrics.wilson(int(((called == i) & (y3 == i)).sum()), int((y3 == i).sum())).as_dict()
-                   for i, name in enumerate(CLASSES)},
-        "melanoma_auc": metrics.bootstrap(metrics.auc, rows.lesions, melanoma, p3[:, 0], repeats=repeats).as_dict(),
-    }  # fmt: skip
-    # The class whose probability is highest above its share: what a reader gets who wants every class alike.
-    lifted = (p3 / np.asarray(rows.prior)).argmax(axis=1)
-    found["balanced_accuracy_even_prior"] = metrics.bootstrap(
-        balanced_accuracy, rows.lesions, y3, lifted, repeats=repeats
-    ).as_dict()
-    for name, point in points.items():
-        found[name] = at_point(rows, p3, y3, point, repeats)
+        "shares": {name: int((rows.truth == i).sum()) for i, name in enumerate(CLASSES)},
+    }
+    if rows.labels:
+        found |= _named(rows, points, repeats)
     if rows.iou is not None:
-        found["outline"] = {
-            "mean_iou": metrics.bootstrap(_mean, rows.lesions, rows.iou, repeats=repeats).as_dict(),
-            "share_below_065": metrics.wilson(int((rows.iou < LOW_IOU).sum()), len(rows.iou)).as_dict(),
-        }
+        found["outline"] = _outlined(rows, repeats)
     return found
 
 
-def at_point(rows: Rows, p3: np.ndarray, y3: np.ndarray, point: OperatingPoint, repeats: int) -> dict[str, Any]:
-    """Recall, precision, specificity and F1 of one operating point."""
+def _named(rows: Rows, points: Mapping[str, OperatingPoint], repeats: int) -> dict[str, Any]:
+    p3, truth = three(rows.labels, rows.p), rows.truth
+    found: dict[str, Any] = {"rules": RULES}
+    likeliest, lifted = p3.argmax(axis=1), (p3 / np.asarray(rows.prior)).argmax(axis=1)
+    for suffix, called in (("", likeliest), ("_even_prior", lifted)):
+        found[f"accuracy{suffix}"] = share(called == truth, rows.lesions, repeats)
+        found[f"balanced_accuracy{suffix}"] = metrics.bootstrap(
+            balanced_accuracy, rows.lesions, truth, called, repeats=repeats
+        ).as_dict()
+    found["recall"] = {
+        name: share((likeliest == i)[truth == i], rows.lesions[truth == i], repeats) for i, name in enumerate(CLASSES)
+    }
+    found["melanoma_auc"] = metrics.bootstrap(
+        metrics.auc, rows.lesions, (truth == 0).astype(int), p3[:, 0], repeats=repeats
+    ).as_dict()
+    for name, point in points.items():
+        if point.finding in (*CLASSES, *rows.labels):
+            found[name] = at_point(rows, p3, point, repeats)
+    return found
+
+
+def _outlined(rows: Rows, repeats: int) -> dict[str, Any]:
+    """Figures of the outlines that can be compared with a drawn mask, and how many cannot.
+
+    Dice of a picture is 2 IoU / (1 + IoU).
+    """
+    assert rows.iou is not None
+    known = np.isfinite(rows.iou)
+    lesions, iou = rows.lesions[known], rows.iou[known]
+    counts = {"pictures": int(known.sum()), "without_drawn_mask": int((~known).sum())}
+    if not known.any():
+        return counts
+    return counts | {
+        "mean_iou": metrics.bootstrap(_mean, lesions, iou, repeats=repeats).as_dict(),
+        "mean_dice": metrics.bootstrap(_mean, lesions, 2 * iou / (1 + iou), repeats=repeats).as_dict(),
+        "share_below_065": share(iou < LOW_IOU, lesions, repeats),
+    }
+
+
+def at_point(rows: Rows, p3: np.ndarray, point: OperatingPoint, repeats: int) -> dict[str, Any]:
+    """Recall, precision, specificity and F1 of one operating point.
+
+    A diagnosis is judged on the pictures whose own diagnosis is known among the package's labels.
+    """
     if point.finding in CLASSES:
         index = CLASSES.index(point.finding)
-        y, p = (y3 == index).astype(int), p3[:, index]
+        keep, y, p = np.ones(len(p3), dtype=bool), rows.truth == index, p3[:, index]
     else:
         index = rows.labels.index(point.finding)
-        y, p = (rows.truth == index).astype(int), rows.p[:, index]
-    called = p >= point.threshold
-    shares = metrics.proportions(y, called)
+        keep, y, p = rows.diagnoses >= 0, rows.diagnoses == index, rows.p[:, index]
+    y, called, lesions = y[keep], p[keep] >= point.threshold, rows.lesions[keep]
     return {
         "threshold": point.threshold,
         "positives": int(y.sum()),
-        "prevalence": float(y.mean()),
-        "recall": shares["sensitivity"].as_dict(),
-        "specificity": shares["specificity"].as_dict(),
-        "precision": shares["precision"].as_dict(),
-        "f1": metrics.bootstrap(metrics.f1, rows.lesions, y, called, repeats=repeats).as_dict(),
+        "prevalence": float(y.mean()) if len(y) else None,
+        "recall": share(called[y], lesions[y], repeats),
+        "specificity": share(~called[~y], lesions[~y], repeats),
+        "precision": share(y[called], lesions[called], repeats),
+        "f1": metrics.bootstrap(metrics.f1, lesions, y.astype(int), called, repeats=repeats).as_dict(),
     }
 
 
 def subgroups(rows: Rows, items: Sequence[Item], repeats: int = 300) -> dict[str, Any]:
-    """Melanoma AUC, accuracy and IoU by hair, age and sex; groups of fewer than 20 rows are left out."""
+    """Melanoma AUC, accuracy and outline by trait, age and sex; groups of fewer than 20 rows are left out."""
     groups: dict[str, np.ndarray] = {}
-    if rows.hairy is not None:
-        groups |= {"hair": rows.hairy, "no hair": ~rows.hairy}
-    ages = np.asarray([float(item.attributes.get("age") or "nan") for item in items])
+    for name, has in rows.traits.items():
+        groups |= {name: has, f"no {name}": ~has}
+    ages = np.asarray([age_of(item.attributes.get("age", "")) for item in items])
     groups |= {"age under 50": ages < 50, "age 50 and over": ages >= 50}
     for sex in ("female", "male"):
         groups[sex] = np.asarray([item.attributes.get("sex") == sex for item in items])
     found = {}
     for name, keep in groups.items():
-        if int(keep.sum()) >= 20:
+        if int(keep.sum()) >= SMALLEST_GROUP:
             whole = figures(rows.part(keep), {}, repeats)
-            found[name] = {key: whole[key] for key in ("n", "accuracy", "melanoma_auc", "outline") if key in whole}
+            kept = ("n", "lesions", "accuracy", "melanoma_auc", "outline")
+            found[name] = {key: whole[key] for key in kept if key in whole}
     return found
 
 
-def truth_of_three(labels: Sequence[str], truth: np.ndarray) -> np.ndarray:
-    """Column of :data:`CLASSES` of each row."""
-    return np.asarray(three(labels, np.eye(len(labels))[truth]).argmax(axis=1))
+def age_of(text: str) -> float:
+    """Years that a table gives, ``85+`` and ``85.0`` alike; NaN where it gives none."""
+    number = re.match(r"\s*(\d+(?:\.\d+)?)", text)
+    return float(number[1]) if number else float("nan")
+
+
+def share(hits: np.ndarray, lesions: np.ndarray, repeats: int = 1000) -> dict[str, Any]:
+    """Share of the rows that are hit, with an interval by lesion; N counts lesions.
+
+    Where all rows are hit, or none, drawing again shows no spread: then Wilson's interval of so many lesions stands.
+    """
+    n = len(np.unique(lesions))
+    if not n:
+        return metrics.wilson(0, 0).as_dict()
+    if bool(hits.all()) or not hits.any():
+        return metrics.wilson(n if hits.all() else 0, n).as_dict()
+    return metrics.bootstrap(_mean, lesions, hits.astype(np.float64), repeats=repeats).as_dict()
+
+
+def truth_of_three(items: Sequence[Item]) -> np.ndarray:
+    """Column of :data:`CLASSES` of each item."""
+    return truth_columns(CLASSES, label_matrix(items, CLASSES))
 
 
 def balanced_accuracy(truth: np.ndarray, called: np.ndarray) -> float:
     """Mean recall over the classes that occur."""
     return float(np.mean([(called[truth == i] == i).mean() for i in np.unique(truth)]))
-
-
-def outlines_iou(truths: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> np.ndarray:
-    """IoU of each picture."""
-    return np.asarray([iou(t, f) for t, f in zip(truths, found, strict=True)])
 
 
 def _mean(values: np.ndarray) -> float:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
+from firstread.dicom.colour import to_srgb
 from training.datasets.base import DataSetError, Item, Kind
 from worker.pipelines.lesion import CLASSES, DIAGNOSES, FOLD, framed, framing
 
@@ -29,6 +31,15 @@ NAMES = {
 }  # fmt: skip
 """How collections write the diagnoses; ``other`` says only that it is neither melanoma nor nevus."""
 
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev", "tune"),
+    "test": ("test", "testing", "holdout"),
+    "drop": ("drop", "exclude", "excluded", "unused"),
+}
+"""How tables and folders name the parts; ``drop`` is left out of every one."""
+
+_PARTS = {name: key for key, names in SPLITS.items() for name in names}
 _BY_NAME = {name: key for key, names in NAMES.items() for name in names}
 
 
@@ -55,32 +66,46 @@ class Lesions:
     - folders named after classes (``melanoma/``, ``train/nevus/``);
     - any other single CSV file with ``file`` or ``image_id`` and ``dx``, ``diagnosis``, ``class`` or ``label``.
 
-    The split is by lesion: as the table gives it, else by a hash of the lesion's id (70 : 10 : 20).
+    The split is as the table gives it, else by a hash (70 : 10 : 20) of the lesion's id, or of the file's name where no
+    lesion is named. ``split_told`` says after :meth:`items` which it was.
 
     Parameters
     ----------
     root : Path
+        The folder itself, or one that holds it and no table of its own.
     """
 
     name = "ham10000"
     kind: Kind = "rgb"
 
+    split_told = "by lesion"
+
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = folder_of(root)
 
     def items(self) -> list[Item]:
+        """Items by lesion.
+
+        Raises
+        ------
+        DataSetError
+            If there are none, a row cannot be read, or pictures of one lesion lie in two parts of the split.
+        """
         table = self._table()
         found = self._from_folders() if table is None else self._from_table(table)
         if not found:
             raise DataSetError(f"no pictures of lesions in {self.root.name}")
+        _apart(found)
+        named = sum(item.attributes["lesion_named"] == "yes" for item in found)
+        self.split_told = _told(named, len(found))
         return sorted(found, key=lambda item: (item.study, item.key))
 
     def pixels(self, item: Item) -> np.ndarray:
-        """Float32 (H, W, 3), 0 to 255, in a 4:3 landscape as the pipeline frames it; EXIF orientation is honoured."""
+        """Float32 (H, W, 3), 0 to 255, in sRGB and a 4:3 landscape as the pipeline has it; EXIF orientation counts."""
         image = cv2.imread(str(item.path), cv2.IMREAD_COLOR)
         if image is None:
             raise DataSetError(f"cannot read picture {item.path.name}")
-        rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        rgb = to_srgb(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), _profile(item.path))
         return framed(rgb, framing(*rgb.shape[:2])).astype(np.float32)
 
     def mask(self, item: Item) -> np.ndarray | None:
@@ -96,9 +121,9 @@ class Lesions:
         return class_shares(items)
 
     def _table(self) -> Path | None:
-        for name in CSV_NAMES:
-            if (self.root / name).is_file():
-                return self.root / name
+        known = _known_table(self.root)
+        if known is not None:
+            return known
         tables = sorted(self.root.glob("*.csv"))
         if len(tables) > 1:
             raise DataSetError(f"several CSV files in {self.root.name}: call the right one labels.csv")
@@ -133,9 +158,12 @@ class Lesions:
         if path is None:
             return None
         given = row.get("mask")
-        lesion = row.get("lesion_id") or stem
+        lesion = row.get("lesion_id") or Path(name).with_suffix("").as_posix().lower()
+        split = (row.get("split") or "").strip().lower()
+        if split and split not in _PARTS:
+            raise DataSetError(f"line {number}: split {split!r} is none of train, val, test, drop")
         mask = self.root / given if given else masks.get(stem)
-        return self._item(path, lesion, short, row.get("split") or hashed_split(lesion), mask, row)
+        return self._item(path, lesion, short, _PARTS[split] if split else hashed_split(lesion), mask, row)
 
     def _from_folders(self) -> list[Item]:
         found = []
@@ -143,19 +171,64 @@ class Lesions:
             short = diagnosis(path.parent.name)
             if short is None:
                 continue
-            above = path.parent.parent.name.lower()
-            given = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}.get(above)
-            found.append(self._item(path, path.stem, short, given or hashed_split(path.stem), None, {}))
+            given = _PARTS.get(path.parent.parent.name.lower())
+            lesion = path.relative_to(self.root).with_suffix("").as_posix()
+            found.append(self._item(path, lesion, short, given or hashed_split(lesion), None, {}))
         return found
 
     def _item(self, path: Path, lesion: str, short: str, split: str, mask: Path | None, row: Mapping[str, str]) -> Item:
         known = ("dx_type", "age", "sex", "localization", "dataset")
-        attributes = {"dx": short} | {name: row[name] for name in known if row.get(name)}
+        attributes = {"dx": short, "lesion_named": "yes" if row.get("lesion_id") else "no"}
+        attributes |= {name: row[name] for name in known if row.get(name)}
         key = path.relative_to(self.root).as_posix()
         return Item(
             self.name, key, path, lesion, f"{lesion}/{key}", labels=labels_of(short), split=split,
-            mask_path=mask if mask is not None and mask.is_file() else None, attributes=attributes,
+            mask_path=mask if mask is not None and mask.is_file() else None, usable=split != "drop",
+            attributes=attributes,
         )  # fmt: skip
+
+
+def folder_of(root: Path) -> Path:
+    """The folder itself, or the one folder in it with a table that the reader knows, where it has no CSV of its own."""
+    if not root.is_dir() or any(root.glob("*.csv")) or _known_table(root) is not None:
+        return root
+    below = [path for path in sorted(root.iterdir()) if path.is_dir() and _known_table(path) is not None]
+    if len(below) > 1:
+        names = ", ".join(path.name for path in below)
+        raise DataSetError(f"{root.name} holds several sets of lesion pictures ({names}): name one of these folders")
+    return below[0] if below else root
+
+
+def _known_table(folder: Path) -> Path | None:
+    return next((folder / name for name in CSV_NAMES if (folder / name).is_file()), None)
+
+
+def _apart(items: Sequence[Item]) -> None:
+    """Refuse pictures of one lesion in two parts of the split: figures on them would flatter."""
+    parts: dict[str, set[str]] = {}
+    for item in items:
+        parts.setdefault(item.patient, set()).add(item.split)
+    torn = sorted(lesion for lesion, found in parts.items() if len(found - {"drop"}) > 1)
+    if torn:
+        raise DataSetError(f"{len(torn)} lesions lie in two parts of the split, the first {torn[0]}")
+
+
+def _told(named: int, count: int) -> str:
+    """What keeps the parts of the split apart, in words for the card."""
+    if named == count:
+        return "by lesion"
+    if named:
+        return f"by lesion for the {named} of {count} pictures whose lesion is named, by picture for the rest"
+    return "by picture, as no lesion is named: pictures of one lesion may lie on both sides, and figures may flatter"
+
+
+def _profile(path: Path) -> bytes | None:
+    try:
+        with Image.open(path) as image:
+            found = image.info.get("icc_profile")
+    except (OSError, SyntaxError, ValueError):
+        return None
+    return found if isinstance(found, bytes) else None
 
 
 def _first(row: Mapping[str, str], names: Sequence[str]) -> str | None:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from training import metrics
-from training.dermoscopy.scores import Scores, softmax
+from training.dermoscopy.scores import Scores
 from worker.packages.card import Calibration, OperatingPoint
-from worker.pipelines.lesion import CLASSES, FOLD, OTHER_MALIGNANT, outlined
+from worker.pipelines.lesion import CLASSES, FOLD, OTHER_MALIGNANT, framing, outlined, unframed
 
 TEMPERATURES = np.geomspace(0.4, 2.5, 43)
 MASK_THRESHOLDS = tuple(round(0.30 + 0.05 * i, 2) for i in range(9))
@@ -44,26 +44,34 @@ def prior_bias(labels: Sequence[str], trained: Mapping[str, float], truth: np.nd
     """Bias that turns the posterior under the training shares into the one under the shares of ``truth``.
 
     ``log(trained share / true share)`` is taken off each logit (Saerens et al. 2002); true shares are counted with one
-    added to each class.
+    added to each class. Rows of which only ``other`` is known count for its diagnoses by their training shares.
 
     Parameters
     ----------
     trained : mapping
         Share of each label in a training batch.
     truth : ndarray of int, shape (n,)
-        Column of the true label of each validation row.
+        Column of the true label of each validation row, -1 where only ``other`` is known.
     """
-    counts = np.bincount(truth, minlength=len(labels)) + 1.0
+    counts = np.bincount(truth[truth >= 0], minlength=len(labels)) + 1.0
     shares = np.asarray([trained[name] for name in labels], dtype=np.float64)
+    if (truth < 0).any():
+        others = np.asarray([FOLD.get(name, "other") == "other" for name in labels]) * shares
+        counts += (truth < 0).sum() * others / others.sum()
     return np.asarray(np.log(shares / shares.sum()) - np.log(counts / counts.sum()))
 
 
 def fit_temperature(scores: Scores, bias: np.ndarray, truth: np.ndarray) -> float:
-    """The temperature with the least negative log likelihood of the mean over views (Guo et al. 2017)."""
-    rows = np.arange(len(truth))
+    """The temperature with the least negative log likelihood of the mean over views (Guo et al. 2017).
+
+    Rows whose truth is -1 have no say; without any row it is 1.
+    """
+    rows = np.flatnonzero(truth >= 0)
+    if not len(rows):
+        return 1.0
 
     def loss(temperature: float) -> float:
-        p = scores.p(bias, temperature)[rows, truth]
+        p = scores.p(bias, temperature)[rows, truth[rows]]
         return float(-np.log(np.maximum(p, 1e-7)).mean())
 
     return float(min(TEMPERATURES, key=loss))
@@ -74,18 +82,21 @@ def operating_points(
 ) -> dict[str, OperatingPoint]:
     """Flag for melanoma, and where the labels hold them, warnings for the other malignant diagnoses.
 
-    Each is the highest threshold with the wanted recall on the validation rows.
+    Each is the highest threshold with the wanted recall on the validation rows. A diagnosis that none of them has gets
+    no point, and rows of which only ``other`` is known (-1) have no say in a warning.
     """
     points = {}
     column = labels.index("dx_mel") if "dx_mel" in labels else labels.index("melanoma")
     wanted = [("flag_melanoma", "melanoma", column, melanoma_recall)]
     wanted += [(f"warn_{n}", n, labels.index(n), warning_recall) for n in OTHER_MALIGNANT if n in labels]
     for name, finding, index, recall in wanted:
-        y = (truth == index).astype(int)
-        threshold = metrics.highest_threshold(y, p[:, index], recall)
+        known = truth >= (-1 if finding == "melanoma" else 0)
+        y, p_one = (truth[known] == index).astype(int), p[known, index]
+        if not y.any():
+            continue
         # Half a unit of the sixth digit below, so that writing and reading it loses no positive.
-        threshold = float(np.floor(threshold * 1e6) / 1e6)
-        counts = metrics.confusion(y, p[:, index] >= threshold)
+        threshold = float(np.floor(metrics.highest_threshold(y, p_one, recall) * 1e6) / 1e6)
+        counts = metrics.confusion(y, p_one >= threshold)
         points[name] = OperatingPoint(
             finding=finding,
             threshold=threshold,
@@ -101,6 +112,19 @@ def iou(truth: np.ndarray, found: np.ndarray) -> float:
     """Intersection over union; 1 where both are empty."""
     union = int((truth | found).sum())
     return int((truth & found).sum()) / union if union else 1.0
+
+
+def cut(p_mask: np.ndarray, chosen: Mapping[str, Any]) -> np.ndarray:
+    """As the pipeline cuts it; ``chosen`` holds a card's ``mask_threshold``, ``mask_largest``, ``mask_fill``."""
+    return outlined(
+        p_mask, chosen.get("mask_threshold", 0.5), chosen.get("mask_largest", True), chosen.get("mask_fill", True)
+    )
+
+
+def at_source(p_mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Mask probabilities of the network's output at the size of a drawn mask (H, W), brought there as in service."""
+    height, width = truth.shape
+    return unframed(p_mask, framing(height, width), (height, width))
 
 
 def choose_mask(maps: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, Any]:
@@ -132,10 +156,17 @@ def choose_mask(maps: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dic
 
 
 def truth_columns(labels: Sequence[str], matrix: np.ndarray) -> np.ndarray:
-    """Column of the true label of each row of a label matrix (n, labels) of 0 and 1."""
-    if not (matrix.sum(axis=1) == 1).all():
+    """Column of the true label of each row of a label matrix (n, labels); -1 where the row's labels are unknown.
+
+    Raises
+    ------
+    ValueError
+        If a row has other labels than exactly one, or all unknown.
+    """
+    known = (matrix >= 0).all(axis=1)
+    if not ((matrix[known] == 1).sum(axis=1) == 1).all() or (matrix[~known] > 0).any():
         raise ValueError(f"rows without exactly one of {', '.join(labels)}")
-    return np.asarray(matrix.argmax(axis=1))
+    return np.where(known, matrix.argmax(axis=1), -1)
 
 
 def three(labels: Sequence[str], p: np.ndarray) -> np.ndarray:
@@ -146,7 +177,3 @@ def three(labels: Sequence[str], p: np.ndarray) -> np.ndarray:
     for column, name in enumerate(labels):
         out[:, CLASSES.index(FOLD.get(name, "other"))] += p[:, column]
     return out
-
-
-__all__ = ["Chosen", "choose_mask", "fit_temperature", "iou", "operating_points", "prior_bias", "softmax", "three",
-           "truth_columns"]  # fmt: skip

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,17 +13,16 @@ import numpy as np
 
 from training.arrays import Arrays
 from training.datasets import open_dataset
-from training.datasets.base import DataSet, Item, label_matrix
+from training.datasets.base import DataSet, DataSetError, Item, label_matrix
 from training.dermoscopy import figures as fig
 from training.dermoscopy import operating
-from training.dermoscopy.hair import is_hairy
 from training.dermoscopy.lesions import class_shares
 from training.dermoscopy.scores import Forward, Scores, forward_of, score
+from training.dermoscopy.traits import traits_of
 from training.packaging import write_package
 from training.recipe import Recipe
 from worker.packages.card import Card
-from worker.pipelines.lesion import framing as framing_of
-from worker.pipelines.lesion import outlined, unframed
+from worker.pipelines.lesion import reduced
 
 if TYPE_CHECKING:
     import keras
@@ -47,29 +47,70 @@ def splits(dataset: DataSet) -> dict[str, list[Item]]:
     return found
 
 
-def predicted(forward: Forward, dataset: DataSet, items: list[Item], recipe: Recipe, cache: Path) -> Split:
-    """Scores of items, kept in a file."""
+def check(order: Order, arrays: Arrays) -> None:
+    """What the package will need of validation and test pictures, asked before hours of training.
+
+    Raises
+    ------
+    DataSetError
+        If a part has no readable picture, or what an outline or the flag is learnt from and chosen on is missing.
+    """
+    recipe = order.recipe
+    rows = {part: [i for i, item in enumerate(arrays.items) if item.usable and item.split == part]
+            for part in ("train", "val", "test")}  # fmt: skip
+    empty = [part for part, found in rows.items() if not found]
+    if empty:
+        raise DataSetError(f"no readable picture for {', '.join(empty)}: every one of train, val and test needs some")
+    if recipe.labels:
+        truth = fig.truth_of_three([arrays.items[i] for i in rows["val"]])
+        if not (truth == 0).any() or (truth == 0).all():
+            raise DataSetError("the validation pictures must hold melanomas and others: the flag is chosen on them")
+    if "mask_logits" in recipe.losses:
+        for part in ("train", "val"):
+            if np.isnan(arrays.mask_shares[rows[part]]).all():
+                raise DataSetError(f"no picture for {part} has a drawn mask, and {recipe.name} learns outlines")
+
+
+def picture_width_px(dataset: DataSet, items: Sequence[Item], looked_at: int = 200) -> int | None:
+    """Median width of the pictures that a network learns from, framed; None without a readable one."""
+    widths = []
+    for item in items[:: max(1, len(items) // looked_at)]:
+        with suppress(OSError, ValueError, DataSetError):
+            widths.append(dataset.pixels(item).shape[1])
+    return int(np.median(widths)) if widths else None
+
+
+def predicted(
+    forward: Forward, dataset: DataSet, items: list[Item], recipe: Recipe, cache: Path, width_px: int | None = None
+) -> Split:
+    """Scores of the items that can be read, kept in a file; a file of other weights or items is not believed."""
+
+    def pixels(item: Item) -> np.ndarray:
+        return reduced(dataset.pixels(item), width_px)
+
     views = tuple(recipe.parameters.get("views", ["plain"]))
-    if cache.is_file():
-        scores = Scores.read(cache)
-        if scores.keys == tuple(item.key for item in items):
-            return Split(items, scores)
-    scores = score(forward, items, dataset.pixels, recipe.input, views)
+    kept = Scores.read(cache) if cache.is_file() else None
+    if kept is not None and {*kept.keys, *kept.left_out} == {item.key for item in items}:
+        first = [item for item in items if item.key == kept.keys[0]]
+        again = score(forward, first, pixels, recipe.input, views)
+        if again.logits.shape == kept.logits[:, :1].shape and _alike(again, kept):
+            return _split(items, kept)
+    scores = score(forward, items, pixels, recipe.input, views)
     scores.save(cache)
-    return Split(items, scores)
+    return _split(items, scores)
 
 
-def maps_at_source(dataset: DataSet, split: Split) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
-    """Mask probabilities at each picture's own size, true masks, and the rows that have one."""
-    maps, truths, rows = [], [], []
-    assert split.scores.p_mask is not None
-    for row, item in enumerate(split.items):
-        truth = dataset.mask(item)
-        if truth is not None:
-            maps.append(unframed(split.scores.p_mask[row], framing_of(*truth.shape), (truth.shape[0], truth.shape[1])))
-            truths.append(truth)
-            rows.append(row)
-    return maps, truths, np.asarray(rows, dtype=np.int64)
+def _alike(first: Scores, kept: Scores) -> bool:
+    """Whether the first row of kept scores is what the network says now."""
+    masks = (first.p_mask is None) == (kept.p_mask is None) and (
+        first.p_mask is None or kept.p_mask is None or np.allclose(first.p_mask[0], kept.p_mask[0], atol=0.01)
+    )
+    return bool(masks and np.allclose(first.logits[:, 0], kept.logits[:, 0], atol=1e-3))
+
+
+def _split(items: list[Item], scores: Scores) -> Split:
+    by_key = {item.key: item for item in items}
+    return Split([by_key[key] for key in scores.keys], scores)
 
 
 def choose(recipe: Recipe, dataset: DataSet, validation: Split) -> operating.Chosen:
@@ -83,14 +124,19 @@ def choose(recipe: Recipe, dataset: DataSet, validation: Split) -> operating.Cho
         bias = operating.prior_bias(labels, trained, truth)
         temperature = operating.fit_temperature(validation.scores, bias, truth)
         p = validation.scores.p(bias, temperature)
-        prior = tuple(np.bincount(fig.truth_of_three(labels, truth), minlength=3) / len(truth))
+        prior = tuple((np.bincount(fig.truth_of_three(validation.items), minlength=3) + 1) / (len(truth) + 3))
         points = operating.operating_points(
-            labels, p, truth, float(recipe.parameters.get("melanoma_recall", 0.9)),
+            labels, p, truth, float(recipe.parameters.get("melanoma_recall", 0.88)),
             float(recipe.parameters.get("warning_recall", 0.8)),
         )  # fmt: skip
     mask: dict[str, Any] = {}
     if validation.scores.p_mask is not None:
-        maps, truths, _ = maps_at_source(dataset, validation)
+        maps, truths = [], []
+        for item, p_mask in zip(validation.items, validation.scores.p_mask, strict=True):
+            drawn = dataset.mask(item)
+            if drawn is not None:
+                maps.append(operating.at_source(p_mask, drawn))
+                truths.append(drawn)
         mask = operating.choose_mask(maps, truths) if maps else {}
     return operating.Chosen(tuple(labels), bias, temperature, points, mask, prior)
 
@@ -106,48 +152,45 @@ def trained_shares(recipe: Recipe, dataset: DataSet) -> dict[str, float]:
 
 def measure(chosen: operating.Chosen, dataset: DataSet, test: Split, repeats: int = 1000) -> dict[str, Any]:
     """Figures on the test rows, whole and by subgroup."""
-    n = len(test.items)
     overlap = None
     if test.scores.p_mask is not None:
-        maps, truths, rows = maps_at_source(dataset, test)
-        found = [cut(p, chosen.mask) for p in maps]
-        if len(rows) == n:
-            overlap = fig.outlines_iou(truths, found)
-    lesions = np.asarray([item.patient for item in test.items])
-    if not chosen.labels:
-        empty = np.zeros((n, 0))
-        return outline_only(fig.Rows((), empty, np.zeros(n, int), lesions, overlap))
-    hairy = np.asarray([is_hairy(dataset.pixels(item).astype(np.uint8)) for item in test.items])
-    truth = operating.truth_columns(chosen.labels, label_matrix(test.items, chosen.labels))
-    table = fig.Rows(chosen.labels, chosen.p(test.scores), truth, lesions, overlap, hairy, chosen.prior)
-    return fig.figures(table, chosen.points, repeats) | {"subgroups": fig.subgroups(table, test.items)}
+        overlap = np.asarray([overlap_of(dataset, item, p, chosen.mask)
+                              for item, p in zip(test.items, test.scores.p_mask, strict=True)])  # fmt: skip
+    p = chosen.p(test.scores) if chosen.labels else np.zeros((len(test.items), 0))
+    table = rows_of(chosen.labels, p, dataset, test.items, overlap, chosen.prior)
+    left_out = {"unreadable": len(test.scores.left_out)} if test.scores.left_out else {}
+    return fig.figures(table, chosen.points, repeats) | left_out | {"subgroups": fig.subgroups(table, test.items)}
 
 
-def outline_only(rows: fig.Rows) -> dict[str, Any]:
-    """Figures of a package that names nothing."""
-    from training import metrics
-
-    if rows.iou is None:
-        return {"n": len(rows.lesions)}
-    return {
-        "n": len(rows.iou),
-        "outline": {
-            "mean_iou": metrics.bootstrap(lambda v: float(v.mean()), rows.lesions, rows.iou).as_dict(),
-            "share_below_065": metrics.wilson(int((rows.iou < fig.LOW_IOU).sum()), len(rows.iou)).as_dict(),
-        },
-    }
+def overlap_of(dataset: DataSet, item: Item, p_mask: np.ndarray, chosen: Mapping[str, Any]) -> float:
+    """IoU of an outline with the drawn mask at its own size; NaN where none was drawn."""
+    drawn = dataset.mask(item)
+    if drawn is None:
+        return float("nan")
+    return operating.iou(drawn, operating.cut(operating.at_source(p_mask, drawn), chosen))
 
 
-def cut(p_mask: np.ndarray, mask: dict[str, Any]) -> np.ndarray:
-    """The outline as the pipeline cuts it."""
-    return outlined(
-        p_mask, mask.get("mask_threshold", 0.5), mask.get("mask_largest", True), mask.get("mask_fill", True)
-    )
+def rows_of(
+    labels: Sequence[str], p: np.ndarray, dataset: DataSet, items: Sequence[Item], overlap: np.ndarray | None,
+    prior: tuple[float, ...],
+) -> fig.Rows:  # fmt: skip
+    """Everything that the figures need of items with their scores: truth, lesions, and traits seen in the pictures."""
+    matrix = label_matrix(items, labels)
+    diagnoses = operating.truth_columns(labels, matrix) if labels else np.full(len(items), -1)
+    return fig.Rows(
+        tuple(labels), p, fig.truth_of_three(items), np.asarray([item.patient for item in items]), diagnoses, overlap,
+        traits_of(dataset.pixels(item) for item in items), prior,
+    )  # fmt: skip
 
 
-def card_of(recipe: Recipe, version: str, chosen: operating.Chosen, dataset: DataSet, found: dict[str, Any]) -> Card:
+def card_of(
+    recipe: Recipe, version: str, chosen: operating.Chosen, dataset: DataSet, found: dict[str, Any],
+    width_px: int | None = None,
+) -> Card:  # fmt: skip
     """The card: what goes in and out, what was chosen, on which data, and how well it does."""
     parameters: dict[str, Any] = {"views": list(recipe.parameters.get("views", ["plain"]))}
+    if width_px is not None:
+        parameters["picture_width_px"] = width_px
     parameters |= {name: value for name, value in chosen.mask.items() if name != "tried"}
     parameters["chosen_on_validation"] = {"mask": chosen.mask.get("tried", {}), "temperature": chosen.temperature}
     return Card(
@@ -163,8 +206,8 @@ def card_of(recipe: Recipe, version: str, chosen: operating.Chosen, dataset: Dat
         parameters=parameters,
         training_data={
             "sources": list(recipe.card.get("sources", [])),
-            "split": "by lesion: weights from the training part, calibration and thresholds from the validation part, "
-            "figures from the test part",
+            "split": f"{getattr(dataset, 'split_told', 'by lesion')}: weights from the training part, calibration and "
+            "thresholds from the validation part, figures from the test part",
             "pictures": class_shares(dataset.items()),
         },
         population=dict(recipe.card.get("population", {})),
@@ -199,12 +242,13 @@ def build(
     """
     work.mkdir(parents=True, exist_ok=True)
     items = splits(dataset)
-    parts = {name: predicted(forward, dataset, items[name], recipe, work / f"{name}.npz") for name in only}
+    width_px = picture_width_px(dataset, items["train"])
+    parts = {name: predicted(forward, dataset, items[name], recipe, work / f"{name}.npz", width_px) for name in only}
     chosen = choose(recipe, dataset, parts["val"])
     found = measure(chosen, dataset, parts["test"])
     (work / "figures.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     directory = out / recipe.name / version
     directory.parent.mkdir(parents=True, exist_ok=True)
     text = str(recipe.card.get("licence_text", recipe.card.get("licence", "unknown")))
-    write_package(directory, model, card_of(recipe, version, chosen, dataset, found), text)
+    write_package(directory, model, card_of(recipe, version, chosen, dataset, found, width_px), text)
     return found

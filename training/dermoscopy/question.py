@@ -25,15 +25,17 @@ from training.datasets import open_dataset
 from training.datasets.base import DataSet, Item
 from training.dermoscopy.answers import BY_PICTURE, INPUTS, Answer, report, store, stored
 from training.dermoscopy.figures import truth_of_three
-from training.dermoscopy.operating import prior_bias, three, truth_columns
-from training.dermoscopy.package import cut
+from training.dermoscopy.operating import cut, prior_bias, three, truth_columns
 from training.dermoscopy.scores import over_views, softmax
 from training.loop import learning_rate
 from training.recipe import Recipe, load_recipe
 from worker.packages import preprocessing
+from worker.pipelines.lesion import reduced
 
 if TYPE_CHECKING:
     import keras
+
+    from worker.packages.package import Package
 
 MASK_STEM = "conv_stem"
 
@@ -180,23 +182,30 @@ def _answers_of(
     shares = {key.partition(":")[2].partition("=")[0]: share for key, share in recipe.shares.items()}
     bias = prior_bias(recipe.labels, shares, truth[validation])
     lesions = np.asarray([arrays.items[i].patient for i in test])
+    y3 = [truth_of_three([arrays.items[i] for i in rows]) for rows in (test, validation)]
     answers = []
     for kind in ("segmenter's", "drawn") if base != "whole" else ("none",):
-        images, drawn = _pictures(arrays, test)
-        masks = drawn if kind == "drawn" else found_masks[test]
-        p = softmax(logits_of(model, base, recipe, images, masks) - bias)
-        answers.append(Answer(name, kind, three(recipe.labels, p), truth_of_three(recipe.labels, truth[test]), lesions))
+        p3 = []
+        for rows in (test, validation):
+            images, drawn = _pictures(arrays, rows)
+            masks = drawn if kind == "drawn" else found_masks[rows]
+            p3.append(three(recipe.labels, softmax(logits_of(model, base, recipe, images, masks) - bias)))
+        answers.append(Answer(name, kind, p3[0], y3[0], lesions, p3[1], y3[1]))
     return answers
 
 
 def _key(recipe: Recipe, arrays: Arrays, found_masks: np.ndarray, weights: Path | None, name: str) -> str:
     """A digest of everything that a run's answers depend on."""
-    digest = hashlib.sha256(f"{name} {recipe.model_dump_json()} {weights and weights.name}".encode())
+    digest = hashlib.sha256(f"2 {name} {recipe.model_dump_json()} {weights and _digest(weights)}".encode())
     for item in arrays.items:
         digest.update(f"{item.key} {item.split} {item.patient}".encode())
     if name not in ("whole", BY_PICTURE):
         digest.update(np.packbits(found_masks >= 0.5).tobytes())
     return digest.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def smaller(recipe: Recipe, steps: int, height: int = 96, width: int = 128) -> Recipe:
@@ -206,19 +215,17 @@ def smaller(recipe: Recipe, steps: int, height: int = 96, width: int = 128) -> R
     return recipe.model_copy(update={"schedule": schedule, "input": spec})
 
 
-def masks_of(package_folder: Path, dataset: DataSet, arrays: Arrays) -> np.ndarray:
+def masks_of(package: Package, dataset: DataSet, arrays: Arrays) -> np.ndarray:
     """Masks (n, H, W) in {0, 1} at the arrays' input size, as a package outlines in service: the mean over its views,
     cut by its threshold. Training rows are left empty."""
-    from worker.packages.package import load
-
-    package = load(package_folder)
     chosen = package.card.parameters
     views = chosen.get("views", ["plain"])
     size = (arrays.spec.width, arrays.spec.height)
     out = np.zeros((len(arrays), arrays.spec.height, arrays.spec.width), dtype=np.float32)
     for row, item in enumerate(arrays.items):
         if item.split != "train":
-            x = preprocessing.compose(dataset.pixels(item)[None], package.card.input)
+            picture = reduced(dataset.pixels(item), chosen.get("picture_width_px"))
+            x = preprocessing.compose(picture[None], package.card.input)
             p = cv2.resize(over_views(package.predict, x, views)["mask"][0], size, interpolation=cv2.INTER_LINEAR)
             out[row] = cut(p, chosen)
     return out
@@ -255,19 +262,32 @@ class Fewer:
 
 
 def answer_question(
-    data: Path, weights: Path | None, package: Path, steps: int, pictures: int | None, by_picture: bool, out: Path
+    data: Path, weights: Path | None, package: str, steps: int, pictures: int | None, by_picture: bool, out: Path
 ) -> dict[str, Any]:
-    """Ask the question on HAM10000 and write what came of it; see :func:`training.dermoscopy.answers.report`."""
+    """Ask the question on HAM10000 and write what came of it; see :func:`training.dermoscopy.answers.report`.
+
+    Raises
+    ------
+    PackageError
+        If there is no such package (a folder, NAME or NAME/VERSION), or it does not pass its self-test.
+    """
+    from training.evaluation.scoring import find_package
+    from worker.packages.package import load
+
+    segmenter = load(find_package(package))
     recipe = smaller(load_recipe("lesion_lite"), steps)
     whole_set = open_dataset("ham10000", data)
     dataset = whole_set if pictures is None else Fewer(whole_set, pictures)
     spec = recipe.input
     arrays = load_arrays([dataset], spec, recipe.labels, (spec.height, spec.width))
     names = (*INPUTS, BY_PICTURE) if by_picture else INPUTS
-    answers = ask(recipe, arrays, masks_of(package, dataset, arrays), weights, names, out / "runs")
+    answers = ask(recipe, arrays, masks_of(segmenter, dataset, arrays), weights, names, out / "runs")
     counts = Counter(item.split for item in arrays.items)
     budget = (
         f"{counts['train']} training, {counts['val']} validation and {counts['test']} test pictures at "
         f"{spec.width}x{spec.height}, {steps} steps of {recipe.schedule.batch_size} for every input"
     )
-    return report(answers, out, budget)
+    made_with = {"package": f"{segmenter.card.name} {segmenter.card.version}", "package_sha256": segmenter.card.sha256,
+                 "seed": recipe.seed, "first_weights": "none" if weights is None else weights.name,
+                 "first_weights_sha256": None if weights is None else _digest(weights)}  # fmt: skip
+    return report(answers, out, budget, made_with)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.datasets.base import Item
+from training.datasets.base import DataSetError, Item
 from worker.packages.activation import sigmoid
 from worker.packages.card import InputSpec
 from worker.packages.preprocessing import compose
@@ -27,11 +27,14 @@ class Scores:
         One layer a view.
     p_mask : float32 (n, h, w) or None
         Mean over the views.
+    left_out : tuple of str
+        Keys of rows whose picture cannot be read.
     """
 
     keys: tuple[str, ...]
     logits: np.ndarray
     p_mask: np.ndarray | None
+    left_out: tuple[str, ...] = ()
 
     def p(self, bias: np.ndarray, temperature: float) -> np.ndarray:
         """Calibrated probabilities (n, labels): softmax of each view, then the mean, as the pipeline does."""
@@ -40,13 +43,16 @@ class Scores:
     def save(self, path: Path) -> None:
         """As npz, masks as uint8."""
         mask = np.zeros(0) if self.p_mask is None else np.round(self.p_mask * 255).astype(np.uint8)
-        np.savez_compressed(path, keys=np.asarray(self.keys), logits=self.logits, p_mask=mask)
+        np.savez_compressed(
+            path, keys=np.asarray(self.keys), logits=self.logits, p_mask=mask, left_out=np.asarray(self.left_out, str)
+        )
 
     @classmethod
     def read(cls, path: Path) -> Scores:
         with np.load(path) as stored:
             mask = stored["p_mask"].astype(np.float32) / 255 if stored["p_mask"].ndim == 3 else None
-            return cls(tuple(str(k) for k in stored["keys"]), stored["logits"].astype(np.float32), mask)
+            left_out = tuple(str(k) for k in stored["left_out"]) if "left_out" in stored else ()
+            return cls(tuple(str(k) for k in stored["keys"]), stored["logits"].astype(np.float32), mask, left_out)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -100,11 +106,27 @@ def score(
         ``DataSet.pixels``.
     views : sequence of str
         Names of :data:`worker.pipelines.dermoscopy.VIEWS`.
+
+    Raises
+    ------
+    DataSetError
+        If no picture can be read.
     """
     logits: list[list[np.ndarray]] = [[] for _ in views]
     masks: list[np.ndarray] = []
+    keys: list[str] = []
+    left_out: list[str] = []
     for start in range(0, len(items), batch):
-        x = np.concatenate([compose(pixels(item)[None], spec) for item in items[start : start + batch]])
+        rows = []
+        for item in items[start : start + batch]:
+            try:
+                rows.append(compose(pixels(item)[None], spec))
+                keys.append(item.key)
+            except (OSError, ValueError, DataSetError):
+                left_out.append(item.key)
+        if not rows:
+            continue
+        x = np.concatenate(rows)
         count = len(x)
         x = np.concatenate([x, np.repeat(x[-1:], batch - count, axis=0)]) if count < batch else x
         total: np.ndarray | None = None
@@ -117,8 +139,11 @@ def score(
                 total = part if total is None else total + part
         if total is not None:
             masks.append(total)
+    if not keys:
+        raise DataSetError("no picture of this part can be read")
     return Scores(
-        tuple(item.key for item in items),
-        np.stack([np.concatenate(rows) for rows in logits]),
+        tuple(keys),
+        np.stack([np.concatenate(parts) for parts in logits]),
         np.concatenate(masks) if masks else None,
+        tuple(left_out),
     )

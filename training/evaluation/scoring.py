@@ -60,14 +60,21 @@ def evaluate_package(package: str, data: Path, dataset_name: str | None, split: 
     if name is None:
         raise DataSetError(f"name a data set reader for task {loaded.card.task}")
     dataset = open_dataset(name, data, loaded.card.input.kind)
-    scored = score(loaded, dataset, split)
-    result = package_figures(loaded.card, scored)
+    intervals = "Wilson for proportions, bootstrap by patient for the rest."
+    if loaded.card.pipeline == "dermoscopy" and name == "ham10000":
+        from training.dermoscopy.evaluation import evaluate_lesions
+
+        scored, result = evaluate_lesions(loaded, dataset, split)
+        intervals = "bootstrap by lesion."
+    else:
+        scored = score(loaded, dataset, split)
+        result = package_figures(loaded.card, scored)
     notes = [
         f"Package {loaded.key}, data set {name}" + (f", split {split}." if split else "."),
-        "Intervals are 95 %: Wilson for proportions, bootstrap by patient for the rest.",
+        f"Intervals are 95 %: {intervals}",
         "Where the package was trained on these patients, these figures flatter it: the card says on which.",
     ]
-    misses = _worst(loaded.card, dataset, scored)
+    misses = _worst(loaded.card, dataset, scored) if loaded.card.labels else []
     return write_report(out, f"{loaded.key} on {name}", notes, result, misses)
 
 

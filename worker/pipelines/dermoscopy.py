@@ -27,15 +27,19 @@ def gate(study: Study, series: Series) -> Gate:
 
 
 def preprocess(series: Series, served: Mapping[str, Sequence[Served]]) -> dict[str, np.ndarray]:
-    """Network input of each package, float32 (n, H, W, 3), one row a picture; equal input specs share it."""
+    """Network input of each package, float32 (n, H, W, 3), one row a picture; equal input specs share it.
+
+    Pictures wider than those that a package learnt from (``parameters["picture_width_px"]``) are reduced to it first.
+    """
     photographs: Photographs = series.pixels
     made: dict[str, np.ndarray] = {}
     out = {}
     for package in packages(served):
         spec = package.card.input
-        name = spec.model_dump_json()
+        width_px = package.card.parameters.get("picture_width_px")
+        name = f"{spec.model_dump_json()} {width_px}"
         if name not in made:
-            views = [compose(dermoscopy_gate.network_view(picture), spec) for picture in photographs.pictures]
+            views = [compose(dermoscopy_gate.network_view(picture, width_px), spec) for picture in photographs.pictures]
             made[name] = np.concatenate(views)
         out[package.key] = made[name]
     return out

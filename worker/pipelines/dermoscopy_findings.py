@@ -12,17 +12,9 @@ from firstread.dicom.datasets import number
 from firstread.settings import Settings
 from worker.errors import NonFiniteScore, NoServingPackage
 from worker.pipelines.base import Engine, Evidence, Finding, Outcome, Series, Served, SliceScore, Study
+from worker.pipelines.dermoscopy_outline import Outline, speaker
 from worker.pipelines.dermoscopy_selection import Photograph, Photographs
-from worker.pipelines.lesion import (
-    CLASSES,
-    MIN_MASK_SHARE,
-    OTHER_MALIGNANT,
-    Measures,
-    folded,
-    measured,
-    outlined,
-    unframed,
-)
+from worker.pipelines.lesion import CLASSES, OTHER_MALIGNANT, folded, unframed
 from worker.pipelines.lesion_picture import lesion_picture
 from worker.pipelines.next_steps import next_steps_or_defaults
 from worker.pipelines.population import age_years, outside
@@ -44,18 +36,8 @@ class Scores:
 
     @property
     def key(self) -> int:
-        """The picture that speaks for the study: the one most suspicious of melanoma."""
+        """The picture most suspicious of melanoma."""
         return int(np.argmax(self.p[FLAG]))
-
-
-@dataclass(frozen=True)
-class Outline:
-    """A picture's outline: probabilities and mask at the picture's own size, and what is measured."""
-
-    package: Served
-    p_mask: np.ndarray
-    mask: np.ndarray
-    measures: Measures | None
 
 
 def interpret_lesions(
@@ -66,10 +48,10 @@ def interpret_lesions(
     packages: Sequence[Served],
     engine: Engine,
 ) -> Outcome:
-    """Everything that is said about the study's pictures; the most suspicious one speaks for the study.
+    """Everything that is said about the study's pictures; one speaks for the study.
 
-    Several active classifiers are averaged, each then also stands for itself as a ``member``. The outline comes from
-    the first active package of the task ``lesion_mask``, else from a classifier that outlines too.
+    Several active classifiers are averaged, each then also stands for itself as a ``member``. Which picture speaks,
+    and where its outline comes from: :func:`worker.pipelines.dermoscopy_outline.speaker`.
 
     Raises
     ------
@@ -78,7 +60,8 @@ def interpret_lesions(
     NoServingPackage
         If no active package names lesions.
     Unsuitable
-        If no lesion is outlined, unless a person asked for the pipeline: then it is a warning.
+        If no lesion is outlined in any picture and none reaches the flag, unless a person asked for the pipeline: then
+        it is a warning.
     """
     photographs: Photographs = series.pixels
     for name, arrays in outputs.items():
@@ -89,12 +72,14 @@ def interpret_lesions(
     if not active:
         raise NoServingPackage("dermoscopy")
     main = active[0][1] if len(active) == 1 else mean_of([scores for _, scores in active])
-    key = main.key
+    spoken = speaker(main.p[FLAG], main.flag_threshold, photographs.pictures, packages, outputs)
+    key, outline = spoken.key, spoken.outline
     picture = photographs.pictures[key]
-    outline = _outline(picture, key, outputs, packages)
     cautions = _cautions(main, key, picture, packages)
-    if outline is not None and float(outline.mask.mean()) < MIN_MASK_SHARE:
-        if not study.forced:
+    if spoken.passed_over:
+        cautions.append(Caution.PICTURES_LEFT_OUT)
+    if spoken.missing:
+        if not study.forced and main.p[FLAG][key] < main.flag_threshold:
             raise Unsuitable(Reason.NO_LESION_FOUND)
         cautions.append(Caution.NO_LESION_FOUND)
     findings = _findings(main, key, "active")
@@ -166,24 +151,6 @@ def step_names(scores: Scores, key: int, cautions: Sequence[str]) -> list[str]:
     return [max(CLASSES, key=lambda name: float(scores.p[name][key]))]
 
 
-def _outline(
-    picture: Photograph, key: int, outputs: dict[str, dict[str, np.ndarray]], packages: Sequence[Served]
-) -> Outline | None:
-    able = [p for p in packages if p.role == "active" and "mask" in outputs[p.key]]
-    if not able or picture.rgb is None:
-        return None
-    package = min(able, key=lambda p: p.card.task != "lesion_mask")
-    chosen = package.card.parameters
-    p_mask = unframed(outputs[package.key]["mask"][key], picture.framing, picture.shape)
-    mask = outlined(
-        p_mask,
-        float(chosen.get("mask_threshold", 0.5)),
-        largest=bool(chosen.get("mask_largest", True)),
-        fill=bool(chosen.get("mask_fill", True)),
-    )
-    return Outline(package, p_mask, mask, measured(mask, picture.spacing_mm))
-
-
 def _cautions(main: Scores, key: int, picture: Photograph, packages: Sequence[Served]) -> list[Caution]:
     found = []
     if any(float(main.p[name][key]) >= threshold for name, threshold in main.warn_thresholds.items()):
@@ -214,7 +181,7 @@ def _findings(scores: Scores, key: int, role: str) -> list[Finding]:
 
 
 def _measure_findings(outline: Outline | None) -> list[Finding]:
-    if outline is None or outline.measures is None:
+    if outline is None:
         return []
     card, measures = outline.package.card, outline.measures
     values = (

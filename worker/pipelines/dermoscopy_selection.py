@@ -26,8 +26,8 @@ OTHER_VISIBLE_LIGHT: Final = "1.2.840.10008.5.1.4.1.1.77."
 """Root of the other visible-light classes: endoscopes, microscopes, eyes."""
 
 MAX_PICTURES: Final = 64
-COLOUR: Final = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT",
-                           "PALETTE COLOR"})  # fmt: skip
+COLOUR: Final = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT",
+                           "YBR_RCT", "PALETTE COLOR"})  # fmt: skip
 NOT_SKIN_REGIONS: Final = ("EYE", "RETINA", "COLON", "STOMACH", "LARYNX")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Final
 
 import cv2
@@ -12,8 +11,9 @@ from worker.pipelines.heatmap import WORDS, painted
 
 PANEL_WIDTH: Final = 480
 _LINE: Final = 24
-_CHARACTERS: Final = 118
+_MARGIN: Final = 8
 _FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
+_SIZE: Final = 0.55
 OUTLINE_RGB: Final = (0, 255, 120)
 
 
@@ -30,7 +30,7 @@ def lesion_picture(
     heat : ndarray of float32, shape (h, w), or None
         0 to 1.
     title, words : str
-        No patient data. Characters that the font has not are replaced.
+        No patient data. In any script that OpenCV's own font has: Latin, Greek, Cyrillic, Chinese and more.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def lesion_picture(
     body = np.hstack(panels)
     width = max(body.shape[1], 3 * PANEL_WIDTH)
     body = np.hstack([body, np.zeros((body.shape[0], width - body.shape[1], 3), np.uint8)])
-    lines = textwrap.wrap(words, _CHARACTERS) if words else []
+    lines = wrapped(words, width - 2 * _MARGIN)
     head, foot = np.zeros((_LINE + 6, width, 3), np.uint8), np.zeros((_LINE * (len(lines) + 1) + 6, width, 3), np.uint8)
     _write(head, title, 20)
     for i, line in enumerate([*lines, WORDS]):
@@ -70,6 +70,25 @@ def _padded(panel: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.copyMakeBorder(panel, 0, 0, rest // 2, rest - rest // 2, cv2.BORDER_CONSTANT))
 
 
+def wrapped(words: str, width_px: int) -> list[str]:
+    """Lines that are drawn no wider than ``width_px``, broken between words, or within one that is longer."""
+    lines: list[str] = []
+    for word in words.split():
+        joined = f"{lines[-1]} {word}" if lines else word
+        if lines and _width_px(joined) <= width_px:
+            lines[-1] = joined
+            continue
+        while _width_px(word) > width_px:
+            fits = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or _width_px(word[:n]) <= width_px)
+            lines.append(word[:fits])
+            word = word[fits:]
+        lines.append(word)
+    return lines
+
+
+def _width_px(text: str) -> int:
+    return int(cv2.getTextSize(text, _FONT, _SIZE, 1)[0][0])
+
+
 def _write(image: np.ndarray, text: str, baseline: int) -> None:
-    known = text.encode("ascii", "replace").decode("ascii")
-    cv2.putText(image, known, (8, baseline), _FONT, 0.55, (255, 255, 255), 1, cv2.LINE_AA)
+    cv2.putText(image, text, (_MARGIN, baseline), _FONT, _SIZE, (255, 255, 255), 1, cv2.LINE_AA)

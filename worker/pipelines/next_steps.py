@@ -18,20 +18,22 @@ class NextStepsError(ValueError):
     """The site's file cannot be read, has a key that no finding uses, or a value that is no short text."""
 
 
-@lru_cache(maxsize=8)
 def next_steps(path: Path | None = None) -> dict[str, str]:
     """Sentence by finding or warning: the defaults, with those of the site's file in their place.
+
+    The file is read anew when it has changed.
 
     Raises
     ------
     NextStepsError
         If the file is missing or holds anything but known keys with one sentence each.
     """
-    known = _sentences((files(__package__) / DEFAULTS).read_text(encoding="utf-8"), DEFAULTS)
+    known = _defaults()
     if path is None:
-        return known
+        return dict(known)
     try:
-        own = _sentences(path.read_text(encoding="utf-8"), path.name)
+        stat = path.stat()
+        own = _own(path, stat.st_mtime_ns, stat.st_size)
     except (OSError, UnicodeDecodeError) as error:
         raise NextStepsError(f"{path.name} cannot be read ({type(error).__name__})") from error
     strange = sorted(set(own) - set(known))
@@ -50,6 +52,16 @@ def next_steps_or_defaults(path: Path | None) -> dict[str, str]:
     except NextStepsError as error:
         log.error("the defaults of the next steps stand in: %s", error)
         return next_steps()
+
+
+@lru_cache(maxsize=1)
+def _defaults() -> dict[str, str]:
+    return _sentences((files(__package__) / DEFAULTS).read_text(encoding="utf-8"), DEFAULTS)
+
+
+@lru_cache(maxsize=8)
+def _own(path: Path, modified_ns: int, size_bytes: int) -> dict[str, str]:
+    return _sentences(path.read_text(encoding="utf-8"), path.name)
 
 
 def _sentences(text: str, name: str) -> dict[str, str]:

@@ -67,6 +67,7 @@ class Caution(StrEnum):
     LOW_RESOLUTION = "low_resolution"
     PICTURES_LEFT_OUT = "pictures_left_out"
     NO_LESION_FOUND = "no_lesion_found"
+    NOT_A_SKIN_PHOTOGRAPH = "not_a_skin_photograph"
     OTHER_MALIGNANCY = "other_malignancy"
 
     # Codes that intake or the worker's reading left with an instance or a study.
