@@ -237,6 +237,13 @@ def published_figures() -> str:
     return published(ROOT / "models")
 
 
+def targets(*tasks: str) -> str:
+    """What the models of some tasks were meant to reach, and what they reach."""
+    from docs.targets import targets as table_of_targets
+
+    return table_of_targets(ROOT / "models", tasks)
+
+
 EXPERIMENTS = ROOT / "docs" / "experiments"
 
 
@@ -261,6 +268,9 @@ def experiments(pipeline: str) -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "models": models,
     "published_dermoscopy": published_figures,
+    "targets_head_ct": lambda: targets("bleed"),
+    "targets_chest": lambda: targets("pneumonia", "pneumonia4"),
+    "targets_dermoscopy": lambda: targets("lesion"),
     "experiments_dermoscopy": lambda: experiments("dermoscopy"),
     "experiments_chest": lambda: experiments("chest"),
     "settings": settings,
