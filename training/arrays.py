@@ -154,8 +154,7 @@ def _decode(
                 good[row] = False
                 left_out[items[row].key] = f"{type(error).__name__}: {error}"
         for batch in _same_shape(pixels, rows):
-            unit = preprocessing.to_unit(np.stack([pixels[i] for i in batch]), spec)
-            boxes = preprocessing.locate(unit, spec)
+            unit, boxes = preprocessing.located(np.stack([pixels[i] for i in batch]), spec)
             for image, box, i in zip(unit, boxes, batch, strict=True):
                 planes[rows[i]] = preprocessing.resized(preprocessing.cut(image, box), spec)
                 mask = by_name[items[rows[i]].dataset].mask(items[rows[i]]) if masks is not None else None

@@ -182,8 +182,7 @@ def _composed(
     for shape in sorted({image.shape for image in pixels}):
         index = [i for i, image in enumerate(pixels) if image.shape == shape]
         batch = np.stack([pixels[i] for i in index])
-        unit = preprocessing.to_unit(batch, spec)
-        boxes = preprocessing.locate(unit, spec)
+        unit, boxes = preprocessing.located(batch, spec)
         composed = preprocessing.stack(preprocessing.planes(batch, spec), spec)
         for k, i in enumerate(index):
             why = bad_slice(batch[k], unit[k], spec)

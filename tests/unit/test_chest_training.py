@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from firstread.phantoms.chest import FilmSpec
 from tests.builders.chest import covid_folder, film_ds, kermany_folder, received, write_film
 from training.augment import augment_from
-from training.chest.augment import FilmAugment, lower_resolution
+from training.chest.augment import FilmAugment, lower_resolution, trimmed
 from training.chest.calibration import binary_points, fit_softmax, softmax_p
 from training.chest.compare import BIG, BUDGETS, SUITES, Budget, Variant, recipe_of, suite
 from training.chest.evaluation import adults_without_covid, four_class_figures, four_class_truth
@@ -97,13 +97,23 @@ def test_augmentation_keeps_shape_and_range_and_none_changes_nothing() -> None:
     film = np.random.default_rng(0).random((64, 64, 1), dtype=np.float32)
     rng = np.random.default_rng(1)
     for _ in range(30):
-        changed, _ = FilmAugment(border=1, objects=1, erase=1, noise=1, low_res=1).apply(film, None, rng)
+        changed, _ = FilmAugment(border=1, objects=1, erase=1, noise=1, low_res=1, trim=1).apply(film, None, rng)
         assert changed.shape == film.shape
         assert changed.dtype == np.float32
         assert 0 <= changed.min() <= changed.max() <= 1
     same, _ = augment_from({"kind": "film", **NONE}).apply(film, None, rng)
     assert np.allclose(same, film, atol=1e-5)
     assert lower_resolution(film[..., 0], 16).std() < film.std()
+
+
+def test_a_trimmed_film_is_larger_than_life_and_loses_at_most_a_tenth_of_a_side() -> None:
+    film = np.tile(np.arange(80, dtype=np.float32), (80, 1))
+    shrunk = [trimmed(film, np.random.default_rng(seed)) for seed in range(20)]
+    for image in shrunk:
+        assert image.shape == film.shape
+        assert image[0, 0] < 8 and image[0, -1] > 71
+        assert image[0, -1] - image[0, 0] < 79
+    assert len({float(image[0, 0]) for image in shrunk}) > 3
 
 
 def test_a_film_that_may_be_several_classes_costs_the_sum_of_them() -> None:

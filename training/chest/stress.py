@@ -170,11 +170,23 @@ def hand_at_edge(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def black_border(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A collimated rim: 8 % of each side black."""
+    """A collimated rim: 8 % of each side black, what lay there is lost."""
     out = np.full(film.shape, film.min(), dtype=np.float32)
     top, left = round(0.08 * film.shape[0]), round(0.08 * film.shape[1])
     out[top:-top, left:-left] = film[top:-top, left:-left]
     return out
+
+
+def border_around(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Black bars of a tenth around the whole film: nothing of it is lost."""
+    bars = [(round(0.1 * side),) * 2 for side in film.shape]
+    return np.pad(film, bars, constant_values=float(film.min()))
+
+
+def rim_cut(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The film without 8 % of each side, and no border in their place."""
+    top, left = round(0.08 * film.shape[0]), round(0.08 * film.shape[1])
+    return film[top:-top, left:-left]
 
 
 def lungs_cropped(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -202,6 +214,8 @@ CHANGES: dict[str, Change] = {
     "electrodes pasted": electrodes,
     "a hand at the edge": hand_at_edge,
     "black border": black_border,
+    "black border around the film": border_around,
+    "8 % of each side cut off": rim_cut,
     "cropped to the lungs": lungs_cropped,
     "lungs alone": lungs_only,
     "lungs blanked": without_lungs,

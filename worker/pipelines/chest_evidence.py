@@ -17,7 +17,17 @@ import cv2
 import numpy as np
 
 from worker.pipelines.base import Engine, Served
-from worker.pipelines.chest_maps import Map, agreement, enlarged, log_odds, look_of, occlusion_map
+from worker.pipelines.chest_maps import (
+    WHOLE,
+    Map,
+    Part,
+    agreement,
+    enlarged,
+    log_odds,
+    look_of,
+    occlusion_map,
+    on_film,
+)
 from worker.pipelines.heatmap import picture
 from worker.pipelines.lungs import LungField
 
@@ -57,8 +67,16 @@ def joint_shares(p_own: float, p_normal: float, blend: Mapping[str, float]) -> t
     return (float(rising[0] / total), float(rising[1] / total)) if total > 0 else (1.0, 0.0)
 
 
-def film_maps(engine: Engine, voices: Sequence[Voice], inputs: Mapping[str, np.ndarray], film: int) -> FilmMaps:
-    """Class maps of one film from one pass a model.
+def film_maps(
+    engine: Engine,
+    voices: Sequence[Voice],
+    inputs: Mapping[str, np.ndarray],
+    film: int,
+    parts: Mapping[str, Part] | None = None,
+) -> FilmMaps:
+    """Class maps of one film from one pass a model, laid on the whole film.
+
+    ``parts`` says by package which part of the film is its input: all of it where it is not named.
 
     Raises
     ------
@@ -69,7 +87,8 @@ def film_maps(engine: Engine, voices: Sequence[Voice], inputs: Mapping[str, np.n
     for voice in voices:
         key = voice.package.key
         first, second = engine.class_maps(key, inputs[key][film : film + 1], voice.label)
-        pairs.append((enlarged(first[0]), enlarged(second[0])))
+        part = (parts or {}).get(key, WHOLE)
+        pairs.append((on_film(first[0], part), on_film(second[0], part)))
     joined = [sum(voice.share * pair[k] for voice, pair in zip(voices, pairs, strict=True)) for k in (0, 1)]
     return FilmMaps(tuple(pair[0] for pair in pairs), enlarged(np.asarray(joined[0])), enlarged(np.asarray(joined[1])))
 
@@ -101,7 +120,13 @@ def low_evidence(heat: Map, field: LungField, package: Served) -> bool:
 
 
 def occlusion_numbers(
-    engine: Engine, voice: Voice, inputs: Mapping[str, np.ndarray], film: int, heat: Map, field: LungField
+    engine: Engine,
+    voice: Voice,
+    inputs: Mapping[str, np.ndarray],
+    film: int,
+    heat: Map,
+    field: LungField,
+    part: Part = WHOLE,
 ) -> dict[str, float]:
     """Agreement of occlusion, which is no activation map, with the joined one, and its share in the lungs."""
     key, column = voice.package.key, voice.package.card.labels.index(voice.label)
@@ -109,7 +134,7 @@ def occlusion_numbers(
     def score(x: np.ndarray) -> np.ndarray:
         return log_odds(engine.run(key, x)["p"][:, column])
 
-    blocked = enlarged(occlusion_map(inputs[key][film], score))
+    blocked = on_film(occlusion_map(inputs[key][film], score), part)
     return {
         "occlusion_agreement": round(agreement(heat, blocked), 3),
         "occlusion_lung_share": round(float(np.nan_to_num(look_of(blocked, field).lung_share)), 3),

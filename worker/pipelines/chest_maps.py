@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.packages.card import InputSpec
+from worker.packages.preprocessing import Box, compose_boxed, cut
 from worker.pipelines.lungs import SIDE, LungField
 
 Map = NDArray[np.float32]
@@ -46,6 +48,42 @@ def enlarged(values: np.ndarray) -> Map:
     full = np.maximum(full, 0.0)
     peak = float(full.max())
     return np.asarray(full / peak if peak > 0 else full, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of a film that a network saw, as shares of the film's height and width; it may reach beyond."""
+
+    top: float = 0.0
+    left: float = 0.0
+    height: float = 1.0
+    width: float = 1.0
+
+    @classmethod
+    def of(cls, box: Box, shape: tuple[int, int]) -> Part:
+        """The part that a crop is of a film of ``shape`` (H, W)."""
+        return cls(box.top / shape[0], box.left / shape[1], box.height / shape[0], box.width / shape[1])
+
+
+WHOLE: Final = Part()
+
+
+def composed(films: Sequence[np.ndarray], spec: InputSpec) -> tuple[np.ndarray, list[Part]]:
+    """Network input of films (H, W) of any sizes, float32 (films, h, w, c), and the part of each that it shows."""
+    made = [compose_boxed(film[None], spec) for film in films]
+    parts = [Part.of(boxes[0], film.shape[:2]) for film, (_, boxes) in zip(films, made, strict=True)]
+    return np.concatenate([x for x, _ in made]), parts
+
+
+def on_film(values: np.ndarray, part: Part) -> Map:
+    """:func:`enlarged` for a map of a part of the film: laid where the part is, 0 around it."""
+    if part == WHOLE:
+        return enlarged(values)
+    top, left = round(part.top * SIDE), round(part.left * SIDE)
+    height = max(1, round((part.top + part.height) * SIDE) - top)
+    width = max(1, round((part.left + part.width) * SIDE) - left)
+    inside = cv2.resize(values.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    return enlarged(cut(inside, Box(-top, -left, SIDE, SIDE)))
 
 
 def look_of(heat: Map, field: LungField) -> Look:

@@ -20,7 +20,7 @@ from worker.pipelines.chest_evidence import (
     occlusion_numbers,
     overlay,
 )
-from worker.pipelines.chest_maps import log_odds
+from worker.pipelines.chest_maps import WHOLE, log_odds
 from worker.pipelines.chest_xray_selection import Film
 from worker.pipelines.lungs import lung_field
 from worker.pipelines.population import age_years, outside
@@ -254,14 +254,15 @@ def _evidence(
     p = float(scores.of(BINARY)[top])
     positive = p >= flag_threshold(scores)
     field = lung_field(film.grey)
-    maps = film_maps(engine, voices, inputs, top)
+    maps = film_maps(engine, voices, inputs, top, film.parts)
     numbers = map_numbers(maps, field)
     title = [f"{BINARY} {p:.2f}"]
     if len(voices) > 1:
         kind = voices[1].label
         title.append(f"{kind} {float(combined[FOUR].of(kind)[top]):.2f}")
     if positive:
-        numbers |= occlusion_numbers(engine, voices[0], inputs, top, maps.joined, field)
+        part = film.parts.get(voices[0].package.key, WHOLE)
+        numbers |= occlusion_numbers(engine, voices[0], inputs, top, maps.joined, field, part)
     doubtful = positive and low_evidence(maps.joined, field, voices[0].package)
     evidence = Evidence(key_instance=film.instance.key, key_frame=film.frame)
     evidence.pictures["film"] = overlay(film.grey, maps.joined if positive else None, tuple(title))

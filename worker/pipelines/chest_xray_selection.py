@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 
 from firstread.dicom.datasets import PARSE_ERRORS, number, text
 from worker.pipelines.base import Instance, Selection, Series, SeriesNote, Study
+from worker.pipelines.chest_maps import Part
 from worker.pipelines.film_pixels import Turn
 from worker.pipelines.reasons import Caution, Reason
 
@@ -48,6 +49,8 @@ class Film:
         Display values, upright, bright for dense.
     likeness : float
         How much the pixels look like a frontal chest (:mod:`worker.pipelines.chest_likeness`).
+    parts : dict of Part
+        By package, the part of the film that its network sees; set as the film is preprocessed.
     """
 
     instance: Instance
@@ -57,6 +60,7 @@ class Film:
     grey: np.ndarray | None = None
     turn: Turn = field(default_factory=Turn)
     likeness: float = 0.0
+    parts: dict[str, Part] = field(default_factory=dict)
 
     @property
     def rank(self) -> tuple[Any, ...]:
