@@ -154,6 +154,50 @@ def test_a_study_is_as_suspicious_as_its_worst_frontal_film(tmp_path: Path) -> N
     assert _p(outcome)["pneumonia"] == max(s.probability for s in outcome.slice_scores if s.finding == "pneumonia")
 
 
+def _in_series(folder: Path, spec: FilmSpec, key: int, series: int, **elements: Any) -> Instance:
+    uids = {"SeriesInstanceUID": f"1.2.3.{series}", "SOPInstanceUID": f"1.2.3.{series}.{key}"}
+    return received(folder, film_ds(spec, key, **uids | elements), key)
+
+
+def test_an_opacity_in_a_series_of_its_own_flags_and_all_evidence_is_of_that_film(tmp_path: Path) -> None:
+    well = _in_series(tmp_path, FilmSpec(size=256), 1, 1, ViewPosition="PA")
+    ill = _in_series(tmp_path, ILL, 2, 2, ViewPosition="AP", InstanceNumber=2)
+    limb = _in_series(tmp_path, FilmSpec(size=256), 3, 3, BodyPartExamined="KNEE")
+    result = _run(study_of(well, ill, limb))
+    outcome = _done(result)
+    assert [f.name for f in outcome.findings if f.flagged] == ["pneumonia"]
+    assert outcome.SeriesInstanceUID == "1.2.3.2"
+    assert outcome.evidence.key_instance == 2
+    assert {score.instance_key for score in outcome.slice_scores} == {1, 2}
+    assert {note.SeriesInstanceUID: note.chosen for note in result.notes} == {
+        "1.2.3.1": True, "1.2.3.2": True, "1.2.3.3": False
+    }  # fmt: skip
+    assert result.details["view"] == "AP"
+
+
+def test_a_series_of_which_no_film_passes_says_why_beside_the_score(tmp_path: Path) -> None:
+    well = _in_series(tmp_path, FilmSpec(size=256), 1, 1)
+    broken = _in_series(tmp_path, FilmSpec(size=256), 2, 2, PixelData=b"\0" * 4)
+    result = _run(study_of(well, broken))
+    assert [note.reasons for note in result.notes] == [(), ("unreadable_pixel_data",)]
+    assert [note.chosen for note in result.notes] == [True, False]
+    assert result.details["films_left_out"] == 1
+    assert "pictures_left_out" in _done(result).warnings
+
+
+def test_every_series_has_its_turn_and_films_past_the_limit_are_counted(tmp_path: Path) -> None:
+    many = [_in_series(tmp_path, FilmSpec(size=256), key, 1, ViewPosition="PA") for key in range(1, 11)]
+    late = _in_series(tmp_path, ILL, 11, 2, ViewPosition="AP")
+    raw = _in_series(tmp_path, ILL, 12, 3, PresentationIntentType="FOR PROCESSING")
+    result = _run(study_of(*many, late, raw))
+    outcome = _done(result)
+    assert outcome.evidence.key_instance == 11
+    assert result.details["n_films"] == 8
+    assert result.details["films_left_out"] == 4
+    assert "pictures_left_out" in outcome.warnings
+    assert 12 not in {score.instance_key for score in outcome.slice_scores}
+
+
 def test_a_shadow_package_is_stored_and_never_flags(tmp_path: Path) -> None:
     served = chest_served()
     active = served["pneumonia"][0]

@@ -14,7 +14,7 @@ from worker.pipelines.chest_xray_selection import Film
 
 
 def select(study: Study) -> Selection:
-    """Series with frontal films, the best first; the policy stands in :mod:`worker.pipelines.chest_xray_selection`."""
+    """The study's frontal films, the best first; the policy stands in :mod:`worker.pipelines.chest_xray_selection`."""
     return chest_xray_selection.select(study)
 
 

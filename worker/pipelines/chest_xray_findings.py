@@ -56,7 +56,7 @@ def interpret_films(
     served: Mapping[str, Sequence[Served]],
     engine: Engine,
 ) -> Outcome:
-    """Everything that is said about the films of one series.
+    """Everything that is said about the frontal films of a study.
 
     A study of several frontal films is as suspicious as its most suspicious one, and all findings are that film's. Only
     ``pneumonia`` of the active binary model flags; the kind never does. Several active packages of one task are
@@ -93,7 +93,8 @@ def interpret_films(
     voices = voices_of(groups, combined, alone, top)
     evidence, numbers, doubtful = _evidence(films, top, voices, combined, inputs, engine)
     warnings = _warnings(films[top], [p for group in groups.values() for p in group])
-    series.details |= numbers
+    series.SeriesInstanceUID = films[top].instance.SeriesInstanceUID
+    series.details |= _description(films[top]) | numbers
     return Outcome(
         findings=findings,
         slice_scores=rows,
@@ -267,6 +268,16 @@ def _evidence(
     evidence = Evidence(key_instance=film.instance.key, key_frame=film.frame)
     evidence.pictures["film"] = overlay(film.grey, maps.joined if positive else None, tuple(title))
     return evidence, numbers, doubtful
+
+
+def _description(film: Film) -> dict[str, Any]:
+    """What is kept of the film that the findings are about."""
+    return {
+        "view": film.view,
+        "chest_likeness": round(film.likeness, 2),
+        "rows": 0 if film.grey is None else int(film.grey.shape[0]),
+        "orientation_known": film.turn.known,
+    }
 
 
 def flag_threshold(scores: Scores) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -63,19 +64,27 @@ class Film:
     parts: dict[str, Part] = field(default_factory=dict)
 
     @property
+    def raw(self) -> bool:
+        """Whether it is a detector's image, not processed for people."""
+        return Caution.FOR_PROCESSING in self.cautions
+
+    @property
     def rank(self) -> tuple[Any, ...]:
         """Smaller is better: processed for people, posterior-anterior, then by number."""
         order = number(self.instance.ds, "InstanceNumber") or 0.0
-        raw = Caution.FOR_PROCESSING in self.cautions
-        return (raw, _RANK.get(self.view, 2), order, self.frame, self.instance.SOPInstanceUID)
+        return (self.raw, _RANK.get(self.view, 2), order, self.frame, self.instance.SOPInstanceUID)
 
 
 def select(study: Study) -> Selection:
-    """Series with at least one candidate film, the best first; a note on every series."""
+    """All candidate films of the study as one series, in the order of :func:`in_turn`; a note on every series.
+
+    Views of one examination often come in series of their own: an opacity on the second one must not be missed because
+    the first is normal.
+    """
     groups: dict[str, list[Instance]] = defaultdict(list)
     for instance in study.instances:
         groups[instance.SeriesInstanceUID].append(instance)
-    found: list[Series] = []
+    pool: list[list[Film]] = []
     notes: list[SeriesNote] = []
     for uid, instances in groups.items():
         films: list[Film] = []
@@ -85,13 +94,21 @@ def select(study: Study) -> Selection:
             films += candidates
             reasons += [] if reason is None else [str(reason)]
         if films:
-            films.sort(key=lambda film: film.rank)
-            used = list({film.instance.key: film.instance for film in films}.values())
-            found.append(Series(uid, used, pixels=films, details={"n_films": len(films), "view": films[0].view}))
+            pool.append(films)
             reasons = []
         notes.append(SeriesNote(uid, bool(films), tuple(dict.fromkeys(reasons)), len(instances)))
-    found.sort(key=lambda series: series.pixels[0].rank)
-    return Selection(tuple(found), tuple(notes))
+    films = in_turn(pool)
+    if not films:
+        return Selection((), tuple(notes))
+    used = list({film.instance.key: film.instance for film in films}.values())
+    return Selection((Series(films[0].instance.SeriesInstanceUID, used, pixels=films),), tuple(notes))
+
+
+def in_turn(groups: Sequence[Sequence[Film]]) -> list[Film]:
+    """Films of several series, the best first: each series' best, then each one's second; raw ones after all others."""
+    turns = [(turn, film) for films in groups for turn, film in enumerate(sorted(films, key=lambda film: film.rank))]
+    turns.sort(key=lambda pair: (pair[1].raw, pair[0], pair[1].rank))
+    return [film for _, film in turns]
 
 
 def films_of(instance: Instance, forced: bool) -> tuple[list[Film], Reason | None]:
