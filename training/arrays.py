@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training.datasets.base import DataSet, DataSetError, Item, label_matrix, studies
+from training.datasets.base import DataSet, DataSetError, Item, gathered, label_matrix, studies
 from worker.packages import preprocessing
 from worker.packages.card import InputSpec
 
@@ -93,7 +93,7 @@ def load_arrays(
     cache : Path or None
         Folder for the decoded arrays; a file there is named by a hash of items and input spec.
     """
-    items = [item for dataset in datasets for item in dataset.items()]
+    items = gathered(datasets)
     by_name = {dataset.name: dataset for dataset in datasets}
     path = cache / f"{_fingerprint(items, spec, mask_size)}.npz" if cache else None
     if path is not None and path.is_file():

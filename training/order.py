@@ -14,7 +14,7 @@ import numpy as np
 from training.arrays import Arrays, load_arrays, mute_bad_slices
 from training.crossval import cross_validate, train_final
 from training.datasets import open_dataset
-from training.datasets.base import Item, label_matrix
+from training.datasets.base import Item, gathered, label_matrix
 from training.feeds import held_back_records
 from training.loop import Run, predict_batch, train
 from training.recipe import Recipe
@@ -70,7 +70,7 @@ def open_arrays(recipe: Recipe, data: Path, cache: Path | None) -> Arrays:
 
 def open_items(recipe: Recipe, data: Path) -> tuple[list[Item], np.ndarray]:
     """Items and labels (n, labels) of the recipe's data sets, without decoding a picture."""
-    items = [item for name, sub in recipe.datasets.items() for item in open_dataset(name, data / sub).items()]
+    items = gathered([open_dataset(name, data / sub) for name, sub in recipe.datasets.items()])
     return items, label_matrix(items, recipe.labels)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from training.arrays import BRAIN_SHARE, BRAIN_WINDOW
 from training.datasets import DataSetError, open_dataset
-from training.datasets.base import UNKNOWN, DataSet, Item, label_matrix, studies
+from training.datasets.base import UNKNOWN, DataSet, Item, gathered, label_matrix, studies
 from training.recipe import Recipe
 from training.records import example, write_records
 from worker.packages import preprocessing
@@ -74,7 +74,7 @@ def prepare_dataset(
     dataset = open_dataset(name, root)
     if dataset.kind != recipe.input.kind:
         raise DataSetError(f"{name} holds {dataset.kind} pictures, recipe {recipe.name} wants {recipe.input.kind}")
-    items = dataset.items()
+    items = gathered([dataset])
     chosen = select_items(items, recipe, undersample)
     if not chosen:
         raise DataSetError(f"{name}: nothing to write")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from training.chest.blend import fit, logistic
-from training.chest.films import labels_of
+from training.chest.labels import labels_of
 from training.datasets.base import Item
 
 

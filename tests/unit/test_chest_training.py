@@ -17,7 +17,8 @@ from training.chest.augment import FilmAugment, lower_resolution, trimmed
 from training.chest.calibration import binary_points, fit_softmax, softmax_p
 from training.chest.compare import BIG, BUDGETS, SUITES, Budget, Variant, recipe_of, suite
 from training.chest.evaluation import adults_without_covid, four_class_figures, four_class_truth
-from training.chest.films import CLASSES, class_of, kermany_patient, labels_of
+from training.chest.films import class_of, kermany_patient
+from training.chest.labels import CLASSES, labels_of
 from training.chest.stress import CHANGES, stress_rows
 from training.chest.tables import markdown
 from training.datasets import open_dataset

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 
 from training import metrics
-from training.chest.films import CLASSES, class_of
+from training.chest.films import class_of
+from training.chest.labels import CLASSES
 from training.datasets.base import Item
 from training.evaluation import figures
 from training.evaluation.report import Miss
 from worker.packages.card import Card
 
 BINARY = "pneumonia"
+AGE_GROUPS = {"children": "child", "adults": "adult", "age_unknown": "unknown"}
 
 
 def patients_of(items: Sequence[Item]) -> np.ndarray:
@@ -22,18 +24,24 @@ def patients_of(items: Sequence[Item]) -> np.ndarray:
     return np.asarray([f"{item.dataset}/{item.patient}" for item in items])
 
 
+def age_groups(items: Sequence[Item]) -> np.ndarray:
+    """``adult``, ``child`` or ``unknown`` for each film."""
+    return np.asarray([item.attributes.get("age_group", "unknown") for item in items])
+
+
 def is_adult(items: Sequence[Item]) -> np.ndarray:
-    """Films of the adult collections."""
-    return np.asarray([item.attributes.get("age_group") == "adult" for item in items])
+    """Films of people known as adults."""
+    return np.asarray(age_groups(items) == "adult")
 
 
 def binary_figures(items: Sequence[Item], p: np.ndarray, threshold: float, repeats: int = 1000) -> dict[str, Any]:
-    """Pneumonia or not: on Kermany's films, on all, and by kind of pneumonia."""
+    """Pneumonia or not: by age group, on all films, and by kind of pneumonia."""
     y = np.asarray([item.labels.get(BINARY, -1.0) for item in items])
-    patients, adult = patients_of(items), is_adult(items)
+    patients, groups = patients_of(items), age_groups(items)
     called = p >= threshold
     rows: dict[str, Any] = {"threshold": threshold}
-    for name, keep in (("children", ~adult), ("adults", adult), ("all", np.ones(len(items), dtype=bool))):
+    parts = {name: groups == group for name, group in AGE_GROUPS.items()}
+    for name, keep in (*parts.items(), ("all", np.ones(len(items), dtype=bool))):
         if (y[keep] >= 0).any():
             rows[name] = figures.binary(y[keep], p[keep], patients[keep], called[keep], repeats)
     rows["sensitivity_by_finding"] = {
@@ -57,7 +65,8 @@ def four_class_truth(items: Sequence[Item]) -> np.ndarray:
 
 def four_class_figures(items: Sequence[Item], p: np.ndarray, repeats: int = 1000) -> dict[str, Any]:
     """Four classes, by patient; and two tables that show what age has to do with COVID."""
-    patients, adult = patients_of(items), is_adult(items)
+    patients, groups = patients_of(items), age_groups(items)
+    adult, child = groups == "adult", groups == "child"
     truth = four_class_truth(items)
     rows: dict[str, Any] = {"four_classes": figures.multiclass(truth, p, CLASSES, patients, repeats)}
     guess = p.argmax(axis=1)
@@ -65,7 +74,7 @@ def four_class_figures(items: Sequence[Item], p: np.ndarray, repeats: int = 1000
     rows["by_class"] = {name: _class_row(truth[known] == i, guess[known] == i) for i, name in enumerate(CLASSES)}
     rows["adults_without_covid"] = adults_without_covid(items, guess)
     rows["children_called_covid"] = metrics.wilson(
-        int((guess[~adult] == CLASSES.index("covid19")).sum()), int((~adult).sum())
+        int((guess[child] == CLASSES.index("covid19")).sum()), int(child.sum())
     ).as_dict()
     inside = adult & np.asarray([item.labels.get("covid19", -1.0) >= 0 for item in items])
     covid = np.asarray([item.labels.get("covid19", -1.0) for item in items])

@@ -69,7 +69,7 @@ def make(films: list[Item], chest: Array, others: dict[str, Array]) -> tuple[Rul
         The rule, and on what it was not fitted on: share of films refused, share of each other kind let through.
     """
     train = np.asarray([item.split == "train" for item in films])
-    adult = np.asarray([item.attributes["age_group"] == "adult" for item in films])
+    adult = np.asarray([item.attributes.get("age_group") == "adult" for item in films])
     weight = np.where(adult, np.sum(train & ~adult) / max(1, np.sum(train & adult)) / 2, 1.0)
     means = np.stack([chest[train & ~adult].mean(0), chest[train & adult].mean(0)])
     centred = chest[train] - means.mean(0)

@@ -10,7 +10,7 @@ import numpy as np
 from training.arrays import Arrays
 from training.chest import evaluation
 from training.chest.calibration import binary_points, fit_softmax, softmax_p
-from training.chest.films import CLASSES
+from training.chest.labels import CLASSES
 from training.chest.pictures import run_pictures
 from training.datasets.base import Item
 from training.evaluation.figures import without_curves

@@ -18,7 +18,7 @@ import numpy as np
 from training import metrics
 from training.chest.augment import lower_resolution
 from training.chest.evaluation import four_class_truth, patients_of
-from training.chest.films import CLASSES
+from training.chest.labels import CLASSES
 from training.chest.tables import write_table
 from training.chest.upscaler import SIDE, Upscaler, bicubic, reduced
 from training.datasets import open_dataset
