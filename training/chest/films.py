@@ -1,6 +1,6 @@
 """Chest film collections: what their readers share, Kermany's, and the COVID image collection.
 
-Labels are those of :mod:`training.chest.labels`; ``age_group`` is ``adult``, ``child``, or missing where nothing says so.
+Labels are those of :mod:`training.chest.labels`. ``age_group`` is ``adult`` or ``child``, or missing where unknown.
 """
 
 from __future__ import annotations
