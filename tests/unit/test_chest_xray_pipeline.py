@@ -237,3 +237,33 @@ def test_a_card_may_ask_for_the_four_class_model_to_join_the_binary_score(tmp_pa
     assert joint.probability == pytest.approx(np.e * odds / (1 + np.e * odds), rel=1e-4)
     assert member.model_name == "pneumonia"
     assert not member.flagged
+
+
+@pytest.mark.parametrize(
+    ("partner", "joined"),
+    [
+        ({"name": "pneumonia4", "version": "1.0.0", "sha256": ""}, True),
+        ({"name": "pneumonia4", "version": "2.0.0", "sha256": ""}, False),
+        ({"name": "pneumonia4", "version": "1.0.0", "sha256": "f00"}, False),
+        (None, True),
+    ],
+)
+def test_a_joint_score_wants_the_package_that_it_was_fitted_with(
+    partner: dict[str, str] | None, joined: bool, tmp_path: Path
+) -> None:
+    blend: dict[str, Any] = {"own": 0.0, "four": 1.0, "bias": 1.0, "threshold": 0.999}
+    blend |= {} if partner is None else {"partner": partner}
+    outcome = _done(_run(study_of(received(tmp_path, film_ds(ILL))), parameters={"blend": blend}))
+    (binary,) = [f for f in outcome.findings if f.name == "pneumonia" and f.role == "active"]
+    assert binary.model_name == ("pneumonia+pneumonia4" if joined else "pneumonia")
+    assert binary.threshold == (0.999 if joined else 0.5)
+    assert binary.flagged is not joined
+    assert ("joint_score_missing" in outcome.warnings) is not joined
+
+
+def test_a_joint_score_without_any_four_class_package_is_warned_of(tmp_path: Path) -> None:
+    blend = {"own": 0.5, "four": 0.5, "bias": 0.0, "threshold": 0.5}
+    served = {"pneumonia": chest_served(parameters={"blend": blend})["pneumonia"]}
+    outcome = _done(run(row("chest_xray"), study_of(received(tmp_path, film_ds(ILL))), served, LowerLungEngine()))
+    assert "joint_score_missing" in outcome.warnings
+    assert [f.name for f in outcome.findings if f.flagged] == ["pneumonia"]

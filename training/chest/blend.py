@@ -40,7 +40,8 @@ def blend(binary: Path, four: Path, data: Path, out: Path) -> None:
     pixels = [dataset.pixels(item) for item in items]
     x = np.stack([against_normal(package, pixels) for package in packages], axis=1)
     fitted, figures = fit(items, x)
-    card = packages[0].card
+    card, other = packages[0].card, packages[1].card
+    fitted["partner"] = {"name": other.name, "version": other.version, "sha256": other.sha256}
     card = card.model_copy(
         update={
             "parameters": {**card.parameters, "blend": fitted},
@@ -64,7 +65,7 @@ def against_normal(package: Package, pixels: list[np.ndarray]) -> np.ndarray:
     return log_odds(p[:, labels.index("pneumonia")] if "pneumonia" in labels else 1 - p[:, labels.index("normal")])
 
 
-def fit(items: list[Item], x: np.ndarray) -> tuple[dict[str, float], dict[str, Any]]:
+def fit(items: list[Item], x: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
     """Weights, bias and threshold from the validation rows of log odds (n, 2); figures of the test rows."""
     y = np.asarray([item.labels["pneumonia"] for item in items])
     val = np.asarray([item.split == "val" for item in items])

@@ -93,6 +93,7 @@ def interpret_films(
     voices = voices_of(groups, combined, alone, top)
     evidence, numbers, doubtful = _evidence(films, top, voices, combined, inputs, engine)
     warnings = _warnings(films[top], [p for group in groups.values() for p in group])
+    warnings += [str(Caution.JOINT_SCORE_MISSING)] if partner_missing(groups) else []
     series.SeriesInstanceUID = films[top].instance.SeriesInstanceUID
     series.details |= _description(films[top]) | numbers
     return Outcome(
@@ -112,7 +113,24 @@ def combined_scores(
     combined = {task: _mean([_scores(p, outputs[p.key]) for p in group]) for task, group in groups.items()}
     alone = combined[BINARY]
     blend = groups[BINARY][0].card.parameters.get("blend")
-    return combined | {BINARY: _blended(alone, combined.get(FOUR), blend)}, alone
+    four = None if partner_missing(groups) else combined.get(FOUR)
+    return combined | {BINARY: _blended(alone, four, blend)}, alone
+
+
+def partner_missing(groups: Mapping[str, Sequence[Served]]) -> bool:
+    """Whether the binary card asks for a four-class package to join its score, and another one (or none) is active.
+
+    The weights and the threshold of a joint score were fitted with one package and hold for no other. A card whose
+    ``blend`` names no ``partner`` takes any.
+    """
+    blend = groups[BINARY][0].card.parameters.get("blend")
+    if not blend:
+        return False
+    partner, active = blend.get("partner"), groups.get(FOUR, ())
+    if not partner:
+        return not active
+    found = [{"name": p.card.name, "version": p.card.version, "sha256": p.card.sha256} for p in active]
+    return found != [partner]
 
 
 def _active(group: Sequence[Served]) -> list[Served]:
@@ -144,11 +162,12 @@ def _mean(members: list[Scores]) -> Scores:
     )
 
 
-def _blended(own: Scores, four: Scores | None, blend: Mapping[str, float] | None) -> Scores:
+def _blended(own: Scores, four: Scores | None, blend: Mapping[str, Any] | None) -> Scores:
     """The binary score joined with what the four-class model says against ``normal``, where the card asks for it.
 
     ``blend`` holds weights of the two log odds (``own``, ``four``), a ``bias``, and the ``threshold`` of the joint
-    score, fitted on validation films. Without it, or without a four-class model, the binary score stands alone.
+    score, fitted on validation films, and the ``partner`` that they were fitted with. Without it, or without that
+    four-class model, the binary score stands alone.
     """
     if four is None or not blend or NORMAL not in four.labels:
         return own
