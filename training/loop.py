@@ -25,6 +25,7 @@ from training.records import shards_in
 from training.structure import save_structure
 from training.tracking import Tracker
 from worker.packages import networks
+from worker.packages.weights import settle
 
 if TYPE_CHECKING:
     import keras
@@ -320,6 +321,7 @@ class Checkpoint:
         with np.load(self.path) as stored:
             for i, variable in enumerate(model.variables):
                 variable.assign(stored[f"m{i}"])
+            settle(model)
             for i, variable in enumerate(model.optimizer.variables if with_optimizer else ()):
                 variable.assign(stored[f"o{i}"])
 

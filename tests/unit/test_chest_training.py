@@ -15,7 +15,7 @@ from tests.builders.chest import covid_folder, film_ds, kermany_folder, received
 from training.augment import augment_from
 from training.chest.augment import FilmAugment, lower_resolution, trimmed
 from training.chest.calibration import binary_points, fit_softmax, softmax_p
-from training.chest.compare import BIG, BUDGETS, SUITES, Budget, Variant, recipe_of, suite
+from training.chest.compare import BIG, BUDGETS, SUITES, Budget, Variant, recipe_of, start_of, suite
 from training.chest.evaluation import adults_without_covid, four_class_figures, four_class_truth
 from training.chest.films import class_of, kermany_patient
 from training.chest.labels import CLASSES, labels_of
@@ -25,8 +25,11 @@ from training.datasets import open_dataset
 from training.datasets.base import DataSetError, Item
 from training.order import Order, train_all
 from training.recipe import load_recipe
+from training.transfer_imagenet import copy_layers
 from worker.packages.card import InputSpec
+from worker.packages.folding import fold
 from worker.packages.package import load
+from worker.packages.weights import load_by_layer, save_by_layer, settle
 
 NONE = dict.fromkeys(
     ("flip", "rotate_deg", "zoom", "shift", "aspect", "gamma", "contrast", "low_res", "noise", "border", "objects",
@@ -282,6 +285,45 @@ def test_suites_ask_what_the_authors_left_open() -> None:
     assert BUDGETS["networks"].size >= 75, "InceptionResNetV2 takes no smaller film"
 
 
+def test_each_big_network_finds_its_own_weights(tmp_path: Path) -> None:
+    for name in ("ResNet-50_notop.h5", "efficientnetb7_notop.h5"):
+        (tmp_path / name).touch()
+    starts = {recipe: start_of(recipe, str(tmp_path)) for recipe in BIG}
+    assert [Path(start).name for start in starts.values()] == ["ResNet-50_notop.h5", "none", "efficientnetb7_notop.h5"]
+    assert start_of(BIG[0], str(tmp_path / "efficientnetb7_notop.h5")) == "none"
+    assert start_of(BIG[0], "mine.weights.h5") == "mine.weights.h5"
+    names = [variant.name for variant in suite("networks", str(tmp_path), "none")]
+    assert sum("pre-trained" in name for name in names) == 4
+
+
+def test_weights_of_an_application_act_as_they_do_in_it(tmp_path: Path) -> None:
+    import keras
+    from keras import layers
+
+    gain = np.array([2.0, 0.5, 3.0])
+
+    def network(own_scale: bool) -> keras.Model:
+        image = keras.Input((8, 8, 3), name="image")
+        x = layers.Normalization(name="normalization")(layers.Rescaling(1 / 255)(image))
+        x = layers.Rescaling(gain.tolist())(x) if own_scale else x
+        x = layers.Conv2D(4, 3, use_bias=False, name="stem_conv")(x)
+        x = layers.BatchNormalization(name="stem_bn")(x)
+        return keras.Model(image, {"logits": layers.GlobalAveragePooling2D(name="pool")(x)})
+
+    source, target, loaded = network(True), network(False), network(False)
+    numbers = [np.array([0.5, 0.4, 0.3]), np.array([0.2, 0.3, 0.4]), np.array(1)]
+    source.get_layer("normalization").set_weights(numbers)
+    settle(source)
+    x = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype(np.float32)
+    copy_layers(target, source, gain)
+    wanted = source.predict(x, verbose=0)["logits"]
+    np.testing.assert_allclose(target.predict(x, verbose=0)["logits"], wanted, atol=1e-5)
+    save_by_layer(target, tmp_path / "w.npz", "float32")
+    load_by_layer(loaded, tmp_path / "w.npz")
+    for model in (loaded, fold(loaded)):
+        np.testing.assert_allclose(model.predict(x, verbose=0)["logits"], wanted, atol=1e-4)
+
+
 def test_the_small_budget_trains_what_a_few_steps_can_train() -> None:
     scratch, started = (Variant("x", "pneumonia4", {}, weights) for weights in ("none", "lite.npz"))
     assert load_recipe("pneumonia4").schedule.frozen
@@ -303,6 +345,7 @@ def test_the_comparison_trains_to_the_end_and_prints_a_table(tmp_path: Path, mon
         Variant("a", "pneumonia4", {"architecture": small}),
         Variant("b", "pneumonia4", {"architecture": small}, "none", True, (16, 64)),
     ]
+    rows.append(Variant("c", "pneumonia4", {"architecture": small}, "nowhere.npz"))
     monkeypatch.setattr(module, "suite", lambda *names: rows)
     arguments = ["schedule", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--steps", "2", "--size", "32"]
     result = CliRunner().invoke(module.compare, arguments, catch_exceptions=False)
@@ -310,6 +353,7 @@ def test_the_comparison_trains_to_the_end_and_prints_a_table(tmp_path: Path, mon
     table = (tmp_path / "out/schedule.md").read_text()
     assert "| network | parameters | trainable | seconds | accuracy |" in table
     assert "Budget: 240 training films, 2 steps" in table
+    assert "no weights file nowhere.npz" in table, "the others are run all the same"
     assert "accuracy_at_16_px" in table
     assert "accuracy_at_64_px" not in table, "films of 32 pixels are not reduced to 64"
     assert not list((tmp_path / "out").rglob("checkpoint.npz"))
