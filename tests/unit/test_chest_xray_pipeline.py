@@ -120,9 +120,14 @@ def test_a_limb_is_refused_even_where_a_person_asked(tmp_path: Path) -> None:
 
 
 def test_what_a_person_asked_for_is_scored_with_a_doubt_from_the_header(tmp_path: Path) -> None:
-    odd = received(tmp_path, film_ds(ILL, Modality="MR", BodyPartExamined="KNEE"))
+    odd = received(tmp_path, film_ds(ILL, Modality="MR", BodyPartExamined=None, StudyDescription="Knee"))
     outcome = _done(_run(study_of(odd, forced=True)))
     assert "chest_uncertain" in outcome.warnings
+
+
+def test_a_body_part_that_the_header_names_is_believed_even_where_a_person_asked(tmp_path: Path) -> None:
+    knee = received(tmp_path, film_ds(ILL, BodyPartExamined="KNEES"))
+    assert _run(study_of(knee, forced=True)).reasons == ("not_a_chest",)
 
 
 def test_a_film_stored_inverted_is_turned_round(tmp_path: Path) -> None:

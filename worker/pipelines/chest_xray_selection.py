@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-from pydicom.dataset import Dataset
 
-from firstread.dicom.datasets import PARSE_ERRORS, number, text
+from firstread.dicom.datasets import number, text
 from worker.pipelines.base import Instance, Selection, Series, SeriesNote, Study
 from worker.pipelines.chest_maps import Part
+from worker.pipelines.chest_words import is_lateral, other_part, other_part_described
 from worker.pipelines.film_pixels import Turn
 from worker.pipelines.reasons import Caution, Reason
 
@@ -26,15 +25,6 @@ FOR_PROCESSING: Final = "1.2.840.10008.5.1.4.1.1.1.1.1"
 MIN_SIDE_PX: Final = 112
 MAX_FRAMES: Final = 4
 
-CHEST_WORDS: Final = ("CHEST", "THORAX", "TORAX", "LUNG", "PULMON", "CXR", "THX")
-OTHER_WORDS: Final = (
-    "ABDOMEN", "ANKLE", "ARM", "BREAST", "CALCANEUS", "CERVICAL", "CLAVICLE", "COCCYX", "CSPINE", "ELBOW", "EXTREMITY",
-    "FEMUR", "FIBULA", "FINGER", "FOOT", "FOREARM", "HAND", "HEAD", "HIP", "HUMERUS", "JAW", "KNEE", "LEG", "LSPINE",
-    "LUMBAR", "MANDIBLE", "NECK", "ORBIT", "PELVIS", "SACRUM", "SCAPULA", "SHOULDER", "SINUS", "SKULL", "SPINE",
-    "SSPINE", "TEETH", "THIGH", "THUMB", "TIBIA", "TOE", "TOOTH", "WHOLEBODY", "WRIST",
-)  # fmt: skip
-LATERAL_VIEWS: Final = frozenset({"LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT", "ML", "LM", "LLO", "RLO"})
-LATERAL_WORDS: Final = ("LATERAL", "SEITLICH", "LAT")
 _RANK: Final = {"PA": 0, "AP": 1}
 
 
@@ -112,7 +102,10 @@ def in_turn(groups: Sequence[Sequence[Film]]) -> list[Film]:
 
 
 def films_of(instance: Instance, forced: bool) -> tuple[list[Film], Reason | None]:
-    """Candidate films of one object, or why there is none. What a person asked for is only refused for sure signs."""
+    """Candidate films of one object, or why there is none.
+
+    What a person asked for is only refused for sure signs, as a body part that the header names in so many words is.
+    """
     ds = instance.ds
     modality = text(ds, "Modality", 16).upper()
     capture = instance.SOPClassUID in CAPTURES
@@ -125,9 +118,9 @@ def films_of(instance: Instance, forced: bool) -> tuple[list[Film], Reason | Non
     if is_lateral(ds):
         return [], Reason.LATERAL_VIEW
     cautions: list[str] = []
-    if names_other_part(ds):
-        if not forced:
-            return [], Reason.NOT_A_CHEST
+    if other_part(ds) or (other_part_described(ds) and not forced):
+        return [], Reason.NOT_A_CHEST
+    if other_part_described(ds):
         cautions.append(str(Caution.CHEST_UNCERTAIN))
     if capture and modality in RADIOGRAPHY:
         cautions.append(str(Caution.SECONDARY_CAPTURE))
@@ -137,39 +130,3 @@ def films_of(instance: Instance, forced: bool) -> tuple[list[Film], Reason | Non
     frames = range(1, min(count, MAX_FRAMES) + 1) if count > 1 else (0,)
     view = text(ds, "ViewPosition", 16).upper()
     return [Film(instance, frame, view, list(cautions)) for frame in frames], None
-
-
-def names_other_part(ds: Dataset) -> bool:
-    """Whether the header names a part of the body that is not the chest: Body Part Examined, else descriptions."""
-    part = text(ds, "BodyPartExamined", 64).upper()
-    if part:
-        return _other(part)
-    words = " ".join(text(ds, keyword, 64) for keyword in ("ProtocolName", "SeriesDescription", "StudyDescription"))
-    return _other(words.upper())
-
-
-def _other(words: str) -> bool:
-    if any(word in words for word in CHEST_WORDS):
-        return False
-    compact = words.replace(" ", "")
-    named = set(words.replace("_", " ").replace("/", " ").split())
-    return any(word in named or (len(word) > 4 and word in compact) for word in OTHER_WORDS)
-
-
-def is_lateral(ds: Dataset) -> bool:
-    """Whether View Position, View Code, Patient Orientation or a description says that the film is a lateral one."""
-    if text(ds, "ViewPosition", 16).upper().replace(" ", "") in LATERAL_VIEWS:
-        return True
-    if text(ds, "PatientOrientation", 16).upper()[:1] in ("A", "P"):
-        return True
-    if text(ds, "ViewPosition", 16).upper()[:2] in ("PA", "AP"):
-        return False
-    try:
-        codes = ds.get("ViewCodeSequence") or []
-        meanings = " ".join(text(item, "CodeMeaning", 64) for item in codes)
-    except PARSE_ERRORS:
-        meanings = ""
-    words = f"{meanings} {text(ds, 'SeriesDescription', 64)} {text(ds, 'AcquisitionDeviceProcessingDescription', 64)}"
-    named = set(re.sub(r"[^A-Z]+", " ", words.upper()).split())
-    frontal = named & {"PA", "AP", "FRONTAL"}
-    return not frontal and bool(named & set(LATERAL_WORDS))
