@@ -195,6 +195,6 @@ def test_maps_agree_with_themselves_and_not_with_the_opposite() -> None:
 def test_occlusion_finds_the_pixel_that_matters() -> None:
     x = np.random.default_rng(0).normal(size=(40, 40, 1)).astype(np.float32)
     x[30, 10] = 50.0
-    assert len(occluded(x)) == 25
-    found = occlusion_map(x, lambda batch: batch[:, 30, 10, 0])
+    assert len(occluded(x)) == 8, "one batch"
+    found = occlusion_map({"a": x}, lambda batch: batch["a"][:, 30, 10, 0], float(x[30, 10, 0]), grid=(5, 5))
     assert np.unravel_index(int(found.argmax()), found.shape) == (3, 1)

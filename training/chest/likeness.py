@@ -1,6 +1,6 @@
 """Make the rule by which the chest pipeline's gate knows a chest film, and say how well it does.
 
-Run as ``python -m training.chest.likeness --data DIR --out FILE``. With ``--measure`` the shipped rule is not made anew:
+Run as ``python -m training.chest.likeness --data DIR --out FILE``. With ``--measure`` the shipped rule is not remade:
 the table of what it lets through is written to FILE (``docs/experiments`` holds the release's). Not-chest pictures are
 head CT slices, skin pictures, drawn limbs, hands, skulls and bellies, and chest films lying, upside down or inverted.
 """

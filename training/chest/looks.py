@@ -23,7 +23,7 @@ from worker.packages.package import Package, load
 from worker.pipelines.base import Served
 from worker.pipelines.chest_evidence import FilmMaps, film_maps, low_evidence
 from worker.pipelines.chest_maps import Map, agreement, composed, enlarged, look_of
-from worker.pipelines.chest_xray_findings import BINARY, combined_scores, flag_threshold, voices_of
+from worker.pipelines.chest_scores import BINARY, combined_scores, flag_threshold, voices_of
 from worker.pipelines.lungs import lung_field
 
 BATCH = 32
