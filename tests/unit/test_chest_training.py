@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from click.testing import CliRunner
 from firstread.phantoms.chest import FilmSpec
 from tests.builders.chest import covid_folder, film_ds, kermany_folder, received, write_film
 from training.augment import augment_from
+from training.callbacks import validation_proportions
 from training.chest.augment import FilmAugment, lower_resolution, trimmed
 from training.chest.calibration import binary_points, fit_softmax, softmax_p
 from training.chest.compare import BIG, BUDGETS, SUITES, Budget, Variant, recipe_of, start_of, suite
-from training.chest.evaluation import adults_without_covid, four_class_figures, four_class_truth
+from training.chest.evaluation import adults_without_covid, four_class_figures, four_class_truth, share_of
 from training.chest.films import class_of, kermany_patient
 from training.chest.labels import CLASSES, labels_of
 from training.chest.stress import CHANGES, stress_rows
@@ -171,7 +173,14 @@ def test_the_four_class_test_leaves_out_adults_without_finding_and_other_germs()
     called = np.array([3, 3, 1, 3, 0, 2])
     table = adults_without_covid(items, called)
     assert table["called_covid"]["value"] == pytest.approx(2 / 3)
-    assert table["No Finding"] == {"n": 1, "covid19": 1}
+    assert table["by_finding"]["No Finding"] == {"n": 1, "covid19": 1}
+    pooled = table["pooled"]
+    assert {name: row["n"] for name, row in pooled.items()} == {
+        "all": 3, "without finding": 1, "bacterial": 1, "other germ": 1}  # fmt: skip
+    assert pooled["bacterial"]["called_covid"]["value"] == 1.0
+    assert pooled["bacterial"]["called_what_it_is"]["value"] == 0.0
+    assert pooled["bacterial"]["called_covid"]["low"] < 0.9
+    assert "called_what_it_is" not in pooled["other germ"]
     p = np.eye(4)[called]
     figures = four_class_figures(items, p, repeats=20)
     assert figures["four_classes"]["n"] == 4
@@ -220,6 +229,25 @@ def test_unknown_base_or_head_is_refused() -> None:
         )
 
 
+def test_intervals_of_shares_are_by_patient() -> None:
+    hits = np.array([True] * 30 + [False] * 30)
+    apart, together = (share_of(hits, np.arange(60) // per, 200) for per in (1, 15))
+    assert apart["value"] == together["value"] == 0.5
+    assert together["high"] - together["low"] > 2 * (apart["high"] - apart["low"])
+    assert (together["n"], together["patients"]) == (60, 4)
+    sure = share_of(np.ones(60, dtype=bool), np.arange(60) // 15)
+    assert sure["value"] == 1.0 and sure["low"] < 0.6
+    assert share_of(np.zeros(0, dtype=bool), np.zeros(0))["value"] is None
+
+
+def test_validation_figures_of_an_epoch() -> None:
+    found = validation_proportions([0, 0, 1, 1], [0, 1, 1, 1], 2)
+    assert found == {"val_accuracy": 0.75, "val_precision": pytest.approx(2 / 3), "val_recall": 1.0}
+    several = validation_proportions([0, 1, 2, 2], [0, 1, 1, 2], 3)
+    assert several["val_recall"] == pytest.approx((1 + 1 + 0.5) / 3)
+    assert validation_proportions([0], [0], 2) == {"val_accuracy": 1.0}
+
+
 def _toy(name: str) -> dict[str, Any]:
     recipe = load_recipe(name)
     schedule = recipe.schedule.model_copy(update={"steps": 4, "steps_per_epoch": 2, "batch_size": 8, "warmup_steps": 1})
@@ -242,10 +270,14 @@ def test_a_recipe_trains_calibrates_measures_and_packs(name: str, tmp_path: Path
     assert len(package.card.population["age_ranges"]) == 2
     figures = package.card.metrics
     page = (tmp_path / "run/evaluation/evaluation.html").read_text()
-    assert "a training batch after augmentation" in page
-    assert "confusion matrix" in page
+    for heading in ("Training batch", "Learning curves", "Confusion matrices"):
+        assert f"<h2>{heading}</h2>" in page
+    epochs = [json.loads(line) for line in (tmp_path / "run/final/log.jsonl").read_text().splitlines()]
+    assert all(0 <= row["val_accuracy"] <= 1 and "val_recall" in row for row in epochs)
+    assert 0 <= figures["train"]["accuracy"]["low"] <= figures["train"]["accuracy"]["high"] <= 1
     if name == "pneumonia4":
         assert figures["test"]["four_classes"]["n"] == 12 + 6
+        assert "<th>called covid19</th>" in page
         assert figures["test"]["adults_without_covid"]["called_covid"]["n"] == 9
         assert package.card.threshold("covid19") is None
     else:
@@ -351,7 +383,7 @@ def test_the_comparison_trains_to_the_end_and_prints_a_table(tmp_path: Path, mon
     result = CliRunner().invoke(module.compare, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     table = (tmp_path / "out/schedule.md").read_text()
-    assert "| network | parameters | trainable | seconds | accuracy |" in table
+    assert "| network | parameters | trainable | seconds | train_accuracy | accuracy |" in table
     assert "Budget: 240 training films, 2 steps" in table
     assert "no weights file nowhere.npz" in table, "the others are run all the same"
     assert "accuracy_at_16_px" in table

@@ -19,7 +19,7 @@ from training import metrics
 from training.arrays import Arrays
 from training.chest.augment import lower_resolution
 from training.chest.calibration import softmax_p
-from training.chest.evaluation import four_class_figures, four_class_truth
+from training.chest.evaluation import fit_figures, four_class_figures, four_class_truth
 from training.chest.tables import write_table
 from training.datasets.base import label_matrix
 from training.loop import Run, predict, train
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     import keras
 
 SIZES = (64, 96, 128, 224)
+SEEN_FILMS = 400
+"""Training films of which a row tells the accuracy."""
+
 BIG = ("pneumonia4_resnet50", "pneumonia4_inceptionresnetv2", "pneumonia4_efficientnetb7")
 
 
@@ -266,10 +269,13 @@ def run_variant(
     if budget is not None:
         # hundreds of megabytes each, and from them a second call would tell the time of loading for that of training
         (folder / "checkpoint.npz").unlink(missing_ok=True)
+    seen = thinned(arrays, train_rows, min(SEEN_FILMS, len(train_rows)))
+    fitted = fit_figures([arrays.items[i] for i in seen], predict(model, arrays, seen)["logits"], None)
     logits = predict(model, arrays, test_rows)["logits"]
     items = [arrays.items[i] for i in test_rows]
     found = four_class_figures(items, softmax_p(logits, Calibration(), recipe.labels).astype(np.float64), repeats=200)
     return rows | {
+        "train_accuracy": fitted["accuracy"],
         "accuracy": found["four_classes"]["accuracy"],
         "macro_f1": found["four_classes"]["macro_f1"],
         "covid_recall": found["by_class"]["covid19"]["recall"],
