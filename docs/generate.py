@@ -265,6 +265,30 @@ def experiments(pipeline: str) -> str:
     return "\n".join(pages) or "No table of an experiment belongs to this release.\n"
 
 
+def chest_adults() -> str:
+    """What the shipped four-class models call adults without COVID, pooled by kind, as their cards say."""
+    import json
+
+    pages = []
+    for path in sorted((ROOT / "models").glob("*/*/card.json")):
+        card = json.loads(path.read_text(encoding="utf-8"))
+        pooled = card["metrics"].get("test", {}).get("adults_without_covid", {}).get("pooled")
+        if card["task"] != "pneumonia4" or not pooled:
+            continue
+        rows = [
+            (name, str(row["n"]), str(row["patients"]), _interval(row["called_covid"]),
+             _interval(row["called_what_it_is"]) if "called_what_it_is" in row else "")
+            for name, row in pooled.items()
+        ]  # fmt: skip
+        head = ("adults without COVID", "films", "patients", "called COVID-19", "called what they are")
+        pages.append(f"`{card['name']}` {card['version']}:\n\n{table(head, rows)}")
+    return "\n".join(pages) or "The cards of this release do not hold these rows.\n"
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "models": models,
     "published_dermoscopy": published_figures,
@@ -272,6 +296,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "targets_chest": lambda: targets("pneumonia", "pneumonia4"),
     "targets_dermoscopy": lambda: targets("lesion"),
     "experiments_dermoscopy": lambda: experiments("dermoscopy"),
+    "chest_adults": chest_adults,
     "experiments_chest": lambda: experiments("chest"),
     "settings": settings,
     "metrics": metrics,

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from firstread.errors import FirstreadError
-from training.datasets.base import DataSet, DataSetError, Item, label_matrix, studies
+from training.datasets.base import DataSet, DataSetError, Item, gathered, label_matrix, studies
 from training.progress import progress
 from worker.packages import preprocessing
 from worker.packages.card import InputSpec
@@ -99,7 +99,7 @@ def load_arrays(
     cache : Path or None
         Folder for the decoded arrays; a file there is named by a hash of items and input spec.
     """
-    items = [item for dataset in datasets for item in dataset.items()]
+    items = gathered(datasets)
     require_memory(memory_bytes(len(items), spec, mask_size), len(items))
     by_name = {dataset.name: dataset for dataset in datasets}
     path = cache / f"{_fingerprint(items, spec, mask_size)}.npz" if cache else None
@@ -184,8 +184,7 @@ def _decode(
                 good[row] = False
                 left_out[items[row].key] = f"{type(error).__name__}: {error}"
         for batch in _same_shape(pixels, rows):
-            unit = preprocessing.to_unit(np.stack([pixels[i] for i in batch]), spec)
-            boxes = preprocessing.locate(unit, spec)
+            unit, boxes = preprocessing.located(np.stack([pixels[i] for i in batch]), spec)
             for image, box, i in zip(unit, boxes, batch, strict=True):
                 planes[rows[i]] = preprocessing.resized(preprocessing.cut(image, box), spec)
                 mask = by_name[items[rows[i]].dataset].mask(items[rows[i]]) if masks is not None else None

@@ -6,9 +6,11 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from training import loop
 from training.feeds import validation_feed
@@ -55,6 +57,9 @@ def loop_callbacks(
             values["seconds"] = time.monotonic() - self.started
             values |= machine_load()
             notes, stop = _judge(model, run, state, values)
+            if run.recipe.pipeline == "chest_xray" and has_validation(run):
+                truth, guess, names = confusion_rows(model, run)
+                values |= validation_proportions(truth, guess, len(names))
             model.stop_training = stop
             state.save(model, epoch + 1, notes, stopped=stop)
             _record(run.out, epoch + 1, values)
@@ -112,6 +117,24 @@ def confusion_rows(model: keras.Model, run: loop.Run) -> tuple[list[int], list[i
         truth += rows[known].astype(int).tolist()
         guess += called[known].astype(int).tolist()
     return truth, guess, list(labels) if exclusive else [f"not {labels[0]}", labels[0]]
+
+
+def validation_proportions(truth: Sequence[int], guess: Sequence[int], classes: int) -> dict[str, float]:
+    """Accuracy, precision and recall of validation rows: of the second of two classes, the mean over more of them.
+
+    A class that no row has, or none is called, is left out of the mean; empty without rows.
+    """
+    y, called = np.asarray(truth), np.asarray(guess)
+    if not len(y):
+        return {}
+    wanted = (1,) if classes == 2 else range(classes)
+    right = [np.sum((y == c) & (called == c)) for c in wanted]
+    shares = {
+        "val_precision": [hits / n for hits, c in zip(right, wanted, strict=True) if (n := np.sum(called == c))],
+        "val_recall": [hits / n for hits, c in zip(right, wanted, strict=True) if (n := np.sum(y == c))],
+    }
+    means = {name: float(np.mean(found)) for name, found in shares.items() if found}
+    return {"val_accuracy": float(np.mean(y == called)), **means}
 
 
 def _record(out: Path, step: int, values: dict[str, float]) -> None:

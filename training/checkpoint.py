@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from firstread.errors import FirstreadError
+from worker.packages.weights import settle
 
 if TYPE_CHECKING:
     import keras
@@ -73,6 +74,7 @@ class Checkpoint:
         with np.load(self.path) as stored:
             for i, variable in enumerate(model.variables):
                 variable.assign(stored[f"m{i}"])
+            settle(model)
             for i, variable in enumerate(model.optimizer.variables if with_optimizer else ()):
                 variable.assign(stored[f"o{i}"])
 

@@ -100,7 +100,10 @@ def train(
 @click.option(
     "--dataset", "dataset_name", default=None, help="Reader of the data set; default: from the package's task."
 )
-@click.option("--split", default=None, help="Only items of this split or fold.")
+@click.option("--split", default=None,
+              help="Only items of this split or fold; default: all, of chest films the test part.")  # fmt: skip
+@click.option("--with", "partner", default=None, metavar="FOUR",
+              help="The four-class package that joins a binary chest one; default: that of its card.")  # fmt: skip
 @click.option("--out", type=DIRECTORY, default=Path("evaluation"), show_default=True, help="Folder of the report.")
 @click.option("--out-of-fold", "run", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
               help="Evaluate a run's out-of-fold predictions; PACKAGE is then the recipe.")  # fmt: skip
@@ -116,6 +119,7 @@ def evaluate(
     run: Path | None,
     baseline: Path | None,
     as_json: bool,
+    partner: str | None,
 ) -> None:
     """Measure PACKAGE (a folder, NAME or NAME/VERSION) on labelled data; writes evaluation.html and evaluation.json."""
     if baseline is not None and run is None:
@@ -127,7 +131,7 @@ def evaluate(
     else:
         from training.evaluation.scoring import evaluate_package
 
-        page = evaluate_package(package, data, dataset_name, split, out)
+        page = evaluate_package(package, data, dataset_name, split, out, partner)
     click.echo((out / "evaluation.json").read_text(encoding="utf-8") if as_json else f"report: {page}")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from training.arrays import Arrays, load_arrays, mute_bad_slices
 from training.crossval import cross_validate, train_final, train_fold
 from training.datasets import open_dataset
-from training.datasets.base import DataSet, Item, label_matrix
+from training.datasets.base import DataSet, Item, gathered, label_matrix
 from training.joining import join, join_packages, own_part, with_members
 from training.loop import build_model
 from training.prepared import mask_size
@@ -81,7 +81,7 @@ def open_datasets(recipe: Recipe, data: Path) -> list[DataSet]:
 
 def open_items(recipe: Recipe, data: Path) -> tuple[list[Item], np.ndarray]:
     """Items and labels (n, labels) of the recipe's data sets, without decoding a picture."""
-    items = [item for dataset in open_datasets(recipe, data) for item in dataset.items()]
+    items = gathered(open_datasets(recipe, data))
     return items, label_matrix(items, recipe.labels)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from training.datasets import DataSetError, open_dataset
-from training.datasets.base import UNKNOWN, Item, first_places, label_matrix, place_of
+from training.datasets.base import UNKNOWN, Item, first_places, gathered, label_matrix, place_of
 from training.prepare_shards import Job, Source, Written, in_bundles, note_of, run
 from training.prepared import INDEX, REPORT, held_back_share, mask_stride
 from training.recipe import Recipe, RecipeError
@@ -70,7 +70,7 @@ def prepare_dataset(
     dataset = open_dataset(name, root, recipe.input.kind, patient_regex)
     if dataset.kind != recipe.input.kind:
         raise DataSetError(f"{name} holds {dataset.kind} pictures, recipe {recipe.name} wants {recipe.input.kind}")
-    items = dataset.items()
+    items = gathered([dataset])
     labels = label_matrix(items, recipe.labels)
     source = Source(name, root, dataset.kind, patient_regex, recipe.input, recipe.labels, mask_stride(recipe))
     out.mkdir(parents=True, exist_ok=True)

@@ -133,8 +133,7 @@ def _composed(
     for shape in sorted({image.shape for image in pixels}):
         index = [i for i, image in enumerate(pixels) if image.shape == shape]
         batch = np.stack([pixels[i] for i in index])
-        unit = preprocessing.to_unit(batch, spec)
-        boxes = [] if job.look else preprocessing.locate(unit, spec)
+        unit, boxes = preprocessing.located(batch, spec)
         composed: Any = [] if job.look else preprocessing.stack(preprocessing.planes(batch, spec), spec)
         for k, i in enumerate(index):
             item = job.items[rows[i]]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from firstread.errors import FirstreadError
+from worker.packages.weights import settle
 
 if TYPE_CHECKING:
     import keras
@@ -27,7 +28,8 @@ def load_start(model: keras.Model, weights: str, builder: str) -> None:
     """Fill a fresh network: ``none``, ``imagenet``, or a path.
 
     A path may be an npz with PyTorch names (EfficientNet-Lite), an npz by Keras layer name (InceptionV3), a package's
-    ``weights.npz``, a ``.weights.h5``, or the ``checkpoint.npz`` of a run of the same network.
+    ``weights.npz``, a ``.weights.h5``, the ``checkpoint.npz`` of a run of the same network, or (for ``keras_transfer``)
+    the ``.h5`` file of the Keras application without its top.
 
     Raises
     ------
@@ -45,7 +47,11 @@ def load_start(model: keras.Model, weights: str, builder: str) -> None:
     if not path.is_file():
         raise WeightsError(f"no weights file {path.name}; give --weights PATH, imagenet or none")
     try:
-        if path.suffix == ".h5":
+        if builder == "keras_transfer" and path.suffix == ".h5" and not path.name.endswith(".weights.h5"):
+            from training.transfer_imagenet import copy_application
+
+            copy_application(model, str(path))
+        elif path.suffix == ".h5":
             model.load_weights(path)
         elif _has_torch_names(path):
             from worker.packages.networks_effnet_lite import load_imagenet
@@ -89,6 +95,7 @@ def _load_encoder(model: keras.Model, path: Path) -> None:
         for layer in model.layers:
             if layer.weights and layer.name.startswith(ENCODER_PREFIXES):
                 layer.set_weights([arrays[f"{layer.name}/{v.name}"].astype(np.float32) for v in layer.weights])
+    settle(model)
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -104,6 +111,7 @@ def _load_checkpoint(model: keras.Model, path: Path) -> None:
             raise ValueError("a checkpoint of a larger network")
         for i, variable in enumerate(model.variables):
             variable.assign(arrays[f"m{i}"])
+    settle(model)
 
 
 def _has_torch_names(path: Path) -> bool:

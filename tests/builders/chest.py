@@ -72,8 +72,12 @@ def covid_folder(root: Path, each: int = 3) -> Path:
 
 
 def write_film(path: Path, spec: FilmSpec, seed: int) -> None:
-    """A drawn film as a picture."""
-    cv2.imwrite(str(path), np.round(chest_image(spec, seed)[0] * 255).astype(np.uint8))
+    """A drawn film as a picture, of a stature and a pose of its own: patients are no copies of each other."""
+    rng = np.random.default_rng(seed)
+    matrix = cv2.getRotationMatrix2D((spec.size / 2,) * 2, float(rng.uniform(-9, 9)), float(rng.uniform(0.85, 1.2)))
+    matrix[:, 2] += rng.uniform(-0.08, 0.08, 2) * spec.size
+    posed = cv2.warpAffine(chest_image(spec, seed)[0], matrix, (spec.size,) * 2, borderMode=cv2.BORDER_REPLICATE)
+    cv2.imwrite(str(path), np.round(posed * 255).astype(np.uint8))
 
 
 def chest_card(task: str, labels: list[str], **changes: Any) -> Card:

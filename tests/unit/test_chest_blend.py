@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from training.chest.blend import fit, logistic
-from training.chest.films import labels_of
+from training.chest.labels import labels_of
 from training.datasets.base import Item
 
 
@@ -24,14 +24,15 @@ def test_the_joint_score_is_better_than_either() -> None:
     items = _items(800)
     y = np.asarray([item.labels["pneumonia"] for item in items])
     x = np.random.default_rng(0).normal(0, 1.5, (800, 2)) + 2 * y[:, None] - 1
-    fitted, figures = fit(items, x)
+    fitted, figures, point = fit(items, x)
     joint = figures["test_at_flag"]["children"]["auc"]["value"]
     from training.metrics import auc
 
     assert joint > max(auc(y[400:], x[400:, k]) for k in (0, 1)) + 0.01
     assert fitted["own"] > 0.2
     assert fitted["four"] > 0.2
-    assert 0 < fitted["threshold"] < 1
+    assert 0 < point.threshold == fitted["threshold"] < 1
+    assert point.sensitivity is not None and point.sensitivity > 0.5
 
 
 def test_a_score_that_says_nothing_gets_little_weight() -> None:

@@ -28,5 +28,5 @@ def test_help_lists_the_experiments_and_loads_no_network_library() -> None:
     assert done.returncode == 0, done.stderr
     words = done.stdout.split()
     assert {"compare", "stress", "upscaler", "looks", "erase", "blend"} <= set(words)
-    assert {"SUITE", "PACKAGE", "--data", "--full", "--upscaler"} <= set(words)
+    assert {"SUITE", "PACKAGE...", "--data", "--full", "--upscaler"} <= set(words)
     assert "loaded: []" in done.stdout

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from tests.builders.chest import chest_card, covid_folder, kermany_folder
 from training import metrics
 from training.chest.erasure import erase, erasure_rows, fit_erasure, refitted
-from training.chest.films import CLASSES, labels_of
+from training.chest.labels import CLASSES, labels_of
 from training.datasets.base import DataSetError, Item
 from training.packaging import write_package
 from worker.packages import networks

@@ -15,7 +15,8 @@ from worker.pipelines.chest_evidence import (
     map_numbers,
     occlusion_numbers,
 )
-from worker.pipelines.chest_xray_findings import combined_scores, voices_of
+from worker.pipelines.chest_maps import Part, enlarged, occluded
+from worker.pipelines.chest_scores import combined_scores, joint_occlusion, voices_of
 from worker.pipelines.lungs import SIDE, LungField
 
 BLEND = {"own": 0.5, "four": 0.5, "bias": 0.2, "threshold": 0.6}
@@ -119,15 +120,41 @@ def test_numbers_tell_both_models_and_both_methods_apart() -> None:
     assert "map_agreement" not in same
 
 
-def test_occlusion_agrees_where_the_score_hangs_on_that_place() -> None:
-    voices = _voices(1.0, 0.0)[:1]
-    engine = PointingEngine({"pneumonia/1.0.0": LEFT})
+def _occlusion(served: dict[str, list[Served]], x: np.ndarray) -> np.ndarray:
+    """The occlusion map of the joint score where the binary model looks left and the four-class one right."""
+
+    class Engine(PointingEngine):
+        def run(self, package: str, x: np.ndarray) -> dict[str, np.ndarray]:
+            p = super().run(package, x)["p"]
+            return {"p": p if package.startswith("pneumonia/") else np.hstack([1 - p, p, 0 * p, 0 * p])}
+
+    engine = Engine({"pneumonia/1.0.0": LEFT, "pneumonia4/1.0.0": RIGHT})
+    inputs = dict.fromkeys(engine.places, x)
+    return joint_occlusion(engine, served, inputs, 0, {}, 0.6)
+
+
+def test_occlusion_falls_where_the_score_that_flags_hangs_on_the_film() -> None:
     x = np.zeros((1, 64, 64, 1), np.float32)
-    x[0, 32:36, 16:20] = 8.0
-    maps = film_maps(engine, voices, {"pneumonia/1.0.0": x}, 0)
-    numbers = occlusion_numbers(engine, voices[0], {"pneumonia/1.0.0": x}, 0, maps.joined, _field())
-    assert numbers["occlusion_agreement"] > 0.4
-    assert numbers["occlusion_lung_share"] > 0.5
+    x[0, 32:36, 16:20] = x[0, 32:36, 44:48] = 8.0
+    alone = _occlusion(chest_served(), x)
+    joint = _occlusion(chest_served(parameters={"blend": BLEND}), x)
+    four = _occlusion(chest_served(parameters={"blend": BLEND | {"own": 0.0}}), x)
+    places = [np.unravel_index(int(found.argmax()), found.shape) for found in (alone, four)]
+    assert [int(column) for _, column in places] == [0, 1]
+    assert np.ptp(joint.max(axis=0)) < 0.5 * np.ptp(alone.max(axis=0))
+    heat = np.zeros((2, 16, 16), np.float32)
+    heat[0][LEFT] = heat[1][RIGHT] = 1.0
+    here, there = (occlusion_numbers(alone, enlarged(one), _field()) for one in heat)
+    assert here["occlusion_agreement"] > 0.1 > there["occlusion_agreement"]
+    assert 0.3 < here["occlusion_lung_share"] < 1.0
+
+
+def test_patches_lie_on_the_film_whatever_part_of_it_a_network_sees() -> None:
+    x = np.random.default_rng(0).random((60, 60, 1)).astype(np.float32)
+    inner = Part(0.0, 0.5, 1.0, 0.5)
+    changed = [np.abs(copy - x).sum(axis=(0, 2)) > 0 for copy in occluded(x, (4, 4), inner)]
+    assert not changed[0].any(), "the film's left quarter is not in its right half"
+    assert np.flatnonzero(changed[3])[[0, -1]].tolist() == [pytest.approx(22, abs=2), 59]
 
 
 def test_voices_are_the_binary_model_and_the_strongest_kind() -> None:

@@ -16,7 +16,7 @@ from worker.packages.card import InputSpec
 from worker.packages.preprocessing import compose
 from worker.pipelines.chest_likeness import CERTAIN, SIDE, likeness, rule
 from worker.pipelines.chest_maps import agreement, enlarged, look_of, occluded, occlusion_map
-from worker.pipelines.chest_xray_selection import is_lateral, names_other_part
+from worker.pipelines.chest_words import is_lateral, other_part, other_part_described, part_of
 from worker.pipelines.film_pixels import ColourImage, Turn, read_film, turn_of
 from worker.pipelines.lungs import lung_box, lung_field
 
@@ -98,19 +98,52 @@ def test_levels_make_bit_depth_and_exposure_irrelevant() -> None:
     assert np.allclose(compose(film[None] * 255, spec), compose(film[None] * 30000 + 1000, spec), atol=1e-4)
 
 
+OTHERS = ("HAND", "HANDS", "LEFT HAND, PA", "KNEE,LEFT", "KNEES", "FEET", "KUB", "ABD", "ABDOMINAL", "UP_EXM",
+          "LOWLIMB", "LOW_EXM", "EXTREMITY", "C SPINE", "TSPINE", "WHOLE BODY", "Einstellung Hand")  # fmt: skip
+CHESTS = ("CHEST", "Thorax", "LUNG", "Lungs", "CHEST_TO_ABD", "RXTORAX", "CXR", "Lungenaufnahme")
+NEITHER = ("", "UNKNOWN", "Einstellung", "PORTABLE", "RIBS", "C-ARM", "handled", "Legacy")
+
+
+SAID = {"other": OTHERS, "chest": CHESTS, None: NEITHER}
+
+
+@pytest.mark.parametrize(("words", "said"), [(words, said) for said, group in SAID.items() for words in group])
+def test_parts_of_the_body_are_known_by_whole_words(words: str, said: str | None) -> None:
+    assert part_of(words) == said
+
+
+def test_the_body_part_counts_before_the_region_and_both_before_descriptions() -> None:
+    knee = film_ds(BodyPartExamined="")
+    knee.AnatomicRegionSequence = Sequence([Dataset()])
+    knee.AnatomicRegionSequence[0].CodeMeaning = "Knee"
+    assert other_part(knee)
+    knee.BodyPartExamined = "CHEST"
+    assert not other_part(knee)
+    described = film_ds(BodyPartExamined="", StudyDescription="XR Knee 2 views")
+    assert other_part_described(described) and not other_part(described)
+    assert not other_part_described(film_ds(BodyPartExamined="CHEST", StudyDescription="XR Knee 2 views"))
+    assert not other_part_described(film_ds(BodyPartExamined="", StudyDescription="Chest and abdomen"))
+
+
 @pytest.mark.parametrize(
-    ("elements", "other"),
-    [({"BodyPartExamined": "CHEST"}, False), ({"BodyPartExamined": "HAND"}, True), ({"BodyPartExamined": ""}, False),
-     ({"BodyPartExamined": "", "StudyDescription": "XR Knee 2 views"}, True),
-     ({"BodyPartExamined": "", "StudyDescription": "Chest and abdomen"}, False)],
+    ("elements", "lateral"),
+    [
+        ({"ViewPosition": "LEFT LATERAL"}, True), ({"ViewPosition": "LL"}, True), ({"ViewPosition": "Lat."}, True),
+        ({"ViewPosition": "", "SeriesDescription": "CHEST LATERAL"}, True),
+        ({"ViewPosition": "", "ProtocolName": "Thorax lat"}, True),
+        ({"ViewPosition": "", "StudyDescription": "Chest lateral"}, True),
+        ({"ViewPosition": "", "SeriesDescription": "Thorax seitlich", "StudyDescription": "Thorax PA"}, True),
+        ({"ViewPosition": "", "SeriesDescription": "P.A.", "StudyDescription": "Chest lateral"}, False),
+        ({"ViewPosition": "", "SeriesDescription": "PA and lateral", "StudyDescription": "PA and LAT"}, False),
+        ({"ViewPosition": "PA", "SeriesDescription": "PA and lateral"}, False),
+        ({"ViewPosition": "AP SUPINE", "StudyDescription": "Chest lateral"}, False),
+        ({"ViewPosition": "", "StudyDescription": "Chest, bilateral"}, False),
+    ],
 )  # fmt: skip
-def test_the_header_may_name_another_part(elements: dict[str, str], other: bool) -> None:
-    assert names_other_part(film_ds(**elements)) == other
-
-
-def test_a_frontal_film_is_not_lateral_for_a_word_in_its_description() -> None:
-    assert not is_lateral(film_ds(SeriesDescription="PA and lateral"))
-    assert is_lateral(film_ds(ViewPosition="", SeriesDescription="CHEST LATERAL"))
+def test_a_lateral_view_is_known_by_every_field_and_a_frontal_one_guards(
+    elements: dict[str, str], lateral: bool
+) -> None:
+    assert is_lateral(film_ds(**elements)) is lateral
 
 
 def test_a_drawn_chest_is_like_a_chest_and_its_turns_are_not() -> None:
@@ -162,6 +195,6 @@ def test_maps_agree_with_themselves_and_not_with_the_opposite() -> None:
 def test_occlusion_finds_the_pixel_that_matters() -> None:
     x = np.random.default_rng(0).normal(size=(40, 40, 1)).astype(np.float32)
     x[30, 10] = 50.0
-    assert len(occluded(x)) == 25
-    found = occlusion_map(x, lambda batch: batch[:, 30, 10, 0])
+    assert len(occluded(x)) == 8, "one batch"
+    found = occlusion_map({"a": x}, lambda batch: batch["a"][:, 30, 10, 0], float(x[30, 10, 0]), grid=(5, 5))
     assert np.unravel_index(int(found.argmax()), found.shape) == (3, 1)

@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from tests.builders.chest import chest_card, covid_folder, kermany_folder
-from training.chest.films import class_of, labels_of
+from training.chest.films import class_of
+from training.chest.labels import labels_of
 from training.chest.looks import SERVED, Called, look_rows, looks, variants_of
 from training.datasets import open_dataset
 from training.datasets.base import Item

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,24 @@ from click.testing import CliRunner
 from firstread.phantoms.chest import FilmSpec
 from tests.builders.chest import covid_folder, film_ds, kermany_folder, received, write_film
 from training.augment import augment_from
-from training.chest.augment import FilmAugment, lower_resolution
+from training.callbacks import validation_proportions
+from training.chest.augment import FilmAugment, lower_resolution, trimmed
 from training.chest.calibration import binary_points, fit_softmax, softmax_p
-from training.chest.compare import BIG, BUDGETS, SUITES, Budget, Variant, recipe_of, suite
-from training.chest.evaluation import adults_without_covid, four_class_figures, four_class_truth
-from training.chest.films import CLASSES, class_of, kermany_patient, labels_of
+from training.chest.compare import BIG, BUDGETS, SUITES, Budget, Variant, recipe_of, start_of, suite
+from training.chest.evaluation import adults_without_covid, four_class_figures, four_class_truth, share_of
+from training.chest.films import class_of, kermany_patient
+from training.chest.labels import CLASSES, labels_of
 from training.chest.stress import CHANGES, stress_rows
 from training.chest.tables import markdown
 from training.datasets import open_dataset
 from training.datasets.base import DataSetError, Item
 from training.order import Order, train_all
 from training.recipe import load_recipe
+from training.transfer_imagenet import copy_layers
 from worker.packages.card import InputSpec
+from worker.packages.folding import fold
 from worker.packages.package import load
+from worker.packages.weights import load_by_layer, save_by_layer, settle
 
 NONE = dict.fromkeys(
     ("flip", "rotate_deg", "zoom", "shift", "aspect", "gamma", "contrast", "low_res", "noise", "border", "objects",
@@ -97,13 +103,23 @@ def test_augmentation_keeps_shape_and_range_and_none_changes_nothing() -> None:
     film = np.random.default_rng(0).random((64, 64, 1), dtype=np.float32)
     rng = np.random.default_rng(1)
     for _ in range(30):
-        changed, _ = FilmAugment(border=1, objects=1, erase=1, noise=1, low_res=1).apply(film, None, rng)
+        changed, _ = FilmAugment(border=1, objects=1, erase=1, noise=1, low_res=1, trim=1).apply(film, None, rng)
         assert changed.shape == film.shape
         assert changed.dtype == np.float32
         assert 0 <= changed.min() <= changed.max() <= 1
     same, _ = augment_from({"kind": "film", **NONE}).apply(film, None, rng)
     assert np.allclose(same, film, atol=1e-5)
     assert lower_resolution(film[..., 0], 16).std() < film.std()
+
+
+def test_a_trimmed_film_is_larger_than_life_and_loses_at_most_a_tenth_of_a_side() -> None:
+    film = np.tile(np.arange(80, dtype=np.float32), (80, 1))
+    shrunk = [trimmed(film, np.random.default_rng(seed)) for seed in range(20)]
+    for image in shrunk:
+        assert image.shape == film.shape
+        assert image[0, 0] < 8 and image[0, -1] > 71
+        assert image[0, -1] - image[0, 0] < 79
+    assert len({float(image[0, 0]) for image in shrunk}) > 3
 
 
 def test_a_film_that_may_be_several_classes_costs_the_sum_of_them() -> None:
@@ -157,7 +173,14 @@ def test_the_four_class_test_leaves_out_adults_without_finding_and_other_germs()
     called = np.array([3, 3, 1, 3, 0, 2])
     table = adults_without_covid(items, called)
     assert table["called_covid"]["value"] == pytest.approx(2 / 3)
-    assert table["No Finding"] == {"n": 1, "covid19": 1}
+    assert table["by_finding"]["No Finding"] == {"n": 1, "covid19": 1}
+    pooled = table["pooled"]
+    assert {name: row["n"] for name, row in pooled.items()} == {
+        "all": 3, "without finding": 1, "bacterial": 1, "other germ": 1}  # fmt: skip
+    assert pooled["bacterial"]["called_covid"]["value"] == 1.0
+    assert pooled["bacterial"]["called_what_it_is"]["value"] == 0.0
+    assert pooled["bacterial"]["called_covid"]["low"] < 0.9
+    assert "called_what_it_is" not in pooled["other germ"]
     p = np.eye(4)[called]
     figures = four_class_figures(items, p, repeats=20)
     assert figures["four_classes"]["n"] == 4
@@ -206,6 +229,25 @@ def test_unknown_base_or_head_is_refused() -> None:
         )
 
 
+def test_intervals_of_shares_are_by_patient() -> None:
+    hits = np.array([True] * 30 + [False] * 30)
+    apart, together = (share_of(hits, np.arange(60) // per, 200) for per in (1, 15))
+    assert apart["value"] == together["value"] == 0.5
+    assert together["high"] - together["low"] > 2 * (apart["high"] - apart["low"])
+    assert (together["n"], together["patients"]) == (60, 4)
+    sure = share_of(np.ones(60, dtype=bool), np.arange(60) // 15)
+    assert sure["value"] == 1.0 and sure["low"] < 0.6
+    assert share_of(np.zeros(0, dtype=bool), np.zeros(0))["value"] is None
+
+
+def test_validation_figures_of_an_epoch() -> None:
+    found = validation_proportions([0, 0, 1, 1], [0, 1, 1, 1], 2)
+    assert found == {"val_accuracy": 0.75, "val_precision": pytest.approx(2 / 3), "val_recall": 1.0}
+    several = validation_proportions([0, 1, 2, 2], [0, 1, 1, 2], 3)
+    assert several["val_recall"] == pytest.approx((1 + 1 + 0.5) / 3)
+    assert validation_proportions([0], [0], 2) == {"val_accuracy": 1.0}
+
+
 def _toy(name: str) -> dict[str, Any]:
     recipe = load_recipe(name)
     schedule = recipe.schedule.model_copy(update={"steps": 4, "steps_per_epoch": 2, "batch_size": 8, "warmup_steps": 1})
@@ -228,10 +270,14 @@ def test_a_recipe_trains_calibrates_measures_and_packs(name: str, tmp_path: Path
     assert len(package.card.population["age_ranges"]) == 2
     figures = package.card.metrics
     page = (tmp_path / "run/evaluation/evaluation.html").read_text()
-    assert "a training batch after augmentation" in page
-    assert "confusion matrix" in page
+    for heading in ("Training batch", "Learning curves", "Confusion matrices"):
+        assert f"<h2>{heading}</h2>" in page
+    epochs = [json.loads(line) for line in (tmp_path / "run/final/log.jsonl").read_text().splitlines()]
+    assert all(0 <= row["val_accuracy"] <= 1 and "val_recall" in row for row in epochs)
+    assert 0 <= figures["train"]["accuracy"]["low"] <= figures["train"]["accuracy"]["high"] <= 1
     if name == "pneumonia4":
         assert figures["test"]["four_classes"]["n"] == 12 + 6
+        assert "<th>called covid19</th>" in page
         assert figures["test"]["adults_without_covid"]["called_covid"]["n"] == 9
         assert package.card.threshold("covid19") is None
     else:
@@ -271,6 +317,45 @@ def test_suites_ask_what_the_authors_left_open() -> None:
     assert BUDGETS["networks"].size >= 75, "InceptionResNetV2 takes no smaller film"
 
 
+def test_each_big_network_finds_its_own_weights(tmp_path: Path) -> None:
+    for name in ("ResNet-50_notop.h5", "efficientnetb7_notop.h5"):
+        (tmp_path / name).touch()
+    starts = {recipe: start_of(recipe, str(tmp_path)) for recipe in BIG}
+    assert [Path(start).name for start in starts.values()] == ["ResNet-50_notop.h5", "none", "efficientnetb7_notop.h5"]
+    assert start_of(BIG[0], str(tmp_path / "efficientnetb7_notop.h5")) == "none"
+    assert start_of(BIG[0], "mine.weights.h5") == "mine.weights.h5"
+    names = [variant.name for variant in suite("networks", str(tmp_path), "none")]
+    assert sum("pre-trained" in name for name in names) == 4
+
+
+def test_weights_of_an_application_act_as_they_do_in_it(tmp_path: Path) -> None:
+    import keras
+    from keras import layers
+
+    gain = np.array([2.0, 0.5, 3.0])
+
+    def network(own_scale: bool) -> keras.Model:
+        image = keras.Input((8, 8, 3), name="image")
+        x = layers.Normalization(name="normalization")(layers.Rescaling(1 / 255)(image))
+        x = layers.Rescaling(gain.tolist())(x) if own_scale else x
+        x = layers.Conv2D(4, 3, use_bias=False, name="stem_conv")(x)
+        x = layers.BatchNormalization(name="stem_bn")(x)
+        return keras.Model(image, {"logits": layers.GlobalAveragePooling2D(name="pool")(x)})
+
+    source, target, loaded = network(True), network(False), network(False)
+    numbers = [np.array([0.5, 0.4, 0.3]), np.array([0.2, 0.3, 0.4]), np.array(1)]
+    source.get_layer("normalization").set_weights(numbers)
+    settle(source)
+    x = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype(np.float32)
+    copy_layers(target, source, gain)
+    wanted = source.predict(x, verbose=0)["logits"]
+    np.testing.assert_allclose(target.predict(x, verbose=0)["logits"], wanted, atol=1e-5)
+    save_by_layer(target, tmp_path / "w.npz", "float32")
+    load_by_layer(loaded, tmp_path / "w.npz")
+    for model in (loaded, fold(loaded)):
+        np.testing.assert_allclose(model.predict(x, verbose=0)["logits"], wanted, atol=1e-4)
+
+
 def test_the_small_budget_trains_what_a_few_steps_can_train() -> None:
     scratch, started = (Variant("x", "pneumonia4", {}, weights) for weights in ("none", "lite.npz"))
     assert load_recipe("pneumonia4").schedule.frozen
@@ -292,13 +377,15 @@ def test_the_comparison_trains_to_the_end_and_prints_a_table(tmp_path: Path, mon
         Variant("a", "pneumonia4", {"architecture": small}),
         Variant("b", "pneumonia4", {"architecture": small}, "none", True, (16, 64)),
     ]
+    rows.append(Variant("c", "pneumonia4", {"architecture": small}, "nowhere.npz"))
     monkeypatch.setattr(module, "suite", lambda *names: rows)
     arguments = ["schedule", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--steps", "2", "--size", "32"]
     result = CliRunner().invoke(module.compare, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     table = (tmp_path / "out/schedule.md").read_text()
-    assert "| network | parameters | trainable | seconds | accuracy |" in table
+    assert "| network | parameters | trainable | seconds | train_accuracy | accuracy |" in table
     assert "Budget: 240 training films, 2 steps" in table
+    assert "no weights file nowhere.npz" in table, "the others are run all the same"
     assert "accuracy_at_16_px" in table
     assert "accuracy_at_64_px" not in table, "films of 32 pixels are not reduced to 64"
     assert not list((tmp_path / "out").rglob("checkpoint.npz"))

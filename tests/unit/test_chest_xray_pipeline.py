@@ -120,9 +120,14 @@ def test_a_limb_is_refused_even_where_a_person_asked(tmp_path: Path) -> None:
 
 
 def test_what_a_person_asked_for_is_scored_with_a_doubt_from_the_header(tmp_path: Path) -> None:
-    odd = received(tmp_path, film_ds(ILL, Modality="MR", BodyPartExamined="KNEE"))
+    odd = received(tmp_path, film_ds(ILL, Modality="MR", BodyPartExamined=None, StudyDescription="Knee"))
     outcome = _done(_run(study_of(odd, forced=True)))
     assert "chest_uncertain" in outcome.warnings
+
+
+def test_a_body_part_that_the_header_names_is_believed_even_where_a_person_asked(tmp_path: Path) -> None:
+    knee = received(tmp_path, film_ds(ILL, BodyPartExamined="KNEES"))
+    assert _run(study_of(knee, forced=True)).reasons == ("not_a_chest",)
 
 
 def test_a_film_stored_inverted_is_turned_round(tmp_path: Path) -> None:
@@ -152,6 +157,50 @@ def test_a_study_is_as_suspicious_as_its_worst_frontal_film(tmp_path: Path) -> N
     assert outcome.evidence.key_instance == 2
     assert {score.instance_key for score in outcome.slice_scores} == {1, 2}
     assert _p(outcome)["pneumonia"] == max(s.probability for s in outcome.slice_scores if s.finding == "pneumonia")
+
+
+def _in_series(folder: Path, spec: FilmSpec, key: int, series: int, **elements: Any) -> Instance:
+    uids = {"SeriesInstanceUID": f"1.2.3.{series}", "SOPInstanceUID": f"1.2.3.{series}.{key}"}
+    return received(folder, film_ds(spec, key, **uids | elements), key)
+
+
+def test_an_opacity_in_a_series_of_its_own_flags_and_all_evidence_is_of_that_film(tmp_path: Path) -> None:
+    well = _in_series(tmp_path, FilmSpec(size=256), 1, 1, ViewPosition="PA")
+    ill = _in_series(tmp_path, ILL, 2, 2, ViewPosition="AP", InstanceNumber=2)
+    limb = _in_series(tmp_path, FilmSpec(size=256), 3, 3, BodyPartExamined="KNEE")
+    result = _run(study_of(well, ill, limb))
+    outcome = _done(result)
+    assert [f.name for f in outcome.findings if f.flagged] == ["pneumonia"]
+    assert outcome.SeriesInstanceUID == "1.2.3.2"
+    assert outcome.evidence.key_instance == 2
+    assert {score.instance_key for score in outcome.slice_scores} == {1, 2}
+    assert {note.SeriesInstanceUID: note.chosen for note in result.notes} == {
+        "1.2.3.1": True, "1.2.3.2": True, "1.2.3.3": False
+    }  # fmt: skip
+    assert result.details["view"] == "AP"
+
+
+def test_a_series_of_which_no_film_passes_says_why_beside_the_score(tmp_path: Path) -> None:
+    well = _in_series(tmp_path, FilmSpec(size=256), 1, 1)
+    broken = _in_series(tmp_path, FilmSpec(size=256), 2, 2, PixelData=b"\0" * 4)
+    result = _run(study_of(well, broken))
+    assert [note.reasons for note in result.notes] == [(), ("unreadable_pixel_data",)]
+    assert [note.chosen for note in result.notes] == [True, False]
+    assert result.details["films_left_out"] == 1
+    assert "pictures_left_out" in _done(result).warnings
+
+
+def test_every_series_has_its_turn_and_films_past_the_limit_are_counted(tmp_path: Path) -> None:
+    many = [_in_series(tmp_path, FilmSpec(size=256), key, 1, ViewPosition="PA") for key in range(1, 11)]
+    late = _in_series(tmp_path, ILL, 11, 2, ViewPosition="AP")
+    raw = _in_series(tmp_path, ILL, 12, 3, PresentationIntentType="FOR PROCESSING")
+    result = _run(study_of(*many, late, raw))
+    outcome = _done(result)
+    assert outcome.evidence.key_instance == 11
+    assert result.details["n_films"] == 8
+    assert result.details["films_left_out"] == 4
+    assert "pictures_left_out" in outcome.warnings
+    assert 12 not in {score.instance_key for score in outcome.slice_scores}
 
 
 def test_a_shadow_package_is_stored_and_never_flags(tmp_path: Path) -> None:
@@ -193,3 +242,33 @@ def test_a_card_may_ask_for_the_four_class_model_to_join_the_binary_score(tmp_pa
     assert joint.probability == pytest.approx(np.e * odds / (1 + np.e * odds), rel=1e-4)
     assert member.model_name == "pneumonia"
     assert not member.flagged
+
+
+@pytest.mark.parametrize(
+    ("partner", "joined"),
+    [
+        ({"name": "pneumonia4", "version": "1.0.0", "sha256": ""}, True),
+        ({"name": "pneumonia4", "version": "2.0.0", "sha256": ""}, False),
+        ({"name": "pneumonia4", "version": "1.0.0", "sha256": "f00"}, False),
+        (None, True),
+    ],
+)
+def test_a_joint_score_wants_the_package_that_it_was_fitted_with(
+    partner: dict[str, str] | None, joined: bool, tmp_path: Path
+) -> None:
+    blend: dict[str, Any] = {"own": 0.0, "four": 1.0, "bias": 1.0, "threshold": 0.999}
+    blend |= {} if partner is None else {"partner": partner}
+    outcome = _done(_run(study_of(received(tmp_path, film_ds(ILL))), parameters={"blend": blend}))
+    (binary,) = [f for f in outcome.findings if f.name == "pneumonia" and f.role == "active"]
+    assert binary.model_name == ("pneumonia+pneumonia4" if joined else "pneumonia")
+    assert binary.threshold == (0.999 if joined else 0.5)
+    assert binary.flagged is not joined
+    assert ("joint_score_missing" in outcome.warnings) is not joined
+
+
+def test_a_joint_score_without_any_four_class_package_is_warned_of(tmp_path: Path) -> None:
+    blend = {"own": 0.5, "four": 0.5, "bias": 0.0, "threshold": 0.5}
+    served = {"pneumonia": chest_served(parameters={"blend": blend})["pneumonia"]}
+    outcome = _done(run(row("chest_xray"), study_of(received(tmp_path, film_ds(ILL))), served, LowerLungEngine()))
+    assert "joint_score_missing" in outcome.warnings
+    assert [f.name for f in outcome.findings if f.flagged] == ["pneumonia"]

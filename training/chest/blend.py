@@ -14,11 +14,14 @@ import numpy as np
 
 from training import metrics
 from training.chest.evaluation import binary_figures
+from training.chest.package import INTERVALS
+from training.chest.pictures import confusion_pictures
 from training.datasets import open_dataset
 from training.datasets.base import Item
 from training.evaluation.figures import without_curves
 from training.evaluation.report import write_report
 from training.packaging import rewrite_card
+from worker.packages.card import OperatingPoint
 from worker.packages.package import Package, load
 from worker.packages.preprocessing import compose
 from worker.pipelines.chest_maps import log_odds
@@ -39,18 +42,20 @@ def blend(binary: Path, four: Path, data: Path, out: Path) -> None:
     items = [item for item in dataset.items() if item.split in ("val", "test") and "pneumonia" in item.labels]
     pixels = [dataset.pixels(item) for item in items]
     x = np.stack([against_normal(package, pixels) for package in packages], axis=1)
-    fitted, figures = fit(items, x)
-    card = packages[0].card
+    fitted, figures, point = fit(items, x)
+    card, other = packages[0].card, packages[1].card
+    fitted["partner"] = {"name": other.name, "version": other.version, "sha256": other.sha256}
     card = card.model_copy(
         update={
             "parameters": {**card.parameters, "blend": fitted},
+            "operating_points": {**card.operating_points, "joint_flag": point},
             "metrics": {**card.metrics, "joined_with_" + packages[1].key: without_curves(figures)},
         }
     )
     rewrite_card(binary, card)
-    notes = [f"Joint score of {packages[0].key} and {packages[1].key}, fitted on validation films.",
-             "Intervals are 95 %: Wilson for proportions, bootstrap by patient for the rest."]  # fmt: skip
-    click.echo(f"report: {write_report(out, 'Pneumonia, joint score: films of the test part', notes, figures)}")
+    notes = [f"Joint score of {packages[0].key} and {packages[1].key}, fitted on validation films.", INTERVALS]
+    title = "Pneumonia, joint score: films of the test part"
+    click.echo(f"report: {write_report(out, title, notes, figures, (), confusion_pictures(figures))}")
 
 
 def against_normal(package: Package, pixels: list[np.ndarray]) -> np.ndarray:
@@ -64,8 +69,8 @@ def against_normal(package: Package, pixels: list[np.ndarray]) -> np.ndarray:
     return log_odds(p[:, labels.index("pneumonia")] if "pneumonia" in labels else 1 - p[:, labels.index("normal")])
 
 
-def fit(items: list[Item], x: np.ndarray) -> tuple[dict[str, float], dict[str, Any]]:
-    """Weights, bias and threshold from the validation rows of log odds (n, 2); figures of the test rows."""
+def fit(items: list[Item], x: np.ndarray) -> tuple[dict[str, Any], dict[str, Any], OperatingPoint]:
+    """Weights, bias and threshold from the validation rows of log odds (n, 2); figures of the test rows; the point."""
     y = np.asarray([item.labels["pneumonia"] for item in items])
     val = np.asarray([item.split == "val" for item in items])
     weights, bias = logistic(x[val], y[val])
@@ -74,7 +79,16 @@ def fit(items: list[Item], x: np.ndarray) -> tuple[dict[str, float], dict[str, A
     test = [item for item, inside in zip(items, ~val, strict=True) if inside]
     fitted = {"own": round(float(weights[0]), 5), "four": round(float(weights[1]), 5), "bias": round(bias, 5),
               "threshold": threshold}  # fmt: skip
-    return fitted, {"test_at_flag": binary_figures(test, p[~val], threshold)}
+    rates = metrics.proportions(y[val], p[val] >= threshold)
+    point = OperatingPoint(
+        finding="pneumonia",
+        threshold=threshold,
+        chosen_for="joint score: highest sensitivity + specificity, validation films",
+        sensitivity=round(rates["sensitivity"].value or 0.0, 4),
+        specificity=round(rates["specificity"].value or 0.0, 4),
+        n=int(val.sum()),
+    )
+    return fitted, {"test_at_flag": binary_figures(test, p[~val], threshold)}, point
 
 
 def logistic(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:

@@ -6,6 +6,9 @@ hold the same picture or name the same patient of Kermany's set, and each joined
 
 from __future__ import annotations
 
+import logging
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,16 +23,23 @@ from training.chest.films import (
     CovidChestxray,
     Films,
     Kermany,
+    aged,
     hashed_split,
     kermany_patient,
-    labels_of,
     pictures,
+    with_validation,
 )
+from training.chest.labels import labels_of
 from training.datasets.base import DataSetError, Item
 from training.datasets.head_ct import read_grey, read_rows
 from worker.pipelines.film_pixels import read_film
 
+log = logging.getLogger(__name__)
+
 SPLITS = ("train", "val", "test")
+MASKS = re.compile(r"(?<![a-z])masks?(?![a-z])|segmentation", re.IGNORECASE)
+KERMANY_NAME = re.compile(r"person\d+_|IM-\d+-\d+", re.IGNORECASE)
+KERMANY_KIND = re.compile(r"person\d+_(bacteria|virus)_\d+", re.IGNORECASE)
 HASH_SIDE = 16
 SAME_BITS = 6
 """Largest number of differing bits (of 256) at which two pictures count as one."""
@@ -38,27 +48,40 @@ SAME_BITS = 6
 class ChestFolders(Films):
     """``[train|val|test/]<class>/<picture>`` with classes as people write them: ``Normal``, ``COVID-19``, ``Viral
     Pneumonia``. A patient of Kermany's set is known by the file name; every other picture is a patient of its own.
+
+    The innermost folder that names a class counts (``COVID-19 data/Normal/images``); folders of masks are no films. A
+    folder whose name says nothing is counted in the log, and its films never teach.
     """
 
     name = "chest_folders"
 
     def items(self) -> list[Item]:
-        found = [item for path in pictures(self.root) if (item := self._item(path)) is not None]
-        if not found:
+        found = [self._item(path) for path in films_below(self.root)]
+        if not any(item.labels for item in found):
             raise DataSetError(f"no pictures in folders of classes below {self.root.name}")
-        return sorted(found, key=lambda item: (item.study, item.key))
+        unnamed = Counter(item.attributes["finding"] for item in found if not item.labels)
+        for folder, count in sorted(unnamed.items()):
+            log.warning("%s: the folder %r names no class: its %d films are not used", self.name, folder, count)
+        return sorted(with_validation(found), key=lambda item: (item.study, item.key))
 
-    def _item(self, path: Path) -> Item | None:
+    def _item(self, path: Path) -> Item:
         key = path.relative_to(self.root).as_posix()
-        folders = [part.lower() for part in path.relative_to(self.root).parts[:-1]]
-        split = next((part for part in folders if part in SPLITS), "")
-        finding = " ".join(part.replace("_", " ").replace("-", " ") for part in folders if part not in SPLITS)
+        folders = path.relative_to(self.root).parts[:-1]
+        split = next((part.lower() for part in folders if part.lower() in SPLITS), "")
+        classes = [part for part in folders if part.lower() not in SPLITS]
+        finding = next((part for part in reversed(classes) if labels_of(part)), "/".join(classes))
         labels = labels_of(finding)
-        if not labels:
-            return None
-        patient = kermany_patient(path.name, split)
-        return Item(self.name, key, path, patient, f"{patient}/{key}", labels=labels,
+        if labels.get("pneumonia") == 1.0 and KERMANY_KIND.search(path.name):
+            labels = labels_of(KERMANY_KIND.findall(path.name)[0])
+        patient = kermany_patient(path.name, split) if KERMANY_NAME.search(path.name) else key
+        return Item(self.name, key, path, patient, f"{patient}/{key}", labels=labels, usable=bool(labels),
                     split=split or hashed_split(patient), attributes={"finding": finding})  # fmt: skip
+
+
+def films_below(folder: Path) -> list[Path]:
+    """Pictures below a folder but for those in folders of masks."""
+    found = [(path, path.relative_to(folder).parts[:-1]) for path in pictures(folder)]
+    return [path for path, parts in found if not any(MASKS.search(part) for part in parts)]
 
 
 class ChestCsv(Films):
@@ -79,14 +102,11 @@ class ChestCsv(Films):
                 continue
             patient = row.get("patient") or row["file"]
             labels = labels_of(row.get("finding", ""))
-            attributes = {"finding": row.get("finding", ""), "view": row.get("view", "")}
-            if row.get("age"):
-                years = float(row["age"])
-                attributes |= {"age": row["age"], "age_group": "adult" if years >= 18 else "child"}
+            attributes = {"finding": row.get("finding", ""), "view": row.get("view", ""), **aged(row.get("age"))}
             found.append(Item(self.name, row["file"], path, patient, f"{patient}/{row['file']}", labels=labels,
                               split=row.get("split") or hashed_split(patient), usable=bool(labels),
                               attributes=attributes))  # fmt: skip
-        return sorted(found, key=lambda item: (item.study, item.key))
+        return sorted(with_validation(found), key=lambda item: (item.study, item.key))
 
     def pixels(self, item: Item) -> np.ndarray:
         if item.path.suffix.lower() in PICTURES:
@@ -119,7 +139,7 @@ class ChestFilms(Films):
 
     def items(self) -> list[Item]:
         found = [item for part in self.parts for item in part.items()]
-        return kept_apart(found) if len(self.parts) > 1 else found
+        return kept_apart(found)
 
     def pixels(self, item: Item) -> np.ndarray:
         part = next(part for part in self.parts if part.name == item.dataset and item.path.is_relative_to(part.root))
@@ -143,7 +163,7 @@ def recognised(folder: Path) -> type[Films] | None:
         names = {path.name.lower() for path in inner.iterdir() if path.is_dir()}
         if names == {"normal", "pneumonia"}:
             return Kermany
-    classes = [name for name in names if labels_of(name.replace("_", " ").replace("-", " "))]
+    classes = [name for name in names if labels_of(name)]
     return ChestFolders if len(classes) > 1 and not list(folder.glob("*/*.csv")) else None
 
 

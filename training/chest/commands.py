@@ -8,6 +8,7 @@ from training.chest.blend import blend
 from training.chest.compare import compare
 from training.chest.erasure import erase
 from training.chest.looks import looks
+from training.chest.maps import maps
 from training.chest.stress import stress
 from training.chest.upscaler import upscaler
 
@@ -17,5 +18,5 @@ def chest() -> None:
     """Chest X-ray experiments: comparisons, damaged films, what models look at, the joint score."""
 
 
-for command in (compare, stress, upscaler, looks, erase, blend):
+for command in (compare, stress, upscaler, looks, maps, erase, blend):
     chest.add_command(command)

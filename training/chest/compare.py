@@ -19,18 +19,22 @@ from training import metrics
 from training.arrays import Arrays
 from training.chest.augment import lower_resolution
 from training.chest.calibration import softmax_p
-from training.chest.evaluation import four_class_figures, four_class_truth
+from training.chest.evaluation import fit_figures, four_class_figures, four_class_truth
 from training.chest.tables import write_table
 from training.datasets.base import label_matrix
 from training.loop import Run, predict, train
 from training.order import open_arrays
 from training.recipe import Recipe, load_recipe
+from training.transfer import WeightsError
 from worker.packages.card import Calibration
 
 if TYPE_CHECKING:
     import keras
 
 SIZES = (64, 96, 128, 224)
+SEEN_FILMS = 400
+"""Training films of which a row tells the accuracy."""
+
 BIG = ("pneumonia4_resnet50", "pneumonia4_inceptionresnetv2", "pneumonia4_efficientnetb7")
 
 
@@ -80,11 +84,10 @@ def _usual(name: str) -> str:
 def suite(name: str, weights: str, lite_weights: str) -> list[Variant]:
     """The variants of a suite; the big networks start from ``weights``, EfficientNet-Lite0 from ``lite_weights``."""
     if name == "networks":
-        starts = ["none"] if weights == "none" else ["none", weights]
         rows = [
             Variant(f"{recipe} ({'frozen' if frozen else 'unfrozen'}, {_word(start)})", recipe, {}, start, frozen)
             for recipe in BIG
-            for start in starts
+            for start in dict.fromkeys(("none", start_of(recipe, weights)))
             for frozen in (True, False)
         ]
         lite = [Variant(f"pneumonia4 ({_word(start)})", "pneumonia4", {}, start)
@@ -92,9 +95,30 @@ def suite(name: str, weights: str, lite_weights: str) -> list[Variant]:
         return rows + lite
     sizes_px = SIZES if name == "resolution" else ()
     return [
-        Variant(row, recipe, changes, weights if recipe in BIG else lite_weights, sizes_px=sizes_px)
+        Variant(row, recipe, changes, start_of(recipe, weights) if recipe in BIG else lite_weights, sizes_px=sizes_px)
         for row, (recipe, changes) in SUITES[name].items()
     ]
+
+
+def start_of(recipe: str, weights: str) -> str:
+    """Where one of the big networks starts: ``weights``, or of a folder the file with the network in its name.
+
+    A file is for the network that it names (``efficientnetb7_notop.h5``), and for each if it names none; the others
+    then have ``none``.
+    """
+    if weights in ("none", "imagenet"):
+        return weights
+    path, network = Path(weights), recipe.removeprefix("pneumonia4_")
+    if path.is_dir():
+        found = sorted(file for file in path.iterdir() if file.is_file() and network in _plain(file.name))
+        return str(found[0]) if found else "none"
+    named = [other for other in BIG if other.removeprefix("pneumonia4_") in _plain(path.name)]
+    return weights if not named or recipe in named else "none"
+
+
+def _plain(name: str) -> str:
+    """A file name without capitals and signs: ``ResNet-50.h5`` is ``resnet50h5``."""
+    return "".join(c for c in name.lower() if c.isalnum())
 
 
 def _word(weights: str) -> str:
@@ -144,13 +168,18 @@ SUITES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
 
 
 @click.command("compare")
-@click.argument("suite_name", metavar="SUITE", type=click.Choice(["networks", *SUITES]))
+@click.argument("suite_name", metavar="SUITE", type=click.Choice(["networks", *SUITES, "all"]))
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
               help="Folder of the recipes' data sets.")  # fmt: skip
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of table and runs."
 )
-@click.option("--weights", default="none", show_default=True, help="Start of the big networks: PATH, imagenet or none.")
+@click.option(
+    "--weights",
+    default="none",
+    show_default=True,
+    help="Start of the big networks: imagenet, none, a file, or a folder with a file for each network.",
+)
 @click.option("--lite-weights", default="none", show_default=True, help="Start of EfficientNet-Lite0: PATH or none.")
 @click.option("--films", type=int, default=None, help=f"Training films of the small budget ({_usual('films')}).")
 @click.option("--test-films", type=int, default=None, help=f"Its test films ({_usual('test_films')}).")
@@ -162,17 +191,30 @@ def compare(
     suite_name: str, data: Path, out: Path, weights: str, lite_weights: str, films: int | None, test_films: int | None,
     steps: int | None, size: int | None, full: bool, cache: Path | None,
 ) -> None:  # fmt: skip
-    """Train every variant of SUITE on one budget and print the comparison, parameters and time included."""
+    """Train every variant of SUITE (or of every one) on one budget and print the comparison, time included."""
     asked = {"films": films, "test_films": test_films, "steps": steps, "size": size}
     given = {name: value for name, value in asked.items() if value is not None}
-    budget = None if full else replace(BUDGETS.get(suite_name, Budget()), **given)
-    rows = []
     kept: dict[str, Arrays] = {}
-    for variant in suite(suite_name, weights, lite_weights):
-        rows.append(run_variant(variant, budget, data, out / "runs", cache, kept))
-        path = write_table(out, suite_name, f"Comparison: {suite_name}", str(budget or "the recipes in full"), rows)
-        click.echo(f"{variant.name}: {rows[-1]['accuracy']['value']:.3f}")
-    click.echo(path.read_text(encoding="utf-8"))
+    for name in ("networks", *SUITES) if suite_name == "all" else (suite_name,):
+        budget = None if full else replace(BUDGETS.get(name, Budget()), **given)
+        folder = out / "runs" / name if suite_name == "all" else out / "runs"
+        rows = []
+        for variant in suite(name, weights, lite_weights):
+            rows.append(_row(variant, budget, data, folder, cache, kept))
+            path = write_table(out, name, f"Comparison: {name}", str(budget or "the recipes in full"), rows)
+            told = rows[-1].get("note") or f"{rows[-1]['accuracy']['value']:.3f}"
+            click.echo(f"{variant.name}: {told}")
+        click.echo(path.read_text(encoding="utf-8"))
+
+
+def _row(
+    variant: Variant, budget: Budget | None, data: Path, folder: Path, cache: Path | None, kept: dict[str, Arrays]
+) -> dict[str, Any]:
+    """:func:`run_variant`; a row that says so where the starting weights do not fit, so that the others are run."""
+    try:
+        return run_variant(variant, budget, data, folder, cache, kept)
+    except WeightsError as error:
+        return {"network": variant.name, "note": str(error)}
 
 
 def recipe_of(variant: Variant, budget: Budget | None) -> Recipe:
@@ -227,10 +269,13 @@ def run_variant(
     if budget is not None:
         # hundreds of megabytes each, and from them a second call would tell the time of loading for that of training
         (folder / "checkpoint.npz").unlink(missing_ok=True)
+    seen = thinned(arrays, train_rows, min(SEEN_FILMS, len(train_rows)))
+    fitted = fit_figures([arrays.items[i] for i in seen], predict(model, arrays, seen)["logits"], None)
     logits = predict(model, arrays, test_rows)["logits"]
     items = [arrays.items[i] for i in test_rows]
     found = four_class_figures(items, softmax_p(logits, Calibration(), recipe.labels).astype(np.float64), repeats=200)
     return rows | {
+        "train_accuracy": fitted["accuracy"],
         "accuracy": found["four_classes"]["accuracy"],
         "macro_f1": found["four_classes"]["macro_f1"],
         "covid_recall": found["by_class"]["covid19"]["recall"],

@@ -23,7 +23,8 @@ import numpy as np
 from training import metrics
 from training.chest.calibration import fit_softmax, softmax_p
 from training.chest.evaluation import four_class_figures, is_adult
-from training.chest.films import CLASSES, class_of
+from training.chest.films import class_of
+from training.chest.labels import CLASSES
 from training.chest.tables import write_table
 from training.datasets import open_dataset
 from training.datasets.base import DataSet, DataSetError, Item, label_matrix
@@ -155,7 +156,7 @@ def erase(package: Path, data: Path, out: Path, films: int) -> None:
     dataset = open_dataset("chest_films", data)
     items = [item for item in dataset.items() if set(CLASSES) <= set(item.labels)]
     train = [item for item in items if item.split == "train"]
-    children = [item for item in train if item.attributes.get("age_group") != "adult"]
+    children = [item for item in train if item.attributes.get("age_group") == "child"]
     if films:
         children = children[:: max(1, len(children) // films)][:films]
     train = [*children, *(item for item in train if item.attributes.get("age_group") == "adult")]

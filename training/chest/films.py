@@ -1,45 +1,27 @@
-"""Chest film collections: Kermany's, the COVID image collection, class folders, and a plain CSV.
+"""Chest film collections: what their readers share, Kermany's, and the COVID image collection.
 
-Labels are ``normal``, ``bacterial``, ``viral``, ``covid19`` and ``pneumonia``. A film whose germ is not one of the
-classes allows several of the four (:func:`training.losses.softmax_allowed`), and is left out of four-class figures.
+Labels are those of :mod:`training.chest.labels`. ``age_group`` is ``adult`` or ``child``, or missing where unknown.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from training.chest.labels import CLASSES, labels_of
 from training.datasets.base import DataSetError, Item, Kind
 from training.datasets.head_ct import read_grey, read_rows
 
-CLASSES = ("normal", "bacterial", "viral", "covid19")
 PICTURES = (".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff")
 
-BACTERIAL = ("streptococcus", "klebsiella", "e.coli", "mycoplasma", "legionella", "chlamydophila", "nocardia",
-             "staphylococcus", "mrsa", "tuberculosis", "bacterial")  # fmt: skip
-VIRAL = ("sars", "mers-cov", "influenza", "h1n1", "varicella", "herpes", "viral")
-COVID = ("covid",)
-OTHER_PNEUMONIA = ("pneumocystis", "lipoid", "aspergillosis", "aspiration", "fungal", "pneumonia")
-NORMAL = ("no finding", "normal")
-
-SINGLE = {name: {other: float(other == name) for other in CLASSES} for name in CLASSES}
-
-
-def labels_of(finding: str) -> dict[str, float]:
-    """Labels of a finding as collections write it; none where it says nothing about pneumonia.
-
-    ``Pneumonia`` without a germ, fungal and lipoid ones exclude ``normal`` and ``covid19`` and leave the rest open.
-    """
-    text = finding.strip().lower()
-    for name, words in (("covid19", COVID), ("bacterial", BACTERIAL), ("viral", VIRAL), ("normal", NORMAL)):
-        if any(word in text for word in words) and not (name == "viral" and "sars-cov-2" in text):
-            return {**SINGLE[name], "pneumonia": float(name != "normal")}
-    if any(word in text for word in OTHER_PNEUMONIA):
-        return {"normal": 0.0, "bacterial": 1.0, "viral": 1.0, "covid19": 0.0, "pneumonia": 1.0}
-    return {}
+ADULT_YEARS = 18.0
+TINY = 0.02
+"""A validation part of fewer films than this share of the training part is none: Kermany's has 16 of 5,232."""
 
 
 def class_of(item: Item) -> str | None:
@@ -49,7 +31,7 @@ def class_of(item: Item) -> str | None:
 
 
 class Films:
-    """What all readers of chest films share: grey pictures, no masks."""
+    """What all readers of chest films share: grey pictures, no masks, patients known across collections."""
 
     name = "films"
     kind: Kind = "grey"
@@ -60,6 +42,12 @@ class Films:
     def items(self) -> list[Item]:
         """Sorted by study and key; a reader says how."""
         raise DataSetError(f"{type(self).__name__} has no items of its own")
+
+    def apart(self, items: Sequence[Item]) -> list[Item]:
+        """Items of several collections, each patient in one part (:func:`training.chest.collections.kept_apart`)."""
+        from training.chest.collections import kept_apart
+
+        return kept_apart(items)
 
     def pixels(self, item: Item) -> np.ndarray:
         return read_grey(item.path)
@@ -85,7 +73,7 @@ class Kermany(Films):
             found = [self._from_path(path) for path in pictures(self.root)]
         if not found:
             raise DataSetError(f"no films in {self.root.name}")
-        return sorted(found, key=lambda item: (item.study, item.key))
+        return sorted(with_validation(found), key=lambda item: (item.study, item.key))
 
     def _from_row(self, row: Mapping[str, str]) -> Item:
         finding = {"NORMAL": "normal", "BACTERIA": "bacterial", "VIRUS": "viral"}[row["label3"]]
@@ -116,7 +104,8 @@ def kermany_patient(file_name: str, folder: str) -> str:
 class CovidChestxray(Films):
     """covid-chestxray-dataset (Cohen et al. 2020, arXiv 2003.11597): ``labels.csv``, or its own ``metadata.csv``.
 
-    Only frontal radiographs (views PA, AP, AP Supine). Without a split column, patients are shared out by a hash.
+    Only frontal radiographs (views PA, AP, AP Supine). Without a split column, patients are shared out by a hash. They
+    are adults, but for the few whose age says otherwise.
     """
 
     name = "covid_chestxray"
@@ -138,9 +127,7 @@ class CovidChestxray(Films):
 
     def _item(self, name: str, finding: str, patient: str, row: Mapping[str, str]) -> Item:
         labels = labels_of(finding)
-        attributes = {"finding": finding, "view": row.get("view", ""), "age_group": "adult"}
-        if row.get("age"):
-            attributes["age"] = row["age"]
+        attributes = {"finding": finding, "view": row.get("view", ""), "age_group": "adult", **aged(row.get("age"))}
         split = row.get("split") or hashed_split(patient)
         return Item(self.name, name, self.root / name, patient, f"{patient}/{name}", labels=labels, split=split,
                     usable=bool(labels), attributes=attributes)  # fmt: skip
@@ -151,9 +138,31 @@ def pictures(folder: Path) -> Iterable[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES and not p.name.startswith("."))
 
 
+def aged(years: str | None) -> dict[str, str]:
+    """Attributes ``age`` and ``age_group`` of an age in years as a table gives it; none where it gives none."""
+    try:
+        value = float(years or "nan")
+    except ValueError:
+        return {}
+    return {"age": f"{value}", "age_group": "adult" if value >= ADULT_YEARS else "child"} if value >= 0 else {}
+
+
 def hashed_split(patient: str) -> str:
     """``train``, ``val`` or ``test`` (70 : 10 : 20) by a hash of the patient, the same on every machine."""
-    import hashlib
-
-    value = int(hashlib.sha256(patient.encode()).hexdigest()[:8], 16) % 10
+    value = _tenth(patient)
     return "test" if value < 2 else "val" if value == 2 else "train"
+
+
+def with_validation(items: Sequence[Item]) -> list[Item]:
+    """Items with a validation part: the given one, or where that is :data:`TINY` a fifth of the training patients."""
+    count = {part: sum(item.split == part for item in items) for part in ("train", "val")}
+    if not count["train"] or count["val"] >= TINY * count["train"]:
+        return list(items)
+    return [
+        replace(item, split="val" if _tenth(item.patient) < 2 else "train") if item.split in count else item
+        for item in items
+    ]
+
+
+def _tenth(patient: str) -> int:
+    return int(hashlib.sha256(patient.encode()).hexdigest()[:8], 16) % 10

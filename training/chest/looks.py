@@ -20,11 +20,10 @@ from training.chest.tables import write_table
 from training.datasets import open_dataset
 from training.datasets.base import DataSetError, Item
 from worker.packages.package import Package, load
-from worker.packages.preprocessing import compose
 from worker.pipelines.base import Served
 from worker.pipelines.chest_evidence import FilmMaps, film_maps, low_evidence
-from worker.pipelines.chest_maps import Map, agreement, enlarged, look_of
-from worker.pipelines.chest_xray_findings import BINARY, combined_scores, flag_threshold, voices_of
+from worker.pipelines.chest_maps import Map, agreement, composed, enlarged, look_of
+from worker.pipelines.chest_scores import BINARY, combined_scores, flag_threshold, voices_of
 from worker.pipelines.lungs import lung_field
 
 BATCH = 32
@@ -87,16 +86,26 @@ def called_films(packages: Sequence[Package], items: Sequence[Item], pixels: Seq
     """Score the films (H, W) as the pipeline does, and measure the maps of those above the flag."""
     groups = {package.card.task: [Served(package.card)] for package in packages}
     engine = DirectEngine(packages)
-    inputs = {package.key: np.concatenate([compose(film[None], package.card.input) for film in pixels])
-              for package in packages}  # fmt: skip
+    made = {package.key: composed(pixels, package.card.input) for package in packages}
+    inputs = {key: x for key, (x, _) in made.items()}
     outputs = {key: {"p": _scored(engine, key, x)} for key, x in inputs.items()}
     combined, own = combined_scores(groups, outputs)
     above = combined[BINARY].of(BINARY) >= flag_threshold(combined[BINARY])
     return [
-        _measured(items[i], pixels[i], film_maps(engine, voices_of(groups, combined, own, i), inputs, i),
-                  groups[BINARY][0])
+        _measured(
+            items[i],
+            pixels[i],
+            film_maps(
+                engine,
+                voices_of(groups, combined, own, i),
+                inputs,
+                i,
+                {key: parts[i] for key, (_, parts) in made.items()},
+            ),
+            groups[BINARY][0],
+        )
         for i in map(int, np.flatnonzero(above))
-    ]  # fmt: skip
+    ]
 
 
 def _scored(engine: DirectEngine, key: str, x: np.ndarray) -> np.ndarray:

@@ -20,22 +20,37 @@ from training.recipe import Recipe
 COLUMNS = 8
 
 
-def run_pictures(recipe: Recipe, arrays: Arrays, out: Path, figures: Mapping[str, Any]) -> list[Miss]:
-    """Every picture that can be made from what the run left in ``out``."""
-    found = [Miss(batch_picture(recipe, arrays), "a training batch after augmentation")]
+def run_pictures(recipe: Recipe, arrays: Arrays, out: Path) -> dict[str, list[Miss]]:
+    """By heading, every picture that can be made from what the run left in ``out``."""
+    found = {"Training batch": [Miss(batch_picture(recipe, arrays), "the first batch, after augmentation")]}
     log = next((path for path in sorted(out.rglob("log.jsonl"))), None)
     if log is not None:
-        found.append(Miss(curve_picture(log), "learning curve: loss by step"))
-    test = figures.get("test") or {}
-    if "four_classes" in test:
-        row = test["four_classes"]
-        found.append(Miss(confusion_picture(row["confusion_matrix"], row["labels"]), "confusion matrix, test films"))
-    at_flag = figures.get("test_at_flag") or {}
-    if "all" in at_flag:
-        c = at_flag["all"]["confusion"]
-        matrix = [[c["true_negative"], c["false_positive"]], [c["false_negative"], c["true_positive"]]]
-        found.append(Miss(confusion_picture(matrix, ("normal", "pneumonia")), "confusion matrix, test films"))
+        found["Learning curves"] = [
+            Miss(curve_picture(log, names, told), f"{told} by step")
+            for told, names in CURVES.items()
+            if logged(log, names)
+        ]
     return found
+
+
+CURVES = {"loss": ("loss", "val_loss"), "validation": ("val_accuracy", "val_precision", "val_recall")}
+"""Curve -> what of the log is in it."""
+
+
+def confusion_pictures(figures: Mapping[str, Any]) -> dict[str, list[Miss]]:
+    """A confusion matrix for each group of figures that has one, under one heading."""
+    found = []
+    for name, group in figures.items():
+        if not isinstance(group, Mapping):
+            continue
+        if "four_classes" in group:
+            row = group["four_classes"]
+            found.append(Miss(confusion_picture(row["confusion_matrix"], row["labels"]), f"four classes, {name}"))
+        if "all" in group and "confusion" in group["all"]:
+            c = group["all"]["confusion"]
+            matrix = [[c["true_negative"], c["false_positive"]], [c["false_negative"], c["true_positive"]]]
+            found.append(Miss(confusion_picture(matrix, ("normal", "pneumonia")), name.replace("_", " ")))
+    return {"Confusion matrices": found} if found else {}
 
 
 def batch_picture(recipe: Recipe, arrays: Arrays) -> np.ndarray:
@@ -51,15 +66,21 @@ def batch_picture(recipe: Recipe, arrays: Arrays) -> np.ndarray:
     return np.vstack([np.hstack(small[i : i + COLUMNS]) for i in range(0, len(small), COLUMNS)])
 
 
-def curve_picture(log: Path) -> np.ndarray:
-    """Loss by step from a run's ``log.jsonl``, uint8 (H, W, 3) in RGB."""
+def logged(log: Path, names: Sequence[str]) -> bool:
+    """Whether a run's log holds any of these numbers."""
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    names = [name for name in ("loss", "val_loss") if any(name in row for row in rows)]
+    return any(name in row for name in names for row in rows)
+
+
+def curve_picture(log: Path, names: Sequence[str] = CURVES["loss"], told: str = "loss") -> np.ndarray:
+    """Numbers by step from a run's ``log.jsonl``, uint8 (H, W, 3) in RGB."""
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
 
     def draw(axes: Any) -> None:
         for name in names:
-            axes.plot([r["step"] for r in rows if name in r], [r[name] for r in rows if name in r], label=name)
-        axes.set(xlabel="step", ylabel="loss")
+            if any(name in row for row in rows):
+                axes.plot([r["step"] for r in rows if name in r], [r[name] for r in rows if name in r], label=name)
+        axes.set(xlabel="step", ylabel=told)
         axes.legend()
 
     return _drawn(draw)

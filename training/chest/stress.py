@@ -1,7 +1,7 @@
 """A package on films that are not as they should be: low resolution, objects in the film, borders, lungs cut out.
 
-``firstread chest stress PACKAGE --data DIR --out DIR``. Nothing is trained: each change is made to the test films, and
-the package scores them as it serves. With ``--upscaler`` films of few pixels are scored enlarged by it too, beside
+``firstread chest stress PACKAGE... --data DIR --out DIR``. Nothing is trained: each change is made to the test films,
+and the package scores them as it serves. With ``--upscaler`` films of few pixels are scored enlarged by it too, beside
 bicubic enlargement, which is what the upscaler starts from.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from training import metrics
 from training.chest.augment import lower_resolution
 from training.chest.evaluation import four_class_truth, patients_of
-from training.chest.films import CLASSES
+from training.chest.labels import CLASSES
 from training.chest.tables import write_table
 from training.chest.upscaler import SIDE, Upscaler, bicubic, reduced
 from training.datasets import open_dataset
@@ -33,25 +33,27 @@ BATCH = 32
 
 
 @click.command("stress")
-@click.argument("package", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("packages", metavar="PACKAGE...", nargs=-1, required=True,
+                type=click.Path(exists=True, file_okay=False, path_type=Path))  # fmt: skip
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
               help="Folder of chest film collections.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the table.")
 @click.option("--films", type=int, default=0, help="Test films to use; 0 for all.")
 @click.option("--upscaler", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
               help="Weights of the learned upscaler, to score films of few pixels with and without it.")  # fmt: skip
-def stress(package: Path, data: Path, out: Path, films: int, upscaler: Path | None) -> None:
-    """Score the test films of --data with PACKAGE, unchanged and changed, and write a table."""
-    loaded = load(package)
+def stress(packages: tuple[Path, ...], data: Path, out: Path, films: int, upscaler: Path | None) -> None:
+    """Score the test films of --data with each PACKAGE, unchanged and changed, and write a table for each."""
     dataset = open_dataset("chest_films", data)
     items = [item for item in dataset.items() if item.split == "test" and item.labels]
     if films:
         items = items[:: max(1, len(items) // films)][:films]
     pixels = [dataset.pixels(item) for item in items]
     more = {} if upscaler is None else enlargements(Upscaler(upscaler))
-    rows = stress_rows(loaded, items, pixels, CHANGES | more)
-    budget = f"{len(items)} test films, package {loaded.key}, no training"
-    click.echo(write_table(out, "stress", "Films that are not as they should be", budget, rows).read_text("utf-8"))
+    for loaded in map(load, packages):
+        rows = stress_rows(loaded, items, pixels, CHANGES | more)
+        budget = f"{len(items)} test films, package {loaded.key}, no training"
+        name = "stress" if len(packages) == 1 else f"stress_{loaded.card.name}"
+        click.echo(write_table(out, name, "Films that are not as they should be", budget, rows).read_text("utf-8"))
 
 
 def stress_rows(
@@ -170,11 +172,23 @@ def hand_at_edge(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def black_border(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A collimated rim: 8 % of each side black."""
+    """A collimated rim: 8 % of each side black, what lay there is lost."""
     out = np.full(film.shape, film.min(), dtype=np.float32)
     top, left = round(0.08 * film.shape[0]), round(0.08 * film.shape[1])
     out[top:-top, left:-left] = film[top:-top, left:-left]
     return out
+
+
+def border_around(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Black bars of a tenth around the whole film: nothing of it is lost."""
+    bars = [(round(0.1 * side),) * 2 for side in film.shape]
+    return np.pad(film, bars, constant_values=float(film.min()))
+
+
+def rim_cut(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The film without 8 % of each side, and no border in their place."""
+    top, left = round(0.08 * film.shape[0]), round(0.08 * film.shape[1])
+    return film[top:-top, left:-left]
 
 
 def lungs_cropped(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -202,6 +216,8 @@ CHANGES: dict[str, Change] = {
     "electrodes pasted": electrodes,
     "a hand at the edge": hand_at_edge,
     "black border": black_border,
+    "black border around the film": border_around,
+    "8 % of each side cut off": rim_cut,
     "cropped to the lungs": lungs_cropped,
     "lungs alone": lungs_only,
     "lungs blanked": without_lungs,

@@ -32,7 +32,12 @@ class Miss:
 
 
 def write_report(
-    out: Path, title: str, notes: Sequence[str], figures: Mapping[str, Any], misses: Sequence[Miss] = ()
+    out: Path,
+    title: str,
+    notes: Sequence[str],
+    figures: Mapping[str, Any],
+    misses: Sequence[Miss] = (),
+    pictures: Mapping[str, Sequence[Miss]] | None = None,
 ) -> Path:
     """Write ``evaluation.html`` and ``evaluation.json`` into a folder.
 
@@ -40,6 +45,8 @@ def write_report(
     ----------
     figures : mapping
         Section -> figures of :mod:`training.evaluation.figures`, or nested mappings of them.
+    pictures : mapping, optional
+        Heading -> pictures with their captions, before the worst misses.
     """
     out.mkdir(parents=True, exist_ok=True)
     _write(out / "evaluation.json", json.dumps(figures, indent=1, default=_plain) + "\n")
@@ -52,6 +59,8 @@ def write_report(
         rest = _rest(value)
         if rest:
             parts += [f"<h2>{html.escape(_words(name))}</h2>", _tree(rest)]
+    for heading, shown in (pictures or {}).items():
+        parts += [f"<h2>{html.escape(heading)}</h2>", *(_figure(picture) for picture in shown)]
     if misses:
         parts += ["<h2>Worst misses</h2>", *(_figure(miss) for miss in misses)]
     body = "\n".join(parts)
@@ -145,6 +154,10 @@ def _tree(value: Any) -> str:
     if isinstance(value, Mapping) and {"value", "low", "high"} <= set(value):
         size = f", N {value['n']}" if value.get("n") is not None else ""
         return html.escape(_estimate(value) + size)
+    if isinstance(value, Mapping) and {"confusion_matrix", "labels"} <= set(value):
+        matrix = _confusion(value["confusion_matrix"], [_words(str(label)) for label in value["labels"]])
+        rest = {name: item for name, item in value.items() if name not in ("confusion_matrix", "labels")}
+        return f"{matrix}{_tree(rest)}"
     if isinstance(value, Mapping):
         rows = "".join(f"<tr><th>{html.escape(_words(str(k)))}</th><td>{_tree(v)}</td></tr>" for k, v in value.items())
         return f"<table>{rows}</table>"
@@ -152,6 +165,16 @@ def _tree(value: Any) -> str:
         rows = "".join("<tr>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in row) + "</tr>" for row in value)
         return f"<table>{rows}</table>"
     return html.escape(f"{value:.4g}" if isinstance(value, float) else str(value))
+
+
+def _confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
+    """Counts with the truth in rows and what was called in columns, both named."""
+    head = "".join(f"<th>called {html.escape(label)}</th>" for label in labels)
+    rows = "".join(
+        f"<tr><th>{html.escape(label)}</th>" + "".join(f"<td>{count}</td>" for count in row) + "</tr>"
+        for label, row in zip(labels, matrix, strict=True)
+    )
+    return f"<table><tr><th>truth</th>{head}</tr>{rows}</table>"
 
 
 def _figure(miss: Miss) -> str:

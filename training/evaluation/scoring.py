@@ -45,8 +45,12 @@ class Scored:
     left_out: dict[str, str]
 
 
-def evaluate_package(package: str, data: Path, dataset_name: str | None, split: str | None, out: Path) -> Path:
+def evaluate_package(
+    package: str, data: Path, dataset_name: str | None, split: str | None, out: Path, partner: str | None = None
+) -> Path:
     """Score and measure; write the page and its JSON, and give back the page's path.
+
+    ``partner`` is the four-class package that joins the score of a binary chest package.
 
     Raises
     ------
@@ -55,11 +59,18 @@ def evaluate_package(package: str, data: Path, dataset_name: str | None, split: 
     DataSetError
         If no reader is named or known, or nothing is left to score.
     """
-    loaded = load(find_package(package))
+    directory = find_package(package)
+    loaded = load(directory)
     name = dataset_name or DATASETS.get(loaded.card.task)
     if name is None:
         raise DataSetError(f"name a data set reader for task {loaded.card.task}")
     dataset = open_dataset(name, data, loaded.card.input.kind)
+    if loaded.card.pipeline == "chest_xray":
+        from training.chest.evaluate import evaluate_films
+
+        return evaluate_films(loaded, partner, dataset, split, out, directory.resolve().parents[1])
+    if partner is not None:
+        raise DataSetError(f"{loaded.key} joins its score with no other package")
     intervals = "Wilson for proportions, bootstrap by patient for the rest."
     if loaded.card.pipeline == "dermoscopy" and name == "ham10000":
         from training.dermoscopy.evaluation import evaluate_lesions
@@ -133,10 +144,6 @@ def package_figures(card: Card, scored: Scored) -> dict[str, Any]:
     """Figures per picture, per study where studies have several, by group of exclusive labels, and of masks."""
     patients = np.asarray([item.patient for item in scored.items])
     result: dict[str, Any] = {"package": f"{card.name}/{card.version}", "left_out": len(scored.left_out)}
-    if card.pipeline == "chest_xray":
-        from training.chest.evaluation import package_figures as chest_figures
-
-        return result | chest_figures(card, scored.items, scored.p)
     result["pictures"] = {
         label: figures.binary(scored.labels[:, c], scored.p[:, c], patients, scored.p[:, c] >= _threshold(card, label))
         for c, label in enumerate(card.labels)

@@ -18,8 +18,9 @@ class InputSpec(BaseModel):
     ``windows`` are (low, high) in HU for ``hu`` input, or the clip range in stored units for others; one channel a
     window, or, with ``neighbours`` = k, 2k+1 channels of neighbouring slices through the first window.
     ``levels`` are (low, high) percentiles of each ``grey`` picture that become its one window, so that exposure,
-    bit depth and display window of a film do not matter. ``equalise`` then takes a device's tone away from the cropped
-    and resized ``grey`` picture: its histogram over the whole picture, or contrast-limited in 4 x 4 tiles.
+    bit depth and display window of a film do not matter. The crop ``film`` first cuts off a film's border of one dark
+    or white value; the percentiles are then those of what is left. ``equalise`` takes a device's tone away from the
+    cropped and resized ``grey`` picture: its histogram over the whole picture, or contrast-limited in 4 x 4 tiles.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,7 +32,7 @@ class InputSpec(BaseModel):
     levels: tuple[float, float] | None = None
     equalise: Literal["none", "global", "local"] = "none"
     neighbours: int = 0
-    crop: Literal["none", "head", "lungs", "square"] = "none"
+    crop: Literal["none", "film", "head", "lungs", "square"] = "none"
     scale: Literal["zero_one", "minus_one_one", "imagenet_lite"] = "zero_one"
     preprocessing_version: int = PREPROCESSING_VERSION
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from worker.packages.weights import settle
+
 if TYPE_CHECKING:
     import keras
 
@@ -37,6 +39,7 @@ def fold(model: keras.Model) -> keras.Model:
             target.set_weights(_folded(layer, model.get_layer(pairs[layer.name])))
         elif layer.name not in folded_norms and layer.weights:
             target.set_weights(layer.get_weights())
+    settle(copy)
     return copy
 
 

@@ -1,7 +1,8 @@
 """From pixels to the network's input: the one function that training, serving and self-tests share.
 
 The order is fixed: windows (or clip) on the stored values first, in float32, then crop, then area resize, then scaling.
-Resizing first would mix bone and air into the rim of the brain.
+Resizing first would mix bone and air into the rim of the brain. One crop alone is found before the windows: the border
+of a film (``film``), whose darkness would else be a part of the film's own levels.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.packages.card import InputSpec
+from worker.packages.collimation import bordered
 
 Array = NDArray[np.float32]
 
@@ -75,10 +77,15 @@ def planes(pixels: np.ndarray, spec: InputSpec) -> Array:
 
 
 def _boxed_planes(pixels: np.ndarray, spec: InputSpec) -> tuple[Array, list[Box]]:
-    unit = to_unit(pixels, spec)
-    boxes = locate(unit, spec)
+    unit, boxes = located(pixels, spec)
     layers: Array = np.stack([resized(cut(image, box), spec) for image, box in zip(unit, boxes, strict=True)])
     return layers, boxes
+
+
+def located(pixels: np.ndarray, spec: InputSpec) -> tuple[Array, list[Box]]:
+    """:func:`to_unit`'s result and the crop of each image in it."""
+    unit = to_unit(pixels, spec)
+    return unit, film_boxes(pixels) if spec.crop == "film" else locate(unit, spec)
 
 
 def to_unit(pixels: np.ndarray, spec: InputSpec) -> Array:
@@ -93,14 +100,18 @@ def to_unit(pixels: np.ndarray, spec: InputSpec) -> Array:
     if values.ndim != 3:
         raise PreprocessingError(f"{spec.kind} input has one channel, got {pixels.shape}")
     if spec.levels is not None:
-        return np.stack([_levelled(image, spec.levels) for image in values])
+        boxes = film_boxes(values) if spec.crop == "film" else [Box(0, 0, *values.shape[1:])] * len(values)
+        return np.stack([_levelled(image, spec.levels, box) for image, box in zip(values, boxes, strict=True)])
     windows = spec.windows or (_full_range(values),)
     layers = [(np.clip(values, low, high) - np.float32(low)) / np.float32(high - low) for low, high in windows]
     return np.stack(layers, axis=-1)
 
 
 def locate(unit: Array, spec: InputSpec) -> list[Box]:
-    """Crop of each image of :func:`to_unit`'s result; one common box for the slices of a head."""
+    """Crop of each image of :func:`to_unit`'s result; one common box for the slices of a head.
+
+    The border of a film is found on its stored values: :func:`located`.
+    """
     n, height, width = unit.shape[:3]
     if spec.crop == "none":
         return [Box(0, 0, height, width)] * n
@@ -148,6 +159,11 @@ def head_box(window: Array) -> Box:
     right, bottom = max(r[0] + r[2] for r in kept), max(r[1] + r[3] for r in kept)
     side = round(max(right - left, bottom - top) * (1 + 2 * HEAD_MARGIN))
     return Box((top + bottom - side) // 2, (left + right - side) // 2, side, side)
+
+
+def film_boxes(pixels: np.ndarray) -> list[Box]:
+    """What the border of each film (n, H, W) leaves of it."""
+    return [Box(*bordered(image)) for image in pixels.astype(np.float32, copy=False)]
 
 
 def lungs_box(image: Array) -> Box:
@@ -201,12 +217,13 @@ def scale(x: Array, spec: InputSpec) -> Array:
     return x
 
 
-def _levelled(image: Array, levels: tuple[float, float]) -> Array:
-    """One picture (H, W) between two percentiles of its own, taken on a grid of at most about 250,000 pixels."""
-    step = max(1, round((image.size / 250_000) ** 0.5))
-    low, high = (float(v) for v in np.percentile(image[::step, ::step], levels))
+def _levelled(image: Array, levels: tuple[float, float], box: Box) -> Array:
+    """One picture (H, W) between two percentiles of its box, taken on a grid of at most about 250,000 pixels."""
+    inside = image[box.top : box.top + box.height, box.left : box.left + box.width]
+    step = max(1, round((inside.size / 250_000) ** 0.5))
+    low, high = (float(v) for v in np.percentile(inside[::step, ::step], levels))
     if high <= low:
-        low, high = _full_range(image)
+        low, high = _full_range(inside)
     return ((np.clip(image, low, high) - np.float32(low)) / np.float32(high - low))[..., None]
 
 

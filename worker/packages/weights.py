@@ -51,7 +51,10 @@ def load_by_layer(model: keras.Model, path: Path) -> None:
             if not layer.weights:
                 continue
             values = []
-            for index, weight in enumerate(layer.weights):
+            for index, (weight, present) in enumerate(zip(layer.weights, layer.get_weights(), strict=True)):
+                if not np.issubdtype(present.dtype, np.floating):
+                    values.append(present)
+                    continue
                 key = f"{layer.name}/{index}"
                 if key not in left or stored[key].shape != tuple(weight.shape):
                     raise WeightsMismatchError(f"{path.name} has no {key} of shape {tuple(weight.shape)}")
@@ -60,3 +63,16 @@ def load_by_layer(model: keras.Model, path: Path) -> None:
             layer.set_weights(values)
         if left:
             raise WeightsMismatchError(f"{path.name} has {len(left)} arrays that the network has not")
+    settle(model)
+
+
+def settle(model: keras.Model) -> None:
+    """Let layers take up weights that were put into them from outside.
+
+    Keras's Normalization computes with constants that it makes of its weights as it is built or adapted: new weights do
+    nothing before it makes them again.
+    """
+    for layer in model.layers:
+        finalize = getattr(layer, "finalize_state", None)
+        if finalize is not None:
+            finalize()

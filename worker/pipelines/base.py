@@ -59,7 +59,11 @@ class Study:
 
 @dataclass
 class Series:
-    """A candidate series in the order in which it will be scored, with whatever later steps attach to it."""
+    """A candidate series in the order in which it will be scored, with whatever later steps attach to it.
+
+    A pipeline whose views of one thing come in series of their own pools them: the instances are then those of all, and
+    the UID becomes that of the series that the outcome is about.
+    """
 
     SeriesInstanceUID: str
     instances: list[Instance]
@@ -67,6 +71,8 @@ class Series:
     """Set by ``gate`` or ``preprocess``: e.g. the decoded volume, so that it is decoded once."""
     details: dict[str, Any] = field(default_factory=dict)
     """Numbers worth keeping with the job: ``thickness_mm``, ``spacing_mm``, ``orientation`` ..."""
+    refused: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Where several series of the study are scored as one: why nothing of a series was used, by its own UID."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,16 @@ import cv2
 import numpy as np
 
 from worker.pipelines.base import Engine, Served
-from worker.pipelines.chest_maps import Map, agreement, enlarged, log_odds, look_of, occlusion_map
+from worker.pipelines.chest_maps import (
+    WHOLE,
+    Map,
+    Part,
+    agreement,
+    enlarged,
+    log_odds,
+    look_of,
+    on_film,
+)
 from worker.pipelines.heatmap import picture
 from worker.pipelines.lungs import LungField
 
@@ -57,8 +66,16 @@ def joint_shares(p_own: float, p_normal: float, blend: Mapping[str, float]) -> t
     return (float(rising[0] / total), float(rising[1] / total)) if total > 0 else (1.0, 0.0)
 
 
-def film_maps(engine: Engine, voices: Sequence[Voice], inputs: Mapping[str, np.ndarray], film: int) -> FilmMaps:
-    """Class maps of one film from one pass a model.
+def film_maps(
+    engine: Engine,
+    voices: Sequence[Voice],
+    inputs: Mapping[str, np.ndarray],
+    film: int,
+    parts: Mapping[str, Part] | None = None,
+) -> FilmMaps:
+    """Class maps of one film from one pass a model, laid on the whole film.
+
+    ``parts`` says by package which part of the film is its input: all of it where it is not named.
 
     Raises
     ------
@@ -69,7 +86,8 @@ def film_maps(engine: Engine, voices: Sequence[Voice], inputs: Mapping[str, np.n
     for voice in voices:
         key = voice.package.key
         first, second = engine.class_maps(key, inputs[key][film : film + 1], voice.label)
-        pairs.append((enlarged(first[0]), enlarged(second[0])))
+        part = (parts or {}).get(key, WHOLE)
+        pairs.append((on_film(first[0], part), on_film(second[0], part)))
     joined = [sum(voice.share * pair[k] for voice, pair in zip(voices, pairs, strict=True)) for k in (0, 1)]
     return FilmMaps(tuple(pair[0] for pair in pairs), enlarged(np.asarray(joined[0])), enlarged(np.asarray(joined[1])))
 
@@ -100,30 +118,33 @@ def low_evidence(heat: Map, field: LungField, package: Served) -> bool:
     return not look_of(heat, field).lung_share >= limit
 
 
-def occlusion_numbers(
-    engine: Engine, voice: Voice, inputs: Mapping[str, np.ndarray], film: int, heat: Map, field: LungField
-) -> dict[str, float]:
-    """Agreement of occlusion, which is no activation map, with the joined one, and its share in the lungs."""
-    key, column = voice.package.key, voice.package.card.labels.index(voice.label)
+def occlusion_numbers(blocked: np.ndarray, heat: Map, field: LungField) -> dict[str, float]:
+    """Agreement of occlusion, which is no activation map, with the joined one, and its share in the lungs.
 
-    def score(x: np.ndarray) -> np.ndarray:
-        return log_odds(engine.run(key, x)["p"][:, column])
-
-    blocked = enlarged(occlusion_map(inputs[key][film], score))
+    Parameters
+    ----------
+    blocked : ndarray
+        :func:`worker.pipelines.chest_maps.occlusion_map` of the score that flags.
+    """
+    full = enlarged(blocked)
     return {
-        "occlusion_agreement": round(agreement(heat, blocked), 3),
-        "occlusion_lung_share": round(float(np.nan_to_num(look_of(blocked, field).lung_share)), 3),
+        "occlusion_agreement": round(agreement(heat, full), 3),
+        "occlusion_lung_share": round(float(np.nan_to_num(look_of(full, field).lung_share)), 3),
     }
 
 
-def overlay(grey: np.ndarray, heat: Map | None, title: tuple[str, ...]) -> np.ndarray:
-    """The film beside itself with a map on it, sides marked: RGB uint8. No heat gives the film alone."""
+def overlay(grey: np.ndarray, heat: Map | None, title: tuple[str, ...], sides_known: bool = True) -> np.ndarray:
+    """The film beside itself with a map on it, sides marked: RGB uint8. No heat gives the film alone.
+
+    Sides that no header tells are those of the usual display, and are marked as assumed.
+    """
     factor = min(1.0, PICTURE_PX / max(grey.shape))
     size = (max(1, round(grey.shape[1] * factor)), max(1, round(grey.shape[0] * factor)))
     small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
     low, high = np.percentile(small, (0.5, 99.5))
     eight = np.clip((small - low) * (255.0 / max(float(high - low), 1e-6)), 0, 255).astype(np.uint8)
-    return picture(eight, None if heat is None else cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR), title)
+    map_of_size = None if heat is None else cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR)
+    return picture(eight, map_of_size, title, assumed=not sides_known)
 
 
 def _share(value: float) -> float | None:

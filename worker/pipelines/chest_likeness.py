@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.packages.collimation import bordered
+
 SIDE: Final = 24
 RULE_FILE: Final = "chest_likeness.npz"
 CERTAIN: Final = -0.8
@@ -55,8 +57,9 @@ def rule() -> Rule:
 
 
 def likeness(film: np.ndarray) -> float:
-    """Log odds that a film (H, W) of any unit shows an upright frontal chest, bright for dense."""
-    return float(rule().log_odds(thumb(film)[None])[0])
+    """Log odds that a film (H, W) of any unit shows an upright frontal chest, bright for dense; its border apart."""
+    top, left, height, width = bordered(film)
+    return float(rule().log_odds(thumb(film[top : top + height, left : left + width])[None])[0])
 
 
 def thumb(film: np.ndarray) -> Array:

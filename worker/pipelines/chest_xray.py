@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from worker.packages.preprocessing import compose
 from worker.pipelines import chest_xray_gate, chest_xray_selection
 from worker.pipelines.base import Engine, Gate, Outcome, Selection, Series, Served, Study
+from worker.pipelines.chest_maps import Part, composed
 from worker.pipelines.chest_xray_findings import interpret_films
+from worker.pipelines.chest_xray_selection import Film
 
 
 def select(study: Study) -> Selection:
-    """Series with frontal films, the best first; the policy stands in :mod:`worker.pipelines.chest_xray_selection`."""
+    """The study's frontal films, the best first; the policy stands in :mod:`worker.pipelines.chest_xray_selection`."""
     return chest_xray_selection.select(study)
 
 
@@ -24,14 +25,17 @@ def gate(study: Study, series: Series) -> Gate:
 
 def preprocess(series: Series, served: Mapping[str, Sequence[Served]]) -> dict[str, np.ndarray]:
     """Network input for each package, float32 (films, H, W, C); packages of one input spec share it."""
-    made: dict[str, np.ndarray] = {}
+    films: list[Film] = series.pixels
+    made: dict[str, tuple[np.ndarray, list[Part]]] = {}
     out: dict[str, np.ndarray] = {}
     for package in packages(served):
         spec = package.card.input
         name = spec.model_dump_json()
         if name not in made:
-            made[name] = np.concatenate([compose(film.grey[None], spec) for film in series.pixels])
-        out[package.key] = made[name]
+            made[name] = composed([film.grey for film in films if film.grey is not None], spec)
+        out[package.key] = made[name][0]
+        for film, part in zip(films, made[name][1], strict=True):
+            film.parts[package.key] = part
     return out
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -14,38 +13,28 @@ from worker.pipelines.base import Engine, Evidence, Finding, Outcome, Series, Se
 from worker.pipelines.chest_evidence import (
     Voice,
     film_maps,
-    joint_shares,
     low_evidence,
     map_numbers,
     occlusion_numbers,
     overlay,
 )
-from worker.pipelines.chest_maps import log_odds
+from worker.pipelines.chest_scores import (
+    BINARY,
+    FOUR,
+    Scores,
+    combined_scores,
+    flag_threshold,
+    joint_occlusion,
+    partner_missing,
+    scores_of,
+    voices_of,
+)
 from worker.pipelines.chest_xray_selection import Film
 from worker.pipelines.lungs import lung_field
 from worker.pipelines.population import age_years, outside
 from worker.pipelines.reasons import Caution
 
-BINARY: Final = "pneumonia"
-FOUR: Final = "pneumonia4"
 COVID: Final = "covid19"
-NORMAL: Final = "normal"
-FALLBACK_THRESHOLD: Final = 0.5
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What one package, or the mean of several, says of each film: ``p`` (films, labels)."""
-
-    name: str
-    version: str
-    labels: tuple[str, ...]
-    p: np.ndarray
-    thresholds: Mapping[str, float | None]
-
-    def of(self, label: str) -> np.ndarray:
-        """Probability of a label for each film."""
-        return np.asarray(self.p[:, self.labels.index(label)])
 
 
 def interpret_films(
@@ -56,7 +45,7 @@ def interpret_films(
     served: Mapping[str, Sequence[Served]],
     engine: Engine,
 ) -> Outcome:
-    """Everything that is said about the films of one series.
+    """Everything that is said about the frontal films of a study.
 
     A study of several frontal films is as suspicious as its most suspicious one, and all findings are that film's. Only
     ``pneumonia`` of the active binary model flags; the kind never does. Several active packages of one task are
@@ -87,13 +76,15 @@ def interpret_films(
             joined = task == BINARY and combined[BINARY] is not alone
             if package.role != "active" or joined or len(groups.get(task, ())) > 1:
                 role = "member" if package.role == "active" else package.role
-                scores = _scores(package, outputs[package.key])
+                scores = scores_of(package, outputs[package.key])
                 findings += _findings(scores, top, role)
                 rows += _film_scores(films, scores, role)
     voices = voices_of(groups, combined, alone, top)
-    evidence, numbers, doubtful = _evidence(films, top, voices, combined, inputs, engine)
+    evidence, numbers, doubtful = _evidence(films, top, voices, combined, groups, inputs, engine)
     warnings = _warnings(films[top], [p for group in groups.values() for p in group])
-    series.details |= numbers
+    warnings += [str(Caution.JOINT_SCORE_MISSING)] if partner_missing(groups) else []
+    series.SeriesInstanceUID = films[top].instance.SeriesInstanceUID
+    series.details |= _description(films[top]) | numbers
     return Outcome(
         findings=findings,
         slice_scores=rows,
@@ -104,62 +95,8 @@ def interpret_films(
     )
 
 
-def combined_scores(
-    groups: Mapping[str, Sequence[Served]], outputs: Mapping[str, Mapping[str, np.ndarray]]
-) -> tuple[dict[str, Scores], Scores]:
-    """Scores by task, of active packages alone, the binary one joined where its card asks; and the binary one alone."""
-    combined = {task: _mean([_scores(p, outputs[p.key]) for p in group]) for task, group in groups.items()}
-    alone = combined[BINARY]
-    blend = groups[BINARY][0].card.parameters.get("blend")
-    return combined | {BINARY: _blended(alone, combined.get(FOUR), blend)}, alone
-
-
 def _active(group: Sequence[Served]) -> list[Served]:
     return [package for package in group if package.role == "active"]
-
-
-def _scores(package: Served, arrays: Mapping[str, np.ndarray]) -> Scores:
-    card = package.card
-    thresholds = {label: card.threshold(label) for label in card.labels}
-    return Scores(card.name, card.version, tuple(card.labels), np.asarray(arrays["p"], dtype=np.float64), thresholds)
-
-
-def _mean(members: list[Scores]) -> Scores:
-    """Mean of packages with the same labels, of probabilities and of thresholds; one package is itself."""
-    first = members[0]
-    alike = [scores for scores in members if scores.labels == first.labels]
-    if len(alike) == 1:
-        return first
-    thresholds: dict[str, float | None] = {}
-    for label in first.labels:
-        known = [t for scores in alike if (t := scores.thresholds[label]) is not None]
-        thresholds[label] = float(np.mean(known)) if known else None
-    return Scores(
-        "+".join(scores.name for scores in alike),
-        "+".join(scores.version for scores in alike),
-        first.labels,
-        np.mean([scores.p for scores in alike], axis=0),
-        thresholds,
-    )
-
-
-def _blended(own: Scores, four: Scores | None, blend: Mapping[str, float] | None) -> Scores:
-    """The binary score joined with what the four-class model says against ``normal``, where the card asks for it.
-
-    ``blend`` holds weights of the two log odds (``own``, ``four``), a ``bias``, and the ``threshold`` of the joint
-    score, fitted on validation films. Without it, or without a four-class model, the binary score stands alone.
-    """
-    if four is None or not blend or NORMAL not in four.labels:
-        return own
-    against_normal = log_odds(1.0 - four.of(NORMAL))
-    joint = blend["own"] * log_odds(own.of(BINARY)) + blend["four"] * against_normal + blend["bias"]
-    return Scores(
-        f"{own.name}+{four.name}",
-        f"{own.version}+{four.version}",
-        (BINARY,),
-        (1.0 / (1.0 + np.exp(-joint)))[:, None],
-        {BINARY: float(blend["threshold"])},
-    )
 
 
 def _findings(scores: Scores, film: int, role: str) -> list[Finding]:
@@ -220,30 +157,12 @@ def outside_ages(population: Mapping[str, Any], age: float | None) -> bool:
     return not any(float(low) <= age < float(high) + 1.0 for low, high in ranges)
 
 
-def voices_of(
-    groups: Mapping[str, Sequence[Served]], combined: Mapping[str, Scores], own: Scores, film: int
-) -> list[Voice]:
-    """Who made the binary score of one film: the binary model, and the four-class one with its strongest kind.
-
-    A four-class model that has not joined the score has a share of 0: its map is a second opinion and no more.
-    """
-    serving = groups[BINARY][0]
-    if FOUR not in groups:
-        return [Voice(serving, BINARY, 1.0)]
-    four = combined[FOUR]
-    kind = max((label for label in four.labels if label != NORMAL), key=lambda label: float(four.of(label)[film]))
-    shares = (1.0, 0.0)
-    if combined[BINARY] is not own:
-        blend = serving.card.parameters["blend"]
-        shares = joint_shares(float(own.of(BINARY)[film]), float(four.of(NORMAL)[film]), blend)
-    return [Voice(serving, BINARY, shares[0]), Voice(groups[FOUR][0], kind, shares[1])]
-
-
 def _evidence(
     films: Sequence[Film],
     top: int,
     voices: Sequence[Voice],
     combined: Mapping[str, Scores],
+    groups: Mapping[str, Sequence[Served]],
     inputs: Mapping[str, np.ndarray],
     engine: Engine,
 ) -> tuple[Evidence, dict[str, Any], bool]:
@@ -254,24 +173,29 @@ def _evidence(
     p = float(scores.of(BINARY)[top])
     positive = p >= flag_threshold(scores)
     field = lung_field(film.grey)
-    maps = film_maps(engine, voices, inputs, top)
+    maps = film_maps(engine, voices, inputs, top, film.parts)
     numbers = map_numbers(maps, field)
     title = [f"{BINARY} {p:.2f}"]
     if len(voices) > 1:
         kind = voices[1].label
         title.append(f"{kind} {float(combined[FOUR].of(kind)[top]):.2f}")
     if positive:
-        numbers |= occlusion_numbers(engine, voices[0], inputs, top, maps.joined, field)
+        blocked = joint_occlusion(engine, groups, inputs, top, film.parts, p)
+        numbers |= occlusion_numbers(blocked, maps.joined, field)
     doubtful = positive and low_evidence(maps.joined, field, voices[0].package)
     evidence = Evidence(key_instance=film.instance.key, key_frame=film.frame)
-    evidence.pictures["film"] = overlay(film.grey, maps.joined if positive else None, tuple(title))
+    evidence.pictures["film"] = overlay(film.grey, maps.joined if positive else None, tuple(title), film.turn.known)
     return evidence, numbers, doubtful
 
 
-def flag_threshold(scores: Scores) -> float:
-    """Where the binary score flags."""
-    threshold = scores.thresholds[BINARY]
-    return FALLBACK_THRESHOLD if threshold is None else threshold
+def _description(film: Film) -> dict[str, Any]:
+    """What is kept of the film that the findings are about."""
+    return {
+        "view": film.view,
+        "chest_likeness": round(film.likeness, 2),
+        "rows": 0 if film.grey is None else int(film.grey.shape[0]),
+        "orientation_known": film.turn.known,
+    }
 
 
 def _statistics(film: Film, numbers: Mapping[str, Any]) -> dict[str, float]:

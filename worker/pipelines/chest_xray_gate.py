@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from firstread.dicom.pixels import UnreadablePixels
@@ -11,40 +12,53 @@ from worker.pipelines.chest_xray_selection import Film
 from worker.pipelines.film_pixels import ColourImage, read_film
 from worker.pipelines.reasons import Caution, Reason
 
-MOST_FILMS: Final = 4
+MOST_FILMS: Final = 8
+MOST_JUDGED: Final = 24
+"""Candidates that are decoded at most: a study can be a hundred films of hands."""
+
 INVERTED_CERTAIN: Final = 3.0
 """Log odds that the negative of a film must reach before it is taken for the film."""
 
 
 def gate(study: Study, series: Series) -> Gate:
-    """Decode the candidates, the best first, and keep those that show a frontal chest (at most four).
+    """Decode the candidates, the best first, and keep those that show a frontal chest (at most :data:`MOST_FILMS`).
 
     A film that the pixels leave in doubt is refused, and where a person asked for the pipeline scored with the warning
     ``chest_uncertain`` unless the header doubts it too; what is surely no chest is refused either way. A film stored
-    inverted is turned round.
+    inverted is turned round. Films that were not looked at, or cannot be read, are counted and warned of.
     """
     passed: list[Film] = []
-    reasons: list[str] = []
-    for film in series.pixels:
+    refused: list[tuple[Film, str]] = []
+    for film in series.pixels[:MOST_JUDGED]:
         reason = _judge(film, study.forced)
         if reason is None:
             passed.append(film)
         else:
-            reasons.append(str(reason))
+            refused.append((film, str(reason)))
         if len(passed) == MOST_FILMS:
             break
     if not passed:
-        return Gate(tuple(dict.fromkeys(reasons)))
+        return Gate(tuple(dict.fromkeys(reason for _, reason in refused)))
+    unseen = series.pixels[len(passed) + len(refused) :]
     series.pixels = passed
     series.instances = list({film.instance.key: film.instance for film in passed}.values())
-    series.details |= {
-        "n_films": len(passed),
-        "chest_likeness": round(passed[0].likeness, 2),
-        "rows": int(passed[0].grey.shape[0]) if passed[0].grey is not None else 0,
-        "orientation_known": passed[0].turn.known,
-    }
+    series.refused = _unused(passed, refused)
+    unread = sum(reason == Reason.UNREADABLE_PIXEL_DATA for _, reason in refused)
+    series.details |= {"n_films": len(passed), "films_left_out": len(unseen) + unread}
     warnings = [code for film in passed for code in (*film.cautions, *film.instance.warnings)]
+    warnings += [str(Caution.PICTURES_LEFT_OUT)] if unseen or unread else []
     return Gate((), tuple(dict.fromkeys(warnings)))
+
+
+def _unused(passed: Sequence[Film], refused: Sequence[tuple[Film, str]]) -> dict[str, tuple[str, ...]]:
+    """Reasons by series, of those of which no film passed."""
+    used = {film.instance.SeriesInstanceUID for film in passed}
+    found: dict[str, tuple[str, ...]] = {}
+    for film, reason in refused:
+        uid = film.instance.SeriesInstanceUID
+        if uid not in used:
+            found[uid] = tuple(dict.fromkeys((*found.get(uid, ()), reason)))
+    return found
 
 
 def _judge(film: Film, forced: bool) -> Reason | None:

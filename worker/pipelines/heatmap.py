@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 WORDS: Final = "AI result, not for diagnosis"
+ASSUMED: Final = "sides assumed"
 PANEL: Final = 512
 _HEADER: Final = 28
 _FOOTER: Final = 28
@@ -20,7 +21,13 @@ def window(hu: np.ndarray, low: float = 0.0, high: float = 80.0) -> np.ndarray:
     return np.asarray(scaled.astype(np.uint8))
 
 
-def picture(grey: np.ndarray, heat: np.ndarray | None, lines: tuple[str, ...], sides: bool = True) -> np.ndarray:
+def picture(
+    grey: np.ndarray,
+    heat: np.ndarray | None,
+    lines: tuple[str, ...],
+    sides: bool = True,
+    assumed: bool = False,
+) -> np.ndarray:
     """Two panels, the plain image and the same with the heat map, between a title and :data:`WORDS`.
 
     Parameters
@@ -33,6 +40,8 @@ def picture(grey: np.ndarray, heat: np.ndarray | None, lines: tuple[str, ...], s
         Short texts for the title; no patient data.
     sides : bool
         Mark R and L. False where the header does not say how the image is turned.
+    assumed : bool
+        The sides are those of the usual display and no header's: marked R? and L?, and said so below.
 
     Returns
     -------
@@ -44,13 +53,13 @@ def picture(grey: np.ndarray, heat: np.ndarray | None, lines: tuple[str, ...], s
         panels.append(painted(plain, _panel(np.clip(heat, 0.0, 1.0).astype(np.float32), cv2.INTER_LINEAR)))
     if sides:
         for panel in panels:
-            _write(panel, "R", (8, PANEL // 2), 0.8)
-            _write(panel, "L", (PANEL - 26, PANEL // 2), 0.8)
+            _write(panel, "R?" if assumed else "R", (8, PANEL // 2), 0.8)
+            _write(panel, "L?" if assumed else "L", (PANEL - (42 if assumed else 26), PANEL // 2), 0.8)
     body = np.hstack(panels)
     out = np.zeros((_HEADER + PANEL + _FOOTER, body.shape[1], 3), np.uint8)
     out[_HEADER : _HEADER + PANEL] = body
     _write(out, "  ".join(lines), (8, 20), 0.5)
-    _write(out, WORDS, (8, _HEADER + PANEL + 20), 0.5)
+    _write(out, f"{WORDS}; {ASSUMED}" if sides and assumed else WORDS, (8, _HEADER + PANEL + 20), 0.5)
     return out
 
 

@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.packages.collimation import bordered
+
 SIDE: Final = 192
 MIN_LUNG: Final = 0.02
 MAX_LUNG: Final = 0.22
@@ -51,7 +53,25 @@ class LungField:
 
 
 def lung_field(film: np.ndarray) -> LungField:
-    """Lung mask of a film (H, W) of any unit, bright for dense."""
+    """Lung mask of a film (H, W) of any unit, bright for dense; it is looked for inside the film's border."""
+    shape = film.shape[:2]
+    top, left, height, width = bordered(film)
+    found = _field(film[top : top + height, left : left + width])
+    if (height, width) == shape:
+        return found
+    down, across = height / shape[0], width / shape[1]
+    y, x = ((np.arange(SIDE) + 0.5) / SIDE * n for n in shape)
+    rows, columns = ((y - top) / height * SIDE).astype(int), ((x - left) / width * SIDE).astype(int)
+    inside = ((y >= top) & (y < top + height))[:, None] & ((x >= left) & (x < left + width))[None, :]
+    mask = found.mask[np.clip(rows, 0, SIDE - 1)][:, np.clip(columns, 0, SIDE - 1)] & inside
+    first = top / shape[0]
+    return LungField(
+        mask, left / shape[1] + found.middle * across, first + found.top * down, first + found.bottom * down,
+        found.measured,
+    )  # fmt: skip
+
+
+def _field(film: np.ndarray) -> LungField:
     small = _levelled(cv2.resize(film.astype(np.float32, copy=False), (SIDE, SIDE), interpolation=cv2.INTER_AREA))
     middle = _middle(small)
     right, left = (_lung(small, middle, side) for side in (0, 1))

@@ -64,6 +64,7 @@ class Caution(StrEnum):
     POLARITY_CORRECTED = "polarity_corrected"
     FOR_PROCESSING = "for_processing"
     CONFOUNDED_BY_AGE = "confounded_by_age"
+    JOINT_SCORE_MISSING = "joint_score_missing"
     LOW_RESOLUTION = "low_resolution"
     PICTURES_LEFT_OUT = "pictures_left_out"
     NO_LESION_FOUND = "no_lesion_found"
@@ -118,6 +119,7 @@ TEXTS: dict[str, str] = {
     Caution.POLARITY_CORRECTED: "The film was stored inverted, bright for air, and was turned round.",
     Caution.FOR_PROCESSING: "A raw detector image, not processed for display.",
     Caution.CONFOUNDED_BY_AGE: "COVID-19 was learnt from adults, the rest from children: the model may tell the age.",
+    Caution.JOINT_SCORE_MISSING: "The four-class model of the joint score is not active: the binary one stands alone.",
     Reason.GREY_IMAGE: "A grey image: lesions are judged by their colours.",
     Reason.PICTURE_TOO_SMALL: "A picture with fewer pixels than the models need.",
     Reason.NOT_A_SKIN_PHOTOGRAPH: "Not a photograph of skin.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -108,7 +108,10 @@ def run(
             except Unsuitable as unsuitable:
                 against = (unsuitable.reason,)
             else:
-                notes = _notes(selection.notes, refused, series.SeriesInstanceUID)
+                for uid, why in series.refused.items():
+                    refused.setdefault(uid, []).extend(why)
+                chosen = {series.SeriesInstanceUID, *(instance.SeriesInstanceUID for instance in series.instances)}
+                notes = _notes(selection.notes, refused, chosen)
                 return RunResult(outcome, (), notes, dict(series.details), seconds)
         series.pixels = None  # a decoded volume is large, and the next series brings its own
         reasons += against
@@ -117,7 +120,7 @@ def run(
         reasons += note.reasons
     if not reasons:
         reasons.append(str(Reason.NO_IMAGES))
-    notes = _notes(selection.notes, refused, None)
+    notes = _notes(selection.notes, refused, set())
     return RunResult(None, tuple(dict.fromkeys(str(reason) for reason in reasons)), notes, {}, seconds)
 
 
@@ -154,11 +157,11 @@ def _check_finite(outcome: Outcome) -> None:
         raise NonFiniteScore("outcome")
 
 
-def _notes(notes: Sequence[SeriesNote], refused: Mapping[str, list[str]], chosen: str | None) -> tuple[SeriesNote, ...]:
+def _notes(notes: Sequence[SeriesNote], refused: Mapping[str, list[str]], chosen: Set[str]) -> tuple[SeriesNote, ...]:
     return tuple(
         replace(
             note,
-            chosen=note.SeriesInstanceUID == chosen,
+            chosen=note.SeriesInstanceUID in chosen,
             reasons=tuple(dict.fromkeys([*refused.get(note.SeriesInstanceUID, []), *note.reasons])),
         )
         for note in notes

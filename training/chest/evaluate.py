@@ -1,0 +1,157 @@
+"""``firstread evaluate`` for chest packages: test films as the service scores them, joined where the card asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firstread.errors import FirstreadError
+from training.chest.evaluation import BINARY, four_class_truth, package_figures, worst
+from training.chest.evaluation import binary_figures as binary
+from training.chest.labels import CLASSES
+from training.chest.package import INTERVALS
+from training.chest.pictures import confusion_pictures
+from training.datasets.base import DataSet, DataSetError, Item, gathered
+from training.evaluation.report import write_report
+from worker.packages.package import Package, load
+from worker.packages.preprocessing import compose, planes
+from worker.pipelines.base import Served
+from worker.pipelines.chest_scores import Scores, combined_scores, flag_threshold
+
+BATCH = 32
+FLATTERED = "Where the package was trained on these patients, these figures flatter it: the card says on which."
+ALL = "all"
+"""Split that takes every film."""
+
+
+def evaluate_films(
+    package: Package, partner: str | None, dataset: DataSet, split: str | None, out: Path, beside: Path
+) -> Path:
+    """Score and measure; write the page and its JSON, and give back the page's path.
+
+    Parameters
+    ----------
+    partner : str, optional
+        The four-class package of a joint score; without one, that which the card of the binary package was joined with.
+    split : str, optional
+        Part of the data; without one the test part, where the data have one, and ``all`` takes every film.
+
+    beside : Path
+        Folder of packages in which the partner is looked for before the installed ones.
+
+    Raises
+    ------
+    DataSetError
+        If nothing is left to score, or the partner is not the one that the joint score was fitted with.
+    """
+    items, told = chosen_items(dataset, split)
+    readable, pixels, left_out = _read(dataset, items)
+    other, notes = partner_of(package, partner, beside)
+    p = _scored(package, pixels)
+    figures: dict[str, Any] = {"package": package.key, "left_out": len(left_out)}
+    if other is not None:
+        scores = joint_scores(package, other, p, _scored(other, pixels))
+        figures["joint_score"] = binary(readable, scores.of(BINARY), flag_threshold(scores))
+        figures["binary_model_alone"] = package_figures(package.card, readable, p)
+    elif BINARY in package.card.labels:
+        figures["binary_model_alone"] = package_figures(package.card, readable, p)
+    else:
+        figures["four_class_model"] = package_figures(package.card, readable, p)
+    films = np.stack([planes(film[None], package.card.input)[0, ..., 0] for film in pixels])
+    misses = worst(readable, films, _p_true(package, readable, p))
+    notes = [f"Package {package.key}, {told}.", INTERVALS, *notes, FLATTERED]
+    return write_report(out, f"{package.key}: {told}", notes, figures, misses, confusion_pictures(figures))
+
+
+def chosen_items(dataset: DataSet, split: str | None) -> tuple[list[Item], str]:
+    """Films of a part, and which part that is."""
+    items = [item for item in gathered([dataset]) if item.labels]
+    if split is None:
+        split = "test" if any(item.split == "test" for item in items) else ALL
+    found = items if split == ALL else [item for item in items if item.split == split]
+    if not found:
+        raise DataSetError(f"nothing to score: no labelled film of the part {split}")
+    return found, f"{len(found)} films of the data set {dataset.name}, part {split}"
+
+
+def _read(dataset: DataSet, items: Sequence[Item]) -> tuple[list[Item], list[np.ndarray], dict[str, str]]:
+    kept, pixels, left_out = [], [], {}
+    for item in items:
+        try:
+            pixels.append(dataset.pixels(item))
+            kept.append(item)
+        except (OSError, ValueError, DataSetError) as error:
+            left_out[item.key] = f"{type(error).__name__}: {error}"
+    if not kept:
+        raise DataSetError("nothing to score: no readable film")
+    return kept, pixels, left_out
+
+
+def _scored(package: Package, pixels: Sequence[np.ndarray]) -> np.ndarray:
+    """Probabilities (n, labels)."""
+    found = []
+    for start in range(0, len(pixels), BATCH):
+        batch = [compose(film[None], package.card.input) for film in pixels[start : start + BATCH]]
+        found.append(package.predict(np.concatenate(batch))["p"])
+    return np.concatenate(found).astype(np.float64)
+
+
+def partner_of(package: Package, named: str | None, beside: Path) -> tuple[Package | None, list[str]]:
+    """The package of the joint score, or None, and what the report says of it.
+
+    Raises
+    ------
+    DataSetError
+        If one is named and the package joins no score.
+    """
+    blend = package.card.parameters.get("blend")
+    if not blend or BINARY not in package.card.labels:
+        if named is not None:
+            raise DataSetError(f"{package.key} joins its score with no other package")
+        return None, []
+    wanted = named or partner_key(package)
+    if wanted is None:
+        return None, ["The card joins the score with a package that it does not name: give it with --with."]
+    from training.evaluation.scoring import find_package
+
+    local = beside / wanted
+    try:
+        other = load(local if (local / "card.json").is_file() else find_package(wanted))
+    except FirstreadError as error:
+        if named is not None:
+            raise
+        return None, [f"The joint score is not measured: {wanted} is not here ({error})."]
+    return other, [f"The joint score with {other.key}, at its own threshold, is what is served."]
+
+
+def partner_key(package: Package) -> str | None:
+    """``name/version`` of the package that the card's joint score was fitted with."""
+    partner = package.card.parameters["blend"].get("partner")
+    if partner:
+        return f"{partner['name']}/{partner['version']}"
+    joined = [name for name in package.card.metrics if name.startswith("joined_with_")]
+    return joined[0].removeprefix("joined_with_") if len(joined) == 1 else None
+
+
+def joint_scores(package: Package, other: Package, own: np.ndarray, four: np.ndarray) -> Scores:
+    """The score that flags, as the pipeline joins it."""
+    groups = {found.card.task: [Served(found.card)] for found in (package, other)}
+    combined, alone = combined_scores(groups, {package.key: {"p": own}, other.key: {"p": four}})
+    if combined[BINARY] is alone:
+        raise DataSetError(f"the joint score of {package.key} was not fitted with {other.key}")
+    return combined[BINARY]
+
+
+def _p_true(package: Package, items: Sequence[Item], p: np.ndarray) -> np.ndarray:
+    """Probability of the true class; NaN for films without one."""
+    labels = package.card.labels
+    if BINARY in labels:
+        y = np.asarray([item.labels.get(BINARY, np.nan) for item in items])
+        found = p[:, labels.index(BINARY)]
+        return np.where(np.isnan(y), np.nan, np.where(y == 1, found, 1 - found))
+    truth = four_class_truth(items)
+    ordered = p[:, [labels.index(name) for name in CLASSES]]
+    return np.where(truth < 0, np.nan, ordered[np.arange(len(truth)), np.maximum(truth, 0)])

@@ -1,0 +1,151 @@
+"""Maps of one film for every package, class and method, as pictures and as numbers.
+
+``firstread chest maps PACKAGE... --film FILE --out DIR``. Grad-CAM (plain CAM where the head allows it), Grad-CAM++ and
+occlusion of each class of each package; where a binary and a four-class package are given, those of the score that
+flags too, as :mod:`worker.pipelines.chest_evidence` makes it in service.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import cv2
+import numpy as np
+
+from firstread.dicom.datasets import UnusableFile, read_dataset
+from firstread.dicom.pixels import UnreadablePixels
+from training.chest.films import PICTURES
+from training.chest.looks import DirectEngine
+from training.datasets.base import DataSetError
+from training.datasets.head_ct import read_grey
+from worker.packages.package import Package, load
+from worker.pipelines.base import Served
+from worker.pipelines.chest_evidence import film_maps, overlay
+from worker.pipelines.chest_maps import (
+    FINE_GRID,
+    Map,
+    Part,
+    agreement,
+    composed,
+    enlarged,
+    log_odds,
+    look_of,
+    occlusion_map,
+    on_film,
+)
+from worker.pipelines.chest_scores import BINARY, FOUR, combined_scores, joint_occlusion, voices_of
+from worker.pipelines.film_pixels import read_film
+from worker.pipelines.lungs import lung_field
+
+GRAD_CAM: Final = "grad_cam"
+NUMBERS: Final = "maps.json"
+
+
+@click.command("maps")
+@click.argument("packages", metavar="PACKAGE...", nargs=-1, required=True,
+                type=click.Path(exists=True, file_okay=False, path_type=Path))  # fmt: skip
+@click.option("--film", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True,
+              help="A picture or a DICOM radiograph.")  # fmt: skip
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True,
+              help="Folder of pictures and numbers.")  # fmt: skip
+def maps(packages: tuple[Path, ...], path: Path, out: Path) -> None:
+    """Lay Grad-CAM, Grad-CAM++ and occlusion of every class of each PACKAGE over a film."""
+    film, sides_known = read_any(path)
+    rows = write_maps([load(folder) for folder in packages], film, out, sides_known)
+    for row in rows:
+        share = "–" if row["lung_share"] is None else f"{row['lung_share']:.2f}"
+        click.echo(f"{row['package']} {row['class']} {row['p']:.3f} {row['method']}: in the lungs {share}, "
+                   f"{row['side']} {row['zone']}, {row['picture']}")  # fmt: skip
+
+
+def read_any(path: Path) -> tuple[np.ndarray, bool]:
+    """Film (H, W) of a picture or a DICOM file, and whether its header tells the sides.
+
+    Raises
+    ------
+    DataSetError
+        If it cannot be read.
+    """
+    if path.suffix.lower() in PICTURES:
+        return read_grey(path), False
+    try:
+        film, turn = read_film(path, read_dataset(path))
+    except (UnusableFile, UnreadablePixels) as error:
+        raise DataSetError(f"{path.name}: {error}") from error
+    return film, turn.known
+
+
+def write_maps(packages: Sequence[Package], film: np.ndarray, out: Path, sides_known: bool) -> list[dict[str, Any]]:
+    """Write an overlay for every map of a film (H, W), and their numbers as :data:`NUMBERS`; give back its rows."""
+    out.mkdir(parents=True, exist_ok=True)
+    field = lung_field(film)
+    rows = []
+    for name, version, label, p, made in (*_single(packages, film), *_joint(packages, film)):
+        for method, heat in made.items():
+            look = look_of(heat, field)
+            picture = f"{name}_{label}_{method}.png"
+            shown = overlay(film, heat, (f"{name} {version}", f"{label} {p:.2f}", method), sides_known)
+            cv2.imwrite(str(out / picture), cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
+            rows.append({
+                "package": f"{name}/{version}", "class": label, "p": round(p, 5), "method": method, "picture": picture,
+                "lung_share": None if np.isnan(look.lung_share) else round(look.lung_share, 4),
+                "side": look.side, "zone": look.zone,
+                "agreement_with_grad_cam": round(agreement(heat, made[GRAD_CAM]), 4),
+            })  # fmt: skip
+    document = {"sides_known": sides_known, "lungs_measured": field.measured, "maps": rows}
+    (out / NUMBERS).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return rows
+
+
+Made = tuple[str, str, str, float, dict[str, Map]]
+"""Name, version, class, probability, and maps by method."""
+
+
+def _single(packages: Sequence[Package], film: np.ndarray) -> list[Made]:
+    """Maps of every class of each package alone."""
+    found: list[Made] = []
+    for package in packages:
+        x, (part,) = composed([film], package.card.input)
+        p = package.predict(x)["p"][0]
+        for column, label in enumerate(package.card.labels):
+            found.append((package.card.name, package.card.version, label, float(p[column]),
+                          class_maps_of(package, label, x, part, float(p[column]))))  # fmt: skip
+    return found
+
+
+def class_maps_of(package: Package, label: str, x: np.ndarray, part: Part, p: float) -> dict[str, Map]:
+    """Grad-CAM, Grad-CAM++ and occlusion of one class for one input (1, H, W, C), laid on the whole film."""
+    column = package.card.labels.index(label)
+
+    def score(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        return log_odds(package.predict(inputs[package.key])["p"][:, column])
+
+    first, second = package.class_maps(x, label)
+    blocked = occlusion_map({package.key: x[0]}, score, float(log_odds(np.asarray(p))), {package.key: part}, FINE_GRID)
+    return {
+        GRAD_CAM: on_film(first[0], part),
+        "grad_cam_plus": on_film(second[0], part),
+        "occlusion": enlarged(blocked),
+    }
+
+
+def _joint(packages: Sequence[Package], film: np.ndarray) -> list[Made]:
+    """Maps of the score that flags, where the packages make one: as the pipeline joins them."""
+    groups = {package.card.task: [Served(package.card)] for package in packages}
+    if BINARY not in groups or FOUR not in groups:
+        return []
+    engine = DirectEngine(packages)
+    made = {package.key: composed([film], package.card.input) for package in packages}
+    inputs, parts = {key: x for key, (x, _) in made.items()}, {key: part[0] for key, (_, part) in made.items()}
+    combined, alone = combined_scores(groups, {key: engine.run(key, x) for key, x in inputs.items()})
+    if combined[BINARY] is alone:
+        return []
+    scores, p = combined[BINARY], float(combined[BINARY].of(BINARY)[0])
+    heat = film_maps(engine, voices_of(groups, combined, alone, 0), inputs, 0, parts)
+    blocked = joint_occlusion(engine, groups, inputs, 0, parts, p, FINE_GRID)
+    by_method = {GRAD_CAM: heat.joined, "grad_cam_plus": heat.plus, "occlusion": enlarged(blocked)}
+    return [(scores.name, scores.version, BINARY, p, by_method)]
