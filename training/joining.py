@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from firstread.errors import FirstreadError
 from training.recipe import Recipe
 from worker.packages import networks
+from worker.packages.card import Card, InputSpec
 from worker.packages.networks_joined import prefix
 from worker.packages.package import WEIGHTS, read_card
 from worker.packages.weights import load_by_layer
@@ -62,22 +63,30 @@ def join_packages(order: Order) -> tuple[Order, keras.Model]:
     Raises
     ------
     JoiningError
-        If a package has other labels or another input than the recipe, or the recipe is measured on folds.
+        If a package has other labels or another input than the recipe.
     """
     recipe, cards = order.recipe, [read_card(directory) for directory in order.join]
-    if recipe.folds.names:
-        raise JoiningError(f"{recipe.name} is measured on folds: its own networks join with `join = true` in [folds]")
-    for directory, card in zip(order.join, cards, strict=True):
-        if tuple(card.labels) != recipe.labels or card.input != recipe.input:
-            raise JoiningError(f"{directory.name} of {card.name} has other labels or another input than {recipe.name}")
-    recipe = with_members(recipe, [own_part(card.architecture) for card in cards])
+    for card in cards:
+        if tuple(card.labels) != recipe.labels or _shape(card.input) != _shape(recipe.input):
+            raise JoiningError(f"{card.name}/{card.version} has other labels or another input than {recipe.name}")
+    recipe = with_members(recipe, [own_part(card.architecture, _told(card, recipe)) for card in cards])
     models = [_loaded(directory) for directory in order.join]
     return dataclasses.replace(order, recipe=recipe), join(recipe, models)
 
 
-def own_part(architecture: dict[str, Any]) -> dict[str, Any]:
-    """A member's own architecture: what the joined one says for all is left out."""
-    return {name: value for name, value in architecture.items() if name not in COMMON}
+def _shape(spec: InputSpec) -> tuple[Any, ...]:
+    """What the network itself sees of an input spec; the crop before it may be another than a member was trained on."""
+    return spec.kind, spec.height, spec.width, spec.channels, spec.scale
+
+
+def _told(card: Card, recipe: Recipe) -> str:
+    crop = "" if card.input.crop == recipe.input.crop else f", with crop {card.input.crop}"
+    return f"as {card.name}/{card.version}{crop}"
+
+
+def own_part(architecture: dict[str, Any], trained: str) -> dict[str, Any]:
+    """A member's own architecture, without what the joined one says for all, and where its weights come from."""
+    return {name: value for name, value in architecture.items() if name not in COMMON} | {"trained": trained}
 
 
 def _loaded(directory: Path) -> keras.Model:

@@ -18,7 +18,7 @@ from training.datasets.base import DataSet, Item, gathered, label_matrix
 from training.joining import join, join_packages, own_part, with_members
 from training.loop import build_model
 from training.prepared import mask_size
-from training.recipe import Recipe
+from training.recipe import Recipe, RecipeError
 from training.structure import save_structure
 from training.teacher import RECIPE_COPY
 
@@ -88,6 +88,9 @@ def open_items(recipe: Recipe, data: Path) -> tuple[list[Item], np.ndarray]:
 def train_all(order: Order) -> Path | None:
     """Train what is missing; give back the package's folder, or None where only folds were asked for."""
     set_threads(order.threads)
+    if order.recipe.joins != bool(order.join):
+        told = "joins packages: give --join" if order.recipe.joins else "trains a network: leave --join out"
+        raise RecipeError(f"recipe {order.recipe.name} {told}")
     if order.shards is not None:
         from training.on_shards import train_on_shards
 
@@ -120,7 +123,8 @@ def _final(order: Order, arrays: Arrays, options: dict[str, Any]) -> tuple[Order
     if not recipe.folds.join:
         return order, train_final(recipe, arrays, *where, order.start, **options)
     models = [train_fold(recipe, arrays, *where, fold, order.start, **options) for fold in recipe.folds.names]
-    joined = with_members(recipe, [own_part(recipe.architecture)] * len(models))
+    members = [own_part(recipe.architecture, f"without fold {fold}") for fold in recipe.folds.names]
+    joined = with_members(recipe, members)
     return replace(order, recipe=joined), join(joined, models)
 
 

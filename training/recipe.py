@@ -62,12 +62,6 @@ class Schedule(Part):
     initial_loss: float | None = None
     """Loss that an untrained network must show within 0.1 before training starts."""
 
-    @model_validator(mode="after")
-    def _has_a_length(self) -> Schedule:
-        if (self.steps > 0) == (self.epochs > 0):
-            raise ValueError("a schedule has either steps or epochs")
-        return self
-
 
 class Folds(Part):
     """How out-of-fold predictions come about: by a data set's own folds, or by its train/val/test column."""
@@ -112,7 +106,7 @@ class Recipe(Part):
     drawn: float = 0.0
     """Share of a batch's slices with a known mask into which a bleed is drawn (:mod:`training.drawn`)."""
     teacher: Teacher | None = None
-    schedule: Schedule
+    schedule: Schedule = Schedule()
     final_steps: int = 0
     """Steps of the model that is trained on all folds; 0 for the schedule's."""
     folds: Folds = Folds()
@@ -121,6 +115,17 @@ class Recipe(Part):
     parameters: dict[str, Any] = Field(default_factory=dict)
     """Options of the task's own steps (evaluation, packaging); read by the task's module."""
     seed: int = 1
+
+    @property
+    def joins(self) -> bool:
+        """Whether its network is made of packages (``firstread train --join``) instead of being trained."""
+        return bool(self.architecture.get("builder") == "joined" and not self.architecture.get("members"))
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> Recipe:
+        if (self.schedule.steps > 0) + (self.schedule.epochs > 0) != (0 if self.joins else 1):
+            raise ValueError("a schedule has either steps or epochs, and none where packages are joined")
+        return self
 
 
 def load_recipe(name_or_path: str) -> Recipe:

@@ -9,9 +9,10 @@ import pytest
 
 from tests.builders.toy_sets import write_ct_ich, write_phe_sich
 from tests.unit.test_training import TOY
-from training.joining import JoiningError, join, with_members
+from training.joining import JoiningError, join, join_packages, with_members
 from training.order import Order, train_all
-from training.recipe import Recipe, load_recipe
+from training.packaging import write_package
+from training.recipe import Recipe, RecipeError, load_recipe
 from training.teacher import checkpoint_of
 from training.transfer import WeightsError
 from worker.packages import networks
@@ -60,7 +61,7 @@ def test_the_folds_networks_ship_together(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "final" / "checkpoint.npz").exists(), "no further network is trained"
     assert "folds" in package.card.training_data["split"]
 
-    with pytest.raises(JoiningError, match="measured on folds"):
+    with pytest.raises(RecipeError, match="leave --join out"):
         train_all(Order(recipe, tmp_path, tmp_path / "twice", join=(directory, directory)))
 
 
@@ -84,3 +85,25 @@ def test_a_start_without_folds_serves_every_fold_unless_it_saw_their_patients(tm
     assert checkpoint_of(tmp_path / "apart", "fold_0", "ct_ich") == tmp_path / "apart" / "final" / "checkpoint.npz"
     with pytest.raises(WeightsError, match="fold_0"):
         checkpoint_of(tmp_path / "seen", "fold_0", "ct_ich")
+
+
+def test_packages_join_under_a_recipe_without_a_network_of_its_own(tmp_path: Path) -> None:
+    spec = load_recipe("lesion_pair").input.model_copy(update={"height": 16, "width": 16})
+    recipe = load_recipe("lesion_pair").model_copy(update={"input": spec})
+    singles = []
+    for version in ("1.0.0", "1.1.0"):
+        own = {**TINY, "classes": 7, "softmax_groups": [[0, 1, 2, 3, 4, 5, 6]]}
+        card = Card(name="tiny", version=version, pipeline="dermoscopy", task="lesion", labels=list(recipe.labels),
+                    input=spec, architecture=own)  # fmt: skip
+        singles.append(write_package(tmp_path / "tiny" / version, networks.build(own, spec), card, "none"))
+    with pytest.raises(RecipeError, match="give --join"):
+        train_all(Order(recipe, tmp_path, tmp_path / "run"))
+    paths = tuple(tmp_path / "tiny" / version for version in ("1.0.0", "1.1.0"))
+    order, model = join_packages(Order(recipe, tmp_path, tmp_path / "run", join=paths))
+    assert [member["trained"] for member in order.recipe.architecture["members"]] == ["as tiny/1.0.0", "as tiny/1.1.0"]
+    x = np.random.default_rng(0).random((2, 16, 16, 3), dtype=np.float32)
+    singly = np.mean([single.model.predict_on_batch(x)["logits"] for single in singles], axis=0)
+    np.testing.assert_allclose(model.predict_on_batch(x)["logits"], singly, atol=1e-4)
+    other = recipe.model_copy(update={"labels": ("dx_mel",)})
+    with pytest.raises(JoiningError, match="other labels"):
+        join_packages(Order(other, tmp_path, tmp_path / "run", join=paths))

@@ -23,7 +23,8 @@ def joined(spec: InputSpec, classes: int, members: Sequence[Mapping[str, Any]]) 
     classes : int
         Number of labels of every member.
     members : sequence of mapping
-        ``builder`` and options of each, as in a card. A member's layers get its prefix (:func:`prefix`).
+        ``builder`` and options of each, as in a card, and ``trained``, which tells people where its weights come from.
+        A member's layers get its prefix (:func:`prefix`).
 
     Raises
     ------
@@ -38,7 +39,8 @@ def joined(spec: InputSpec, classes: int, members: Sequence[Mapping[str, Any]]) 
     if not members:
         raise ValueError("no members to join")
     image = layers.Input((spec.height, spec.width, spec.channels), name="image")
-    built = [build({**member, "classes": classes}, spec) for member in members]
+    own = [{name: value for name, value in member.items() if name != "trained"} for member in members]
+    built = [build({**member, "classes": classes}, spec) for member in own]
     parts = [_renamed(model, image, prefix(index)) for index, model in enumerate(built)]
     shared = [name for name in ("logits", "mask_logits") if all(name in part for part in parts)]
     outputs = {name: _mean([part[name] for part in parts], name) for name in shared}
