@@ -12,6 +12,10 @@ export PYTHON
 KIND := $(if $(filter 1,$(GPU)),--gpu,$(if $(filter 0,$(GPU)),--cpu))
 SOURCES := firstread dicom_listener worker training migrations tests docs deploy setup.py
 ARGS ?=
+PYTEST := .venv/bin/python -m pytest
+# unit tests side by side, a file in one process; those with processes and clocks of their own one after the other
+UNIT_TESTS := $(PYTEST) tests/unit --numprocesses=auto --maxprocesses=4 --dist=loadfile
+OTHER_TESTS := $(PYTEST) tests/integration tests/system
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -28,8 +32,9 @@ demo: setup  ## Show the whole path on phantoms in a temporary home, then stop
 test:  ## Run the tests; installs what they need first (ARGS="tests/unit -k name" for a part)
 	@requirements/install.sh $(KIND) --test
 	@requirements/system.sh test
-	@if .venv/bin/python -m pytest $(ARGS); then echo "make test: passed"; \
-	else code=$$?; echo "make test: FAILED (pytest ended with $$code)"; exit $$code; fi
+	@code=0; $(if $(ARGS),$(PYTEST) $(ARGS) || code=$$?,$(UNIT_TESTS) || code=$$?; $(OTHER_TESTS) || code=$$?); \
+	if [ $$code = 0 ]; then echo "make test: passed"; \
+	else echo "make test: FAILED (pytest ended with $$code)"; exit $$code; fi
 
 lint:  ## Check style, types and the import contract
 	@requirements/install.sh $(KIND) --test

@@ -251,8 +251,8 @@ def experiments(pipeline: str) -> str:
     """Tables that experiments wrote as JSON (title, budget, rows, shows), put into ``docs/experiments`` by hand."""
     import json
 
-    from training.chest.tables import markdown
     from training.dermoscopy.answers import tables
+    from training.evaluation.tables import markdown
 
     pages = []
     for path in sorted(EXPERIMENTS.glob(f"{pipeline}_*.json")):
@@ -295,6 +295,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "targets_head_ct": lambda: targets("bleed"),
     "targets_chest": lambda: targets("pneumonia", "pneumonia4"),
     "targets_dermoscopy": lambda: targets("lesion"),
+    "experiments_head_ct": lambda: experiments("head_ct"),
     "experiments_dermoscopy": lambda: experiments("dermoscopy"),
     "chest_adults": chest_adults,
     "experiments_chest": lambda: experiments("chest"),

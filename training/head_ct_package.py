@@ -17,6 +17,7 @@ from training.evaluation import head_ct as head_ct_figures
 from training.evaluation.baselines import read_baseline
 from training.evaluation.figures import without_curves
 from training.evaluation.report import write_report
+from training.evaluation.tables import write_table
 from training.outoffold import OutOfFold, of_arrays
 from training.packaging import write_package
 from training.postprocess import Postprocess
@@ -76,6 +77,7 @@ def evaluate_folds(
         figures["segmentation"] = head_ct_figures.segmentation_figures(found, overlap, recipe.folds.names)
         figures["by_size"] = head_ct_figures.size_figures(found, overlap, ours)
         mask_threshold = head_ct_figures.best_mask_threshold(overlap)
+    write_table(out, "compared", f"Out-of-fold predictions of {recipe.name}", _budget(recipe), _compared_rows(figures))
     write_report(
         out,
         f"{recipe.name}: out-of-fold predictions on {recipe.folds.dataset}",
@@ -88,6 +90,33 @@ def evaluate_folds(
         head_ct_figures.worst_misses(found, recipe.input, dataset, ours.p[:, 0]),
     )
     return figures, mask_threshold
+
+
+def _budget(recipe: Recipe) -> str:
+    spec, schedule = recipe.input, recipe.schedule
+    return (
+        f"{schedule.steps} steps of {schedule.batch_size} for each of {len(recipe.folds.names)} folds, "
+        f"{spec.width} x {spec.height}; all that is fitted for a fold is fitted on the others"
+    )
+
+
+def _compared_rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each score that was compared; the mask's Dice stands in that of the mask."""
+    dice = figures.get("segmentation", {}).get("dice_positive_slices")
+    rows = []
+    for name, found in figures["compared"].items():
+        slices, patients = found["slices"], found["patients_at_flag"]
+        rows.append({
+            "score": name,
+            "slices": slices["n"],
+            "slice AUC": slices["auc"],
+            "patients": patients["n"],
+            "patient AUC": patients["auc"],
+            "sensitivity at the flag": patients["sensitivity"],
+            "specificity at the flag": patients["specificity"],
+            "Dice on positive slices": dice if name == "mask alone" else None,
+        })  # fmt: skip
+    return rows
 
 
 def card_of(

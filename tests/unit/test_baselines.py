@@ -77,6 +77,9 @@ def test_rows_stand_side_by_side(data: Path, recipe: Recipe, ours: Path, tmp_pat
     assert ("ours, folds 2" in rows) == (len(folds) == 1)
     if len(folds) == 1:
         assert rows["ours, folds 2"]["slices"]["n"] == rows[name]["slices"]["n"]
+    table = {row.pop("score"): row for row in json.loads((out / "compared.json").read_text())["rows"]}
+    assert list(table) == list(rows)
+    assert table["ours"]["slice AUC"] == rows["ours"]["slices"]["auc"]
     page = (out / "evaluation.html").read_text()
     assert "inception v3 classifier" in page and "folds 0 and 2" in page
 

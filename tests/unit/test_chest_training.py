@@ -22,9 +22,9 @@ from training.chest.evaluation import adults_without_covid, four_class_figures, 
 from training.chest.films import class_of, kermany_patient
 from training.chest.labels import CLASSES, labels_of
 from training.chest.stress import CHANGES, stress_rows
-from training.chest.tables import markdown
 from training.datasets import open_dataset
 from training.datasets.base import DataSetError, Item
+from training.evaluation.tables import markdown
 from training.order import Order, train_all
 from training.recipe import load_recipe
 from training.transfer_imagenet import copy_layers

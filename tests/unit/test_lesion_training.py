@@ -177,7 +177,7 @@ def _toy_order(toy: Path, out: Path, name: str, **architecture: object) -> Order
 RECIPES = {
     "lesion_unet": {"filters": [4, 8, 8]},
     "lesion_resnet50": {"blocks": [1, 1], "width": 8},
-    "lesion_lite": {},
+    "lesion_lite": {"depth": 6, "top": 32},  # as deep as the outline needs; the whole encoder takes a minute to compile
 }
 
 

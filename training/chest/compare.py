@@ -20,8 +20,8 @@ from training.arrays import Arrays
 from training.chest.augment import lower_resolution
 from training.chest.calibration import softmax_p
 from training.chest.evaluation import fit_figures, four_class_figures, four_class_truth
-from training.chest.tables import write_table
 from training.datasets.base import label_matrix
+from training.evaluation.tables import write_table
 from training.loop import Run, predict, train
 from training.order import open_arrays
 from training.recipe import Recipe, load_recipe

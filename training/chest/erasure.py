@@ -25,9 +25,9 @@ from training.chest.calibration import fit_softmax, softmax_p
 from training.chest.evaluation import four_class_figures, is_adult
 from training.chest.films import class_of
 from training.chest.labels import CLASSES
-from training.chest.tables import write_table
 from training.datasets import open_dataset
 from training.datasets.base import DataSet, DataSetError, Item, label_matrix
+from training.evaluation.tables import write_table
 from worker.packages.package import CLASS_LAYER, Package, load
 from worker.packages.preprocessing import compose
 

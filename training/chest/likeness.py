@@ -20,10 +20,10 @@ import numpy as np
 from training import metrics
 from training.chest.films import pictures
 from training.chest.other_parts import other_part
-from training.chest.tables import write_table
 from training.datasets import open_dataset
 from training.datasets.base import Item
 from training.datasets.head_ct import read_grey
+from training.evaluation.tables import write_table
 from worker.pipelines.chest_likeness import CERTAIN, POSSIBLE, SIDE, Array, Rule, features, likeness, thumb
 
 COMPONENTS = 16

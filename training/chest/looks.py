@@ -16,9 +16,9 @@ import numpy as np
 
 from training import metrics
 from training.chest.films import class_of
-from training.chest.tables import write_table
 from training.datasets import open_dataset
 from training.datasets.base import DataSetError, Item
+from training.evaluation.tables import write_table
 from worker.packages.package import Package, load
 from worker.pipelines.base import Served
 from worker.pipelines.chest_evidence import FilmMaps, film_maps, low_evidence

@@ -19,10 +19,10 @@ from training import metrics
 from training.chest.augment import lower_resolution
 from training.chest.evaluation import four_class_truth, patients_of
 from training.chest.labels import CLASSES
-from training.chest.tables import write_table
 from training.chest.upscaler import SIDE, Upscaler, bicubic, reduced
 from training.datasets import open_dataset
 from training.datasets.base import Item
+from training.evaluation.tables import write_table
 from worker.packages.package import Package, load
 from worker.packages.preprocessing import compose
 from worker.pipelines.lungs import lung_box, lung_field

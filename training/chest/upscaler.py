@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.chest.tables import write_table
 from training.datasets import open_dataset
 from training.datasets.base import DataSetError
+from training.evaluation.tables import write_table
 from worker.packages.card import InputSpec
 from worker.packages.preprocessing import planes
 from worker.packages.weights import load_by_layer, save_by_layer

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from training import metrics
-from training.chest.tables import markdown
 from training.dermoscopy.figures import balanced_accuracy
+from training.evaluation.tables import markdown
 
 INPUTS = ("whole", "cut", "mask_channel")
 BY_PICTURE = "whole_split_by_picture"
