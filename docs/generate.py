@@ -265,6 +265,24 @@ def experiments(pipeline: str) -> str:
     return "\n".join(pages) or "No table of an experiment belongs to this release.\n"
 
 
+def head_ct_scores() -> str:
+    """What each part of the shipped head-CT networks is worth alone, as their cards say."""
+    import json
+
+    from training.evaluation.tables import markdown
+    from training.head_ct_package import compared_rows
+
+    pages = []
+    for path in sorted((ROOT / "models").glob("*/*/card.json")):
+        card = json.loads(path.read_text(encoding="utf-8"))
+        if card["task"] == "bleed":
+            budget = "as shipped; all that is fitted for a fold is fitted on the others"
+            title = f"Out-of-fold predictions behind {card['name']} {card['version']}"
+            rows = compared_rows(card["metrics"]["out_of_fold"])
+            pages.append(markdown(title, budget, rows).replace("# ", "### ", 1) + "\n")
+    return "".join(pages)
+
+
 def chest_adults() -> str:
     """What the shipped four-class models call adults without COVID, pooled by kind, as their cards say."""
     import json
@@ -295,7 +313,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "targets_head_ct": lambda: targets("bleed"),
     "targets_chest": lambda: targets("pneumonia", "pneumonia4"),
     "targets_dermoscopy": lambda: targets("lesion"),
-    "experiments_head_ct": lambda: experiments("head_ct"),
+    "experiments_head_ct": lambda: head_ct_scores() + experiments("head_ct"),
     "experiments_dermoscopy": lambda: experiments("dermoscopy"),
     "chest_adults": chest_adults,
     "experiments_chest": lambda: experiments("chest"),

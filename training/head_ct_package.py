@@ -77,7 +77,7 @@ def evaluate_folds(
         figures["segmentation"] = head_ct_figures.segmentation_figures(found, overlap, recipe.folds.names)
         figures["by_size"] = head_ct_figures.size_figures(found, overlap, ours)
         mask_threshold = head_ct_figures.best_mask_threshold(overlap)
-    write_table(out, "compared", f"Out-of-fold predictions of {recipe.name}", _budget(recipe), _compared_rows(figures))
+    write_table(out, "compared", f"Out-of-fold predictions of {recipe.name}", _budget(recipe), compared_rows(figures))
     write_report(
         out,
         f"{recipe.name}: out-of-fold predictions on {recipe.folds.dataset}",
@@ -100,8 +100,8 @@ def _budget(recipe: Recipe) -> str:
     )
 
 
-def _compared_rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row for each score that was compared; the mask's Dice stands in that of the mask."""
+def compared_rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each score that was compared; the mask's Dice stands in the row of what serves."""
     dice = figures.get("segmentation", {}).get("dice_positive_slices")
     rows = []
     for name, found in figures["compared"].items():
@@ -114,7 +114,7 @@ def _compared_rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
             "patient AUC": patients["auc"],
             "sensitivity at the flag": patients["sensitivity"],
             "specificity at the flag": patients["specificity"],
-            "Dice on positive slices": dice if name == "mask alone" else None,
+            "Dice on positive slices": dice if name == "ours" else None,
         })  # fmt: skip
     return rows
 
