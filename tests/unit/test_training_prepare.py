@@ -38,8 +38,7 @@ def recipe() -> Recipe:
     """The recipe of the head-CT model, at 32 x 32 and without what a stream of records cannot do."""
     loaded = load_recipe("head_ct_unet")
     small = loaded.input.model_copy(update={"height": 32, "width": 32})
-    plain = {"patients_first": False, "carve": 0.0, "drawn": 0.0, "teacher": None}
-    return loaded.model_copy(update={"input": small, **plain})
+    return loaded.model_copy(update={"input": small, "patients_first": False})
 
 
 @pytest.fixture(scope="module")
