@@ -14,7 +14,7 @@ SOURCES := firstread dicom_listener worker training migrations tests docs deploy
 ARGS ?=
 PYTEST := .venv/bin/python -m pytest
 # unit tests side by side, a file in one process; those with processes and clocks of their own one after the other
-UNIT_TESTS := $(PYTEST) tests/unit --numprocesses=auto --maxprocesses=4 --dist=loadfile
+UNIT_TESTS := $(PYTEST) tests/unit --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 OTHER_TESTS := $(PYTEST) tests/integration tests/system
 
 help:  ## This list
