@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
+import json
 import pkgutil
 import re
 import sys
@@ -201,13 +202,16 @@ HEADLINES: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
 """Task -> on whom, and the figures of a card's ``metrics`` that the README repeats."""
 
 
+def cards(*tasks: str) -> list[dict[str, Any]]:
+    """The cards of the shipped packages of some tasks (none: of all)."""
+    found = (json.loads(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "models").glob("*/*/card.json")))
+    return [card for card in found if not tasks or card["task"] in tasks]
+
+
 def models() -> str:
     """The shipped packages with the figures of their cards."""
-    import json
-
     rows = []
-    for path in sorted((ROOT / "models").glob("*/*/card.json")):
-        card = json.loads(path.read_text(encoding="utf-8"))
+    for card in cards():
         on_whom, figures = HEADLINES[card["task"]]
         first = (f"`{card['name']}` {card['version']}", on_whom)
         for what, place in figures:
@@ -234,14 +238,14 @@ def published_figures() -> str:
     """Published figures of dermoscopy beside ours."""
     from docs.published import published
 
-    return published(ROOT / "models")
+    return published()
 
 
 def targets(*tasks: str) -> str:
     """What the models of some tasks were meant to reach, and what they reach."""
     from docs.targets import targets as table_of_targets
 
-    return table_of_targets(ROOT / "models", tasks)
+    return table_of_targets(tasks)
 
 
 EXPERIMENTS = ROOT / "docs" / "experiments"
@@ -249,10 +253,7 @@ EXPERIMENTS = ROOT / "docs" / "experiments"
 
 def experiments(pipeline: str) -> str:
     """Tables that experiments wrote as JSON (title, budget, rows, shows), put into ``docs/experiments`` by hand."""
-    import json
-
     from training.dermoscopy.answers import tables
-    from training.evaluation.tables import markdown
 
     pages = []
     for path in sorted(EXPERIMENTS.glob(f"{pipeline}_*.json")):
@@ -260,38 +261,35 @@ def experiments(pipeline: str) -> str:
         if "minus_whole" in found:
             pages.append(re.sub(r"^# ", "### ", tables(found), flags=re.MULTILINE))
             continue
-        page = markdown(found["title"], found["budget"], found["rows"]).replace("# ", "### ", 1)
+        page = _section(found["title"], found["budget"], found["rows"])
         pages.append(page + (f"\n{found['shows']}\n" if "shows" in found else ""))
     return "\n".join(pages) or "No table of an experiment belongs to this release.\n"
 
 
+def _section(title: str, budget: str, rows: list[dict[str, Any]]) -> str:
+    from training.evaluation.tables import markdown
+
+    return markdown(title, budget, rows).replace("# ", "### ", 1)
+
+
 def head_ct_scores() -> str:
     """What each part of the shipped head-CT networks is worth alone, as their cards say."""
-    import json
+    from training.evaluation.baselines import compared_rows
 
-    from training.evaluation.tables import markdown
-    from training.head_ct_package import compared_rows
-
-    pages = []
-    for path in sorted((ROOT / "models").glob("*/*/card.json")):
-        card = json.loads(path.read_text(encoding="utf-8"))
-        if card["task"] == "bleed":
-            budget = "as shipped; all that is fitted for a fold is fitted on the others"
-            title = f"Out-of-fold predictions behind {card['name']} {card['version']}"
-            rows = compared_rows(card["metrics"]["out_of_fold"])
-            pages.append(markdown(title, budget, rows).replace("# ", "### ", 1) + "\n")
-    return "".join(pages)
+    budget = "as shipped; all that is fitted for a fold is fitted on the others"
+    return "".join(
+        _section(f"Out-of-fold predictions behind {card['name']} {card['version']}", budget,
+                 compared_rows(card["metrics"]["out_of_fold"])) + "\n"
+        for card in cards("bleed")
+    )  # fmt: skip
 
 
 def chest_adults() -> str:
     """What the shipped four-class models call adults without COVID, pooled by kind, as their cards say."""
-    import json
-
     pages = []
-    for path in sorted((ROOT / "models").glob("*/*/card.json")):
-        card = json.loads(path.read_text(encoding="utf-8"))
+    for card in cards("pneumonia4"):
         pooled = card["metrics"].get("test", {}).get("adults_without_covid", {}).get("pooled")
-        if card["task"] != "pneumonia4" or not pooled:
+        if not pooled:
             continue
         rows = [
             (name, str(row["n"]), str(row["patients"]), _interval(row["called_covid"]),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 FIGURES = (
     ("outline, mean IoU", "0.715, U-Net at a threshold of 0.4", "test/outline/mean_iou"),
     ("outline, mean Dice", "0.912, the best U-Net", "test/outline/mean_dice"),
@@ -15,17 +12,16 @@ FIGURES = (
 """What, the published value, and its place in a card's ``metrics``."""
 
 
-def published(models: Path) -> str:
+def published() -> str:
     """A table of :data:`FIGURES`, a column for each package that outlines and names lesions."""
-    from docs.generate import figure, table
+    from docs.generate import cards, figure, table
 
-    cards = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(models.glob("*/*/card.json"))]
-    cards = [card for card in cards if card["task"] == "lesion"]
+    ours = cards("lesion")
     rows = []
     for what, value, place in FIGURES:
-        found = [figure(card["metrics"], place.split("/")) for card in cards]
+        found = [figure(card["metrics"], place.split("/")) for card in ours]
         rows.append((what, value, *("" if f is None else _cell(f) for f in found)))
-    return table(("figure", "published", *(f"`{card['name']}` {card['version']} (95 % CI)" for card in cards)), rows)
+    return table(("figure", "published", *(f"`{card['name']}` {card['version']} (95 % CI)" for card in ours)), rows)
 
 
 def _cell(figure: dict[str, float]) -> str:

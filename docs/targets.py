@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 Target = tuple[str, str, float, str]
@@ -39,13 +37,12 @@ TARGETS: dict[str, tuple[Target, ...]] = {
 }
 
 
-def targets(models: Path, tasks: Iterable[str]) -> str:
+def targets(tasks: Iterable[str]) -> str:
     """A table of the targets of some tasks, a row each, with the active cards' figures."""
-    from docs.generate import figure, table
+    from docs.generate import cards, figure, table
 
-    cards = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(models.glob("*/*/card.json"))]
     rows = []
-    for card in (card for task in tasks for card in cards if card["task"] == task):
+    for card in (card for task in tasks for card in cards(task)):
         for what, sense, value, place in TARGETS[card["task"]]:
             found = figure(card["metrics"], place.split("/"))
             if found is not None:

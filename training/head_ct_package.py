@@ -14,7 +14,7 @@ from training.arrays import Arrays
 from training.datasets import open_dataset
 from training.datasets.base import studies
 from training.evaluation import head_ct as head_ct_figures
-from training.evaluation.baselines import read_baseline
+from training.evaluation.baselines import compared_rows, read_baseline
 from training.evaluation.figures import without_curves
 from training.evaluation.report import write_report
 from training.evaluation.tables import write_table
@@ -98,25 +98,6 @@ def _budget(recipe: Recipe) -> str:
         f"{schedule.steps} steps of {schedule.batch_size} for each of {len(recipe.folds.names)} folds, "
         f"{spec.width} x {spec.height}; all that is fitted for a fold is fitted on the others"
     )
-
-
-def compared_rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row for each score that was compared; the mask's Dice stands in the row of what serves."""
-    dice = figures.get("segmentation", {}).get("dice_positive_slices")
-    rows = []
-    for name, found in figures["compared"].items():
-        slices, patients = found["slices"], found["patients_at_flag"]
-        rows.append({
-            "score": name,
-            "slices": slices["n"],
-            "slice AUC": slices["auc"],
-            "patients": patients["n"],
-            "patient AUC": patients["auc"],
-            "sensitivity at the flag": patients["sensitivity"],
-            "specificity at the flag": patients["specificity"],
-            "Dice on positive slices": dice if name == "ours" else None,
-        })  # fmt: skip
-    return rows
 
 
 def card_of(

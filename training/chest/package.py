@@ -110,7 +110,7 @@ def card_of(
     version: str,
 ) -> Card:
     """The card: text from the recipe, numbers from the films."""
-    text = recipe.card
+    text, steps = recipe.card, recipe.final_steps or recipe.schedule.steps
     return Card(
         name=str(text.get("name", recipe.name)),
         version=version,
@@ -127,7 +127,7 @@ def card_of(
             "split": "by patient: weights from the training part, calibration and thresholds from the validation part, "
             "figures from the test part",
             "sources": text.get("sources", []),
-            "steps": recipe.final_steps or recipe.schedule.steps,
+            **({"steps": steps} if steps else {}),  # joined packages took none of their own
             "left_out": len(arrays.left_out),
         },
         population=population(text.get("population", {}), arrays),

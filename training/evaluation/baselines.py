@@ -86,6 +86,25 @@ def compared(
     return rows | {name: _row(table, found, repeats) for name, found in stages.items()}
 
 
+def compared_rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The figures of an evaluation as rows of a table, one for each score of :func:`compared`; the Dice is ours."""
+    dice = figures.get("segmentation", {}).get("dice_positive_slices")
+    rows = []
+    for name, found in figures["compared"].items():
+        slices, patients = found["slices"], found["patients_at_flag"]
+        rows.append({
+            "score": name,
+            "slices": slices["n"],
+            "slice AUC": slices["auc"],
+            "patients": patients["n"],
+            "patient AUC": patients["auc"],
+            "sensitivity at the flag": patients["sensitivity"],
+            "specificity at the flag": patients["specificity"],
+            "Dice on positive slices": dice if name == "ours" else None,
+        })  # fmt: skip
+    return rows
+
+
 def uncalibrated(table: Predictions) -> Nested:
     """Scores of a single fold, for which nothing can be fitted elsewhere: plain probabilities, highest slice, 0.5."""
     plain = Postprocess(Calibration(), {})
