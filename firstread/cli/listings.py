@@ -108,7 +108,7 @@ def flags(ctx: click.Context, only_open: bool, watch: bool, every_s: float, as_j
     if as_json:
         print_json(rows)
     else:
-        print_table(rows, FLAG_COLUMNS, empty="no flags; silence is never a negative")
+        print_table(rows, FLAG_COLUMNS, empty="no study flagged for hemorrhage; silence is never a negative")
 
 
 def _flag_rows(only_open: bool) -> list[dict[str, Any]]:
