@@ -135,12 +135,12 @@ class _Registration:
                 select(Revision).where(Revision.study_id.in_(ids), Revision.state == RevisionState.RECEIVING.value)
             )
         }
-        self.instances: dict[tuple[int, str], list[Instance]] = defaultdict(list)
+        self.instances: dict[tuple[int, str, str], list[Instance]] = defaultdict(list)
         sops = {a.header.SOPInstanceUID for a in self.arrivals}
         for instance in session.scalars(
             select(Instance).where(Instance.study_id.in_(ids), Instance.sop_instance_uid.in_(sops))
         ):
-            self.instances[instance.study_id, instance.sop_instance_uid].append(instance)
+            self.instances[instance.study_id, *instance.identity].append(instance)
         self.visits: dict[tuple[int, int], datetime] = {}
 
     def run(self) -> None:
@@ -157,7 +157,7 @@ class _Registration:
         self._write_visits()
 
     def _instance(self, study: Study, arrival: Arrival) -> tuple[Instance, str]:
-        same_uid = self.instances[study.id, arrival.header.SOPInstanceUID]
+        same_uid = self.instances[study.id, arrival.header.SeriesInstanceUID, arrival.header.SOPInstanceUID]
         hint = arrival.note.pipeline_hint
         at = arrival.note.received
         known = next((i for i in same_uid if i.sha256 == arrival.sha256), None)

@@ -23,6 +23,7 @@ from firstread.records import (
     Revision,
     RevisionInstance,
     Study,
+    newest_of_each,
 )
 from firstread.settings import Settings
 from firstread.states import RevisionState, move_revision
@@ -202,12 +203,9 @@ def _close(db: Database, settings: Settings, study_id: int) -> Closed | None:
 
 
 def _newest(session: Session, study_id: int) -> list[Instance]:
-    """The newest instance of every SOPInstanceUID, oldest first."""
+    """The newest row of every instance, oldest first."""
     query = select(Instance).where(Instance.study_id == study_id).order_by(Instance.received_at, Instance.id)
-    newest: dict[str, Instance] = {}
-    for instance in session.scalars(query):
-        newest[instance.sop_instance_uid] = instance
-    return list(newest.values())
+    return newest_of_each(session.scalars(query))
 
 
 def _describe(session: Session, revision: Revision, study: Study, members: list[Instance], settings: Settings) -> None:

@@ -101,7 +101,9 @@ def _object(
     sop_class = text(source, "SOPClassUID")
     single = frame.number == 0 and is_standard_uid(sop_class)
     ds.SOPClassUID = UID(sop_class) if single else SecondaryCaptureImageStorage
-    ds.SOPInstanceUID = UID(pseudonyms.uid(f"{text(source, 'SOPInstanceUID')}/{frame.number}"))
+    # two series may share SOP Instance UIDs; what is written must not
+    instance = "/".join([text(source, "SeriesInstanceUID"), text(source, "SOPInstanceUID"), str(frame.number)])
+    ds.SOPInstanceUID = UID(pseudonyms.uid(instance))
     ds.StudyInstanceUID = UID(pseudonyms.uid(text(source, "StudyInstanceUID")))
     ds.SeriesInstanceUID = UID(pseudonyms.uid(text(source, "SeriesInstanceUID")))
     if text(source, "FrameOfReferenceUID"):

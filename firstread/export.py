@@ -35,6 +35,7 @@ from firstread.records import (
     SliceScoreRow,
     Study,
     Verdict,
+    newest_of_each,
 )
 from firstread.settings import Settings
 from firstread.store import spool_of
@@ -271,7 +272,7 @@ class _Case:
 
 
 def _images(session: Session, job: Job) -> list[Instance]:
-    """Images of the scored series, one a SOPInstanceUID, the newest."""
+    """Images of the scored series, the newest of each instance."""
     rows = session.scalars(
         select(Instance)
         .join(RevisionInstance, RevisionInstance.instance_id == Instance.id)
@@ -279,7 +280,7 @@ def _images(session: Session, job: Job) -> list[Instance]:
         .order_by(Instance.instance_number, Instance.id)
     ).all()
     of_series = [row for row in rows if row.series_instance_uid == job.series_instance_uid] or list(rows)
-    return list({row.sop_instance_uid: row for row in of_series}.values())
+    return newest_of_each(of_series)
 
 
 def _key_frame(session: Session, job: Job) -> tuple[int, int] | None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 
 from pydicom.dataset import Dataset
 from sqlalchemy import select
 
 from firstread.dicom.datasets import UnusableFile, read_dataset
-from firstread.records import Database, Revision, RevisionInstance
+from firstread.records import Database, Revision, RevisionInstance, newest_of_each
 from firstread.records import Instance as InstanceRow
 from firstread.records import Study as StudyRow
 from firstread.spool import Spool
@@ -22,7 +21,7 @@ log = logging.getLogger(__name__)
 def read_study(db: Database, spool: Spool, revision_id: int) -> Study:
     """The study of a revision, headers read.
 
-    Where a SOPInstanceUID came with several contents, the newest is taken. A file that is gone or unreadable is left
+    Where an instance came with several contents, the newest is taken. A file that is gone or unreadable is left
     out with the warning ``file_missing`` or ``unreadable_header``.
 
     Raises
@@ -40,9 +39,10 @@ def read_study(db: Database, spool: Spool, revision_id: int) -> Study:
             .order_by(InstanceRow.id)
         ).all()
     warnings = list(revision.warnings or [])
-    spool.prefetch([row.spool_key for row in newest(rows)])
+    newest = newest_of_each(rows)
+    spool.prefetch([row.spool_key for row in newest])
     instances = []
-    for row in newest(rows):
+    for row in newest:
         ds = _header(spool, row, warnings)
         if ds is None:
             continue
@@ -66,16 +66,6 @@ def read_study(db: Database, spool: Spool, revision_id: int) -> Study:
         instances=tuple(instances),
         warnings=tuple(dict.fromkeys(warnings)),
     )
-
-
-def newest(rows: Iterable[InstanceRow]) -> list[InstanceRow]:
-    """One row a SOPInstanceUID: the one received last."""
-    last: dict[str, InstanceRow] = {}
-    for row in rows:
-        known = last.get(row.sop_instance_uid)
-        if known is None or (row.received_at, row.id) > (known.received_at, known.id):
-            last[row.sop_instance_uid] = row
-    return sorted(last.values(), key=lambda row: row.id)
 
 
 def _header(spool: Spool, row: InstanceRow, warnings: list[str]) -> Dataset | None:

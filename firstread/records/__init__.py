@@ -12,6 +12,7 @@ from firstread.records.intake import (
     Revision,
     RevisionInstance,
     Study,
+    newest_of_each,
 )
 from firstread.records.outcomes import AuditEvent, Deletion, DriftRow, EscalationStep, OutputObject, Verdict
 from firstread.records.scoring import Delivery, Flag, Job, Process, Result, SliceScoreRow, Transition
@@ -41,4 +42,5 @@ __all__ = [
     "Study",
     "Transition",
     "Verdict",
+    "newest_of_each",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -35,10 +36,12 @@ class Study(Base):
 
 
 class Instance(Base):
-    """One object as stored: a SOPInstanceUID of a study with certain bytes."""
+    """One object as stored: what study, series and SOPInstanceUID name together, with certain bytes."""
 
     __tablename__ = "instance"
-    __table_args__ = (UniqueConstraint("study_id", "sop_instance_uid", "sha256"),)
+    __table_args__ = (
+        UniqueConstraint("study_id", "series_instance_uid", "sop_instance_uid", "sha256", name="uq_instance_identity"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("study.id", ondelete="CASCADE"), index=True)
@@ -64,6 +67,22 @@ class Instance(Base):
     """When retention removed the file; the row stays."""
 
     study: Mapped[Study] = relationship(back_populates="instances")
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Series and SOP Instance UID: within a study they name an instance only together."""
+        return self.series_instance_uid, self.sop_instance_uid
+
+
+def newest_of_each(rows: Iterable[Instance]) -> list[Instance]:
+    """The row received last of each instance, in the order given: where bytes changed, the newest are scored."""
+    kept = list(rows)
+    newest: dict[tuple[str, str], Instance] = {}
+    for row in kept:
+        known = newest.get(row.identity)
+        if known is None or (row.received_at, row.id) > (known.received_at, known.id):
+            newest[row.identity] = row
+    return [row for row in kept if newest[row.identity] is row]
 
 
 class Receipt(Base):

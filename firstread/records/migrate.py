@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -48,9 +50,31 @@ def current_revision(db: Database) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
+@contextmanager
+def _changing(db: Database) -> Iterator[Connection]:
+    """A transaction in which tables may be made anew.
+
+    SQLite changes a table by copying it and dropping the old one, which deletes its rows and whatever hangs on them
+    as long as foreign keys are watched; the switch does nothing inside a transaction, so it is thrown before.
+    """
+    with db.engine.execution_options(write=True).connect() as connection:
+        raw = connection.connection.dbapi_connection
+        assert raw is not None
+        if db.is_sqlite:
+            raw.cursor().execute("PRAGMA foreign_keys = OFF")
+        try:
+            with connection.begin():
+                yield connection
+                if db.is_sqlite and connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+                    raise SchemaMismatch("the change of the schema would leave rows without those they belong to")
+        finally:
+            if db.is_sqlite:
+                raw.cursor().execute("PRAGMA foreign_keys = ON")
+
+
 def upgrade(db: Database, target: str = "head") -> None:
     """Upgrade tables and views. Two starters at once wait for each other."""
-    with db.engine.execution_options(write=True).begin() as connection:
+    with _changing(db) as connection:
         if not db.is_sqlite:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
         drop_views(connection)
@@ -61,7 +85,7 @@ def upgrade(db: Database, target: str = "head") -> None:
 
 def downgrade(db: Database, target: str) -> None:
     """Downgrade tables. The views go; the older version's own ``migrate`` makes its own."""
-    with db.engine.execution_options(write=True).begin() as connection:
+    with _changing(db) as connection:
         drop_views(connection)
         command.downgrade(_config(connection), target)
 

@@ -219,6 +219,27 @@ def test_other_bytes_make_a_revision_with_a_warning(door: Door) -> None:
     assert rows(door.db, "SELECT count(*) FROM instance") == [(4,)]
 
 
+def test_two_series_may_share_sop_instance_uids(door: Door) -> None:
+    """Soft and bone series of a scanner that numbers each from the start: all images belong to the revision."""
+    soft = small_series(3, series="soft")
+    bone = small_series(3, series="bone")
+    for one, other in zip(soft, bone, strict=True):
+        other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID
+    delivery = door.open(30)
+    door.bring(soft + bone, delivery, ago_s=25)
+    door.end(delivery, ago_s=20)
+    door.close()
+    assert outcomes(door.db) == {"stored": 6}
+    assert [row[1:] for row in closed(door.db)] == [(1, "released", 6, "[]")]
+    bone[1].ImageComments = "corrected"
+    second = door.open(15)
+    door.bring([bone[0], bone[1]], second, ago_s=10)
+    door.end(second, ago_s=5)
+    door.close()
+    assert outcomes(door.db) == {"stored": 6, "repeat": 1, "changed": 1}
+    assert closed(door.db)[-1][1:] == (2, "released", 6, '["instance_changed"]')
+
+
 def test_one_more_slice_makes_a_revision_of_all(door: Door) -> None:
     objects = small_series(4)
     for part in (objects[:3], objects[3:]):

@@ -44,6 +44,21 @@ def test_upgrade_downgrade_and_upgrade_again(database_url: str) -> None:
     db.dispose()
 
 
+def test_a_table_made_anew_keeps_its_rows_and_what_hangs_on_them(database_url: str) -> None:
+    """SQLite changes a constraint by dropping the table, which must not take images and receipts with it."""
+    db = Database(database_url)
+    upgrade(db)
+    add_study(db, "1.2.3")
+    downgrade(db, "0002")
+    upgrade(db)
+    with db.engine.connect() as connection:
+        for table, n in (("instance", 2), ("revision_instance", 2)):
+            assert connection.scalar(text(f"SELECT count(*) FROM {table}")) == n
+    with pytest.raises(IntegrityError), db.write() as session:
+        session.add(RevisionInstance(revision_id=99, instance_id=99))
+    db.dispose()
+
+
 def test_models_and_migrations_agree(db: Database) -> None:
     with db.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": False})

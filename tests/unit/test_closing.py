@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicom_listener.closing import Visit, close_reason
+from firstread.records import Instance, newest_of_each
 from firstread.settings import Settings
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -65,3 +66,13 @@ def test_nothing_open_or_broken_closes_early(parts: list[tuple[float, float, str
         assert visits and all(v.ending for v in visits)
         assert any(v.ending == "released" for v in visits)
         assert all(at(seconds) >= v.ended_at for v in visits if v.ended_at and v.ending == "released")
+
+
+def test_an_instance_is_series_and_sop_uid_together() -> None:
+    named = [("soft", "1", 0), ("bone", "1", 0), ("soft", "2", 5), ("soft", "1", 9), ("bone", "2", 0)]
+    rows = [
+        Instance(id=n, series_instance_uid=series, sop_instance_uid=sop, received_at=at(s))
+        for n, (series, sop, s) in enumerate(named)
+    ]
+    assert [row.id for row in newest_of_each(rows)] == [1, 2, 3, 4]
+    assert [row.id for row in newest_of_each(reversed(rows))] == [4, 3, 2, 1], "the order stays"

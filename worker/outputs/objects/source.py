@@ -16,7 +16,17 @@ from sqlalchemy.orm import Session
 from firstread.dicom.datasets import PARSE_ERRORS, UnusableFile, read_dataset
 from firstread.dicom.uids import is_standard_uid, stable_uid
 from firstread.findings import MAIN_FINDINGS
-from firstread.records import Flag, Instance, Job, Result, Revision, RevisionInstance, SliceScoreRow, Study
+from firstread.records import (
+    Flag,
+    Instance,
+    Job,
+    Result,
+    Revision,
+    RevisionInstance,
+    SliceScoreRow,
+    Study,
+    newest_of_each,
+)
 from firstread.settings import Settings
 from firstread.store import spool_of
 from worker.outputs.objects.header import clean_header
@@ -137,16 +147,6 @@ def gather(session: Session, settings: Settings, job: Job) -> Source:
     return Source(study, revision, job, findings, images, key, frame, header, digest, settings, notes)
 
 
-def newest_of_each(images: Sequence[Instance]) -> list[Instance]:
-    """One row a SOPInstanceUID, the newest: where bytes changed under a UID, the newest were scored."""
-    newest: dict[str, Instance] = {}
-    for image in images:
-        known = newest.get(image.sop_instance_uid)
-        if known is None or image.id > known.id:
-            newest[image.sop_instance_uid] = image
-    return list(newest.values())
-
-
 def read_clean_header(settings: Settings, image: Instance, notes: list[str]) -> Dataset:
     """Header of a stored image, cleaned. Raises :class:`NotWritten` where the file is gone or unreadable."""
     try:
@@ -165,7 +165,6 @@ def read_clean_header(settings: Settings, image: Instance, notes: list[str]) -> 
 
 def _key_image(session: Session, job: Job, images: list[Instance]) -> tuple[Instance, int]:
     """The image and frame that the evidence shows: the flag's, else that of the highest score, else the middle one."""
-    by_uid = {image.sop_instance_uid: image for image in images}
     flag_uid = session.scalar(select(Flag.key_sop_instance_uid).where(Flag.job_id == job.id))
     finding = MAIN_FINDINGS.get(job.pipeline, "")
     score = session.scalars(
@@ -180,9 +179,11 @@ def _key_image(session: Session, job: Job, images: list[Instance]) -> tuple[Inst
         .limit(1)
     ).first()
     top = next((image for image in images if score is not None and image.id == score.instance_id), None)
-    if flag_uid and flag_uid in by_uid:
-        chosen = by_uid[flag_uid]
-        return chosen, score.frame if score is not None and top is chosen else 0
+    named = [image for image in images if image.sop_instance_uid == flag_uid]
+    if top is not None and score is not None and top in named:
+        return top, score.frame
+    if named:
+        return named[0], 0
     if top is not None and score is not None:
         return top, score.frame
     return images[len(images) // 2], 0
