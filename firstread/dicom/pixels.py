@@ -15,9 +15,11 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless
 
-from firstread.dicom.codestream import code_stream_size
+from firstread.dicom.codecs import CodedFrame, decode
+from firstread.dicom.codecs import UnreadablePixels as UnreadablePixels
+from firstread.dicom.codestream import stream_sizes
 from firstread.dicom.datasets import (
     GE_BIG_ENDIAN_PIXELS,
     PARSE_ERRORS,
@@ -29,6 +31,7 @@ from firstread.dicom.datasets import (
     opened,
     text,
 )
+from firstread.dicom.encapsulation import Encapsulated
 from firstread.dicom.subsampled import SUBSAMPLED, rgb_of_pairs
 
 FRAME_LIMIT_BYTES: Final = 512 * 2**20
@@ -45,10 +48,6 @@ _PLUGINS: Final[dict[str, tuple[str, ...]]] = {
     "1.2.840.10008.1.2.4.91": ("gdcm", "pylibjpeg"),
     "1.2.840.10008.1.2.5": ("pylibjpeg", "pydicom"),
 }
-
-
-class UnreadablePixels(Exception):
-    """The pixel data cannot be had. The message names the cause and no patient data."""
 
 
 @dataclass(frozen=True)
@@ -264,7 +263,7 @@ def _decoded(
     fp: BinaryIO, syntax: UID, layout: PixelLayout, wanted: Sequence[int], ds: Dataset
 ) -> Iterator[np.ndarray]:
     try:
-        decoder = get_decoder(syntax)
+        native = not get_decoder(syntax).is_encapsulated
     except PARSE_ERRORS as error:
         raise UnreadablePixels("a transfer syntax that is not decoded") from error
     options: dict[str, Any] = {
@@ -281,36 +280,36 @@ def _decoded(
     }
     if layout.samples == 3:
         options["planar_configuration"] = layout.planar
-    offsets = ds.get("ExtendedOffsetTable"), ds.get("ExtendedOffsetTableLengths")
-    if all(isinstance(table, bytes) for table in offsets):
-        options["extended_offsets"] = offsets
-    _check_code_stream(fp, layout, syntax)
-    start = fp.tell()
-    cause: Exception | None = None
-    done = 0
-    for plugin in _PLUGINS.get(syntax, ("",)):
-        fp.seek(start)
-        try:
-            for frame, _ in decoder.iter_array(fp, indices=wanted[done:], decoding_plugin=plugin, **options):
-                done += 1
-                yield frame
-            return
-        except (*PARSE_ERRORS, OSError, RuntimeError) as failure:
-            cause = failure
-    raise UnreadablePixels(f"the decoder of {syntax.name} failed ({type(cause).__name__})") from cause
+    if native:
+        yield from _uncompressed(fp, syntax, wanted, options)
+        return
+    extended = ds.get("ExtendedOffsetTable")
+    streams = Encapsulated(fp, layout.frames, extended if isinstance(extended, bytes) else None)
+    for index in wanted:
+        data = streams.stream(index)
+        if syntax != RLELossless:
+            _check_sizes(data, layout)
+        plugins = _PLUGINS.get(syntax, ("",))
+        yield decode(CodedFrame(syntax, data, {**options, "number_of_frames": 1}, plugins, layout.frame_bytes))
 
 
-def _check_code_stream(fp: BinaryIO, layout: PixelLayout, syntax: UID) -> None:
-    """Compare the size in the first JPEG or JPEG 2000 code stream with the header's, before a codec allocates it.
+def _uncompressed(fp: BinaryIO, syntax: UID, wanted: Sequence[int], options: dict[str, Any]) -> Iterator[np.ndarray]:
+    """Native pixel data that are not 16-bit grey: no codec touches them."""
+    try:
+        for frame, _ in get_decoder(syntax).iter_array(fp, indices=wanted, **options):
+            yield frame
+    except (*PARSE_ERRORS, OSError, RuntimeError) as error:
+        raise UnreadablePixels(f"the decoder of {syntax.name} failed ({type(error).__name__})") from error
+
+
+def _check_sizes(data: bytes, layout: PixelLayout) -> None:
+    """Compare every size that a code stream tells with the header's, before a codec allocates it.
 
     Raises
     ------
     UnreadablePixels
         If they differ.
     """
-    start = fp.tell()
-    head = fp.read(2**16)
-    fp.seek(start)
-    found = code_stream_size(head) if syntax.is_encapsulated else None
-    if found is not None and found != (layout.rows, layout.columns):
-        raise UnreadablePixels("the code stream is of another size than Rows and Columns")
+    for rows, columns in stream_sizes(data):
+        if rows not in (0, layout.rows) or columns not in (0, layout.columns):
+            raise UnreadablePixels("the code stream is of another size than Rows and Columns")

@@ -17,6 +17,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEnd
 
 from firstread.phantoms.ct import file_meta
 from firstread.phantoms.head import HeadSpec, head_study
+from tests.builders.streams import behind_segments, jpeg, of_size, second_header, with_streams
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def _bits(ds: Dataset) -> None:
     ds.BitsAllocated = 24
 
 
-UNREADABLE: dict[str, Callable[[Dataset], None]] = {
+UNREADABLE: dict[str, Callable[[Dataset], object]] = {
     "gigantic_rows": _rows,
     "short_pixels": _short_pixels,
     "no_pixels": _no_pixels,
@@ -182,6 +183,10 @@ UNREADABLE: dict[str, Callable[[Dataset], None]] = {
     "broken_jpeg": _broken_jpeg,
     "wrong_jpeg_size": _wrong_jpeg_size,
     "odd_bits_allocated": _bits,
+    "jpeg_of_another_size": lambda ds: with_streams(ds, [of_size(jpeg())]),
+    "size_behind_segments": lambda ds: with_streams(ds, [behind_segments(of_size(jpeg()))]),
+    "second_size": lambda ds: with_streams(ds, [second_header(jpeg())]),
+    "second_frame_of_another_size": lambda ds: with_streams(ds, [jpeg(), of_size(jpeg())]),
 }
 """Changes to a slice that leave it an instance, but one whose pixels cannot be had."""
 

@@ -1,0 +1,89 @@
+"""Where one compressed frame becomes an array: in this process, or wherever a service installed its own decoder.
+
+A codec that reads what strangers sent may crash, hang or take all memory, so a long-running service hands frames to
+processes of their own; training, commands and tests decode where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from pydicom.encaps import encapsulate
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID
+
+from firstread.dicom.datasets import PARSE_ERRORS
+
+
+class UnreadablePixels(Exception):
+    """The pixel data cannot be had. The message names the cause and no patient data."""
+
+
+@dataclass(frozen=True)
+class CodedFrame:
+    """One frame as a code stream, and what its decoder is told.
+
+    Attributes
+    ----------
+    syntax : str
+        Transfer syntax UID.
+    data : bytes
+        The whole code stream, fragments joined.
+    options : mapping
+        pydicom's decoding options: strings and numbers, ``number_of_frames`` being 1.
+    plugins : tuple of str
+        pydicom's plug-ins in the order in which they are tried; an empty name stands for all that there are.
+    frame_bytes : int
+        Size of the decoded frame, which its limits follow.
+    """
+
+    syntax: str
+    data: bytes
+    options: Mapping[str, Any]
+    plugins: tuple[str, ...]
+    frame_bytes: int
+
+
+Decode = Callable[[CodedFrame], np.ndarray]
+"""Stored values (rows, columns), or uint8 (rows, columns, 3) in RGB; raises :class:`UnreadablePixels`."""
+
+
+def decode_here(frame: CodedFrame) -> np.ndarray:
+    """Decode in this process, with the first plug-in that does not fail.
+
+    A codec written in Rust panics with an exception that is no ``Exception``; it counts as any other failure.
+    """
+    try:
+        decoder = get_decoder(UID(frame.syntax))
+    except PARSE_ERRORS as error:
+        raise UnreadablePixels("a transfer syntax that is not decoded") from error
+    wrapped = encapsulate([frame.data])
+    cause: BaseException | None = None
+    for plugin in frame.plugins:
+        try:
+            return decoder.as_array(wrapped, index=0, decoding_plugin=plugin, **frame.options)[0]
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as failure:  # noqa: BLE001  # whatever a codec raises
+            cause = failure
+    raise UnreadablePixels(f"the decoder of {UID(frame.syntax).name} failed ({type(cause).__name__})") from cause
+
+
+class _Seam:
+    decode: Decode = staticmethod(decode_here)
+
+
+_SEAM: Final = _Seam()
+
+
+def decode(frame: CodedFrame) -> np.ndarray:
+    """Decode a frame where this process has its codecs."""
+    return _SEAM.decode(frame)
+
+
+def decode_with(decoder: Decode) -> None:
+    """Let this process's frames be decoded by ``decoder`` from here on."""
+    _SEAM.decode = decoder
