@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from firstread.clock import utcnow
 from firstread.findings import MAIN_FINDINGS
 from firstread.records import Database, DriftRow, Job, Result, Revision, Study
+from firstread.selftest import no_self_test
 from firstread.settings import Settings
 
 ALL = "*"
@@ -193,6 +194,7 @@ def _rows(session: Session, baseline: Baseline, start: datetime, end: datetime, 
             Result.model_name == baseline.name,
             Result.model_version == baseline.version,
             Result.finding == MAIN_FINDINGS.get(baseline.pipeline, ""),
+            no_self_test(Study.id),
         )
         .order_by(Job.finished_at)
         .limit(limit)

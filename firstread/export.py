@@ -37,6 +37,7 @@ from firstread.records import (
     Verdict,
     newest_of_each,
 )
+from firstread.selftest import no_self_test
 from firstread.settings import Settings
 from firstread.store import spool_of
 
@@ -174,7 +175,7 @@ def _jobs(session: Session, pipeline: str, since: datetime | None, judged_only: 
     query = (
         select(Job.id, Revision.study_id)
         .join(Revision, Revision.id == Job.revision_id)
-        .where(Job.pipeline == pipeline, Job.state == "DONE")
+        .where(Job.pipeline == pipeline, Job.state == "DONE", no_self_test(Revision.study_id))
         .order_by(Revision.study_id, Revision.number)
     )
     if since is not None:

@@ -17,6 +17,7 @@ from firstread.clock import utcnow
 from firstread.drift import compute_drift
 from firstread.records import Database, Listener, Process, Revision
 from firstread.retention import clean
+from firstread.selftest import remove_leftovers
 from firstread.settings import Settings
 from firstread.states import RevisionState
 
@@ -91,6 +92,7 @@ def run_upkeep(settings: Settings, stop_event: threading.Event) -> None:
         ("heartbeat", settings.heartbeat_s, lambda: beat(db, settings)),
         ("retention", RETENTION_S, lambda: _clean(db, settings)),
         ("drift", DRIFT_S, lambda: _drift(db, settings)),
+        ("self-test", RETENTION_S, lambda: remove_leftovers(db, settings)),
     ]
     due = dict.fromkeys((name for name, _, _ in duties), 0.0)
     try:

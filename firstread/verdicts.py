@@ -16,6 +16,7 @@ from firstread.clock import utcnow
 from firstread.errors import FirstreadError
 from firstread.findings import DEFAULT_THRESHOLD, MAIN_FINDINGS, PIPELINE_OF_FINDING
 from firstread.records import Database, Flag, Job, Result, Revision, Study, Verdict
+from firstread.selftest import no_self_test
 
 READER, IMPORT = "reader", "import"
 TRUTHS = {"0": 0, "1": 1, "no": 0, "yes": 1, "false": 0, "true": 1, "negative": 0, "positive": 1}
@@ -27,10 +28,10 @@ class VerdictError(FirstreadError):
 
 def find_study(session: Session, uid: str) -> Study:
     """The study of a StudyInstanceUID, or of an accession number that only one study has. Raises VerdictError."""
-    found = session.scalar(select(Study).where(Study.study_instance_uid == uid))
+    found = session.scalar(select(Study).where(Study.study_instance_uid == uid, no_self_test(Study.id)))
     if found is not None:
         return found
-    rows = session.scalars(select(Study).where(Study.accession_number == uid).limit(2)).all()
+    rows = session.scalars(select(Study).where(Study.accession_number == uid, no_self_test(Study.id)).limit(2)).all()
     if len(rows) != 1:
         raise VerdictError("several studies have that accession number" if rows else "no such study")
     return rows[0]

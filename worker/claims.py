@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from firstread.clock import utcnow
 from firstread.records import Database, Job, Revision
 from firstread.records import Study as StudyRow
+from firstread.selftest import is_self_test
 from firstread.settings import Settings
 from firstread.spool import Spool
 from firstread.states import JobState, RevisionState, move_job
@@ -47,7 +48,8 @@ class Claim:
     """A job that is ours, with what is needed to score it.
 
     ``alone`` is true where an earlier attempt ended with its process: nothing else shall run beside it, so that a
-    study that kills workers takes no other study's attempts with it.
+    study that kills workers takes no other study's attempts with it. ``self_test`` is true of the phantom of
+    ``firstread doctor``, which no figure counts.
     """
 
     job_id: int
@@ -59,6 +61,7 @@ class Claim:
     priority: int
     attempt: int
     alone: bool
+    self_test: bool
     closed_at: datetime
     last_seen_at: datetime
 
@@ -181,6 +184,7 @@ class Claimer:
                 priority=found[1],
                 attempt=job.attempts,
                 alone=alone,
+                self_test=is_self_test(session, revision.study_id),
                 closed_at=revision.closed_at or now,
                 last_seen_at=revision.last_seen_at,
             )
@@ -194,10 +198,12 @@ class Claimer:
         again_s = 0.0
         try:
             with self._db.read() as session:
-                forced = session.get_one(Revision, revision_id).forced_pipeline
+                revision = session.get_one(Revision, revision_id)
+                forced, phantom = revision.forced_pipeline, is_self_test(session, revision.study_id)
             study = read_study(self._db, self._spool, revision_id)
             names, reason = wanted_by(study, forced)
-            if commit_routing(self._db, revision_id, names, reason, serving=self._serving(), actor=self._owner):
+            routed = commit_routing(self._db, revision_id, names, reason, serving=self._serving(), actor=self._owner)
+            if routed and not phantom:  # its rows go, and SQLite gives their numbers to the next study
                 self._keep_study(revision_id, study)
         except Exception as error:  # noqa: BLE001  # the task boundary of routing
             again_s = ROUTE_RETRY_S

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import insert, select
@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from firstread.clock import utcnow
 from firstread.records import Database, Delivery, Flag, Instance, Job, Result, Revision, SliceScoreRow
 from firstread.records import Study as StudyRow
+from firstread.selftest import is_self_test
 from firstread.settings import Settings
 from firstread.states import JobState, move_job
 from worker.errors import LeaseLost, NonFiniteScore
@@ -80,6 +81,8 @@ def commit_outcome(
         # Flags belong to the study: two jobs of one study commit one after the other.
         session.execute(select(StudyRow.id).where(StudyRow.id == revision.study_id).with_for_update())
         outcome = report.outcome
+        if outcome is not None and is_self_test(session, revision.study_id):
+            outcome = replace(outcome, findings=[replace(f, flagged=False) for f in outcome.findings])
         job.series_notes = [_note(note) for note in report.notes]
         job.stage_seconds = {name: round(seconds, 4) for name, seconds in report.stage_seconds.items()}
         job.models = list(report.models)

@@ -111,7 +111,8 @@ class Scorer:
         except Exception as error:  # noqa: BLE001  # the task boundary: recorded and counted
             self._failed(claim, error)
         else:
-            self._count(claim, state, report)
+            if not claim.self_test:
+                self._count(claim, state, report)
             log.info("committed", extra={**fields, "outcome": state.value, "seconds": _since(claim)})
 
     def _score(self, claim: Claim, lease: Lease) -> tuple[JobState, Report]:

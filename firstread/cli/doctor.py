@@ -5,33 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import tempfile
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from firstread.cli.tables import print_json, print_table, view_rows
+from firstread.cli.checks import Check
+from firstread.cli.doctor_study import check_study
+from firstread.cli.tables import print_json, print_table
 from firstread.clock import utcnow
 from firstread.errors import FirstreadError
-from firstread.records import Database, Process
+from firstread.records import Process
 from firstread.settings import ENV_PREFIX, Settings
 
 STALE_HEARTBEAT_S = 30.0
-STUDY_LIMIT_S = 90.0
-
-
-@dataclass(frozen=True)
-class Check:
-    """One finding: ``ok``, ``warn`` (works, but look at it) or ``fail``."""
-
-    name: str
-    status: str
-    detail: str
 
 
 def check_home(settings: Settings) -> Iterator[Check]:
@@ -140,39 +129,6 @@ def check_models(settings: Settings) -> Iterator[Check]:
             yield Check(name, "fail", str(error))
         else:
             yield Check(name, "ok", f"{entry.role}, checksum and golden outputs hold")
-
-
-def check_study(settings: Settings) -> Iterator[Check]:
-    """A synthetic head CT goes in by C-STORE and must come out as a row."""
-    from firstread.phantoms.head import write_head_phantom
-    from firstread.send import send_paths
-
-    host = "127.0.0.1" if settings.dicom_host == "0.0.0.0" else settings.dicom_host
-    with tempfile.TemporaryDirectory(prefix="firstread-doctor-") as folder:
-        phantom = write_head_phantom(Path(folder), n_slices=16, bleed=None)
-        outcomes = send_paths(
-            [Path(folder)], host=host, port=settings.dicom_port, called_ae=settings.ae_title, calling_ae="DOCTOR"
-        )
-    refused = [o for o in outcomes if not o.ok]
-    if refused:
-        yield Check("study", "fail", f"the listener refused {len(refused)} of {len(outcomes)}: {refused[0].message}")
-        return
-    db = Database(settings.database_url)
-    query = text("SELECT * FROM study_result WHERE study_instance_uid = :uid AND finding = 'any'")
-    started = time.monotonic()
-    while time.monotonic() - started < STUDY_LIMIT_S:
-        with db.read() as session:
-            rows = view_rows(session, query.bindparams(uid=phantom.StudyInstanceUID))
-        if rows and rows[0]["scored_at"]:
-            seconds = (rows[0]["scored_at"] - rows[0]["received_at"]).total_seconds()
-            yield Check(
-                "study", "ok", f"phantom scored {rows[0]['probability']:.3f}, {seconds:.1f} s after its last image"
-            )
-            return
-        time.sleep(0.3)
-    yield Check(
-        "study", "fail", f"no result within {STUDY_LIMIT_S:.0f} s; `firstread study {phantom.StudyInstanceUID}`"
-    )
 
 
 def check_destinations(settings: Settings) -> Iterator[Check]:

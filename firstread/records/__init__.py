@@ -11,6 +11,7 @@ from firstread.records.intake import (
     Receipt,
     Revision,
     RevisionInstance,
+    SelfTest,
     Study,
     newest_of_each,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "Result",
     "Revision",
     "RevisionInstance",
+    "SelfTest",
     "SliceScoreRow",
     "Study",
     "Transition",

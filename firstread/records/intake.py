@@ -124,6 +124,15 @@ class IntakeRefusal(Base):
     kept_path: Mapped[str | None] = mapped_column(unique=True)
 
 
+class SelfTest(Base):
+    """A StudyInstanceUID that ``firstread doctor`` drew for its phantom, from before it is sent until it is removed."""
+
+    __tablename__ = "self_test"
+
+    study_instance_uid: Mapped[str] = mapped_column(primary_key=True)
+    started_at: Mapped[datetime]
+
+
 class Listener(Base):
     """A running intake process. Associations of one whose heartbeat stopped count as lost."""
 

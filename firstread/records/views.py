@@ -21,6 +21,9 @@ _JOBS = """
     FROM job j JOIN revision r ON r.id = j.revision_id
 """
 
+_PATIENT = "NOT EXISTS (SELECT 1 FROM self_test q WHERE q.study_instance_uid = s.study_instance_uid)"
+"""The phantom of a running self-test is nobody's study and stands in no view."""
+
 _STUDY_COLUMNS = """
     s.patient_id, s.accession_number, s.modality, s.station_name, s.manufacturer, s.source, s.source_name,
     s.calling_ae"""
@@ -52,12 +55,12 @@ SELECT s.study_instance_uid, j.revision, {_STUDY_COLUMNS}, j.state, j.reason, j.
 FROM ranked j
 JOIN study s ON s.id = j.study_id
 LEFT JOIN result f ON f.job_id = j.job_id AND f.run = j.scored_run AND f.role = 'active'
-WHERE j.place = 1
+WHERE j.place = 1 AND {_PATIENT}
 UNION ALL
 SELECT s.study_instance_uid, r.number, {_STUDY_COLUMNS}, {_STUDY_STATE}, r.reason, r.warnings,
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, FALSE, NULL, r.last_seen_at, r.closed_at, NULL
 FROM latest r JOIN study s ON s.id = r.study_id
-WHERE r.place = 1
+WHERE r.place = 1 AND {_PATIENT}
 """
 
 STUDY_RESULT_HISTORY = f"""
@@ -67,11 +70,12 @@ SELECT s.study_instance_uid, j.revision, {_STUDY_COLUMNS}, j.state, j.reason, j.
 FROM ({_JOBS}) j
 JOIN study s ON s.id = j.study_id
 LEFT JOIN result f ON f.job_id = j.job_id
+WHERE {_PATIENT}
 UNION ALL
 SELECT s.study_instance_uid, r.number, {_STUDY_COLUMNS}, {_STUDY_STATE}, r.reason, r.warnings,
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, FALSE, NULL, r.last_seen_at, r.closed_at, NULL, NULL, NULL
 FROM revision r JOIN study s ON s.id = r.study_id
-WHERE NOT EXISTS (SELECT 1 FROM job j WHERE j.revision_id = r.id)
+WHERE NOT EXISTS (SELECT 1 FROM job j WHERE j.revision_id = r.id) AND {_PATIENT}
 """
 
 _SLICE_COLUMNS = """
@@ -83,7 +87,7 @@ FROM ({_JOBS}) j
 JOIN study s ON s.id = j.study_id
 JOIN slice_score_row c ON c.job_id = j.job_id AND c.run = j.scored_run AND c.role = 'active'
 JOIN instance i ON i.id = c.instance_id
-WHERE j.place = 1
+WHERE j.place = 1 AND {_PATIENT}
 """
 
 SLICE_SCORE_HISTORY = f"""{_SLICE_COLUMNS}, c.role, c.run
@@ -91,6 +95,7 @@ FROM ({_JOBS}) j
 JOIN study s ON s.id = j.study_id
 JOIN slice_score_row c ON c.job_id = j.job_id
 JOIN instance i ON i.id = c.instance_id
+WHERE {_PATIENT}
 """
 
 HEMORRHAGE_FLAG = """
@@ -115,10 +120,11 @@ JOIN study s ON s.id = r.study_id
 WHERE j.pipeline = 'head_ct' AND f.finding = 'any' AND f.flagged
 """
 
-RECEIVED_INSTANCE = """
+RECEIVED_INSTANCE = f"""
 SELECT study_instance_uid, series_instance_uid, sop_instance_uid, sop_class_uid, transfer_syntax_uid, size_bytes,
     outcome, source, source_name, calling_ae, received_at
-FROM receipt
+FROM receipt s
+WHERE {_PATIENT}
 """
 
 INTAKE_REFUSAL = """
@@ -147,7 +153,7 @@ SELECT s.study_instance_uid, j.revision, s.patient_id, s.accession_number, s.sou
     j.detail AS next_step, j.finished_at AS scored_at
 FROM ({_JOBS}) j
 JOIN study s ON s.id = j.study_id
-WHERE j.place = 1 AND j.state = 'DONE' AND j.detail IS NOT NULL
+WHERE j.place = 1 AND j.state = 'DONE' AND j.detail IS NOT NULL AND {_PATIENT}
 """
 
 VERDICT_PERFORMANCE = f"""
@@ -167,7 +173,7 @@ scored AS (
     JOIN study s ON s.id = j.study_id
     JOIN result f ON f.job_id = j.job_id AND f.run = j.scored_run AND f.role = 'active'
     LEFT JOIN said t ON t.place = 1 AND t.study_id = j.study_id AND t.pipeline = j.pipeline AND t.finding = f.finding
-    WHERE j.place = 1 AND j.state = 'DONE' AND f.probability IS NOT NULL
+    WHERE j.place = 1 AND j.state = 'DONE' AND f.probability IS NOT NULL AND {_PATIENT}
 ),
 counted AS (
     SELECT pipeline, scanner, month, finding, COUNT(*) AS n, SUM(positive) AS positives, COUNT(truth) AS n_truth,

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
 from firstread.records import Delivery, Job, Revision
+from firstread.selftest import is_self_test
 from firstread.settings import Settings
 from worker.outputs.destinations import (
     DestinationsError,
@@ -41,7 +42,7 @@ def plan(session: Session, job: Job, outcome: Outcome | None, settings: Settings
         None for a rejected or failed job.
     """
     path = file_path(settings)
-    if path is None:
+    if path is None or is_self_test(session, session.get_one(Revision, job.revision_id).study_id):
         return []
     try:
         file = _last_good[path] = read_file(settings)
