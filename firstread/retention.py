@@ -1,8 +1,8 @@
 """Retention: which files go, when, and what is never touched.
 
 A study is finished when every revision is closed and routed, every job is terminal, and no delivery is pending or
-failed. Only finished studies lose files; rows stay. Files that were refused belong to no study and have an age of their
-own.
+failed. Only finished studies lose files; rows stay. For want of space the images of those go that have no open flag,
+the oldest first. Files that were refused belong to no study and have an age of their own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, select, update
 from sqlalchemy.orm import Session
 
 from firstread import audit
@@ -76,12 +76,7 @@ def clean(
         days = settings.retention_days.get(outcome)
         if days is not None and last <= now - timedelta(days=days):
             _remove_images(db, settings, study_id, "age", removed, dry_run)
-    watermark = settings.retention_free_mb * 2**20
-    if watermark and free() < watermark:
-        for study_id, _, _ in finished_studies(db):
-            _remove_images(db, settings, study_id, "disk", removed, dry_run)
-            if dry_run or free() >= watermark:
-                break
+    make_room(db, settings, removed, free_bytes=free, dry_run=dry_run)
     if "evidence" in settings.retention_days:
         _remove_evidence(db, settings, now - timedelta(days=settings.retention_days["evidence"]), removed, dry_run)
     if "refused" in settings.retention_days:
@@ -91,7 +86,49 @@ def clean(
     return removed
 
 
-def finished_studies(db: Database) -> Iterator[tuple[int, str, datetime]]:
+def make_room(
+    db: Database,
+    settings: Settings,
+    removed: Removed,
+    *,
+    free_bytes: Callable[[], int] | None = None,
+    dry_run: bool = False,
+) -> bool:
+    """Remove images of finished studies without an open flag, the oldest first, until the disk has room again.
+
+    Returns
+    -------
+    bool
+        Whether the disk was short of space.
+    """
+    if not settings.retention_free_mb or not settings.spool_dir.is_dir():
+        return False
+    free = free_bytes or (lambda: shutil.disk_usage(settings.spool_dir).free)
+    watermark = watermark_bytes(settings, shutil.disk_usage(settings.spool_dir).total)
+    if free() >= watermark:
+        return False
+    for study_id, _, _ in finished_studies(db, no_open_flag=True):
+        _remove_images(db, settings, study_id, "disk", removed, dry_run)
+        if dry_run or free() >= watermark:
+            break
+    return True
+
+
+def watermark_bytes(settings: Settings, total_bytes: int) -> int:
+    """Free space under which images of finished studies go; 0 where they never do.
+
+    More than half of a disk is not asked for, and on any disk more than what images are refused under (twice that,
+    where the disk is large enough), so that room is made before anything is refused. Where images lie in a store their
+    removal makes no room on the disk.
+    """
+    if not settings.retention_free_mb or settings.store_url:
+        return 0
+    refused = settings.min_free_mb * 2**20
+    least = min(2 * refused, max(refused, (refused + total_bytes) // 2))
+    return max(least, min(settings.retention_free_mb * 2**20, total_bytes // 2))
+
+
+def finished_studies(db: Database, *, no_open_flag: bool = False) -> Iterator[tuple[int, str, datetime]]:
     """Finished studies that still have files, the longest finished first: key, outcome, and when last touched.
 
     The outcome is FAILED if any job failed, else DONE if any is done, else REJECTED.
@@ -99,7 +136,7 @@ def finished_studies(db: Database) -> Iterator[tuple[int, str, datetime]]:
     after: tuple[datetime, int] | None = None
     while True:
         with db.read() as session:
-            rows = _page(session, after)
+            rows = _page(session, after, no_open_flag)
         if not rows:
             return
         for study_id, last, outcome in rows:
@@ -107,7 +144,7 @@ def finished_studies(db: Database) -> Iterator[tuple[int, str, datetime]]:
         after = (rows[-1][1], rows[-1][0])
 
 
-def _page(session: Session, after: tuple[datetime, int] | None) -> list[tuple[int, datetime, str]]:
+def _page(session: Session, after: tuple[datetime, int] | None, no_open_flag: bool) -> list[tuple[int, datetime, str]]:
     last = func.max(func.coalesce(Job.finished_at, Revision.closed_at)).label("last")
     query = (
         select(Revision.study_id, last)
@@ -120,6 +157,8 @@ def _page(session: Session, after: tuple[datetime, int] | None) -> list[tuple[in
         .order_by(last, Revision.study_id)
         .limit(BATCH)
     )
+    if no_open_flag:
+        query = query.where(~_open_flag(Revision.study_id).exists())
     if after is not None:
         at, key = after
         query = query.having((last > at) | ((last == at) & (Revision.study_id > key)))
@@ -150,6 +189,32 @@ def _finished(study_id: Any) -> tuple[ColumnElement[bool], ...]:
         ~jobs.where(job.c.state.not_in(TERMINAL_STATES)).exists(),
         ~jobs.join(delivery, delivery.c.job_id == job.c.id).where(delivery.c.state.in_(UNDELIVERED)).exists(),
     )
+
+
+def _open_flag(study_id: Any) -> Select[int]:
+    return select(Flag.id).where(Flag.study_id == study_id, Flag.acknowledged_at.is_(None))
+
+
+def kept_back(db: Database) -> dict[str, int]:
+    """Studies with images that may not go for want of space, by what keeps them: ``work``, ``delivery``, ``flag``."""
+    delivery = (
+        select(Delivery.id)
+        .join(Job, Job.id == Delivery.job_id)
+        .join(Revision, Revision.id == Job.revision_id)
+        .where(Revision.study_id == Study.id, Delivery.state.in_(UNDELIVERED))
+    )
+    finished = _finished(Study.id)
+    reasons = {
+        "work": ~and_(*finished[:2]),
+        "delivery": and_(*finished[:2], delivery.exists()),
+        "flag": and_(*finished, _open_flag(Study.id).exists()),
+    }
+    images = select(Instance.id).where(Instance.study_id == Study.id, Instance.deleted_at.is_(None)).exists()
+    with db.read() as session:
+        return {
+            name: session.scalar(select(func.count()).select_from(Study).where(images, condition)) or 0
+            for name, condition in reasons.items()
+        }
 
 
 def is_finished(session: Session, study_id: int) -> bool:

@@ -93,9 +93,10 @@ class Settings(BaseSettings):
         "at a door; not named: for ever.",
     )
     retention_free_mb: int = Field(
-        0,
+        4096,
         ge=0,
-        description="Free disk space under which the oldest finished studies' files go before their time; 0: off.",
+        description="Free disk space under which images of finished studies go, the oldest first; at most half of the "
+        "disk, and always more than FIRSTREAD_MIN_FREE_MB; 0: off.",
     )
     heartbeat_url: SecretStr | None = Field(
         None, description="URL that gets a POST while all is well: a dead-man's switch outside of this machine."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from firstread.errors import FirstreadError
 from firstread.logs import STDERR_VARIABLE, setup_logging
 from firstread.metrics import MetricsServer, forget_process, serve_metrics, share_metrics
 from firstread.processes import firstread_command, settings_environ, spawn
+from firstread.retention import watermark_bytes
 from firstread.settings import Settings
 from firstread.up_checks import lock_home, prepare, say
 
@@ -259,7 +261,22 @@ def announce(settings: Settings) -> None:
         say(f"  {name:<9} {value}")
     if settings.dicom_host in {"127.0.0.1", "localhost", "::1"}:
         say("  Only this machine can send. To let a modality in: FIRSTREAD_DICOM_HOST=0.0.0.0 firstread up")
+    for line in retention_lines(settings):
+        say(f"  {line}")
     say("  Ctrl-C stops it.")
+
+
+def retention_lines(settings: Settings) -> list[str]:
+    """What becomes of images when the disk fills."""
+    watermark = watermark_bytes(settings, shutil.disk_usage(settings.home).total) // 2**20
+    if settings.store_url:
+        return ["Images lie in a store; they go by FIRSTREAD_RETENTION_DAYS alone."]
+    if not watermark:
+        return [f"Images stay until the disk is full; under {settings.min_free_mb} MiB free new ones are refused."]
+    return [
+        f"Firstread is no archive: under {watermark} MiB free, images of finished studies go, the oldest first",
+        "(results, evidence and open flags stay; FIRSTREAD_RETENTION_FREE_MB=0 keeps the images).",
+    ]
 
 
 def run_up(settings: Settings) -> int:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from firstread.clock import utcnow
 from firstread.drift import compute_drift
 from firstread.records import Database, Listener, Process, Revision
-from firstread.retention import clean
+from firstread.retention import Removed, clean, kept_back, make_room
 from firstread.selftest import remove_leftovers
 from firstread.settings import Settings
 from firstread.states import RevisionState
@@ -24,6 +24,7 @@ from firstread.states import RevisionState
 SILENT_S = 60.0
 STUCK_S = 900.0
 RETENTION_S = 60.0
+ROOM_S = 2.0
 DRIFT_S = 3600.0
 HEARTBEAT_TIMEOUT_S = 10.0
 TICK_S = 1.0
@@ -88,9 +89,11 @@ def beat(db: Database, settings: Settings) -> bool:
 def run_upkeep(settings: Settings, stop_event: threading.Event) -> None:
     """Do all of it at its time until ``stop_event`` is set. Blocks; nothing that fails keeps the rest from its turn."""
     db = Database(settings.database_url)
+    room = Room(db, settings)
     duties: list[tuple[str, float, Callable[[], object]]] = [
         ("heartbeat", settings.heartbeat_s, lambda: beat(db, settings)),
         ("retention", RETENTION_S, lambda: _clean(db, settings)),
+        ("room", ROOM_S, room.look),
         ("drift", DRIFT_S, lambda: _drift(db, settings)),
         ("self-test", RETENTION_S, lambda: remove_leftovers(db, settings)),
     ]
@@ -111,14 +114,38 @@ def run_upkeep(settings: Settings, stop_event: threading.Event) -> None:
 
 
 def _clean(db: Database, settings: Settings) -> None:
-    if not settings.retention_days and not settings.retention_free_mb:
-        return
-    removed = clean(db, settings)
+    if settings.retention_days:
+        _tell(clean(db, settings))
+
+
+def _tell(removed: Removed) -> None:
     if removed.studies or removed.evidence or removed.refused:
         log.info(
             "retention: %d studies, %d files, %d refused files, %d bytes",
             removed.studies, removed.files, removed.refused, removed.size_bytes,
         )  # fmt: skip
+
+
+class Room:
+    """Keeps room on the disk: looks every few seconds, since a fast sender fills gigabytes a minute."""
+
+    def __init__(self, db: Database, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._db = db
+        self._settings = settings
+        self._clock = clock
+        self._next = 0.0
+
+    def look(self) -> None:
+        """Make room if there is too little; where nothing may go, say what keeps it and look again in a minute."""
+        if self._clock() < self._next or not self._settings.retention_free_mb:
+            return
+        removed = Removed()
+        short = make_room(self._db, self._settings, removed)
+        _tell(removed)
+        if short and not removed.files:
+            self._next = self._clock() + RETENTION_S
+            kept = ", ".join(f"{name} {count}" for name, count in kept_back(self._db).items())
+            log.error("the disk is short of space, and no images may go; studies kept by %s", kept)
 
 
 def _drift(db: Database, settings: Settings) -> None:

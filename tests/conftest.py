@@ -82,7 +82,13 @@ def make_settings(tmp_path: Path) -> Callable[..., Settings]:
     """Settings with a home of the test's own and free ports; keywords override."""
 
     def build(**values: Any) -> Settings:
-        defaults: dict[str, Any] = {"home": tmp_path / "home", "dicom_port": 0, "metrics_port": 0, "min_free_mb": 0}
+        defaults: dict[str, Any] = {
+            "home": tmp_path / "home",
+            "dicom_port": 0,
+            "metrics_port": 0,
+            "min_free_mb": 0,
+            "retention_free_mb": 0,
+        }
         return Settings(**(defaults | values))
 
     return build

@@ -17,7 +17,8 @@ from firstread.cli.doctor_study import check_study
 from firstread.cli.tables import print_json, print_table
 from firstread.clock import utcnow
 from firstread.errors import FirstreadError
-from firstread.records import Process
+from firstread.records import Database, Process
+from firstread.retention import kept_back, watermark_bytes
 from firstread.settings import ENV_PREFIX, Settings
 
 STALE_HEARTBEAT_S = 30.0
@@ -33,9 +34,12 @@ def check_home(settings: Settings) -> Iterator[Check]:
         else:
             yield Check(name, "ok", str(path))
     place = settings.home if settings.home.is_dir() else settings.home.parent
-    free_mb = shutil.disk_usage(place if place.is_dir() else Path("/")).free // 2**20
-    status = "ok" if free_mb > 2 * settings.min_free_mb else "warn" if free_mb > settings.min_free_mb else "fail"
-    yield Check("disk", status, f"{free_mb} MiB free; images are refused under {settings.min_free_mb} MiB")
+    usage = shutil.disk_usage(place if place.is_dir() else Path("/"))
+    free_mb, watermark_mb = usage.free // 2**20, watermark_bytes(settings, usage.total) // 2**20
+    enough_mb = min(2 * settings.min_free_mb, watermark_mb or 2 * settings.min_free_mb)
+    status = "ok" if free_mb >= enough_mb else "warn" if free_mb > settings.min_free_mb else "fail"
+    going = f"images of finished studies go under {watermark_mb} MiB" if watermark_mb else "no images go for want of it"
+    yield Check("disk", status, f"{free_mb} MiB free; {going}, new ones are refused under {settings.min_free_mb} MiB")
 
 
 def check_database(settings: Settings) -> Iterator[Check]:
@@ -59,6 +63,23 @@ def check_database(settings: Settings) -> Iterator[Check]:
         status = "ok" if age_s < STALE_HEARTBEAT_S else "warn"
         yield Check(f"process {row.kind}", status, f"pid {row.pid} on {row.host}, last sign of life {age_s:.0f} s ago")
     yield Check("queue", "ok", f"{waiting} results waiting or being scored")
+    yield from _room(settings, db)
+
+
+def _room(settings: Settings, db: Database) -> Iterator[Check]:
+    """Where the disk is short of space in spite of the retention: what keeps the images."""
+    if not settings.spool_dir.is_dir():
+        return
+    usage = shutil.disk_usage(settings.spool_dir)
+    if usage.free >= watermark_bytes(settings, usage.total):
+        return
+    kept = kept_back(db)
+    yield Check(
+        "room",
+        "warn",
+        f"studies whose images may not go: {kept['flag']} with an open flag (`firstread flags ack UID`), "
+        f"{kept['delivery']} with a delivery pending or failed (`firstread deliveries`), {kept['work']} not finished",
+    )
 
 
 def check_broker(settings: Settings) -> Iterator[Check]:

@@ -49,7 +49,7 @@ Change = Callable[[Dataset], None]
 
 def settings_in(home: Path, **values: Any) -> Settings:
     """Settings of a site in a folder, with nothing from the environment's file."""
-    return Settings(home=home, min_free_mb=0, **values)
+    return Settings(**({"home": home, "min_free_mb": 0, "retention_free_mb": 0} | values))
 
 
 def database_in(settings: Settings) -> Database:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -36,11 +37,13 @@ from firstread.records import (
     Process,
     Revision,
 )
-from firstread.retention import clean
+from firstread.retention import clean, kept_back, watermark_bytes
 from firstread.settings import Settings
-from firstread.upkeep import beat, problems, run_upkeep
+from firstread.spool import DiskFull, Spool
+from firstread.up import retention_lines
+from firstread.upkeep import Room, beat, problems, run_upkeep
 from firstread.verdicts import acknowledge, record_verdict
-from tests.builders.scored import SECRET_ID, database_in, scored_study, settings_in
+from tests.builders.scored import SECRET_ID, Scored, database_in, scored_study, settings_in
 from tests.builders.servers import recorder
 from training.datasets.folders import PlainCsv
 from worker.outputs.objects.files import ensure_objects, objects_dir
@@ -113,12 +116,113 @@ def test_the_urgent_watermark_takes_the_oldest_until_there_is_room(tmp_path: Pat
     settings = settings_in(tmp_path / "home", retention_days={"DONE": 999}, retention_free_mb=100)
     db = database_in(settings)
     studies = [scored_study(db, settings, n=1, closed_at=NOW - timedelta(days=d)) for d in (3, 9, 6)]
+    flagged = scored_study(db, settings, n=1, closed_at=NOW - timedelta(days=99))
+    for study in studies:
+        acknowledge(db, study.study_uid, "Dr. A")
     free = iter([50, 60, 120])
     removed = clean(db, settings, now=NOW, free_bytes=lambda: next(free) * 2**20)
     assert removed.reasons == {"disk": 2}
     with db.read() as session:
         left = set(session.scalars(select(Instance.study_id).where(Instance.deleted_at.is_(None))))
-    assert left == {studies[0].study_id}
+    assert left == {studies[0].study_id, flagged.study_id}
+    assert kept_back(db) == {"work": 0, "delivery": 0, "flag": 1}
+
+
+class Disk:
+    """A disk of 16 GiB on which every file of the spool takes 500 MiB, and the rest of the machine 6 GiB."""
+
+    total_mb, others_mb, file_mb = 16 * 1024, 6 * 1024, 500
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, path: object) -> Any:
+        used = self.others_mb + self.file_mb * len(list(self.folder.rglob("*.dcm")))
+        return shutil._ntuple_diskusage(self.total_mb * 2**20, used * 2**20, (self.total_mb - used) * 2**20)
+
+
+def fed_for_days(settings: Settings, db: Database, disk: Disk, days: int = 6) -> tuple[int, list[Scored]]:
+    """Feed a site a study every four hours, 3 GiB of images a day; how many were refused, and the studies."""
+    spool, room, refused, studies = Spool(settings.spool_dir, settings.min_free_mb), Room(db, settings), 0, []
+    for hour in range(0, 24 * days, 4):
+        at = NOW + timedelta(hours=hour)
+        try:
+            spool.check_space(disk.file_mb * 2**20)
+        except DiskFull:
+            refused += 1
+            continue
+        study = scored_study(db, settings, n=1, closed_at=at, accession=f"A{hour}", probability=0.9 - hour / 1e4)
+        studies.append(study)
+        if hour not in (4, 40):  # two flags that nobody looks at
+            acknowledge(db, study.study_uid, "Dr. A")
+        if hour == 8:
+            row = Delivery(job_id=study.job_id, run=1, kind="dicom", destination="pacs", state="PENDING", created_at=at)
+            with db.write() as session:
+                session.add(row)
+        room.look()
+    return refused, studies
+
+
+def test_a_small_disk_fed_for_days_never_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the settings as they come; and with the retention off the same disk is full within two days."""
+    plain = Settings(home=tmp_path / "home")
+    assert plain.retention_free_mb > plain.min_free_mb > 0
+    disk = Disk(plain.spool_dir)
+    monkeypatch.setattr(shutil, "disk_usage", disk)
+    db = database_in(plain)
+    refused, studies = fed_for_days(plain, db, disk)
+    assert (refused, len(studies)) == (0, 36)
+    with db.read() as session:
+        left = [row.study_id for row in session.scalars(select(Instance).where(Instance.deleted_at.is_(None)))]
+        gone = session.scalar(select(func.count()).select_from(Instance).where(Instance.deleted_at.is_not(None)))
+        rows = session.execute(text("SELECT COUNT(DISTINCT study_instance_uid) FROM study_result")).scalar()
+    waiting = [studies[1].study_id, studies[2].study_id, studies[10].study_id]
+    newest = [s.study_id for s in studies[-(len(left) - 3) :]]
+    assert sorted(left) == sorted(waiting + newest), "the oldest finished go, and none that waits for somebody"
+    assert gone and rows == 36
+    assert len(list(plain.evidence_dir.rglob("*.png"))) == 36, "evidence stays"
+
+    off = Settings(home=tmp_path / "off", retention_free_mb=0)
+    disk.folder = off.spool_dir
+    assert fed_for_days(off, database_in(off), disk, days=5)[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("values", "total_mb", "expected_mb"),
+    [
+        ({}, 500_000, 4096),
+        ({"retention_free_mb": 0}, 500_000, 0),
+        ({"min_free_mb": 10_000}, 500_000, 20_000),
+        ({}, 3000, 2012),
+        ({"min_free_mb": 0}, 5000, 2500),
+        ({"store_url": "s3://bucket/x"}, 500_000, 0),
+    ],
+)
+def test_room_is_made_before_anything_is_refused(
+    tmp_path: Path, values: dict[str, Any], total_mb: int, expected_mb: int
+) -> None:
+    settings = Settings(home=tmp_path, **values)
+    assert watermark_bytes(settings, total_mb * 2**20) == expected_mb * 2**20
+
+
+def test_up_says_what_becomes_of_images(tmp_path: Path) -> None:
+    told = {mb: " ".join(retention_lines(Settings(home=tmp_path, retention_free_mb=mb))) for mb in (4096, 0)}
+    assert "images of finished studies go, the oldest first" in told[4096]
+    assert "FIRSTREAD_RETENTION_FREE_MB=0" in told[4096]
+    assert "under 1024 MiB free new ones are refused" in told[0]
+
+
+def test_what_keeps_images_on_a_full_disk_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = settings_in(tmp_path / "home", retention_free_mb=2**40)
+    db = database_in(settings)
+    scored_study(db, settings, n=1)
+    clock = iter([100.0, 101.0, 120.0, 161.0, 162.0])
+    room = Room(db, settings, lambda: next(clock))
+    room.look()
+    assert "work 0, delivery 0, flag 1" in caplog.text
+    caplog.clear()
+    room.look()
+    assert caplog.text == "", "not every two seconds"
 
 
 def test_a_crash_between_file_and_row_is_made_good(tmp_path: Path) -> None:

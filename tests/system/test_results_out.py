@@ -46,7 +46,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, O
             encoding="utf-8",
         )
         settings = Settings(
-            home=home, dicom_port=free_port(), metrics_port=0, min_free_mb=0, models_dir=folder / "models"
+            home=home,
+            dicom_port=free_port(),
+            metrics_port=0,
+            min_free_mb=0,
+            retention_free_mb=0,
+            models_dir=folder / "models",
         )
         with (folder / "up.out").open("wb") as out:
             process = subprocess.Popen(
