@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from dicom_listener.assembler import ACTOR
 from firstread.clock import utcnow
+from firstread.dicom.modality import modality_of
 from firstread.priority import priority_of
 from firstread.records import (
     Association,
@@ -19,11 +20,12 @@ from firstread.records import (
     Database,
     Instance,
     Listener,
-    Receipt,
     Revision,
     RevisionInstance,
     Study,
+    asked_for,
     newest_of_each,
+    senders_of,
 )
 from firstread.settings import Settings
 from firstread.states import RevisionState, move_revision
@@ -217,15 +219,13 @@ def _describe(session: Session, revision: Revision, study: Study, members: list[
     if any(i.deleted_at is not None for i in members):
         warnings.append(IMAGES_EXPIRED)
     revision.warnings = list(dict.fromkeys(warnings))
-    hints = [i.pipeline_hint for i in members if i.pipeline_hint]
-    revision.forced_pipeline = hints[-1] if hints else None
-    senders = session.scalars(
-        select(Receipt.calling_ae).where(Receipt.study_instance_uid == study.study_instance_uid).distinct()
-    )
+    revision.forced_pipeline = asked_for(session, study.id)
+    senders = senders_of(session, study.study_instance_uid)
     revision.priority = priority_of(
-        sorted({i.modality for i in members if i.modality}),
+        sorted({modality_of(i.modality, i.sop_class_uid) for i in members} - {""}),
         forced_pipeline=revision.forced_pipeline,
-        calling_aes=[ae for ae in senders if ae],
+        ordered=settings.forced_for(senders),
+        calling_aes=senders,
         by_calling_ae=settings.priority_by_calling_ae,
         dicom_priorities=[i.dicom_priority for i in members if i.dicom_priority is not None],
         by_hand=study.priority,

@@ -6,13 +6,17 @@ from collections.abc import Iterable, Mapping
 
 HIGHEST, LOWEST = 0, 9
 BY_PIPELINE = {"head_ct": 3, "chest_xray": 5, "dermoscopy": 7}
+PIPELINES = tuple(BY_PIPELINE)
+"""The names of all pipelines, the most urgent first."""
+
 DEFAULT = 6
 PIPELINE_OF_MODALITY = {
     "CT": "head_ct",
     "CR": "chest_xray",
     "DX": "chest_xray",
+    "DR": "chest_xray",
+    "RG": "chest_xray",
     "XC": "dermoscopy",
-    "ES": "dermoscopy",
     "DMS": "dermoscopy",
 }
 DICOM_HIGH, DICOM_LOW = 1, 2
@@ -22,6 +26,7 @@ def priority_of(
     modalities: Iterable[str],
     *,
     forced_pipeline: str | None = None,
+    ordered: Iterable[str] = (),
     calling_aes: Iterable[str] = (),
     by_calling_ae: Mapping[str, int] | None = None,
     dicom_priorities: Iterable[int] = (),
@@ -29,12 +34,14 @@ def priority_of(
 ) -> int:
     """Priority of a revision at its close.
 
-    The pipeline's default (the one asked for, else guessed from Modality), then the most urgent rule for a calling AE,
+    The pipeline's default (the one asked for by folder, else those guessed from Modality and ``ordered`` for the
+    sender), then the most urgent rule for a calling AE,
     then the Priority of the C-STORE (PS3.7 9.1.1.1: high moves two steps up, low one down); by hand overrides all.
     """
     if by_hand is not None:
         return min(max(by_hand, HIGHEST), LOWEST)
-    pipelines = [forced_pipeline] if forced_pipeline else [PIPELINE_OF_MODALITY.get(m, "") for m in modalities]
+    guessed = [PIPELINE_OF_MODALITY.get(m, "") for m in modalities]
+    pipelines = [forced_pipeline] if forced_pipeline else [*guessed, *ordered]
     priority = min((BY_PIPELINE.get(p, DEFAULT) for p in pipelines), default=DEFAULT)
     rules = [(by_calling_ae or {})[ae] for ae in calling_aes if ae in (by_calling_ae or {})]
     priority = min([priority, *rules])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from firstread.priority import PIPELINES
 
 ENV_PREFIX = "FIRSTREAD_"
 SECRET_FIELDS = frozenset({"database_url", "broker_url"})
@@ -68,6 +70,10 @@ class Settings(BaseSettings):
     force_pipelines: tuple[str, ...] = Field(
         (), description="Pipelines that score whatever can be scored, as for files in inbox/<pipeline>/."
     )
+    force_pipelines_by_calling_ae: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="Calling AE title to pipelines that score whatever can be scored of what it sends.",
+    )
     next_steps: Path | None = Field(
         None, description="TOML file with the site's own sentence on the next step for each dermoscopy finding."
     )
@@ -126,6 +132,14 @@ class Settings(BaseSettings):
             raise ValueError("priorities lie between 0 (first) and 9 (last)")
         return value
 
+    @field_validator("force_pipelines", "force_pipelines_by_calling_ae")
+    @classmethod
+    def _known_pipelines(cls, value: Any) -> Any:
+        named = {name for names in value.values() for name in names} if isinstance(value, dict) else set(value)
+        if named - set(PIPELINES):
+            raise ValueError(f"no such pipeline; there are {', '.join(PIPELINES)}")
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def _fill_paths(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -170,6 +184,11 @@ class Settings(BaseSettings):
     @property
     def embedded_broker(self) -> bool:
         return not self.broker_url
+
+    def forced_for(self, calling_aes: Iterable[str]) -> frozenset[str]:
+        """Pipelines that the site asks for for one of these senders."""
+        known = self.force_pipelines_by_calling_ae
+        return frozenset(name for ae in calling_aes for name in known.get(ae, ()))
 
     def port_of_metrics(self, role: str) -> int:
         """Port of ``/metrics`` for ``up``, ``listen``, ``work`` or ``deliver``; 0 is off."""

@@ -18,7 +18,7 @@ from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
-from firstread.records import Database, Job, Revision
+from firstread.records import Database, Job, Revision, senders_of
 from firstread.records import Study as StudyRow
 from firstread.selftest import is_self_test
 from firstread.settings import Settings
@@ -28,6 +28,7 @@ from worker.errors import NoServingPackage, describe, reason_of
 from worker.metrics import ERRORS, UNWANTED, WAIT_SECONDS
 from worker.pipelines import registry
 from worker.pipelines.base import Study
+from worker.pipelines.registry import Orders
 from worker.reading import read_study
 
 CRASH_REASONS = frozenset({"worker_died", "worker_stalled", "lease_expired"})
@@ -180,7 +181,7 @@ class Claimer:
                 study_id=revision.study_id,
                 number=revision.number,
                 pipeline=job.pipeline,
-                forced=is_forced(self._settings, revision.forced_pipeline, job.pipeline),
+                forced=orders_of(session, self._settings, revision).name(job.pipeline),
                 priority=found[1],
                 attempt=job.attempts,
                 alone=alone,
@@ -199,9 +200,9 @@ class Claimer:
         try:
             with self._db.read() as session:
                 revision = session.get_one(Revision, revision_id)
-                forced, phantom = revision.forced_pipeline, is_self_test(session, revision.study_id)
+                orders, phantom = orders_of(session, self._settings, revision), is_self_test(session, revision.study_id)
             study = read_study(self._db, self._spool, revision_id)
-            names, reason = wanted_by(study, forced)
+            names, reason = wanted_by(study, orders)
             routed = commit_routing(self._db, revision_id, names, reason, serving=self._serving(), actor=self._owner)
             if routed and not phantom:  # its rows go, and SQLite gives their numbers to the next study
                 self._keep_study(revision_id, study)
@@ -240,18 +241,22 @@ class Claimer:
             session.execute(update(Revision).where(Revision.id == revision_id).values(published_at=None))
 
 
-def is_forced(settings: Settings, forced_pipeline: str | None, pipeline: str) -> bool:
-    """Whether a person asked for this pipeline, by the inbox folder or by a setting."""
-    return forced_pipeline == pipeline or pipeline in settings.force_pipelines
+def orders_of(session: Session, settings: Settings, revision: Revision) -> Orders:
+    """Which pipelines people asked for: by the inbox folder, for the study's senders, or for every study."""
+    sender: frozenset[str] = frozenset()
+    if settings.force_pipelines_by_calling_ae:
+        study_uid = session.get_one(StudyRow, revision.study_id).study_instance_uid
+        sender = settings.forced_for(senders_of(session, study_uid))
+    return Orders(revision.forced_pipeline, sender, frozenset(settings.force_pipelines))
 
 
-def wanted_by(study: Study, forced_pipeline: str | None) -> tuple[list[str], str | None]:
+def wanted_by(study: Study, orders: Orders) -> tuple[list[str], str | None]:
     """Names of the pipelines whose business a study is, or the reason why there is none."""
-    names = [row.name for row in registry.REGISTRY if row.wants(study, forced_pipeline)]
+    names = [row.name for row in registry.REGISTRY if row.wants(study, orders)]
     if names:
         return names, None
     known = {row.name for row in registry.REGISTRY}
-    if forced_pipeline is not None and forced_pipeline not in known:
+    if orders.folder is not None and orders.folder not in known:
         return [], UNKNOWN_PIPELINE
     return [], NO_PIPELINE
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
 from firstread.queue import make_app, ring
-from firstread.records import Database, Job, Revision, Study
+from firstread.records import Database, Job, Revision, Study, asked_for
 from firstread.settings import Settings
 from firstread.states import TERMINAL, JobState, RevisionState, move_job
 
@@ -40,6 +40,7 @@ def retry_study(db: Database, settings: Settings, study_uid: str, pipeline: str 
         revision = _newest(session, study_uid)
         if revision is None:
             return []
+        revision.forced_pipeline = asked_for(session, revision.study_id) or revision.forced_pipeline
         names = []
         jobs = _jobs(session, revision, pipeline)
         for job in jobs:

@@ -17,6 +17,7 @@ from firstread.records.intake import (
 )
 from firstread.records.outcomes import AuditEvent, Deletion, DriftRow, EscalationStep, OutputObject, Verdict
 from firstread.records.scoring import Delivery, Flag, Job, Process, Result, SliceScoreRow, Transition
+from firstread.records.senders import asked_for, senders_of
 
 __all__ = [
     "Association",
@@ -44,5 +45,7 @@ __all__ = [
     "Study",
     "Transition",
     "Verdict",
+    "asked_for",
     "newest_of_each",
+    "senders_of",
 ]

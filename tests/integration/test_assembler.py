@@ -296,6 +296,35 @@ def test_a_hint_on_known_bytes_asks_for_another_reading(door: Door) -> None:
     assert outcomes(door.db) == {"stored": 1, "repeat": 2}
 
 
+def test_an_order_outlives_a_later_copy_without_one(door: Door) -> None:
+    drain = door.open(30, source="inbox")
+    door.bring(small_series(1), drain, ago_s=25, pipeline_hint="head_ct")
+    door.end(drain, ago_s=20)
+    door.close()
+    changed = small_series(1)
+    changed[0].SeriesDescription = "sent again"
+    again = door.open(15)
+    door.bring(changed, again, ago_s=10)
+    door.end(again, ago_s=5)
+    door.close()
+    found = rows(door.db, "SELECT number, forced_pipeline FROM revision ORDER BY number")
+    assert found == [(1, "head_ct"), (2, "head_ct")]
+
+
+def test_priority_of_a_class_without_modality_and_of_an_order_for_a_sender(
+    db: Database, make_settings: MakeSettings
+) -> None:
+    door = Door(db, make_settings(grace_s=0.0, force_pipelines_by_calling_ae={"CT2": ("head_ct",)}))
+    for seed, (calling_ae, modality) in enumerate([("CT1", None), ("CT1", "MR"), ("CT2", "MR")]):
+        delivery = door.open(10, calling_ae)
+        objects = small_series(1, seed=seed)
+        objects[0].Modality = modality
+        door.bring(objects, delivery, ago_s=8)
+        door.end(delivery, ago_s=5)
+    door.close()
+    assert [row[0] for row in rows(db, "SELECT priority FROM revision ORDER BY study_id")] == [3, 6, 3]
+
+
 def test_priority_follows_sender_and_c_store(db: Database, make_settings: MakeSettings) -> None:
     door = Door(db, make_settings(grace_s=0.0, priority_by_calling_ae={"TRAUMA": 1}))
     for seed, (calling_ae, dicom_priority) in enumerate([("CT1", 0), ("TRAUMA", 0), ("CT1", 1), ("CT1", 2)]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +14,19 @@ from sqlalchemy import func, select, text, update
 
 from firstread.clock import utcnow
 from firstread.dicom.uids import stable_uid
-from firstread.records import Database, Flag, Job, Result, Revision, SliceScoreRow, Study, Transition
+from firstread.records import (
+    Database,
+    Flag,
+    Instance,
+    Job,
+    Receipt,
+    Result,
+    Revision,
+    RevisionInstance,
+    SliceScoreRow,
+    Study,
+    Transition,
+)
 from firstread.settings import Settings
 from firstread.spool import Spool
 from tests.builders.probe_worker import ROW, probe_serving
@@ -320,6 +333,39 @@ def test_retry_hides_nothing_until_it_commits(db: Database, settings: Settings) 
         assert session.scalar(text("SELECT COUNT(*) FROM slice_score")) == 1
         assert session.scalar(select(func.count()).select_from(SliceScoreRow)) == 2
     assert end_waiting(db, uid, None, "me") == []
+
+
+def test_retry_remembers_what_a_person_asked_for(db: Database, settings: Settings) -> None:
+    put_probe(db, settings, "s")
+    commit(db, settings, claim(db, settings).job_id, None)
+    with db.write() as session:
+        session.execute(update(Instance).values(pipeline_hint="probe"))
+    settings = settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"})
+    assert retry_study(db, settings, stable_uid("probe", "s"), None, "me") == ["probe"]
+    assert claim(db, settings).forced
+
+
+def test_an_order_for_a_sender_counts_for_what_it_sent(
+    db: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "REGISTRY", (replace(ROW, modalities=frozenset({"MR"})),))
+    settings = settings.model_copy(update={"force_pipelines_by_calling_ae": {"CT2": ("probe",)}})
+    put_probe(db, settings, "mine")
+    asked = put_probe(db, settings, "asked")
+    with db.write() as session:
+        for instance in session.scalars(select(Instance).join(RevisionInstance).where(
+            RevisionInstance.revision_id == asked
+        )):  # fmt: skip
+            uid = session.get_one(Study, instance.study_id).study_instance_uid
+            session.add(Receipt(
+                spool_key=instance.spool_key, instance_id=instance.id, study_instance_uid=uid, series_instance_uid="1",
+                sop_instance_uid="1", sop_class_uid="1", transfer_syntax_uid="1", size_bytes=1, outcome="stored",
+                source="dicom", calling_ae="CT2", received_at=utcnow(),
+            ))  # fmt: skip
+    source = claimer(db, settings)
+    found = source.next()
+    assert found is not None and found.revision_id == asked and found.forced
+    assert source.next() is None
 
 
 def test_waiting_can_be_ended_by_hand(db: Database, settings: Settings) -> None:

@@ -28,7 +28,7 @@ from worker.pipelines.dermoscopy_gate import doubt
 from worker.pipelines.dermoscopy_selection import Photograph
 from worker.pipelines.lesion import CLASSES, DX, folded
 from worker.pipelines.next_steps import next_steps
-from worker.pipelines.registry import row
+from worker.pipelines.registry import Orders, row
 from worker.pipelines.runner import RunResult, run
 
 
@@ -179,7 +179,6 @@ def test_colour_is_the_same_however_it_is_stored(kind: str, tmp_path: Path) -> N
         ds["PixelData"].VR = "OB"
     elif kind == "capture":
         ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-        ds.Modality = "OT"
     elif kind == "16_bit":
         ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 12, 11
         ds.PixelData = (rgb.astype(np.uint16) << 4).tobytes()
@@ -511,11 +510,11 @@ def test_which_studies_are_its_business(tmp_path: Path) -> None:
     ds = lesion_photograph(BROWN)
     for modality, wanted in {"XC": True, "DMS": True, "OT": True, "CT": False, "CR": False}.items():
         ds.Modality = modality
-        assert entry.wants(study_from([ds], tmp_path / modality), None) is wanted, modality
+        assert entry.wants(study_from([ds], tmp_path / modality), Orders()) is wanted, modality
     head, capture = lesion_photograph(BROWN, seed=3), lesion_photograph(BROWN, seed=4)
     head.Modality, capture.Modality = "CT", "OT"
-    assert not entry.wants(study_from([head, capture], tmp_path / "mixed"), None)
-    assert entry.wants(study_from([head], tmp_path / "asked"), "dermoscopy")
+    assert not entry.wants(study_from([head, capture], tmp_path / "mixed"), Orders())
+    assert entry.wants(study_from([head], tmp_path / "asked"), Orders("dermoscopy"))
 
 
 def test_seven_diagnoses_fold_into_three() -> None:

@@ -37,7 +37,7 @@ FRONTAL: Final = re.compile(r"^(PA|AP|FRONTAL|ANTEROPOSTERIOR|POSTEROANTERIOR)$"
 
 def other_part(ds: Dataset) -> bool:
     """Whether Body Part Examined, else Anatomic Region Sequence, names a part of the body that is not the chest."""
-    for words in (text(ds, "BodyPartExamined", 64), _meanings(ds, "AnatomicRegionSequence")):
+    for words in (text(ds, "BodyPartExamined", 64), meanings(ds, "AnatomicRegionSequence")):
         said = part_of(words)
         if said is not None:
             return said == "other"
@@ -46,7 +46,7 @@ def other_part(ds: Dataset) -> bool:
 
 def other_part_described(ds: Dataset) -> bool:
     """Whether descriptions name another part of the body, where no element names the chest."""
-    told = (text(ds, "BodyPartExamined", 64), _meanings(ds, "AnatomicRegionSequence"))
+    told = (text(ds, "BodyPartExamined", 64), meanings(ds, "AnatomicRegionSequence"))
     if any(part_of(words) == "chest" for words in told):
         return False
     return part_of(" ".join(text(ds, keyword, 64) for keyword in DESCRIPTIONS)) == "other"
@@ -74,7 +74,7 @@ def is_lateral(ds: Dataset) -> bool:
         return True
     if any(FRONTAL.search(word) for word in view) or "".join(view)[:2] in ("PA", "AP"):
         return False
-    for words in (_meanings(ds, "ViewCodeSequence"), *(text(ds, keyword, 64) for keyword in DESCRIPTIONS)):
+    for words in (meanings(ds, "ViewCodeSequence"), *(text(ds, keyword, 64) for keyword in DESCRIPTIONS)):
         named = tokens(words)
         lateral, frontal = (any(kind.search(word) for word in named) for kind in (LATERAL, FRONTAL))
         if lateral != frontal:
@@ -87,7 +87,8 @@ def tokens(words: str) -> list[str]:
     return re.findall(r"[^\W\d_]+", words.replace(".", "").upper())
 
 
-def _meanings(ds: Dataset, keyword: str) -> str:
+def meanings(ds: Dataset, keyword: str) -> str:
+    """Code Meaning of every item of a sequence, in one string; empty where there is none."""
     try:
         items: Iterable[Dataset] = ds.get(keyword) or []
         return " ".join(text(item, "CodeMeaning", 64) for item in items)

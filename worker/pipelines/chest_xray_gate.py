@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from firstread.dicom.datasets import text
+from firstread.dicom.modality import modality_of
 from firstread.dicom.pixels import UnreadablePixels
 from worker.pipelines.base import Gate, Series, Study
 from worker.pipelines.chest_likeness import CERTAIN, POSSIBLE, likeness
-from worker.pipelines.chest_xray_selection import Film
+from worker.pipelines.chest_xray_selection import RADIOGRAPHY, Film
 from worker.pipelines.film_pixels import ColourImage, read_film
 from worker.pipelines.reasons import Caution, Reason
 
@@ -66,7 +68,10 @@ def _judge(film: Film, forced: bool) -> Reason | None:
     try:
         film.grey, film.turn = read_film(film.instance.path, film.instance.ds, max(0, film.frame - 1))
     except ColourImage:
-        return Reason.UNSUPPORTED_PHOTOMETRIC
+        ds = film.instance.ds
+        is_film = modality_of(text(ds, "Modality", 16), film.instance.SOPClassUID) in RADIOGRAPHY
+        # Of no kind that says what it shows: no film, and no photograph of skin that anybody asked for.
+        return Reason.UNSUPPORTED_PHOTOMETRIC if is_film or forced else Reason.NOT_A_SKIN_PHOTOGRAPH
     except (UnreadablePixels, OSError):
         return Reason.UNREADABLE_PIXEL_DATA
     film.likeness = likeness(film.grey)

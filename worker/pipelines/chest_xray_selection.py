@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from firstread.dicom.datasets import number, text
+from firstread.dicom.modality import CAPTURES, modality_of
 from worker.pipelines.base import Instance, Selection, Series, SeriesNote, Study
 from worker.pipelines.chest_maps import Part
 from worker.pipelines.chest_words import is_lateral, other_part, other_part_described
@@ -18,9 +19,6 @@ from worker.pipelines.reasons import Caution, Reason
 
 MODALITIES: Final = frozenset({"CR", "DX", "DR", "RG", "OT", "SC"})
 RADIOGRAPHY: Final = frozenset({"CR", "DX", "DR", "RG"})
-CAPTURES: Final = frozenset(
-    f"1.2.840.10008.5.1.4.1.1.7{part}" for part in ("", ".1", ".2", ".3", ".4")
-)  # fmt: skip
 FOR_PROCESSING: Final = "1.2.840.10008.5.1.4.1.1.1.1.1"
 MIN_SIDE_PX: Final = 112
 MAX_FRAMES: Final = 4
@@ -107,11 +105,11 @@ def films_of(instance: Instance, forced: bool) -> tuple[list[Film], Reason | Non
     What a person asked for is only refused for sure signs, as a body part that the header names in so many words is.
     """
     ds = instance.ds
-    modality = text(ds, "Modality", 16).upper()
+    modality = modality_of(text(ds, "Modality", 16), instance.SOPClassUID)
     capture = instance.SOPClassUID in CAPTURES
     if number(ds, "Rows") is None or number(ds, "Columns") is None:
         return [], Reason.NO_IMAGES
-    if not forced and modality not in MODALITIES and not (capture and not modality):
+    if not forced and modality not in MODALITIES:
         return [], Reason.NOT_A_RADIOGRAPH
     if min(number(ds, "Rows") or 0.0, number(ds, "Columns") or 0.0) < MIN_SIDE_PX:
         return [], Reason.TOO_SMALL

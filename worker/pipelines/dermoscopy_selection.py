@@ -9,26 +9,24 @@ import numpy as np
 
 from firstread.dicom.datasets import number, text
 from firstread.dicom.frames import Frame, frames_of
+from firstread.dicom.modality import DERMOSCOPIC, VL_PHOTOGRAPHIC, modality_of
 from worker.pipelines.base import Instance, Selection, Series, SeriesNote, Study
 from worker.pipelines.lesion import Framing
 from worker.pipelines.reasons import Reason
+from worker.pipelines.registry import COLOUR
+from worker.pipelines.skin_words import other_organ, other_organ_described
 
-PHOTOGRAPHS: Final = frozenset({
-    "1.2.840.10008.5.1.4.1.1.77.1.4",  # VL Photographic Image Storage
-    "1.2.840.10008.5.1.4.1.1.77.1.7",  # Dermoscopic Photography Image Storage
-    "1.2.840.10008.5.1.4.1.1.77.1",  # VL Image Storage - Trial
-})  # fmt: skip
+PHOTOGRAPHS: Final = frozenset({VL_PHOTOGRAPHIC, DERMOSCOPIC, "1.2.840.10008.5.1.4.1.1.77.1"})
+"""VL Photographic Image Storage, Dermoscopic Photography Image Storage, VL Image Storage - Trial."""
+
 CAPTURES: Final = frozenset({
     "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture Image Storage
     "1.2.840.10008.5.1.4.1.1.7.4",  # Multi-frame True Color Secondary Capture Image Storage
 })  # fmt: skip
-OTHER_VISIBLE_LIGHT: Final = "1.2.840.10008.5.1.4.1.1.77."
-"""Root of the other visible-light classes: endoscopes, microscopes, eyes."""
+MODALITIES: Final = frozenset({"XC", "DMS"})
+"""Photographs from outside of the body; OT, SC and ES are only taken where somebody asked for it."""
 
 MAX_PICTURES: Final = 64
-COLOUR: Final = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT",
-                           "YBR_RCT", "PALETTE COLOR"})  # fmt: skip
-NOT_SKIN_REGIONS: Final = ("EYE", "RETINA", "COLON", "STOMACH", "LARYNX")
 
 
 @dataclass
@@ -86,17 +84,23 @@ def select(study: Study) -> Selection:
 
 
 def unsuitable(instance: Instance, forced: bool) -> Reason | None:
-    """Why an object is no photograph of skin, as far as its header says."""
+    """Why an object is no photograph of skin, as far as its header says.
+
+    What a person asked for is only refused for sure signs, as an organ is that the header names in so many words.
+    """
     ds = instance.ds
     if number(ds, "Rows") is None or number(ds, "Columns") is None:
         return Reason.NO_IMAGES
     if text(ds, "PhotometricInterpretation", 32).upper() not in COLOUR:
         return Reason.GREY_IMAGE
+    if other_organ(ds):
+        return Reason.NOT_A_SKIN_PHOTOGRAPH
     if forced:
         return None
-    if instance.SOPClassUID not in PHOTOGRAPHS | CAPTURES:
-        return Reason.NOT_A_SKIN_PHOTOGRAPH
-    if text(ds, "BodyPartExamined", 32).upper() in NOT_SKIN_REGIONS:
+    photograph = instance.SOPClassUID in PHOTOGRAPHS | CAPTURES
+    outside = modality_of(text(ds, "Modality", 16), instance.SOPClassUID) in MODALITIES
+    dermoscopic = instance.SOPClassUID == DERMOSCOPIC
+    if not photograph or not (outside or dermoscopic) or other_organ_described(ds):
         return Reason.NOT_A_SKIN_PHOTOGRAPH
     return None
 

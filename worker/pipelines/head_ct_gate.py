@@ -12,9 +12,10 @@ import numpy as np
 
 from firstread.dicom.frames import Rescale
 from firstread.dicom.hounsfield import looks_like_hu, padding_of, to_hu
+from firstread.dicom.modality import CT_CLASSES
 from firstread.dicom.pixels import PixelLayout, UnreadablePixels, iter_frames, layout_of
 from worker.pipelines.base import Gate, Series, Study
-from worker.pipelines.head_ct_selection import CT_CLASSES, MIN_SLICES, HeadStack, Slice
+from worker.pipelines.head_ct_selection import MIN_SLICES, HeadStack, Slice
 from worker.pipelines.reasons import Caution, Reason
 
 MAX_MISSING_SHARE: Final = 0.15

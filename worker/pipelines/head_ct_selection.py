@@ -18,18 +18,10 @@ from pydicom.dataset import Dataset
 from firstread.dicom.datasets import number, text
 from firstread.dicom.frames import Frame, frames_of
 from firstread.dicom.geometry import Stack, Turn, plane_of, stack_of, turn_of
+from firstread.dicom.modality import CT_CLASSES
 from worker.packages.preprocessing import Box
 from worker.pipelines.base import Instance, Selection, Series, SeriesNote, Study
 from worker.pipelines.reasons import Caution, Reason
-
-CT_CLASSES: Final = frozenset(
-    {
-        "1.2.840.10008.5.1.4.1.1.2",
-        "1.2.840.10008.5.1.4.1.1.2.1",
-        "1.2.840.10008.5.1.4.1.1.2.2",
-    }
-)
-"""CT Image, Enhanced CT Image and Legacy Converted Enhanced CT Image Storage."""
 
 MIN_SLICES: Final = 8
 _DOSE_SR: Final = ("1.2.840.10008.5.1.4.1.1.88.67", "1.2.840.10008.5.1.4.1.1.88.74")
