@@ -17,12 +17,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from dicom_listener.arrivals import Arrival, Delivery, Ending, Refusal
+from firstread.dicom.own_objects import is_result_object
 from firstread.records import (
+    OWN,
     Association,
     AssociationStudy,
     Database,
     Instance,
     IntakeRefusal,
+    OutputObject,
     Receipt,
     Revision,
     Study,
@@ -124,7 +127,11 @@ class _Registration:
         self.session = session
         self.deliveries = deliveries
         self.done = done
-        self.studies = _lock_studies(session, arrivals)
+        sops = {a.header.SOPInstanceUID for a in arrivals}
+        self.made_here = set(
+            session.scalars(select(OutputObject.sop_instance_uid).where(OutputObject.sop_instance_uid.in_(sops)))
+        )
+        self.studies = _lock_studies(session, sorted(arrivals, key=self._is_own))
         keys = [a.spool_key for a in arrivals]
         written = set(session.scalars(select(Receipt.spool_key).where(Receipt.spool_key.in_(keys))))
         self.arrivals = [a for a in arrivals if a.spool_key not in written]
@@ -136,7 +143,6 @@ class _Registration:
             )
         }
         self.instances: dict[tuple[int, str, str], list[Instance]] = defaultdict(list)
-        sops = {a.header.SOPInstanceUID for a in self.arrivals}
         for instance in session.scalars(
             select(Instance).where(Instance.study_id.in_(ids), Instance.sop_instance_uid.in_(sops))
         ):
@@ -144,12 +150,15 @@ class _Registration:
         self.visits: dict[tuple[int, int], datetime] = {}
 
     def run(self) -> None:
-        """Sort every arrival into ``stored``, ``repeat`` or ``changed`` and write its rows."""
+        """Sort every arrival into ``stored``, ``repeat``, ``changed`` or ``own`` and write its rows."""
         received: list[tuple[Arrival, Instance, str]] = []
         for arrival in self.arrivals:
             study = self.studies[arrival.header.StudyInstanceUID]
-            instance, outcome = self._instance(study, arrival)
-            self._visit(study, arrival)
+            if self._is_own(arrival):
+                instance, outcome = self._result_object(study, arrival), OWN
+            else:
+                instance, outcome = self._instance(study, arrival)
+                self._visit(study, arrival)
             received.append((arrival, instance, outcome))
             self.done.outcomes.append((outcome, arrival.size_bytes))
         self.session.flush()
@@ -159,21 +168,17 @@ class _Registration:
     def _instance(self, study: Study, arrival: Arrival) -> tuple[Instance, str]:
         same_uid = self.instances[study.id, arrival.header.SeriesInstanceUID, arrival.header.SOPInstanceUID]
         hint = arrival.note.pipeline_hint
-        at = arrival.note.received
         known = next((i for i in same_uid if i.sha256 == arrival.sha256), None)
         if known is not None:
-            if known.deleted_at is None:
-                self.done.superfluous.append(arrival.spool_key)
-            else:  # retention removed the file: this copy takes its place
-                known.spool_key, known.deleted_at = arrival.spool_key, None
+            self._keep_one(known, arrival)
             if hint and known.pipeline_hint != hint:
                 # The same bytes, but a person asks for another reading: that is news.
                 known.pipeline_hint = hint
-                self._revision(study, at)
+                self._revision(study, arrival)
             elif study.id in self.revisions:
-                self._revision(study, at)
+                self._revision(study, arrival)
             return known, "repeat"
-        revision = self._revision(study, at)
+        revision = self._revision(study, arrival)
         outcome = "changed" if same_uid else "stored"
         if same_uid and INSTANCE_CHANGED not in revision.warnings:
             revision.warnings = [*revision.warnings, INSTANCE_CHANGED]
@@ -182,11 +187,40 @@ class _Registration:
         same_uid.append(instance)
         return instance, outcome
 
-    def _revision(self, study: Study, at: datetime) -> Revision:
+    def _is_own(self, arrival: Arrival) -> bool:
+        header = arrival.header
+        return header.SOPInstanceUID in self.made_here or is_result_object(header)
+
+    def _result_object(self, study: Study, arrival: Arrival) -> Instance:
+        """Keep a result object as seen: no revision opens, and none that is open waits longer for it."""
+        same_uid = self.instances[study.id, arrival.header.SeriesInstanceUID, arrival.header.SOPInstanceUID]
+        known = next((i for i in same_uid if i.sha256 == arrival.sha256), None)
+        if known is not None:
+            self._keep_one(known, arrival)
+            known.own = True
+            return known
+        instance = _instance_row(study, arrival)
+        instance.own = True
+        self.session.add(instance)
+        same_uid.append(instance)
+        return instance
+
+    def _keep_one(self, known: Instance, arrival: Arrival) -> None:
+        """One file for the same bytes: that of the first arrival, unless retention removed it."""
+        if known.deleted_at is None:
+            self.done.superfluous.append(arrival.spool_key)
+        else:
+            known.spool_key, known.deleted_at = arrival.spool_key, None
+
+    def _revision(self, study: Study, arrival: Arrival) -> Revision:
         """The open revision of a study, made if there is none, its clock moved on."""
+        at = arrival.note.received
         revision = self.revisions.get(study.id)
         if revision is None:
             last = self.session.scalar(select(func.max(Revision.number)).where(Revision.study_id == study.id))
+            if last is None:  # result objects may have come before: the first image says what the study is
+                for name, value in _study_values(arrival).items():
+                    setattr(study, name, value)
             revision = Revision(study_id=study.id, number=(last or 0) + 1, opened_at=at, last_seen_at=at, warnings=[])
             move_revision(self.session, revision, RevisionState.RECEIVING, actor=ACTOR)
             self.revisions[study.id] = revision

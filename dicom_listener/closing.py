@@ -205,8 +205,12 @@ def _close(db: Database, settings: Settings, study_id: int) -> Closed | None:
 
 
 def _newest(session: Session, study_id: int) -> list[Instance]:
-    """The newest row of every instance, oldest first."""
-    query = select(Instance).where(Instance.study_id == study_id).order_by(Instance.received_at, Instance.id)
+    """The newest row of every instance, oldest first; no result objects that came back."""
+    query = (
+        select(Instance)
+        .where(Instance.study_id == study_id, Instance.own.is_(False))
+        .order_by(Instance.received_at, Instance.id)
+    )
     return newest_of_each(session.scalars(query))
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from prometheus_client import Counter, Gauge, Histogram
 
 RECEIVED_INSTANCES: Final = Counter(
-    "firstread_received_instances_total", "Instances received, by outcome: stored, repeat or changed.", ["outcome"]
+    "firstread_received_instances_total", "Instances received, by outcome: stored, repeat, changed or own.", ["outcome"]
 )
 RECEIVED_BYTES: Final = Counter("firstread_received_bytes_total", "Bytes of encoded data sets received.")
 ASSOCIATIONS: Final = Counter(

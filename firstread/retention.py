@@ -145,23 +145,23 @@ def finished_studies(db: Database, *, no_open_flag: bool = False) -> Iterator[tu
 
 
 def _page(session: Session, after: tuple[datetime, int] | None, no_open_flag: bool) -> list[tuple[int, datetime, str]]:
-    last = func.max(func.coalesce(Job.finished_at, Revision.closed_at)).label("last")
+    # A study without a revision holds nothing but result objects that came from elsewhere.
+    last = func.max(func.coalesce(Job.finished_at, Revision.closed_at, Study.received_at)).label("last")
     query = (
-        select(Revision.study_id, last)
+        select(Study.id, last)
+        .outerjoin(Revision, Revision.study_id == Study.id)
         .outerjoin(Job, Job.revision_id == Revision.id)
-        .where(*_finished(Revision.study_id))
-        .where(
-            select(Instance.id).where(Instance.study_id == Revision.study_id, Instance.deleted_at.is_(None)).exists()
-        )
-        .group_by(Revision.study_id)
-        .order_by(last, Revision.study_id)
+        .where(*_finished(Study.id))
+        .where(select(Instance.id).where(Instance.study_id == Study.id, Instance.deleted_at.is_(None)).exists())
+        .group_by(Study.id)
+        .order_by(last, Study.id)
         .limit(BATCH)
     )
     if no_open_flag:
-        query = query.where(~_open_flag(Revision.study_id).exists())
+        query = query.where(~_open_flag(Study.id).exists())
     if after is not None:
         at, key = after
-        query = query.having((last > at) | ((last == at) & (Revision.study_id > key)))
+        query = query.having((last > at) | ((last == at) & (Study.id > key)))
     found = []
     for study_id, moment in session.execute(query):
         states = set(

@@ -52,6 +52,7 @@ class Header:
     AccessionNumber: str | None
     StationName: str | None
     Manufacturer: str | None
+    ManufacturerModelName: str | None
     BodyPartExamined: str | None
     InstanceNumber: int | None
     NumberOfFrames: int
@@ -131,6 +132,7 @@ def header_of(ds: Dataset, meta: FileMetaDataset | None = None, notes: tuple[str
         AccessionNumber=text(ds, "AccessionNumber", 64) or None,
         StationName=text(ds, "StationName", 64) or None,
         Manufacturer=text(ds, "Manufacturer", 128) or None,
+        ManufacturerModelName=text(ds, "ManufacturerModelName", 128) or None,
         BodyPartExamined=text(ds, "BodyPartExamined", 64).upper() or None,
         InstanceNumber=_whole(ds, "InstanceNumber"),
         NumberOfFrames=frames if frames is not None and frames > 0 else 1,

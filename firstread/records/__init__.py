@@ -3,6 +3,7 @@
 from firstread.records.base import Base
 from firstread.records.database import Database
 from firstread.records.intake import (
+    OWN,
     Association,
     AssociationStudy,
     Instance,
@@ -20,6 +21,7 @@ from firstread.records.scoring import Delivery, Flag, Job, Process, Result, Slic
 from firstread.records.senders import asked_for, senders_of
 
 __all__ = [
+    "OWN",
     "Association",
     "AssociationStudy",
     "AuditEvent",

@@ -6,10 +6,13 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from firstread.records.base import Base
+
+OWN = "own"
+"""Outcome of a receipt: a result object of this or of another Firstread."""
 
 
 class Study(Base):
@@ -63,6 +66,8 @@ class Instance(Base):
     """Priority field of the C-STORE: 0 medium, 1 high, 2 low (PS3.7 9.1.1.1)."""
     warnings: Mapped[list[str]] = mapped_column(default=list)
     received_at: Mapped[datetime]
+    own: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """A result object that a Firstread made and that came back: kept, and never part of a revision."""
     deleted_at: Mapped[datetime | None]
     """When retention removed the file; the row stays."""
 
@@ -102,7 +107,7 @@ class Receipt(Base):
     transfer_syntax_uid: Mapped[str]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     outcome: Mapped[str]
-    """``stored``, ``repeat`` or ``changed``."""
+    """``stored``, ``repeat``, ``changed`` or ``own``."""
     source: Mapped[str]
     source_name: Mapped[str | None]
     calling_ae: Mapped[str | None]

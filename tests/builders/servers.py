@@ -26,6 +26,11 @@ from cryptography.x509.oid import NameOID
 
 DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 START_LIMIT_S = 30.0
+ROUTING = """
+function OnStableStudy(id, tags, metadata)
+    RestApiPost('/modalities/back/store', '{"Resources": ["' .. id .. '"], "Synchronous": false}')
+end
+"""
 
 
 def free_port() -> int:
@@ -94,8 +99,14 @@ class Orthanc:
 
 
 @contextlib.contextmanager
-def orthanc(folder: Path, *, tls: Certificate | None = None) -> Iterator[Orthanc]:
-    """Run Debian's Orthanc in a folder; with its DICOMweb plug-in where that is installed."""
+def orthanc(
+    folder: Path, *, tls: Certificate | None = None, routes_back_to: tuple[str, int] | None = None
+) -> Iterator[Orthanc]:
+    """Run Debian's Orthanc in a folder; with its DICOMweb plug-in where that is installed.
+
+    ``routes_back_to`` is the AE title and port of a node on this machine that gets every study whole as soon as it has
+    been quiet for a second, and again whenever something was added to it.
+    """
     program = shutil.which("Orthanc")
     assert program is not None
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,6 +123,13 @@ def orthanc(folder: Path, *, tls: Certificate | None = None) -> Iterator[Orthanc
             "DicomTlsEnabled": True, "DicomTlsCertificate": str(tls.cert_file), "DicomTlsPrivateKey": str(tls.key_file),
             "DicomTlsTrustedCertificates": str(tls.cert_file), "DicomTlsRemoteCertificateRequired": False,
         }  # fmt: skip
+    if routes_back_to is not None:
+        script = folder / "routes.lua"
+        script.write_text(ROUTING, encoding="utf-8")
+        config |= {
+            "DicomModalities": {"back": [routes_back_to[0], "127.0.0.1", routes_back_to[1]]},
+            "LuaScripts": [str(script)],
+        }
     path = folder / "orthanc.json"
     path.write_text(json.dumps(config), encoding="utf-8")
     with (folder / "orthanc.log").open("wb") as log:

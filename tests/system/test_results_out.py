@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,14 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, Orthanc, Recorder]]:
-    """A running system with a PACS and a webhook as destinations."""
+    """A running system with a webhook and a PACS as destinations; the PACS sends every study back whole."""
     folder = tmp_path_factory.mktemp("results-out")
     home = folder / "home"
     home.mkdir()
     (home / "secret").write_text("s3cret", encoding="utf-8")
     write_toy_package(folder / "models")
-    with orthanc(folder / "orthanc") as pacs, recorder() as hook:
+    port = free_port()
+    with orthanc(folder / "orthanc", routes_back_to=("FIRSTREAD", port)) as pacs, recorder() as hook:
         (home / "destinations.toml").write_text(
             f'[[destination]]\nname = "pacs"\nkind = "dicom"\nhost = "127.0.0.1"\nport = {pacs.dicom_port}\n'
             'called_ae = "ORTHANC"\n[[destination]]\nname = "hook"\nkind = "webhook"\n'
@@ -47,7 +49,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, O
         )
         settings = Settings(
             home=home,
-            dicom_port=free_port(),
+            dicom_port=port,
             metrics_port=0,
             min_free_mb=0,
             retention_free_mb=0,
@@ -117,6 +119,30 @@ def test_a_phantom_comes_back_as_objects_and_a_notice(site: tuple[Settings, Orth
     check_objects(pacs, tmp_path, uid, expected)
     content = json.loads(hook.requests[-1][2])
     assert (content["event"], content["study_instance_uid"]) == ("flag", uid)
+
+
+def test_a_pacs_that_routes_whole_studies_is_no_loop(site: tuple[Settings, Orthanc, Recorder], tmp_path: Path) -> None:
+    """The images come from the PACS, the results go there, and the whole study comes back: one set of objects."""
+    settings, pacs, _ = site
+    phantom = write_head_phantom(tmp_path / "ct", n_slices=12, bleed="subdural", seed=7)
+    sent = send_paths([tmp_path / "ct"], host="127.0.0.1", port=pacs.dicom_port, called_ae="ORTHANC")
+    assert [outcome.message for outcome in sent if not outcome.ok] == []
+    uid = phantom.StudyInstanceUID
+    query = "SELECT outcome, COUNT(*) AS n FROM received_instance WHERE study_instance_uid = :uid GROUP BY outcome"
+
+    def outcomes() -> dict[str, int]:
+        return {r["outcome"]: r["n"] for r in rows(settings, query, uid=uid)}
+
+    until(lambda: outcomes().get("own", 0) >= 2, 90, what=outcomes())
+    time.sleep(6)  # a loop takes about five seconds a turn
+    made = rows(settings, "SELECT o.kind FROM output_object o WHERE o.path IS NOT NULL AND o.job_id IN "
+                "(SELECT j.id FROM job j JOIN revision r ON r.id = j.revision_id JOIN study s ON s.id = r.study_id "
+                "WHERE s.study_instance_uid = :uid)", uid=uid)  # fmt: skip
+    results = [t for t in map(pacs.tags, (i["ID"] for i in pacs.instances())) if t["StudyInstanceUID"] == uid]
+    assert sum(t["Modality"] != "CT" for t in results) == len(made) <= 3
+    revisions = "SELECT r.number FROM revision r JOIN study s ON s.id = r.study_id WHERE s.study_instance_uid = :uid"
+    assert [r["number"] for r in rows(settings, revisions, uid=uid)] == [1]
+    assert {name: n for name, n in outcomes().items() if name not in {"own", "repeat"}} == {"stored": 12}
 
 
 def test_real_images_from_the_inbox(site: tuple[Settings, Orthanc, Recorder], tmp_path: Path, real_data: Path) -> None:

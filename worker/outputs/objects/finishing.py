@@ -10,10 +10,9 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.valuerep import DA, DT, TM
 
+from firstread.dicom.own_objects import MANUFACTURER, MODEL
 from worker.outputs.objects.source import Source
 
-MANUFACTURER = "Firstread"
-MODEL = "Firstread"
 NOT_FOR_DIAGNOSIS = "AI RESULT, NO DIAGNOSIS - NOT FOR DIAGNOSTIC USE"
 SERIAL_NUMBER = "0"
 SERIES_NUMBERS = {"sr": 9901, "seg": 9902, "sc": 9903}

@@ -7,6 +7,7 @@ from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
+from firstread.dicom.own_objects import MANUFACTURER, MODEL
 from firstread.dicom.uids import stable_uid
 from firstread.records import Instance, Result
 from worker.outputs.objects.codes import (
@@ -22,8 +23,6 @@ from worker.outputs.objects.codes import (
     warning_code,
 )
 from worker.outputs.objects.finishing import (
-    MANUFACTURER,
-    MODEL,
     NOT_FOR_DIAGNOSIS,
     common_arguments,
     finish,
