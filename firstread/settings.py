@@ -182,6 +182,14 @@ class Settings(BaseSettings):
         return self.home / "log"
 
     @property
+    def destinations_file(self) -> Path | None:
+        """The file of destinations: the one set, else ``destinations.toml`` in the home where that exists."""
+        if self.destinations is not None:
+            return self.destinations
+        path = self.home / "destinations.toml"
+        return path if path.is_file() else None
+
+    @property
     def embedded_broker(self) -> bool:
         return not self.broker_url
 
@@ -213,13 +221,19 @@ class Settings(BaseSettings):
         return result
 
     def printable(self) -> dict[str, str]:
-        """Values as text, with passwords in URLs replaced by ``***`` and secrets hidden."""
+        """Values in force as text, with passwords in URLs replaced by ``***`` and secrets hidden."""
         from sqlalchemy.engine import make_url
 
         shown = {}
+        ports = ", ".join(f"{self.port_of_metrics(role)} ({role})" for role in ("listen", "work", "deliver"))
+        in_force = {
+            "destinations": self.destinations_file,
+            "metrics_port": ports if self.metrics_port is None else self.metrics_port,
+        }
         for name in type(self).model_fields:
             value = getattr(self, name)
             if name in SECRET_FIELDS and value:
                 value = make_url(value).render_as_string(hide_password=True)
-            shown[name] = "***" if isinstance(value, SecretStr) else str(value)
+            value = in_force.get(name, value)
+            shown[name] = "***" if isinstance(value, SecretStr) else "none" if value is None else str(value)
         return shown

@@ -154,10 +154,14 @@ def check_models(settings: Settings) -> Iterator[Check]:
 
 def check_destinations(settings: Settings) -> Iterator[Check]:
     """Each destination: C-ECHO to a PACS, greeting and login at a mail server, a connection to a web server."""
-    from worker.outputs.destinations import DestinationsError, read_destinations
+    from worker.outputs.destinations import DestinationsError, complaint_at_start, read_destinations
     from worker.outputs.probing import probe
 
     try:
+        complaint = complaint_at_start(settings)
+        if complaint:
+            yield Check("destinations", "fail", complaint)
+            return
         destinations = read_destinations(settings)
     except DestinationsError as error:
         yield Check("destinations", "fail", str(error))

@@ -15,8 +15,14 @@ def up() -> None:
     otherwise. Ctrl-C stops it; nothing is lost.
     """
     from firstread.up import run_up
+    from firstread.up_checks import say
+    from worker.outputs.destinations import complaint_at_start
 
-    raise SystemExit(run_up(Settings()))
+    settings = Settings()
+    complaint = complaint_at_start(settings)
+    if complaint:
+        say(f"DESTINATIONS: {complaint}")
+    raise SystemExit(run_up(settings))
 
 
 @click.command()

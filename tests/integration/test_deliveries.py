@@ -42,11 +42,18 @@ from tests.builders.servers import (
     recorder,
     smtp_sink,
 )
-from worker.outputs.delivering import backoff_s, run_deliveries, work_one
-from worker.outputs.destinations import DestinationsError, DicomDestination, read_destinations, read_file
+from worker.outputs.delivering import Orphans, backoff_s, run_deliveries, work_one
+from worker.outputs.destinations import (
+    DestinationsError,
+    DestinationsFile,
+    DicomDestination,
+    read_destinations,
+    read_file,
+)
 from worker.outputs.escalation import escalate
-from worker.outputs.planning import plan
+from worker.outputs.planning import new_delivery, plan
 from worker.outputs.store_scu import store_status
+from worker.outputs.watching import SETTLE_S
 from worker.pipelines.base import Finding, Outcome
 
 needs_orthanc = pytest.mark.skipif(shutil.which("Orthanc") is None, reason="Orthanc is not installed (package orthanc)")
@@ -574,3 +581,51 @@ def test_the_doctor_looks_at_every_destination(tmp_path: Path, certificate: Cert
     }, found  # fmt: skip
     assert found["wrong"].detail.startswith("SMTP")
     assert "UNSET_SECRET" in found["secretless"].detail
+
+
+def test_a_file_that_is_rewritten_or_broken_stops_no_delivery(tmp_path: Path) -> None:
+    with recorder() as server:
+        settings, db = site_with(tmp_path, hook(server.url))
+        file = settings.destinations
+        assert file is not None
+        good = file.read_text(encoding="utf-8")
+        stop = threading.Event()
+        thread = threading.Thread(target=run_deliveries, args=(settings, stop))
+        thread.start()
+        try:
+            scored_study(db, settings, accession="A-1")
+            for number in range(8):
+                with db.write() as session:
+                    session.add(new_delivery(session.get_one(Job, 1), "worklist", "webhook", number))
+                for content in ("", good[: len(good) // 2], good):
+                    file.write_text(content, encoding="utf-8")
+                    time.sleep(0.05)
+            file.write_text("[[destination]", encoding="utf-8")
+            time.sleep(SETTLE_S + 1.5)
+            with db.write() as session:
+                session.add(new_delivery(session.get_one(Job, 1), "worklist", "webhook", 99))
+            end = time.monotonic() + 30
+            while any(d.state == "PENDING" for d in deliveries(db)) and time.monotonic() < end:
+                time.sleep(0.1)
+        finally:
+            stop.set()
+            thread.join(30)
+        assert {d.state for d in deliveries(db)} == {"DELIVERED"}
+        assert len(server.requests) == 9
+
+
+def test_deliveries_to_a_destination_that_was_taken_out_end_after_a_minute(tmp_path: Path) -> None:
+    settings, db = site_with(tmp_path, hook("http://127.0.0.1:9/"))
+    scored = scored_study(db, settings)
+    plan_for(db, settings, scored)
+    now = [0.0]
+    orphans = Orphans(lambda: now[0])
+    with_it, without = read_file(settings), DestinationsFile()
+    for at, file, state in (
+        (0.0, without, "PENDING"), (50.0, without, "PENDING"), (55.0, with_it, "PENDING"), (70.0, without, "PENDING"),
+        (129.0, without, "PENDING"), (130.0, without, "FAILED"),
+    ):  # fmt: skip
+        now[0] = at
+        orphans.look(db, file)
+        assert deliveries(db)[0].state == state, at
+    assert deliveries(db)[0].last_status == "no such destination any more"

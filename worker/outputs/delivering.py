@@ -11,6 +11,7 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 from sqlalchemy import select, update
@@ -21,16 +22,19 @@ from firstread.clock import utcnow
 from firstread.records import Database, Delivery, Flag, Job, Revision
 from firstread.settings import Settings
 from worker.outputs.attempt import Skipped, attempt
-from worker.outputs.destinations import Destination, DestinationsError, DestinationsFile, read_file
+from worker.outputs.destinations import Destination, DestinationsError, DestinationsFile
 from worker.outputs.escalation import escalate
 from worker.outputs.messages import flags_of
 from worker.outputs.metrics import DELIVERIES, DELIVERY_SECONDS, NOTIFICATION_SECONDS
 from worker.outputs.senders import NotDelivered
 from worker.outputs.states import DELIVERED, FAILED, PENDING, SKIPPED
+from worker.outputs.watching import watch_of
 
 TICK_S = 1.0
 CLAIM_MARGIN_S = 60.0
 STATUS_LIMIT = 500
+ORPHAN_S = 60.0
+"""How long a destination is missing from the file until deliveries to it end."""
 
 log = logging.getLogger(__name__)
 
@@ -38,27 +42,23 @@ log = logging.getLogger(__name__)
 def run_deliveries(settings: Settings, stop_event: threading.Event) -> None:
     """Deliver until ``stop_event`` is set. Blocks; to be run in a thread or a process of its own.
 
-    The file of destinations is read again when it changes; a file that is wrong leaves the last good one in force.
+    Every lane goes by the one watch on the file of destinations.
     """
     db = Database(settings.database_url)
     lanes: dict[str, threading.Thread] = {}
-    file = DestinationsFile()
-    complained = ""
+    watch = watch_of(settings)
+    orphans = Orphans()
     try:
         while not stop_event.is_set():
-            try:
-                file, complained = read_file(settings), ""
-            except DestinationsError as error:
-                if str(error) != complained:
-                    log.error("destinations: %s", error)
-                complained = str(error)
+            file = watch.current()
+            watch.remember()
             for destination in file.destination:
                 lane = lanes.get(destination.name)
                 if lane is None or not lane.is_alive():
                     lanes[destination.name] = _start_lane(settings, db, destination.name, stop_event)
             try:
                 escalate(db, file)
-                _fail_orphans(db, file)
+                orphans.look(db, file)
             except SQLAlchemyError as error:
                 log.warning("deliveries: the database does not answer (%s)", type(error).__name__)
             stop_event.wait(TICK_S)
@@ -79,11 +79,11 @@ def _start_lane(settings: Settings, db: Database, name: str, stop_event: threadi
 def _run_lane(settings: Settings, db: Database, name: str, stop_event: threading.Event) -> None:
     while not stop_event.is_set():
         try:
-            destination = read_file(settings).named(name)
+            destination = watch_of(settings).current().named(name)
             if destination is None:
                 return
             worked = work_one(db, settings, destination)
-        except (SQLAlchemyError, DestinationsError) as error:
+        except SQLAlchemyError as error:
             log.warning("delivery to %s: %s", name, type(error).__name__)
             worked = False
         if not worked:
@@ -183,16 +183,27 @@ def _mark_notified(session: Session, delivery: Delivery) -> None:
             NOTIFICATION_SECONDS.labels(flag.pipeline).observe((now - revision.last_seen_at).total_seconds())
 
 
-def _fail_orphans(db: Database, file: DestinationsFile) -> None:
-    """Deliveries to a destination that is no longer in the file end, visibly."""
-    names = [d.name for d in file.destination]
-    gone = (Delivery.state == PENDING, Delivery.destination.not_in(names), Delivery.next_at <= utcnow())
-    with db.read() as session:
-        if session.scalar(select(Delivery.id).where(*gone).limit(1)) is None:
+class Orphans:
+    """Ends deliveries to a destination that has been missing from the file for a while, visibly."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._missing_since: dict[str, float] = {}
+
+    def look(self, db: Database, file: DestinationsFile) -> None:
+        """Compare what is pending with the file in force."""
+        names = [d.name for d in file.destination]
+        pending = (Delivery.state == PENDING, Delivery.destination.not_in(names))
+        with db.read() as session:
+            missing = set(session.scalars(select(Delivery.destination).where(*pending).distinct()))
+        now = self._clock()
+        self._missing_since = {name: self._missing_since.get(name, now) for name in missing}
+        gone = [name for name, since in self._missing_since.items() if now - since >= ORPHAN_S]
+        if not gone:
             return
-    with db.write() as session:
-        session.execute(
-            update(Delivery)
-            .where(*gone)
-            .values(state=FAILED, next_at=None, finished_at=utcnow(), last_status="no such destination any more")
-        )
+        with db.write() as session:
+            session.execute(
+                update(Delivery)
+                .where(Delivery.state == PENDING, Delivery.destination.in_(gone), Delivery.next_at <= utcnow())
+                .values(state=FAILED, next_at=None, finished_at=utcnow(), last_status="no such destination any more")
+            )

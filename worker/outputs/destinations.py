@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import threading
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -193,47 +193,64 @@ class DestinationsFile(BaseModel):
         return next((d for d in self.destination if d.name == name), None)
 
 
-_cache: dict[Path, tuple[tuple[int, int], DestinationsFile]] = {}
-_lock = threading.Lock()
-
-
-def file_path(settings: Settings) -> Path | None:
-    """The site's file: the one set, else ``destinations.toml`` in the home where that exists."""
-    if settings.destinations is not None:
-        return settings.destinations
-    path = settings.home / "destinations.toml"
-    return path if path.is_file() else None
-
-
 def read_file(settings: Settings) -> DestinationsFile:
-    """The site's file of destinations; an empty one where none is set. Read again when it changes.
+    """The site's file of destinations as it lies there; an empty one where none is set.
+
+    Whatever sends goes by :class:`worker.outputs.watching.DestinationsWatch`, which keeps the last good one.
 
     Raises
     ------
     DestinationsError
         If it cannot be read, or says something that is not understood.
     """
-    path = file_path(settings)
-    if path is None:
-        return DestinationsFile()
+    path = settings.destinations_file
+    return DestinationsFile() if path is None else parse(path)
+
+
+def parse(path: Path) -> DestinationsFile:
+    """A file of destinations. Raises :class:`DestinationsError`."""
+    content: dict[str, Any] = {}
     try:
-        stat = path.stat()
-        stamp = (stat.st_mtime_ns, stat.st_size)
-        with _lock:
-            known = _cache.get(path)
-            if known is not None and known[0] == stamp:
-                return known[1]
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        read = DestinationsFile.model_validate(content)
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return DestinationsFile.model_validate(content)
     except OSError as error:
         raise DestinationsError(f"{path} cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DestinationsError(f"{path} is no TOML: {error}") from error
     except ValidationError as error:
-        raise DestinationsError(f"{path}: {_explain(error)}") from error
-    with _lock:
-        _cache[path] = (stamp, read)
-    return read
+        raise DestinationsError(f"{path}: {_explain(error, content)}") from error
+
+
+def complaint_at_start(settings: Settings) -> str:
+    """What is wrong with the site's file where an earlier start kept one that can stand in; empty where all is well.
+
+    Raises
+    ------
+    DestinationsError
+        If the file is wrong and nothing can stand in.
+    """
+    try:
+        read_file(settings)
+    except DestinationsError as error:
+        path = settings.destinations_file
+        if path is None or not _is_good(kept_path(settings, path)):
+            raise
+        return f"{error}; the last good file stays in force"
+    return ""
+
+
+def kept_path(settings: Settings, path: Path) -> Path:
+    """Where the last good content of a file of destinations is kept for the next start."""
+    digest = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:12]
+    return settings.run_dir / f"destinations-{digest}.toml"
+
+
+def _is_good(path: Path) -> bool:
+    try:
+        parse(path)
+    except DestinationsError:
+        return False
+    return True
 
 
 def read_destinations(settings: Settings) -> list[Destination]:
@@ -241,6 +258,21 @@ def read_destinations(settings: Settings) -> list[Destination]:
     return list(read_file(settings).destination)
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, content: dict[str, Any]) -> str:
+    """Each fault with the name of its destination or escalation."""
     items = error.errors(include_input=False, include_url=False)
-    return "; ".join(f"{'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']}" for item in items)
+    return "; ".join(f"{_place(item['loc'], content)}: {item['msg'].removeprefix('Value error, ')}" for item in items)
+
+
+def _place(loc: tuple[int | str, ...], content: dict[str, Any]) -> str:
+    """``destination "pacs", port`` for ``("destination", 1, "dicom", "port")``."""
+    table, *rest = loc or ("file",)
+    if table not in {"destination", "escalation"} or not rest or not isinstance(rest[0], int):
+        return ".".join(str(part) for part in loc) or "file"
+    rows = content.get(str(table))
+    row = rows[rest[0]] if isinstance(rows, list) and rest[0] < len(rows) else None
+    named = isinstance(row, dict) and isinstance(row.get("name"), str)
+    shown = f'{table} "{row["name"][:64]}"' if named and row is not None else f"{table} number {rest[0] + 1}"
+    kind = row.get("kind") if isinstance(row, dict) else None
+    parts = rest[2:] if len(rest) > 1 and rest[1] == kind else rest[1:]
+    return ", ".join([shown, ".".join(str(part) for part in parts)]) if parts else shown

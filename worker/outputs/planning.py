@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
-
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -12,21 +9,10 @@ from firstread.clock import utcnow
 from firstread.records import Delivery, Job, Revision
 from firstread.selftest import is_self_test
 from firstread.settings import Settings
-from worker.outputs.destinations import (
-    DestinationsError,
-    DestinationsFile,
-    EmailDestination,
-    Rule,
-    file_path,
-    read_file,
-)
-from worker.outputs.metrics import DELIVERIES
+from worker.outputs.destinations import EmailDestination, Rule
 from worker.outputs.states import PENDING
+from worker.outputs.watching import watch_of
 from worker.pipelines.base import Finding, Outcome
-
-log = logging.getLogger(__name__)
-
-_last_good: dict[Path, DestinationsFile] = {}
 
 
 def plan(session: Session, job: Job, outcome: Outcome | None, settings: Settings) -> list[Delivery]:
@@ -41,18 +27,9 @@ def plan(session: Session, job: Job, outcome: Outcome | None, settings: Settings
     outcome : Outcome or None
         None for a rejected or failed job.
     """
-    path = file_path(settings)
-    if path is None or is_self_test(session, session.get_one(Revision, job.revision_id).study_id):
+    file = watch_of(settings).current()
+    if not file.destination or is_self_test(session, session.get_one(Revision, job.revision_id).study_id):
         return []
-    try:
-        file = _last_good[path] = read_file(settings)
-    except DestinationsError as error:
-        DELIVERIES.labels("planning", "bad_file").inc()
-        log.error("destinations: %s", error)
-        fallback = _last_good.get(path)
-        if fallback is None:
-            return []
-        file = fallback
     findings = [f for f in outcome.findings if f.role == "active"] if outcome is not None else []
     rows = []
     for destination in file.destination:

@@ -21,7 +21,7 @@ from firstread.records.migrate import require_head
 from firstread.settings import Settings
 from firstread.upkeep import run_upkeep
 from worker.outputs.delivering import CLAIM_MARGIN_S, run_deliveries
-from worker.outputs.destinations import read_file
+from worker.outputs.destinations import complaint_at_start
 
 KIND = "deliver"
 BEAT_S = 5.0
@@ -42,7 +42,7 @@ def run_outputs(settings: Settings) -> int:
     DestinationsError, SchemaMismatch
     """
     setup_logging(settings, KIND)
-    read_file(settings)
+    complaint_at_start(settings)
     db = Database(settings.database_url)
     require_head(db)
     stop = threading.Event()

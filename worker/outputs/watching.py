@@ -1,0 +1,129 @@
+"""The file of destinations while it changes: one look at it for everything that a process sends, and the last good one.
+
+A change counts once the file has stood still for a moment, so that one that is being written is not taken for a file
+with nothing in it. A file that is wrong changes nothing: the last good one stays in force, after a restart too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from firstread.settings import Settings
+from worker.outputs.destinations import DestinationsError, DestinationsFile, kept_path, parse, read_file
+from worker.outputs.metrics import DELIVERIES
+
+LOOK_S = 0.5
+SETTLE_S = 2.0
+NOWHERE = (0, 0, 0)
+
+log = logging.getLogger(__name__)
+
+Stamp = tuple[int, int, int]
+
+
+class DestinationsWatch:
+    """What the site's file of destinations says, for every lane, the planning and the escalation of one process.
+
+    Parameters
+    ----------
+    settings : Settings
+        Home, and where the file lies.
+    clock : callable
+        Seconds that only go forward.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._next = clock() + LOOK_S
+        self._read = self._candidate = _stamp(settings)
+        self._since = clock()
+        self.complaint = ""
+        """What is wrong with the file as it lies there; empty where it is in force."""
+        self._file = self._first()
+
+    def current(self) -> DestinationsFile:
+        """The file in force. Never raises, and looks at the disk at most twice a second."""
+        with self._lock:
+            now = self._clock()
+            if now >= self._next:
+                self._next = now + LOOK_S
+                self._look(now)
+            return self._file
+
+    def remember(self) -> None:
+        """Keep the file in force for a start at which the site's own is wrong."""
+        path = self._settings.destinations_file
+        if path is None or self.complaint:
+            return
+        kept = kept_path(self._settings, path)
+        try:
+            content = path.read_bytes()
+            if kept.is_file() and kept.read_bytes() == content:
+                return
+            partial = kept.with_name(f"{kept.name}.{os.getpid()}.part")
+            with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(content)
+            partial.rename(kept)
+        except OSError as error:
+            log.warning("the file of destinations was not kept (%s)", error.strerror)
+
+    def _first(self) -> DestinationsFile:
+        try:
+            return read_file(self._settings)
+        except DestinationsError as error:
+            self._complain(error)
+        path = self._settings.destinations_file
+        if path is not None:
+            try:
+                return parse(kept_path(self._settings, path))
+            except DestinationsError:
+                log.error("destinations: there is no last good file; nobody is told of results")
+        return DestinationsFile()
+
+    def _look(self, now: float) -> None:
+        stamp = _stamp(self._settings)
+        if stamp != self._candidate:
+            self._candidate, self._since = stamp, now
+        if stamp == self._read or now - self._since < SETTLE_S:
+            return
+        try:
+            self._file = read_file(self._settings)
+            self.complaint = ""
+            log.info("destinations: %d in force", len(self._file.destination))
+        except DestinationsError as error:
+            self._complain(error)
+        self._read = stamp
+
+    def _complain(self, error: DestinationsError) -> None:
+        self.complaint = str(error)
+        DELIVERIES.labels("planning", "bad_file").inc()
+        log.error("destinations: the last good file stays in force: %s", error)
+
+
+def _stamp(settings: Settings) -> Stamp:
+    path = settings.destinations_file
+    try:
+        stat = path.stat() if path is not None else None
+    except OSError:
+        stat = None
+    return NOWHERE if stat is None else (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+
+_watches: dict[tuple[int, Path, Path | None], DestinationsWatch] = {}
+_watches_lock = threading.Lock()
+
+
+def watch_of(settings: Settings) -> DestinationsWatch:
+    """The one watch of this process on a site's file."""
+    key = (os.getpid(), settings.home, settings.destinations)
+    with _watches_lock:
+        if key not in _watches:
+            _watches[key] = DestinationsWatch(settings)
+        return _watches[key]
