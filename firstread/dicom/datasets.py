@@ -9,17 +9,16 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
-from pydicom.dataelem import RawDataElement
+from pydicom.charset import convert_encodings, default_encoding
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import BytesLengthException
-from pydicom.filereader import read_dataset as _parse
-from pydicom.tag import BaseTag
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -28,17 +27,15 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-HEADER_LIMIT_BYTES: Final = 64 * 2**20
-"""Most bytes that one header may take; real ones have kilobytes, large Enhanced ones a few megabytes."""
+from firstread.dicom.elements import UNDEFINED_LENGTH as UNDEFINED_LENGTH
+from firstread.dicom.elements import Encoding, HeaderTooLong, Scanner, TooManyElements, Window
+from firstread.dicom.fragments import walk_fragments
 
 INFLATED_LIMIT_BYTES: Final = 32 * 2**20
 """How much of a deflated data set is inflated to find its header."""
 
-ELEMENT_LIMIT_BYTES: Final = 16 * 2**20
-"""A longer element before the pixel data is stepped over and left out of the data set."""
-
 _PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-UNDEFINED_LENGTH: Final = 0xFFFFFFFF
+_CHARACTER_SET: Final = 0x00080005
 GE_BIG_ENDIAN_PIXELS: Final = "1.2.840.113619.5.2"
 """GE's private transfer syntax: implicit little endian, with pixel data in big endian."""
 
@@ -75,29 +72,6 @@ class NoStudy(UnusableFile):
     """A data set that belongs to no study: ``missing_uids`` or ``bad_uid``."""
 
 
-class _BoundedReader:
-    """A file for pydicom that refuses to hand out more than a header's worth of bytes.
-
-    pydicom turns every exception inside a sequence into an ``OSError``, so the fact is kept in ``exceeded``.
-    """
-
-    def __init__(self, fp: BinaryIO, limit: int) -> None:
-        self._fp = fp
-        self._left = limit
-        self.exceeded = False
-        self.name = "<header>"
-        self.tell = fp.tell
-        self.seek = fp.seek
-
-    def read(self, size: int = -1) -> bytes:
-        if size < 0 or size > self._left:
-            self.exceeded = True
-            raise EOFError("header larger than the limit")
-        data = self._fp.read(size)
-        self._left -= len(data)
-        return data
-
-
 def read_dataset(path: Path) -> Dataset:
     """The header of a file: everything before the pixel data.
 
@@ -109,8 +83,8 @@ def read_dataset(path: Path) -> Dataset:
     Returns
     -------
     Dataset
-        Elements before the pixel data, none longer than ``ELEMENT_LIMIT_BYTES``. ``file_meta`` always names a
-        TransferSyntaxUID: the one of the file, else the one that was found by looking.
+        Elements before the pixel data, without those beyond the limits of :mod:`firstread.dicom.elements`.
+        ``file_meta`` always names a TransferSyntaxUID: the one of the file, else the one that was found by looking.
 
     Raises
     ------
@@ -151,24 +125,16 @@ def opened(path: Path) -> Iterator[Content]:
     """Open a file and read its header, as :func:`read_dataset` does; closed at the end of the block."""
     with path.open("rb") as fp:
         start, has_meta = _start_of_content(fp)
-        reader = _BoundedReader(fp, HEADER_LIMIT_BYTES)
-        fp.seek(start)
         try:
-            meta = _read_meta(reader) if has_meta else FileMetaDataset()
-            content = _read_body(fp, reader, meta)
+            meta, body_offset = _read_meta(fp, start) if has_meta else (FileMetaDataset(), start)
+            content = _read_body(fp, body_offset, meta)
+        except HeaderTooLong as error:
+            raise NotDicom("bomb", "the header is larger than the limit") from error
+        except TooManyElements as error:
+            raise NotDicom("corrupt", f"the data set has {error}") from error
         except PARSE_ERRORS as error:
-            raise _refusal(reader, error) from error
-        except OSError as error:
-            if error.errno is not None:
-                raise
-            raise _refusal(reader, error) from error
+            raise NotDicom("corrupt", f"the data set cannot be parsed ({type(error).__name__})") from error
         yield content
-
-
-def _refusal(reader: _BoundedReader, error: Exception) -> NotDicom:
-    if reader.exceeded:
-        return NotDicom("bomb", "the header is larger than the limit")
-    return NotDicom("corrupt", f"the data set cannot be parsed ({type(error).__name__})")
 
 
 def _start_of_content(fp: BinaryIO) -> tuple[int, bool]:
@@ -195,77 +161,68 @@ def _plausible_length(head: bytes) -> bool:
     return length < 2**16 or length == 0xFFFFFFFF
 
 
-def _read_meta(reader: _BoundedReader) -> FileMetaDataset:
-    fp = cast(BinaryIO, reader)
-    found = _parse(
-        fp,
-        is_implicit_VR=False,
-        is_little_endian=True,
-        stop_when=lambda tag, vr, size: tag >> 16 != 2,
-    )
-    return FileMetaDataset(found)
+def _read_meta(fp: BinaryIO, start: int) -> tuple[FileMetaDataset, int]:
+    """File meta group (PS3.10 section 7.1), and where it ends."""
+    found = Scanner(Window(fp), Encoding(implicit=False, little=True), lambda tag: tag >> 16 != 2).run(start)
+    return FileMetaDataset(Dataset(found.found)), found.end
 
 
-def _read_body(fp: BinaryIO, reader: _BoundedReader, meta: FileMetaDataset) -> Content:
+def _read_body(fp: BinaryIO, body_offset: int, meta: FileMetaDataset) -> Content:
     notes: list[str] = []
     syntax = text(meta, "TransferSyntaxUID")
-    source, body_offset = fp, fp.tell()
-    if syntax == DeflatedExplicitVRLittleEndian:
+    source, start = fp, body_offset
+    deflated = syntax == DeflatedExplicitVRLittleEndian
+    if deflated:
         # Most of a deflated file is pixel data: the header is looked for in its first part alone.
-        fp = io.BytesIO(inflate(fp, INFLATED_LIMIT_BYTES))
-        reader = _BoundedReader(fp, HEADER_LIMIT_BYTES)
+        source.seek(body_offset)
+        fp, start = io.BytesIO(inflate(source, INFLATED_LIMIT_BYTES)), 0
     if not syntax:
-        syntax = _guess_syntax(fp)
+        syntax = _guess_syntax(fp, start)
         notes.append("no_transfer_syntax")
-    pixels: list[tuple[int, int]] = []
-
-    def at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
-        if tag in _PIXEL_TAGS:
-            pixels[:] = [(fp.tell(), length)]
-            return True
-        return False
-
-    start = fp.tell()
     implicit, little = syntax in (ImplicitVRLittleEndian, GE_BIG_ENDIAN_PIXELS), syntax != ExplicitVRBigEndian
-    bounded = cast(BinaryIO, reader)
-    ds = _parse(bounded, implicit, little, stop_when=at_pixels, defer_size=ELEMENT_LIMIT_BYTES)
-    end = fp.tell()
-    size = fp.seek(0, io.SEEK_END)
-    swollen = fp is not source and size >= INFLATED_LIMIT_BYTES and not pixels
-    if reader.exceeded or swollen:
+    window = Window(fp)
+    header = Scanner(window, Encoding(implicit, little), _PIXEL_TAGS.__contains__).run(start)
+    pixels = header.stopped_at
+    if deflated and window.size >= INFLATED_LIMIT_BYTES and not pixels:
         raise NotDicom("bomb", "the header is larger than the limit")
-    if not len(ds) and size - start < 8:
+    if not header.found and window.size - start < 8:
         raise NotDicom("no_dataset", "nothing follows the file meta group")
-    if not len(ds) and not pixels:
+    if not header.found and not pixels:
         raise NotDicom("corrupt", "no element could be read")
-    for tag in [tag for tag, element in ds.items() if element.value is None and _was_left_out(element)]:
-        del ds[tag]
+    if header.left_out:
         notes.append("large_element_skipped")
-    offset, length = pixels[0] if pixels else (None, None)
-    cut_pixels = offset is not None and length is not None and length != UNDEFINED_LENGTH and length > size - offset
-    if syntax != DeflatedExplicitVRLittleEndian and (cut_pixels or (not pixels and (end > size or _cut_short(ds)))):
-        notes.append("truncated")
+    ds = Dataset(header.found)
+    ds.set_original_encoding(implicit, little, _character_sets(ds))
+    offset, length = (pixels[1], pixels[2]) if pixels else (None, None)
+    content = Content(ds, tuple(notes), fp, offset, length, source, body_offset)
+    if not deflated and (header.cut or not pixels_end(content)):
+        content = replace(content, notes=(*notes, "truncated"))
     meta.TransferSyntaxUID = UID(syntax)
     ds.file_meta = meta
-    return Content(ds, tuple(dict.fromkeys(notes)), fp, offset, length, source, body_offset)
+    return content
 
 
-def _cut_short(ds: Dataset) -> bool:
-    """Whether the file ends inside the value of its last element."""
-    last = list(ds.values())[-1:]
-    return any(isinstance(e, RawDataElement) and isinstance(e.value, bytes) and len(e.value) < e.length for e in last)
+def _character_sets(ds: Dataset) -> str | MutableSequence[str]:
+    """Specific Character Set (0008,0005) in Python's words."""
+    raw = ds.get_item(_CHARACTER_SET)
+    return (
+        convert_encodings(convert_raw_data_element(raw).value) if isinstance(raw, RawDataElement) else default_encoding
+    )
 
 
-def _was_left_out(element: object) -> bool:
-    length = getattr(element, "length", 0)
-    return isinstance(length, int) and length > ELEMENT_LIMIT_BYTES
+def pixels_end(content: Content) -> bool:
+    """Whether the pixel data, if there are any, end in the file, by their length or by their last fragment."""
+    if content.pixel_offset is None or content.pixel_length is None:
+        return True
+    if content.pixel_length != UNDEFINED_LENGTH:
+        return content.pixel_offset + content.pixel_length <= content.fp.seek(0, io.SEEK_END)
+    return walk_fragments(content.fp, content.pixel_offset).are_whole(int(number(content.ds, "NumberOfFrames") or 1))
 
 
-def _guess_syntax(fp: BinaryIO) -> str:
-    """Transfer syntax by the look of the first element; leaves the position where it is."""
-    start = fp.tell()
-    head = fp.read(6)
+def _guess_syntax(fp: BinaryIO, start: int) -> str:
+    """Transfer syntax by the look of the first element."""
     fp.seek(start)
+    head = fp.read(6)
     if len(head) < 6 or not (head[4:6].isalpha() and head[4:6].isupper()):
         return str(ImplicitVRLittleEndian)
     group = cast(int, struct.unpack("<H", head[:2])[0])

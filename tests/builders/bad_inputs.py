@@ -12,9 +12,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
 
+from firstread.dicom.elements import ELEMENT_LIMIT
 from firstread.phantoms.ct import file_meta
 from firstread.phantoms.head import HeadSpec, head_study
 from tests.builders.streams import behind_segments, jpeg, of_size, second_header, with_streams
@@ -94,6 +96,28 @@ def _deep_sequence(path: Path) -> None:
     path.write_bytes(_preamble("1.2.840.10008.1.2.1") + item * 20000)
 
 
+def many_items(n: int, *, defined: bool = False, keyword: str = "ReferencedImageSequence") -> bytes:
+    """A slice whose header holds a sequence of empty items, eight bytes each."""
+    tag = tag_for_keyword(keyword)
+    assert tag is not None
+    items = struct.pack("<HHI", 0xFFFE, 0xE000, 0) * n
+    length = len(items) if defined else 0xFFFFFFFF
+    head = struct.pack("<HH2sHI", tag >> 16, tag & 0xFFFF, b"SQ", 0, length)
+    return with_elements(head + items + (b"" if defined else struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)))
+
+
+def with_elements(elements: bytes) -> bytes:
+    """A slice with encoded elements more, in front of the patient's."""
+    data = encoded(tiny_slice())
+    at = data.index(struct.pack("<HH", 0x0010, 0x0010))
+    return data[:at] + elements + data[at:]
+
+
+def _many_elements(path: Path) -> None:
+    numbers = range(ELEMENT_LIMIT + 1)
+    path.write_bytes(with_elements(b"".join(struct.pack("<HH2sH", 0x0009, n & 0xFFFF, b"LO", 0) for n in numbers)))
+
+
 def _preamble(syntax: str) -> bytes:
     ds = Dataset()
     ds.file_meta = file_meta("1.2.840.10008.5.1.4.1.1.2", "1.2.3")
@@ -135,6 +159,7 @@ BAD_INPUTS: tuple[BadInput, ...] = (
     BadInput("deflated_bomb.dcm", "bomb", _deflated_bomb),
     BadInput("header_bomb.dcm", "bomb", _header_bomb),
     BadInput("deep_sequence.dcm", "corrupt", _deep_sequence),
+    BadInput("many_elements.dcm", "corrupt", _many_elements),
 )
 """What intake must refuse."""
 

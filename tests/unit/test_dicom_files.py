@@ -17,7 +17,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from firstread.dicom.datasets import ELEMENT_LIMIT_BYTES
+from firstread.dicom.elements import VALUE_LIMIT_BYTES
 from firstread.dicom.files import NoStudy, NotDicom, UnusableFile, header_of, patient_key, read_dataset, read_header
 from firstread.dicom.uids import is_standard_uid, stable_uid
 from tests.builders.bad_inputs import BAD_INPUTS, BadInput, encoded, tiny_slice
@@ -87,7 +87,7 @@ def test_deflated_bomb_stays_in_bounded_memory(tmp_path: Path) -> None:
 def test_huge_element_is_stepped_over(tmp_path: Path) -> None:
     ds = tiny_slice()
     block = ds.private_block(0x0009, "PHANTOM", create=True)
-    block.add_new(0x01, "OB", bytes(ELEMENT_LIMIT_BYTES + 2))
+    block.add_new(0x01, "OB", bytes(VALUE_LIMIT_BYTES + 2))
     path = tmp_path / "huge"
     ds.save_as(path, enforce_file_format=True)
     read = read_dataset(path)
