@@ -101,7 +101,7 @@ def _frame(levels: list[Dataset], frame_number: int) -> Frame:
         ImagePositionPatient=numbers(place("ImagePositionPatient"), "ImagePositionPatient", 3),
         ImageOrientationPatient=numbers(place("ImageOrientationPatient"), "ImageOrientationPatient", 6),
         PixelSpacing=_spacing(place("PixelSpacing")),
-        SliceThickness=_positive(number(place("SliceThickness"), "SliceThickness")),
+        SliceThickness=_thickness(number(place("SliceThickness"), "SliceThickness")),
         FrameType=tuple(part.strip().upper() for part in frame_type.split("\\")) if frame_type else (),
         rescale=_rescale(place("RescaleSlope"), place("RescaleIntercept")),
     )
@@ -120,8 +120,8 @@ def _spacing(ds: Dataset) -> Vector | None:
     return spacing if spacing is not None and all(0.01 < mm < 50.0 for mm in spacing) else None
 
 
-def _positive(value: float | None) -> float | None:
-    return value if value is not None and value > 0.0 else None
+def _thickness(value: float | None) -> float | None:
+    return value if value is not None and 0.01 < value < 200.0 else None
 
 
 def _items(ds: Dataset, keyword: str) -> list[Dataset]:

@@ -63,6 +63,8 @@ class Stack:
         Indices into the input that share a position with an earlier one, left out of ``order``.
     position_mm : ndarray of float64, shape (len(order),), or None
         Distance along the normal; None where the headers do not tell.
+    thickness_mm : ndarray of float64, shape (len(order),), or None
+        Nominal thickness of each slice, that of the nearest slice where a header does not say; None where none does.
     spacing_mm : float or None
         Median distance of neighbours.
     missing : int
@@ -72,18 +74,23 @@ class Stack:
     order: tuple[int, ...]
     duplicates: tuple[int, ...] = ()
     position_mm: np.ndarray | None = None
+    thickness_mm: np.ndarray | None = None
     spacing_mm: float | None = None
     missing: int = 0
 
     @property
     def coverage_mm(self) -> float | None:
-        """From the first to the last slice centre, and one spacing."""
-        if self.position_mm is None or self.spacing_mm is None:
+        """From the first to the last slice centre, and half of what each of these two stands for."""
+        extent = self.extent_mm()
+        if self.position_mm is None or extent is None:
             return None
-        return float(self.position_mm[-1] - self.position_mm[0]) + self.spacing_mm
+        return float(self.position_mm[-1] - self.position_mm[0] + (extent[0] + extent[-1]) / 2.0)
 
     def extent_mm(self) -> np.ndarray | None:
-        """How far each slice stands for along the normal: half the way to both neighbours, gaps not bridged.
+        """How far each slice stands for along the normal, gaps not bridged.
+
+        The way to a neighbour is shared in proportion to thickness: half and half where both are equally thick, and
+        each its own thickness where a thin slice touches a thick one.
 
         Returns
         -------
@@ -91,35 +98,50 @@ class Stack:
         """
         if self.position_mm is None or self.spacing_mm is None:
             return None
-        steps = np.diff(self.position_mm)
-        steps = np.where(steps > 1.5 * self.spacing_mm, self.spacing_mm, steps)
-        padded = np.concatenate([steps[:1], steps, steps[-1:]])
-        return np.asarray((padded[:-1] + padded[1:]) / 2.0)
+        steps, usual = np.diff(self.position_mm), usual_steps(self.thickness_mm, len(self.order))
+        relative = steps / usual
+        around = _beside(relative)
+        steps = np.where(relative > 1.5 * around, around, relative) * usual
+        below = np.full(len(self.order), 0.5) if self.thickness_mm is None else self.thickness_mm
+        towards_next = steps * below[:-1] / (below[:-1] + below[1:])
+        towards_last = steps - towards_next
+        return np.asarray(
+            np.concatenate([towards_next[:1], towards_last]) + np.concatenate([towards_next, towards_last[-1:]])
+        )
+
+
+def usual_steps(thickness_mm: np.ndarray | None, count: int) -> np.ndarray:
+    """Distances at which slices of these thicknesses touch, shape (count - 1,); all 1 where no thickness is known."""
+    if thickness_mm is None:
+        return np.ones(max(0, count - 1))
+    return np.asarray((thickness_mm[:-1] + thickness_mm[1:]) / 2.0)
 
 
 def stack_of(
     positions: Sequence[Vector | None],
     orientations: Sequence[Vector | None],
     fallback: Sequence[float],
-    thickness_mm: float | None = None,
+    thickness_mm: Sequence[float | None] | None = None,
 ) -> Stack:
     """Sort slices along their common normal.
 
     Parameters
     ----------
     positions, orientations : sequences of vectors or None
-        Image Position and Image Orientation (Patient) of each slice. Where any is missing, ``fallback`` orders.
+        Image Position and Image Orientation (Patient) of each slice. Where any position is missing, ``fallback``
+        orders. The normal is the median of those that are known.
     fallback : sequence of float
         A number to sort by otherwise (Slice Location, Instance Number); of two slices at one position, the lower wins.
-    thickness_mm : float, optional
-        Nominal slice thickness: slices twice as far apart as they are thick leave gaps.
+    thickness_mm : sequence of float or None, optional
+        Nominal thickness of each slice: slices twice as far apart as they are thick leave gaps.
     """
     count = len(positions)
     known = [p for p in positions if p is not None]
-    first = next((o for o in orientations if o is not None), None)
-    normal = normal_of(first) if first is not None else None
+    normal = _common_normal(orientations)
+    thick = list(thickness_mm) if thickness_mm is not None else [None] * count
     if normal is None or len(known) < count or count == 0:
-        return Stack(order=tuple(sorted(range(count), key=lambda i: fallback[i])))
+        order = sorted(range(count), key=lambda i: fallback[i])
+        return Stack(order=tuple(order), thickness_mm=_filled_in([thick[i] for i in order]))
     along = np.asarray(known, float) @ normal
     by_place = sorted(range(count), key=lambda i: (float(along[i]), fallback[i]))
     order, duplicates = by_place[:1], []
@@ -131,36 +153,73 @@ def stack_of(
             order[-1] = index
         else:
             duplicates.append(index)
-    places = along[order]
+    places, thickness = along[order], _filled_in([thick[i] for i in order])
     steps = np.diff(places)
     spacing = float(np.median(steps)) if len(steps) else None
-    return Stack(tuple(order), tuple(duplicates), places, spacing, missing_slices(steps, thickness_mm))
+    return Stack(tuple(order), tuple(duplicates), places, thickness, spacing, missing_slices(steps, thickness))
 
 
-def missing_slices(steps_mm: np.ndarray, thickness_mm: float | None = None) -> int:
+def _common_normal(orientations: Sequence[Vector | None]) -> np.ndarray | None:
+    """Median of the known normals: neither the first slice that arrived nor one that says otherwise turns the rest."""
+    made = {o: normal_of(o) for o in dict.fromkeys(orientations) if o is not None}
+    normals = [normal for o in orientations if o is not None and (normal := made[o]) is not None]
+    if not normals:
+        return None
+    middle = np.median(normals, axis=0)
+    length = float(np.linalg.norm(middle))
+    return np.asarray(middle / length) if length > 0.5 else normals[0]
+
+
+def _filled_in(thickness_mm: Sequence[float | None]) -> np.ndarray | None:
+    """Thickness of slices in their order, that of the nearest where it is not known; None where none is."""
+    known = np.asarray([i for i, value in enumerate(thickness_mm) if value is not None])
+    if not len(known):
+        return None
+    after = np.clip(np.searchsorted(known, np.arange(len(thickness_mm))), 0, len(known) - 1)
+    before = np.maximum(after - 1, 0)
+    index = np.arange(len(thickness_mm))
+    nearest = np.where(np.abs(known[before] - index) <= np.abs(known[after] - index), known[before], known[after])
+    return np.asarray([thickness_mm[k] for k in nearest], float)
+
+
+def missing_slices(steps_mm: np.ndarray, thickness_mm: np.ndarray | None = None) -> int:
     """How many slices would fit into the gaps of a stack.
 
     A step counts as a gap where it is half as large again as both its neighbours, so that a scan in 3 mm below and
-    6 mm above the tentorium has none; and every step counts where slices lie twice their thickness apart.
+    6 mm above the tentorium has none; and every step counts where slices lie twice their thickness apart. Steps are
+    compared by the thickness of the two slices that they part. What only that makes a gap, and not the steps as they
+    are, is a thickness that one header has wrong.
 
     Parameters
     ----------
     steps_mm : ndarray of float64, shape (n - 1,)
         Distances of neighbouring slices.
+    thickness_mm : ndarray of float64, shape (n,), optional
+        Thickness of each slice.
     """
-    if len(steps_mm) < 2:
-        usual = thickness_mm if thickness_mm else None
-        return sum(max(0, round(float(step) / usual) - 1) for step in steps_mm) if usual else 0
-    median = float(np.median(steps_mm))
-    if thickness_mm and median >= 1.9 * thickness_mm:
-        return int(sum(max(0, round(float(step) / thickness_mm) - 1) for step in steps_mm))
-    missing = 0
-    for i, step in enumerate(steps_mm):
-        around = [float(steps_mm[j]) for j in (i - 1, i + 1) if 0 <= j < len(steps_mm)]
-        usual = max(around) if step < 2.9 * median else median
-        if step > 1.5 * usual:
-            missing += max(1, round(float(step) / usual) - 1)
-    return missing
+    if thickness_mm is None:
+        return _gaps(steps_mm, None)
+    relative = _gaps(steps_mm / usual_steps(thickness_mm, len(thickness_mm)), 1.0)
+    return min(relative, _gaps(steps_mm, float(thickness_mm.max()))) if len(steps_mm) else 0
+
+
+def _gaps(steps: np.ndarray, usual_step: float | None) -> int:
+    """Slices that fit into the gaps, where neighbours that touch are ``usual_step`` apart."""
+    if len(steps) < 2:
+        return sum(max(0, round(float(step) / usual_step) - 1) for step in steps) if usual_step else 0
+    if usual_step and float(np.median(steps)) >= 1.9 * usual_step:
+        return int(sum(max(0, round(float(step) / usual_step) - 1) for step in steps))
+    ratios = (steps / _beside(steps)).tolist()
+    return sum(max(1, round(ratio) - 1) for ratio in ratios if ratio > 1.5)
+
+
+def _beside(steps: np.ndarray) -> np.ndarray:
+    """What each step is compared with: the longer one beside it; the median where it is near three times that."""
+    if len(steps) < 2:
+        return steps
+    around = np.maximum(np.concatenate([steps[1:2], steps[:-1]]), np.concatenate([steps[1:], steps[-2:-1]]))
+    median = float(np.median(steps))
+    return np.where(steps < 2.9 * median, around, median)
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,8 @@ def test_without_positions_the_fallback_orders() -> None:
     ],
 )
 def test_missing_slices(steps: list[float], thickness: float | None, missing: int) -> None:
-    assert missing_slices(np.asarray(steps, float), thickness) == missing
+    thick = None if thickness is None else np.full(len(steps) + 1, thickness)
+    assert missing_slices(np.asarray(steps, float), thick) == missing
 
 
 def test_extent_stands_for_half_the_way_and_bridges_no_gap() -> None:
@@ -87,6 +88,40 @@ def test_extent_stands_for_half_the_way_and_bridges_no_gap() -> None:
     assert _list(stack.extent_mm()) == pytest.approx([5, 5, 5, 5, 5])
     uneven = stack_of(_positions(0, 4, 8, 13, 18), [AXIAL] * 5, range(5))
     assert _list(uneven.extent_mm()) == pytest.approx([4, 4, 4.5, 5, 5])
+
+
+def test_thin_and_thick_slices_touch_without_a_gap_and_keep_their_own_thickness() -> None:
+    thickness = [3.0, 3.0, 3.0, 6.0, 6.0, 6.0]
+    places = [0.0, 3.0, 6.0, 10.5, 16.5, 22.5]
+    for turned in (1, -1):
+        stack = stack_of(_positions(*places)[::turned], [AXIAL] * 6, range(6), thickness[::turned])
+        assert _list(stack.extent_mm()) == pytest.approx(thickness)
+        assert stack.missing == 0 and stack.coverage_mm == pytest.approx(27)
+
+
+def test_an_unknown_thickness_is_that_of_the_nearest_slice() -> None:
+    stack = stack_of(_positions(0, 3, 6, 10.5, 16.5), [AXIAL] * 5, range(5), [None, 3.0, None, 6.0, None])
+    assert _list(stack.thickness_mm) == [3, 3, 3, 6, 6]
+
+
+def test_one_slice_with_another_orientation_turns_no_other() -> None:
+    odd = (1.0, 0.0, 0.0, 0.0, 0.99, -0.141)
+    assert stack_of(_positions(0, 5, 10), [odd, AXIAL, AXIAL], [1, 2, 3]).spacing_mm == pytest.approx(5)
+
+
+@pytest.mark.parametrize(
+    ("steps", "thickness", "missing"),
+    [
+        ([3, 3, 4.5, 6, 6], [3, 3, 3, 6, 6, 6], 0),
+        ([3, 3, 4.5, 12, 6, 6], [3, 3, 3, 6, 6, 6, 6], 1),
+        ([3, 3, 10.5, 6, 6], [3, 3, 3, 6, 6, 6], 1),
+        ([2.5] * 31 + [0.25] + [7.5] * 11, [2.5] * 32 + [7.5] * 12, 0),
+        ([2.5, 2.5, 5, 2.5, 5, 7.5, 7.5], [2.5] * 5 + [7.5] * 3, 1),
+        ([5, 5, 5, 5], [0.5, 5, 5, 5, 5], 0),
+    ],
+)
+def test_missing_slices_where_thickness_changes(steps: list[float], thickness: list[float], missing: int) -> None:
+    assert missing_slices(np.asarray(steps, float), np.asarray(thickness, float)) == missing
 
 
 def _list(values: np.ndarray | None) -> list[float]:

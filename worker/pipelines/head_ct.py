@@ -10,7 +10,7 @@ from worker.packages.preprocessing import Box, compose_boxed
 from worker.pipelines import head_ct_gate, head_ct_selection
 from worker.pipelines.base import Engine, Gate, Outcome, Selection, Series, Served, Study
 from worker.pipelines.head_ct_findings import interpret_head
-from worker.pipelines.head_ct_selection import HeadStack
+from worker.pipelines.head_ct_stack import HeadStack
 
 TASK = "bleed"
 

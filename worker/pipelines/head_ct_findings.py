@@ -13,7 +13,7 @@ from worker.errors import NonFiniteScore, NoServingPackage
 from worker.packages.aggregation import slice_probabilities, study_probability
 from worker.packages.preprocessing import restore
 from worker.pipelines.base import Engine, Evidence, Finding, Outcome, Series, Served, SliceScore, Study
-from worker.pipelines.head_ct_selection import HeadStack
+from worker.pipelines.head_ct_stack import HeadStack
 from worker.pipelines.heatmap import picture, window
 from worker.pipelines.population import age_years, outside
 from worker.pipelines.reasons import Caution
@@ -160,7 +160,9 @@ def _warnings(study: Study, head: HeadStack, packages: Sequence[Served]) -> list
     codes = [code for entry in head.slices for code in entry.instance.warnings if code == Caution.META_UID_MISMATCH]
     age = age_years(head.slices[0].instance.ds)
     populations = [package.card.population for package in packages if package.role == "active"]
-    if any(outside(population, age, head.thickness_mm) for population in populations):
+    thick = head.stack.thickness_mm
+    ends = [None] if thick is None else [float(thick.min()), float(thick.max())]
+    if any(outside(population, age, thickness_mm) for population in populations for thickness_mm in ends):
         codes.append(Caution.OUTSIDE_TRAINING_POPULATION)
     return [str(code) for code in dict.fromkeys(codes)]
 
@@ -215,7 +217,8 @@ def _at_source(head: HeadStack, package: Served, maps: np.ndarray, first: int = 
 def _mask_of_slices(head: HeadStack, blood: np.ndarray) -> tuple[np.ndarray, tuple[tuple[int, int], ...]]:
     """Masks (n, H, W) in the orientation in which each frame is stored, and the frames they belong to."""
     decoded = [i for i, slab in enumerate(head.slab_of) if slab >= 0]
-    turned = head.turn.undo(blood)
+    assert head.grid is not None
+    turned = head.turn.undo(head.grid.stored(blood))
     mask = np.ascontiguousarray(turned[head.slab_of[decoded]])
     return mask, tuple((head.slices[i].instance.key, head.slices[i].frame.number) for i in decoded)
 
@@ -223,9 +226,10 @@ def _mask_of_slices(head: HeadStack, blood: np.ndarray) -> tuple[np.ndarray, tup
 def _volume(head: HeadStack, blood: np.ndarray, segmenter: Served) -> tuple[list[Finding], list[str]]:
     """Volume of the mask in mL; none where pixel spacing or slice positions are not known."""
     extent = head.extent_mm
-    if head.PixelSpacing is None or extent is None:
+    assert head.grid is not None
+    if head.grid.pixel_mm is None or extent is None:
         return [], [str(Caution.SPACING_UNKNOWN)]
-    area_mm2 = blood.sum(axis=(1, 2)) * head.PixelSpacing[0] * head.PixelSpacing[1]
+    area_mm2 = blood.sum(axis=(1, 2)) * head.grid.pixel_mm[0] * head.grid.pixel_mm[1]
     decoded = head.slab_of >= 0
     depth_mm = np.bincount(head.slab_of[decoded], weights=extent[decoded], minlength=len(blood))
     card = segmenter.card

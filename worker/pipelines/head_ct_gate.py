@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil
 from typing import Final
 
 import cv2
 import numpy as np
 
-from firstread.dicom.frames import Rescale
-from firstread.dicom.hounsfield import looks_like_hu, padding_of, to_hu
-from firstread.dicom.modality import CT_CLASSES
-from firstread.dicom.pixels import PixelLayout, UnreadablePixels, iter_frames, layout_of
 from worker.pipelines.base import Gate, Series, Study
-from worker.pipelines.head_ct_selection import MIN_SLICES, HeadStack, Slice
+from worker.pipelines.head_ct_selection import MIN_SLICES
+from worker.pipelines.head_ct_stack import HeadStack
+from worker.pipelines.head_ct_volume import decode
 from worker.pipelines.reasons import Caution, Reason
 
 MAX_MISSING_SHARE: Final = 0.15
-MAX_UNREADABLE_SHARE: Final = 0.2
 MIN_COVERAGE_MM: Final = 80.0
-SLAB_MM: Final = 5.5
-"""Thin neighbours are averaged as long as a slab stays within this."""
-
-MAX_SLABS: Final = 160
 _ASSUMED_FIELD_MM: Final = 240.0
 _SMALL: Final = 128
 _WINDOWED_LOW_HU: Final = -200.0
@@ -65,7 +56,7 @@ def gate(study: Study, series: Series) -> Gate:
         reasons = []
     if reasons:
         return Gate(tuple(reasons), tuple(dict.fromkeys([*head.cautions, *warnings])))
-    reason, more = _decode(head, study.forced)
+    reason, more = decode(head, study.forced)
     warnings += more
     if reason is None:
         assert head.hu is not None
@@ -98,101 +89,10 @@ def _by_header(head: HeadStack) -> tuple[list[str], list[str]]:
     return [str(code) for code in reasons], [str(code) for code in warnings]
 
 
-def _decode(head: HeadStack, forced: bool) -> tuple[Reason | None, list[str]]:
-    """Fill ``head.hu`` and ``head.slab_of``."""
-    warnings: list[str] = []
-    without = [entry for entry in head.slices if not _is_hu(entry.frame.rescale)]
-    if without:
-        refusal = _no_rescale(without, forced)
-        if refusal is not None:
-            return refusal, warnings
-        warnings.append(Caution.RESCALE_MISSING)
-    group = _slab_size(head)
-    if group > 1:
-        warnings.append(Caution.SLICES_AVERAGED)
-    n = len(head.slices)
-    slabs = ceil(n / group)
-    layout = layout_of(head.slices[0].instance.ds)
-    shape = (layout.columns, layout.rows) if head.turn.transpose else (layout.rows, layout.columns)
-    hu, members = np.zeros((slabs, *shape), np.float32), np.zeros(slabs, int)
-    head.slab_of = np.full(n, -1)
-    for index, plane in _planes(head):
-        if plane is None or plane.shape != shape:
-            continue
-        slab = index // group
-        hu[slab] += plane
-        members[slab] += 1
-        head.slab_of[index] = slab
-    unreadable = int(np.count_nonzero(head.slab_of < 0))
-    if unreadable > MAX_UNREADABLE_SHARE * n:
-        return Reason.UNREADABLE_PIXEL_DATA, warnings
-    if unreadable:
-        warnings.append(Caution.UNREADABLE_SLICES)
-        kept = members > 0
-        renumber = np.cumsum(kept) - 1
-        head.slab_of = np.where(head.slab_of >= 0, renumber[np.maximum(head.slab_of, 0)], -1)
-        hu, members = hu[kept], members[kept]
-    if group > 1:
-        hu /= members[:, None, None].astype(np.float32)
-    head.hu = hu
-    return None, warnings
-
-
-def _is_hu(rescale: Rescale | None) -> bool:
-    return rescale is not None and rescale.kind in ("", "HU", "US", "HOUNSFIELD")
-
-
-def _no_rescale(without: list[Slice], forced: bool) -> Reason | None:
-    """None where the stored values may be taken as Hounsfield units: asked for, and they look like it."""
-    middle = without[len(without) // 2]
-    if not forced:
-        return Reason.RESCALE_MISSING
-    try:
-        stored = next(iter_frames(middle.instance.path, (middle.frame.index,)))
-    except UnreadablePixels:
-        return Reason.UNREADABLE_PIXEL_DATA
-    if looks_like_hu(stored):
-        return None
-    return Reason.RESCALE_MISSING if middle.instance.SOPClassUID in CT_CLASSES else Reason.PICTURE_HAS_NO_HU
-
-
-def _slab_size(head: HeadStack) -> int:
-    """Slices to average into one: thin ones only, so that overlapping thick slices stay as they are."""
-    step = max(head.stack.spacing_mm or 0.0, head.thickness_mm or 0.0)
-    size = int(SLAB_MM // step) if head.stack.spacing_mm and step > 0.0 else 1
-    return max(1, size, ceil(len(head.slices) / MAX_SLABS))
-
-
-def _planes(head: HeadStack) -> Iterator[tuple[int, np.ndarray | None]]:
-    """Index and Hounsfield units in display orientation of each slice, object by object; None if unreadable."""
-    by_instance: dict[int, list[int]] = {}
-    for index, entry in enumerate(head.slices):
-        by_instance.setdefault(entry.instance.key, []).append(index)
-    for indices in by_instance.values():
-        instance = head.slices[indices[0]].instance
-        wanted = [head.slices[i].frame.index for i in indices]
-        done = 0
-        try:
-            layout: PixelLayout = layout_of(instance.ds)
-            padding = padding_of(instance.ds, layout)
-            for stored in iter_frames(instance.path, wanted):
-                index = indices[done]
-                done += 1
-                if stored.ndim != 2:
-                    yield index, None
-                    continue
-                rescale = head.slices[index].frame.rescale
-                line = rescale if rescale is not None and _is_hu(rescale) else Rescale(1.0, 0.0)
-                yield index, head.turn.apply(to_hu(stored, line, layout, padding))
-        except (UnreadablePixels, OSError):
-            for index in indices[done:]:
-                yield index, None
-
-
 def _pixel_mm(head: HeadStack) -> float:
-    if head.PixelSpacing is not None:
-        return float(np.sqrt(head.PixelSpacing[0] * head.PixelSpacing[1]))
-    assert head.hu is not None
+    assert head.hu is not None and head.grid is not None
+    if head.grid.pixel_mm is not None:
+        return float(np.sqrt(head.grid.pixel_mm[0] * head.grid.pixel_mm[1]))
     return _ASSUMED_FIELD_MM / float(max(head.hu.shape[1:]))
 
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
-import numpy as np
 from pydicom.dataset import Dataset
 
 from firstread.dicom.datasets import number, text
 from firstread.dicom.frames import Frame, frames_of
-from firstread.dicom.geometry import Stack, Turn, plane_of, stack_of, turn_of
+from firstread.dicom.geometry import Stack, plane_of, stack_of, turn_of
 from firstread.dicom.modality import CT_CLASSES
-from worker.packages.preprocessing import Box
 from worker.pipelines.base import Instance, Selection, Series, SeriesNote, Study
+from worker.pipelines.head_ct_stack import HeadStack, Slice
 from worker.pipelines.reasons import Caution, Reason
 
 MIN_SLICES: Final = 8
@@ -48,46 +46,6 @@ _OTHER_PARTS: Final = (
     "EXTREMITY",
 )
 _SHARP_WORDS: Final = ("BONE", "EDGE", "LUNG", "SHARP", "DETAIL")
-
-
-@dataclass(frozen=True)
-class Slice:
-    """One frame of one instance."""
-
-    instance: Instance
-    frame: Frame
-
-
-@dataclass
-class HeadStack:
-    """A candidate with its slices from foot to head; ``gate`` adds the pixels.
-
-    Attributes
-    ----------
-    hu : ndarray of float32, shape (m, H, W), or None
-        Hounsfield units in display orientation, thin slices averaged to slabs.
-    slab_of : ndarray of int, shape (n,)
-        Slab of each slice; -1 where a slice could not be decoded.
-    boxes : dict
-        Crop of each slab, by package; set by ``preprocess``.
-    extent_mm : ndarray of float64, shape (n,), or None
-        How far each slice stands for along the normal.
-    """
-
-    slices: tuple[Slice, ...]
-    stack: Stack
-    turn: Turn
-    PixelSpacing: tuple[float, ...] | None
-    thickness_mm: float | None
-    contrast: bool
-    cautions: list[str] = field(default_factory=list)
-    hu: np.ndarray | None = None
-    slab_of: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
-    boxes: dict[str, list[Box]] = field(default_factory=dict)
-
-    @property
-    def extent_mm(self) -> np.ndarray | None:
-        return self.stack.extent_mm()
 
 
 def select(study: Study) -> Selection:
@@ -236,7 +194,6 @@ def _series(uid: str, slices: list[Slice], cautions: Iterable[str], forced: bool
         stack=stack,
         turn=turn_of(first.frame.ImageOrientationPatient),
         PixelSpacing=first.frame.PixelSpacing,
-        thickness_mm=first.frame.SliceThickness,
         contrast=contrast,
         cautions=sorted(notes),
     )
@@ -254,7 +211,7 @@ def _stacked(slices: list[Slice]) -> Stack:
         [s.frame.ImagePositionPatient for s in slices],
         [s.frame.ImageOrientationPatient for s in slices],
         fallback,
-        slices[0].frame.SliceThickness,
+        [s.frame.SliceThickness for s in slices],
     )
 
 

@@ -1,0 +1,64 @@
+"""Heads as scanners and archives hand them over: the same drawn slices, laid, cut and labelled otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import cv2
+import numpy as np
+from pydicom.dataset import Dataset
+
+from firstread.phantoms.head import HeadPhantom
+
+
+def thin_below(phantom: HeadPhantom, thick_from: int) -> list[Dataset]:
+    """Each slice below ``thick_from`` as two of half its thickness, as sequential protocols scan the skull base."""
+    half = phantom.spec.step_mm / 2
+    made: list[Dataset] = []
+    for index, ds in enumerate(phantom.objects):
+        shifts = (-half / 2, half / 2) if index < thick_from else (0.0,)
+        for shift in shifts:
+            x, y, z = (float(mm) for mm in ds.ImagePositionPatient)
+            made.append(
+                altered(
+                    ds,
+                    ImagePositionPatient=[x, y, round(z + shift, 4)],
+                    SliceLocation=round(z + shift, 4),
+                    SliceThickness=half if len(shifts) == 2 else phantom.spec.thickness_mm,
+                )
+            )
+    return numbered(made)
+
+
+def squeezed(ds: Dataset, rows: int = 1, columns: int = 1) -> Dataset:
+    """A slice on pixels that are ``rows`` times as high and ``columns`` times as wide."""
+    hu = np.frombuffer(ds.PixelData, "<u2").reshape(ds.Rows, ds.Columns).astype(np.float32)
+    small = cv2.resize(hu, (ds.Columns // columns, ds.Rows // rows), interpolation=cv2.INTER_AREA)
+    high, wide = (float(mm) for mm in ds.PixelSpacing)
+    return altered(
+        ds,
+        Rows=ds.Rows // rows,
+        Columns=ds.Columns // columns,
+        PixelSpacing=[high * rows, wide * columns],
+        PixelData=np.rint(small).astype("<u2").tobytes(),
+    )
+
+
+def numbered(objects: Sequence[Dataset]) -> list[Dataset]:
+    """Objects of one series, numbered and named in their order."""
+    for index, ds in enumerate(objects):
+        ds.InstanceNumber = index + 1
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{ds.SeriesInstanceUID[:50]}.{index + 1}"
+    return list(objects)
+
+
+def altered(ds: Dataset, **values: object) -> Dataset:
+    """A copy with some attributes set; None takes one away."""
+    copy = deepcopy(ds)
+    for keyword, value in values.items():
+        if value is None:
+            delattr(copy, keyword)
+        else:
+            setattr(copy, keyword, value)
+    return copy

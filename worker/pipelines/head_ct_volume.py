@@ -1,0 +1,114 @@
+"""From a stack of slices to one volume of Hounsfield units in display orientation, on square pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from firstread.dicom.datasets import number, numbers
+from firstread.dicom.frames import Rescale
+from firstread.dicom.hounsfield import looks_like_hu, padding_of, to_hu
+from firstread.dicom.modality import CT_CLASSES
+from firstread.dicom.pixels import PixelLayout, UnreadablePixels, iter_frames, layout_of
+from worker.pipelines.head_ct_stack import Grid, HeadStack, Slice, grid_of, slabs_of
+from worker.pipelines.reasons import Caution, Reason
+
+MAX_UNREADABLE_SHARE: Final = 0.2
+
+
+def decode(head: HeadStack, forced: bool) -> tuple[Reason | None, list[str]]:
+    """Fill ``head.hu``, ``head.slab_of`` and ``head.grid``; the reason where that cannot be, and warnings."""
+    warnings: list[str] = []
+    without = [entry for entry in head.slices if not _is_hu(entry.frame.rescale)]
+    if without:
+        refusal = _no_rescale(without, forced)
+        if refusal is not None:
+            return refusal, warnings
+        warnings.append(Caution.RESCALE_MISSING)
+    slabs = slabs_of(head.stack)
+    if (np.bincount(slabs) > 1).any():
+        warnings.append(Caution.SLICES_AVERAGED)
+    n = len(head.slices)
+    head.grid = grid = _grid(head)
+    count = int(slabs[-1]) + 1
+    hu, members = np.zeros((count, *grid.shape), np.float32), np.zeros(count, int)
+    head.slab_of = np.full(n, -1)
+    for index, plane in _planes(head):
+        if plane is None or plane.shape != grid.displayed:
+            continue
+        slab = int(slabs[index])
+        hu[slab] += grid.squared(plane)
+        members[slab] += 1
+        head.slab_of[index] = slab
+    unreadable = int(np.count_nonzero(head.slab_of < 0))
+    if unreadable > MAX_UNREADABLE_SHARE * n:
+        return Reason.UNREADABLE_PIXEL_DATA, warnings
+    if unreadable:
+        warnings.append(Caution.UNREADABLE_SLICES)
+        kept = members > 0
+        renumber = np.cumsum(kept) - 1
+        head.slab_of = np.where(head.slab_of >= 0, renumber[np.maximum(head.slab_of, 0)], -1)
+        hu, members = hu[kept], members[kept]
+    if int(members.max()) > 1:
+        hu /= members[:, None, None].astype(np.float32)
+    head.hu = hu
+    return None, warnings
+
+
+def _grid(head: HeadStack) -> Grid:
+    ds = head.slices[0].instance.ds
+    rows, columns = int(number(ds, "Rows") or 0), int(number(ds, "Columns") or 0)
+    spacing = head.PixelSpacing
+    aspect = numbers(ds, "PixelAspectRatio", 2)
+    if aspect is not None and not all(0.0 < side < 1000.0 for side in aspect):
+        aspect = None
+    if head.turn.transpose:
+        rows, columns = columns, rows
+        spacing, aspect = (None if sides is None else sides[::-1] for sides in (spacing, aspect))
+    return grid_of(rows, columns, spacing, aspect)
+
+
+def _is_hu(rescale: Rescale | None) -> bool:
+    return rescale is not None and rescale.kind in ("", "HU", "US", "HOUNSFIELD")
+
+
+def _no_rescale(without: list[Slice], forced: bool) -> Reason | None:
+    """None where the stored values may be taken as Hounsfield units: asked for, and they look like it."""
+    middle = without[len(without) // 2]
+    if not forced:
+        return Reason.RESCALE_MISSING
+    try:
+        stored = next(iter_frames(middle.instance.path, (middle.frame.index,)))
+    except UnreadablePixels:
+        return Reason.UNREADABLE_PIXEL_DATA
+    if looks_like_hu(stored):
+        return None
+    return Reason.RESCALE_MISSING if middle.instance.SOPClassUID in CT_CLASSES else Reason.PICTURE_HAS_NO_HU
+
+
+def _planes(head: HeadStack) -> Iterator[tuple[int, np.ndarray | None]]:
+    """Index and Hounsfield units in display orientation of each slice, object by object; None if unreadable."""
+    by_instance: dict[int, list[int]] = {}
+    for index, entry in enumerate(head.slices):
+        by_instance.setdefault(entry.instance.key, []).append(index)
+    for indices in by_instance.values():
+        instance = head.slices[indices[0]].instance
+        wanted = [head.slices[i].frame.index for i in indices]
+        done = 0
+        try:
+            layout: PixelLayout = layout_of(instance.ds)
+            padding = padding_of(instance.ds, layout)
+            for stored in iter_frames(instance.path, wanted):
+                index = indices[done]
+                done += 1
+                if stored.ndim != 2:
+                    yield index, None
+                    continue
+                rescale = head.slices[index].frame.rescale
+                line = rescale if rescale is not None and _is_hu(rescale) else Rescale(1.0, 0.0)
+                yield index, head.turn.apply(to_hu(stored, line, layout, padding))
+        except (UnreadablePixels, OSError):
+            for index in indices[done:]:
+                yield index, None
