@@ -11,6 +11,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from dicom_listener.assembler import ACTOR
+from dicom_listener.freshness import judge
 from firstread.clock import utcnow
 from firstread.dicom.modality import modality_of
 from firstread.priority import priority_of
@@ -57,6 +58,7 @@ class Closed:
     number: int
     priority: int
     reason: str
+    old: bool = False
 
 
 def close_reason(
@@ -201,7 +203,8 @@ def _close(db: Database, settings: Settings, study_id: int) -> Closed | None:
         _describe(session, revision, study, members, settings)
         revision.close_reason = reason
         revision.closed_at = move_revision(session, revision, RevisionState.CLOSED, actor=ACTOR, reason=reason)
-        return Closed(revision.id, study_id, revision.number, revision.priority, reason)
+        old = revision.old and study.priority is None
+        return Closed(revision.id, study_id, revision.number, revision.priority, reason, old)
 
 
 def _newest(session: Session, study_id: int) -> list[Instance]:
@@ -234,3 +237,4 @@ def _describe(session: Session, revision: Revision, study: Study, members: list[
         dicom_priorities=[i.dicom_priority for i in members if i.dicom_priority is not None],
         by_hand=study.priority,
     )
+    judge(revision, members, senders, settings)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dicom_listener import metrics
 from dicom_listener.closing import Closed
 from firstread.clock import utcnow
+from firstread.priority import on_broker
 from firstread.records import Database, Revision
 from firstread.settings import Settings
 
@@ -63,7 +64,7 @@ class Doorbell:
                     revision_id=closed.revision_id,
                     study_key=closed.study_key,
                     number=closed.number,
-                    priority=closed.priority,
+                    priority=on_broker(closed.priority, closed.old),
                 )
             except (OperationalError, OSError) as error:
                 LOGGER.warning("broker away (%s); the sweeper will publish", type(error).__name__)

@@ -1,10 +1,20 @@
-"""Time: always UTC, always aware."""
+"""Time: always UTC, always aware; and the names of time zones."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 
 def utcnow() -> datetime:
-    """The present moment, aware, in UTC."""
+    """The present moment by this machine's clock, aware, in UTC."""
     return datetime.now(UTC)
+
+
+def is_zone(name: str) -> bool:
+    """Whether a name is one of the IANA time zone data base, as this system or the package ``tzdata`` has it."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True

@@ -28,7 +28,11 @@ def families() -> Families:
     """Every figure of this module with its help."""
     rows = (
         ("firstread_open_deliveries", "Deliveries that are pending or failed, by kind (stage).", ("stage", "outcome")),
-        ("firstread_unacknowledged_age_seconds", "Age of the oldest flag that nobody acknowledged.", ("pipeline",)),
+        (
+            "firstread_unacknowledged_age_seconds",
+            "Age of the oldest flag that nobody acknowledged, old studies apart.",
+            ("pipeline",),
+        ),
         (
             "firstread_judged_studies",
             "Studies with a known truth for the leading finding, by outcome: true_positive, false_positive, ...",
@@ -75,7 +79,7 @@ def _quick(session: Session) -> list[Sample]:
     counted = select(Delivery.kind, Delivery.state, func.count()).where(Delivery.state.in_(states))
     for kind, state, number in session.execute(counted.group_by(Delivery.kind, Delivery.state)):
         samples.append(("firstread_open_deliveries", [kind, state], number))
-    oldest = select(Flag.pipeline, func.min(Flag.flagged_at)).where(Flag.acknowledged_at.is_(None))
+    oldest = select(Flag.pipeline, func.min(Flag.flagged_at)).where(Flag.acknowledged_at.is_(None), Flag.old.is_(False))
     for pipeline, at in session.execute(oldest.group_by(Flag.pipeline)):
         age_s = max(0.0, (utcnow() - at).total_seconds())
         samples.append(("firstread_unacknowledged_age_seconds", [pipeline], age_s))

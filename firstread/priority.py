@@ -40,9 +40,7 @@ def priority_of(
     """
     if by_hand is not None:
         return min(max(by_hand, HIGHEST), LOWEST)
-    guessed = [PIPELINE_OF_MODALITY.get(m, "") for m in modalities]
-    pipelines = [forced_pipeline] if forced_pipeline else [*guessed, *ordered]
-    priority = min((BY_PIPELINE.get(p, DEFAULT) for p in pipelines), default=DEFAULT)
+    priority = _default(modalities, forced_pipeline, ordered)
     rules = [(by_calling_ae or {})[ae] for ae in calling_aes if ae in (by_calling_ae or {})]
     priority = min([priority, *rules])
     wishes = set(dicom_priorities)
@@ -51,3 +49,32 @@ def priority_of(
     elif wishes == {DICOM_LOW}:
         priority += 1
     return min(max(priority, HIGHEST), LOWEST)
+
+
+def is_ordered(
+    modalities: Iterable[str],
+    *,
+    forced_pipeline: str | None = None,
+    calling_aes: Iterable[str] = (),
+    by_calling_ae: Mapping[str, int] | None = None,
+    dicom_priorities: Iterable[int] = (),
+) -> bool:
+    """Whether somebody asked for a study to be served early: by an inbox folder, a rule for its sender, or C-STORE.
+
+    A rule that would put the sender's studies behind their default asks for nothing.
+    """
+    if forced_pipeline is not None or DICOM_HIGH in set(dicom_priorities):
+        return True
+    default = _default(modalities, None, ())
+    return any((by_calling_ae or {}).get(ae, LOWEST + 1) <= default for ae in calling_aes)
+
+
+def on_broker(priority: int, old: bool) -> int:
+    """Priority of a doorbell: that of an old study lies a step behind fresh ones of its own, as far as there is one."""
+    return min(priority + 1, LOWEST) if old else priority
+
+
+def _default(modalities: Iterable[str], forced_pipeline: str | None, ordered: Iterable[str]) -> int:
+    guessed = [PIPELINE_OF_MODALITY.get(m, "") for m in modalities]
+    pipelines = [forced_pipeline] if forced_pipeline else [*guessed, *ordered]
+    return min((BY_PIPELINE.get(p, DEFAULT) for p in pipelines), default=DEFAULT)

@@ -6,10 +6,12 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from firstread.clock import is_zone
 from firstread.priority import PIPELINES
 
 ENV_PREFIX = "FIRSTREAD_"
@@ -64,6 +66,17 @@ class Settings(BaseSettings):
     quiet_s: float = Field(60.0, gt=0, description="Seconds without a new image until a study closes anyway.")
     max_wait_s: float = Field(1800.0, gt=0, description="Seconds after the first image at which a study closes anyway.")
     min_free_mb: int = Field(1024, ge=0, description="Free disk space under which images are refused.")
+    time_zone: str = Field(
+        "",
+        description="Where this site is, as an IANA name (Europe/Berlin): images without an offset from UTC are read "
+        "in it, and result objects bear its time; empty: not known.",
+    )
+    fresh_h: float = Field(
+        24.0,
+        ge=0,
+        description="Hours after which a study counts as old: served after fresh ones of its priority, told of in "
+        "summaries; 0: none is old.",
+    )
     priority_by_calling_ae: dict[str, int] = Field(
         default_factory=dict, description="Calling AE title to priority; 0 is served first, 9 last."
     )
@@ -117,6 +130,14 @@ class Settings(BaseSettings):
             raise ValueError("must be DEBUG, INFO, WARNING or ERROR")
         return value.upper()
 
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        name = value.strip()
+        if name and not is_zone(name):
+            raise ValueError(f"{name!r} is no time zone; it takes an IANA name such as Europe/Berlin")
+        return name
+
     @field_validator("retention_days")
     @classmethod
     def _known_outcomes(cls, value: dict[str, int]) -> dict[str, int]:
@@ -159,6 +180,11 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_path())
+
+    @property
+    def zone(self) -> ZoneInfo | None:
+        """The site's time zone; None where it is not known."""
+        return ZoneInfo(self.time_zone) if self.time_zone else None
 
     @property
     def inbox_dir(self) -> Path:

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from firstread.clock import utcnow
 from firstread.records import Database, Job, Revision, senders_of
 from firstread.records import Study as StudyRow
+from firstread.records.urgency import ORDER, PRIORITY, WAITS_AS_OLD
 from firstread.selftest import is_self_test
 from firstread.settings import Settings
 from firstread.spool import Spool
@@ -60,11 +61,17 @@ class Claim:
     pipeline: str
     forced: bool
     priority: int
+    old: bool
     attempt: int
     alone: bool
     self_test: bool
     closed_at: datetime
     last_seen_at: datetime
+
+    @property
+    def rank(self) -> int:
+        """Place in the engine, 0 first: an old study's images come after fresh ones of its priority."""
+        return 2 * self.priority + self.old
 
     @property
     def log_fields(self) -> dict[str, object]:
@@ -77,18 +84,16 @@ class Candidate:
     """A row that may be next: lower urgency first, as on the broker."""
 
     key: int
-    urgency: tuple[int, datetime]
+    urgency: tuple[int, bool, datetime]
 
 
-def by_urgency(query: Select[int, int, datetime]) -> Select[int, int, datetime]:
-    """Order a query over revisions and studies: the priority set by hand or at close, then first closed first."""
-    return query.order_by(func.coalesce(StudyRow.priority, Revision.priority), Revision.closed_at, Revision.id)
+def by_urgency(query: Select[int, int, bool, datetime]) -> Select[int, int, bool, datetime]:
+    """Order a query over revisions and studies as :data:`firstread.records.urgency.ORDER` says."""
+    return query.order_by(*ORDER)
 
 
-def _urgency_of(model: type[Revision] | type[Job]) -> Select[int, int, datetime]:
-    return select(
-        model.id, func.coalesce(StudyRow.priority, Revision.priority), func.coalesce(Revision.closed_at, utcnow())
-    )
+def _urgency_of(model: type[Revision] | type[Job]) -> Select[int, int, bool, datetime]:
+    return select(model.id, PRIORITY, WAITS_AS_OLD, func.coalesce(Revision.closed_at, utcnow()))
 
 
 class Claimer:
@@ -148,11 +153,11 @@ class Claimer:
             first = session.execute(unrouted).first()
             second = session.execute(self._waiting()).first()
         return (
-            Candidate(first[0], (first[1], first[2])) if first else None,
-            Candidate(second[0], (second[1], second[2])) if second else None,
+            Candidate(first[0], (first[1], first[2], first[3])) if first else None,
+            Candidate(second[0], (second[1], second[2], second[3])) if second else None,
         )
 
-    def _waiting(self) -> Select[int, int, datetime]:
+    def _waiting(self) -> Select[int, int, bool, datetime]:
         return by_urgency(
             _urgency_of(Job)
             .join(Revision, Revision.id == Job.revision_id)
@@ -183,6 +188,7 @@ class Claimer:
                 pipeline=job.pipeline,
                 forced=orders_of(session, self._settings, revision).name(job.pipeline),
                 priority=found[1],
+                old=bool(found[2]),
                 attempt=job.attempts,
                 alone=alone,
                 self_test=is_self_test(session, revision.study_id),

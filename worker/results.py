@@ -23,6 +23,7 @@ from firstread.states import JobState, move_job
 from worker.errors import LeaseLost, NonFiniteScore
 from worker.outputs.planning import plan
 from worker.pipelines.base import Finding, Outcome, SeriesNote
+from worker.pipelines.reasons import Caution
 
 VOLUME_FINDING = "bleed_volume"
 
@@ -79,14 +80,20 @@ def commit_outcome(
     with db.write() as session:
         job, revision = own_job(session, job_id, owner)
         # Flags belong to the study: two jobs of one study commit one after the other.
-        session.execute(select(StudyRow.id).where(StudyRow.id == revision.study_id).with_for_update())
+        by_hand = session.scalar(select(StudyRow.priority).where(StudyRow.id == revision.study_id).with_for_update())
+        old = revision.old and by_hand is None
         outcome = report.outcome
         if outcome is not None and is_self_test(session, revision.study_id):
             outcome = replace(outcome, findings=[replace(f, flagged=False) for f in outcome.findings])
         job.series_notes = [_note(note) for note in report.notes]
         job.stage_seconds = {name: round(seconds, 4) for name, seconds in report.stage_seconds.items()}
         job.models = list(report.models)
-        job.warnings = _warnings(revision.warnings or (), report.warnings, outcome.warnings if outcome else ())
+        job.warnings = _warnings(
+            revision.warnings or (),
+            report.warnings,
+            outcome.warnings if outcome else (),
+            [Caution.OLD_STUDY] if old else (),
+        )
         job.statistics = _finite({**report.statistics, **(outcome.statistics if outcome else {})})
         job.run += 1
         job.detail = report.detail or (outcome.next_step if outcome else "") or None
@@ -102,7 +109,7 @@ def commit_outcome(
             job.series_instance_uid = outcome.SeriesInstanceUID or report.SeriesInstanceUID
             job.evidence_path = evidence_path
             _add_results(session, job, outcome)
-            _raise_flags(session, job, revision, outcome)
+            _raise_flags(session, job, revision, outcome, old)
             state = JobState.DONE
         move_job(session, job, state, actor=owner, reason=job.reason)
         session.flush()
@@ -189,11 +196,12 @@ def _rank(finding: Finding) -> tuple[bool, float]:
     return finding.role == "active", finding.probability or 0.0
 
 
-def _raise_flags(session: Session, job: Job, revision: Revision, outcome: Outcome) -> None:
+def _raise_flags(session: Session, job: Job, revision: Revision, outcome: Outcome, old: bool) -> None:
     """Flags are monotone: a run adds a flag or brings its evidence up to date, and never withdraws one.
 
     What belongs to people (first time of flagging, notification, acknowledgement) is never touched again. Evidence of
-    a later revision is not replaced by that of an earlier one that happens to finish later.
+    a later revision is not replaced by that of an earlier one that happens to finish later. A flag that was raised of
+    a fresh study stays that of a fresh one.
     """
     key_uid = None
     if outcome.evidence.key_instance is not None:
@@ -207,7 +215,11 @@ def _raise_flags(session: Session, job: Job, revision: Revision, outcome: Outcom
         )
         if flag is None:
             flag = Flag(
-                study_id=revision.study_id, pipeline=job.pipeline, finding=finding.name, flagged_at=job.finished_at
+                study_id=revision.study_id,
+                pipeline=job.pipeline,
+                finding=finding.name,
+                flagged_at=job.finished_at,
+                old=old,
             )
             session.add(flag)
         elif _revision_number(session, flag.job_id) > revision.number:
@@ -222,7 +234,8 @@ def _raise_flags(session: Session, job: Job, revision: Revision, outcome: Outcom
         flag.key_sop_instance_uid = key_uid
         flag.volume_ml = volume_ml
         flag.evidence_path = job.evidence_path
-        flag.warnings = list(job.warnings)
+        flag.old = flag.old and old
+        flag.warnings = [code for code in job.warnings if flag.old or code != Caution.OLD_STUDY]
 
 
 def _revision_number(session: Session, job_id: int) -> int:

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
+from firstread.priority import on_broker
 from firstread.queue import make_app, ring
 from firstread.records import Database, Job, Revision, Study, asked_for
 from firstread.settings import Settings
@@ -18,7 +19,9 @@ from firstread.states import TERMINAL, JobState, RevisionState, move_job
 log = logging.getLogger(__name__)
 
 
-def retry_study(db: Database, settings: Settings, study_uid: str, pipeline: str | None, by: str) -> list[str]:
+def retry_study(
+    db: Database, settings: Settings, study_uid: str, pipeline: str | None, by: str, priority: int | None = None
+) -> list[str]:
     """Let the newest closed revision of a study be scored again, attempts counted anew.
 
     What was committed stays visible until the new run commits; flags and acknowledgements stay for good. A revision
@@ -30,6 +33,8 @@ def retry_study(db: Database, settings: Settings, study_uid: str, pipeline: str 
         Only this pipeline's job.
     by : str
         Who asks; stored with the transition.
+    priority : int or None
+        Of the study from here on, whatever the rules say; one that waits already is moved too.
 
     Returns
     -------
@@ -57,10 +62,12 @@ def retry_study(db: Database, settings: Settings, study_uid: str, pipeline: str 
         if names:
             revision.published_at = None
         study = session.get_one(Study, revision.study_id)
+        if priority is not None:
+            study.priority = priority
         bell = (revision.id, revision.study_id, revision.number)
-        priority = study.priority if study.priority is not None else revision.priority
-    if names:
-        _ring(settings, *bell, priority)
+        urgency = study.priority if study.priority is not None else on_broker(revision.priority, revision.old)
+    if names or priority is not None:
+        _ring(settings, *bell, urgency)
     return names
 
 

@@ -18,10 +18,12 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from firstread.clock import utcnow
+from firstread.priority import on_broker
 from firstread.processes import process_id
 from firstread.queue import depth, make_app, redis_client, ring
 from firstread.records import Database, Job, Revision
 from firstread.records import Study as StudyRow
+from firstread.records.urgency import ORDER, PRIORITY, WAITS_AS_OLD
 from firstread.settings import Settings
 from firstread.states import JobState, RevisionState
 from worker.errors import NoServingPackage
@@ -188,7 +190,7 @@ def find_due(db: Database, cutoff: datetime) -> tuple[list[tuple[int, int, int, 
 
     Returns
     -------
-    list of (revision, study, number, priority)
+    list of (revision, study, number, priority of the doorbell)
         Those not rung for since ``cutoff``, the most urgent first.
     int
         How many wait in all.
@@ -203,16 +205,15 @@ def find_due(db: Database, cutoff: datetime) -> tuple[list[tuple[int, int, int, 
         .exists()
     )
     open_work = (Revision.state == RevisionState.CLOSED.value, or_(Revision.routed_at.is_(None), waits))
-    priority = func.coalesce(StudyRow.priority, Revision.priority)
     query = (
-        select(Revision.id, Revision.study_id, Revision.number, priority)
+        select(Revision.id, Revision.study_id, Revision.number, PRIORITY, WAITS_AS_OLD)
         .join(StudyRow, StudyRow.id == Revision.study_id)
         .where(*open_work, or_(Revision.published_at.is_(None), Revision.published_at < cutoff))
-        .order_by(priority, Revision.closed_at)
+        .order_by(*ORDER)
         .limit(MOST_RINGS)
     )
     with db.read() as session:
-        due = [(row[0], row[1], row[2], row[3]) for row in session.execute(query)]
+        due = [(row[0], row[1], row[2], on_broker(row[3], row[4])) for row in session.execute(query)]
         if not due:
             return [], 0
         total = session.scalar(select(func.count()).select_from(Revision).where(*open_work))

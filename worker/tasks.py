@@ -128,7 +128,7 @@ class Scorer:
         study = _forced(study, claim.forced)
         observe("read", time.perf_counter() - started)
         served = self._serving.of(claim.pipeline)
-        with self._engine.handle(claim.priority, lease) as engine:
+        with self._engine.handle(claim.rank, lease) as engine:
             result = run(registry.row(claim.pipeline), study, served, engine, observe)
         report.outcome = result.outcome
         report.reasons = result.reasons

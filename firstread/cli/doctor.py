@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from firstread.cli.checks import Check
 from firstread.cli.doctor_study import check_study
+from firstread.cli.doctor_time import check_senders
 from firstread.cli.tables import print_json, print_table
 from firstread.clock import utcnow
 from firstread.errors import FirstreadError
@@ -192,7 +193,7 @@ def doctor(quick: bool, as_json: bool) -> None:
         click.echo()
     steps: list[Callable[[Settings], Iterator[Check]]] = [
         check_home, check_database, check_broker, check_ports, check_destinations,
-        check_next_steps,
+        check_next_steps, check_senders,
     ]  # fmt: skip
     if not quick:
         steps += [check_models, check_study]

@@ -122,6 +122,8 @@ def _print_revision(revision: dict[str, Any]) -> None:
         f"revision {revision['number']}: {revision['instances']} images in {revision['series']} series, "
         f"priority {revision['priority']}{closed}"
     )
+    if revision["made_at"]:
+        click.echo(f"  made {revision['made_at']:%Y-%m-%d %H:%M} UTC at the latest" + (", old" * revision["old"]))
     if revision["reason"]:
         click.echo(f"  {revision['reason']}")
     if revision["warnings"]:
@@ -178,8 +180,9 @@ def report(uid: str, output: Path | None) -> None:
 @click.argument("uid", metavar="UID")
 @click.option("--pipeline", help="Only this pipeline's job.")
 @click.option("--by", help="Who asks; default: the user of this machine.")
+@click.option("--priority", type=click.IntRange(0, 9), help="Of this study from here on: 0 is first; never old.")
 @click.option("--give-up", is_flag=True, help="Instead: end jobs that wait (for a package that never comes) as FAILED.")
-def retry(uid: str, pipeline: str | None, by: str | None, give_up: bool) -> None:
+def retry(uid: str, pipeline: str | None, by: str | None, priority: int | None, give_up: bool) -> None:
     """Score a study again: its newest revision, attempts counted anew. Flags and acknowledgements stay."""
     from worker.retry import end_waiting, retry_study
 
@@ -192,5 +195,5 @@ def retry(uid: str, pipeline: str | None, by: str | None, give_up: bool) -> None
         names = end_waiting(db, row.study_instance_uid, pipeline, who)
         click.echo(f"ended: {', '.join(names)}" if names else "nothing waits")
         return
-    names = retry_study(db, settings, row.study_instance_uid, pipeline, who)
+    names = retry_study(db, settings, row.study_instance_uid, pipeline, who, priority)
     click.echo(f"waiting again: {', '.join(names)}" if names else "nothing to score again")

@@ -17,6 +17,7 @@ from firstread.dicom.datasets import (
     read_noted,
     text,
 )
+from firstread.dicom.dates import Made, made_of
 from firstread.dicom.uids import UID_LIMIT
 
 __all__ = [
@@ -58,6 +59,7 @@ class Header:
     NumberOfFrames: int
     Rows: int | None
     Columns: int | None
+    made: Made | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -138,6 +140,7 @@ def header_of(ds: Dataset, meta: FileMetaDataset | None = None, notes: tuple[str
         NumberOfFrames=frames if frames is not None and frames > 0 else 1,
         Rows=_whole(ds, "Rows"),
         Columns=_whole(ds, "Columns"),
+        made=made_of(ds),
         warnings=tuple(dict.fromkeys(warnings)),
     )
 

@@ -105,8 +105,9 @@ def film(density: np.ndarray, spec: FilmSpec | None = None, seed: int = 0, body_
     ds.SOPInstanceUID = UID(stable_uid(study, "film", spec))
     ds.StudyInstanceUID, ds.SeriesInstanceUID = UID(study), UID(stable_uid(study, "series"))
     ds.file_meta = file_meta(ds.SOPClassUID, ds.SOPInstanceUID)
-    ds.StudyDate = ds.SeriesDate = ds.ContentDate = "20260102"
-    ds.StudyTime = ds.SeriesTime = ds.ContentTime = "030405"
+    ds.StudyDate = ds.StudyTime = ds.ContentDate = ds.ContentTime = (
+        ""  # equal arguments, equal bytes; never an old study
+    )
     ds.AccessionNumber, ds.Modality, ds.Manufacturer, ds.StationName = (
         f"P{seed:07d}",
         "CR",

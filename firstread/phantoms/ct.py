@@ -184,8 +184,9 @@ def _common(labels: CtLabels, sop_class: str, instance: str) -> Dataset:
     ds.StudyInstanceUID, ds.SeriesInstanceUID = UID(labels.study_uid), UID(labels.series_uid)
     ds.FrameOfReferenceUID = UID(stable_uid(labels.study_uid, "frame of reference"))
     ds.file_meta = file_meta(sop_class, ds.SOPInstanceUID)
-    ds.StudyDate = ds.SeriesDate = ds.ContentDate = ds.AcquisitionDate = "20260102"
-    ds.StudyTime = ds.SeriesTime = ds.ContentTime = ds.AcquisitionTime = "030405"
+    ds.StudyDate = ds.StudyTime = ds.ContentDate = ds.ContentTime = (
+        ""  # equal arguments, equal bytes; never an old study
+    )
     ds.AccessionNumber = labels.accession or f"P{labels.seed:07d}"
     ds.Modality, ds.Manufacturer, ds.StationName = "CT", "Firstread phantom", "PHANTOM"
     ds.ManufacturerModelName, ds.ReferringPhysicianName = "formula", ""

@@ -71,8 +71,9 @@ def lesion_photograph(spec: LesionSpec | None = None, seed: int = 0, planar: boo
     ds.SOPInstanceUID = UID(stable_uid(study, "photograph", spec, planar))
     ds.StudyInstanceUID, ds.SeriesInstanceUID = UID(study), UID(stable_uid(study, "series"))
     ds.file_meta = file_meta(ds.SOPClassUID, ds.SOPInstanceUID)
-    ds.StudyDate = ds.SeriesDate = ds.ContentDate = ds.AcquisitionDateTime = "20260102"
-    ds.StudyTime = ds.SeriesTime = ds.ContentTime = "030405"
+    ds.StudyDate = ds.StudyTime = ds.ContentDate = ds.ContentTime = (
+        ""  # equal arguments, equal bytes; never an old study
+    )
     ds.AccessionNumber, ds.Modality, ds.Manufacturer = f"P{seed:07d}", "XC", "Firstread phantom"
     ds.ReferringPhysicianName, ds.StudyDescription = "", "PHANTOM SKIN"
     ds.PatientName, ds.PatientID = f"PHANTOM^SKIN^{seed}", f"PHANTOM-SKIN-{seed:05d}"

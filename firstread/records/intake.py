@@ -64,6 +64,10 @@ class Instance(Base):
     """The pipeline whose inbox folder the file was dropped into."""
     dicom_priority: Mapped[int | None]
     """Priority field of the C-STORE: 0 medium, 1 high, 2 low (PS3.7 9.1.1.1)."""
+    made_kind: Mapped[str | None]
+    """Whose date ``made_dt`` is: ``acquisition``, ``content``, ``series`` or ``study``."""
+    made_dt: Mapped[str | None]
+    """When the image was made by its own header, a DT of PS3.5 section 6.2 with what is known of it."""
     warnings: Mapped[list[str]] = mapped_column(default=list)
     received_at: Mapped[datetime]
     own: Mapped[bool] = mapped_column(default=False, server_default=false())
@@ -205,6 +209,10 @@ class Revision(Base):
     """``released``, ``quiet`` or ``max_wait``."""
     priority: Mapped[int] = mapped_column(default=5)
     """0 is served first, 9 last."""
+    made_at: Mapped[datetime | None]
+    """When the newest of its images was made, the last moment that its header may mean; None: not known."""
+    old: Mapped[bool] = mapped_column(default=False)
+    """Made longer ago than ``fresh_h`` when it came, and nobody asked for it to be urgent."""
     forced_pipeline: Mapped[str | None]
     warnings: Mapped[list[str]] = mapped_column(default=list)
     published_at: Mapped[datetime | None]

@@ -118,6 +118,8 @@ class Flag(Base):
     volume_ml: Mapped[float | None]
     evidence_path: Mapped[str | None]
     warnings: Mapped[list[str]] = mapped_column(default=list)
+    old: Mapped[bool] = mapped_column(default=False)
+    """Every run that raised it was of an old study: told of in summaries, and not escalated."""
     flagged_at: Mapped[datetime] = mapped_column(index=True)
     """When it was raised first."""
     notified_at: Mapped[datetime | None]
@@ -159,6 +161,8 @@ class Delivery(Base):
     destination: Mapped[str]
     escalation: Mapped[int] = mapped_column(default=0)
     """0 is the first notice; each level is the next address of the list."""
+    summary: Mapped[bool] = mapped_column(default=False)
+    """Told together with others of its destination, at most one message an hour."""
     state: Mapped[str]
     """``PENDING``, ``DELIVERED`` or ``FAILED``."""
     attempts: Mapped[int] = mapped_column(default=0)

@@ -28,6 +28,7 @@ from worker.outputs.messages import flags_of
 from worker.outputs.metrics import DELIVERIES, DELIVERY_SECONDS, NOTIFICATION_SECONDS
 from worker.outputs.senders import NotDelivered
 from worker.outputs.states import DELIVERED, FAILED, PENDING, SKIPPED
+from worker.outputs.summaries import tell_summary
 from worker.outputs.watching import watch_of
 
 TICK_S = 1.0
@@ -94,7 +95,7 @@ def work_one(db: Database, settings: Settings, destination: Destination) -> bool
     """Claim and attempt the next delivery that is due for a destination; False where there is none."""
     delivery = _claim(db, destination)
     if delivery is None:
-        return False
+        return tell_summary(db, destination)
     started = time.monotonic()
     try:
         status = attempt(db, settings, destination, delivery)
@@ -115,8 +116,11 @@ def work_one(db: Database, settings: Settings, destination: Destination) -> bool
 
 def _claim(db: Database, destination: Destination) -> Delivery | None:
     due = select(Delivery.id).where(
-        Delivery.destination == destination.name, Delivery.state == PENDING, Delivery.next_at <= utcnow()
-    )  # fmt: skip
+        Delivery.destination == destination.name,
+        Delivery.state == PENDING,
+        Delivery.summary.is_(False),
+        Delivery.next_at <= utcnow(),
+    )
     with db.read() as session:
         if session.scalar(due.limit(1)) is None:
             return None
@@ -126,6 +130,7 @@ def _claim(db: Database, destination: Destination) -> Delivery | None:
             .where(
                 Delivery.destination == destination.name,
                 Delivery.state == PENDING,
+                Delivery.summary.is_(False),
                 Delivery.next_at <= utcnow(),
             )
             .order_by(Delivery.next_at, Delivery.id)

@@ -30,10 +30,12 @@ def escalate(db: Database, file: DestinationsFile) -> int:
 
 
 def due(session: Session, escalation: Escalation) -> list[tuple[Flag, int]]:
-    """Flags without an acknowledgement, each with the level that it is due for."""
+    """Flags of fresh studies without an acknowledgement, each with the level that it is due for."""
     now = utcnow()
     flags = select(Flag).where(
-        Flag.acknowledged_at.is_(None), Flag.flagged_at >= now - timedelta(seconds=escalation.max_age_s)
+        Flag.acknowledged_at.is_(None),
+        Flag.old.is_(False),
+        Flag.flagged_at >= now - timedelta(seconds=escalation.max_age_s),
     )
     if escalation.pipelines:
         flags = flags.where(Flag.pipeline.in_(escalation.pipelines))

@@ -13,6 +13,9 @@ from firstread.records import Delivery, Flag, Job, Result, Revision, Study
 from worker.outputs.objects.codes import meaning_of
 
 NOTICE = "AI result, no diagnosis: not for diagnostic use. A study that is not flagged is not thereby normal."
+MOST_LINES = 200
+"""Flags that a mail of many lists."""
+
 HEADLINES = {
     "head_ct": "suspected intracranial hemorrhage",
     "chest_xray": "suspected pneumonia",
@@ -99,6 +102,8 @@ def as_json(content: dict[str, Any]) -> bytes:
 
 def subject(content: dict[str, Any]) -> str:
     """Subject of a mail: no patient data, ever, since subjects are shown on lock screens."""
+    if content["event"] == "summary":
+        return f"Firstread: {count_of(content)} of old studies"
     if content["event"] == "result":
         return f"Firstread: {content['pipeline']} {content['state']}, study {content['study_key']}"
     again = f" (notice {content['escalation'] + 1}, not acknowledged)" if content["escalation"] else ""
@@ -107,6 +112,8 @@ def subject(content: dict[str, Any]) -> str:
 
 def mail_text(content: dict[str, Any]) -> str:
     """Body of a mail, for a person in a hurry."""
+    if content["event"] == "summary":
+        return summary_text(content)
     lines = [subject(content), ""]
     for finding in content["findings"]:
         if finding["probability"] is not None:
@@ -123,3 +130,31 @@ def mail_text(content: dict[str, Any]) -> str:
         lines.append(f"Accession number: {content['accession_number'] or '-'}")
     lines += ["", f"Acknowledge: firstread flags ack {content['study_instance_uid']}", "", NOTICE, ""]
     return "\n".join(lines)
+
+
+def count_of(content: dict[str, Any]) -> str:
+    """How many flags a summary tells of, in words."""
+    return "1 flag" if content["count"] == 1 else f"{content['count']} flags"
+
+
+def summary_text(content: dict[str, Any]) -> str:
+    """Body of a mail about flags of old studies."""
+    lines = [
+        subject(content),
+        "",
+        "These studies were made long before they came, so nobody is called. Each flag stands until somebody",
+        "acknowledges it.",
+        "",
+    ]
+    for flag in content["flags"][:MOST_LINES]:
+        made = f"made {flag['made_at'][:10]}, " if flag["made_at"] else ""
+        lines.append(
+            f"study {flag['study_key']}, {made}{HEADLINES.get(flag['pipeline'], flag['pipeline'])}: "
+            f"{meaning_of(flag['finding'])} {flag['probability']:.2f}, threshold {flag['threshold']:.2f}"
+        )
+        if "patient_id" in flag:
+            lines.append(f"    patient ID {flag['patient_id'] or '-'}, accession {flag['accession_number'] or '-'}")
+        lines.append(f"    firstread flags ack {flag['study_instance_uid']}")
+    if content["count"] > MOST_LINES:
+        lines.append(f"and {content['count'] - MOST_LINES} more: firstread flags --open")
+    return "\n".join([*lines, "", NOTICE, ""])

@@ -9,8 +9,9 @@ from firstread.clock import utcnow
 from firstread.records import Delivery, Job, Revision
 from firstread.selftest import is_self_test
 from firstread.settings import Settings
-from worker.outputs.destinations import EmailDestination, Rule
+from worker.outputs.destinations import EmailDestination, Rule, WebhookDestination
 from worker.outputs.states import PENDING
+from worker.outputs.summaries import QUIET, first_of_lists, only_old
 from worker.outputs.watching import watch_of
 from worker.pipelines.base import Finding, Outcome
 
@@ -31,20 +32,23 @@ def plan(session: Session, job: Job, outcome: Outcome | None, settings: Settings
     if not file.destination or is_self_test(session, session.get_one(Revision, job.revision_id).study_id):
         return []
     findings = [f for f in outcome.findings if f.role == "active"] if outcome is not None else []
+    told = [d for d in file.destination if d.name not in file.escalated and matches(d.when, job, findings)]
+    old = only_old(session, job, findings)
+    if old:
+        told += first_of_lists(file, job, findings)
     rows = []
-    for destination in file.destination:
-        if destination.name in file.escalated or not matches(destination.when, job, findings):
-            continue
+    for destination in told:
         once = isinstance(destination, EmailDestination) and not destination.repeat
         if once and _told_before(session, job, destination.name):
             continue
-        rows.append(new_delivery(job, destination.name, destination.kind))
+        in_summary = old and isinstance(destination, WebhookDestination | EmailDestination)
+        rows.append(new_delivery(job, destination.name, destination.kind, summary=in_summary))
     session.add_all(rows)
     return rows
 
 
-def new_delivery(job: Job, name: str, kind: str, escalation: int = 0) -> Delivery:
-    """A row that is due at once."""
+def new_delivery(job: Job, name: str, kind: str, escalation: int = 0, *, summary: bool = False) -> Delivery:
+    """A row that is due at once, or with the next summary of its destination."""
     now = utcnow()
     return Delivery(
         job_id=job.id,
@@ -52,8 +56,9 @@ def new_delivery(job: Job, name: str, kind: str, escalation: int = 0) -> Deliver
         kind=kind,
         destination=name,
         escalation=escalation,
+        summary=summary,
         state=PENDING,
-        next_at=now,
+        next_at=now + QUIET if summary else now,
         created_at=now,
     )
 

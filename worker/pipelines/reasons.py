@@ -81,6 +81,8 @@ class Caution(StrEnum):
     IMAGES_EXPIRED = "images_expired"
     FILE_MISSING = "file_missing"
     UNREADABLE_HEADER = "unreadable_header"
+    OLD_STUDY = "old_study"
+    DATE_IN_FUTURE = "date_in_future"
 
 
 TEXTS: dict[str, str] = {
@@ -136,6 +138,8 @@ TEXTS: dict[str, str] = {
     Caution.IMAGES_EXPIRED: "Earlier images of the study were removed by retention and are not scored again.",
     Caution.FILE_MISSING: "A received file is gone and was not scored.",
     Caution.UNREADABLE_HEADER: "A received file cannot be parsed any more and was not scored.",
+    Caution.OLD_STUDY: "Made longer ago than FIRSTREAD_FRESH_H when it came: told of in summaries, not escalated.",
+    Caution.DATE_IN_FUTURE: "The images bear a date in the future: the scanner's clock or the time zone is wrong.",
 }
 """One line of text for each code; a code that is both has one."""
 

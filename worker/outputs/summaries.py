@@ -1,0 +1,232 @@
+"""Flags of old studies: one message an hour and a destination, however many there are.
+
+The rows of a summary are deliveries like any other, one a job and destination; they are claimed, sent and concluded
+together. A summary goes when no old study waits any more and the last flag is a minute old, or when the first of its
+flags has waited for an hour; the next one not before another hour has passed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from firstread.clock import utcnow
+from firstread.records import Database, Delivery, Flag, Job, Revision, Study
+from firstread.records.urgency import WAITS_AS_OLD
+from firstread.states import JobState, RevisionState
+from worker.errors import NoServingPackage
+from worker.outputs.destinations import (
+    Destination,
+    DestinationsFile,
+    EmailDestination,
+    Escalation,
+    WebhookDestination,
+)
+from worker.outputs.messages import NOTICE, flags_of
+from worker.outputs.metrics import DELIVERIES, DELIVERY_SECONDS
+from worker.outputs.senders import NotDelivered, send_email, send_webhook
+from worker.outputs.states import DELIVERED, FAILED, PENDING, SKIPPED
+from worker.pipelines.base import Finding
+
+EVERY = timedelta(hours=1)
+QUIET = timedelta(seconds=60)
+CLAIM_MARGIN_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A summary that is ours to send: its rows, and what it says."""
+
+    rows: tuple[int, ...]
+    attempt: int
+    content: dict[str, Any]
+
+
+def only_old(session: Session, job: Job, findings: Sequence[Finding]) -> bool:
+    """Whether a run raised or confirmed flags, all of them of old studies."""
+    names = [f.name for f in findings if f.flagged]
+    if not names:
+        return False
+    study_id = select(Revision.study_id).where(Revision.id == job.revision_id).scalar_subquery()
+    query = select(Flag.old).where(Flag.study_id == study_id, Flag.pipeline == job.pipeline, Flag.finding.in_(names))
+    found = list(session.scalars(query))
+    return bool(found) and all(found)
+
+
+def first_of_lists(file: DestinationsFile, job: Job, findings: Sequence[Finding]) -> list[Destination]:
+    """The first address of every escalation list that a flag belongs to: a summary goes no further."""
+    flagged = {f.name for f in findings if f.flagged}
+
+    def concerns(escalation: Escalation) -> bool:
+        if escalation.pipelines and job.pipeline not in escalation.pipelines:
+            return False
+        return not escalation.findings or bool(flagged & set(escalation.findings))
+
+    named = [file.named(escalation.destinations[0]) for escalation in file.escalation if concerns(escalation)]
+    return [destination for destination in named if destination is not None]
+
+
+def tell_summary(db: Database, destination: Destination) -> bool:
+    """Send the summary of a destination if it is due; False where none is."""
+    if not isinstance(destination, WebhookDestination | EmailDestination):
+        return False
+    summary = _claim(db, destination)
+    if summary is None:
+        return False
+    started = time.monotonic()
+    try:
+        if not summary.content["flags"]:
+            outcome, status = SKIPPED, "acknowledged before this summary"
+        elif isinstance(destination, WebhookDestination):
+            outcome, status = DELIVERED, send_webhook(destination, summary.content)
+        else:
+            outcome, status = DELIVERED, send_email(destination, summary.content)
+    except NotDelivered as error:
+        outcome, status = FAILED, str(error)
+    except Exception as error:
+        log.exception("summary to %s", destination.name)
+        outcome, status = FAILED, type(error).__name__
+    DELIVERY_SECONDS.labels(destination.kind).observe(time.monotonic() - started)
+    _conclude(db, destination, summary, outcome, status)
+    return True
+
+
+def _mine(destination: Destination) -> tuple[Any, ...]:
+    return Delivery.destination == destination.name, Delivery.summary
+
+
+def _claim(db: Database, destination: WebhookDestination | EmailDestination) -> Summary | None:
+    with db.read() as session:
+        if session.scalar(select(Delivery.id).where(*_mine(destination), Delivery.state == PENDING).limit(1)) is None:
+            return None
+    with db.write() as session:
+        rows = list(
+            session.scalars(
+                select(Delivery)
+                .where(*_mine(destination), Delivery.state == PENDING)
+                .order_by(Delivery.id)
+                .with_for_update(skip_locked=True)
+            )
+        )
+        now = utcnow()
+        if not rows or not _is_due(session, destination, rows, now):
+            return None
+        attempt = max(row.attempts for row in rows) + 1
+        if attempt > destination.max_attempts:
+            for row in rows:
+                _end(row, FAILED, row.last_status or "killed while sending", now)
+            DELIVERIES.labels(destination.kind, FAILED).inc()
+            return None
+        for row in rows:
+            row.attempts = attempt
+            row.next_at = now + timedelta(seconds=4 * destination.timeout_s + CLAIM_MARGIN_S)
+        content = _content(session, rows, now, patient_data=destination.patient_data)
+        return Summary(tuple(row.id for row in rows), attempt, content)
+
+
+def _is_due(session: Session, destination: Destination, rows: Sequence[Delivery], now: datetime) -> bool:
+    tried = [row.next_at for row in rows if row.attempts and row.next_at is not None]
+    if tried:
+        return min(tried) <= now
+    last = session.scalar(
+        select(Delivery.finished_at)
+        .where(*_mine(destination), Delivery.state == DELIVERED)
+        .order_by(Delivery.finished_at.desc())
+        .limit(1)
+    )
+    if last is not None and last > now - EVERY:
+        return False
+    if min(row.created_at for row in rows) <= now - EVERY:
+        return True
+    return max(row.next_at or now for row in rows) <= now and not _old_ones_wait(session)
+
+
+def _old_ones_wait(session: Session) -> bool:
+    in_work = (
+        select(Job.id)
+        .where(
+            Job.revision_id == Revision.id,
+            Job.state.in_([JobState.WAITING.value, JobState.SCORING.value]),
+            Job.reason.is_distinct_from(NoServingPackage.reason),
+        )
+        .exists()
+    )
+    query = (
+        select(Revision.id)
+        .join(Study, Study.id == Revision.study_id)
+        .where(
+            Revision.state == RevisionState.CLOSED.value,
+            WAITS_AS_OLD,
+            or_(Revision.routed_at.is_(None), in_work),
+        )
+        .limit(1)
+    )
+    return session.scalar(query) is not None
+
+
+def _content(session: Session, rows: Sequence[Delivery], now: datetime, *, patient_data: bool) -> dict[str, Any]:
+    flags: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        job = session.get_one(Job, row.job_id)
+        revision = session.get_one(Revision, job.revision_id)
+        study = session.get_one(Study, revision.study_id)
+        for flag in flags_of(session, row):
+            if flag.acknowledged_at is not None:
+                continue
+            said = flags[flag.id] = {
+                "study_key": study.id,
+                "study_instance_uid": study.study_instance_uid,
+                "made_at": revision.made_at.isoformat() if revision.made_at else None,
+                "revision": revision.number,
+                "pipeline": flag.pipeline,
+                "finding": flag.finding,
+                "probability": flag.probability,
+                "threshold": flag.threshold,
+                "volume_ml": flag.volume_ml,
+                "flagged_at": flag.flagged_at.isoformat(),
+            }
+            if patient_data:
+                said |= {"patient_id": study.patient_id, "accession_number": study.accession_number}
+    return {
+        "event": "summary",
+        "delivery": rows[0].id,
+        "escalation": 0,
+        "count": len(flags),
+        "flags": list(flags.values()),
+        "sent_at": now.isoformat(),
+        "notice": NOTICE,
+    }
+
+
+def _conclude(db: Database, destination: Destination, summary: Summary, outcome: str, status: str) -> None:
+    from worker.outputs.delivering import STATUS_LIMIT, backoff_s
+
+    again = outcome == FAILED and summary.attempt < destination.max_attempts
+    with db.write() as session:
+        now = utcnow()
+        wait = timedelta(seconds=backoff_s(destination, summary.attempt))
+        rows = session.scalars(select(Delivery).where(Delivery.id.in_(summary.rows), Delivery.state == PENDING)).all()
+        for row in rows:
+            if again:
+                row.last_status, row.next_at = status[:STATUS_LIMIT], now + wait
+                continue
+            _end(row, outcome, status[:STATUS_LIMIT], now)
+            if outcome == DELIVERED:
+                for flag in flags_of(session, row):
+                    flag.notified_at = flag.notified_at or now
+    DELIVERIES.labels(destination.kind, "retry" if again else outcome).inc()
+    if outcome == FAILED:
+        log.warning("summary to %s: attempt %d: %s", destination.name, summary.attempt, status[:STATUS_LIMIT])
+
+
+def _end(row: Delivery, state: str, status: str, at: datetime) -> None:
+    row.state, row.last_status, row.next_at, row.finished_at = state, status, None, at
