@@ -212,7 +212,9 @@ class Claimer:
             routed = commit_routing(self._db, revision_id, names, reason, serving=self._serving(), actor=self._owner)
             if routed and not phantom:  # its rows go, and SQLite gives their numbers to the next study
                 self._keep_study(revision_id, study)
-        except Exception as error:  # noqa: BLE001  # the task boundary of routing
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  # the task boundary of routing
             again_s = ROUTE_RETRY_S
             self._route_failed(revision_id, error)
         finally:
@@ -235,7 +237,7 @@ class Claimer:
         with self._lock:
             return self._studies.pop(revision_id, None)
 
-    def _route_failed(self, revision_id: int, error: Exception) -> None:
+    def _route_failed(self, revision_id: int, error: BaseException) -> None:
         with self._lock:
             failures = self._route_failures[revision_id] = self._route_failures.get(revision_id, 0) + 1
         ERRORS.labels("", reason_of(error)).inc()

@@ -59,3 +59,9 @@ RESTARTS = Counter(
     "Restarts of a worker process: worker_died, worker_stalled, consumer_silent ...",
     ["reason"],
 )
+DECODER_ENDS = Counter(
+    "firstread_decoder_ends_total",
+    "Decoder processes that ended: died, hung, memory, panic (the frame is unreadable), killed (from outside), grown, "
+    "dropped.",
+    ["reason"],
+)

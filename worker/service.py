@@ -99,9 +99,11 @@ def run_worker(settings: Settings) -> int:
         Exit status, 0 after an orderly end.
     """
     setup_logging(settings, "worker")
+    from firstread.dicom.codecs import decode_with
     from worker.app import consume, make_worker_app
     from worker.beats import OWNER_VARIABLE, Beat, Beater
     from worker.claims import Claimer
+    from worker.decoder.pool import DecoderPool
     from worker.engine import Engine
     from worker.leases import LeaseKeeper
     from worker.loading import load_serving
@@ -124,6 +126,9 @@ def run_worker(settings: Settings) -> int:
     signal.signal(signal.SIGINT, _leave)
     row = ProcessRow(db, owner, "worker")
     row.start(state="starting")
+    decoders = DecoderPool()
+    decoders.start()  # before TensorFlow is loaded
+    decode_with(decoders.decode)
     engine = Engine(batch_wait_s=settings.batch_wait_ms / 1000, limit_s=settings.stall_s)
     engine.start()
     try:
@@ -156,6 +161,7 @@ def run_worker(settings: Settings) -> int:
     finally:
         keeper.close()
         engine.close()
+        decoders.close()
         row.close()
         beater.close()
         db.dispose()

@@ -19,6 +19,7 @@ from firstread.store import spool_of, store_of
 from worker import metrics
 from worker.claims import Claim, Claimer
 from worker.corridor import Corridor
+from worker.decoder.limits import one_study
 from worker.engine import Engine
 from worker.errors import LeaseLost, NoServingPackage, describe, reason_of
 from worker.evidence import EvidenceStore
@@ -79,7 +80,9 @@ class Scorer:
         except SQLAlchemyError as error:
             outcome = "error"
             log.error("no claim: %s", describe(error), extra={"reason": reason_of(error)})
-        except Exception as error:  # noqa: BLE001  # the task boundary
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  # the task boundary: a library's panic ends no thread
             outcome = "error"
             log.error("doorbell failed: %s", describe(error), extra={"reason": reason_of(error)})
         metrics.DOORBELLS.labels(outcome).inc()
@@ -108,7 +111,9 @@ class Scorer:
         except LeaseLost:
             metrics.JOBS.labels(claim.pipeline, "LOST").inc()
             log.warning("lease lost, nothing written", extra=fields)
-        except Exception as error:  # noqa: BLE001  # the task boundary: recorded and counted
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  # the task boundary: recorded and counted, a panic too
             self._failed(claim, error)
         else:
             if not claim.self_test:
@@ -128,7 +133,7 @@ class Scorer:
         study = _forced(study, claim.forced)
         observe("read", time.perf_counter() - started)
         served = self._serving.of(claim.pipeline)
-        with self._engine.handle(claim.rank, lease) as engine:
+        with self._engine.handle(claim.rank, lease) as engine, one_study(lease.touch):
             result = run(registry.row(claim.pipeline), study, served, engine, observe)
         report.outcome = result.outcome
         report.reasons = result.reasons
@@ -160,7 +165,7 @@ class Scorer:
             evidence_path=evidence_path,
         )
 
-    def _failed(self, claim: Claim, error: Exception) -> None:
+    def _failed(self, claim: Claim, error: BaseException) -> None:
         reason = reason_of(error)
         no_package = isinstance(error, NoServingPackage)
         metrics.ERRORS.labels(claim.pipeline, reason).inc()

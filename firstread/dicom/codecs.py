@@ -54,7 +54,8 @@ Decode = Callable[[CodedFrame], np.ndarray]
 def decode_here(frame: CodedFrame) -> np.ndarray:
     """Decode in this process, with the first plug-in that does not fail.
 
-    A codec written in Rust panics with an exception that is no ``Exception``; it counts as any other failure.
+    A lack of memory is final, and so is a panic of a codec written in Rust, whose exception is no ``Exception``: they
+    are the ``__cause__`` of what is raised.
     """
     try:
         decoder = get_decoder(UID(frame.syntax))
@@ -69,6 +70,8 @@ def decode_here(frame: CodedFrame) -> np.ndarray:
             raise
         except BaseException as failure:  # noqa: BLE001  # whatever a codec raises
             cause = failure
+            if isinstance(failure, MemoryError) or not isinstance(failure, Exception):
+                break
     raise UnreadablePixels(f"the decoder of {UID(frame.syntax).name} failed ({type(cause).__name__})") from cause
 
 

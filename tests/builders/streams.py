@@ -11,6 +11,8 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, JPEGBaseline8Bit
 
+from firstread.dicom.codecs import CodedFrame
+
 LIE = (65535, 65535)
 
 
@@ -55,3 +57,25 @@ def with_streams(ds: Dataset, streams: Sequence[bytes], syntax: UID = JPEGBaseli
     ds["PixelData"].is_undefined_length = True
     ds["PixelData"].VR = "OB"
     return ds
+
+
+def endless_rle() -> bytes:
+    """RLE whose runs go far beyond the end of a frame of 32x32 pixels of 16 bits: its Rust codec panics."""
+    segment = b"\x81\x00" * 64
+    return struct.pack("<3I", 2, 64, 64 + len(segment)) + bytes(52) + 2 * segment
+
+
+def coded(data: bytes, syntax: UID, plugins: tuple[str, ...], size: int = 64, bits: int = 8) -> CodedFrame:
+    """A grey frame as it is handed to a codec, whatever its stream says."""
+    options = {
+        "rows": size,
+        "columns": size,
+        "samples_per_pixel": 1,
+        "number_of_frames": 1,
+        "bits_allocated": bits,
+        "bits_stored": bits,
+        "pixel_representation": 0,
+        "photometric_interpretation": "MONOCHROME2",
+        "pixel_keyword": "PixelData",
+    }
+    return CodedFrame(str(syntax), data, options, plugins, size * size * bits // 8)

@@ -1,0 +1,237 @@
+"""The worker's ends: of the nursery, and of each decoder that it bore."""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from typing import Final
+
+import numpy as np
+
+from firstread.dicom.codecs import CodedFrame, UnreadablePixels
+from worker.decoder.region import Region, Room
+from worker.decoder.wire import Message, receive, send
+from worker.errors import WorkerError
+
+START_S: Final = 60.0
+ANSWER_S: Final = 10.0
+"""The nursery forks and waits only; it answers within so long, or another one is started."""
+
+_KEPT_VARIABLES: Final = ("PATH", "HOME", "TMPDIR", "VIRTUAL_ENV")
+_KEPT_PREFIXES: Final = ("LANG", "LC_", "LD_", "PYTHON")
+
+_ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""For linear algebra, which the decoders have no use for: a process that forks has one thread only."""
+
+_KEEP_MEMORY: Final = {"MALLOC_MMAP_THRESHOLD_": str(64 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20)}
+"""glibc keeps what a frame needed for the next one (mallopt(3)): giving it back and taking it costs more than RLE."""
+
+
+class DecoderUnavailable(WorkerError):
+    """No process can be had to decode in. The fault is not the study's."""
+
+    reason = "decoder_unavailable"
+
+
+class Ended(Exception):
+    """A decoder ended with a frame in hand. ``reason``: ``died``, ``hung``, ``memory``, ``panic`` or ``killed``."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Nursery:
+    """The process that bears decoders, started anew where it is gone. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process number; 0 where none runs."""
+        return self._process.pid if self._process is not None else 0
+
+    def start(self) -> None:
+        """Start the process. Raises :class:`DecoderUnavailable`."""
+        with self._lock:
+            self._start()
+
+    def bear(self) -> Decoder:
+        """A new decoder. Raises :class:`DecoderUnavailable`."""
+        ours, theirs = socket.socketpair()
+        region = Region.make()
+        try:
+            with theirs, self._lock:
+                pid = self._ask({"do": "bear"}, (theirs.fileno(), region.fileno()))["pid"]
+        except BaseException:
+            ours.close()
+            region.close()
+            raise
+        return Decoder(int(pid), ours, region)
+
+    def bury(self, decoder: Decoder, kill: bool) -> int | None:
+        """End a decoder; its exit status, negative for a signal, None where the nursery is gone too."""
+        decoder.close()
+        with self._lock:
+            try:
+                return int(self._exchange({"do": "bury", "pid": decoder.pid, "kill": kill}, ())["status"])
+            except DecoderUnavailable:
+                return None
+
+    def close(self) -> None:
+        """End the process and every decoder."""
+        with self._lock:
+            self._stop()
+
+    def _ask(self, message: Message, fds: tuple[int, ...]) -> Message:
+        try:
+            return self._exchange(message, fds)
+        except DecoderUnavailable:
+            self._stop()
+            self._start()
+            return self._exchange(message, fds)
+
+    def _exchange(self, message: Message, fds: tuple[int, ...]) -> Message:
+        answer = None
+        if self._control is not None:
+            try:
+                send(self._control, message, fds)
+                answer = receive(self._control)
+            except OSError:
+                answer = None
+        if answer is None:
+            raise DecoderUnavailable("the nursery is gone")
+        return answer
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "worker.decoder.nursery", str(theirs.fileno())]
+        with theirs:
+            # Not tied to the thread that starts it, which may end before the worker: it goes when its socket closes.
+            self._process = subprocess.Popen(
+                command,
+                env=_environ(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        self._control = ours
+        ours.settimeout(START_S)
+        if receive(ours) is None:
+            self._stop()
+            raise DecoderUnavailable("the nursery does not start")
+        ours.settimeout(ANSWER_S)
+
+    def _stop(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._process is not None:
+            try:
+                self._process.wait(timeout=2.0)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(timeout=10.0)
+            self._process = None
+
+
+def _environ() -> dict[str, str]:
+    """What the codecs need; passwords are nothing for a process that reads what strangers sent."""
+    kept = {
+        name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
+    }
+    return {**kept, **_ONE_THREAD, **_KEEP_MEMORY}
+
+
+class Decoder:
+    """One decoder process. Not thread-safe: who took it from the pool has it alone."""
+
+    def __init__(self, pid: int, connection: socket.socket, region: Region) -> None:
+        self.pid = pid
+        self.taken_at = 0.0
+        self.is_fresh = True
+        """Whether it has had no frame yet."""
+        self.retiring = False
+        """Whether it ended by its own decision after its last answer."""
+        self._connection = connection
+        self._region = region
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
+
+    def is_alive(self) -> bool:
+        """Whether its end of the socket is open. While nothing is asked of it, nothing comes from it."""
+        return not self._poll.poll(0)
+
+    def decode(self, frame: CodedFrame, limit_s: float) -> np.ndarray:
+        """Decode a frame there.
+
+        Raises
+        ------
+        UnreadablePixels
+            If the decoder refuses the frame.
+        Ended
+            If it ended, or must be ended.
+        """
+        self.is_fresh = False
+        room = Room(len(frame.data), 2 * frame.frame_bytes)
+        with self._region.opened(room, grow=True) as memory:
+            memory[: room.stream_bytes] = frame.data
+            reply = self._exchange(_request(frame, room), limit_s)
+            if "error" in reply:
+                if reply.get("end") in ("memory", "panic"):
+                    raise Ended(reply["end"])
+                raise UnreadablePixels(str(reply["error"]))
+            self.retiring = "end" in reply
+            dtype, shape = np.dtype(str(reply["dtype"])), tuple(int(n) for n in reply["shape"])
+            if dtype.kind not in "iuf" or math.prod(shape) * dtype.itemsize > room.result_bytes:
+                raise Ended("died")  # what such a process says is worth nothing
+            view = np.frombuffer(memory, dtype, math.prod(shape), room.result_at)
+            try:
+                return view.reshape(shape).copy()
+            finally:
+                del view
+
+    def _exchange(self, request: Message, limit_s: float) -> Message:
+        try:
+            send(self._connection, request)
+        except OSError as error:
+            raise Ended("killed") from error
+        if not self._poll.poll(limit_s * 1000.0):
+            raise Ended("hung")
+        self._connection.settimeout(ANSWER_S)
+        reply = receive(self._connection)
+        if reply is None:
+            raise Ended("died")
+        return reply
+
+    def close(self) -> None:
+        """Give up its socket and memory."""
+        self._connection.close()
+        self._region.close()
+
+
+def _request(frame: CodedFrame, room: Room) -> Message:
+    return {
+        "syntax": str(frame.syntax),
+        "options": dict(frame.options),
+        "plugins": list(frame.plugins),
+        "frame_bytes": frame.frame_bytes,
+        "stream_bytes": room.stream_bytes,
+        "result_bytes": room.result_bytes,
+    }
+
+
+def was_killed(status: int | None) -> bool:
+    """Whether an end came from outside: the kernel that wants memory back, a person, or the end of the nursery."""
+    return status is None or status == -int(signal.SIGKILL)
