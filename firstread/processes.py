@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from firstread.setting_names import FILE_SUFFIX
 from firstread.settings import ENV_PREFIX, Settings
 
 TRAMPOLINE = """
@@ -60,11 +61,14 @@ def spawn(
 
 
 def settings_environ(settings: Settings, **changes: Any) -> dict[str, str]:
-    """This process's environment with ``FIRSTREAD_*`` as the settings say, for a child that shall see the same.
+    """This process's environment with every setting as it stands, for a child that shall see the same.
 
-    Every setting is written out, so that no file of settings is needed and none that changed meanwhile is read.
+    Every setting is written out, and the child reads no file of settings: one that changed meanwhile cannot stop it.
+    What else has a name like ours, such as the secrets of destinations, goes along.
     """
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
+    ours = {ENV_PREFIX + name.upper() for name in type(settings).model_fields}
+    ours |= {name + FILE_SUFFIX for name in ours}
+    environ = {name: value for name, value in os.environ.items() if name.upper() not in ours}
     for name in type(settings).model_fields:
         value = changes[name] if name in changes else getattr(settings, name)
         if value is None:
@@ -78,8 +82,7 @@ def settings_environ(settings: Settings, **changes: Any) -> dict[str, str]:
         else:
             text = str(value)
         environ[ENV_PREFIX + name.upper()] = text
-    if os.environ.get(ENV_PREFIX + "CONFIG"):
-        environ[ENV_PREFIX + "CONFIG"] = os.environ[ENV_PREFIX + "CONFIG"]
+    environ[ENV_PREFIX + "CONFIG"] = os.devnull
     return environ
 
 

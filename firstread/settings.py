@@ -9,12 +9,18 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from firstread import setting_checks
 from firstread.clock import is_zone
 from firstread.priority import PIPELINES
+from firstread.setting_names import Names, WrongSetting, judge, secrets_named_in
+from firstread.setting_sources import EnvironmentSource, FileSource, is_set, read_toml
 
 ENV_PREFIX = "FIRSTREAD_"
+OTHER_NAMES = ("CONFIG", "TEST_DATA")
+"""What else is ours: the file of settings, and the real images that tests look at."""
+
 SECRET_FIELDS = frozenset({"database_url", "broker_url"})
 
 
@@ -31,13 +37,15 @@ def config_path(environ: Mapping[str, str] | None = None) -> Path:
     if env.get(ENV_PREFIX + "CONFIG"):
         return Path(env[ENV_PREFIX + "CONFIG"])
     home = env.get(ENV_PREFIX + "HOME") or str(Path("~/firstread").expanduser())
-    return Path(home) / "firstread.toml"
+    return Path(home).expanduser() / "firstread.toml"
 
 
 class Settings(BaseSettings):
     """Everything that a site can set. ``firstread doctor`` prints each with its source."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, extra="forbid", frozen=True, env_ignore_empty=True, allow_inf_nan=False
+    )
 
     home: Path = Field(Path("~/firstread"), description="Folder of the database, spool, evidence and logs.")
     database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the home.")
@@ -146,6 +154,36 @@ class Settings(BaseSettings):
             raise ValueError("takes days of 0 or more for DONE, REJECTED, FAILED, evidence and refused")
         return value
 
+    @field_validator("ae_title")
+    @classmethod
+    def _ae_title(cls, value: str) -> str:
+        return setting_checks.ae_title(value)
+
+    @field_validator("allowed_calling_ae")
+    @classmethod
+    def _ae_titles(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(setting_checks.ae_title(title) for title in value)
+
+    @field_validator("extra_transfer_syntaxes")
+    @classmethod
+    def _uids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(setting_checks.uid(text) for text in value)
+
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, value: str) -> str:
+        return setting_checks.database_url(value)
+
+    @field_validator("broker_url")
+    @classmethod
+    def _broker(cls, value: str) -> str:
+        return setting_checks.broker_url(value)
+
+    @field_validator("heartbeat_url")
+    @classmethod
+    def _heartbeat(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else SecretStr(setting_checks.web_url(value.get_secret_value()))
+
     @field_validator("priority_by_calling_ae")
     @classmethod
     def _priority_range(cls, value: dict[str, int]) -> dict[str, int]:
@@ -179,7 +217,26 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_path())
+        asked_for = bool(os.environ.get(ENV_PREFIX + "CONFIG"))
+        return (
+            init_settings,
+            EnvironmentSource(settings_cls, os.environ, ENV_PREFIX),
+            FileSource(settings_cls, config_path(), asked_for=asked_for),
+        )
+
+    @model_validator(mode="after")
+    def _no_mistyped_names(self) -> Settings:
+        mistyped = self.names().mistyped
+        if mistyped:
+            raise WrongSetting(
+                "\n".join(f"{name} is no setting; did you mean {meant}?" for name, meant in mistyped.items())
+            )
+        return self
+
+    def names(self) -> Names:
+        """Names in the environment that are nearly settings', and those that nothing here knows."""
+        known = [*(name.upper() for name in type(self).model_fields), *OTHER_NAMES]
+        return judge(os.environ, ENV_PREFIX, known, secrets_named_in(self.destinations_file))
 
     @property
     def zone(self) -> ZoneInfo | None:
@@ -231,20 +288,12 @@ class Settings(BaseSettings):
         return {"work": 9109, "deliver": 9110}.get(role, 9108)
 
     def sources(self) -> dict[str, str]:
-        """Where each setting came from: ``environment``, ``file`` or ``default``."""
-        path = config_path()
-        in_file: set[str] = set()
-        if path.is_file():
-            import tomllib
-
-            in_file = set(tomllib.loads(path.read_text(encoding="utf-8")))
-        result = {}
-        for name in type(self).model_fields:
-            if os.environ.get(ENV_PREFIX + name.upper()):
-                result[name] = "environment"
-            else:
-                result[name] = "file" if name in in_file else "default"
-        return result
+        """Where each setting came from: ``environment``, ``secret file``, ``file`` or ``default``."""
+        in_file = read_toml(config_path())
+        return {
+            name: is_set(name, ENV_PREFIX) or ("file" if name in in_file else "default")
+            for name in type(self).model_fields
+        }
 
     def printable(self) -> dict[str, str]:
         """Values in force as text, with passwords in URLs replaced by ``***`` and secrets hidden."""

@@ -25,6 +25,13 @@ from firstread.settings import ENV_PREFIX, Settings
 STALE_HEARTBEAT_S = 30.0
 
 
+def check_names(settings: Settings) -> Iterator[Check]:
+    """Names in the environment that look like settings and are none."""
+    unknown = settings.names().unknown
+    if unknown:
+        yield Check("settings", "warn", f"no settings of this version, and ignored: {', '.join(unknown)}")
+
+
 def check_home(settings: Settings) -> Iterator[Check]:
     """Home and inbox are there, writable, and have room."""
     for name, path in (("home", settings.home), ("inbox", settings.inbox_dir)):
@@ -192,7 +199,7 @@ def doctor(quick: bool, as_json: bool) -> None:
         print_settings(settings)
         click.echo()
     steps: list[Callable[[Settings], Iterator[Check]]] = [
-        check_home, check_database, check_broker, check_ports, check_destinations,
+        check_names, check_home, check_database, check_broker, check_ports, check_destinations,
         check_next_steps, check_senders,
     ]  # fmt: skip
     if not quick:

@@ -66,13 +66,25 @@ def cli() -> None:
     """Firstread reads imaging studies before a person does. Decision support, not a medical device."""
 
 
-def settings_errors(error: ValidationError) -> str:
-    """One line a wrong setting, without the value of a secret."""
+def settings_errors(error: ValidationError) -> list[str]:
+    """One line a wrong setting: its name, where it was set, and what is wrong; never a value."""
+    from firstread.setting_names import nearest
+    from firstread.setting_sources import is_set
+    from firstread.settings import ENV_PREFIX, Settings, config_path
+
     lines = []
     for item in error.errors(include_input=False, include_url=False):
-        name = ".".join(str(part) for part in item["loc"]) or "settings"
-        lines.append(f"FIRSTREAD_{name.upper()}: {item['msg']}")
-    return "\n".join(lines)
+        first, *rest = [str(part) for part in item["loc"]] or ["settings"]
+        in_file = is_set(first, ENV_PREFIX) is None and first != "settings"
+        name = f"{first} in {config_path()}" if in_file else f"{ENV_PREFIX}{first.upper()}"
+        if rest:
+            name += f" ({'.'.join(rest)})"
+        what = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            meant = nearest(first.upper(), (known.upper() for known in Settings.model_fields))
+            what = "no such setting" + (f"; did you mean {meant.lower()}?" if meant else "")
+        lines.append(f"{name}: {what}")
+    return lines
 
 
 def main(argv: list[str] | None = None) -> Any:
@@ -82,11 +94,12 @@ def main(argv: list[str] | None = None) -> Any:
     try:
         return cli(args=argv, prog_name="firstread")
     except ValidationError as error:
-        click.echo(f"firstread: settings are wrong:\n{settings_errors(error)}", err=True)
-        sys.exit(2)
+        lines, code = settings_errors(error), 2
     except FirstreadError as error:
-        click.echo(f"firstread: {error}", err=True)
-        sys.exit(error.exit_code)
+        lines, code = str(error).splitlines() or [type(error).__name__], error.exit_code
+    for line in lines:
+        click.echo(f"firstread: {line}", err=True)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import click
 from sqlalchemy import text
 
 from firstread.cli.open_database import open_database
+from firstread.cli.services import settings_of_process
 from firstread.cli.tables import print_json, print_table, view_rows
 from firstread.settings import Settings
 
@@ -18,7 +19,7 @@ def deliver() -> None:
     """Send results to the destinations, escalate flags, and look after retention, drift and the heartbeat."""
     from worker.outputs.service import run_outputs
 
-    raise SystemExit(run_outputs(Settings()))
+    raise SystemExit(run_outputs(settings_of_process()))
 
 
 @click.command()

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
+from firstread.logs import STDERR_VARIABLE
 from firstread.settings import Settings
+
+
+def settings_of_process() -> Settings:
+    """The settings of a process that stays, with one warning for each name in the environment that nothing knows."""
+    settings = Settings()
+    if os.environ.get(STDERR_VARIABLE) != "0":  # a child's parent has said it
+        for name in settings.names().unknown:
+            click.echo(f"firstread: {name} is no setting of this version and is ignored", err=True)
+    return settings
 
 
 @click.command()
@@ -18,7 +30,7 @@ def up() -> None:
     from firstread.up_checks import say
     from worker.outputs.destinations import complaint_at_start
 
-    settings = Settings()
+    settings = settings_of_process()
     complaint = complaint_at_start(settings)
     if complaint:
         say(f"DESTINATIONS: {complaint}")
@@ -30,21 +42,20 @@ def listen() -> None:
     """Run the DICOM listener, the inbox watcher and the study assembler."""
     from dicom_listener.service import run_listener
 
-    raise SystemExit(run_listener(Settings()))
+    raise SystemExit(run_listener(settings_of_process()))
 
 
 @click.command()
 @click.option("--child", is_flag=True, hidden=True, help="Run the worker process itself, without its supervisor.")
 def work(child: bool) -> None:
     """Run a worker: one process for the device, supervised, and the sweeper."""
-    settings = Settings()
     if child:
         from worker.service import run_worker
 
-        raise SystemExit(run_worker(settings))
+        raise SystemExit(run_worker(Settings()))
     from worker.supervisor import run_supervisor
 
-    raise SystemExit(run_supervisor(settings))
+    raise SystemExit(run_supervisor(settings_of_process()))
 
 
 @click.command()
@@ -55,7 +66,7 @@ def migrate(target: str | None, check: bool) -> None:
     from firstread.records import Database
     from firstread.records import migrate as schema
 
-    settings = Settings()
+    settings = settings_of_process()
     db = Database(settings.database_url)
     if check:
         schema.require_head(db)

@@ -48,7 +48,7 @@ def test_a_service_that_stays_has_a_health_check_and_comes_back(name: str) -> No
 
 @pytest.mark.parametrize("name", OURS)
 def test_environment_is_made_of_settings(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("FIRSTREAD_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("FIRSTREAD_CONFIG", "/dev/null")
     for key, value in SERVICES[name]["environment"].items():
         assert key.startswith(ENV_PREFIX)
         assert key.removeprefix(ENV_PREFIX).lower() in Settings.model_fields

@@ -1,0 +1,59 @@
+"""What a value of a setting must look like, where its type alone does not say so. Errors never repeat a secret."""
+
+from __future__ import annotations
+
+from firstread.dicom.uids import is_standard_uid
+
+DATABASES = ("sqlite", "postgresql", "postgres")
+BROKERS = ("redis://", "rediss://", "redis+socket://", "unix://", "valkey://", "valkeys://")
+
+
+def ae_title(value: str) -> str:
+    """An AE title as PS3.5 section 6.2 allows it: 1 to 16 printable ASCII characters, no backslash."""
+    title = value.strip(" ")
+    if not title or len(title) > 16 or not title.isascii() or not title.isprintable() or "\\" in title:
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    return title
+
+
+def database_url(value: str) -> str:
+    """A URL that SQLAlchemy understands, of a database that we know."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        backend = make_url(value).get_backend_name()
+    except (ArgumentError, ValueError):
+        backend = ""
+    if backend not in DATABASES:
+        raise ValueError(
+            "not the URL of a database; write sqlite:////path/file or postgresql://user:password@host:5432/name"
+        )
+    return value
+
+
+def broker_url(value: str) -> str:
+    """A URL of a Redis server."""
+    from urllib.parse import urlsplit
+
+    try:
+        usable = value.startswith(BROKERS) and (urlsplit(value).port or 1) > 0
+    except ValueError:
+        usable = False
+    if value and not usable:
+        raise ValueError("not the URL of a Redis server; write redis://:password@host:6379/0")
+    return value
+
+
+def web_url(value: str) -> str:
+    """A URL that can be posted to."""
+    if not value.startswith(("http://", "https://")):
+        raise ValueError("not the URL of a web server; write https://host/path")
+    return value
+
+
+def uid(value: str) -> str:
+    """A UID (PS3.5 section 9.1)."""
+    if not is_standard_uid(value):
+        raise ValueError("takes UIDs: digits and dots, at most 64 characters")
+    return value
