@@ -22,6 +22,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorag
 
 from firstread.dicom.datasets import number, read_dataset, text
 from firstread.dicom.frames import Frame, frames_of
+from firstread.dicom.numbers import decimal_string, small_integer
 from firstread.dicom.pixels import PixelLayout, UnreadablePixels, iter_frames, layout_of
 from firstread.dicom.uids import is_standard_uid
 
@@ -142,17 +143,16 @@ def _copy_technique(source: Dataset, ds: Dataset) -> None:
         value_number = number(source, keyword)
         if value_number is not None:
             whole = keyword.startswith("PixelPadding")
-            if whole:
+            if whole and -(2**15) <= value_number < 2**16:
                 ds.add_new(keyword, "SS" if value_number < 0 else "US", int(value_number))
-            else:
+            elif not whole:
                 setattr(ds, keyword, f"{value_number:.6g}")
-    instance = number(source, "InstanceNumber")
-    ds.InstanceNumber = int(instance) if instance is not None and 0 <= instance < 2**31 else None
+    ds.InstanceNumber = small_integer(source, "InstanceNumber")
 
 
 def _copy_geometry(frame: Frame, ds: Dataset) -> None:
     def decimal(values: tuple[float, ...]) -> list[str]:
-        return [f"{value:.10g}"[:16] for value in values]
+        return [decimal_string(value) for value in values]
 
     if frame.ImagePositionPatient is not None:
         ds.ImagePositionPatient = decimal(frame.ImagePositionPatient)

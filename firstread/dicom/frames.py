@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
+from firstread.dicom.contrast import frame_contrast
 from firstread.dicom.datasets import PARSE_ERRORS, number, numbers, text
 
 Vector = tuple[float, ...]
@@ -39,6 +40,8 @@ class Frame:
     SliceThickness: float | None
     FrameType: tuple[str, ...]
     rescale: Rescale | None
+    contrast: bool | None = None
+    """Whether a contrast agent was used for the frame; None where no macro of its own says."""
 
     @property
     def index(self) -> int:
@@ -104,6 +107,7 @@ def _frame(levels: list[Dataset], frame_number: int) -> Frame:
         SliceThickness=_thickness(number(place("SliceThickness"), "SliceThickness")),
         FrameType=tuple(part.strip().upper() for part in frame_type.split("\\")) if frame_type else (),
         rescale=_rescale(place("RescaleSlope"), place("RescaleIntercept")),
+        contrast=frame_contrast(groups),
     )
 
 

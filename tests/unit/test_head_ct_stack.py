@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from firstread.dicom.geometry import stack_of
 from firstread.phantoms.head import HeadPhantom, HeadSpec, head_study
@@ -129,3 +131,18 @@ def test_bone_beside_air_does_not_come_out_as_blood() -> None:
     plane[:, 16:] = 1200.0
     out = grid_of(64, 32, (0.5, 1.0), None).squared(plane)
     assert out.shape == (64, 64) and set(np.unique(out)) == {-1000.0, 1200.0}
+
+
+@pytest.mark.parametrize("base", ["202601020304%02d", "99999999999999999999%02d"])
+def test_instance_numbers_that_no_column_holds_are_null_and_still_order(base: str, tmp_path: Path) -> None:
+    objects = [altered(ds, ImagePositionPatient=None, SliceLocation=None) for ds in head_study(SPEC).objects]
+    for index, ds in enumerate(objects):
+        raw = (base % index).encode()
+        tag = Tag("InstanceNumber")
+        ds._dict[tag] = RawDataElement(tag, "IS", len(raw), raw, 0, False, True)
+    study = study_from(objects[::-1], tmp_path)
+    result = run(row("head_ct"), study, served(head_card()), ThresholdEngine())
+    assert result.outcome is not None
+    assert {score.instance_number for score in result.outcome.slice_scores} == {None}
+    found = list(dict.fromkeys(score.instance_key for score in result.outcome.slice_scores))
+    assert found == [instance.key for instance in study.instances][::-1]

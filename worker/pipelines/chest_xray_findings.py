@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from firstread.dicom.datasets import number
+from firstread.dicom.numbers import small_integer
 from worker.errors import NonFiniteScore, NoServingPackage
 from worker.pipelines.base import Engine, Evidence, Finding, Outcome, Series, Served, SliceScore, Study
 from worker.pipelines.chest_evidence import (
@@ -122,13 +122,13 @@ def _findings(scores: Scores, film: int, role: str) -> list[Finding]:
 def _film_scores(films: Sequence[Film], scores: Scores, role: str) -> list[SliceScore]:
     rows = []
     for film, p in zip(films, scores.p, strict=True):
-        order = number(film.instance.ds, "InstanceNumber")
+        instance_number = small_integer(film.instance.ds, "InstanceNumber")
         for label, value in zip(scores.labels, p, strict=True):
             rows.append(
                 SliceScore(
                     instance_key=film.instance.key,
                     frame=film.frame,
-                    instance_number=None if order is None else int(order),
+                    instance_number=instance_number,
                     finding=label,
                     probability=float(value),
                     model_name=scores.name,

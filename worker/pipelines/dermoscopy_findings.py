@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from firstread.dicom.datasets import number
+from firstread.dicom.numbers import small_integer
 from firstread.settings import Settings
 from worker.errors import NonFiniteScore, NoServingPackage
 from worker.pipelines.base import Engine, Evidence, Finding, Outcome, Series, Served, SliceScore, Study
@@ -195,13 +195,13 @@ def _measure_findings(outline: Outline | None) -> list[Finding]:
 def _rows(photographs: Photographs, scores: Scores, role: str) -> list[SliceScore]:
     rows = []
     for i, picture in enumerate(photographs.pictures):
-        instance_number = number(picture.instance.ds, "InstanceNumber")
+        instance_number = small_integer(picture.instance.ds, "InstanceNumber")
         for name, values in scores.p.items():
             rows.append(
                 SliceScore(
                     instance_key=picture.instance.key,
                     frame=picture.frame.number,
-                    instance_number=None if instance_number is None else int(instance_number),
+                    instance_number=instance_number,
                     finding=name,
                     probability=float(values[i]),
                     model_name=scores.name,

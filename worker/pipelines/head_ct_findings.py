@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from firstread.dicom.datasets import number
+from firstread.dicom.numbers import small_integer
 from worker.errors import NonFiniteScore, NoServingPackage
 from worker.packages.aggregation import slice_probabilities, study_probability
 from worker.packages.preprocessing import restore
@@ -139,13 +139,13 @@ def _slice_scores(head: HeadStack, scores: Scores, role: str) -> list[SliceScore
     for entry, slab in zip(head.slices, head.slab_of, strict=True):
         if slab < 0:
             continue
-        instance_number = number(entry.instance.ds, "InstanceNumber")
+        instance_number = small_integer(entry.instance.ds, "InstanceNumber")
         for column, label in enumerate(scores.labels):
             rows.append(
                 SliceScore(
                     instance_key=entry.instance.key,
                     frame=entry.frame.number,
-                    instance_number=None if instance_number is None else int(instance_number),
+                    instance_number=instance_number,
                     finding=label,
                     probability=float(scores.p_slab[slab, column]),
                     model_name=scores.name,

@@ -13,10 +13,12 @@ from typing import Any, Final
 
 from pydicom.dataset import Dataset
 
+from firstread.dicom.contrast import has_contrast, says_none
 from firstread.dicom.datasets import number, text
 from firstread.dicom.frames import Frame, frames_of
 from firstread.dicom.geometry import Stack, plane_of, stack_of, turn_of
 from firstread.dicom.modality import CT_CLASSES
+from firstread.dicom.numbers import integer
 from worker.pipelines.base import Instance, Selection, Series, SeriesNote, Study
 from worker.pipelines.head_ct_stack import HeadStack, Slice
 from worker.pipelines.reasons import Caution, Reason
@@ -30,9 +32,6 @@ _DERIVED_WORDS: Final = (
     *("PERFUSION", "RCBF", "RCBV", "CBF", "CBV", "MTT", "TTP", "TMAX", "RGB", "SCREEN SAVE", "CINE"),
 )
 _PLAIN_DERIVED: Final = ("AXIAL", "REFORMATTED", "AVERAGE", "MEAN", "MPR", "VOLUME", "RESAMPLED")
-_NO_AGENT: Final = frozenset(
-    {"", "NO", "NONE", "N", "NIL", "0", "NO CONTRAST", "NON CONTRAST", "UNKNOWN", "WITHOUT", "W/O"}
-)
 _OTHER_PARTS: Final = (
     "CHEST",
     "ABDOMEN",
@@ -45,6 +44,7 @@ _OTHER_PARTS: Final = (
     "NECK",
     "EXTREMITY",
 )
+_CONTRAST_WORDS: Final = frozenset({"CTA", "ANGIO", "POST", "CE", "C+", "+C", "CONTRAST", "VENOUS", "ARTERIAL"})
 _SHARP_WORDS: Final = ("BONE", "EDGE", "LUNG", "SHARP", "DETAIL")
 
 
@@ -74,6 +74,7 @@ def _candidates(
         if reason is not None:
             reasons.append(reason)
             continue
+        agent = has_contrast(instance.ds)
         for frame in frames_of(instance.ds):
             why = _frame_left_aside(frame)
             plane = plane_of(frame.ImageOrientationPatient)
@@ -85,8 +86,9 @@ def _candidates(
                 continue
             if why is not None:
                 caution.add(str(why))
-            key = _group_key(instance.ds, frame)
-            groups[key].append(Slice(instance, frame))
+            contrast = agent if frame.contrast is None else frame.contrast
+            key = _group_key(instance.ds, frame, contrast)
+            groups[key].append(Slice(instance, frame, contrast))
             cautions[key] |= caution
     out = []
     for key, slices in groups.items():
@@ -145,7 +147,7 @@ def _frame_left_aside(frame: Frame) -> Reason | None:
     return None
 
 
-def _group_key(ds: Dataset, frame: Frame) -> tuple[Any, ...]:
+def _group_key(ds: Dataset, frame: Frame, contrast: bool) -> tuple[Any, ...]:
     orientation = frame.ImageOrientationPatient
     spacing = frame.PixelSpacing
     return (
@@ -154,22 +156,9 @@ def _group_key(ds: Dataset, frame: Frame) -> tuple[Any, ...]:
         number(ds, "Rows"),
         number(ds, "Columns"),
         text(ds, "ConvolutionKernel", 64),
-        has_contrast(ds),
+        contrast,
         frame.FrameType[:1],
     )
-
-
-def has_contrast(ds: Dataset) -> bool:
-    """Whether the header says that a contrast agent was given; words that mean "none" are no agent."""
-    if text(ds, "ContrastBolusAgent", 64).upper().strip(" .") not in _NO_AGENT:
-        return True
-    if (number(ds, "ContrastBolusVolume") or 0.0) > 0.0:
-        return True
-    usage = ds.get("SharedFunctionalGroupsSequence")
-    for item in (usage[0].get("ContrastBolusUsageSequence") or []) if usage else []:
-        if text(item, "ContrastBolusAgentAdministered", 8).upper() == "YES":
-            return True
-    return False
 
 
 def _series(uid: str, slices: list[Slice], cautions: Iterable[str], forced: bool) -> Series | Reason:
@@ -188,13 +177,12 @@ def _series(uid: str, slices: list[Slice], cautions: Iterable[str], forced: bool
         notes.add(Caution.GEOMETRY_MISSING)
     first = slices[0]
     ordered = tuple(slices[i] for i in stack.order)
-    contrast = has_contrast(first.instance.ds)
     head = HeadStack(
         slices=ordered,
         stack=stack,
         turn=turn_of(first.frame.ImageOrientationPatient),
         PixelSpacing=first.frame.PixelSpacing,
-        contrast=contrast,
+        contrast=first.contrast,
         cautions=sorted(notes),
     )
     instances = list({entry.instance.key: entry.instance for entry in ordered}.values())
@@ -204,7 +192,9 @@ def _series(uid: str, slices: list[Slice], cautions: Iterable[str], forced: bool
 def _stacked(slices: list[Slice]) -> Stack:
     located = [number(s.instance.ds, "SliceLocation") for s in slices]
     has_positions = all(s.frame.ImagePositionPatient is not None for s in slices)
-    fallback = [(number(s.instance.ds, "InstanceNumber") or 0.0) + s.frame.number * 1e-5 for s in slices]
+    keys = [(integer(s.instance.ds, "InstanceNumber") or 0, s.frame.number) for s in slices]
+    rank = {key: float(i) for i, key in enumerate(sorted(set(keys)))}
+    fallback = [rank[key] for key in keys]
     if not has_positions and len(slices) > 1 and all(place is not None for place in located):
         fallback = [float(place) for place in located if place is not None]
     return stack_of(
@@ -256,8 +246,10 @@ def _rank(series: Series) -> tuple[Any, ...]:
 
 def _described_as_contrast(description: str) -> bool:
     """Descriptions lie too often to refuse a series for one, but of two series the plainer is taken."""
-    words = set("".join(c if c.isalnum() or c == "+" else " " for c in description.upper()).split())
-    return bool(words & {"CTA", "ANGIO", "POST", "CE", "C+", "+C", "CONTRAST", "VENOUS", "ARTERIAL"})
+    words = "".join(c if c.isalnum() or c in "+/" else " " for c in description.upper()).split()
+    marked = {i for i, word in enumerate(words) if word in _CONTRAST_WORDS}
+    denied = {i for i in marked for k in (1, 2) if i >= k and says_none(" ".join(words[i - k : i + 1]))}
+    return bool(marked - denied)
 
 
 def _sharp(kernel: str) -> bool:

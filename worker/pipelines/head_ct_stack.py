@@ -105,6 +105,7 @@ class Slice:
 
     instance: Instance
     frame: Frame
+    contrast: bool = False
 
 
 @dataclass

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import validate_value
 
 from firstread.dicom.datasets import PARSE_ERRORS, text
+from firstread.dicom.numbers import decimal_string
 from firstread.dicom.uids import is_standard_uid
 
 TYPE_2 = (
@@ -51,6 +52,21 @@ SEQUENCES = (
     "DimensionIndexSequence",
     "DimensionOrganizationSequence",
 )
+MACROS = {
+    "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
+    "PlaneOrientationSequence": ("ImageOrientationPatient",),
+    "PlanePositionSequence": ("ImagePositionPatient",),
+}
+SHAPES = {
+    "ImageOrientationPatient": (6, False),
+    "ImagePositionPatient": (3, False),
+    "PixelSpacing": (2, True),
+    "ImagerPixelSpacing": (2, True),
+    "SliceThickness": (1, True),
+    "SpacingBetweenSlices": (1, True),
+}
+"""How many numbers there must be, and whether all must be above 0, for a reader to make sense of them."""
+
 SEXES = frozenset({"M", "F", "O"})
 
 
@@ -87,6 +103,8 @@ def clean_header(ds: Dataset) -> tuple[Dataset, list[str]]:
     for keyword in SEQUENCES:
         if keyword in ds:
             setattr(clean, keyword, ds[keyword].value)
+            for group in clean[keyword].value:
+                _round_macros(group)
     return clean, notes
 
 
@@ -108,13 +126,42 @@ def _sound(ds: Dataset, keyword: str) -> Any:
         if value is None:
             return None
         vr = dictionary_VR(keyword)
+        if vr == "DS":
+            value = _rounded(value)
         parts = value if not isinstance(value, (str, bytes)) and hasattr(value, "__iter__") else [value]
         if vr in {"DS", "IS", "CS", "LO", "SH", "AS"} and not all(is_valid(vr, str(part).strip()) for part in parts):
             return None
         DataElement(keyword, vr, value, validation_mode=config.RAISE)
     except PARSE_ERRORS:
         return None
-    return value
+    return value if keyword not in SHAPES or _has_shape(keyword, parts) else None
+
+
+def _has_shape(keyword: str, parts: Any) -> bool:
+    count, positive = SHAPES[keyword]
+    return len(parts) == count and not (positive and any(float(part) <= 0.0 for part in parts))
+
+
+def _rounded(value: Any) -> Any:
+    """Decimal Strings of more than 16 characters, which converted files have, as 16 hold them."""
+    many = not isinstance(value, (str, bytes)) and hasattr(value, "__iter__")
+    rounded = [
+        part if is_valid("DS", str(part).strip()) else decimal_string(float(part))
+        for part in (value if many else [value])
+    ]
+    return rounded if many else rounded[0]
+
+
+def _round_macros(group: Dataset) -> None:
+    """Round what the macros of a functional group (PS3.3 C.7.6.16) say of the geometry, in place."""
+    for macro, keywords in MACROS.items():
+        for item in group.get(macro) or []:
+            for keyword in keywords:
+                sound = _sound(item, keyword)
+                if sound is not None:
+                    setattr(item, keyword, sound)
+                elif keyword in item:
+                    delattr(item, keyword)
 
 
 def is_valid(vr: str, value: str) -> bool:

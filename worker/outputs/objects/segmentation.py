@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import highdicom as hd
 import numpy as np
 from pydicom.dataset import Dataset
 
+from firstread.dicom.geometry import normal_of
+from firstread.dicom.numbers import decimal_string
 from firstread.records import Instance, Result
 from worker.outputs.objects.codes import SEGMENTS
 from worker.outputs.objects.finishing import algorithm, common_arguments, finish
 from worker.outputs.objects.source import NotWritten, Source
+
+UNKNOWN_THICKNESS_MM = 1.0
+"""Where neither thickness nor spacing is known."""
 
 MEASURED_BY_MASK = ("bleed_volume", "lesion_area")
 
@@ -30,6 +37,7 @@ def make_segmentation(source: Source) -> Dataset:
     images, planes = _planes(source, *read)
     if len(images) > 1 and "FrameOfReferenceUID" not in images[0]:
         raise NotWritten("no_frame_of_reference")
+    thicknesses = _complete(source, images) if source.pipeline == "head_ct" else []
     model = _model(source)
     segment = hd.seg.SegmentDescription(
         segment_number=1,
@@ -54,9 +62,44 @@ def make_segmentation(source: Source) -> Dataset:
     )
     for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
         item.DimensionOrganizationUID = source.uid("seg", "dimensions")
+    if len(set(thicknesses)) > 1:
+        _set_thickness(made, dict(zip((str(image.SOPInstanceUID) for image in images), thicknesses, strict=True)))
     if "FrameOfReferenceUID" not in images[0]:
         made.PatientOrientation = images[0].get("PatientOrientation")
     return finish(made, source)
+
+
+def _complete(source: Source, images: list[Dataset]) -> list[float]:
+    """Thickness of each single-frame slice, put where the header has none: that of the series, else its spacing.
+
+    Raises
+    ------
+    NotWritten
+        Where a slice does not say where it lies.
+    """
+    if "PerFrameFunctionalGroupsSequence" in images[0]:
+        return []
+    known = source.job.statistics
+    usual = known.get("thickness_mm") or known.get("spacing_mm") or UNKNOWN_THICKNESS_MM
+    for image in images:
+        if any(keyword not in image for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")):
+            raise NotWritten("no_geometry")
+        if normal_of(image.ImageOrientationPatient) is None:
+            raise NotWritten("no_geometry")
+        if "SliceThickness" not in image:
+            image.SliceThickness = decimal_string(float(usual))
+    return [float(image.SliceThickness) for image in images]
+
+
+def _set_thickness(made: Dataset, thickness_mm: dict[str, float]) -> None:
+    """Pixel Measures of each frame's own source (PS3.3 C.7.6.16.2.1) in place of the first source's for all."""
+    measures = made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    del made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    for group in made.PerFrameFunctionalGroupsSequence:
+        own = deepcopy(measures)
+        uid = str(group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID)
+        own[0].SliceThickness = decimal_string(thickness_mm[uid])
+        group.PixelMeasuresSequence = own
 
 
 def _model(source: Source) -> Result:

@@ -1,0 +1,137 @@
+"""Was a contrast agent given? By every element and macro that tells of it, and in the words of several languages."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Final
+
+from pydicom.dataset import Dataset
+
+from firstread.dicom.datasets import PARSE_ERRORS, number, text
+
+_DENIALS_IN: Final = {
+    "English": "NO NON NONE NOT NEVER NIL NIHIL NULL N NA NC NCCT NECT WITHOUT WO NEGATIVE NEG FALSE UNKNOWN "
+    "UNSPECIFIED UNDEFINED UNENHANCED NONENHANCED NOCONTRAST NONCONTRAST NONCONTRASTED PLAIN NATIVE PRE PRECONTRAST",
+    "German, Dutch": "OHNE O KEIN KEINE KEINEN NEIN LEER NATIV NATIVES ZONDER GEEN NEE LEEG BLANCO",
+    "Scandinavian": "UTEN UTAN UDEN INGEN INGA INTET NEJ NEI",
+    "Romance": "SANS SC AUCUN AUCUNE PAS NATIF SENZA NESSUN NESSUNO NATIVO SIN NINGUNO NINGUNA SEM NENHUM NENHUMA NAO "
+    "FARA",
+    "Slavic": "BEZ BRAK NIE NE ZADNY ZADNA ZADEN NATYWNE NATIVNI БЕЗ НЕТ НАТИВНОЕ НАТИВНАЯ",
+    "Turkish, Finnish, Hungarian": "YOK HAYIR KONTRASTSIZ EI ILMAN NEM NELKUL",
+    "Chinese, Japanese, Korean": "无 無 無し 平扫 平掃 なし 単純 非造影 없음 비조영",
+}
+_NEUTRAL_IN: Final = {
+    "contrast": "CONTRAST CONTRASTE CONTRASTO CONTRASTI CONTRASTED CONTRASTMEDIUM CONTRASTMIDDEL KONTRAST KONTRASTU "
+    "KONTRASTA KONTRASTNI KONTRASTMITTEL KONTRASTMIDDEL KONTRASTMEDEL КОНТРАСТ КОНТРАСТА КУ 造影 造影剤 KM CM CE MC "
+    "MDC PC PDC CIV MEDIUM MEDIA MEDIO MEIO MEZZO MIDDEL PRODUIT AGENT AGENTS BOLUS DYE ENHANCED ENHANCEMENT",
+    "the way in": "INJECTION INJECTED INJECTE INIEZIONE INIETTATO INYECCION INYECTADO IV I V EV INTRAVENOUS "
+    "INTRAVEINEUX",
+    "the rest": "GIVEN USED ADMINISTERED APPLIED APPLICABLE AVAILABLE PROVIDED UTILISE THE ANY WAS A DE DI DO CT SCAN "
+    "STUDY EXAM HEAD BRAIN ML CC",
+}
+_DENIALS: Final = frozenset(word for words in _DENIALS_IN.values() for word in words.split())
+_KNOWN: Final = _DENIALS.union(word for words in _NEUTRAL_IN.values() for word in words.split())
+_SHORT: Final = (
+    ("W/O", " WITHOUT "),
+    ("N/A", " NA "),
+    ("S/C", " SANS "),
+    ("C-", " NO "),
+    ("-C", " NO "),
+    ("IV-", " NO "),
+    ("W/OUT", " WITHOUT "),
+)
+"""Ways to write two words as one, which would fall apart where words are split."""
+
+
+def says_none(words: str) -> bool:
+    """Whether words that name a contrast agent mean that there is none.
+
+    They do where each of them is known, and one denies: ``NON-IONIC`` and ``OMNIPAQUE, NO REACTION`` name an agent, and
+    so does any word that is not known.
+    """
+    plain = unicodedata.normalize("NFKD", words).upper()
+    plain = unicodedata.normalize("NFKC", "".join(c for c in plain if not unicodedata.combining(c)))
+    if not any(c.isalnum() for c in plain):
+        return True
+    stripped = plain.strip(" ()[]{}<>.\"'")
+    for short, long in _SHORT:
+        if "-" in short:
+            stripped = long if stripped.replace(" ", "") == short else stripped
+        else:
+            stripped = re.sub(rf"(?<![\w/]){re.escape(short)}(?![\w/])", long, stripped)
+    found = re.sub(r"[^\w]|_", " ", stripped).split()
+    known = all(word in _KNOWN or not word.strip("0") for word in found)
+    return known and any(word in _DENIALS or not word.strip("0") for word in found)
+
+
+def has_contrast(ds: Dataset) -> bool:
+    """Whether an object's Contrast/Bolus module (PS3.3 C.7.6.4, C.7.6.4b) tells of a contrast agent."""
+    return (
+        any(not says_none(text(ds, keyword, 128)) for keyword in ("ContrastBolusAgent", "ContrastBolusIngredient"))
+        or any(
+            _amount(ds, keyword) for keyword in ("ContrastBolusVolume", "ContrastBolusTotalDose", "ContrastFlowRate")
+        )
+        or any(_names_agent(item) for keyword in _SEQUENCES for item in _items(ds, keyword))
+    )
+
+
+_SEQUENCES: Final = (
+    "ContrastBolusAgentSequence",
+    "ContrastBolusIngredientCodeSequence",
+    "ContrastBolusAdministrationRouteSequence",
+)
+
+
+def frame_contrast(groups: list[Dataset]) -> bool | None:
+    """What Contrast/Bolus Usage (PS3.3 C.7.6.16.2.12) says of a frame; None where the macro is not there.
+
+    Parameters
+    ----------
+    groups : list of Dataset
+        The frame's functional groups, the shared first: its own count where both have the macro.
+    """
+    for group in reversed(groups):
+        uses = list(_items(group, "ContrastBolusUsageSequence"))
+        if uses:
+            return any(_is_used(item) for item in uses)
+    return None
+
+
+def _is_used(item: Dataset) -> bool:
+    given = text(item, "ContrastBolusAgentAdministered", 16).upper()
+    seen = text(item, "ContrastBolusAgentDetected", 16).upper()
+    phase = text(item, "ContrastBolusAgentPhase", 32).upper()
+    return "YES" in (given, seen) or (given != "NO" and bool(phase) and not phase.startswith("PRE"))
+
+
+def _names_agent(item: Dataset) -> bool:
+    """Whether a coded item names something that was given; an empty one names nothing."""
+    named = text(item, "CodeMeaning", 128)
+    if named:
+        return not says_none(named)
+    coded = any(text(item, keyword) for keyword in ("CodeValue", "LongCodeValue", "URNCodeValue"))
+    return coded or has_contrast(item)
+
+
+def _amount(ds: Dataset, keyword: str) -> bool:
+    """Whether a number is above zero; one that cannot be read counts if a digit other than 0 stands in it."""
+    value = number(ds, keyword)
+    if value is not None:
+        return value > 0.0
+    try:
+        element = ds.get_item(keyword)
+        raw = element.value if element is not None else None
+    except PARSE_ERRORS:
+        return False
+    written = raw.decode("ascii", "ignore") if isinstance(raw, bytes) else str(raw or "")
+    return any(c in "123456789" for c in written)
+
+
+def _items(ds: Dataset, keyword: str) -> Iterator[Dataset]:
+    try:
+        value = ds.get(keyword)
+        yield from (item for item in value or () if isinstance(item, Dataset))
+    except PARSE_ERRORS:
+        return

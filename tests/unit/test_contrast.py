@@ -1,0 +1,142 @@
+"""What tells of a contrast agent, and the many ways to write that there was none."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.tag import Tag
+
+from firstread.dicom.contrast import has_contrast, says_none
+from firstread.dicom.frames import frames_of
+from firstread.phantoms.ct import CtLabels, enhanced_ct
+from firstread.phantoms.head import HeadSpec, head_grid, head_study
+from tests.builders.heads import altered
+from tests.builders.studies import ThresholdEngine, head_card, served, study_from
+from worker.pipelines.registry import row
+from worker.pipelines.runner import RunResult, run
+
+NONE = (
+    "W/O CONTRAST|w/o|w/out contrast|non-contrast|Without contrast|without IV contrast|UNENHANCED|n/a|N.A.|NA|-|--|?|"
+    "NATIVE|nativ|[none]|(none)|None given|NOT APPLICABLE|not administered|NO I.V. CONTRAST|no|N|NIL|0|0.0|0 ml|"
+    "pre-contrast|NCCT|plain CT|NOCONTRAST|C-|unknown|ohne|Ohne KM|o. KM|kein Kontrastmittel|nein|zonder contrast|geen|"
+    "uten kontrast|utan kontrast|ingen|sans|sans injection|S/C|sans produit de contraste|aucun|non injecté|senza mdc|"
+    "nessuno|sin contraste|ninguno|sem contraste|não|bez kontrastu|brak|žádný|без контраста|нет|yok|nélkül|なし|"
+    "単純|平扫|无|없음|NONE\\NONE"
+)
+AGENTS = (
+    "Iohexol|OMNIPAQUE 350|NON-IONIC|non ionic contrast|ISOVUE, NO REACTION|Ultravist ohne Reaktion|CONTRAST|KM|"
+    "YES|Y|IV|with and without contrast|W/WO CONTRAST|w/ & w/o|with|mit KM|avec|con contraste|C+|CE|1|80 ml|0.5|"
+    "applied|POST CONTRAST|pre and post|Gadolinium|造影剤|NIOPAM"
+)
+
+
+@pytest.mark.parametrize("words", NONE.split("|"))
+def test_words_for_none(words: str) -> None:
+    assert says_none(words)
+
+
+@pytest.mark.parametrize("words", AGENTS.split("|"))
+def test_words_for_an_agent(words: str) -> None:
+    assert not says_none(words)
+
+
+def _item(**values: object) -> Dataset:
+    ds = Dataset()
+    for keyword, value in values.items():
+        setattr(ds, keyword, value)
+    return ds
+
+
+IOHEXOL = _item(CodeValue="C-B0317", CodingSchemeDesignator="SRT", CodeMeaning="Iohexol")
+NOTHING = _item(CodeValue="0", CodingSchemeDesignator="L", CodeMeaning="No contrast")
+TOLD: dict[str, tuple[dict[str, object], bool]] = {
+    "nothing": ({}, False),
+    "agent": ({"ContrastBolusAgent": "Iohexol"}, True),
+    "volume": ({"ContrastBolusAgent": "NONE", "ContrastBolusVolume": "80"}, True),
+    "no volume": ({"ContrastBolusVolume": "0"}, False),
+    "dose": ({"ContrastBolusTotalDose": "24"}, True),
+    "flow": ({"ContrastFlowRate": "4"}, True),
+    "ingredient": ({"ContrastBolusIngredient": "IODINE"}, True),
+    "sequence": ({"ContrastBolusAgentSequence": Sequence([IOHEXOL])}, True),
+    "sequence without a name": ({"ContrastBolusAgentSequence": Sequence([_item(CodeValue="C-B0317")])}, True),
+    "sequence for none": ({"ContrastBolusAgentSequence": Sequence([NOTHING])}, False),
+    "empty item": ({"ContrastBolusAgentSequence": Sequence([Dataset()])}, False),
+    "empty sequence": ({"ContrastBolusAgentSequence": Sequence([])}, False),
+    "route": ({"ContrastBolusAdministrationRouteSequence": Sequence([_item(CodeValue="G-D101")])}, True),
+}
+
+
+@pytest.mark.parametrize("name", sorted(TOLD))
+def test_what_tells_of_an_agent(name: str) -> None:
+    values, expected = TOLD[name]
+    assert has_contrast(_item(**values)) is expected
+
+
+def test_an_amount_that_is_no_number_still_tells() -> None:
+    for raw, expected in ((b"80,5", True), (b"80 ml ", True), (b"none", False), (b"0,0 ", False)):
+        ds = Dataset()
+        tag = Tag("ContrastBolusVolume")
+        ds._dict[tag] = RawDataElement(tag, "DS", len(raw), raw, 0, False, True)
+        assert has_contrast(ds) is expected, raw
+
+
+def _used(given: str = "", phase: str = "") -> Dataset:
+    item = Dataset()
+    if given:
+        item.ContrastBolusAgentAdministered = given
+    if phase:
+        item.ContrastBolusAgentPhase = phase
+    return _item(ContrastBolusUsageSequence=Sequence([item]))
+
+
+def _enhanced(spec: HeadSpec) -> Dataset:
+    return enhanced_ct(head_study(spec).hu, head_grid(spec), CtLabels())
+
+
+def test_each_frame_of_an_enhanced_object_says_for_itself() -> None:
+    ds = _enhanced(HeadSpec(slices=4, size=16))
+    assert [frame.contrast for frame in frames_of(ds)] == [None] * 4
+    groups = ds.PerFrameFunctionalGroupsSequence
+    for group, told in zip(groups, (_used("NO"), _used("YES"), _used(phase="PRE_CONTRAST"), _used()), strict=True):
+        group.update(told)
+    assert [frame.contrast for frame in frames_of(ds)] == [False, True, False, False]
+    ds.SharedFunctionalGroupsSequence[0].update(_used(phase="ARTERIAL"))
+    assert [frame.contrast for frame in frames_of(ds)] == [False, True, False, False]
+
+
+SPEC = HeadSpec(slices=28, size=128)
+
+
+def _run(objects: list[Dataset], folder: Path) -> RunResult:
+    return run(row("head_ct"), study_from(objects, folder), served(head_card()), ThresholdEngine())
+
+
+@pytest.mark.parametrize("where", ["shared", "each"])
+def test_an_enhanced_head_with_contrast_in_its_macros_is_refused(where: str, tmp_path: Path) -> None:
+    ds = _enhanced(SPEC)
+    ds.ContrastBolusAgentSequence = Sequence([IOHEXOL])
+    plain, given = deepcopy(ds), deepcopy(ds)
+    for made, told in ((plain, _used("NO")), (given, _used("YES"))):
+        groups = made.SharedFunctionalGroupsSequence if where == "shared" else made.PerFrameFunctionalGroupsSequence
+        for group in groups:
+            group.update(told)
+    assert _run([given], tmp_path / "given").reasons == ("contrast_agent",)
+    assert _run([plain], tmp_path / "plain").outcome is not None
+    assert _run([ds], tmp_path / "agent alone").reasons == ("contrast_agent",)
+
+
+def test_a_series_described_as_plain_goes_before_one_described_as_contrast(tmp_path: Path) -> None:
+    objects = head_study(SPEC, CtLabels(series="9", description="HEAD W/O CONTRAST")).objects
+    other = head_study(SPEC, CtLabels(series="1", description="HEAD POST")).objects
+    result = _run([*other, *objects], tmp_path)
+    assert result.outcome is not None and result.outcome.SeriesInstanceUID == objects[0].SeriesInstanceUID
+
+
+def test_a_plain_head_is_scored_whatever_its_word_for_none(tmp_path: Path) -> None:
+    objects = [altered(ds, ContrastBolusAgent="Ohne Kontrastmittel") for ds in head_study(SPEC).objects]
+    assert _run(objects, tmp_path).outcome is not None
