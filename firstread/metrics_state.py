@@ -19,7 +19,7 @@ from firstread.metrics import Snapshot
 from firstread.metrics_outcomes import OutcomeFigures
 from firstread.metrics_outcomes import families as outcome_families
 from firstread.queue import depth, redis_client
-from firstread.records import Database, Flag, Job, Listener, Process, Revision
+from firstread.records import Database, Flag, Job, Listener, Process, Revision, Standing
 from firstread.settings import Settings
 from firstread.states import JobState, RevisionState
 
@@ -140,7 +140,9 @@ def _states(session: Session, families: Families) -> None:
     counts["WAITING"] = session.scalar(unrouted) or 0
     families["firstread_waiting_jobs"].add_metric(["", "unrouted"], counts["WAITING"])
     unwanted = select(func.count()).select_from(Revision).where(
-        Revision.routed_at.is_not(None), ~select(Job.id).where(Job.revision_id == Revision.id).exists()
+        Revision.routed_at.is_not(None),
+        ~select(Job.id).where(Job.revision_id == Revision.id).exists(),
+        ~select(Standing.id).where(Standing.revision_id == Revision.id).exists(),
     )  # fmt: skip
     counts["REJECTED"] = session.scalar(unwanted) or 0
     for state, number in session.execute(select(Job.state, func.count()).group_by(Job.state)):

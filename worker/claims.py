@@ -18,26 +18,23 @@ from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
-from firstread.records import Database, Job, Revision, senders_of
+from firstread.records import Database, Job, Revision
 from firstread.records import Study as StudyRow
 from firstread.records.urgency import ORDER, PRIORITY, WAITS_AS_OLD
 from firstread.selftest import is_self_test
 from firstread.settings import Settings
 from firstread.spool import Spool
 from firstread.states import JobState, RevisionState, move_job
-from worker.errors import NoServingPackage, describe, reason_of
-from worker.metrics import ERRORS, UNWANTED, WAIT_SECONDS
-from worker.pipelines import registry
+from worker.errors import describe, reason_of
+from worker.metrics import ERRORS, WAIT_SECONDS
 from worker.pipelines.base import Study
 from worker.pipelines.registry import Orders
 from worker.reading import read_study
+from worker.routing import ROUTING_FAILED, Overtaken, commit_routing, orders_of, wanted_by
+from worker.standing import decide
 
 CRASH_REASONS = frozenset({"worker_died", "worker_stalled", "lease_expired"})
 """What a job waits for again after its process ended in the middle of it: it is run alone then."""
-
-NO_PIPELINE = "no_pipeline"
-UNKNOWN_PIPELINE = "unknown_pipeline"
-ROUTING_FAILED = "routing_failed"
 
 ROUTE_RETRY_S = 5.0
 LOST_RACES = 50
@@ -209,11 +206,22 @@ class Claimer:
                 orders, phantom = orders_of(session, self._settings, revision), is_self_test(session, revision.study_id)
             study = read_study(self._db, self._spool, revision_id)
             names, reason = wanted_by(study, orders)
-            routed = commit_routing(self._db, revision_id, names, reason, serving=self._serving(), actor=self._owner)
+            decision = decide(self._db, self._spool, revision_id, study, names, self._orders)
+            routed = commit_routing(
+                self._db,
+                revision_id,
+                names,
+                reason,
+                serving=self._serving(),
+                actor=self._owner,
+                decision=decision,
+            )
             if routed and not phantom:  # its rows go, and SQLite gives their numbers to the next study
                 self._keep_study(revision_id, study)
         except (KeyboardInterrupt, SystemExit):
             raise
+        except Overtaken:
+            log.info("looked at again: the study got other work meanwhile", extra={"revision": revision_id})
         except BaseException as error:  # noqa: BLE001  # the task boundary of routing
             again_s = ROUTE_RETRY_S
             self._route_failed(revision_id, error)
@@ -224,6 +232,9 @@ class Claimer:
                 else:
                     self._routing.pop(revision_id, None)
                     self._route_failures.pop(revision_id, None)
+
+    def _orders(self, session: Session, revision: Revision) -> Orders:
+        return orders_of(session, self._settings, revision)
 
     def _keep_study(self, revision_id: int, study: Study) -> None:
         """Spare the thread that scores a freshly routed revision a second reading of its headers."""
@@ -247,47 +258,3 @@ class Claimer:
             return
         with self._db.write() as session:
             session.execute(update(Revision).where(Revision.id == revision_id).values(published_at=None))
-
-
-def orders_of(session: Session, settings: Settings, revision: Revision) -> Orders:
-    """Which pipelines people asked for: by the inbox folder, for the study's senders, or for every study."""
-    sender: frozenset[str] = frozenset()
-    if settings.force_pipelines_by_calling_ae:
-        study_uid = session.get_one(StudyRow, revision.study_id).study_instance_uid
-        sender = settings.forced_for(senders_of(session, study_uid))
-    return Orders(revision.forced_pipeline, sender, frozenset(settings.force_pipelines))
-
-
-def wanted_by(study: Study, orders: Orders) -> tuple[list[str], str | None]:
-    """Names of the pipelines whose business a study is, or the reason why there is none."""
-    names = [row.name for row in registry.REGISTRY if row.wants(study, orders)]
-    if names:
-        return names, None
-    known = {row.name for row in registry.REGISTRY}
-    if orders.folder is not None and orders.folder not in known:
-        return [], UNKNOWN_PIPELINE
-    return [], NO_PIPELINE
-
-
-def commit_routing(
-    db: Database, revision_id: int, names: Collection[str], reason: str | None, *, serving: Collection[str], actor: str
-) -> bool:
-    """Write the jobs of a revision, once. Returns False if another worker did so first."""
-    with db.write() as session:
-        revision = _locked(session, revision_id)
-        if revision is None or revision.routed_at is not None:
-            return False
-        revision.routed_at = utcnow()
-        revision.reason = reason
-        for name in names:
-            waits_for = None if name in serving else NoServingPackage.reason
-            job = Job(revision_id=revision_id, pipeline=name, created_at=utcnow(), reason=waits_for)
-            move_job(session, job, JobState.WAITING, actor=actor, reason=waits_for)
-    if reason is not None:
-        UNWANTED.labels(reason).inc()
-    log.info("routed to %s", ", ".join(names) or "nobody", extra={**revision.describe(), "reason": reason})
-    return True
-
-
-def _locked(session: Session, revision_id: int) -> Revision | None:
-    return session.scalar(select(Revision).where(Revision.id == revision_id).with_for_update())

@@ -18,11 +18,16 @@ from worker.pipelines.base import Instance, Study
 log = logging.getLogger(__name__)
 
 
-def read_study(db: Database, spool: Spool, revision_id: int) -> Study:
+def read_study(db: Database, spool: Spool, revision_id: int, like: Study | None = None) -> Study:
     """The study of a revision, headers read.
 
     Where an instance came with several contents, the newest is taken. A file that is gone or unreadable is left
     out with the warning ``file_missing`` or ``unreadable_header``.
+
+    Parameters
+    ----------
+    like : Study, optional
+        Another revision of the study: headers that it has are not read again.
 
     Raises
     ------
@@ -40,14 +45,16 @@ def read_study(db: Database, spool: Spool, revision_id: int) -> Study:
         ).all()
     warnings = list(revision.warnings or [])
     newest = newest_of_each(rows)
-    spool.prefetch([row.spool_key for row in newest])
+    known = {instance.key: instance for instance in like.instances} if like is not None else {}
+    spool.prefetch([row.spool_key for row in newest if row.id not in known])
     instances = []
     for row in newest:
-        ds = _header(spool, row, warnings)
-        if ds is None:
-            continue
-        instances.append(
-            Instance(
+        instance = known.get(row.id)
+        if instance is None:
+            ds = _header(spool, row, warnings)
+            if ds is None:
+                continue
+            instance = Instance(
                 key=row.id,
                 path=spool.path(row.spool_key),
                 ds=ds,
@@ -56,7 +63,7 @@ def read_study(db: Database, spool: Spool, revision_id: int) -> Study:
                 SOPClassUID=row.sop_class_uid,
                 warnings=tuple(row.warnings or ()),
             )
-        )
+        instances.append(instance)
         warnings.extend(row.warnings or ())
     if not instances:
         raise FilesMissing(f"revision {revision_id}: none of {len(rows)} files is readable")

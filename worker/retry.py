@@ -6,13 +6,13 @@ import logging
 
 import redis
 from kombu.exceptions import KombuError
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
 from firstread.priority import on_broker
 from firstread.queue import make_app, ring
-from firstread.records import Database, Job, Revision, Study, asked_for
+from firstread.records import Database, Job, Revision, Standing, Study, asked_for
 from firstread.settings import Settings
 from firstread.states import TERMINAL, JobState, RevisionState, move_job
 
@@ -97,7 +97,14 @@ def _newest(session: Session, study_uid: str) -> Revision | None:
 
 
 def _jobs(session: Session, revision: Revision, pipeline: str | None) -> list[Job]:
-    query = select(Job).where(Job.revision_id == revision.id).order_by(Job.pipeline).with_for_update()
+    """The revision's jobs, and those of earlier ones whose results stand for it."""
+    standing = select(Standing.job_id).where(Standing.revision_id == revision.id)
+    query = (
+        select(Job)
+        .where(or_(Job.revision_id == revision.id, Job.id.in_(standing)))
+        .order_by(Job.pipeline)
+        .with_for_update()
+    )
     if pipeline is not None:
         query = query.where(Job.pipeline == pipeline)
     return list(session.scalars(query))

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,7 +24,7 @@ from worker.errors import LeaseLost, NoServingPackage, describe, reason_of
 from worker.evidence import EvidenceStore
 from worker.leases import Lease, LeaseKeeper
 from worker.pipelines import registry
-from worker.pipelines.base import Outcome, Study
+from worker.pipelines.base import Outcome
 from worker.pipelines.runner import run
 from worker.reading import read_study
 from worker.results import Report, commit_failure, commit_outcome
@@ -130,7 +129,7 @@ class Scorer:
             lease.touch()
 
         study = self._claimer.take_study(claim.revision_id) or read_study(self._db, self._spool, claim.revision_id)
-        study = _forced(study, claim.forced)
+        study = study.asked(claim.forced)
         observe("read", time.perf_counter() - started)
         served = self._serving.of(claim.pipeline)
         with self._engine.handle(claim.rank, lease) as engine, one_study(lease.touch):
@@ -209,10 +208,6 @@ def _count_outcome(pipeline: str, outcome: Outcome) -> None:
             metrics.FLAGS.labels(pipeline, model).inc()
         if finding.name == LEADING.get(pipeline) and finding.probability is not None:
             metrics.SCORE.labels(pipeline, model).observe(finding.probability)
-
-
-def _forced(study: Study, forced: bool) -> Study:
-    return replace(study, forced=forced) if study.forced != forced else study
 
 
 def _since(claim: Claim) -> float:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from firstread.cli.open_database import open_database
 from firstread.cli.tables import print_json, print_table, view_rows
 from firstread.errors import FirstreadError
-from firstread.records import Delivery, Instance, Job, Receipt, Revision, RevisionInstance, Study, Transition
+from firstread.records import Delivery, Instance, Job, Receipt, Revision, RevisionInstance, Standing, Study, Transition
 from firstread.settings import Settings
 
 
@@ -47,6 +47,19 @@ def _transitions(session: Session, subject: str, subject_id: int) -> list[dict[s
     return [_columns(row, "id", "subject", "subject_id") for row in rows]
 
 
+def _standing(session: Session, revision: Revision) -> list[dict[str, Any]]:
+    """The pipelines of which an earlier result stands for the revision, and why."""
+    query = (
+        select(Standing.pipeline, Standing.reason, Job.state, Revision.number, Standing.at)
+        .join(Job, Job.id == Standing.job_id)
+        .join(Revision, Revision.id == Job.revision_id)
+        .where(Standing.revision_id == revision.id)
+        .order_by(Standing.pipeline)
+    )
+    names = ("pipeline", "reason", "state", "result_of_revision", "at")
+    return [dict(zip(names, row, strict=True)) for row in session.execute(query)]
+
+
 def story(session: Session, study: Study) -> dict[str, Any]:
     """Everything that is known of a study: receipts, revisions, jobs, transitions, results, deliveries."""
     revisions = []
@@ -75,6 +88,7 @@ def story(session: Session, study: Study) -> dict[str, Any]:
                 "files": [m.spool_key for m in members],
                 "transitions": _transitions(session, "revision", revision.id),
                 "jobs": jobs,
+                "standing": _standing(session, revision),
             }
         )
     uid = study.study_instance_uid
@@ -129,6 +143,11 @@ def _print_revision(revision: dict[str, Any]) -> None:
     if revision["warnings"]:
         click.echo(f"  warnings: {', '.join(revision['warnings'])}")
     _print_transitions(revision["transitions"])
+    for row in revision["standing"]:
+        click.echo(
+            f"  {row['pipeline']}: {row['reason']}, the result of revision {row['result_of_revision']} stands "
+            f"({row['state']})"
+        )
     for job in revision["jobs"]:
         click.echo(f"  {job['pipeline']}: {job['state']}" + (f", {job['reason']}" if job["reason"] else ""))
         if job["detail"]:

@@ -17,7 +17,7 @@ from firstread.records.intake import (
     newest_of_each,
 )
 from firstread.records.outcomes import AuditEvent, Deletion, DriftRow, EscalationStep, OutputObject, Verdict
-from firstread.records.scoring import Delivery, Flag, Job, Process, Result, SliceScoreRow, Transition
+from firstread.records.scoring import Delivery, Flag, Job, Process, Result, SliceScoreRow, Standing, Transition
 from firstread.records.senders import asked_for, senders_of
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "RevisionInstance",
     "SelfTest",
     "SliceScoreRow",
+    "Standing",
     "Study",
     "Transition",
     "Verdict",

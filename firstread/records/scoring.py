@@ -52,6 +52,22 @@ class Job(Base):
     results: Mapped[list[Result]] = relationship(back_populates="job")
 
 
+class Standing(Base):
+    """A pipeline that got no job of its own in a revision, since what an earlier job says still stands."""
+
+    __tablename__ = "standing"
+    __table_args__ = (UniqueConstraint("revision_id", "pipeline"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    revision_id: Mapped[int] = mapped_column(ForeignKey("revision.id", ondelete="CASCADE"))
+    pipeline: Mapped[str]
+    job_id: Mapped[int] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    """The job whose result stands."""
+    reason: Mapped[str]
+    """``unchanged``: the scored set is the same."""
+    at: Mapped[datetime]
+
+
 class Result(Base):
     """One finding of one model for one run of a job."""
 

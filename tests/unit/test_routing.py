@@ -18,8 +18,8 @@ from firstread.priority import BY_PIPELINE, PIPELINE_OF_MODALITY, priority_of
 from firstread.settings import Settings
 from tests.builders.skin import BROWN
 from tests.builders.studies import study_from
-from worker.claims import wanted_by
 from worker.pipelines.registry import REGISTRY, Orders, row
+from worker.routing import wanted_by
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 VL_PHOTOGRAPHIC = "1.2.840.10008.5.1.4.1.1.77.1.4"

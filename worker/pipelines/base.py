@@ -7,7 +7,7 @@ A pipeline is a module with ``select``, ``gate``, ``preprocess``, ``infer`` and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,6 +55,10 @@ class Study:
     instances: tuple[Instance, ...]
     forced: bool = False
     warnings: tuple[str, ...] = ()
+
+    def asked(self, forced: bool) -> Study:
+        """The same images, asked for by a person or not."""
+        return replace(self, forced=forced) if self.forced != forced else self
 
 
 @dataclass

@@ -1,0 +1,261 @@
+"""Later revisions of a study whose earlier result stands, on both engines."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from pydicom.dataset import Dataset
+from pydicom.uid import JPEGLSLossless, JPEGLSNearLossless
+from sqlalchemy import select, text
+
+from firstread.cli.study import study as study_command
+from firstread.cli.tables import view_rows
+from firstread.clock import utcnow
+from firstread.dicom.uids import stable_uid
+from firstread.metrics_state import _families, read_database
+from firstread.records import Database, Delivery, Job, Revision, Standing
+from firstread.retention import finished_studies
+from firstread.settings import Settings
+from firstread.spool import Spool
+from firstread.states import JobState
+from tests.builders.scored import image_header
+from tests.builders.waiting import put_revision
+from worker.claims import Claim, Claimer
+from worker.pipelines.base import Evidence, Finding, Outcome
+from worker.results import Report, commit_failure, commit_outcome
+from worker.retry import end_waiting, retry_study
+from worker.routing import Overtaken, commit_routing
+from worker.standing import Decision
+from worker.sweeper import find_due
+
+UID = stable_uid("study", "standing")
+
+
+@pytest.fixture
+def settings(make_settings: Callable[..., Settings], db: Database) -> Settings:
+    made = make_settings(database_url=db.url, max_attempts=1)
+    made.home.mkdir(parents=True, exist_ok=True)
+    (made.home / "destinations.toml").write_text(
+        '[[destination]]\nname = "pacs"\nkind = "dicom"\nhost = "127.0.0.1"\nport = 9\ncalled_ae = "PACS"\n',
+        encoding="utf-8",
+    )
+    return made
+
+
+def slices(n: int = 10, series: str = "plain", **values: Any) -> list[Dataset]:
+    """A plain head CT by its headers; equal arguments give equal bytes."""
+    made = []
+    for number in range(1, n + 1):
+        ds = image_header("ct", number, UID)
+        ds.SeriesInstanceUID = stable_uid(UID, series)
+        ds.SOPInstanceUID = stable_uid(UID, series, number)
+        ds.PixelData = np.random.default_rng(number).integers(0, 90, (64, 64)).astype(np.uint16).tobytes()
+        for keyword, value in values.items():
+            setattr(ds, keyword, value)
+        made.append(ds)
+    return made
+
+
+def dose_report() -> Dataset:
+    ds = Dataset()
+    ds.SOPClassUID, ds.Modality = "1.2.840.10008.5.1.4.1.1.88.67", "SR"
+    ds.StudyInstanceUID = UID
+    ds.SeriesInstanceUID, ds.SOPInstanceUID = stable_uid(UID, "dose"), stable_uid(UID, "dose", 1)
+    ds.PatientID, ds.PatientName = "MRN-7771234", "Nachtigall^Florentine"
+    return ds
+
+
+def encoded(images: list[Dataset], syntax: str, **options: Any) -> list[Dataset]:
+    made = copy.deepcopy(images)
+    for ds in made:
+        ds.compress(syntax, generate_instance_uid=False, **options)
+    return made
+
+
+class Site:
+    """A worker's view of one study."""
+
+    def __init__(self, db: Database, settings: Settings) -> None:
+        self.db, self.settings = db, settings
+        self.claimer = Claimer(db, settings, Spool(settings.spool_dir), "w1", lambda: frozenset({"head_ct"}))
+
+    def put(self, *objects: Dataset, **values: Any) -> int:
+        """A closed revision of all that the study holds by then; returns its key."""
+        return put_revision(self.db, self.settings, objects, **values)
+
+    def claim(self) -> Claim | None:
+        return self.claimer.next()
+
+    def score(self, p: float = 0.2, flagged: bool = False, version: str = "1") -> None:
+        """Claim the one job that waits and commit a result."""
+        claim = self.claim()
+        assert claim is not None
+        outcome = Outcome(
+            findings=[Finding("any", "bleed", version, probability=p, threshold=0.5, flagged=flagged)],
+            evidence=Evidence(),
+            SeriesInstanceUID=stable_uid(UID, "plain"),
+        )
+        commit_outcome(self.db, self.settings, job_id=claim.job_id, owner="w1", report=Report(outcome=outcome),
+                       evidence_path=None)  # fmt: skip
+
+    def jobs(self) -> list[tuple[int, str]]:
+        """Revision number and state of every job, in order."""
+        query = select(Revision.number, Job.state).join(Job, Job.revision_id == Revision.id).order_by(Job.id)
+        with self.db.read() as session:
+            return [(number, state) for number, state in session.execute(query)]
+
+    def standing(self) -> list[tuple[int, str]]:
+        """Revision number and reason of what stands."""
+        query = select(Revision.number, Standing.reason).join(Standing, Standing.revision_id == Revision.id)
+        with self.db.read() as session:
+            return [(number, reason) for number, reason in session.execute(query.order_by(Standing.id))]
+
+    def view(self, name: str) -> list[dict[str, Any]]:
+        with self.db.read() as session:
+            return view_rows(session, text(f"SELECT * FROM {name}"))
+
+
+@pytest.fixture
+def site(db: Database, settings: Settings) -> Site:
+    return Site(db, settings)
+
+
+def test_a_late_dose_report_makes_no_job_and_sends_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = slices()
+    site.put(*images)
+    site.score(0.9, flagged=True)
+    site.put(*images, dose_report())
+    assert site.claim() is None
+    assert site.jobs() == [(1, "DONE")]
+    assert site.standing() == [(2, "unchanged")]
+    with site.db.read() as session:
+        assert len(session.scalars(select(Delivery)).all()) == 1
+        families = _families()
+        read_database(session, families)
+    states = {s.labels["outcome"]: s.value for s in families["firstread_state_studies"].samples}
+    assert (states["DONE"], states["REJECTED"], states["WAITING"]) == (1, 0, 0)
+    assert families["firstread_waiting_age_seconds"].samples[0].value == 0
+    (row,) = site.view("study_result")
+    assert (row["revision"], row["state"], row["probability"], row["flagged"]) == (1, "DONE", 0.9, True)
+    later = [r for r in site.view("study_result_history") if r["revision"] == 2]
+    assert [(r["state"], r["reason"], r["pipeline"], r["finding"]) for r in later] == [
+        ("DONE", "unchanged", "head_ct", None)
+    ]
+    assert find_due(site.db, utcnow())[0] == []
+    monkeypatch.setenv("FIRSTREAD_HOME", str(site.settings.home))
+    monkeypatch.setenv("FIRSTREAD_DATABASE_URL", site.db.url)
+    said = CliRunner().invoke(study_command, [UID]).output
+    assert "head_ct: unchanged, the result of revision 1 stands (DONE)" in said
+
+
+def test_the_same_images_in_another_syntax_are_unchanged_and_lossy_ones_are_not(site: Site) -> None:
+    images = slices()
+    site.put(*images)
+    site.score()
+    site.put(*encoded(images, JPEGLSLossless))
+    site.put(*encoded(images, JPEGLSLossless), dose_report())
+    assert site.claim() is None
+    assert site.standing() == [(2, "unchanged"), (3, "unchanged")]
+    site.put(*encoded(images, JPEGLSNearLossless, jls_error=3))
+    site.score(0.3)
+    assert site.jobs() == [(1, "DONE"), (4, "DONE")]
+
+
+def test_one_more_series_of_slices_is_scored(site: Site) -> None:
+    images = slices()
+    site.put(*images)
+    site.score()
+    site.put(*images, *slices(9, "bone", ConvolutionKernel="H60s"))
+    site.score()
+    assert site.jobs() == [(1, "DONE"), (2, "DONE")]
+    assert site.standing() == []
+
+
+def test_what_waits_stands_too_and_what_failed_does_not(site: Site) -> None:
+    images = slices()
+    site.put(*images)
+    site.put(*images, dose_report())
+    claim = site.claim()
+    assert claim is not None and claim.number == 1
+    assert site.claim() is None
+    assert site.standing() == [(2, "unchanged")]
+    commit_failure(site.db, job_id=claim.job_id, owner="w1", reason="e", detail="", settings=site.settings)
+    late = dose_report()
+    late.SOPInstanceUID = stable_uid(UID, "dose", 2)
+    site.put(*images, late)
+    again = site.claim()
+    assert again is not None
+    assert site.jobs() == [(1, "FAILED"), (3, "SCORING")]
+
+
+def test_a_rejected_study_stays_rejected_without_a_second_job(site: Site) -> None:
+    images = slices(3)
+    site.put(*images)
+    claim = site.claim()
+    assert claim is not None
+    commit_outcome(site.db, site.settings, job_id=claim.job_id, owner="w1", report=Report(reasons=("too_few_slices",)),
+                   evidence_path=None)  # fmt: skip
+    site.put(*images, dose_report())
+    assert site.claim() is None
+    assert site.jobs() == [(1, "REJECTED")]
+    assert site.standing() == [(2, "unchanged")]
+
+
+def test_an_order_by_hand_and_a_second_patient_are_news(site: Site) -> None:
+    images = slices()
+    site.put(*images)
+    site.score()
+    site.put(*images, forced_pipeline="head_ct")
+    site.score()
+    strange = dose_report()
+    strange.PatientID = "SOMEBODY-ELSE"
+    revision = site.put(*images, strange, forced_pipeline="head_ct")
+    with site.db.write() as session:
+        session.get_one(Revision, revision).warnings = ["patient_mismatch"]
+    site.score()
+    assert site.jobs() == [(1, "DONE"), (2, "DONE"), (3, "DONE")]
+    assert "patient_mismatch" in site.view("study_result")[0]["warnings"]
+
+
+def test_retry_and_give_up_reach_the_job_that_stands(site: Site) -> None:
+    images = slices()
+    site.put(*images)
+    site.score()
+    site.put(*images, dose_report())
+    assert site.claim() is None
+    assert retry_study(site.db, site.settings, UID, None, "tester") == ["head_ct"]
+    site.score(0.7, version="2")
+    assert site.view("study_result")[0]["model_version"] == "2"
+    assert site.jobs() == [(1, "DONE")]
+    retry_study(site.db, site.settings, UID, "head_ct", "tester")
+    assert end_waiting(site.db, UID, None, "tester") == ["head_ct"]
+
+
+def test_a_study_with_a_standing_result_is_finished(site: Site) -> None:
+    images = slices()
+    site.put(*images)
+    site.score()
+    site.put(*images, dose_report())
+    site.claim()
+    with site.db.write() as session:
+        session.execute(text("UPDATE delivery SET state = 'DELIVERED'"))
+    assert [(outcome) for _, outcome, _ in finished_studies(site.db)] == ["DONE"]
+
+
+def test_work_that_came_meanwhile_is_looked_at_again(site: Site) -> None:
+    """Two revisions of a study routed at once: the second to commit decides anew."""
+    images = slices()
+    first, second = site.put(*images), site.put(*images, dose_report())
+    stale = Decision()
+    commit_routing(site.db, first, ["head_ct"], None, serving=["head_ct"], actor="w2", decision=stale)
+    with pytest.raises(Overtaken):
+        commit_routing(site.db, second, ["head_ct"], None, serving=["head_ct"], actor="w1", decision=stale)
+    site.score()
+    assert site.claim() is None
+    assert site.jobs() == [(1, JobState.DONE)]
+    assert site.standing() == [(2, "unchanged")]
