@@ -16,6 +16,7 @@ from worker.pipelines.base import Gate, Series, Study
 from worker.pipelines.dermoscopy_selection import CAPTURES, MAX_PICTURES, PHOTOGRAPHS, Photograph, Photographs
 from worker.pipelines.lesion import framed, framing, reduced
 from worker.pipelines.reasons import Caution, Reason
+from worker.pipelines.skin_likeness import JUDGED_PX, no_skin, unlike_skin
 
 KEPT_PX: Final = 1200
 """Longest side that is kept in memory: six times what the models see, enough for the evidence picture."""
@@ -32,12 +33,6 @@ FLAT_DISTANCE: Final = 8.0
 """95th percentile of the distance from the picture's median colour, smoothed: no structure below this. The
 faintest lesion of those 5,129 has 16.8."""
 
-MAX_DARK_SHARE: Final = 0.6
-MIN_WARM_SHARE: Final = 0.1
-"""Share of lit pixels in which red is not below green and blue: skin has it in nearly all (those 5,129: 0.83 at the 5th
-percentile, 0.51 at the 1st). Four of them, taken under bluish light, have less than this, one of them a nevus of the
-test part: so this only warns where the class of the object says that it is a photograph of skin."""
-
 
 def gate(study: Study, series: Series) -> Gate:
     """Typed reasons against the study's pictures; what is readable ends up in ``series.pixels.pictures``.
@@ -50,10 +45,12 @@ def gate(study: Study, series: Series) -> Gate:
         cautions.append(Caution.PICTURES_LEFT_OUT)
     kept, reasons = [], []
     for picture in found.pictures[:MAX_PICTURES]:
-        reason = _read(picture) or doubt(picture, study.forced)
-        if reason == Reason.NOT_A_SKIN_PHOTOGRAPH and picture.instance.SOPClassUID in PHOTOGRAPHS:
-            cautions.append(Caution.NOT_A_SKIN_PHOTOGRAPH)
-            reason = None
+        reason = _read(picture) or doubt(picture)
+        if reason is None and unlike_skin(judged(picture)):
+            if picture.instance.SOPClassUID in PHOTOGRAPHS:
+                cautions.append(Caution.NOT_A_SKIN_PHOTOGRAPH)
+            else:
+                reason = Reason.NOT_A_SKIN_PHOTOGRAPH
         if reason is None:
             kept.append(picture)
         else:
@@ -108,27 +105,25 @@ def colours(ds: Dataset, values: np.ndarray) -> np.ndarray | None:
     return np.ascontiguousarray(values.astype(np.uint8))
 
 
-def doubt(picture: Photograph, forced: bool) -> Reason | None:
-    """Why the pixels are no lesion on skin: grey, empty, or (unless a person asked for it) not of skin's colour."""
-    assert picture.rgb is not None
-    height, width = picture.rgb.shape[:2]
-    factor = 200 / max(height, width)
-    size = (max(16, round(width * factor)), max(16, round(height * factor)))
-    small = cv2.resize(picture.rgb, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+def doubt(picture: Photograph) -> Reason | None:
+    """Why the pixels are surely no lesion on skin, whoever asked: grey, empty, or nothing that skin can look like."""
+    small = judged(picture)
     if float((small.max(axis=2) - small.min(axis=2)).mean()) < GREY_SPREAD:
         return Reason.GREY_IMAGE
     smooth = cv2.GaussianBlur(small, (0, 0), 3)
     away = np.linalg.norm(smooth - np.median(smooth.reshape(-1, 3), axis=0), axis=2)
     if float(np.percentile(away, 95)) < FLAT_DISTANCE:
         return Reason.NO_LESION_FOUND
-    if forced:
-        return None
-    lit = small.max(axis=2) >= 25
-    if float(lit.mean()) < 1 - MAX_DARK_SHARE:
-        return Reason.NOT_A_SKIN_PHOTOGRAPH
-    red, green, blue = small[..., 0], small[..., 1], small[..., 2]
-    warm = (red >= green - 5) & (red >= blue - 5) & lit
-    return Reason.NOT_A_SKIN_PHOTOGRAPH if float(warm.sum()) < MIN_WARM_SHARE * float(lit.sum()) else None
+    return Reason.NOT_A_SKIN_PHOTOGRAPH if no_skin(small) else None
+
+
+def judged(picture: Photograph) -> np.ndarray:
+    """The picture as float32 (h, w, 3), its longer side :data:`JUDGED_PX`."""
+    assert picture.rgb is not None
+    height, width = picture.rgb.shape[:2]
+    factor = JUDGED_PX / max(height, width)
+    size = (max(16, round(width * factor)), max(16, round(height * factor)))
+    return cv2.resize(picture.rgb, size, interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
 def network_view(picture: Photograph, width_px: int | None = None) -> np.ndarray:
