@@ -123,7 +123,7 @@ def judged(picture: Photograph) -> np.ndarray:
     height, width = picture.rgb.shape[:2]
     factor = JUDGED_PX / max(height, width)
     size = (max(16, round(width * factor)), max(16, round(height * factor)))
-    return cv2.resize(picture.rgb, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    return np.asarray(cv2.resize(picture.rgb, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def network_view(picture: Photograph, width_px: int | None = None) -> np.ndarray:
