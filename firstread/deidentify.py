@@ -162,6 +162,8 @@ def _copy_geometry(frame: Frame, ds: Dataset) -> None:
         ds.PixelSpacing = decimal(frame.PixelSpacing[:2])
     if frame.SliceThickness is not None:
         ds.SliceThickness = decimal((frame.SliceThickness,))[0]
+    if frame.rescale is not None and frame.rescale.fault:
+        raise UnreadablePixels(frame.rescale.fault)
     if frame.rescale is not None:
         ds.RescaleSlope, ds.RescaleIntercept = decimal((frame.rescale.slope, frame.rescale.intercept))
 

@@ -137,6 +137,7 @@ class Scorer:
         report.outcome = result.outcome
         report.reasons = result.reasons
         report.notes = result.notes
+        report.detail = result.detail
         report.warnings = study.warnings
         report.models = tuple(package.key for group in served.values() for package in group)
         report.statistics = {k: float(v) for k, v in result.details.items() if isinstance(v, int | float)}

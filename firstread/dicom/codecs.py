@@ -7,6 +7,7 @@ processes of their own; training, commands and tests decode where they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +16,11 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
+from firstread.dicom.complaints import cannot, heard, tells_of_damage
 from firstread.dicom.datasets import PARSE_ERRORS
+
+_TALKING: Final = frozenset({"gdcm"})
+"""Plug-ins whose libraries warn of damage on standard error, and decode on."""
 
 
 class UnreadablePixels(Exception):
@@ -52,10 +57,11 @@ Decode = Callable[[CodedFrame], np.ndarray]
 
 
 def decode_here(frame: CodedFrame) -> np.ndarray:
-    """Decode in this process, with the first plug-in that does not fail.
+    """Decode in this process, with the first plug-in that knows this kind of stream.
 
-    A lack of memory is final, and so is a panic of a codec written in Rust, whose exception is no ``Exception``: they
-    are the ``__cause__`` of what is raised.
+    One that finds damage has the last word: another might be more lenient, and fill what is missing with grey. A lack
+    of memory is final too, and a panic of a codec written in Rust, whose exception is no ``Exception``: they are the
+    ``__cause__`` of what is raised.
     """
     try:
         decoder = get_decoder(UID(frame.syntax))
@@ -64,14 +70,22 @@ def decode_here(frame: CodedFrame) -> np.ndarray:
     wrapped = encapsulate([frame.data])
     cause: BaseException | None = None
     for plugin in frame.plugins:
-        try:
-            return decoder.as_array(wrapped, index=0, decoding_plugin=plugin, **frame.options)[0]
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as failure:  # noqa: BLE001  # whatever a codec raises
-            cause = failure
-            if isinstance(failure, MemoryError) or not isinstance(failure, Exception):
-                break
+        decoded = None
+        with heard() if plugin in _TALKING else nullcontext(bytearray()) as said:
+            try:
+                decoded = decoder.as_array(wrapped, index=0, decoding_plugin=plugin, **frame.options)[0]
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as failure:  # noqa: BLE001  # whatever a codec raises
+                cause = failure
+        if tells_of_damage(said):
+            raise UnreadablePixels("the code stream is damaged") from cause
+        if decoded is not None:
+            return decoded
+        if isinstance(cause, MemoryError) or not isinstance(cause, Exception):
+            break
+        if not cannot(cause, said):
+            raise UnreadablePixels("the code stream is damaged") from cause
     raise UnreadablePixels(f"the decoder of {UID(frame.syntax).name} failed ({type(cause).__name__})") from cause
 
 

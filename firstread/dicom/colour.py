@@ -35,6 +35,15 @@ def is_srgb(profile: bytes | None) -> bool:
 
 
 @lru_cache(maxsize=16)
+def is_rgb_profile(profile: bytes) -> bool:
+    """Whether bytes are an ICC profile of RGB, which alone :func:`to_srgb` can follow."""
+    try:
+        return str(ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space).strip() == "RGB"
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return False
+
+
+@lru_cache(maxsize=16)
 def _transform(profile: bytes) -> ImageCms.ImageCmsTransform | None:
     """Transform to sRGB; None where none is needed or none can be made."""
     try:

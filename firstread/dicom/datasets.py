@@ -34,7 +34,8 @@ from firstread.dicom.fragments import walk_fragments
 INFLATED_LIMIT_BYTES: Final = 32 * 2**20
 """How much of a deflated data set is inflated to find its header."""
 
-_PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+PIXEL_DATA: Final = 0x7FE00010
+_PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})
 _CHARACTER_SET: Final = 0x00080005
 GE_BIG_ENDIAN_PIXELS: Final = "1.2.840.113619.5.2"
 """GE's private transfer syntax: implicit little endian, with pixel data in big endian."""
@@ -109,6 +110,8 @@ class Content:
     ``fp`` may be positioned anywhere; ``pixel_offset`` is where the value of the pixel data element starts in it, and
     ``pixel_length`` its length in bytes (``UNDEFINED_LENGTH`` for encapsulated data); both are None without Pixel Data.
     ``source`` is the file itself, whose data set starts at ``body_offset``: another than ``fp`` where it is deflated.
+    ``pixel_tag`` and ``pixel_vr`` are those of the element: Pixel Data, or one of the two kinds of float pixels; the
+    VR is None in implicit encodings.
     """
 
     ds: Dataset
@@ -118,6 +121,8 @@ class Content:
     pixel_length: int | None
     source: BinaryIO
     body_offset: int
+    pixel_tag: int | None = None
+    pixel_vr: str | None = None
 
 
 @contextmanager
@@ -193,8 +198,8 @@ def _read_body(fp: BinaryIO, body_offset: int, meta: FileMetaDataset) -> Content
         notes.append("large_element_skipped")
     ds = Dataset(header.found)
     ds.set_original_encoding(implicit, little, _character_sets(ds))
-    offset, length = (pixels[1], pixels[2]) if pixels else (None, None)
-    content = Content(ds, tuple(notes), fp, offset, length, source, body_offset)
+    tag, offset, length, vr = pixels if pixels else (None, None, None, None)
+    content = Content(ds, tuple(notes), fp, offset, length, source, body_offset, tag, vr)
     if not deflated and (header.cut or not pixels_end(content)):
         content = replace(content, notes=(*notes, "truncated"))
     meta.TransferSyntaxUID = UID(syntax)
@@ -257,8 +262,48 @@ def text(ds: Dataset, keyword: str, limit: int = 256) -> str:
     return "".join(c for c in joined if c.isprintable()).strip()[:limit]
 
 
+class BadNumber(ValueError):
+    """An element that should hold numbers and does not. The message names the element, never its value."""
+
+    def __init__(self, keyword: str) -> None:
+        super().__init__(f"{keyword} is not a number")
+        self.keyword = keyword
+
+
+def each_number(ds: Dataset, keyword: str) -> tuple[float, ...]:
+    """All values of an element as finite floats; none where it is absent or empty.
+
+    Raises
+    ------
+    BadNumber
+        If it is there and says something that is not a number, such as a DS with a decimal comma.
+    """
+    if keyword not in ds:
+        return ()
+    try:
+        value = ds[keyword].value
+        if value is None or (hasattr(value, "__len__") and not len(value)):
+            return ()
+        many = value if hasattr(value, "__iter__") and not isinstance(value, (str, bytes)) else [value]
+        found = tuple(float(part) for part in many)
+    except PARSE_ERRORS as error:
+        raise BadNumber(keyword) from error
+    if not all(part - part == 0.0 for part in found):
+        raise BadNumber(keyword)
+    return found
+
+
+def strict_number(ds: Dataset, keyword: str) -> float | None:
+    """First value of an element as a finite float, None where it is absent or empty; raises :class:`BadNumber`."""
+    found = each_number(ds, keyword)
+    return found[0] if found else None
+
+
 def number(ds: Dataset, keyword: str) -> float | None:
-    """First value of an element as a finite float, or None."""
+    """First value of an element as a finite float, or None, also where it is no number.
+
+    For what decides pixels there is :func:`strict_number`.
+    """
     try:
         value = ds.get(keyword)
         if value is None or value == "":

@@ -133,7 +133,7 @@ class Elements:
     end : int
         Offset behind the last element, or of the element at which reading stopped.
     stopped_at : tuple of int or None
-        Tag, offset of the value, and length of the element at which reading stopped.
+        Tag, offset of the value, length and VR of the element at which reading stopped; no VR in implicit encodings.
     cut : bool
         The file ends inside an element.
     left_out : bool
@@ -144,7 +144,7 @@ class Elements:
 
     found: dict[BaseTag, DataElement | RawDataElement] = field(default_factory=dict)
     end: int = 0
-    stopped_at: tuple[int, int, int] | None = None
+    stopped_at: tuple[int, int, int, str | None] | None = None
     cut: bool = False
     left_out: bool = False
     padded: bool = False
@@ -190,7 +190,7 @@ class Scanner:
             tag, vr, length, before = self._encoding.head(head)
             value_at = at + before
             if self._stop(tag):
-                out.stopped_at = (tag, value_at, length)
+                out.stopped_at = (tag, value_at, length, vr)
                 return out
             if tag == _END_OF_ITEM:
                 return out

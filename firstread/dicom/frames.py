@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from firstread.dicom.contrast import frame_contrast
-from firstread.dicom.datasets import PARSE_ERRORS, number, numbers, text
+from firstread.dicom.datasets import PARSE_ERRORS, BadNumber, number, numbers, strict_number, text
 
 Vector = tuple[float, ...]
 
@@ -23,6 +23,8 @@ class Rescale:
     intercept: float
     kind: str = ""
     """Rescale Type: ``HU``, ``US`` (unspecified), empty, or something that is not Hounsfield units."""
+    fault: str = ""
+    """What is unreadable about it, without the value; nothing may be made of the pixels then."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +114,32 @@ def _frame(levels: list[Dataset], frame_number: int) -> Frame:
 
 
 def _rescale(slope_at: Dataset, intercept_at: Dataset) -> Rescale | None:
-    slope, intercept = number(slope_at, "RescaleSlope"), number(intercept_at, "RescaleIntercept")
+    kind = text(intercept_at, "RescaleType", 16).upper()
+    try:
+        slope, intercept = strict_number(slope_at, "RescaleSlope"), strict_number(intercept_at, "RescaleIntercept")
+    except BadNumber as error:
+        return Rescale(1.0, 0.0, kind, fault=str(error))
     if intercept is None or slope == 0.0:
         return None
     # A slope alone may be left out by old writers; an intercept may not, it is what makes HU of stored values.
-    return Rescale(1.0 if slope is None else slope, intercept, text(intercept_at, "RescaleType", 16).upper())
+    return Rescale(1.0 if slope is None else slope, intercept, kind)
+
+
+def macro_item(ds: Dataset, index: int, sequence: str) -> Dataset:
+    """Where the elements of a functional group macro lie for one frame: its item, else the data set itself.
+
+    Parameters
+    ----------
+    index : int
+        Frame, counted from 0.
+    sequence : str
+        Keyword of the macro's sequence.
+    """
+    each = _items(ds, "PerFrameFunctionalGroupsSequence")[index : index + 1]
+    for group in (*each, *_items(ds, "SharedFunctionalGroupsSequence")[:1]):
+        for item in _items(group, sequence)[:1]:
+            return item
+    return ds
 
 
 def _spacing(ds: Dataset) -> Vector | None:

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 
 from firstread.dicom.datasets import number
 from firstread.dicom.frames import Rescale
-from firstread.dicom.pixels import PixelLayout
+from firstread.dicom.pixels import PixelLayout, UnreadablePixels
 
 AIR_HU: Final = -1024.0
 """Nothing is thinner than air: lower values are padding or its rim."""
@@ -37,7 +37,14 @@ def to_hu(stored: np.ndarray, rescale: Rescale, layout: PixelLayout, padding: tu
     -------
     ndarray of float32, shape (H, W)
         Not below ``AIR_HU``.
+
+    Raises
+    ------
+    UnreadablePixels
+        If the header says something of the rescale that is no number.
     """
+    if rescale.fault:
+        raise UnreadablePixels(rescale.fault)
     values = _unwrapped(stored, rescale, layout)
     hu = values.astype(np.float32)
     if rescale.slope != 1.0:

@@ -32,6 +32,9 @@ _RESULT_COLUMNS = """
     j.pipeline, f.model_name, f.model_version, j.series_instance_uid, f.finding, f.probability, f.value, f.unit,
     f.threshold"""
 
+_DETAIL = "CASE WHEN j.state = 'DONE' THEN NULL ELSE j.detail END AS detail"
+"""A job that is done keeps its next step there."""
+
 _STUDY_STATE = """
     CASE WHEN r.state = 'RECEIVING' THEN 'RECEIVING'
          WHEN r.routed_at IS NULL THEN 'WAITING'
@@ -46,7 +49,7 @@ latest AS (
         SELECT 1 FROM job j JOIN revision x ON x.id = j.revision_id WHERE x.study_id = r.study_id
     )
 )
-SELECT s.study_instance_uid, j.revision, {_STUDY_COLUMNS}, j.state, j.reason, j.warnings, {_RESULT_COLUMNS},
+SELECT s.study_instance_uid, j.revision, {_STUDY_COLUMNS}, j.state, j.reason, {_DETAIL}, j.warnings, {_RESULT_COLUMNS},
     CASE WHEN f.finding IS NULL THEN FALSE
          ELSE (f.flagged OR EXISTS (
              SELECT 1 FROM flag g
@@ -57,14 +60,14 @@ JOIN study s ON s.id = j.study_id
 LEFT JOIN result f ON f.job_id = j.job_id AND f.run = j.scored_run AND f.role = 'active'
 WHERE j.place = 1 AND {_PATIENT}
 UNION ALL
-SELECT s.study_instance_uid, r.number, {_STUDY_COLUMNS}, {_STUDY_STATE}, r.reason, r.warnings,
+SELECT s.study_instance_uid, r.number, {_STUDY_COLUMNS}, {_STUDY_STATE}, r.reason, NULL, r.warnings,
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, FALSE, NULL, r.last_seen_at, r.closed_at, NULL
 FROM latest r JOIN study s ON s.id = r.study_id
 WHERE r.place = 1 AND {_PATIENT}
 """
 
 STUDY_RESULT_HISTORY = f"""
-SELECT s.study_instance_uid, j.revision, {_STUDY_COLUMNS}, j.state, j.reason, j.warnings, {_RESULT_COLUMNS},
+SELECT s.study_instance_uid, j.revision, {_STUDY_COLUMNS}, j.state, j.reason, {_DETAIL}, j.warnings, {_RESULT_COLUMNS},
     COALESCE(f.flagged, FALSE) AS flagged, j.evidence_path, j.last_seen_at AS received_at, j.closed_at,
     COALESCE(f.created_at, j.finished_at) AS scored_at, f.role, COALESCE(f.run, j.run) AS run
 FROM ({_JOBS}) j
@@ -72,7 +75,7 @@ JOIN study s ON s.id = j.study_id
 LEFT JOIN result f ON f.job_id = j.job_id
 WHERE {_PATIENT}
 UNION ALL
-SELECT s.study_instance_uid, r.number, {_STUDY_COLUMNS}, {_STUDY_STATE}, r.reason, r.warnings,
+SELECT s.study_instance_uid, r.number, {_STUDY_COLUMNS}, {_STUDY_STATE}, r.reason, NULL, r.warnings,
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, FALSE, NULL, r.last_seen_at, r.closed_at, NULL, NULL, NULL
 FROM revision r JOIN study s ON s.id = r.study_id
 WHERE NOT EXISTS (SELECT 1 FROM job j WHERE j.revision_id = r.id)

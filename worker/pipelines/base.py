@@ -99,7 +99,10 @@ class Selection:
 
 @dataclass(frozen=True)
 class Gate:
-    """Outcome of ``gate``: rejected if there is any reason; warnings never hide a score."""
+    """Outcome of ``gate``: rejected if there is any reason; warnings never hide a score.
+
+    ``detail`` says in words what a reason leaves open, such as why pixel data are unreadable, without patient data.
+    """
 
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

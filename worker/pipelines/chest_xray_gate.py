@@ -40,7 +40,8 @@ def gate(study: Study, series: Series) -> Gate:
         if len(passed) == MOST_FILMS:
             break
     if not passed:
-        return Gate(tuple(dict.fromkeys(reason for _, reason in refused)))
+        faults = dict.fromkeys(film.fault for film, _ in refused if film.fault)
+        return Gate(tuple(dict.fromkeys(reason for _, reason in refused)), detail="; ".join(faults))
     unseen = series.pixels[len(passed) + len(refused) :]
     series.pixels = passed
     series.instances = list({film.instance.key: film.instance for film in passed}.values())
@@ -66,13 +67,17 @@ def _unused(passed: Sequence[Film], refused: Sequence[tuple[Film, str]]) -> dict
 def _judge(film: Film, forced: bool) -> Reason | None:
     """Fill in the film's pixels, or say why it cannot be scored."""
     try:
-        film.grey, film.turn = read_film(film.instance.path, film.instance.ds, max(0, film.frame - 1))
+        film.grey, film.turn = read_film(film.instance.path, film.instance.ds, max(0, film.frame - 1), film.cautions)
     except ColourImage:
         ds = film.instance.ds
         is_film = modality_of(text(ds, "Modality", 16), film.instance.SOPClassUID) in RADIOGRAPHY
         # Of no kind that says what it shows: no film, and no photograph of skin that anybody asked for.
         return Reason.UNSUPPORTED_PHOTOMETRIC if is_film or forced else Reason.NOT_A_SKIN_PHOTOGRAPH
-    except (UnreadablePixels, OSError):
+    except UnreadablePixels as error:
+        film.fault = str(error)
+        return Reason.UNREADABLE_PIXEL_DATA
+    except OSError:
+        film.fault = "the file cannot be read"
         return Reason.UNREADABLE_PIXEL_DATA
     film.likeness = likeness(film.grey)
     if film.likeness >= CERTAIN:

@@ -38,6 +38,8 @@ class Film:
         Display values, upright, bright for dense.
     likeness : float
         How much the pixels look like a frontal chest (:mod:`worker.pipelines.chest_likeness`).
+    fault : str
+        Why the pixels cannot be read, in words.
     parts : dict of Part
         By package, the part of the film that its network sees; set as the film is preprocessed.
     """
@@ -49,6 +51,7 @@ class Film:
     grey: np.ndarray | None = None
     turn: Turn = field(default_factory=Turn)
     likeness: float = 0.0
+    fault: str = ""
     parts: dict[str, Part] = field(default_factory=dict)
 
     @property

@@ -7,10 +7,10 @@ from typing import Final
 import cv2
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_color_lut
 
-from firstread.dicom.colour import to_srgb
-from firstread.dicom.datasets import PARSE_ERRORS, text
+from firstread.dicom.colour import is_rgb_profile, to_srgb
+from firstread.dicom.datasets import text
+from firstread.dicom.lookup import palette_rgb
 from firstread.dicom.pixels import UnreadablePixels, layout_of, read_frame
 from worker.pipelines.base import Gate, Series, Study
 from worker.pipelines.dermoscopy_selection import CAPTURES, MAX_PICTURES, PHOTOGRAPHS, Photograph, Photographs
@@ -44,7 +44,8 @@ def gate(study: Study, series: Series) -> Gate:
     if len(found.pictures) > MAX_PICTURES:
         cautions.append(Caution.PICTURES_LEFT_OUT)
     kept, reasons = [], []
-    for picture in found.pictures[:MAX_PICTURES]:
+    tried = found.pictures[:MAX_PICTURES]
+    for picture in tried:
         reason = _read(picture) or doubt(picture)
         if reason is None and unlike_skin(judged(picture)):
             if picture.instance.SOPClassUID in PHOTOGRAPHS:
@@ -53,11 +54,14 @@ def gate(study: Study, series: Series) -> Gate:
                 reason = Reason.NOT_A_SKIN_PHOTOGRAPH
         if reason is None:
             kept.append(picture)
+            cautions += [Caution(code) for code in picture.cautions]
         else:
             reasons.append(reason)
     found.pictures = kept
     if not kept:
-        return Gate(tuple(dict.fromkeys(str(r) for r in reasons)), tuple(str(c) for c in cautions))
+        faults = dict.fromkeys(picture.fault for picture in tried if picture.fault)
+        said = "; ".join(faults)
+        return Gate(tuple(dict.fromkeys(str(r) for r in reasons)), tuple(str(c) for c in cautions), said)
     if reasons:
         cautions.append(Caution.PICTURES_LEFT_OUT)
     if any(picture.instance.SOPClassUID in CAPTURES for picture in kept) and not study.forced:
@@ -71,9 +75,11 @@ def _read(picture: Photograph) -> Reason | None:
     """Decode a frame into ``picture.rgb``; the reason where that cannot be."""
     if min(picture.shape) < MIN_SIDE_PX:
         return Reason.PICTURE_TOO_SMALL
+    ds = picture.instance.ds
     try:
-        rgb = colours(picture.instance.ds, read_frame(picture.instance.path, picture.frame.index))
-    except UnreadablePixels:
+        rgb = colours(ds, read_frame(picture.instance.path, picture.frame.index, picture.cautions))
+    except UnreadablePixels as error:
+        picture.fault = str(error)
         return Reason.UNREADABLE_PIXEL_DATA
     if rgb is None:
         return Reason.UNSUPPORTED_PHOTOMETRIC
@@ -81,7 +87,9 @@ def _read(picture: Photograph) -> Reason | None:
     if factor < 1:
         size = (max(1, round(rgb.shape[1] * factor)), max(1, round(rgb.shape[0] * factor)))
         rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    profile = picture.instance.ds.get("ICCProfile")
+    profile = ds.get("ICCProfile")
+    if profile and not (isinstance(profile, bytes) and is_rgb_profile(profile)):
+        picture.cautions.append(Caution.COLOURS_ASSUMED)
     picture.rgb = to_srgb(rgb, profile if isinstance(profile, bytes) else None)
     picture.framing = framing(*rgb.shape[:2])
     return None
@@ -91,17 +99,19 @@ def colours(ds: Dataset, values: np.ndarray) -> np.ndarray | None:
     """Stored values of a colour frame as uint8 (H, W, 3); None where they are not colours.
 
     A palette (PS3.3 C.7.6.3.1.5) is applied; deeper channels are reduced to eight bits.
+
+    Raises
+    ------
+    UnreadablePixels
+        If a palette is broken.
     """
     if values.ndim == 2 and text(ds, "PhotometricInterpretation", 32).upper() == "PALETTE COLOR":
-        try:
-            values = np.asarray(apply_color_lut(values, ds))
-        except PARSE_ERRORS:
-            return None
+        values = palette_rgb(ds, values)
         return (values >> 8).astype(np.uint8) if values.dtype.itemsize > 1 else values.astype(np.uint8)
     if values.ndim != 3 or values.shape[-1] != 3:
         return None
-    if values.dtype.itemsize > 1:
-        values = values >> max(0, layout_of(ds).bits_stored - 8)
+    depth = layout_of(ds).bits_stored
+    values = values >> max(0, depth - 8) if values.dtype.itemsize > 1 else values << max(0, 8 - depth)
     return np.ascontiguousarray(values.astype(np.uint8))
 
 

@@ -34,7 +34,8 @@ class Photograph:
     """One colour frame.
 
     ``rgb`` is uint8 (h, w, 3), reduced where the source is very large; ``shape`` is the source's own (H, W), and
-    ``spacing_mm`` belongs to that. ``rgb`` is None until the gate has read it.
+    ``spacing_mm`` belongs to that. ``rgb`` is None until the gate has read it; ``cautions`` are what had to be assumed
+    for that, ``fault`` says why it could not be.
     """
 
     instance: Instance
@@ -42,6 +43,8 @@ class Photograph:
     shape: tuple[int, int]
     spacing_mm: tuple[float, float] | None
     rgb: np.ndarray | None = None
+    cautions: list[str] = field(default_factory=list)
+    fault: str = ""
     framing: Framing = field(default_factory=lambda: Framing(False, 0, 0, 0, 0))
 
 

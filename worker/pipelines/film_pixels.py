@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,10 +9,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
-from firstread.dicom.datasets import PARSE_ERRORS, number, text
+from firstread.dicom.datasets import text
+from firstread.dicom.display import modality_values, voi_views
+from firstread.dicom.hounsfield import padding_of
+from firstread.dicom.lookup import palette_rgb
 from firstread.dicom.pixels import UnreadablePixels, layout_of, read_frame
+from worker.pipelines.reasons import Caution
 
 Grey = NDArray[np.float32]
 
@@ -57,7 +59,7 @@ def turn_of(ds: Dataset) -> Turn:
     return Turn()
 
 
-def read_film(path: Path, ds: Dataset, index: int = 0) -> tuple[Grey, Turn]:
+def read_film(path: Path, ds: Dataset, index: int = 0, cautions: list[str] | None = None) -> tuple[Grey, Turn]:
     """One frame of a radiograph, upright, bright where the body is dense.
 
     Parameters
@@ -68,6 +70,8 @@ def read_film(path: Path, ds: Dataset, index: int = 0) -> tuple[Grey, Turn]:
         Its header.
     index : int
         Frame, counted from 0.
+    cautions : list of str, optional
+        Codes of what had to be assumed are added to it.
 
     Returns
     -------
@@ -79,11 +83,15 @@ def read_film(path: Path, ds: Dataset, index: int = 0) -> tuple[Grey, Turn]:
     Raises
     ------
     UnreadablePixels
-        If the pixel data cannot be decoded or are all one value; :class:`ColourImage` for a picture with colours.
+        If the pixel data or a look-up table cannot be read, or the film is all one value; :class:`ColourImage` for a
+        picture with colours.
     """
+    noted = [] if cautions is None else cautions
+    stored = read_frame(path, index, noted)
     layout = layout_of(ds)
-    stored = read_frame(path, index)
-    film = _grey_of(stored) if stored.ndim == 3 else _display_values(stored, ds)
+    if layout.photometric == "PALETTE COLOR" and stored.ndim == 2:
+        stored = palette_rgb(ds, stored)
+    film = _grey_of(stored) if stored.ndim == 3 else _display_values(stored, ds, index, noted)
     padding = _padding(stored, ds) if stored.ndim == 2 else None
     low, high = _extent(film, padding)
     if not np.isfinite([low, high]).all() or high <= low:
@@ -106,44 +114,40 @@ def _is_inverse(photometric: str) -> bool:
 def _grey_of(rgb: np.ndarray) -> Grey:
     """Luminance of a colour-coded picture that is grey all the same."""
     sample = rgb[:: max(1, rgb.shape[0] // 256), :: max(1, rgb.shape[1] // 256)].astype(np.float32)
-    spread = sample.max(axis=-1) - sample.min(axis=-1)
+    spread = (sample.max(axis=-1) - sample.min(axis=-1)) * np.float32(255.0 / np.iinfo(rgb.dtype).max)
     if float(np.percentile(spread, 95)) > COLOUR_TOLERANCE:
         raise ColourImage("a picture with colours")
     return np.asarray(rgb.mean(axis=-1, dtype=np.float32))
 
 
-def _display_values(stored: np.ndarray, ds: Dataset) -> Grey:
-    """Modality LUT, then VOI LUT or window; a step whose elements are broken is left out."""
-    values = _attempt(lambda: apply_modality_lut(stored, ds), stored)
-    shown = _attempt(lambda: apply_voi_lut(values, ds), values)
-    return _unless_saturated(np.asarray(shown, dtype=np.float32), np.asarray(values, dtype=np.float32))
+def _display_values(stored: np.ndarray, ds: Dataset, index: int, cautions: list[str]) -> Grey:
+    """Modality LUT, then the first VOI LUT or window that leaves something to see; without any, with a caution."""
+    values = modality_values(stored, ds, index)
+    plain = values.astype(np.float32)
+    shown = None
+    for shown in voi_views(values, ds, index):
+        if not _saturated(shown, plain):
+            return shown
+    if shown is not None:
+        cautions.append(str(Caution.WINDOW_NOT_USED))
+    return plain
 
 
-def _attempt(step: Callable[[], np.ndarray], otherwise: np.ndarray) -> np.ndarray:
-    try:
-        return np.asarray(step())
-    except PARSE_ERRORS:
-        return otherwise
-
-
-def _unless_saturated(shown: Grey, values: Grey) -> Grey:
-    if shown.shape != values.shape:
-        return values
+def _saturated(shown: Grey, values: Grey) -> bool:
     sample, raw = shown[::8, ::8], values[::8, ::8]
     at_ends = float(np.mean((sample <= sample.min()) | (sample >= sample.max())))
     before = float(np.mean((raw <= raw.min()) | (raw >= raw.max())))
-    return values if at_ends > max(SATURATION_LIMIT, before + 0.05) else shown
+    return at_ends > max(SATURATION_LIMIT, before + 0.05)
 
 
 def _padding(stored: np.ndarray, ds: Dataset) -> np.ndarray | None:
     """Where the film is padding: Pixel Padding Value, up to its limit (PS3.3 C.7.5.1.1.2); None where nothing is."""
-    value, limit = number(ds, "PixelPaddingValue"), number(ds, "PixelPaddingRangeLimit")
-    if value is None:
+    ends = padding_of(ds, layout_of(ds))
+    if ends is None:
         return None
-    if value < 0 and stored.dtype.kind == "u":
-        value += 2 ** (8 * stored.dtype.itemsize)
-    low, high = (value, value) if limit is None else (min(value, limit), max(value, limit))
-    mask = (stored >= low) & (stored <= high)
+    # A padding value above all that is stored with a sign is the same 16 bits without one.
+    wrap = 2 ** (8 * stored.dtype.itemsize) if stored.dtype.kind == "i" and ends[0] > np.iinfo(stored.dtype).max else 0
+    mask = (stored >= ends[0] - wrap) & (stored <= ends[1] - wrap)
     return mask if mask.any() and not mask.all() else None
 
 

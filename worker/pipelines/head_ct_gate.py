@@ -70,7 +70,8 @@ def gate(study: Study, series: Series) -> Gate:
             else:
                 reason = Reason.NOT_A_HEAD
     reasons = [str(reason)] if reason is not None else []
-    return Gate(tuple(reasons), tuple(dict.fromkeys([*head.cautions, *warnings])))
+    said = "; ".join(dict.fromkeys(head.faults)) if reasons else ""
+    return Gate(tuple(reasons), tuple(dict.fromkeys([*head.cautions, *warnings])), said)
 
 
 def _by_header(head: HeadStack) -> tuple[list[str], list[str]]:

@@ -124,6 +124,8 @@ class HeadStack:
         How far each slice stands for along the normal.
     grid : Grid or None
         From the pixels as they come to those of ``hu``.
+    faults : list of str
+        Why slices could not be decoded, in words.
     """
 
     slices: tuple[Slice, ...]
@@ -136,6 +138,7 @@ class HeadStack:
     slab_of: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     boxes: dict[str, list[Box]] = field(default_factory=dict)
     grid: Grid | None = None
+    faults: list[str] = field(default_factory=list)
 
     @property
     def extent_mm(self) -> np.ndarray | None:

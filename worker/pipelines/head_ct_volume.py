@@ -23,7 +23,7 @@ def decode(head: HeadStack, forced: bool) -> tuple[Reason | None, list[str]]:
     warnings: list[str] = []
     without = [entry for entry in head.slices if not _is_hu(entry.frame.rescale)]
     if without:
-        refusal = _no_rescale(without, forced)
+        refusal = _no_rescale(head, without, forced)
         if refusal is not None:
             return refusal, warnings
         warnings.append(Caution.RESCALE_MISSING)
@@ -74,14 +74,15 @@ def _is_hu(rescale: Rescale | None) -> bool:
     return rescale is not None and rescale.kind in ("", "HU", "US", "HOUNSFIELD")
 
 
-def _no_rescale(without: list[Slice], forced: bool) -> Reason | None:
+def _no_rescale(head: HeadStack, without: list[Slice], forced: bool) -> Reason | None:
     """None where the stored values may be taken as Hounsfield units: asked for, and they look like it."""
     middle = without[len(without) // 2]
     if not forced:
         return Reason.RESCALE_MISSING
     try:
         stored = next(iter_frames(middle.instance.path, (middle.frame.index,)))
-    except UnreadablePixels:
+    except UnreadablePixels as error:
+        head.faults.append(str(error))
         return Reason.UNREADABLE_PIXEL_DATA
     if looks_like_hu(stored):
         return None
@@ -100,7 +101,7 @@ def _planes(head: HeadStack) -> Iterator[tuple[int, np.ndarray | None]]:
         try:
             layout: PixelLayout = layout_of(instance.ds)
             padding = padding_of(instance.ds, layout)
-            for stored in iter_frames(instance.path, wanted):
+            for stored in iter_frames(instance.path, wanted, head.cautions):
                 index = indices[done]
                 done += 1
                 if stored.ndim != 2:
@@ -109,6 +110,7 @@ def _planes(head: HeadStack) -> Iterator[tuple[int, np.ndarray | None]]:
                 rescale = head.slices[index].frame.rescale
                 line = rescale if rescale is not None and _is_hu(rescale) else Rescale(1.0, 0.0)
                 yield index, head.turn.apply(to_hu(stored, line, layout, padding))
-        except (UnreadablePixels, OSError):
+        except (UnreadablePixels, OSError) as error:
+            head.faults.append(str(error) if isinstance(error, UnreadablePixels) else "a file cannot be read")
             for index in indices[done:]:
                 yield index, None

@@ -63,6 +63,12 @@ class Caution(StrEnum):
     CHEST_UNCERTAIN = "chest_uncertain"
     POLARITY_CORRECTED = "polarity_corrected"
     FOR_PROCESSING = "for_processing"
+    WINDOW_NOT_USED = "window_not_used"
+    BITS_CORRECTED = "bits_corrected"
+    BITS_STORED_EXCEEDED = "bits_stored_exceeded"
+    UNUSED_BITS = "unused_bits"
+    COLOURS_ASSUMED = "colours_assumed"
+    EXTRA_PIXEL_DATA = "extra_pixel_data"
     CONFOUNDED_BY_AGE = "confounded_by_age"
     JOINT_SCORE_MISSING = "joint_score_missing"
     LOW_RESOLUTION = "low_resolution"
@@ -120,6 +126,12 @@ TEXTS: dict[str, str] = {
     Caution.CHEST_UNCERTAIN: "Header or pixels leave it in doubt that this is a frontal chest film.",
     Caution.POLARITY_CORRECTED: "The film was stored inverted, bright for air, and was turned round.",
     Caution.FOR_PROCESSING: "A raw detector image, not processed for display.",
+    Caution.WINDOW_NOT_USED: "The film's window or look-up table leaves little of it to see and was not used.",
+    Caution.BITS_CORRECTED: "The header's bits or sign cannot be right; what the pixels themselves show was taken.",
+    Caution.BITS_STORED_EXCEEDED: "Values need more bits or a sign than the header says, and were read with them.",
+    Caution.UNUSED_BITS: "Bits above those that hold the values are set; they were not read.",
+    Caution.COLOURS_ASSUMED: "The header's colours contradict the pixel data, or are not said; the pixel data counted.",
+    Caution.EXTRA_PIXEL_DATA: "There are more pixel data than the header says; the rest was not read.",
     Caution.CONFOUNDED_BY_AGE: "COVID-19 was learnt from adults, the rest from children: the model may tell the age.",
     Caution.JOINT_SCORE_MISSING: "The four-class model of the joint score is not active: the binary one stands alone.",
     Reason.GREY_IMAGE: "A grey image: lesions are judged by their colours.",

@@ -36,6 +36,8 @@ class RunResult:
         Numbers of the chosen series: ``thickness_mm``, ``n_slices`` ...
     seconds : dict
         Time spent by stage.
+    detail : str
+        What the gates said in words of the reasons; empty with an outcome.
     """
 
     outcome: Outcome | None
@@ -43,6 +45,7 @@ class RunResult:
     notes: tuple[SeriesNote, ...]
     details: dict[str, object] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    detail: str = ""
 
     @property
     def rejected(self) -> bool:
@@ -97,6 +100,7 @@ def run(
     with stage("select"):
         selection = module.select(study)
     reasons: list[str] = []
+    said: list[str] = []
     refused: dict[str, list[str]] = {}
     for series in selection.series:
         with stage("gate"):
@@ -115,13 +119,15 @@ def run(
                 return RunResult(outcome, (), notes, dict(series.details), seconds)
         series.pixels = None  # a decoded volume is large, and the next series brings its own
         reasons += against
+        said += [passed.detail] if passed.detail else []
         refused.setdefault(series.SeriesInstanceUID, []).extend(against)
     for note in selection.notes:
         reasons += note.reasons
     if not reasons:
         reasons.append(str(Reason.NO_IMAGES))
     notes = _notes(selection.notes, refused, set())
-    return RunResult(None, tuple(dict.fromkeys(str(reason) for reason in reasons)), notes, {}, seconds)
+    detail = "; ".join(dict.fromkeys(said))
+    return RunResult(None, tuple(dict.fromkeys(str(reason) for reason in reasons)), notes, {}, seconds, detail)
 
 
 def _score(

@@ -1,0 +1,60 @@
+"""Whether a codec means that a code stream is damaged, or only that it is not made for it.
+
+libjpeg decodes on behind damaged data and says so on standard error alone, so that is listened to.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+_DAMAGE: Final = re.compile(rb"Corrupt JPEG data|[Pp]remature end")
+_CANNOT: Final = re.compile(
+    r"not support|unsupported|not implemented|not available|missing dependencies", re.IGNORECASE
+)
+_SILENT: Final = "'NoneType' object has no attribute 'encode'"
+"""How GDCM's failure looks from Python: it gives no buffer."""
+
+_MOST_SAID: Final = 2**16
+_LOCK: Final = threading.Lock()
+
+
+@contextmanager
+def heard() -> Iterator[bytearray]:
+    """What is written to this process's standard error within the block, by libraries too; filled at its end.
+
+    Only one thread listens at a time. What others wrote meanwhile is passed on.
+    """
+    said = bytearray()
+    with _LOCK, tempfile.TemporaryFile() as kept:
+        try:
+            own = os.dup(2)
+        except OSError:  # closed, as in some daemons
+            yield said
+            return
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(own, 2)
+            kept.seek(0)
+            said += kept.read(_MOST_SAID)
+            if said and not _DAMAGE.search(said):
+                os.write(own, said)
+            os.close(own)
+
+
+def tells_of_damage(said: bytes | bytearray) -> bool:
+    """Whether words on standard error are a codec's that found damage."""
+    return _DAMAGE.search(said) is not None
+
+
+def cannot(failure: BaseException, said: bytes | bytearray) -> bool:
+    """Whether a failure says that a plug-in does not know this kind of stream; anything else is damage."""
+    words = str(failure)
+    return _CANNOT.search(words) is not None or (_SILENT in words and not said)
