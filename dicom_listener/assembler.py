@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select
@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from dicom_listener.arrivals import Arrival, Delivery, Ending, Refusal
+from dicom_listener.clocks import shifted
 from firstread.dicom.own_objects import is_result_object
 from firstread.records import (
     OWN,
@@ -30,6 +31,7 @@ from firstread.records import (
     Revision,
     Study,
 )
+from firstread.records.clock import shift_of
 from firstread.states import RevisionState, move_revision
 
 ACTOR = "listener"
@@ -64,8 +66,10 @@ class Assembler:
         """Commit a group of entries, in order. Entries that were written before change nothing."""
         done = Registered()
         with self.db.write() as session:
+            shift = shift_of(session)
+            entries = shifted(entries, shift)
             arrivals = [e for e in entries if isinstance(e, Arrival)]
-            deliveries = self._associations(session, arrivals)
+            deliveries = self._associations(session, arrivals, shift)
             if arrivals:
                 _Registration(session, arrivals, deliveries, done).run()
             self._refuse(session, [e for e in entries if isinstance(e, Refusal)], done)
@@ -76,7 +80,9 @@ class Assembler:
             delivery.row_id = row.id
         return done
 
-    def _associations(self, session: Session, arrivals: Iterable[Arrival]) -> dict[Delivery, Association]:
+    def _associations(
+        self, session: Session, arrivals: Iterable[Arrival], shift: timedelta
+    ) -> dict[Delivery, Association]:
         rows: dict[Delivery, Association] = {}
         for arrival in arrivals:
             delivery = arrival.delivery
@@ -90,7 +96,7 @@ class Assembler:
                     calling_ae=delivery.calling_ae,
                     called_ae=delivery.called_ae,
                     peer_host=delivery.peer_host,
-                    opened_at=delivery.opened_at,
+                    opened_at=delivery.opened_at + shift,
                 )
                 session.add(row)
             rows[delivery] = row

@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 
 from dicom_listener.assembler import ACTOR
 from dicom_listener.freshness import judge
-from firstread.clock import utcnow
 from firstread.dicom.modality import modality_of
 from firstread.priority import priority_of
 from firstread.records import (
@@ -28,6 +27,7 @@ from firstread.records import (
     newest_of_each,
     senders_of,
 )
+from firstread.records.clock import now_of
 from firstread.settings import Settings
 from firstread.states import RevisionState, move_revision
 
@@ -102,7 +102,7 @@ def beat(db: Database, listener: Listener) -> None:
                 host=listener.host,
                 pid=listener.pid,
                 started_at=listener.started_at,
-                heartbeat_at=utcnow(),
+                heartbeat_at=now_of(session),
             )
         )
 
@@ -123,7 +123,7 @@ def reap_lost(db: Database) -> int:
         changed = session.scalars(
             update(Association)
             .where(Association.id.in_(ids), Association.ended_at.is_(None))
-            .values(ended_at=utcnow(), ending="lost")
+            .values(ended_at=now_of(session), ending="lost")
             .returning(Association.id)
         ).all()
     return len(changed)
@@ -131,12 +131,13 @@ def reap_lost(db: Database) -> int:
 
 def _listening_since(session: Session) -> datetime:
     """Since when there has been somebody to send to: a study is not quiet while no listener runs."""
-    alive = Listener.heartbeat_at >= utcnow() - timedelta(seconds=LOST_AFTER_S)
-    return session.scalar(select(func.min(Listener.started_at)).where(alive)) or utcnow()
+    now = now_of(session)
+    alive = Listener.heartbeat_at >= now - timedelta(seconds=LOST_AFTER_S)
+    return session.scalar(select(func.min(Listener.started_at)).where(alive)) or now
 
 
 def _orphaned(session: Session) -> list[int]:
-    alive_since = utcnow() - timedelta(seconds=LOST_AFTER_S)
+    alive_since = now_of(session) - timedelta(seconds=LOST_AFTER_S)
     alive = select(Listener.id).where(Listener.heartbeat_at >= alive_since)
     query = select(Association.id).where(Association.ended_at.is_(None), Association.listener_id.not_in(alive))
     return list(session.scalars(query))
@@ -152,7 +153,7 @@ def close_due(db: Database, settings: Settings) -> list[Closed]:
         ).all()
         visits = _visits(session, [row.study_id for row in rows])
         heard = _listening_since(session)
-    now = utcnow()
+        now = now_of(session)
     closed = []
     for row in rows:
         seen_at = max(row.last_seen_at, heard)
@@ -195,7 +196,7 @@ def _close(db: Database, settings: Settings, study_id: int) -> Closed | None:
             return None
         visits = _since(_visits(session, [study_id])[study_id], revision.opened_at)
         seen_at = max(revision.last_seen_at, _listening_since(session))
-        reason = close_reason(revision.opened_at, seen_at, visits, settings, utcnow())
+        reason = close_reason(revision.opened_at, seen_at, visits, settings, now_of(session))
         if reason is None:
             return None
         members = _newest(session, study_id)

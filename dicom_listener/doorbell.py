@@ -12,9 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_listener import metrics
 from dicom_listener.closing import Closed
-from firstread.clock import utcnow
 from firstread.priority import on_broker
 from firstread.records import Database, Revision
+from firstread.records.clock import now_of
 from firstread.settings import Settings
 
 LOGGER = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Doorbell:
                 session.execute(
                     update(Revision)
                     .where(Revision.id == closed.revision_id)
-                    .values(published_at=utcnow(), publish_count=Revision.publish_count + 1)
+                    .values(published_at=now_of(session), publish_count=Revision.publish_count + 1)
                 )
         except SQLAlchemyError as error:
             LOGGER.warning("publication not noted (%s); the sweeper publishes again", type(error).__name__)

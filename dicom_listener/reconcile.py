@@ -20,11 +20,11 @@ from dicom_listener.closing import LOST_AFTER_S
 from dicom_listener.part10 import IntakeNote
 from dicom_listener.rows import RowWriter
 from dicom_listener.storage import Storage, refusal_of
-from firstread.clock import utcnow
 from firstread.dicom.datasets import opened, read_dataset
 from firstread.dicom.files import UnusableFile, read_header
 from firstread.processes import is_running
 from firstread.records import Database, Instance, IntakeRefusal, Listener, Receipt
+from firstread.records.clock import now_of
 
 LOGGER = logging.getLogger(__name__)
 CHUNK = 400
@@ -50,7 +50,7 @@ def alive_listeners(db: Database, own: Listener) -> set[str]:
     """Ids of the other listeners that live; those of this host whose process is gone are struck off."""
     with db.read() as session:
         rows = list(session.scalars(select(Listener)))
-    since = utcnow() - timedelta(seconds=LOST_AFTER_S)
+        since = now_of(session) - timedelta(seconds=LOST_AFTER_S)
     # A row with our own pid is of a process before us: the number was given anew.
     others = [row for row in rows if row.id != own.id]
     gone = [r.id for r in others if r.host == own.host and (r.pid == own.pid or not is_running(r.pid))]
@@ -144,7 +144,7 @@ class Reconciler:
 
     def _own_age_s(self) -> float:
         """Seconds since this process started, a little more: what is younger may be our own work."""
-        return (utcnow() - self._listener.started_at).total_seconds() + 1.0
+        return (self._db.now() - self._listener.started_at).total_seconds() + 1.0
 
     def _compare(self, keys: list[str], alive: set[str], done: Reconciled) -> None:
         with self._db.read() as session:

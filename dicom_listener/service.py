@@ -72,6 +72,7 @@ class ListenerService:
         """Open the doors. Raises FirstreadError with what a person can do about it."""
         require_head(self.db)
         self.inbox.prepare()
+        self.row.started_at = self.db.now()
         beat(self.db, self.row)
         try:
             if MULTIPROCESS_VARIABLE not in os.environ:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from firstread import audit
-from firstread.clock import utcnow
 from firstread.errors import FirstreadError
 from firstread.records import Database, Delivery
+from firstread.records.clock import now_of
 
 
 class DeliveryError(FirstreadError):
@@ -22,7 +22,7 @@ def retry_delivery(db: Database, delivery_id: int, *, by: str | None = None) -> 
             raise DeliveryError("no such delivery; `firstread deliveries` lists them")
         if row.state not in {"FAILED", "PENDING", "SKIPPED", "CANCELLED"}:
             raise DeliveryError(f"delivery {delivery_id} is {row.state}; there is nothing to retry")
-        row.state, row.attempts, row.next_at, row.finished_at = "PENDING", 0, utcnow(), None
+        row.state, row.attempts, row.next_at, row.finished_at = "PENDING", 0, now_of(session), None
         audit.record(session, "delivery.retry", subject=f"delivery/{row.id}", actor=by)
         return row
 
@@ -47,6 +47,6 @@ def cancel_delivery(db: Database, delivery_id: int, *, by: str | None = None) ->
             raise DeliveryError("no such delivery; `firstread deliveries` lists them")
         if row.state not in {"FAILED", "PENDING"}:
             raise DeliveryError(f"delivery {delivery_id} is {row.state}; there is nothing to give up")
-        row.state, row.next_at, row.finished_at = "CANCELLED", None, utcnow()
+        row.state, row.next_at, row.finished_at = "CANCELLED", None, now_of(session)
         audit.record(session, "delivery.cancel", subject=f"delivery/{row.id}", actor=by)
         return row

@@ -69,16 +69,19 @@ def forget_process(pid: int) -> None:
         multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
-def make_registry(settings: Settings, db: Database | None) -> CollectorRegistry:
+def make_registry(settings: Settings, db: Database | None, clock: Database | None = None) -> CollectorRegistry:
     """What one endpoint shows: the counted figures of this process or of all that share, and :class:`StateCollector`.
 
     Parameters
     ----------
     db : Database or None
         None leaves out what comes from the database and the broker.
+    clock : Database, optional
+        With ``db`` None: the database whose clock this machine's is compared with.
     """
     from prometheus_client import REGISTRY, CollectorRegistry, multiprocess
 
+    from firstread.metrics_clock import ClockCollector
     from firstread.metrics_state import StateCollector
 
     registry = CollectorRegistry(auto_describe=False)
@@ -89,6 +92,9 @@ def make_registry(settings: Settings, db: Database | None) -> CollectorRegistry:
         registry.register(_Other(REGISTRY))
     if db is not None:
         registry.register(StateCollector(settings, db))
+    compared = db or clock
+    if compared is not None:
+        registry.register(ClockCollector(compared))
     return registry
 
 
@@ -124,14 +130,16 @@ class MetricsServer:
 
 
 def serve_metrics(
-    settings: Settings, role: str, db: Database | None = None, *, port: int | None = None
+    settings: Settings, role: str, db: Database | None = None, *, port: int | None = None, clock: Database | None = None
 ) -> MetricsServer | None:
-    """Serve ``/metrics`` for ``up``, ``listen`` or ``work`` on the port of the settings; None where it is off.
+    """Serve ``/metrics`` for a role (``up``, ``listen``, ``work``, ``deliver``) on its port; None where it is off.
 
     Parameters
     ----------
     port : int, optional
         Instead of the settings' port; 0 takes a free one.
+    clock : Database, optional
+        As in :func:`make_registry`.
 
     Raises
     ------
@@ -145,7 +153,9 @@ def serve_metrics(
         if port == 0:
             return None
     try:
-        server, thread = start_http_server(port, addr=settings.metrics_host, registry=make_registry(settings, db))
+        server, thread = start_http_server(
+            port, addr=settings.metrics_host, registry=make_registry(settings, db, clock)
+        )
     except OSError as error:
         raise MetricsPortTaken(
             f"port {port} for /metrics is taken on {settings.metrics_host}: set FIRSTREAD_METRICS_PORT (0: none)"

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from firstread.clock import utcnow
 from firstread.findings import MAIN_FINDINGS
 from firstread.records import Delivery, DriftRow, Flag
+from firstread.records.clock import now_of
 
 SLOW_FIGURES_S = 60.0
 """How long figures that need a look at many rows are kept."""
@@ -79,9 +80,10 @@ def _quick(session: Session) -> list[Sample]:
     counted = select(Delivery.kind, Delivery.state, func.count()).where(Delivery.state.in_(states))
     for kind, state, number in session.execute(counted.group_by(Delivery.kind, Delivery.state)):
         samples.append(("firstread_open_deliveries", [kind, state], number))
+    now = now_of(session)
     oldest = select(Flag.pipeline, func.min(Flag.flagged_at)).where(Flag.acknowledged_at.is_(None), Flag.old.is_(False))
     for pipeline, at in session.execute(oldest.group_by(Flag.pipeline)):
-        age_s = max(0.0, (utcnow() - at).total_seconds())
+        age_s = max(0.0, (now - at).total_seconds())
         samples.append(("firstread_unacknowledged_age_seconds", [pipeline], age_s))
     return samples
 

@@ -14,12 +14,12 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from firstread.clock import utcnow
 from firstread.metrics import Snapshot
 from firstread.metrics_outcomes import OutcomeFigures
 from firstread.metrics_outcomes import families as outcome_families
 from firstread.queue import depth, redis_client
 from firstread.records import Database, Flag, Job, Listener, Process, Revision, Standing
+from firstread.records.clock import now_of
 from firstread.settings import Settings
 from firstread.states import JobState, RevisionState
 
@@ -112,7 +112,7 @@ class StateCollector:
 
 def read_database(session: Session, families: Families) -> None:
     """Fill the figures that the database holds."""
-    now = utcnow()
+    now = now_of(session)
     _states(session, families)
     closed = RevisionState.CLOSED.value
     unfinished = [JobState.WAITING.value, JobState.SCORING.value]

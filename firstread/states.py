@@ -7,8 +7,8 @@ from enum import StrEnum
 
 from sqlalchemy.orm import Session
 
-from firstread.clock import utcnow
 from firstread.records import Job, Revision, Transition
+from firstread.records.clock import now_of
 
 
 class RevisionState(StrEnum):
@@ -79,7 +79,7 @@ def _record(
     if row.id is None:
         session.add(row)
         session.flush()
-    at = utcnow()
+    at = now_of(session)
     session.add(
         Transition(
             subject=subject,

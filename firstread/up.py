@@ -14,7 +14,6 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from firstread.broker import EmbeddedBroker
-from firstread.clock import utcnow
 from firstread.errors import FirstreadError
 from firstread.logs import STDERR_VARIABLE, setup_logging
 from firstread.metrics import MetricsServer, forget_process, serve_metrics, share_metrics
@@ -189,7 +188,7 @@ class Readiness:
         self._settings = settings
         self._db = db
         self._started = time.monotonic()
-        self._started_at = utcnow()
+        self._started_at = db.now()
         self._listening = False
         self._ready = False
         self._next = 0.0

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from firstread.clock import utcnow
 from firstread.drift import compute_drift
 from firstread.records import Database, Listener, Process, Revision
+from firstread.records.clock import now_of
 from firstread.retention import Removed, clean, kept_back, make_room
 from firstread.selftest import remove_leftovers
 from firstread.settings import Settings
@@ -39,9 +40,9 @@ def problems(db: Database, settings: Settings) -> list[str]:
     has waited for fifteen minutes to be looked at.
     """
     found = []
-    now = utcnow()
     try:
         with db.read() as session:
+            now = now_of(session)
             worker = session.scalar(select(func.max(Process.heartbeat_at)).where(Process.kind == "worker"))
             listener = session.scalar(select(func.max(Listener.heartbeat_at)))
             waiting = session.scalar(

@@ -16,6 +16,7 @@ from firstread.clock import utcnow
 from firstread.errors import FirstreadError
 from firstread.findings import DEFAULT_THRESHOLD, MAIN_FINDINGS, PIPELINE_OF_FINDING
 from firstread.records import Database, Flag, Job, Result, Revision, Study, Verdict
+from firstread.records.clock import now_of
 from firstread.selftest import no_self_test
 
 READER, IMPORT = "reader", "import"
@@ -55,7 +56,7 @@ def acknowledge(db: Database, study_uid: str, by: str) -> Flag:
         flags = list(session.scalars(select(Flag).where(Flag.study_id == study.id).order_by(Flag.id).with_for_update()))
         if not flags:
             raise VerdictError("that study has no flag")
-        now = utcnow()
+        now = now_of(session)
         for flag in flags:
             if flag.acknowledged_at is None:
                 flag.acknowledged_at, flag.acknowledged_by = now, by

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from firstread.clock import utcnow
 from firstread.records import Database, Job, Revision
 from firstread.records import Study as StudyRow
+from firstread.records.clock import now_of
 from firstread.records.urgency import ORDER, PRIORITY, WAITS_AS_OLD
 from firstread.selftest import is_self_test
 from firstread.settings import Settings
@@ -64,6 +65,12 @@ class Claim:
     self_test: bool
     closed_at: datetime
     last_seen_at: datetime
+    shift: timedelta = timedelta()
+    """How far the database's clock was ahead of this machine's."""
+
+    def seconds_since(self, at: datetime) -> float:
+        """Seconds from a moment by the database's clock until now."""
+        return max(0.0, (utcnow() + self.shift - at).total_seconds())
 
     @property
     def rank(self) -> int:
@@ -130,7 +137,7 @@ class Claimer:
                 continue
             claim = self._claim()
             if claim is not None:
-                WAIT_SECONDS.labels(claim.pipeline).observe(max(0.0, (utcnow() - claim.closed_at).total_seconds()))
+                WAIT_SECONDS.labels(claim.pipeline).observe(claim.seconds_since(claim.closed_at))
                 return claim
             lost_races += 1
         return None
@@ -170,7 +177,7 @@ class Claimer:
             job = session.get_one(Job, found[0])
             revision = session.get_one(Revision, job.revision_id)
             alone = job.attempts > 0 and job.reason in CRASH_REASONS
-            now = utcnow()
+            now = now_of(session)
             job.attempts += 1
             job.lease_owner = self._owner
             job.lease_until = now + timedelta(seconds=self._settings.lease_s)
@@ -191,6 +198,7 @@ class Claimer:
                 self_test=is_self_test(session, revision.study_id),
                 closed_at=revision.closed_at or now,
                 last_seen_at=revision.last_seen_at,
+                shift=now - utcnow(),
             )
 
     def _route(self, revision_id: int) -> None:

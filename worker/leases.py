@@ -12,8 +12,8 @@ from datetime import timedelta
 from sqlalchemy import update
 from sqlalchemy.exc import SQLAlchemyError
 
-from firstread.clock import utcnow
 from firstread.records import Database, Job
+from firstread.records.clock import now_of
 from firstread.states import JobState
 from worker.errors import LeaseLost
 from worker.metrics import JOBS_IN_HAND
@@ -33,14 +33,12 @@ class Lease:
     def __init__(self, job_id: int) -> None:
         self.job_id = job_id
         self.progress = time.monotonic()
-        self._progress_at = utcnow()
         self._lost = threading.Event()
 
     def touch(self) -> None:
         """Note a step forward. Raises :class:`LeaseLost` if the job is no longer ours."""
         self.check()
         self.progress = time.monotonic()
-        self._progress_at = utcnow()
 
     def check(self) -> None:
         """Raise :class:`LeaseLost` if the job is no longer ours."""
@@ -102,13 +100,15 @@ class LeaseKeeper:
             leases = list(self._leases.values())
         if not leases:
             return
-        until = utcnow() + timedelta(seconds=self._lease_s)
         with self._db.write() as session:
+            now = now_of(session)
+            until = now + timedelta(seconds=self._lease_s)
             for lease in leases:
+                progress_at = now - timedelta(seconds=time.monotonic() - lease.progress)
                 ours = (
                     update(Job)
                     .where(Job.id == lease.job_id, Job.lease_owner == self._owner, Job.state == JobState.SCORING.value)
-                    .values(lease_until=until, progress_at=lease._progress_at)
+                    .values(lease_until=until, progress_at=progress_at)
                     .execution_options(synchronize_session=False)
                     .returning(Job.id)
                 )

@@ -14,9 +14,9 @@ from typing import Any
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from firstread.clock import utcnow
 from firstread.records import Database, Delivery, Flag, Instance, Job, Result, Revision, SliceScoreRow
 from firstread.records import Study as StudyRow
+from firstread.records.clock import now_of
 from firstread.selftest import is_self_test
 from firstread.settings import Settings
 from firstread.states import JobState, move_job
@@ -97,7 +97,7 @@ def commit_outcome(
         job.statistics = _finite({**report.statistics, **(outcome.statistics if outcome else {})})
         job.run += 1
         job.detail = report.detail or (outcome.next_step if outcome else "") or None
-        job.finished_at = utcnow()
+        job.finished_at = now_of(session)
         job.lease_owner = job.lease_until = None
         if outcome is None:
             job.reason = ", ".join(report.reasons) or "nothing_suitable"
@@ -143,7 +143,7 @@ def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
 
 
 def _add_results(session: Session, job: Job, outcome: Outcome) -> None:
-    now = utcnow()
+    now = job.finished_at or now_of(session)
     for finding in outcome.findings:
         session.add(
             Result(
@@ -283,7 +283,7 @@ def end_attempt(
     if refund:
         job.attempts = max(0, job.attempts - 1)
     if job.attempts >= settings.max_attempts:
-        job.finished_at = utcnow()
+        job.finished_at = now_of(session)
         move_job(session, job, JobState.FAILED, actor=actor, reason=reason)
         told = select(Delivery.id).where(Delivery.job_id == job.id, Delivery.run == job.run)
         if session.scalar(told) is None:

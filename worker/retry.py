@@ -9,10 +9,10 @@ from kombu.exceptions import KombuError
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from firstread.clock import utcnow
 from firstread.priority import on_broker
 from firstread.queue import make_app, ring
 from firstread.records import Database, Job, Revision, Standing, Study, asked_for
+from firstread.records.clock import now_of
 from firstread.settings import Settings
 from firstread.states import TERMINAL, JobState, RevisionState, move_job
 
@@ -78,7 +78,7 @@ def end_waiting(db: Database, study_uid: str, pipeline: str | None, by: str) -> 
         names = []
         for job in _jobs(session, revision, pipeline) if revision else []:
             if job.state == JobState.WAITING.value:
-                job.finished_at = utcnow()
+                job.finished_at = now_of(session)
                 job.reason = "ended_by_hand"
                 move_job(session, job, JobState.FAILED, actor=by, reason=job.reason)
                 names.append(job.pipeline)

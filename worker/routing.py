@@ -8,9 +8,9 @@ from collections.abc import Collection
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from firstread.clock import utcnow
 from firstread.records import Database, Job, Revision, Standing, senders_of
 from firstread.records import Study as StudyRow
+from firstread.records.clock import now_of
 from firstread.settings import Settings
 from firstread.states import JobState, move_job
 from worker.errors import NoServingPackage
@@ -81,7 +81,8 @@ def commit_routing(
         session.execute(select(StudyRow.id).where(StudyRow.id == revision.study_id).with_for_update())
         if decision is not None and decision.known != known_work(session, revision.study_id):
             raise Overtaken(f"revision {revision_id}")
-        revision.routed_at = utcnow()
+        now = now_of(session)
+        revision.routed_at = now
         revision.reason = reason
         if decision is not None:
             revision.warnings = list(dict.fromkeys([*(revision.warnings or ()), *decision.warnings]))
@@ -93,12 +94,12 @@ def commit_routing(
                         pipeline=name,
                         job_id=stands[name].job_id,
                         reason=stands[name].reason,
-                        at=utcnow(),
+                        at=now,
                     )
                 )
                 continue
             waits_for = None if name in serving else NoServingPackage.reason
-            job = Job(revision_id=revision_id, pipeline=name, created_at=utcnow(), reason=waits_for)
+            job = Job(revision_id=revision_id, pipeline=name, created_at=now, reason=waits_for)
             move_job(session, job, JobState.WAITING, actor=actor, reason=waits_for)
     if reason is not None:
         UNWANTED.labels(reason).inc()

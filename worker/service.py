@@ -12,10 +12,10 @@ from types import FrameType
 from sqlalchemy import delete
 from sqlalchemy.exc import SQLAlchemyError
 
-from firstread.clock import utcnow
 from firstread.logs import setup_logging
 from firstread.processes import process_id
 from firstread.records import Database, Process
+from firstread.records.clock import now_of
 from firstread.records.migrate import require_head
 from firstread.settings import Settings
 from firstread.store import spool_of
@@ -41,9 +41,9 @@ class ProcessRow:
         """Write the row. ``details`` are facts without patient data: state, models ..."""
         import socket
 
-        now = utcnow()
         self._details = details
         with self._db.write() as session:
+            now = now_of(session)
             session.merge(
                 Process(
                     id=self._key,
@@ -77,7 +77,7 @@ class ProcessRow:
             with self._db.write() as session:
                 row = session.get(Process, self._key)
                 if row is not None:
-                    row.heartbeat_at = utcnow()
+                    row.heartbeat_at = now_of(session)
                     row.details = dict(self._details)
         except SQLAlchemyError as error:
             log.warning("heartbeat not written", extra={"reason": type(error).__name__})

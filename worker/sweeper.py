@@ -17,12 +17,12 @@ from kombu.exceptions import KombuError, OperationalError
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from firstread.clock import utcnow
 from firstread.priority import on_broker
 from firstread.processes import process_id
 from firstread.queue import depth, make_app, redis_client, ring
 from firstread.records import Database, Job, Revision
 from firstread.records import Study as StudyRow
+from firstread.records.clock import now_of
 from firstread.records.urgency import ORDER, PRIORITY, WAITS_AS_OLD
 from firstread.settings import Settings
 from firstread.states import JobState, RevisionState
@@ -114,8 +114,8 @@ class Sweeper:
 
     def _expire(self) -> None:
         """Leases that nobody renewed: the job waits again, or has failed where its attempts are used up."""
-        late = (Job.state == JobState.SCORING.value, Job.lease_until < utcnow())
         with self._db.read() as session:
+            late = (Job.state == JobState.SCORING.value, Job.lease_until < now_of(session))
             ids = session.scalars(select(Job.id).where(*late)).all()
         for job_id in ids:
             with self._db.write() as session:
@@ -141,7 +141,8 @@ class Sweeper:
         without a worker does not fill it.
         """
         self.queue_depth = self._depth()
-        cutoff = utcnow() - timedelta(seconds=self._settings.republish_s)
+        with self._db.read() as session:
+            cutoff = now_of(session) - timedelta(seconds=self._settings.republish_s)
         due, waiting = find_due(self._db, cutoff)
         if not due or self.queue_depth is None:
             return
@@ -226,5 +227,5 @@ def mark_published(db: Database, revision_id: int) -> None:
         session.execute(
             update(Revision)
             .where(Revision.id == revision_id)
-            .values(published_at=utcnow(), publish_count=Revision.publish_count + 1)
+            .values(published_at=now_of(session), publish_count=Revision.publish_count + 1)
         )

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, nullcontext
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from firstread.clock import utcnow
 from firstread.records import Database
 from firstread.settings import Settings
 from firstread.states import JobState
@@ -120,7 +119,7 @@ class Scorer:
             log.info("committed", extra={**fields, "outcome": state.value, "seconds": _since(claim)})
 
     def _score(self, claim: Claim, lease: Lease) -> tuple[JobState, Report]:
-        report = Report(stage_seconds={"wait": max(0.0, (utcnow() - claim.closed_at).total_seconds())})
+        report = Report(stage_seconds={"wait": claim.seconds_since(claim.closed_at)})
         started = time.perf_counter()
 
         def observe(stage: str, seconds: float) -> None:
@@ -212,4 +211,4 @@ def _count_outcome(pipeline: str, outcome: Outcome) -> None:
 
 
 def _since(claim: Claim) -> float:
-    return max(0.0, (utcnow() - claim.last_seen_at).total_seconds())
+    return claim.seconds_since(claim.last_seen_at)

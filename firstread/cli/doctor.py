@@ -14,11 +14,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from firstread.cli.checks import Check
 from firstread.cli.doctor_study import check_study
-from firstread.cli.doctor_time import check_senders
+from firstread.cli.doctor_time import check_clock, check_senders
 from firstread.cli.tables import print_json, print_table
-from firstread.clock import utcnow
 from firstread.errors import FirstreadError
 from firstread.records import Database, Process
+from firstread.records.clock import now_of
 from firstread.retention import kept_back, watermark_bytes
 from firstread.settings import ENV_PREFIX, Settings
 
@@ -62,10 +62,10 @@ def check_database(settings: Settings) -> Iterator[Check]:
     yield Check("database", "ok", db.engine.url.render_as_string(hide_password=True))
     with db.read() as session:
         processes = session.scalars(select(Process)).all()
+        now = now_of(session)
         waiting = session.execute(
             text("SELECT COUNT(*) FROM study_result WHERE state IN ('WAITING', 'SCORING')")
         ).scalar()
-    now = utcnow()
     for row in sorted(processes, key=lambda p: (p.kind, p.started_at)):
         age_s = (now - row.heartbeat_at).total_seconds()
         status = "ok" if age_s < STALE_HEARTBEAT_S else "warn"
@@ -200,7 +200,7 @@ def doctor(quick: bool, as_json: bool) -> None:
         click.echo()
     steps: list[Callable[[Settings], Iterator[Check]]] = [
         check_names, check_home, check_database, check_broker, check_ports, check_destinations,
-        check_next_steps, check_senders,
+        check_next_steps, check_clock, check_senders,
     ]  # fmt: skip
     if not quick:
         steps += [check_models, check_study]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,11 +14,16 @@ from sqlalchemy.orm import Session
 from firstread.cli.checks import Check
 from firstread.cli.open_database import open_database
 from firstread.clock import utcnow
+from firstread.dicom.dates import has_offset, offset_text
 from firstread.errors import FirstreadError
-from firstread.records import Revision, Study
+from firstread.records import Instance, Revision, Study
+from firstread.records.clock import now_of, skew_of
 from firstread.settings import ENV_PREFIX, Settings
 
 LOOK_BACK = timedelta(days=30)
+MOST_SKEW_S = 5.0
+NEWEST = 500
+"""So many images tell whether scanners say where they are."""
 
 
 @dataclass
@@ -29,6 +34,41 @@ class Sender:
     old: int = 0
     ahead: int = 0
     newest: datetime | None = None
+
+
+def check_clock(settings: Settings) -> Iterator[Check]:
+    """This machine's clock and the database's agree; the time zone of result objects is known."""
+    try:
+        db = open_database(settings)
+        with db.read() as session:
+            skew_s = skew_of(session).total_seconds()
+            offsets = _offsets(session)
+    except (FirstreadError, SQLAlchemyError):
+        return  # `check_database` says what is wrong
+    side = "ahead of" if skew_s < 0 else "behind"
+    if abs(skew_s) < MOST_SKEW_S:
+        yield Check("clock", "ok", "agrees with the database's")
+    else:
+        yield Check("clock", "warn", f"this machine is {abs(skew_s):.0f} s {side} the database: set it by NTP")
+    if settings.time_zone:
+        now = utcnow()
+        yield Check("time zone", "ok", f"{settings.time_zone}, {offset_text(settings.zone or UTC, now)}")
+    elif offsets and all(offsets):
+        yield Check("time zone", "ok", "the images say theirs")
+    else:
+        some = f" ({offsets.count(False)} of the newest {len(offsets)})" if offsets else ""
+        yield Check(
+            "time zone",
+            "warn",
+            f"{ENV_PREFIX}TIME_ZONE is not set: result objects of images that do not say theirs{some} bear no "
+            "Timezone Offset From UTC, and a PACS may show them hours off",
+        )
+
+
+def _offsets(session: Session) -> list[bool]:
+    """Of each of the newest images, whether it says its offset from UTC."""
+    query = select(Instance.made_dt).where(Instance.own.is_(False)).order_by(Instance.id.desc()).limit(NEWEST)
+    return [made is not None and has_offset(made) for made in session.scalars(query)]
 
 
 def check_senders(settings: Settings) -> Iterator[Check]:
@@ -67,7 +107,7 @@ def look_at(session: Session, settings: Settings) -> dict[str, Sender]:
             Study.calling_ae.is_not(None),
             Revision.number == 1,
             Revision.made_at.is_not(None),
-            Revision.last_seen_at >= utcnow() - LOOK_BACK,
+            Revision.last_seen_at >= now_of(session) - LOOK_BACK,
         )
     )
     found: dict[str, Sender] = defaultdict(Sender)

@@ -112,6 +112,11 @@ def span_of(at: str, zone: tzinfo | None) -> Span | None:
         return None
 
 
+def has_offset(at: str) -> bool:
+    """Whether a DT names its offset from UTC."""
+    return _HAS_OFFSET.search(at) is not None
+
+
 def newest_of(images: Iterable[Made], zone: tzinfo | None) -> Span | None:
     """When a study was made: the newest date of the best kind that any of its images has; None: nobody knows."""
     spans: dict[str, list[Span]] = {}

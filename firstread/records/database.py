@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.orm import Session, sessionmaker
+
+from firstread.records.clock import now_of
 
 BUSY_TIMEOUT_MS = 30_000
 
@@ -83,6 +86,11 @@ class Database:
         """A session for changing; commits at the end of the block, rolls back on an exception."""
         with self._write() as session, session.begin():
             yield session
+
+    def now(self) -> datetime:
+        """The present moment by the database's clock, aware, in UTC."""
+        with self.read() as session:
+            return now_of(session)
 
     def dispose(self) -> None:
         """Close every connection."""

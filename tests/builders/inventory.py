@@ -31,12 +31,13 @@ for collector in list(REGISTRY._collector_to_names):
         if family.name.startswith("firstread_"):
             rows[family.name] = (family.type, sorted(collector._labelnames), family.documentation)
 
+from firstread.metrics_clock import ClockCollector
 from firstread.metrics_state import StateCollector
 from firstread.records import Database
 from firstread.settings import Settings
 
 settings = Settings(home=Path(tempfile.mkdtemp()))
-for family in StateCollector(settings, Database("sqlite://")).describe():
+for family in [*StateCollector(settings, Database("sqlite://")).describe(), *ClockCollector(Database("sqlite://")).describe()]:
     rows[family.name] = (family.type, sorted(family._labelnames), family.documentation)
 print(json.dumps(rows))
 """

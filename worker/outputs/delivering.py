@@ -18,8 +18,8 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from firstread.clock import utcnow
 from firstread.records import Database, Delivery, Flag, Job, Revision
+from firstread.records.clock import now_of
 from firstread.settings import Settings
 from worker.outputs.attempt import Skipped, attempt
 from worker.outputs.destinations import Destination, DestinationsError, DestinationsFile
@@ -115,24 +115,19 @@ def work_one(db: Database, settings: Settings, destination: Destination) -> bool
 
 
 def _claim(db: Database, destination: Destination) -> Delivery | None:
-    due = select(Delivery.id).where(
+    mine = (
         Delivery.destination == destination.name,
         Delivery.state == PENDING,
         Delivery.summary.is_(False),
-        Delivery.next_at <= utcnow(),
     )
     with db.read() as session:
-        if session.scalar(due.limit(1)) is None:
+        if session.scalar(select(Delivery.id).where(*mine, Delivery.next_at <= now_of(session)).limit(1)) is None:
             return None
     with db.write() as session:
+        now = now_of(session)
         row = session.scalar(
             select(Delivery)
-            .where(
-                Delivery.destination == destination.name,
-                Delivery.state == PENDING,
-                Delivery.summary.is_(False),
-                Delivery.next_at <= utcnow(),
-            )
+            .where(*mine, Delivery.next_at <= now)
             .order_by(Delivery.next_at, Delivery.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -140,12 +135,12 @@ def _claim(db: Database, destination: Destination) -> Delivery | None:
         if row is None:
             return None
         if row.attempts >= destination.max_attempts:  # its last attempt was never concluded
-            row.state, row.next_at, row.finished_at = FAILED, None, utcnow()
+            row.state, row.next_at, row.finished_at = FAILED, None, now
             row.last_status = row.last_status or "killed while sending"
             DELIVERIES.labels(destination.kind, FAILED).inc()
             return None
         row.attempts += 1
-        row.next_at = utcnow() + timedelta(seconds=4 * destination.timeout_s + CLAIM_MARGIN_S)
+        row.next_at = now + timedelta(seconds=4 * destination.timeout_s + CLAIM_MARGIN_S)
         session.flush()
         session.expunge(row)
         return row
@@ -158,8 +153,8 @@ def backoff_s(destination: Destination, attempts: int) -> float:
 
 
 def _conclude(db: Database, destination: Destination, delivery_id: int, outcome: str, status: str) -> None:
-    now = utcnow()
     with db.write() as session:
+        now = now_of(session)
         row = session.get_one(Delivery, delivery_id)
         if row.state != PENDING:
             return
@@ -179,7 +174,7 @@ def _conclude(db: Database, destination: Destination, delivery_id: int, outcome:
 
 def _mark_notified(session: Session, delivery: Delivery) -> None:
     """The first successful notice of a flag sets its time."""
-    now = utcnow()
+    now = now_of(session)
     job = session.get_one(Job, delivery.job_id)
     revision = session.get_one(Revision, job.revision_id)
     for flag in flags_of(session, delivery):
@@ -207,8 +202,9 @@ class Orphans:
         if not gone:
             return
         with db.write() as session:
+            now_there = now_of(session)
             session.execute(
                 update(Delivery)
-                .where(Delivery.state == PENDING, Delivery.destination.in_(gone), Delivery.next_at <= utcnow())
-                .values(state=FAILED, next_at=None, finished_at=utcnow(), last_status="no such destination any more")
+                .where(Delivery.state == PENDING, Delivery.destination.in_(gone), Delivery.next_at <= now_there)
+                .values(state=FAILED, next_at=None, finished_at=now_there, last_status="no such destination any more")
             )

@@ -8,8 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from firstread.clock import utcnow
 from firstread.records import Database, Delivery, EscalationStep, Flag, Job
+from firstread.records.clock import now_of
 from worker.outputs.destinations import DestinationsFile, Escalation
 from worker.outputs.metrics import ESCALATIONS
 from worker.outputs.planning import new_delivery
@@ -31,7 +31,7 @@ def escalate(db: Database, file: DestinationsFile) -> int:
 
 def due(session: Session, escalation: Escalation) -> list[tuple[Flag, int]]:
     """Flags of fresh studies without an acknowledgement, each with the level that it is due for."""
-    now = utcnow()
+    now = now_of(session)
     flags = select(Flag).where(
         Flag.acknowledged_at.is_(None),
         Flag.old.is_(False),
@@ -85,7 +85,7 @@ def _next_level(db: Database, file: DestinationsFile, escalation: Escalation, fl
                 session.flush()
             session.add(
                 EscalationStep(
-                    flag_id=flag_id, escalation=escalation.name, level=level, delivery_id=row.id, at=utcnow()
+                    flag_id=flag_id, escalation=escalation.name, level=level, delivery_id=row.id, at=now_of(session)
                 )
             )
             if level:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, object_session
 
-from firstread.clock import utcnow
 from firstread.records import Delivery, Job, Revision
+from firstread.records.clock import now_of
 from firstread.selftest import is_self_test
 from firstread.settings import Settings
 from worker.outputs.destinations import EmailDestination, Rule, WebhookDestination
@@ -49,7 +49,9 @@ def plan(session: Session, job: Job, outcome: Outcome | None, settings: Settings
 
 def new_delivery(job: Job, name: str, kind: str, escalation: int = 0, *, summary: bool = False) -> Delivery:
     """A row that is due at once, or with the next summary of its destination."""
-    now = utcnow()
+    session = object_session(job)
+    assert session is not None, "a job that is in no session has no deliveries"
+    now = now_of(session)
     return Delivery(
         job_id=job.id,
         run=job.run,

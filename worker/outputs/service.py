@@ -7,16 +7,17 @@ import os
 import signal
 import socket
 import threading
+from datetime import datetime
 from types import FrameType
 
 from sqlalchemy import delete
 from sqlalchemy.exc import SQLAlchemyError
 
-from firstread.clock import utcnow
 from firstread.logs import setup_logging
 from firstread.metrics import serve_metrics
 from firstread.processes import process_id
 from firstread.records import Database, Process
+from firstread.records.clock import now_of
 from firstread.records.migrate import require_head
 from firstread.settings import Settings
 from firstread.upkeep import run_upkeep
@@ -52,7 +53,7 @@ def run_outputs(settings: Settings) -> int:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    metrics = serve_metrics(settings, KIND)
+    metrics = serve_metrics(settings, KIND, clock=db)
     threads = [
         threading.Thread(target=run_deliveries, args=(settings, stop), name="deliveries", daemon=True),
         threading.Thread(target=run_upkeep, args=(settings, stop), name="upkeep", daemon=True),
@@ -72,10 +73,13 @@ def run_outputs(settings: Settings) -> int:
 
 def _watch(db: Database, threads: list[threading.Thread], stop: threading.Event) -> int:
     """Show a sign of life; end with an error when a thread ended, so that whoever started this starts it again."""
-    key, started = process_id(KIND), utcnow()
+    key = process_id(KIND)
+    started: datetime | None = None
     while not stop.is_set():
         try:
             with db.write() as session:
+                now = now_of(session)
+                started = started or now
                 session.merge(
                     Process(
                         id=key,
@@ -83,7 +87,7 @@ def _watch(db: Database, threads: list[threading.Thread], stop: threading.Event)
                         host=socket.gethostname(),
                         pid=os.getpid(),
                         started_at=started,
-                        heartbeat_at=utcnow(),
+                        heartbeat_at=now,
                     )
                 )
         except SQLAlchemyError as error:

@@ -17,8 +17,8 @@ from typing import Any
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from firstread.clock import utcnow
 from firstread.records import Database, Delivery, Flag, Job, Revision, Study
+from firstread.records.clock import now_of
 from firstread.records.urgency import WAITS_AS_OLD
 from firstread.states import JobState, RevisionState
 from worker.errors import NoServingPackage
@@ -117,7 +117,7 @@ def _claim(db: Database, destination: WebhookDestination | EmailDestination) -> 
                 .with_for_update(skip_locked=True)
             )
         )
-        now = utcnow()
+        now = now_of(session)
         if not rows or not _is_due(session, destination, rows, now):
             return None
         attempt = max(row.attempts for row in rows) + 1
@@ -212,7 +212,7 @@ def _conclude(db: Database, destination: Destination, summary: Summary, outcome:
 
     again = outcome == FAILED and summary.attempt < destination.max_attempts
     with db.write() as session:
-        now = utcnow()
+        now = now_of(session)
         wait = timedelta(seconds=backoff_s(destination, summary.attempt))
         rows = session.scalars(select(Delivery).where(Delivery.id.in_(summary.rows), Delivery.state == PENDING)).all()
         for row in rows:
