@@ -81,7 +81,7 @@ FROM revision r JOIN study s ON s.id = r.study_id
 WHERE NOT EXISTS (SELECT 1 FROM job j WHERE j.revision_id = r.id)
     AND NOT EXISTS (SELECT 1 FROM standing t WHERE t.revision_id = r.id) AND {_PATIENT}
 UNION ALL
-SELECT s.study_instance_uid, r.number, {_STUDY_COLUMNS}, j.state, t.reason, r.warnings,
+SELECT s.study_instance_uid, r.number, {_STUDY_COLUMNS}, j.state, t.reason, NULL, r.warnings,
     t.pipeline, NULL, NULL, j.series_instance_uid, NULL, NULL, NULL, NULL, NULL, FALSE, NULL, r.last_seen_at,
     r.closed_at, NULL, NULL, NULL
 FROM standing t
