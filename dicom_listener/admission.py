@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +15,31 @@ from zipfile import ZipFile
 from dicom_listener.archive import Member, members, open_archive, safe_name, unpack
 from dicom_listener.arrivals import Arrival, Delivery, Refusal
 from dicom_listener.handlers import Rows
-from dicom_listener.inbox_files import ACCEPTED, REJECTED, display_name, free_path, head_of, kind_of, pipeline_of
+from dicom_listener.inbox_files import (
+    ACCEPTED,
+    REJECTED,
+    as_text,
+    display_name,
+    free_path,
+    kept_name,
+    kept_path,
+    pipeline_of,
+)
+from dicom_listener.kinds import format_of, head_of, kind_of
 from dicom_listener.part10 import IntakeNote
 from dicom_listener.rows import Overloaded
 from dicom_listener.storage import Incoming, Storage, refusal_of
 from firstread.clock import utcnow
 from firstread.dicom.datasets import opened, text
-from firstread.dicom.files import NoStudy, UnusableFile, read_header
+from firstread.dicom.files import NoStudy, UnusableFile
 from firstread.settings import Settings
 from firstread.spool import DiskFull, sync_dir
 
 LOGGER = logging.getLogger(__name__)
 CHUNK_BYTES = 2**20
+MEMBERS = ".members"
+UNPACKED = ".unpacked"
+"""Folder beside a claimed archive, of what is taken out of it; hidden, so that no folder of a person's is called so."""
 DICOMDIR_UID = "1.2.840.10008.1.3.10"
 EXPLANATION = """reason: {reason}
 detail: {detail}
@@ -40,18 +54,36 @@ class TryLater(Exception):
     """Nothing is wrong with the file: the disk is full, or the database does not keep up."""
 
 
+class StillWritten(Exception):
+    """The file changed after it was claimed: what was read of it is not all."""
+
+
 @dataclass(frozen=True)
 class Claim:
-    """A file that is ours. ``relative`` is its path below the inbox as it was dropped."""
+    """A file that is ours. ``relative`` is its path below the inbox as it was dropped.
+
+    ``looked`` is its size and time of change when it was claimed; None where nobody else can write to it.
+    """
 
     path: Path
     relative: Path
     member: str | None = None
+    looked: tuple[int, int] | None = None
+
+    def has_changed(self) -> bool:
+        """Whether somebody wrote to the file since: a writer keeps its handle when a file is renamed."""
+        return self.looked is not None and look_of(self.path) != self.looked
 
     @property
     def name(self) -> str:
         name = display_name(self.relative)
         return f"{name}/{display_name(self.member)}" if self.member is not None else name
+
+
+def look_of(path: Path) -> tuple[int, int]:
+    """Size and time of change of a file."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 class Admission:
@@ -76,76 +108,60 @@ class Admission:
         self._listener_id = listener_id
         self._root = settings.inbox_dir
 
-    def inspect(self, path: Path) -> None:
-        """Look whether a file is whole and usable, before it is claimed.
+    def admit(self, claim: Claim, delivery: Delivery) -> bool:
+        """Take a claimed file in, which stays where it is for :meth:`put_away`, or refuse it, which moves it.
+
+        Returns
+        -------
+        bool
+            Whether it was taken in.
 
         Raises
         ------
-        UnusableFile
-            For what would be refused, and for what is cut off: it may still be growing.
-        OSError
-            If it cannot be read.
-        """
-        kind = kind_of(path)
-        if kind == "empty":
-            raise UnusableFile("empty", "the file has no bytes")
-        if kind == "zip":
-            with open_archive(path) as archive:
-                members(archive, self._settings.zip_max_mb * 2**20, self._settings.zip_max_files)
-        elif kind == "picture":
-            from dicom_listener.picture import wrap_picture
-
-            wrap_picture(path, pipeline_of(path.relative_to(self._root)))
-        else:
-            self._inspect_dicom(path)
-
-    @staticmethod
-    def _inspect_dicom(path: Path) -> None:
-        try:
-            header = read_header(path)
-        except UnusableFile as error:
-            # A copy may have made the file at its full size, to be filled later: then it starts with zeros.
-            if error.reason == "not_dicom" and any(head_of(path)):
-                raise UnusableFile("foreign", error.detail) from error
-            raise
-        if "truncated" in header.warnings:
-            raise UnusableFile("truncated", "the file is cut off")
-
-    def admit(self, claim: Claim, delivery: Delivery) -> None:
-        """Take a claimed file in, or refuse it; either way it is gone from where it lay.
-
-        Raises
-        ------
-        TryLater
+        TryLater, StillWritten
             With the file where it was.
+        OSError
+            If a refused file cannot be moved.
         """
         try:
-            if kind_of(claim.path) == "zip":
-                self._admit_archive(claim, delivery)
-            else:
-                self._admit_file(claim, delivery)
+            self._take(claim, delivery)
         except DiskFull as error:
             raise TryLater(str(error)) from error
         except Overloaded as error:
             raise TryLater(str(error)) from error
         except UnusableFile as error:
             self.reject(claim, error)
-            return
+            return False
         except OSError as error:
             self.reject(claim, UnusableFile("unreadable", f"the file cannot be read ({error.strerror})"))
-            return
+            return False
+        except StillWritten:
+            raise
         except Exception:
             LOGGER.exception("a file of the inbox broke its reader")
             self.reject(claim, UnusableFile("error", "the file broke its reader; see the log of the listener"))
-            return
-        self._put_away(claim)
+            return False
+        return True
+
+    def _take(self, claim: Claim, delivery: Delivery) -> None:
+        if kind_of(claim.path) == "zip":
+            self._admit_archive(claim, delivery)
+        else:
+            self._admit_file(claim, delivery)
 
     def reject(self, claim: Claim, error: UnusableFile) -> None:
-        """Move a file to ``rejected`` with a text beside it that says why, and record it."""
-        wanted = claim.relative
-        if claim.member is not None:
-            wanted = claim.relative.with_name(claim.relative.name + ".members") / safe_name(claim.member)
-        place = self._root / REJECTED / wanted
+        """Move a file to ``rejected`` with a text beside it that says why, and record it.
+
+        Raises
+        ------
+        StillWritten
+            If the file has changed since it was claimed: what is wrong with it may be mended.
+        OSError
+            If it cannot be moved.
+        """
+        if claim.has_changed():
+            raise StillWritten
+        place = self._place_of(claim)
         place.parent.mkdir(parents=True, exist_ok=True)
         place = free_path(place)
         note = self._note(claim, reason=error.reason, detail=error.detail or None)
@@ -155,8 +171,20 @@ class Admission:
         place.with_name(place.name + ".txt").write_text(explanation, encoding="utf-8")
         os.rename(claim.path, place)
         sync_dir(place.parent)
-        LOGGER.info("a file of the inbox was refused (%s)", error.reason)
-        self._rows.put(refusal_of(note, display_name(place)), timeout_s=60.0)
+        try:
+            self._rows.put(refusal_of(note, as_text(place)), timeout_s=60.0)
+        except Overloaded:
+            LOGGER.error("a refusal was not recorded: the database does not keep up; the next start does")
+
+    def _place_of(self, claim: Claim) -> Path:
+        """Where a refused file is kept; two tries, for a folder may have the name of a file that was refused before."""
+        wanted = kept_path(claim.relative)
+        if claim.member is not None:
+            wanted = wanted.with_name(kept_name(wanted.name, len(MEMBERS)) + MEMBERS) / safe_name(claim.member)
+        place = self._root / REJECTED / wanted
+        if any(folder.exists() and not folder.is_dir() for folder in place.parents):
+            place = self._root / REJECTED / uuid.uuid4().hex / wanted
+        return place
 
     def _note(self, claim: Claim, reason: str | None = None, detail: str | None = None) -> IntakeNote:
         return IntakeNote(
@@ -175,6 +203,9 @@ class Admission:
             raise UnusableFile("empty", "the file has no bytes")
         if kind == "zip":
             raise UnusableFile("nested_archive", "an archive in an archive is not opened")
+        if kind == "foreign":
+            found = format_of(head_of(claim.path))
+            raise UnusableFile("unsupported_format", f"{found}; DICOM, JPEG and PNG are read, and zip archives of them")
         if kind == "picture":
             from dicom_listener.picture import wrap_picture
 
@@ -186,13 +217,15 @@ class Admission:
                 wrapped.SOPClassUID,
                 wrapped.SOPInstanceUID,
             )
-            self._hand_in(self._storage.store(incoming, self._note(claim), delivery))
+            self._hand_in(claim, self._storage.store(incoming, self._note(claim), delivery))
             return
         with opened(claim.path) as content:
             meta = content.ds.file_meta
             sop_class = text(meta, "MediaStorageSOPClassUID")
             if sop_class == DICOMDIR_UID or "DirectoryRecordSequence" in content.ds:
                 raise NoStudy("dicomdir", "a DICOMDIR names files and holds no image")
+            if "truncated" in content.notes and pipeline_of(claim.relative) is None:
+                raise UnusableFile("truncated", "the file ends before its data set does")
             content.source.seek(0, os.SEEK_END)
             size = content.source.tell() - content.body_offset
             content.source.seek(content.body_offset)
@@ -204,22 +237,24 @@ class Admission:
                 text(meta, "MediaStorageSOPInstanceUID"),
                 text(meta, "SourceApplicationEntityTitle", 16) or None,
             )
-            found = tuple(note for note in content.notes if note == "no_transfer_syntax")
+            odd = tuple(note for note in content.notes if note == "no_transfer_syntax")
             note = self._note(claim)
-            note = IntakeNote(**{**vars(note), "warnings": found})
-            self._hand_in(self._storage.store(incoming, note, delivery))
+            note = IntakeNote(**{**vars(note), "warnings": odd})
+            self._hand_in(claim, self._storage.store(incoming, note, delivery))
 
-    def _hand_in(self, arrival: Arrival) -> None:
+    def _hand_in(self, claim: Claim, arrival: Arrival) -> None:
         try:
+            if claim.has_changed():
+                raise StillWritten
             self._rows.put(arrival)
-        except Overloaded:
+        except (Overloaded, StillWritten):
             self._storage.spool.delete(arrival.spool_key)
             raise
 
     def _admit_archive(self, claim: Claim, delivery: Delivery) -> None:
         """Take every member in; a bad one is refused alone. An interrupted archive starts over: repeats are noted."""
         limit = self._settings.zip_max_mb * 2**20
-        folder = claim.path.with_name(claim.path.name + ".unpacked")
+        folder = claim.path.with_name(UNPACKED)
         folder.mkdir(exist_ok=True)
         try:
             with open_archive(claim.path) as archive:
@@ -239,9 +274,10 @@ class Admission:
             self.reject(inner, error)
         inner.path.unlink(missing_ok=True)
 
-    def _put_away(self, claim: Claim) -> None:
+    def put_away(self, claim: Claim) -> None:
+        """Remove a file that was taken in, or keep it where the setting says so. Raises OSError."""
         if self._settings.inbox_keep_accepted:
-            place = self._root / ACCEPTED / claim.relative
+            place = self._root / ACCEPTED / kept_path(claim.relative)
             place.parent.mkdir(parents=True, exist_ok=True)
             os.rename(claim.path, free_path(place))
         else:
@@ -257,8 +293,9 @@ def unrecorded(root: Path, known: Callable[[str], bool], listener_id: str) -> It
     """Refusals whose file lies in ``rejected`` but whose row was never written, from the text beside it."""
     for explanation in sorted((root / REJECTED).rglob("*.txt")):
         kept = explanation.with_name(explanation.name.removesuffix(".txt"))
-        path = display_name(kept)
-        if not kept.is_file() or known(path):
+        path = as_text(kept)
+        # rows of earlier versions name the file as it was shown
+        if not kept.is_file() or known(path) or known(display_name(kept)):
             continue
         said = dict(
             line.split(": ", 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from dicom_listener.inbox_files import waits_for_name
+from dicom_listener.inbox_files import fitting, waits_for_name
 from firstread.dicom.files import UnusableFile
 
 RATIO_LIMIT: Final = 200
@@ -17,6 +19,10 @@ RATIO_LIMIT: Final = 200
 RATIO_FREE_BYTES: Final = 64 * 2**20
 """Archives that unpack to less are taken at any ratio."""
 CHUNK_BYTES: Final = 2**20
+MEMBER_NAME_BYTES: Final = 150
+
+_END_OF_DIRECTORY_START: Final = b"PK\5\6"
+_END_OF_DIRECTORY: Final = struct.Struct("<4s4H2LH")
 
 ZIP_ERRORS: Final = (
     zipfile.BadZipFile,
@@ -30,7 +36,7 @@ ZIP_ERRORS: Final = (
 
 
 class UnusableArchive(UnusableFile):
-    """An archive that is refused whole: ``corrupt_archive``, ``encrypted``, ``bomb``, ``empty_archive``."""
+    """An archive that is refused: ``truncated``, ``corrupt_archive``, ``encrypted``, ``bomb``, ``empty_archive``."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +77,44 @@ def _wanted(name: str) -> bool:
 
 
 def open_archive(path: Path) -> zipfile.ZipFile:
-    """Open an archive. Raises :class:`UnusableArchive` for what is none, or is cut off."""
+    """Open an archive.
+
+    Raises
+    ------
+    UnusableArchive
+        ``truncated`` where its directory, which stands at the end, is not there; ``corrupt_archive`` for a broken one.
+    """
     try:
         return zipfile.ZipFile(path)
     except ZIP_ERRORS as error:
+        if not has_end(path):
+            raise UnusableArchive("truncated", "the archive ends before its directory") from error
         raise UnusableArchive("corrupt_archive", "the zip directory cannot be read") from error
+
+
+def has_end(path: Path) -> bool:
+    """Whether the end of a zip directory ends where the file does."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _END_OF_DIRECTORY.size - 2**16))
+        tail = file.read()
+    at = tail.rfind(_END_OF_DIRECTORY_START)
+    if at < 0 or at + _END_OF_DIRECTORY.size > len(tail):
+        return False
+    comment_bytes = _END_OF_DIRECTORY.unpack_from(tail, at)[-1]
+    return bool(at + _END_OF_DIRECTORY.size + comment_bytes == len(tail))
+
+
+def is_whole(path: Path) -> bool:
+    """Whether an archive has its end, and its directory describes all that stands before it."""
+    if not has_end(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # an archive at the end of one that is cut describes itself alone
+            return min((info.header_offset for info in archive.infolist()), default=0) == 0
+    except ZIP_ERRORS:
+        return True  # broken: no further byte mends it
 
 
 def unpack(archive: zipfile.ZipFile, member: Member, target: BinaryIO) -> None:
@@ -102,5 +141,5 @@ def _chunks(archive: zipfile.ZipFile, member: Member) -> Iterator[bytes]:
 def safe_name(name: str) -> Path:
     """A relative path made from a member's name: no parents, no roots, no control characters; for kept copies only."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    cleaned = ["".join(c if c.isalnum() or c in " ._-+()" else "_" for c in part)[:100].lstrip(".") for part in parts]
-    return Path(*([part or "_" for part in cleaned][-4:] or ["_"]))
+    cleaned = ["".join(c if c.isalnum() or c in " ._-+()" else "_" for c in part).lstrip(".") for part in parts]
+    return Path(*([fitting(part, MEMBER_NAME_BYTES) or "_" for part in cleaned][-4:] or ["_"]))

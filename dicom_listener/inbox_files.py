@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import os
+import re
+import signal
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,8 +25,13 @@ OWN_FOLDERS: Final = frozenset({CLAIMED, REJECTED, ACCEPTED})
 PARTIAL_SUFFIXES: Final = (".part", ".partial", ".filepart", ".tmp", ".crdownload", ".download", ".swp", "~")
 """Names that a program gives to what it has not finished writing; the file is taken once it has its own name."""
 LITTER: Final = frozenset({"thumbs.db", "desktop.ini"})
-NEWS_S: Final = 5.0
-"""Seconds that a file which looks broken or empty must rest before that is believed: its writer may only be slow."""
+NAME_BYTES: Final = 200
+"""Longest name of what is kept: a number, a suffix and the text beside it have room within the 255 of file systems."""
+SUFFIX_BYTES: Final = 20
+PATH_BYTES: Final = 1000
+_NOT_UTF8: Final = re.compile("[\udc80-\udcff]")
+"""What Python makes of bytes in a name that are no UTF-8 (PEP 383)."""
+_F_SETSIG: Final = 10
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,11 @@ class Settling:
         return rested
 
 
+def as_text(path: Path) -> str:
+    """A path as text that any database takes."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
 def display_name(relative: Path | PurePosixPath | str) -> str:
     """A path below the inbox as text that any database takes: no control characters, no broken encodings."""
     text = os.fsencode(str(relative)).decode("utf-8", "replace").replace("\\", "/")
@@ -109,30 +123,65 @@ def pipeline_of(relative: Path) -> str | None:
     return first if first in BY_PIPELINE else None
 
 
-def kind_of(path: Path) -> str:
-    """``zip``, ``picture``, ``empty`` or ``dicom`` (whatever else), by the first bytes."""
-    head = head_of(path)
-    if not head:
-        return "empty"
-    if head[128:132] == b"DICM":
-        return "dicom"
-    if head[:4] in (b"PK\3\4", b"PK\5\6"):
-        return "zip"
-    if head[:3] == b"\xff\xd8\xff" or head[:8] == b"\x89PNG\r\n\x1a\n":
-        return "picture"
-    return "dicom"
+def kept_name(name: str, room: int = 0) -> str:
+    """A file name as it is kept: text that any database and program takes, with room for a number and a suffix.
+
+    Bytes that are no UTF-8 become ``%FC``; what cannot be shown becomes ``_``; a long name loses its middle.
+
+    Parameters
+    ----------
+    room : int
+        Bytes that the caller puts behind it.
+    """
+    text = _NOT_UTF8.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", name)
+    shown = "".join(c if c.isprintable() else "_" for c in text) or "_"
+    return fitting(shown, NAME_BYTES - room)
 
 
-def head_of(path: Path) -> bytes:
-    """The first 132 bytes, as many as a DICOM preamble and prefix have."""
-    with path.open("rb") as file:
-        return file.read(132)
+def fitting(name: str, limit_bytes: int, tail: str = "") -> str:
+    """A name with ``tail`` before its suffix, of at most so many bytes; what is cut is the end of the stem."""
+    path = PurePosixPath(name)
+    stem, suffix = path.stem, path.suffix if len(os.fsencode(path.suffix)) <= SUFFIX_BYTES else ""
+    if not suffix:
+        stem = name
+    spare = limit_bytes - len(os.fsencode(tail + suffix))
+    while len(os.fsencode(stem)) > spare:
+        stem = stem[:-1]
+    return f"{stem}{tail}{suffix}"
+
+
+def kept_path(relative: Path) -> Path:
+    """A path below the inbox as it is kept, part by part by :func:`kept_name`; of a very deep one the last parts."""
+    parts = [kept_name(part) for part in relative.parts]
+    while len(parts) > 1 and sum(len(os.fsencode(part)) + 1 for part in parts) > PATH_BYTES:
+        del parts[0]
+    return Path(*parts)
 
 
 def free_path(path: Path) -> Path:
     """``path``, or the same with a number where that name is taken."""
     candidate, number = path, 1
     while candidate.exists() or candidate.with_name(candidate.name + ".txt").exists():
-        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        candidate = path.with_name(fitting(path.name, NAME_BYTES + 10, f"-{number}"))
         number += 1
     return candidate
+
+
+def open_for_writing(path: Path) -> bool | None:
+    """Whether some process can still write to a file; None where this cannot be told.
+
+    A read lease (fcntl F_SETLEASE) is granted only on a file that nobody has open for writing. It is asked for as the
+    owner of the file, and given back at once; the signal that would break it is one that is ignored.
+    """
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return None
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        fcntl.fcntl(fd, _F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return True if error.errno == errno.EAGAIN else None
+    finally:
+        os.close(fd)
+    return False

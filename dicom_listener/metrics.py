@@ -19,6 +19,9 @@ OPEN_ASSOCIATIONS: Final = Gauge(
 INTAKE_REFUSALS: Final = Counter(
     "firstread_intake_refusals_total", "Objects and files that could not become an instance, by reason.", ["reason"]
 )
+INBOX_WATCH_ENDS: Final = Counter(
+    "firstread_inbox_watch_ends_total", "Times that the watch of the inbox ended and had to be started again."
+)
 STORE_SECONDS: Final = Histogram(
     "firstread_store_seconds",
     "Seconds from the last byte of an object to its response.",

@@ -22,6 +22,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit
 
+from dicom_listener.picture_bytes import END_OF_IMAGE, JPEG_START, end_of_picture, jpeg_segments
 from firstread.dicom.colour import is_srgb, to_srgb
 from firstread.dicom.files import UnusableFile
 from firstread.dicom.uids import stable_uid
@@ -42,7 +43,7 @@ PICTURE_ERRORS: Final = (
 
 
 class UnusablePicture(UnusableFile):
-    """A picture that is refused: wrong place (``no_pipeline``, ``no_hu``), ``corrupt``, ``bomb``."""
+    """A picture that is refused: wrong place (``no_pipeline``, ``no_hu``), ``truncated``, ``corrupt``, ``bomb``."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,11 @@ def wrap_picture(path: Path, pipeline: str | None) -> Wrapped:
         raise UnusablePicture("no_pipeline", f"pictures are read in {places} only")
     if path.stat().st_size > FILE_LIMIT_BYTES:
         raise UnusablePicture("bomb", f"more than {FILE_LIMIT_BYTES // 2**20} MiB")
-    data = path.read_bytes()
+    whole = path.read_bytes()
+    end = end_of_picture(whole)
+    if end is None:
+        raise UnusablePicture("truncated", "the picture ends before its last part")
+    data = whole[:end]  # a second picture, a film or a text may follow
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -105,14 +110,15 @@ def _described(data: bytes, colours: bool) -> tuple[Dataset, str]:
         image.load()
         turned = image.getexif().get(0x0112, 1) not in (0, 1)
         profile = image.info.get("icc_profile") if colours and image.mode in ("RGB", "RGBA", "P") else None
-        if image.format == "JPEG" and not turned and is_srgb(profile):
+        is_jpeg = data.startswith(JPEG_START)  # Pillow has another name for one that says more pictures follow
+        if is_jpeg and not turned and is_srgb(profile):
             stripped = strip_jpeg(data)
             if stripped is not None:
                 return _encapsulated(stripped, image), str(JPEGBaseline8Bit)
         upright = ImageOps.exif_transpose(image)
         if not is_srgb(profile):
             upright = Image.fromarray(to_srgb(np.asarray(upright.convert("RGB")), profile))
-        return _native(upright, lossy=image.format == "JPEG"), str(ExplicitVRLittleEndian)
+        return _native(upright, lossy=is_jpeg), str(ExplicitVRLittleEndian)
 
 
 def _encapsulated(jpeg: StrippedJpeg, image: Image.Image) -> Dataset:
@@ -205,22 +211,13 @@ def strip_jpeg(data: bytes) -> StrippedJpeg | None:
     out = bytearray(data[:2])
     frame: tuple[int, int, int] | None = None
     adobe: int | None = None
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        size = int.from_bytes(data[at + 2 : at + 4], "big")
-        segment = data[at : at + 2 + size]
-        if marker == 0xDA:
-            end = data.rfind(b"\xff\xd9")
-            if frame is None or end < at:
-                return None
-            out += data[at : end + 2]
-            return StrippedJpeg(bytes(out), *frame, adobe)
+    for marker, start, end in jpeg_segments(data):
+        segment = data[start:end]
+        if marker == END_OF_IMAGE:
+            out += segment
+            return StrippedJpeg(bytes(out), *frame, adobe) if frame is not None else None
         if marker == 0xC0:
-            if size < 8 or segment[4] != 8 or segment[9] not in (1, 3):
+            if len(segment) < 10 or segment[4] != 8 or segment[9] not in (1, 3):
                 return None
             rows, columns = struct.unpack(">HH", segment[5:9])
             frame = (rows, columns, segment[9])
@@ -230,5 +227,4 @@ def strip_jpeg(data: bytes) -> StrippedJpeg | None:
             adobe = segment[15]
         if marker in (0xE0, 0xEE) or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
             out += segment
-        at += 2 + size
     return None

@@ -112,6 +112,7 @@ class Content:
     ``source`` is the file itself, whose data set starts at ``body_offset``: another than ``fp`` where it is deflated.
     ``pixel_tag`` and ``pixel_vr`` are those of the element: Pixel Data, or one of the two kinds of float pixels; the
     VR is None in implicit encodings.
+    ``padded`` says that zeros stand where the header should go on, ``last_tag`` which element was the last.
     """
 
     ds: Dataset
@@ -123,6 +124,8 @@ class Content:
     body_offset: int
     pixel_tag: int | None = None
     pixel_vr: str | None = None
+    padded: bool = False
+    last_tag: int = 0
 
 
 @contextmanager
@@ -169,6 +172,8 @@ def _plausible_length(head: bytes) -> bool:
 def _read_meta(fp: BinaryIO, start: int) -> tuple[FileMetaDataset, int]:
     """File meta group (PS3.10 section 7.1), and where it ends."""
     found = Scanner(Window(fp), Encoding(implicit=False, little=True), lambda tag: tag >> 16 != 2).run(start)
+    if found.cut or found.padded:
+        raise NotDicom("truncated", "the file ends in its meta group")
     return FileMetaDataset(Dataset(found.found)), found.end
 
 
@@ -184,27 +189,34 @@ def _read_body(fp: BinaryIO, body_offset: int, meta: FileMetaDataset) -> Content
     if not syntax:
         syntax = _guess_syntax(fp, start)
         notes.append("no_transfer_syntax")
-    implicit, little = syntax in (ImplicitVRLittleEndian, GE_BIG_ENDIAN_PIXELS), syntax != ExplicitVRBigEndian
-    window = Window(fp)
-    header = Scanner(window, Encoding(implicit, little), _PIXEL_TAGS.__contains__).run(start)
+    window, encoding = Window(fp), encoding_of(syntax)
+    header = Scanner(window, encoding, _PIXEL_TAGS.__contains__).run(start)
     pixels = header.stopped_at
     if deflated and window.size >= INFLATED_LIMIT_BYTES and not pixels:
         raise NotDicom("bomb", "the header is larger than the limit")
     if not header.found and window.size - start < 8:
         raise NotDicom("no_dataset", "nothing follows the file meta group")
     if not header.found and not pixels:
-        raise NotDicom("corrupt", "no element could be read")
+        raise NotDicom("truncated" if header.cut or header.padded else "corrupt", "no element could be read")
     if header.left_out:
         notes.append("large_element_skipped")
     ds = Dataset(header.found)
-    ds.set_original_encoding(implicit, little, _character_sets(ds))
+    ds.set_original_encoding(encoding.implicit, encoding.little, _character_sets(ds))
     tag, offset, length, vr = pixels if pixels else (None, None, None, None)
-    content = Content(ds, tuple(notes), fp, offset, length, source, body_offset, tag, vr)
+    last_tag = int(tag or max(header.found, default=0))
+    content = Content(
+        ds, tuple(notes), fp, offset, length, source, body_offset, tag, vr, padded=header.padded, last_tag=last_tag
+    )
     if not deflated and (header.cut or not pixels_end(content)):
         content = replace(content, notes=(*notes, "truncated"))
     meta.TransferSyntaxUID = UID(syntax)
     ds.file_meta = meta
     return content
+
+
+def encoding_of(syntax: str) -> Encoding:
+    """How a transfer syntax encodes elements (PS3.5 section 10 and annex A)."""
+    return Encoding(syntax in (ImplicitVRLittleEndian, GE_BIG_ENDIAN_PIXELS), syntax != ExplicitVRBigEndian)
 
 
 def _character_sets(ds: Dataset) -> str | MutableSequence[str]:

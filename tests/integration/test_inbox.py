@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from dicom_listener.admission import UNPACKED
 from dicom_listener.inbox_files import CLAIMED
 from dicom_listener.service import ListenerService
 from firstread.dicom.files import read_dataset, read_header
@@ -45,8 +46,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def quick(make_settings: MakeSettings, broker: str, monkeypatch: pytest.MonkeyPatch) -> MakeSettings:
-    """Settings with short timers; what looks broken is believed to be after a second and a half."""
-    monkeypatch.setattr("dicom_listener.inbox.NEWS_S", 1.5)
+    """Settings with short timers; what is not whole is believed to stay so after a second and a half."""
+    monkeypatch.setattr("dicom_listener.inbox.STALE_S", 1.5)
     monkeypatch.setattr("dicom_listener.inbox.PAUSE_S", 1.0)
     return functools.partial(make_settings, **QUICK, broker_url=broker)
 
@@ -256,7 +257,7 @@ def test_archives_beyond_the_limits(quick: MakeSettings, tmp_path: Path) -> None
             "big.zip": "bomb",
             "many.zip": "bomb",
             "none.zip": "empty_archive",
-            "cut.zip": "corrupt_archive",
+            "cut.zip": "truncated",
         }
 
 
@@ -313,7 +314,7 @@ def test_the_same_picture_is_a_repeat_and_another_place_is_refused(service: List
     (inbox / "d.png").write_bytes(picture(5, "PNG"))
     (inbox / "chest_xray" / "cut.jpg").write_bytes(picture(5)[:400])
     eventually(lambda: len(refusals(service.db)) == 3, limit_s=25)
-    assert refusals(service.db) == {"head_ct/c.jpg": "no_hu", "d.png": "no_pipeline", "chest_xray/cut.jpg": "corrupt"}
+    assert refusals(service.db) == {"head_ct/c.jpg": "no_hu", "d.png": "no_pipeline", "chest_xray/cut.jpg": "truncated"}
     assert outcomes(service.db) == {"stored": 1, "repeat": 1}
     assert [row[1:4] for row in all_closed(service.db)] == [(1, "released", 1)]
 
@@ -378,7 +379,7 @@ def test_what_a_dead_listener_had_claimed_is_taken_up(quick: MakeSettings, tmp_p
     settings = quick()
     claimed = settings.inbox_dir / CLAIMED / ("0" * 32)
     small_files(claimed / "ab12" / "head_ct" / "x", 2)
-    half_unpacked = claimed / "cd34" / "a.zip.unpacked"
+    half_unpacked = claimed / "cd34" / UNPACKED
     half_unpacked.mkdir(parents=True)
     (half_unpacked / "member").write_bytes(b"half")
     with listening(settings) as service:

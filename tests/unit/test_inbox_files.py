@@ -11,17 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom.uid import JPEGBaseline8Bit
 
 from dicom_listener.archive import UnusableArchive, members, open_archive, safe_name, unpack
 from dicom_listener.inbox_files import (
+    NAME_BYTES,
     Settling,
     display_name,
     free_path,
-    kind_of,
+    kept_name,
+    kept_path,
+    open_for_writing,
     pipeline_of,
     waits_for_name,
     walk,
 )
+from dicom_listener.kinds import format_of, kind_of
 from dicom_listener.picture import UnusablePicture, strip_jpeg, wrap_picture
 from firstread.dicom.files import UnusableFile
 
@@ -63,7 +68,54 @@ def test_walk_leaves_our_own_folders_alone(tmp_path: Path) -> None:
 def test_a_members_name_never_leaves_its_folder(name: str) -> None:
     safe = safe_name(name)
     assert not safe.is_absolute() and ".." not in safe.parts and safe.parts
-    assert all(0 < len(part) <= 100 and not part.startswith(".") for part in safe.parts)
+    assert all(0 < len(part.encode()) <= 150 and not part.startswith(".") for part in safe.parts)
+
+
+LATIN = os.fsdecode(b"M\xfcller.dcm")
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("a b.dcm", "a b.dcm"), (LATIN, "M%FCller.dcm"), ("a\nb", "a_b"), ("\u7d75" * 84, "\u7d75" * 66)],
+)
+def test_names_are_kept_as_text_that_fits(name: str, kept: str) -> None:
+    assert kept_name(name) == kept
+
+
+@given(st.text(min_size=1, max_size=255), st.integers(0, 40))
+def test_a_kept_name_leaves_room(name: str, room: int) -> None:
+    kept = kept_name(name.replace("/", "x"), room)
+    assert 0 < len(kept.encode()) <= NAME_BYTES - room and kept.isprintable()
+
+
+def test_a_kept_path_is_short_enough_for_an_index(tmp_path: Path) -> None:
+    deep = Path(*["\u7d75" * 60] * 20, "last.dcm")
+    kept = kept_path(deep)
+    assert len(os.fsencode(kept)) <= 1000 and kept.name == "last.dcm"
+
+
+def test_whether_somebody_still_writes(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with path.open("wb"):
+        assert open_for_writing(path) in (True, None)
+    assert open_for_writing(path) in (False, None)
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"RIFF\x10\0\0\0WEBPVP8 ", "WebP"),
+        (b"BM\x10\0\0\0" + bytes(8), "BMP"),
+        (b"\0\0\0\x18ftypheic", "HEIC"), (b"\0\0\0\x18ftypmif1", "HEIC"), (b"\0\0\0\x18ftypavif", "AVIF"),
+        (b"GIF89a", "GIF"), (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"), (b"%PDF-1.7", "PDF"),
+    ],
+)  # fmt: skip
+def test_formats_that_are_not_read_have_names(head: bytes, name: str, tmp_path: Path) -> None:
+    path = tmp_path / "dropped"
+    path.write_bytes(head.ljust(200, b"\1"))
+    assert name in str(format_of(head)) and kind_of(path) == "foreign"
+    path.write_bytes(head.ljust(128, b"\1") + b"DICM" + bytes(100))
+    assert kind_of(path) == "dicom", "a preamble may look like anything (PS3.10 section 7.1)"
 
 
 def test_display_names_suit_any_database() -> None:
@@ -145,6 +197,12 @@ def jpeg(**options: object) -> bytes:
     return buffer.getvalue()
 
 
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize((40, 30)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def test_strip_keeps_the_pixels_and_nothing_else() -> None:
     exif = Image.Exif()
     exif[0x013B] = "Jane Doe"
@@ -156,6 +214,28 @@ def test_strip_keeps_the_pixels_and_nothing_else() -> None:
         assert before.tobytes() == after.tobytes()
     assert strip_jpeg(jpeg(progressive=True)) is None
     assert strip_jpeg(data[:300]) is None
+
+
+def test_nothing_behind_a_picture_is_kept(tmp_path: Path) -> None:
+    """Telephones put a film, a second picture or a text behind the first."""
+    path = tmp_path / "a.jpg"
+    for plain, mode in ((jpeg(), "jpeg"), (jpeg(progressive=True), "progressive"), (png(), "png")):
+        path.write_bytes(plain)
+        alone = wrap_picture(path, "dermoscopy")
+        path.write_bytes(plain + b"MotionPhoto" + b"SECRET" * 5 + jpeg(quality=20) + b"tail")
+        assert wrap_picture(path, "dermoscopy") == alone, mode
+
+
+def test_a_picture_that_says_that_others_follow_is_a_jpeg(tmp_path: Path) -> None:
+    """The Multi-Picture Format of cameras (CIPA DC-007): the first picture alone, as the JPEG that it is."""
+    buffer = io.BytesIO()
+    first = Image.linear_gradient("L").resize((40, 30)).convert("RGB")
+    first.save(buffer, "MPO", save_all=True, append_images=[first.rotate(90)])
+    path = tmp_path / "a.jpg"
+    path.write_bytes(buffer.getvalue())
+    wrapped = wrap_picture(path, "dermoscopy")
+    assert wrapped.TransferSyntaxUID == JPEGBaseline8Bit
+    assert wrapped.body.count(b"\xff\xd8\xff") == 1
 
 
 def test_the_same_picture_gives_the_same_bytes(tmp_path: Path) -> None:
