@@ -138,6 +138,38 @@ def codes() -> str:
     return table(("code", "meaning"), ((f"`{code}`", text) for code, text in sorted(texts.items())))
 
 
+def _plain_codes(texts: dict[str, str]) -> str:
+    return table(("code", "meaning"), ((f"`{code}`", text) for code, text in sorted(texts.items())))
+
+
+def state_codes() -> str:
+    """Codes about studies and jobs that are no statement about an image."""
+    from firstread.codes import STATE_CODES
+
+    return _plain_codes(STATE_CODES)
+
+
+def refusal_codes() -> str:
+    """Codes of what could not become an instance."""
+    from firstread.codes import REFUSAL_CODES
+
+    return _plain_codes(REFUSAL_CODES)
+
+
+def object_codes() -> str:
+    """Codes of DICOM objects that could not be made."""
+    from firstread.codes import OBJECT_CODES
+
+    return _plain_codes(OBJECT_CODES)
+
+
+def process_codes() -> str:
+    """Codes about processes, packages and rows, in metrics and logs."""
+    from firstread.codes import PROCESS_CODES
+
+    return _plain_codes(PROCESS_CODES)
+
+
 def alerts() -> str:
     """The alert rules."""
     import yaml
@@ -322,6 +354,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "syntaxes": syntaxes,
     "tables": tables,
     "codes": codes,
+    "state_codes": state_codes,
+    "refusal_codes": refusal_codes,
+    "object_codes": object_codes,
+    "process_codes": process_codes,
     "alerts": alerts,
 }
 

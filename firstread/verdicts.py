@@ -95,8 +95,9 @@ def record_verdict(
     finding = finding or MAIN_FINDINGS.get(pipeline)
     if finding is None:
         raise VerdictError(f"no pipeline {pipeline}; there are {', '.join(MAIN_FINDINGS)}")
-    if PIPELINE_OF_FINDING.get(finding, pipeline) != pipeline:
-        raise VerdictError(f"{finding} is no finding of {pipeline}")
+    if PIPELINE_OF_FINDING.get(finding) != pipeline:
+        known = ", ".join(name for name, owner in PIPELINE_OF_FINDING.items() if owner == pipeline)
+        raise VerdictError(f"that is no finding of {pipeline}; there are {known}")
     if agree is None and truth is None:
         raise VerdictError("say whether you agree, or what the truth is")
     if truth is not None and truth not in (0, 1):
@@ -212,7 +213,7 @@ def _import_row(session: Session, number: int, row: dict[str, str], outcome: Imp
     if truth is None:
         outcome.wrong[number] = "truth is neither 0 nor 1"
         return
-    if not finding or pipeline is None or PIPELINE_OF_FINDING.get(finding, pipeline) != pipeline:
+    if pipeline is None or PIPELINE_OF_FINDING.get(finding) != pipeline:
         outcome.wrong[number] = "no such finding"
         return
     try:

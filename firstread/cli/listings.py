@@ -11,8 +11,11 @@ from sqlalchemy import text
 
 from firstread.cli.open_database import open_database
 from firstread.cli.tables import print_json, print_table, view_rows
+from firstread.priority import PIPELINES
 from firstread.settings import Settings
+from firstread.states import JobState, RevisionState
 
+STATES = (RevisionState.RECEIVING.value, *(state.value for state in JobState))
 HEADLINES = ("any", "pneumonia", "covid19", "melanoma", "bleed_volume", "lesion_area")
 RESULT_COLUMNS = (
     "study_instance_uid",
@@ -44,8 +47,8 @@ FLAG_COLUMNS = (
 
 
 @click.command()
-@click.option("--pipeline", help="Only this pipeline.")
-@click.option("--state", help="Only this state, e.g. DONE, REJECTED, FAILED, WAITING.")
+@click.option("--pipeline", type=click.Choice(PIPELINES), help="Only this pipeline.")
+@click.option("--state", type=click.Choice(STATES, case_sensitive=False), help="Only this state.")
 @click.option("--study", "study_uid", metavar="UID", help="Only this StudyInstanceUID.")
 @click.option("--flagged", is_flag=True, help="Only flagged findings.")
 @click.option("--all", "everything", is_flag=True, help="Every finding, not only the headline of each pipeline.")
@@ -65,7 +68,7 @@ def results(
     """List results: one row a study, pipeline and finding."""
     db = open_database(Settings())
     view = "study_result_history" if history else "study_result"
-    wanted = {"pipeline": pipeline, "state": state.upper() if state else None, "study_instance_uid": study_uid}
+    wanted = {"pipeline": pipeline, "state": state, "study_instance_uid": study_uid}
     given = {name: value for name, value in wanted.items() if value is not None}
     where = [f"{name} = :{name}" for name in given]
     if flagged:

@@ -11,7 +11,10 @@ from sqlalchemy import text
 from firstread.cli.open_database import open_database
 from firstread.cli.services import settings_of_process
 from firstread.cli.tables import print_json, print_table, view_rows
+from firstread.priority import PIPELINES
 from firstread.settings import Settings
+
+DELIVERY_STATES = ("PENDING", "DELIVERED", "FAILED", "SKIPPED", "CANCELLED")
 
 
 @click.command()
@@ -24,7 +27,7 @@ def deliver() -> None:
 
 @click.command()
 @click.argument("uid", metavar="UID")
-@click.option("--pipeline", required=True, help="Whose result is judged.")
+@click.option("--pipeline", type=click.Choice(PIPELINES), required=True, help="Whose result is judged.")
 @click.option("--agree/--disagree", default=None, help="With the result as it stands.")
 @click.option("--finding", help="Default: the pipeline's leading finding.")
 @click.option("--truth", type=click.IntRange(0, 1), help="1: the finding is there; 0: it is not.")
@@ -52,18 +55,22 @@ def verdict(
 @click.option("--by", help="Who imports; default: the user of this machine.")
 @click.option("--json", "as_json", is_flag=True, help="JSON.")
 def import_truth(file: Path, by: str | None, as_json: bool) -> None:
-    """Import confirmed diagnoses: CSV with study_instance_uid or accession_number, finding, truth."""
+    """Import confirmed diagnoses: CSV with study_instance_uid or accession_number, finding, truth.
+
+    Exit status 1 where a line could not be understood; the others are imported.
+    """
     from firstread.verdicts import import_truth as run
 
     told = run(open_database(Settings()), file, by=by)
     if as_json:
         print_json(vars(told))
-        return
+        raise SystemExit(1 if told.wrong else 0)
     click.echo(f"{told.imported} imported, {told.unchanged} known already, {len(told.unmatched)} without a study")
     if told.unmatched:
         click.echo(f"no study, or several, for lines {', '.join(map(str, told.unmatched))}")
     for line, why in told.wrong.items():
         click.echo(f"line {line}: {why}")
+    raise SystemExit(1 if told.wrong else 0)
 
 
 @click.command()
@@ -84,7 +91,7 @@ def performance(as_json: bool) -> None:
 
 
 @click.group(invoke_without_command=True)
-@click.option("--state", help="Only this state: PENDING, DELIVERED, FAILED, SKIPPED, CANCELLED.")
+@click.option("--state", type=click.Choice(DELIVERY_STATES, case_sensitive=False), help="Only this state.")
 @click.option("--limit", default=50, show_default=True, help="Newest rows.")
 @click.option("--json", "as_json", is_flag=True, help="JSON.")
 @click.pass_context
@@ -94,7 +101,7 @@ def deliveries(ctx: click.Context, state: str | None, limit: int, as_json: bool)
         return
     where = "WHERE state = :state" if state else ""
     query = text(f"SELECT * FROM delivery_status {where} ORDER BY delivery DESC LIMIT :limit")
-    query = query.bindparams(limit=limit, **({"state": state.upper()} if state else {}))
+    query = query.bindparams(limit=limit, **({"state": state} if state else {}))
     with open_database(Settings()).read() as session:
         rows = view_rows(session, query)
     if as_json:
@@ -153,7 +160,13 @@ def objects(uid: str, out: Path | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--pipeline", "pipelines", multiple=True, help="Only these; may be given more than once.")
+@click.option(
+    "--pipeline",
+    "pipelines",
+    type=click.Choice(PIPELINES),
+    multiple=True,
+    help="Only these; may be given more than once.",
+)
 @click.option("--since", type=click.DateTime(["%Y-%m-%d"]), help="Only studies scored since this day (UTC).")
 @click.option("--all", "everything", is_flag=True, help="Studies without a verdict too.")
 @click.option(

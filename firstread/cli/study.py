@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from firstread.cli.open_database import open_database
 from firstread.cli.tables import print_json, print_table, view_rows
 from firstread.errors import FirstreadError
+from firstread.priority import PIPELINES
 from firstread.records import Delivery, Instance, Job, Receipt, Revision, RevisionInstance, Standing, Study, Transition
 from firstread.settings import Settings
 
@@ -197,7 +198,7 @@ def report(uid: str, output: Path | None) -> None:
 
 @click.command()
 @click.argument("uid", metavar="UID")
-@click.option("--pipeline", help="Only this pipeline's job.")
+@click.option("--pipeline", type=click.Choice(PIPELINES), help="Only this pipeline's job.")
 @click.option("--by", help="Who asks; default: the user of this machine.")
 @click.option("--priority", type=click.IntRange(0, 9), help="Of this study from here on: 0 is first; never old.")
 @click.option("--give-up", is_flag=True, help="Instead: end jobs that wait (for a package that never comes) as FAILED.")

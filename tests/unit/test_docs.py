@@ -17,12 +17,16 @@ from firstread.records import Database
 from firstread.records.migrate import head_revision, upgrade
 from firstread.settings import ENV_PREFIX, Settings
 from tests.builders.inventory import metrics, view_columns
+from tests.builders.reason_codes import codes_in_source
 from worker.outputs import senders, states
 from worker.outputs.destinations import DestinationsFile
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = documents()
 IDS = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+NO_CODES = {"accepted", "rejected", "normal", "pool", "none", "identity", "identity_in_part", "own", "images"}
+"""Names of folders, findings, steps of a network and kinds of change that look like codes and are none."""
+
 NOT_SETTINGS = {"FIRSTREAD_CONFIG", "FIRSTREAD_TEST_DATA"}
 
 
@@ -59,6 +63,14 @@ def test_settings_that_are_named_exist(path: Path) -> None:
     named = set(re.findall(r"\bFIRSTREAD_[A-Z0-9_]+\b", path.read_text(encoding="utf-8")))
     settings = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
     assert named <= settings | {name + "_FILE" for name in settings} | NOT_SETTINGS
+
+
+def test_every_code_of_the_source_stands_in_the_schema_document() -> None:
+    found = codes_in_source()
+    assert {"no_pipeline", "worker_died", "lease_expired", "not_a_head", "dicomdir", "no_mask"} <= found.keys()
+    documented = set(re.findall(r"^\| `(\w+)` \|", text_of("docs/schema.md").split("## Reasons and warnings")[1], re.M))
+    assert {code: path for code, path in found.items() if code not in documented | NO_CODES} == {}
+    assert "data_error" in documented
 
 
 def test_every_setting_stands_in_the_settings_document() -> None:

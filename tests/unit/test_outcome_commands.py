@@ -44,11 +44,33 @@ def test_verdict_and_performance(site: tuple[Settings, Database, Scored], tmp_pa
     assert "head_ct" in ok("performance")
     file = tmp_path / "truth.csv"
     file.write_text("accession_number,finding,truth\nA-100,any,1\nnobody,any,1\nA-100,any,x\n", encoding="utf-8")
-    said = ok("import-truth", str(file))
-    assert "1 imported" in said
-    assert "line 4" in said
+    done = call("import-truth", str(file))
+    assert "1 imported" in done.output and "line 4" in done.output and done.exit_code == 1
+    assert call("import-truth", str(file), "--json").exit_code == 1
+    file.write_text("accession_number,finding,truth\nA-100,any,1\nnobody,any,1\n", encoding="utf-8")
+    assert "1 known already" in ok("import-truth", str(file))
     actions = [row["action"] for row in json.loads(ok("audit", "--json"))]
-    assert sorted(actions) == ["verdict", "verdict", "verdict", "verdict.import"]
+    assert sorted(actions) == ["verdict"] * 3 + ["verdict.import"] * 3
+
+
+def test_names_that_are_not_known_are_refused_with_those_that_are(
+    site: tuple[Settings, Database, Scored], tmp_path: Path
+) -> None:
+    uid = site[2].study_uid
+    done = call("verdict", uid, "--pipeline", "head_ct", "--finding", "nonsense", "--truth", "1")
+    assert done.exit_code == 1 and "epidural" in str(done.exception)
+    assert call("verdict", uid, "--pipeline", "head_ct", "--finding", "pneumonia", "--truth", "1").exit_code == 1
+    assert json.loads(ok("audit", "--json")) == []
+    file = tmp_path / "truth.csv"
+    file.write_text("accession_number,pipeline,finding,truth\nA-100,head_ct,nonsense,1\n", encoding="utf-8")
+    assert "no such finding" in call("import-truth", str(file)).output
+    for arguments in (("results",), ("verdict", uid), ("retry", uid), ("export", str(tmp_path / "o"))):
+        done = call(*arguments, "--pipeline", "headct")
+        assert done.exit_code == 2 and "'head_ct', 'chest_xray', 'dermoscopy'" in done.output, arguments
+    for command in ("results", "deliveries"):
+        done = call(command, "--state", "finished")
+        assert done.exit_code == 2 and "'failed'" in done.output.lower()
+    assert json.loads(ok("results", "--state", "done", "--json"))
 
 
 def test_deliveries(site: tuple[Settings, Database, Scored]) -> None:
