@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from firstread import setting_checks
-from firstread.clock import is_zone
+from firstread.clock import has_zones, is_zone
 from firstread.priority import PIPELINES
 from firstread.setting_names import Names, WrongSetting, judge, secrets_named_in
 from firstread.setting_sources import EnvironmentSource, FileSource, is_set, read_toml
@@ -143,6 +143,8 @@ class Settings(BaseSettings):
     def _known_zone(cls, value: str) -> str:
         name = value.strip()
         if name and not is_zone(name):
+            if not has_zones():
+                raise ValueError("this system has no time zone data: install the package tzdata")
             raise ValueError(f"{name!r} is no time zone; it takes an IANA name such as Europe/Berlin")
         return name
 

@@ -70,6 +70,20 @@ def offset_text(zone: tzinfo, at: datetime) -> str:
     return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}{abs(minutes) % 60:02d}"
 
 
+def offset_at(zone: tzinfo, day: str, time: str) -> timezone | None:
+    """Offset of a zone at a local date (DA) and time (TM) of PS3.5 section 6.2; noon where the time is no time.
+
+    None where the date is none. An hour that the clock shows twice is the first one.
+    """
+    digits = re.match(r"\d{0,6}", time)
+    for at in (day + (digits[0] if digits else ""), day + "12"):
+        first, _ = _ends(at)
+        if first is not None:
+            local = first.replace(tzinfo=zone)
+            return offset_of(offset_text(zone, local))
+    return None
+
+
 def made_of(ds: Dataset) -> Made | None:
     """When an image was made: its acquisition, else its content, series or study; None where nothing readable says so.
 

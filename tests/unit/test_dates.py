@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
-from firstread.dicom.dates import Made, made_of, newest_of, offset_of, offset_text, span_of
+from firstread.dicom.dates import Made, made_of, newest_of, offset_at, offset_of, offset_text, span_of
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -115,3 +115,21 @@ def test_offsets_as_the_standard_writes_them() -> None:
         assert offset_of(text) is not None
     for text in ("", "0100", "+1500", "-1300", "+0170", "CET"):
         assert offset_of(text) is None
+
+
+@pytest.mark.parametrize(
+    ("day", "time", "offset"),
+    [
+        ("20260715", "120000", "+0200"),
+        ("20260115", "", "+0100"),
+        ("20260329", "015900", "+0100"),
+        ("20260329", "030000.123", "+0200"),
+        ("20261025", "023000", "+0200"),
+        ("20260715", "996199", "+0200"),
+        ("", "120000", None),
+        ("2026-07-15", "", None),
+    ],
+)
+def test_the_offset_of_a_local_day(day: str, time: str, offset: str | None) -> None:
+    found = offset_at(BERLIN, day, time)
+    assert (offset_text(found, datetime(2026, 1, 1, tzinfo=UTC)) if found else None) == offset

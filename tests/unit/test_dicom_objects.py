@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import highdicom as hd
@@ -16,11 +18,21 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
-from firstread.records import Database, Job, OutputObject, Result
+from firstread.records import Database, Job, OutputObject, Result, Revision
 from firstread.settings import Settings
-from tests.builders.scored import SECRET_ID, SECRET_NAME, database_in, scored_study, settings_in, write_evidence
+from tests.builders.scored import (
+    CLOSED_AT,
+    SECRET_ID,
+    SECRET_NAME,
+    database_in,
+    scored_study,
+    settings_in,
+    write_evidence,
+)
+from tests.builders.templates import template_digests
+from worker.outputs.objects import capture, finishing, report, segmentation
 from worker.outputs.objects.capture import display_orientation, sides_of
 from worker.outputs.objects.files import ensure_objects, objects_dir
 
@@ -332,3 +344,88 @@ def test_each_slice_of_an_outline_has_its_own_thickness(site: tuple[Settings, Da
         for group in read(site, rows["seg"]).PerFrameFunctionalGroupsSequence
     }
     assert found == {5.0: 2.5, 10.0: 5.0, 15.0: 7.5, 20.0: 10.0}
+
+
+@pytest.mark.parametrize(
+    ("zone", "image", "study_date", "offset", "time"),
+    [
+        ("Europe/Berlin", None, "20261120", "+0100", "093000"),
+        ("Europe/Berlin", None, "20260715", "+0200", "103000"),
+        ("Europe/Berlin", "-0500", "20261120", "-0500", "033000"),
+        ("", "+0530", "20261120", "+0530", "140000"),
+        ("Asia/Kathmandu", "+9900", "", "+0545", "141500"),
+        ("", "CET", "20261120", None, None),
+        ("", None, "20261120", None, None),
+    ],
+)
+def test_objects_bear_the_time_of_the_image_or_of_the_site(
+    tmp_path: Path, zone: str, image: str | None, study_date: str, offset: str | None, time: str | None
+) -> None:
+    """One Timezone Offset From UTC rules the copied study times too, so it is that of the study's day."""
+    site = settings_in(tmp_path, time_zone=zone), database_in(settings_in(tmp_path))
+
+    def change(ds: Dataset) -> None:
+        ds.StudyDate = study_date
+        if image is not None:
+            ds.add_new("TimezoneOffsetFromUTC", "SH", image)
+
+    scored = scored_study(site[1], site[0], change=change)
+    for row in objects_of(site, scored.job_id).values():
+        ds = read(site, row)
+        assert ds.get("TimezoneOffsetFromUTC") == offset
+        assert (ds.StudyDate, ds.StudyTime) == (study_date, "081500")
+        if time is not None:
+            assert {ds.InstanceCreationTime, ds.ContentTime, ds.SeriesTime} == {time}
+            assert validate(objects_dir(site[0]) / str(row.path)) == []
+
+
+def test_what_changes_the_bytes_changes_the_uids(
+    site: tuple[Settings, Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PACS quarantines an object whose UID it knows with other bytes."""
+    settings, db = site
+    scored = scored_study(db, settings)
+    seen: dict[str, str] = {}
+
+    def make() -> None:
+        with db.write() as session:
+            session.execute(delete(OutputObject))
+        for row in objects_of((settings, db), scored.job_id).values():
+            assert seen.setdefault(str(row.sop_instance_uid), str(row.sha256)) == row.sha256
+            assert seen.setdefault(str(row.series_instance_uid), str(row.sha256)) == row.sha256
+
+    make()
+    assert len(seen) == 6
+    make()
+    assert len(seen) == 6, "a second run makes the same"
+    for module in (report, segmentation, capture):
+        monkeypatch.setattr(module, "TEMPLATE_VERSION", 999)
+    make()
+    assert len(seen) == 12
+    monkeypatch.setattr(finishing, "software_version", lambda: "99.9")
+    make()
+    assert len(seen) == 18
+    monkeypatch.setattr(report, "NOT_FOR_DIAGNOSIS", "OTHER WORDS")
+    make()
+    assert len(seen) == 20, "the report alone"
+    with db.write() as session:
+        session.execute(update(Revision).values(closed_at=CLOSED_AT + timedelta(hours=1)))
+    make()
+    assert len(seen) == 26, "the time is in the bytes"
+
+
+TEMPLATES = json.loads((Path(__file__).parents[1] / "data/templates.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("pipeline", ["head_ct", "chest_xray", "dermoscopy"])
+def test_a_template_that_changes_gets_a_new_version(
+    site: tuple[Settings, Database], pipeline: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fixed results make the bytes that were recorded for the templates' versions.
+
+    Where this fails after a change of words or structure: raise ``TEMPLATE_VERSION`` beside the template, run
+    ``python -m tests.builders.templates`` and commit what it writes.
+    """
+    settings = site[0].model_copy(update={"time_zone": "Europe/Berlin"})
+    digests = template_digests((settings, site[1]), pipeline, monkeypatch.setattr)
+    assert digests == {key: value for key, value in TEMPLATES.items() if key.startswith(pipeline)}

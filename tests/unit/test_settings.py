@@ -58,3 +58,18 @@ def test_passwords_are_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRSTREAD_DATABASE_URL", "postgresql://reader:sesame@db/firstread")
     monkeypatch.setenv("FIRSTREAD_BROKER_URL", "redis://:sesame@broker:6379/0")
     assert "sesame" not in str(Settings().printable())
+
+
+@pytest.mark.parametrize("name", ["Europe/Berlin", "UTC", " America/New_York ", ""])
+def test_a_time_zone_is_an_iana_name(name: str) -> None:
+    settings = Settings(time_zone=name)
+    assert (settings.zone is None) == (name == "")
+
+
+@pytest.mark.parametrize("name", ["Berlin", "CEST", "+01:00", "../../etc/passwd", "Europe"])
+def test_another_time_zone_is_one_clear_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="is no time zone; it takes an IANA name such as Europe/Berlin"):
+        Settings(time_zone=name)
+    monkeypatch.setattr("firstread.settings.has_zones", lambda: False)
+    with pytest.raises(ValueError, match="install the package tzdata"):
+        Settings(time_zone=name)

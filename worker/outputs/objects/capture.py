@@ -14,6 +14,9 @@ from worker.outputs.objects.codes import meaning_of
 from worker.outputs.objects.finishing import NOT_FOR_DIAGNOSIS, common_arguments, finish
 from worker.outputs.objects.source import NotWritten, Source
 
+TEMPLATE_VERSION = 1
+"""To be raised with every change of what this object says or how: a test compares the bytes of fixed results."""
+
 MIN_WIDTH = 512
 MARGIN = 34
 BANNER = 30
@@ -58,7 +61,7 @@ def make_capture(source: Source) -> Dataset:
         study_date=header.StudyDate or None,
         study_time=header.StudyTime or None,
         referring_physician_name=header.ReferringPhysicianName,
-        **common_arguments(source, "sc"),
+        **common_arguments(source, "sc", TEMPLATE_VERSION),
     )
     if orientation is None:
         del made.PatientOrientation
@@ -75,7 +78,7 @@ def make_capture(source: Source) -> Dataset:
         item.ReferencedSOPClassUID = source.key.sop_class_uid
         item.ReferencedSOPInstanceUID = source.key.sop_instance_uid
         made.SourceImageSequence = [item]
-    return finish(made, source)
+    return finish(made, source, "sc", TEMPLATE_VERSION)
 
 
 def _lines(source: Source, orientation: tuple[str, str] | None) -> list[str]:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import highdicom as hd
+from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.tag import Tag
 from pydicom.valuerep import DA, DT, TM
 
+from firstread.dicom.dates import offset_text
 from firstread.dicom.own_objects import MANUFACTURER, MODEL
 from worker.outputs.objects.source import Source
 
 NOT_FOR_DIAGNOSIS = "AI RESULT, NO DIAGNOSIS - NOT FOR DIAGNOSTIC USE"
 SERIAL_NUMBER = "0"
+OWN_NAMES = frozenset({Tag("SOPInstanceUID"), Tag("SeriesInstanceUID")})
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SERIES_NUMBERS = {"sr": 9901, "seg": 9902, "sc": 9903}
 
 
@@ -26,8 +34,8 @@ def software_version() -> str:
         return "unknown"
 
 
-def common_arguments(source: Source, kind: str) -> dict[str, Any]:
-    """Arguments that highdicom's constructors take alike."""
+def common_arguments(source: Source, kind: str, template: int) -> dict[str, Any]:
+    """Arguments that highdicom's constructors take alike. ``template`` is the version of the object's template."""
     made = source.made_at
     return {
         "series_instance_uid": source.uid(kind, "series"),
@@ -36,7 +44,7 @@ def common_arguments(source: Source, kind: str) -> dict[str, Any]:
         "instance_number": 1,
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": MODEL,
-        "software_versions": software_version(),
+        "software_versions": (software_version(), f"{kind} template {template}"),
         "device_serial_number": SERIAL_NUMBER,
         "series_description": f"AI {source.pipeline}: no diagnosis",
         "series_date": made.date(),
@@ -46,8 +54,13 @@ def common_arguments(source: Source, kind: str) -> dict[str, Any]:
     }
 
 
-def finish(ds: Dataset, source: Source) -> Dataset:
-    """Set what depends on the clock to the source's date, and complete patient and study."""
+def finish(ds: Dataset, source: Source, kind: str, template: int) -> Dataset:
+    """Set what depends on the clock to the source's date, complete patient and study, and name the object.
+
+    The UIDs are made from study, content, result, the template's version and all other bytes of the object: whatever
+    changes them (another version of this program, of its texts or of a library, another time zone) makes another
+    object, and never one that an archive knows with other bytes.
+    """
     made = source.made_at
     ds.InstanceCreationDate = DA(made.date())
     ds.InstanceCreationTime = TM(made.time())
@@ -63,7 +76,26 @@ def finish(ds: Dataset, source: Source) -> Dataset:
         if keyword in source.header:
             setattr(ds, keyword, source.header[keyword].value)
     ds.SpecificCharacterSet = "ISO_IR 192"
+    offset = source.offset
+    if offset is not None:
+        ds.TimezoneOffsetFromUTC = offset_text(offset, EPOCH)
+    elif "TimezoneOffsetFromUTC" in ds:
+        del ds.TimezoneOffsetFromUTC
+    body = _digest(ds)
+    ds.SeriesInstanceUID = source.uid(kind, "series", str(template), body)
+    ds.SOPInstanceUID = source.uid(kind, "instance", str(template), body)
     return ds
+
+
+def _digest(ds: Dataset) -> str:
+    """SHA-256 of everything but the object's own names."""
+    rest = Dataset()
+    for element in ds:
+        if element.tag not in OWN_NAMES:
+            rest.add(element)
+    buffer = io.BytesIO()
+    dcmwrite(buffer, rest, implicit_vr=False, little_endian=True, enforce_file_format=False)
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
 def algorithm(name: str, version: str) -> hd.AlgorithmIdentificationSequence:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from datetime import UTC, datetime
 from typing import Any
 
 from pydicom import config
@@ -13,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import validate_value
 
 from firstread.dicom.datasets import PARSE_ERRORS, text
+from firstread.dicom.dates import offset_of, offset_text
 from firstread.dicom.numbers import decimal_string
 from firstread.dicom.uids import is_standard_uid
 
@@ -67,6 +69,9 @@ SHAPES = {
 }
 """How many numbers there must be, and whether all must be above 0, for a reader to make sense of them."""
 
+MIDNIGHT = datetime(2000, 1, 1, tzinfo=UTC)
+"""Any moment will do to write a fixed offset down."""
+
 SEXES = frozenset({"M", "F", "O"})
 
 
@@ -94,6 +99,9 @@ def clean_header(ds: Dataset) -> tuple[Dataset, list[str]]:
         sound = _sound(ds, keyword)
         if sound is not None and sound != "":
             setattr(clean, keyword, sound)
+    offset = offset_of(text(ds, "TimezoneOffsetFromUTC", 16))
+    if offset is not None:
+        clean.TimezoneOffsetFromUTC = offset_text(offset, MIDNIGHT)
     for keyword in UIDS:
         uid = text(ds, keyword)
         if uid and is_standard_uid(uid):

@@ -30,6 +30,9 @@ from worker.outputs.objects.finishing import (
 )
 from worker.outputs.objects.source import Source
 
+TEMPLATE_VERSION = 1
+"""To be raised with every change of what this object says or how: a test compares the bytes of fixed results."""
+
 DEVICE_UID = stable_uid("device", MODEL)
 
 
@@ -56,9 +59,9 @@ def make_report(source: Source) -> Dataset:
         is_complete=True,
         is_final=False,
         is_verified=False,
-        **common_arguments(source, "sr"),
+        **common_arguments(source, "sr", TEMPLATE_VERSION),
     )
-    return finish(made, source)
+    return finish(made, source, "sr", TEMPLATE_VERSION)
 
 
 def _context() -> sr.ObservationContext:

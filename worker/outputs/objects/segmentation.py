@@ -15,6 +15,9 @@ from worker.outputs.objects.codes import SEGMENTS
 from worker.outputs.objects.finishing import algorithm, common_arguments, finish
 from worker.outputs.objects.source import NotWritten, Source
 
+TEMPLATE_VERSION = 1
+"""To be raised with every change of what this object says or how: a test compares the bytes of fixed results."""
+
 UNKNOWN_THICKNESS_MM = 1.0
 """Where neither thickness nor spacing is known."""
 
@@ -58,7 +61,7 @@ def make_segmentation(source: Source) -> Dataset:
         content_label="AI_RESULT",
         content_description="AI result, no diagnosis",
         content_creator_name=None,
-        **common_arguments(source, "seg"),
+        **common_arguments(source, "seg", TEMPLATE_VERSION),
     )
     for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
         item.DimensionOrganizationUID = source.uid("seg", "dimensions")
@@ -66,7 +69,7 @@ def make_segmentation(source: Source) -> Dataset:
         _set_thickness(made, dict(zip((str(image.SOPInstanceUID) for image in images), thicknesses, strict=True)))
     if "FrameOfReferenceUID" not in images[0]:
         made.PatientOrientation = images[0].get("PatientOrientation")
-    return finish(made, source)
+    return finish(made, source, "seg", TEMPLATE_VERSION)
 
 
 def _complete(source: Source, images: list[Dataset]) -> list[float]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -14,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from firstread.dicom.datasets import PARSE_ERRORS, UnusableFile, read_dataset
+from firstread.dicom.dates import offset_at, offset_of, offset_text
 from firstread.dicom.uids import is_standard_uid, stable_uid
 from firstread.findings import MAIN_FINDINGS
 from firstread.records import (
@@ -72,10 +73,30 @@ class Source:
         return self.job.pipeline
 
     @property
+    def offset(self) -> timezone | None:
+        """Offset from UTC of all times of the objects; None where it is not known.
+
+        That of the image. Else the site's on the day of the study, since one Timezone Offset From UTC (0008,0201)
+        rules the copied study times and the objects' own alike (PS3.3 C.12.1.1.8).
+        """
+        own = offset_of(str(self.header.get("TimezoneOffsetFromUTC") or ""))
+        zone = self.settings.zone
+        if own is not None or zone is None:
+            return own
+        day, time = str(self.header.StudyDate or ""), str(self.header.StudyTime or "")
+        return offset_at(zone, day, time) or offset_of(offset_text(zone, self._closed_at))
+
+    @property
     def made_at(self) -> datetime:
-        """The date that the objects bear: when the revision was closed, so that a second run makes the same bytes."""
-        moment = self.revision.closed_at or self.revision.last_seen_at
-        return moment.astimezone().replace(tzinfo=None, microsecond=0)
+        """The date that the objects bear: when the revision was closed, so that a second run makes the same bytes.
+
+        Without a zone, in :attr:`offset`; in this machine's own zone where that is not known.
+        """
+        return self._closed_at.astimezone(self.offset).replace(tzinfo=None, microsecond=0)
+
+    @property
+    def _closed_at(self) -> datetime:
+        return self.revision.closed_at or self.revision.last_seen_at
 
     def uid(self, *parts: str) -> str:
         """A UID that depends on study, content, result and ``parts`` alone."""
