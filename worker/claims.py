@@ -14,14 +14,14 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, func, select, update
 from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
 from firstread.records import Database, Job, Revision
 from firstread.records import Study as StudyRow
 from firstread.records.clock import now_of
-from firstread.records.urgency import ORDER, PRIORITY, WAITS_AS_OLD
+from firstread.records.urgency import ORDER
 from firstread.selftest import is_self_test
 from firstread.settings import Settings
 from firstread.spool import Spool
@@ -34,8 +34,11 @@ from worker.reading import read_study
 from worker.routing import ROUTING_FAILED, Overtaken, commit_routing, orders_of, wanted_by
 from worker.standing import decide
 
-CRASH_REASONS = frozenset({"worker_died", "worker_stalled", "lease_expired"})
-"""What a job waits for again after its process ended in the middle of it: it is run alone then."""
+CRASH_REASONS = frozenset({"worker_died", "worker_stalled", "consumer_silent", "lease_expired"})
+"""What a job waits for again after its process ended in the middle of it, by itself or from outside."""
+
+SHARED_ENDS = 2
+"""A job that was in hand at so many such ends runs alone, after those that wait with its own urgency."""
 
 ROUTE_RETRY_S = 5.0
 LOST_RACES = 50
@@ -47,8 +50,8 @@ log = logging.getLogger(__name__)
 class Claim:
     """A job that is ours, with what is needed to score it.
 
-    ``alone`` is true where an earlier attempt ended with its process: nothing else shall run beside it, so that a
-    study that kills workers takes no other study's attempts with it. ``self_test`` is true of the phantom of
+    ``alone`` is true where earlier attempts ended with their process: nothing else shall run beside it, so that a
+    study that kills workers takes no other study's last attempt with it. ``self_test`` is true of the phantom of
     ``firstread doctor``, which no figure counts.
     """
 
@@ -88,16 +91,27 @@ class Candidate:
     """A row that may be next: lower urgency first, as on the broker."""
 
     key: int
-    urgency: tuple[int, bool, datetime]
+    urgency: tuple[int, bool, bool, datetime]
 
 
-def by_urgency(query: Select[int, int, bool, datetime]) -> Select[int, int, bool, datetime]:
-    """Order a query over revisions and studies as :data:`firstread.records.urgency.ORDER` says."""
-    return query.order_by(*ORDER)
+Queue = Select[int, int, bool, bool, datetime]
+"""Key, and the parts of its urgency: priority, old, alone, time of the close."""
 
 
-def _urgency_of(model: type[Revision] | type[Job]) -> Select[int, int, bool, datetime]:
-    return select(model.id, PRIORITY, WAITS_AS_OLD, func.coalesce(Revision.closed_at, utcnow()))
+def _queue(model: type[Revision] | type[Job], alone: ColumnElement[bool]) -> Queue:
+    """A query over revisions and studies in the order of :data:`firstread.records.urgency.ORDER`.
+
+    Of equal priority and age, those that run alone come last.
+    """
+    priority, old, *rest = ORDER
+    columns = (model.id, priority, old, alone, func.coalesce(Revision.closed_at, utcnow()))
+    return select(*columns).order_by(priority, old, alone, *rest)
+
+
+def _runs_alone(settings: Settings) -> ColumnElement[bool]:
+    """Whether a waiting job has ended so many workers, or has had all but one of its attempts, the last being such."""
+    ends = max(1, min(SHARED_ENDS, settings.max_attempts - 1))
+    return and_(func.coalesce(Job.reason, "").in_(sorted(CRASH_REASONS)), Job.attempts >= ends)
 
 
 class Claimer:
@@ -146,28 +160,28 @@ class Claimer:
         now = time.monotonic()
         with self._lock:
             busy = [key for key, until in self._routing.items() if until > now]
-        unrouted = by_urgency(
-            _urgency_of(Revision)
+        unrouted = (
+            _queue(Revision, case((Revision.id.is_(None), True), else_=False))
             .join(StudyRow, StudyRow.id == Revision.study_id)
-            .where(
-                Revision.state == RevisionState.CLOSED.value, Revision.routed_at.is_(None), Revision.id.not_in(busy)
-            )
-        ).limit(1)  # fmt: skip
+            .where(Revision.state == RevisionState.CLOSED.value, Revision.routed_at.is_(None), Revision.id.not_in(busy))
+            .limit(1)
+        )
         with self._db.read() as session:
             first = session.execute(unrouted).first()
             second = session.execute(self._waiting()).first()
         return (
-            Candidate(first[0], (first[1], first[2], first[3])) if first else None,
-            Candidate(second[0], (second[1], second[2], second[3])) if second else None,
+            Candidate(first[0], (first[1], first[2], False, first[4])) if first else None,
+            Candidate(second[0], (second[1], second[2], second[3], second[4])) if second else None,
         )
 
-    def _waiting(self) -> Select[int, int, bool, datetime]:
-        return by_urgency(
-            _urgency_of(Job)
+    def _waiting(self) -> Queue:
+        return (
+            _queue(Job, _runs_alone(self._settings))
             .join(Revision, Revision.id == Job.revision_id)
             .join(StudyRow, StudyRow.id == Revision.study_id)
             .where(Job.state == JobState.WAITING.value, Job.pipeline.in_(sorted(self._serving())))
-        ).limit(1)
+            .limit(1)
+        )
 
     def _claim(self) -> Claim | None:
         with self._db.write() as session:
@@ -176,7 +190,6 @@ class Claimer:
                 return None
             job = session.get_one(Job, found[0])
             revision = session.get_one(Revision, job.revision_id)
-            alone = job.attempts > 0 and job.reason in CRASH_REASONS
             now = now_of(session)
             job.attempts += 1
             job.lease_owner = self._owner
@@ -194,7 +207,7 @@ class Claimer:
                 priority=found[1],
                 old=bool(found[2]),
                 attempt=job.attempts,
-                alone=alone,
+                alone=bool(found[3]),
                 self_test=is_self_test(session, revision.study_id),
                 closed_at=revision.closed_at or now,
                 last_seen_at=revision.last_seen_at,

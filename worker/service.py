@@ -62,6 +62,10 @@ class ProcessRow:
         self._details = {**self._details, **details}
         self._renew()
 
+    def note(self, **details: object) -> None:
+        """Change the facts; the next renewal writes them. Does nothing else, so that signal handlers may call it."""
+        self._details = {**self._details, **details}
+
     def close(self) -> None:
         """Remove the row: an orderly end."""
         self._stop.set()
@@ -155,6 +159,7 @@ def run_worker(settings: Settings) -> int:
 
         def stopping() -> None:
             state["state"] = "stopping"
+            row.note(state="stopping")
             scorer.stopping.set()
 
         return consume(make_worker_app(settings, answer), settings, name=owner, on_ready=ready, on_stop=stopping)

@@ -45,6 +45,9 @@ LONGEST_PAUSE_S = 30.0
 STOP_LIMIT_S = 20.0
 """A worker without a job in hand that does not end within so long after SIGTERM is killed."""
 
+STOPS = frozenset({"stopped", "models_changed", "stop_too_slow"})
+"""Ends of a worker that was asked to stop: no attempt of the jobs in hand. Every other end is one."""
+
 log = logging.getLogger(__name__)
 
 
@@ -69,26 +72,25 @@ class Child:
         self.stop_asked: float | None = None
         self.silent_since: float | None = None
 
-    def fault(self, settings: Settings, queue_depth: int | None) -> tuple[str, frozenset[int]] | None:
-        """Why this process must be killed, and the jobs to blame; None while all is well."""
+    def fault(self, settings: Settings, queue_depth: int | None) -> str | None:
+        """Why this process must be killed; None while all is well."""
         now = time.monotonic()
         beat = self.reader.read()
         self.was_ready = self.was_ready or beat.state == "ready"
-        stalled = frozenset(job for job, at in beat.jobs.items() if now - at > settings.stall_s)
-        if stalled:
-            return "worker_stalled", stalled
+        if any(now - at > settings.stall_s for at in beat.jobs.values()):
+            return "worker_stalled"
         if now - beat.at > max(settings.stall_s, 10 * BEAT_S):
-            return "worker_stalled", frozenset(beat.jobs)
+            return "worker_stalled"
         if self.stop_asked is not None:
             idle = not beat.jobs and now - self.stop_asked > STOP_LIMIT_S
-            return ("stop_too_slow", frozenset()) if idle else None
+            return "stop_too_slow" if idle else None
         if not self.was_ready:
-            return ("start_too_slow", frozenset()) if now - self.started > START_LIMIT_S else None
+            return "start_too_slow" if now - self.started > START_LIMIT_S else None
         if beat.jobs or not queue_depth or now - beat.doorbell_at < SILENT_S:
             self.silent_since = None
             return None
         self.silent_since = self.silent_since or now
-        return ("consumer_silent", frozenset()) if now - self.silent_since > SILENT_S else None
+        return "consumer_silent" if now - self.silent_since > SILENT_S else None
 
     def ask_to_stop(self) -> None:
         """SIGTERM: finish what is in hand."""
@@ -165,8 +167,8 @@ class Supervisor:
                 self._woken.wait(self._pause_s())
         return 0
 
-    def _watch(self, child: Child) -> tuple[str, frozenset[int]]:
-        """Look at the process until it is gone; why it went, and the jobs to blame."""
+    def _watch(self, child: Child) -> str:
+        """Look at the process until it is gone; why it went."""
         while child.process.poll() is None:
             self._woken.wait(BEAT_S)
             if self._broker is not None:
@@ -179,27 +181,25 @@ class Supervisor:
                 time.sleep(0.05)
             if self._signals > 1:
                 child.kill()
-                return "stopped", frozenset()
+                return "stopped"
             fault = child.fault(self._settings, self._sweeper.queue_depth)
             if fault is not None and child.process.poll() is None:
-                log.error("worker process killed", extra={"reason": fault[0]})
+                log.error("worker process killed", extra={"reason": fault})
                 child.kill()
                 return fault
         child.reader.read()
         code = child.process.returncode
         if code != 0:
-            return "worker_died", frozenset()
-        return ("models_changed" if child.stop_asked else "stopped"), frozenset()
+            return "worker_died"
+        return "models_changed" if child.stop_asked else "stopped"
 
-    def _after_death(self, child: Child, fault: tuple[str, frozenset[int]]) -> None:
+    def _after_death(self, child: Child, reason: str) -> None:
         from worker.metrics import RESTARTS
         from worker.sweeper import DeadOwner
 
-        reason, stalled = fault
         child.reader.close()
         forget_process(child.process.pid)
-        refund = reason not in {"worker_died", "worker_stalled"}
-        self._sweeper.bury(DeadOwner(child.owner, reason, stalled, refund=refund))
+        self._sweeper.bury(DeadOwner(child.owner, reason, asked=reason in STOPS))
         _forget_row(self._db, child.owner)
         if self._signals:
             return
@@ -238,7 +238,8 @@ def bury_predecessors(db: Database, sweeper: Sweeper) -> int:
     dead = [row for row in rows if not is_running(row.pid)]
     for row in dead:
         if row.kind == "worker":
-            sweeper.bury(DeadOwner(row.id, "worker_died"))
+            asked = row.details.get("state") == "stopping"  # and was killed before it could finish
+            sweeper.bury(DeadOwner(row.id, "worker_died", asked=asked))
         _forget_row(db, row.id)
     return len(dead)
 

@@ -40,14 +40,13 @@ log = logging.getLogger(__name__)
 class DeadOwner:
     """A process that is gone, and why it went.
 
-    ``stalled`` are the jobs that made no progress; the others of that process are given back without counting the
-    attempt, as they are after a stop by hand (``refund``).
+    ``asked`` says that somebody stopped it: the attempts of its jobs do not count then, and after any other end they
+    do. Whose fault the end was is not to be told from outside, so every job in hand may have had a part in it.
     """
 
     owner: str
     reason: str
-    stalled: frozenset[int] = frozenset()
-    refund: bool = False
+    asked: bool = False
 
 
 class Sweeper:
@@ -170,16 +169,15 @@ def give_back(db: Database, dead: DeadOwner, *, actor: str, settings: Settings) 
     with db.write() as session:
         jobs = session.scalars(select(Job).where(*mine).with_for_update()).all()
         for job in jobs:
-            innocent = dead.refund or (bool(dead.stalled) and job.id not in dead.stalled)
             state = end_attempt(
                 session,
                 job,
                 session.get_one(Revision, job.revision_id),
                 actor=actor,
-                reason="interrupted" if innocent else dead.reason,
+                reason="interrupted" if dead.asked else dead.reason,
                 detail=None,
                 settings=settings,
-                refund=innocent,
+                refund=dead.asked,
             )
             SWEEPS.labels("exhausted" if state is JobState.FAILED else "lease_lost").inc()
             log.warning("job given back", extra={"job": job.id, "outcome": state.value, "reason": job.reason})

@@ -1,7 +1,7 @@
 """A pipeline that does what a study's SeriesDescription says. Registered by tests alone.
 
-``ok``, ``flag``, ``slow:SECONDS``, ``hang``, ``die``, ``die_once:FILE``, ``error``, ``nan``, ``reject``, ``gone``
-(no package).
+``ok``, ``flag``, ``slow:SECONDS``, ``hang``, ``die``, ``die_after:SECONDS``, ``die_once:FILE``, ``error``,
+``panic``, ``nan``, ``reject``, ``gone`` (no package), ``pixels`` (reads them).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from firstread.dicom.pixels import UnreadablePixels, read_frame
 from worker.errors import NoServingPackage
 from worker.pipelines.base import (
     Engine,
@@ -30,6 +31,10 @@ from worker.pipelines.base import (
 )
 
 
+class Panic(BaseException):
+    """What a library written in Rust raises: no ``Exception``."""
+
+
 def behaviour(study: Study) -> str:
     return str(study.instances[0].ds.get("SeriesDescription", "ok"))
 
@@ -44,15 +49,23 @@ def gate(study: Study, series: Series) -> Gate:
     what, _, value = behaviour(study).partition(":")
     if what == "reject":
         return Gate(reasons=("not_wanted",))
-    if what == "slow":
+    if what in ("slow", "die_after"):
         time.sleep(float(value))
     if what == "hang":
         while True:
             time.sleep(1.0)
-    if what == "die" or (what == "die_once" and not _seen(Path(value))):
+    if what in ("die", "die_after") or (what == "die_once" and not _seen(Path(value))):
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "error":
         raise ValueError("a value that must not be logged")
+    if what == "panic":
+        raise Panic("a value that must not be logged")
+    if what == "pixels":
+        try:
+            for instance in series.instances:
+                read_frame(instance.path)
+        except UnreadablePixels:
+            return Gate(reasons=("unreadable_pixel_data",))
     if what == "gone":
         raise NoServingPackage("probe")
     return Gate(warnings=("probe_warning",))

@@ -46,10 +46,12 @@ def behind_segments(stream: bytes, count: int = 2) -> bytes:
     return stream[:2] + (b"\xff\xe9" + struct.pack(">H", 65535) + bytes(65533)) * count + stream[2:]
 
 
-def with_streams(ds: Dataset, streams: Sequence[bytes], syntax: UID = JPEGBaseline8Bit, size: int = 64) -> Dataset:
-    """A grey object of 8 bits that holds these code streams, a frame each."""
+def with_streams(
+    ds: Dataset, streams: Sequence[bytes], syntax: UID = JPEGBaseline8Bit, size: int = 64, bits: int = 8
+) -> Dataset:
+    """A grey object that holds these code streams, a frame each."""
     ds.Rows = ds.Columns = size
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = bits, bits, bits - 1, 0
     if len(streams) > 1:
         ds.NumberOfFrames = len(streams)
     ds.file_meta.TransferSyntaxUID = syntax

@@ -390,17 +390,6 @@ def test_expired_lease_goes_back_and_fails_when_attempts_are_used_up(db: Databas
     sweeper.close()
 
 
-def test_only_the_stalled_job_pays_for_a_stalled_worker(db: Database, settings: Settings) -> None:
-    for name in ("stalled", "innocent"):
-        put_probe(db, settings, name)
-    guilty, other = claim(db, settings), claim(db, settings)
-    dead = DeadOwner("w1", "worker_stalled", frozenset({guilty.job_id}))
-    assert give_back(db, dead, actor="test", settings=settings) == 2
-    with db.read() as session:
-        jobs = {job.id: (job.attempts, job.reason) for job in session.scalars(select(Job))}
-    assert jobs == {guilty.job_id: (1, "worker_stalled"), other.job_id: (0, "interrupted")}
-
-
 def test_pipeline_serves_while_no_task_of_it_is_orphaned() -> None:
     serving = probe_serving()
     rows = (ROW,)

@@ -8,10 +8,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pydicom.uid import RLELossless
 from sqlalchemy import text
 
+from firstread.dicom.uids import stable_uid
+from firstread.phantoms.ct import file_meta
 from firstread.queue import depth, redis_client
-from tests.builders.waiting import put_probe
+from tests.builders.streams import endless_rle, with_streams
+from tests.builders.waiting import probe_images, put_probe, put_revision
 from tests.system.conftest import Site, until
 
 MakeSite = Callable[..., Site]
@@ -43,17 +47,36 @@ def test_killed_worker_leaves_no_study_behind(make_site: MakeSite, tmp_path: Pat
     _once(site, 1)
 
 
-def test_study_that_kills_workers_fails_and_takes_no_other_with_it(make_site: MakeSite) -> None:
-    site = make_site(max_attempts=2)
+def test_studies_that_kill_workers_fail_and_take_no_other_with_them(make_site: MakeSite) -> None:
+    site = make_site(max_attempts=2, worker_threads=3)
+    poison = [put_probe(site.db, site.settings, f"poison{n}", "die_after:1") for n in range(3)]
     site.supervisor()
-    site.ready()
-    poison = put_probe(site.db, site.settings, "poison", "die")
-    innocent = [put_probe(site.db, site.settings, f"i{n}", "slow:0.5") for n in range(3)]
-    jobs = site.wait_for([poison], "FAILED")
-    assert jobs[poison].reason == "worker_died"
-    assert jobs[poison].attempts == 2
-    site.wait_for(innocent)
+    until(lambda: [site.state(one) for one in poison] == ["SCORING"] * 3)
+    others = [put_probe(site.db, site.settings, f"i{n}", "slow:0.3") for n in range(3)]
+    assert {job.attempts for one, job in site.wait_for(others).items() if one in others} == {1}
+    jobs = site.wait_for(poison, "FAILED", limit_s=180.0)
+    assert {jobs[one].reason for one in poison} == {"worker_died"}
+    assert {jobs[one].attempts for one in poison} == {2}
     _once(site, 3)
+
+
+def test_codecs_that_die_of_their_frames_leave_the_worker_and_its_studies_alone(make_site: MakeSite) -> None:
+    site = make_site(worker_threads=3)
+    site.supervisor()
+    worker = site.ready()[0]
+
+    def broken(name: str) -> int:
+        images = probe_images(stable_uid("probe", name), "pixels", 1)
+        for ds in images:
+            ds.file_meta = file_meta(ds.SOPClassUID, ds.SOPInstanceUID)
+            with_streams(ds, [endless_rle()], RLELossless, 32, 16)
+        return put_revision(site.db, site.settings, images)
+
+    revisions = [broken(f"broken{n}") for n in range(3)]
+    beside = put_probe(site.db, site.settings, "beside", "flag")
+    jobs = site.wait_for([beside], limit_s=20.0) and site.wait_for(revisions, "REJECTED", limit_s=20.0)
+    assert {(jobs[one].reason, jobs[one].attempts) for one in revisions} == {("unreadable_pixel_data", 1)}
+    assert [row.pid for row in site.workers()] == [worker.pid]
 
 
 def test_hung_study_is_ended_from_outside_and_fails_at_last(make_site: MakeSite) -> None:

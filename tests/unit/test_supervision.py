@@ -33,23 +33,23 @@ def child(beat: Beat, **attributes: Any) -> Child:
     return made
 
 
-def test_job_without_progress_is_a_stall_and_names_the_job(make_settings: Callable[..., Settings]) -> None:
+def test_job_without_progress_is_a_stall(make_settings: Callable[..., Settings]) -> None:
     settings, now = make_settings(stall_s=10), time.monotonic()
     jobs = {1: now, 2: now - 11}
-    assert child(Beat(now, "ready", jobs, now)).fault(settings, 0) == ("worker_stalled", frozenset({2}))
+    assert child(Beat(now, "ready", jobs, now)).fault(settings, 0) == "worker_stalled"
     assert child(Beat(now, "ready", {1: now - 9}, now)).fault(settings, 0) is None
 
 
 def test_process_without_a_sign_of_life_is_a_stall(make_settings: Callable[..., Settings]) -> None:
     settings, now = make_settings(stall_s=10), time.monotonic()
-    assert child(Beat(now - 11, "ready", {3: now - 1}, now)).fault(settings, 0) == ("worker_stalled", frozenset({3}))
+    assert child(Beat(now - 11, "ready", {3: now - 1}, now)).fault(settings, 0) == "worker_stalled"
 
 
 def test_warming_up_may_take_long_but_not_for_ever(make_settings: Callable[..., Settings]) -> None:
     settings, now = make_settings(stall_s=10), time.monotonic()
     assert child(Beat(now)).fault(settings, 5) is None
     late = child(Beat(now), started=now - START_LIMIT_S - 1)
-    assert late.fault(settings, 5) == ("start_too_slow", frozenset())
+    assert late.fault(settings, 5) == "start_too_slow"
 
 
 def test_consumer_that_answers_no_doorbell_though_messages_wait(make_settings: Callable[..., Settings]) -> None:
@@ -59,7 +59,7 @@ def test_consumer_that_answers_no_doorbell_though_messages_wait(make_settings: C
     assert silent.fault(settings, 0) is None
     assert silent.fault(settings, 3) is None
     silent.silent_since = now - SILENT_S - 1
-    assert silent.fault(settings, 3) == ("consumer_silent", frozenset())
+    assert silent.fault(settings, 3) == "consumer_silent"
     busy = child(Beat(now, "ready", {1: now}, now - SILENT_S - 1), silent_since=now - SILENT_S - 1)
     assert busy.fault(settings, 3) is None
 
@@ -69,7 +69,7 @@ def test_stop_is_awaited_while_a_study_is_in_hand(make_settings: Callable[..., S
     asked = now - STOP_LIMIT_S - 1
     assert child(Beat(now, "stopping", {1: now}, now), was_ready=True, stop_asked=asked).fault(settings, 0) is None
     idle = child(Beat(now, "stopping", {}, now), was_ready=True, stop_asked=asked)
-    assert idle.fault(settings, 0) == ("stop_too_slow", frozenset())
+    assert idle.fault(settings, 0) == "stop_too_slow"
 
 
 def test_beats_in_pieces_and_rubbish_are_read() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import select, update
 
-from firstread.records import Database, Delivery, EscalationStep, Flag, OutputObject
+from firstread.records import Database, Delivery, EscalationStep, Flag, Job, OutputObject
 from firstread.settings import Settings
 from worker.outputs.destinations import (
     Destination,
@@ -13,7 +13,7 @@ from worker.outputs.destinations import (
     StowDestination,
     WebhookDestination,
 )
-from worker.outputs.messages import message
+from worker.outputs.messages import UNREAD, is_unread, message
 from worker.outputs.objects.files import ensure_objects, objects_dir
 from worker.outputs.senders import NotDelivered, send_email, send_stow, send_webhook
 from worker.outputs.store_scu import store_objects
@@ -37,7 +37,11 @@ def attempt(db: Database, settings: Settings, destination: Destination, delivery
 
 
 def _check_needed(db: Database, delivery: Delivery) -> None:
-    """An escalation ends with the acknowledgement."""
+    """An escalation ends with the acknowledgement, and that nobody read a study with another attempt at it."""
+    if delivery.payload.get("event") == UNREAD:
+        with db.read() as session:
+            if not is_unread(session.get_one(Job, delivery.job_id), delivery):
+                raise Skipped("tried again before this notice")
     query = (
         select(Flag.acknowledged_at)
         .join(EscalationStep, EscalationStep.flag_id == Flag.id)

@@ -10,9 +10,17 @@ from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
 from firstread.records import Delivery, Flag, Job, Result, Revision, Study
+from firstread.states import JobState
 from worker.outputs.objects.codes import meaning_of
 
 NOTICE = "AI result, no diagnosis: not for diagnostic use. A study that is not flagged is not thereby normal."
+UNREAD = "not_read"
+"""Event of a notice that a study failed for good, so that nobody and nothing has read it."""
+
+UNREAD_TEXT = (
+    "Firstread tried and failed: nobody and nothing has read this study. This says nothing of what is in it.",
+    "Please have it read by a person.",
+)
 MOST_LINES = 200
 """Flags that a mail of many lists."""
 
@@ -36,6 +44,11 @@ def flags_of(session: Session, delivery: Delivery) -> list[Flag]:
     return list(session.scalars(query))
 
 
+def is_unread(job: Job, delivery: Delivery) -> bool:
+    """Whether the run of a notice still stands failed, and nobody had it tried again."""
+    return job.state == JobState.FAILED.value and job.run == delivery.run
+
+
 def message(session: Session, delivery: Delivery, *, patient_data: bool) -> dict[str, Any]:
     """The content of a notice, as plain values that JSON can hold."""
     job = session.get_one(Job, delivery.job_id)
@@ -48,7 +61,8 @@ def message(session: Session, delivery: Delivery, *, patient_data: bool) -> dict
     ).all()
     flags = flags_of(session, delivery)
     content: dict[str, Any] = {
-        "event": "escalation" if delivery.escalation else "flag" if flags else "result",
+        "event": delivery.payload.get("event")
+        or ("escalation" if delivery.escalation else "flag" if flags else "result"),
         "delivery": delivery.id,
         "escalation": delivery.escalation,
         "study_key": study.id,
@@ -104,6 +118,8 @@ def subject(content: dict[str, Any]) -> str:
     """Subject of a mail: no patient data, ever, since subjects are shown on lock screens."""
     if content["event"] == "summary":
         return f"Firstread: {count_of(content)} of old studies"
+    if content["event"] == UNREAD:
+        return f"Firstread: NOT READ ({content['pipeline']}), study {content['study_key']}"
     if content["event"] == "result":
         return f"Firstread: {content['pipeline']} {content['state']}, study {content['study_key']}"
     again = f" (notice {content['escalation'] + 1}, not acknowledged)" if content["escalation"] else ""
@@ -115,6 +131,8 @@ def mail_text(content: dict[str, Any]) -> str:
     if content["event"] == "summary":
         return summary_text(content)
     lines = [subject(content), ""]
+    if content["event"] == UNREAD:
+        lines += [*UNREAD_TEXT, f"Reason: {content['reason'] or 'unknown'}"]
     for finding in content["findings"]:
         if finding["probability"] is not None:
             limit = f", threshold {finding['threshold']:.2f}" if finding["threshold"] is not None else ""
@@ -128,13 +146,16 @@ def mail_text(content: dict[str, Any]) -> str:
     if "patient_id" in content:
         lines.append(f"Patient ID: {content['patient_id'] or '-'}")
         lines.append(f"Accession number: {content['accession_number'] or '-'}")
+    if content["event"] == UNREAD:
+        return "\n".join([*lines, "", f"Try again: firstread retry {content['study_instance_uid']}", ""])
     lines += ["", f"Acknowledge: firstread flags ack {content['study_instance_uid']}", "", NOTICE, ""]
     return "\n".join(lines)
 
 
 def count_of(content: dict[str, Any]) -> str:
-    """How many flags a summary tells of, in words."""
-    return "1 flag" if content["count"] == 1 else f"{content['count']} flags"
+    """How many flags a summary tells of, and how many studies that nobody read, in words."""
+    flags = "1 flag" if content["count"] == 1 else f"{content['count']} flags"
+    return f"{flags} and {len(content['not_read'])} not read" if content["not_read"] else flags
 
 
 def summary_text(content: dict[str, Any]) -> str:
@@ -155,6 +176,9 @@ def summary_text(content: dict[str, Any]) -> str:
         if "patient_id" in flag:
             lines.append(f"    patient ID {flag['patient_id'] or '-'}, accession {flag['accession_number'] or '-'}")
         lines.append(f"    firstread flags ack {flag['study_instance_uid']}")
+    for study in content["not_read"][:MOST_LINES]:
+        lines.append(f"study {study['study_key']}: NOT READ ({study['pipeline']}), {study['reason'] or 'unknown'}")
+        lines.append(f"    firstread retry {study['study_instance_uid']}")
     if content["count"] > MOST_LINES:
         lines.append(f"and {content['count'] - MOST_LINES} more: firstread flags --open")
     return "\n".join([*lines, "", NOTICE, ""])

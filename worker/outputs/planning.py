@@ -5,11 +5,18 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.orm import Session, object_session
 
-from firstread.records import Delivery, Job, Revision
+from firstread.records import Delivery, Job, Revision, Study
 from firstread.records.clock import now_of
 from firstread.selftest import is_self_test
 from firstread.settings import Settings
-from worker.outputs.destinations import EmailDestination, Rule, WebhookDestination
+from firstread.states import JobState
+from worker.outputs.destinations import (
+    DestinationsFile,
+    EmailDestination,
+    Rule,
+    WebhookDestination,
+)
+from worker.outputs.messages import UNREAD
 from worker.outputs.states import PENDING
 from worker.outputs.summaries import QUIET, first_of_lists, only_old
 from worker.outputs.watching import watch_of
@@ -29,8 +36,11 @@ def plan(session: Session, job: Job, outcome: Outcome | None, settings: Settings
         None for a rejected or failed job.
     """
     file = watch_of(settings).current()
-    if not file.destination or is_self_test(session, session.get_one(Revision, job.revision_id).study_id):
+    revision = session.get_one(Revision, job.revision_id)
+    if not file.destination or is_self_test(session, revision.study_id):
         return []
+    if job.state == JobState.FAILED.value:
+        return _plan_unread(session, job, revision, file)
     findings = [f for f in outcome.findings if f.role == "active"] if outcome is not None else []
     told = [d for d in file.destination if d.name not in file.escalated and matches(d.when, job, findings)]
     old = only_old(session, job, findings)
@@ -45,6 +55,32 @@ def plan(session: Session, job: Job, outcome: Outcome | None, settings: Settings
         rows.append(new_delivery(job, destination.name, destination.kind, summary=in_summary))
     session.add_all(rows)
     return rows
+
+
+def _plan_unread(session: Session, job: Job, revision: Revision, file: DestinationsFile) -> list[Delivery]:
+    """Nobody read this study: whoever is told of a flag of the pipeline is told so, whatever the flag would have been.
+
+    An escalation list has it at its first address. Where the study is an old one, the next summary tells of it.
+    """
+    old = revision.old and session.get_one(Study, revision.study_id).priority is None
+    first = first_of_lists(file, job)
+    rows = []
+    for destination in file.destination:
+        tells = isinstance(destination, WebhookDestination | EmailDestination)
+        if destination.name in file.escalated:
+            told = tells and destination in first
+        else:
+            told = matches(destination.when, job, []) or (tells and _tells_flags(destination.when, job))
+        if told:
+            row = new_delivery(job, destination.name, destination.kind, summary=old and tells)
+            row.payload = {"event": UNREAD}
+            rows.append(row)
+    session.add_all(rows)
+    return rows
+
+
+def _tells_flags(rule: Rule, job: Job) -> bool:
+    return JobState.DONE.value in rule.states and (not rule.pipelines or job.pipeline in rule.pipelines)
 
 
 def new_delivery(job: Job, name: str, kind: str, escalation: int = 0, *, summary: bool = False) -> Delivery:

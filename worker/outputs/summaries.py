@@ -29,7 +29,7 @@ from worker.outputs.destinations import (
     Escalation,
     WebhookDestination,
 )
-from worker.outputs.messages import NOTICE, flags_of
+from worker.outputs.messages import NOTICE, UNREAD, flags_of, is_unread
 from worker.outputs.metrics import DELIVERIES, DELIVERY_SECONDS
 from worker.outputs.senders import NotDelivered, send_email, send_webhook
 from worker.outputs.states import DELIVERED, FAILED, PENDING, SKIPPED
@@ -62,14 +62,17 @@ def only_old(session: Session, job: Job, findings: Sequence[Finding]) -> bool:
     return bool(found) and all(found)
 
 
-def first_of_lists(file: DestinationsFile, job: Job, findings: Sequence[Finding]) -> list[Destination]:
-    """The first address of every escalation list that a flag belongs to: a summary goes no further."""
-    flagged = {f.name for f in findings if f.flagged}
+def first_of_lists(file: DestinationsFile, job: Job, findings: Sequence[Finding] | None = None) -> list[Destination]:
+    """The first address of every escalation list that a flag belongs to: a summary goes no further.
+
+    Without findings, of every list of the pipeline.
+    """
+    flagged = {f.name for f in findings or () if f.flagged}
 
     def concerns(escalation: Escalation) -> bool:
         if escalation.pipelines and job.pipeline not in escalation.pipelines:
             return False
-        return not escalation.findings or bool(flagged & set(escalation.findings))
+        return findings is None or not escalation.findings or bool(flagged & set(escalation.findings))
 
     named = [file.named(escalation.destinations[0]) for escalation in file.escalation if concerns(escalation)]
     return [destination for destination in named if destination is not None]
@@ -84,7 +87,7 @@ def tell_summary(db: Database, destination: Destination) -> bool:
         return False
     started = time.monotonic()
     try:
-        if not summary.content["flags"]:
+        if not summary.content["flags"] and not summary.content["not_read"]:
             outcome, status = SKIPPED, "acknowledged before this summary"
         elif isinstance(destination, WebhookDestination):
             outcome, status = DELIVERED, send_webhook(destination, summary.content)
@@ -175,10 +178,14 @@ def _old_ones_wait(session: Session) -> bool:
 
 def _content(session: Session, rows: Sequence[Delivery], now: datetime, *, patient_data: bool) -> dict[str, Any]:
     flags: dict[int, dict[str, Any]] = {}
+    unread: list[dict[str, Any]] = []
     for row in rows:
         job = session.get_one(Job, row.job_id)
         revision = session.get_one(Revision, job.revision_id)
         study = session.get_one(Study, revision.study_id)
+        if row.payload.get("event") == UNREAD and is_unread(job, row):
+            which = {"study_key": study.id, "study_instance_uid": study.study_instance_uid, "pipeline": job.pipeline}
+            unread.append({**which, "reason": job.reason})
         for flag in flags_of(session, row):
             if flag.acknowledged_at is not None:
                 continue
@@ -202,6 +209,7 @@ def _content(session: Session, rows: Sequence[Delivery], now: datetime, *, patie
         "escalation": 0,
         "count": len(flags),
         "flags": list(flags.values()),
+        "not_read": unread,
         "sent_at": now.isoformat(),
         "notice": NOTICE,
     }
