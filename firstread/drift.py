@@ -187,6 +187,7 @@ def _rows(session: Session, baseline: Baseline, start: datetime, end: datetime, 
         .where(
             Job.pipeline == baseline.pipeline,
             Job.state == "DONE",
+            Job.carried_from.is_(None),
             Job.finished_at >= start,
             Job.finished_at < end,
             Result.run == Job.run,

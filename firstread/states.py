@@ -33,14 +33,16 @@ REVISION_MOVES: dict[RevisionState | None, frozenset[RevisionState]] = {
 }
 
 JOB_MOVES: dict[JobState | None, frozenset[JobState]] = {
-    None: frozenset({JobState.WAITING}),
+    None: frozenset({JobState.WAITING, JobState.DONE, JobState.REJECTED}),
     JobState.WAITING: frozenset({JobState.SCORING, JobState.FAILED}),
     JobState.SCORING: frozenset({JobState.DONE, JobState.REJECTED, JobState.FAILED, JobState.WAITING}),
     JobState.DONE: frozenset({JobState.WAITING}),
     JobState.FAILED: frozenset({JobState.WAITING}),
     JobState.REJECTED: frozenset({JobState.WAITING}),
 }
-"""``DONE -> WAITING`` is a retry by hand too: a person asks for the study to be scored again by another model."""
+"""``DONE -> WAITING`` is a retry by hand too: a person asks for the study to be scored again by another model.
+
+A job that begins as ``DONE`` or ``REJECTED`` carries over an earlier result, to images whose identity was corrected."""
 
 
 class IllegalMove(Exception):

@@ -235,6 +235,7 @@ class Claimer:
                 reason,
                 serving=self._serving(),
                 actor=self._owner,
+                settings=self._settings,
                 decision=decision,
             )
             if routed and not phantom:  # its rows go, and SQLite gives their numbers to the next study
@@ -275,7 +276,9 @@ class Claimer:
         ERRORS.labels("", reason_of(error)).inc()
         log.error("routing failed: %s", describe(error), extra={"reason": reason_of(error), "attempt": failures})
         if failures >= self._settings.max_attempts:
-            commit_routing(self._db, revision_id, [], ROUTING_FAILED, serving=(), actor=self._owner)
+            commit_routing(
+                self._db, revision_id, [], ROUTING_FAILED, serving=(), actor=self._owner, settings=self._settings
+            )
             return
         with self._db.write() as session:
             session.execute(update(Revision).where(Revision.id == revision_id).values(published_at=None))

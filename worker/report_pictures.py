@@ -22,7 +22,7 @@ from firstread.findings import MAIN_FINDINGS
 from firstread.records import Instance, Job, SliceScoreRow
 from firstread.settings import Settings
 from firstread.store import spool_of
-from worker.outputs.pictures import mask_of
+from worker.outputs.pictures import mask_of, renumbering
 
 THUMBNAIL_PX = 192
 MOST_SLICES = 60
@@ -69,7 +69,8 @@ def slices_of(session: Session, settings: Settings, job: Job) -> tuple[list[Slic
         )
         .order_by(SliceScoreRow.id)
     ).all()
-    read = mask_of(settings, job.evidence_path)
+    renumbered = renumbering(session, job) if job.carried_from is not None else None
+    read = mask_of(settings, job.evidence_path, renumbered)
     masks = dict(zip(read[1], read[0], strict=True)) if read else {}
     shown, missing = [], 0
     for position in chosen(len(scores), [row.probability for row in scores]):

@@ -14,11 +14,13 @@ from firstread.records.clock import now_of
 from firstread.settings import Settings
 from firstread.states import JobState, move_job
 from worker.errors import NoServingPackage
+from worker.identity import CARRIED, carry, correct, end_deliveries
 from worker.metrics import UNWANTED
 from worker.pipelines import registry
 from worker.pipelines.base import Study
+from worker.pipelines.reasons import Caution
 from worker.pipelines.registry import Orders
-from worker.standing import Decision, known_work
+from worker.standing import UNCHANGED, Decision, Stands, known_work
 
 NO_PIPELINE = "no_pipeline"
 UNKNOWN_PIPELINE = "unknown_pipeline"
@@ -59,6 +61,7 @@ def commit_routing(
     *,
     serving: Collection[str],
     actor: str,
+    settings: Settings,
     decision: Decision | None = None,
 ) -> bool:
     """Write the jobs of a revision, once; a pipeline whose earlier result stands gets none.
@@ -78,7 +81,7 @@ def commit_routing(
         revision = session.scalar(select(Revision).where(Revision.id == revision_id).with_for_update())
         if revision is None or revision.routed_at is not None:
             return False
-        session.execute(select(StudyRow.id).where(StudyRow.id == revision.study_id).with_for_update())
+        study = session.scalars(select(StudyRow).where(StudyRow.id == revision.study_id).with_for_update()).one()
         if decision is not None and decision.known != known_work(session, revision.study_id):
             raise Overtaken(f"revision {revision_id}")
         now = now_of(session)
@@ -86,17 +89,11 @@ def commit_routing(
         revision.reason = reason
         if decision is not None:
             revision.warnings = list(dict.fromkeys([*(revision.warnings or ()), *decision.warnings]))
+            if decision.identity is not None:
+                correct(session, study, decision.identity)
+                end_deliveries(session, study.id, revision.number, str(Caution.IDENTITY_CORRECTED))
         for name in names:
-            if name in stands:
-                session.add(
-                    Standing(
-                        revision_id=revision_id,
-                        pipeline=name,
-                        job_id=stands[name].job_id,
-                        reason=stands[name].reason,
-                        at=now,
-                    )
-                )
+            if name in stands and _stands(session, revision, stands[name], settings, actor):
                 continue
             waits_for = None if name in serving else NoServingPackage.reason
             job = Job(revision_id=revision_id, pipeline=name, created_at=now, reason=waits_for)
@@ -106,7 +103,27 @@ def commit_routing(
     log.info(
         "routed to %s%s",
         ", ".join(name for name in names if name not in stands) or "nobody",
-        f"; {', '.join(stands)} unchanged" if stands else "",
-        extra={**revision.describe(), "reason": reason},
+        f"; an earlier result stands for {', '.join(stands)}" if stands else "",
+        extra={**revision.describe(), "reason": reason or next((s.reason for s in stands.values()), None)},
     )
+    return True
+
+
+def _stands(session: Session, revision: Revision, stands: Stands, settings: Settings, actor: str) -> bool:
+    """Let an earlier result stand for a revision; False where its images are to be scored all the same."""
+    if stands.reason == UNCHANGED:
+        session.add(
+            Standing(
+                revision_id=revision.id,
+                pipeline=session.get_one(Job, stands.job_id).pipeline,
+                job_id=stands.job_id,
+                reason=stands.reason,
+                at=now_of(session),
+            )
+        )
+        return True
+    old = session.scalars(select(Job).where(Job.id == stands.job_id).with_for_update()).one()
+    if JobState(old.state) not in CARRIED:
+        return False
+    carry(session, revision, old, settings, actor=actor)
     return True

@@ -9,7 +9,7 @@ no result: its images are scored again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import func, select
@@ -20,8 +20,9 @@ from firstread.records import Database, Job, Revision, Standing
 from firstread.spool import Spool
 from firstread.states import JobState
 from worker.errors import FilesMissing, describe
+from worker.identity import Identity, identity_columns
 from worker.pipelines import registry
-from worker.pipelines.base import Study
+from worker.pipelines.base import Instance, Study
 from worker.pipelines.reasons import Caution
 from worker.pipelines.registry import Orders
 from worker.reading import read_study
@@ -57,6 +58,8 @@ class Decision:
     """What stands, by pipeline, warnings for the revision, and how much of the study's work was known."""
 
     stands: dict[str, Stands] = field(default_factory=dict)
+    identity: Identity | None = None
+    """The one new identity that the images bear."""
     warnings: list[str] = field(default_factory=list)
     known: tuple[int, int] = (0, 0)
 
@@ -88,16 +91,30 @@ def decide(
             for reference in references.values()
             if reference is not None
         }
+    in_part, number = False, revision.number
     for name, reference in references.items():
-        if reference is None or reference.state == JobState.FAILED:
+        if reference is None:
             continue
         asked_before, warned_before = earlier[reference.revision_id]
         if asked_before.name(name) != orders.name(name):
             continue
-        change = _change(db, spool, study, name, reference, orders.name(name))
+        images, change = _change(db, spool, study, name, reference, orders.name(name))
+        if change in (Change.IDENTITY, Change.IDENTITY_IN_PART) and reference.number > number:
+            change = Change.NONE  # routed out of turn: the later identity stands
+        if change is Change.IDENTITY:
+            decision.identity = identity_columns(images[0].ds)
+            decision.stands[name] = Stands(reference.job_id, str(Caution.IDENTITY_CORRECTED))
+        elif change is Change.IDENTITY_IN_PART:
+            in_part = True
+            decision.warnings.append(str(Caution.PATIENT_MISMATCH))
         told = Caution.PATIENT_MISMATCH in study.warnings and Caution.PATIENT_MISMATCH not in (warned_before or ())
-        if change is Change.NONE and not told:
+        if change is Change.NONE and not told and reference.state != JobState.FAILED:
             decision.stands[name] = Stands(reference.job_id, UNCHANGED)
+    if in_part:  # nothing is corrected
+        decision.identity = None
+        decision.stands = {name: stands for name, stands in decision.stands.items() if stands.reason == UNCHANGED}
+    if decision.identity is not None:
+        decision.warnings.append(str(Caution.IDENTITY_CORRECTED))
     return decision
 
 
@@ -129,12 +146,15 @@ def _reference(session: Session, revision: Revision, pipeline: str) -> Reference
     return Reference(job_id, JobState(state), revision_id, number)
 
 
-def _change(db: Database, spool: Spool, study: Study, pipeline: str, reference: Reference, forced: bool) -> Change:
-    """What became of the pipeline's scored set; what cannot be compared counts as changed."""
+def _change(
+    db: Database, spool: Spool, study: Study, pipeline: str, reference: Reference, forced: bool
+) -> tuple[Sequence[Instance], Change]:
+    """The pipeline's scored set, and what became of it; what cannot be compared counts as changed."""
     row = registry.row(pipeline)
     try:
         before = read_study(db, spool, reference.revision_id, like=study)
-        return compare(scored_images(row, before.asked(forced)), scored_images(row, study.asked(forced)))
+        images = scored_images(row, study.asked(forced))
+        return images, compare(scored_images(row, before.asked(forced)), images)
     except (FilesMissing, OSError, *PARSE_ERRORS) as error:
         log.warning("scored sets not compared: %s", describe(error), extra={"pipeline": pipeline})
-        return Change.IMAGES
+        return (), Change.IMAGES

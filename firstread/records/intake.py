@@ -16,7 +16,7 @@ OWN = "own"
 
 
 class Study(Base):
-    """One StudyInstanceUID. What is said here of the patient is what the first instance said."""
+    """One StudyInstanceUID. What is said here of the patient is what the first instance said, or as corrected."""
 
     __tablename__ = "study"
 

@@ -44,6 +44,8 @@ class Job(Base):
     """``name/version`` of each package that served."""
     evidence_path: Mapped[str | None]
     """Below ``evidence`` in the home."""
+    carried_from: Mapped[int | None] = mapped_column(ForeignKey("job.id", ondelete="SET NULL"))
+    """The earlier job whose result this is, under a corrected identity."""
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None] = mapped_column(index=True)
@@ -64,7 +66,7 @@ class Standing(Base):
     job_id: Mapped[int] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
     """The job whose result stands."""
     reason: Mapped[str]
-    """``unchanged``: the scored set is the same."""
+    """``unchanged``."""
     at: Mapped[datetime]
 
 

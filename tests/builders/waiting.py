@@ -51,7 +51,10 @@ def put_revision(
         uid = str(images[0].StudyInstanceUID)
         study = session.scalar(select(Study).where(Study.study_instance_uid == uid))
         if study is None:
-            study = Study(study_instance_uid=uid, modality="CT", source="dicom", received_at=at)
+            study = Study(
+                study_instance_uid=uid, modality="CT", source="dicom", received_at=at,
+                patient_id=images[0].get("PatientID"), accession_number=images[0].get("AccessionNumber"),
+            )  # fmt: skip
             session.add(study)
             session.flush()
         number = session.scalar(select(func.max(Revision.number)).where(Revision.study_id == study.id)) or 0
@@ -68,6 +71,7 @@ def put_revision(
                 study_id=study.id, series_instance_uid=header.SeriesInstanceUID,
                 sop_instance_uid=header.SOPInstanceUID, sop_class_uid=header.SOPClassUID or "",
                 transfer_syntax_uid=ds.file_meta.TransferSyntaxUID, modality=ds.get("Modality"), sha256=digest,
+                patient_key=header.patient_key,
                 size_bytes=size, spool_key=key, received_at=at, warnings=[],
             )  # fmt: skip
             session.add(instance)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEGLSLossless, JPEGLSNearLossless
 from sqlalchemy import select, text
@@ -18,15 +19,18 @@ from firstread.cli.tables import view_rows
 from firstread.clock import utcnow
 from firstread.dicom.uids import stable_uid
 from firstread.metrics_state import _families, read_database
-from firstread.records import Database, Delivery, Job, Revision, Standing
+from firstread.records import Database, Delivery, Instance, Job, Revision, Standing, Transition
 from firstread.retention import finished_studies
 from firstread.settings import Settings
 from firstread.spool import Spool
 from firstread.states import JobState
-from tests.builders.scored import image_header
+from tests.builders.scored import image_header, write_evidence
 from tests.builders.waiting import put_revision
 from worker.claims import Claim, Claimer
-from worker.pipelines.base import Evidence, Finding, Outcome
+from worker.outputs.attempt import Skipped, attempt
+from worker.outputs.objects.files import ensure_objects, objects_dir
+from worker.outputs.watching import watch_of
+from worker.pipelines.base import Evidence, Finding, Outcome, SliceScore
 from worker.results import Report, commit_failure, commit_outcome
 from worker.retry import end_waiting, retry_study
 from worker.routing import Overtaken, commit_routing
@@ -91,7 +95,7 @@ class Site:
     def claim(self) -> Claim | None:
         return self.claimer.next()
 
-    def score(self, p: float = 0.2, flagged: bool = False, version: str = "1") -> None:
+    def score(self, p: float = 0.2, flagged: bool = False, version: str = "1", mask: bool = False) -> None:
         """Claim the one job that waits and commit a result."""
         claim = self.claim()
         assert claim is not None
@@ -100,8 +104,16 @@ class Site:
             evidence=Evidence(),
             SeriesInstanceUID=stable_uid(UID, "plain"),
         )
+        path = None
+        if mask:
+            with self.db.read() as session:
+                keys = list(session.scalars(select(Instance.id).order_by(Instance.id)))
+            outcome.slice_scores = [SliceScore(key, 0, 1, "any", p, "bleed", version) for key in keys]
+            outcome.findings.append(Finding("bleed_volume", "bleed", version, value=4.5, unit="mL"))
+            outcome.evidence.key_instance = keys[1]
+            path = write_evidence(self.settings, keys, mask=True)
         commit_outcome(self.db, self.settings, job_id=claim.job_id, owner="w1", report=Report(outcome=outcome),
-                       evidence_path=None)  # fmt: skip
+                       evidence_path=path)  # fmt: skip
 
     def jobs(self) -> list[tuple[int, str]]:
         """Revision number and state of every job, in order."""
@@ -252,10 +264,149 @@ def test_work_that_came_meanwhile_is_looked_at_again(site: Site) -> None:
     images = slices()
     first, second = site.put(*images), site.put(*images, dose_report())
     stale = Decision()
-    commit_routing(site.db, first, ["head_ct"], None, serving=["head_ct"], actor="w2", decision=stale)
+    commit_routing(
+        site.db, first, ["head_ct"], None, serving=["head_ct"], actor="w2", settings=site.settings, decision=stale
+    )
     with pytest.raises(Overtaken):
-        commit_routing(site.db, second, ["head_ct"], None, serving=["head_ct"], actor="w1", decision=stale)
+        commit_routing(
+            site.db, second, ["head_ct"], None, serving=["head_ct"], actor="w1", settings=site.settings, decision=stale
+        )
     site.score()
     assert site.claim() is None
     assert site.jobs() == [(1, JobState.DONE)]
     assert site.standing() == [(2, "unchanged")]
+
+
+def corrected(images: list[Dataset], **values: str) -> list[Dataset]:
+    made = copy.deepcopy(images)
+    for ds in made:
+        for keyword, value in (values or {"PatientID": "RIGHT-1", "AccessionNumber": "A-200"}).items():
+            setattr(ds, keyword, value)
+    return made
+
+
+def flagged_with_mask(site: Site) -> list[Dataset]:
+    """A first revision, flagged, with a mask; its objects are made."""
+    images = slices()
+    site.put(*images)
+    site.score(0.9, flagged=True, mask=True)
+    with site.db.read() as session:
+        job = session.scalars(select(Job)).one()
+    ensure_objects(site.db, site.settings, job.id)
+    return images
+
+
+def objects_of(site: Site, revision: int) -> dict[str, Dataset]:
+    """The objects of a revision's job, made now."""
+    with site.db.read() as session:
+        job_id = session.scalar(select(Job.id).join(Revision).where(Revision.number == revision))
+    assert job_id is not None
+    made = ensure_objects(site.db, site.settings, job_id)
+    assert [row.reason for row in made] == [None, None, None]
+    return {row.kind: dcmread(objects_dir(site.settings) / str(row.path)) for row in made}
+
+
+def deliveries(site: Site) -> list[tuple[int, str, str | None]]:
+    query = select(Revision.number, Delivery.state, Delivery.last_status).join(Job, Job.id == Delivery.job_id)
+    with site.db.read() as session:
+        rows = session.execute(query.join(Revision, Revision.id == Job.revision_id).order_by(Delivery.id))
+        return [(number, state, status) for number, state, status in rows]
+
+
+def test_a_corrected_patient_is_not_scored_again_and_told_under_the_new_name(site: Site) -> None:
+    images = flagged_with_mask(site)
+    before = objects_of(site, 1)
+    site.put(*corrected(images), dose_report())
+    assert site.claim() is None
+    assert site.jobs() == [(1, "DONE"), (2, "DONE")]
+    (row,) = [r for r in site.view("study_result") if r["finding"] == "any"]
+    assert (row["revision"], row["patient_id"], row["accession_number"]) == (2, "RIGHT-1", "A-200")
+    assert (row["probability"], row["flagged"]) == (0.9, True)
+    assert "identity_corrected" in row["warnings"]
+    (flag,) = site.view("hemorrhage_flag")
+    assert (flag["revision"], flag["patient_id"], flag["acknowledged_at"]) == (2, "RIGHT-1", None)
+    assert "identity_corrected" in flag["warnings"]
+    assert [r["revision"] for r in site.view("slice_score")] == [2] * 10
+    assert deliveries(site) == [(1, "SKIPPED", "identity_corrected"), (2, "PENDING", None)]
+    after = objects_of(site, 2)
+    for kind, ds in after.items():
+        assert (ds.PatientID, ds.AccessionNumber) == ("RIGHT-1", "A-200"), kind
+        assert ds.SOPInstanceUID != before[kind].SOPInstanceUID
+    (study,) = after["sr"].PredecessorDocumentsSequence
+    (series,) = study.ReferencedSeriesSequence
+    assert (study.StudyInstanceUID, series.SeriesInstanceUID) == (UID, before["sr"].SeriesInstanceUID)
+    assert [s.ReferencedSOPInstanceUID for s in series.ReferencedSOPSequence] == [before["sr"].SOPInstanceUID]
+    assert "PredecessorDocumentsSequence" not in before["sr"]
+    assert np.array_equal(after["seg"].pixel_array, before["seg"].pixel_array)
+    with site.db.read() as session:
+        moves = session.scalars(select(Transition.to_state).where(Transition.subject == "job").order_by(Transition.id))
+        assert list(moves) == ["WAITING", "SCORING", "DONE", "DONE"], "nothing was scored again"
+
+
+def test_one_and_the_same_correction_twice_is_carried_once(site: Site) -> None:
+    images = flagged_with_mask(site)
+    site.put(*corrected(images))
+    site.put(*corrected(images), dose_report())
+    site.put(*encoded(corrected(images), JPEGLSLossless), dose_report())
+    assert site.claim() is None
+    assert site.jobs() == [(1, "DONE"), (2, "DONE")]
+    assert site.standing() == [(3, "unchanged"), (4, "unchanged")]
+
+
+def test_a_correction_of_a_part_corrects_nothing_and_warns(site: Site) -> None:
+    images = flagged_with_mask(site)
+    site.put(*images[:6], *corrected(images[6:]))
+    site.score(0.9, flagged=True)
+    (row,) = [r for r in site.view("study_result") if r["finding"] == "any"]
+    assert (row["revision"], row["patient_id"], row["accession_number"]) == (2, "MRN-7771234", "A-100")
+    assert "patient_mismatch" in row["warnings"] and "identity_corrected" not in row["warnings"]
+    site.put(*corrected(images))  # and then the rest
+    assert site.claim() is None
+    (row,) = [r for r in site.view("study_result") if r["finding"] == "any"]
+    assert (row["revision"], row["patient_id"]) == (3, "RIGHT-1")
+    assert "identity_corrected" in row["warnings"] and "patient_mismatch" not in row["warnings"]
+
+
+def test_a_correction_while_the_study_waits_is_scored_under_the_new_name_alone(site: Site) -> None:
+    images = slices()
+    site.put(*images)
+    first = site.claim()
+    assert first is not None
+    site.put(*corrected(images))
+    site.score(0.3)
+    outcome = Outcome(findings=[Finding("any", "bleed", "1", probability=0.3, threshold=0.5)], evidence=Evidence(),
+                      SeriesInstanceUID=stable_uid(UID, "plain"))  # fmt: skip
+    commit_outcome(site.db, site.settings, job_id=first.job_id, owner="w1", report=Report(outcome=outcome),
+                   evidence_path=None)  # fmt: skip
+    assert site.jobs() == [(1, "DONE"), (2, "DONE")]
+    with site.db.read() as session:
+        late = session.scalars(select(Delivery).where(Delivery.job_id == first.job_id)).one()
+    destination = watch_of(site.settings).current().named("pacs")
+    assert destination is not None
+    with pytest.raises(Skipped, match="identity_corrected"):
+        attempt(site.db, site.settings, destination, late)
+    assert site.view("study_result")[0]["patient_id"] == "RIGHT-1"
+
+
+@pytest.mark.parametrize("keyword", ["PatientName", "PatientBirthDate", "PatientSex"])
+def test_every_part_of_an_identity_counts(site: Site, keyword: str) -> None:
+    images = flagged_with_mask(site)
+    value = {"PatientName": "Other^Person", "PatientBirthDate": "19600606", "PatientSex": "M"}[keyword]
+    site.put(*corrected(images, **{keyword: value}))
+    assert site.claim() is None
+    assert str(objects_of(site, 2)["sr"][keyword].value) == value
+
+
+def test_a_rejected_study_is_corrected_too(site: Site) -> None:
+    images = slices(3)
+    site.put(*images)
+    claim = site.claim()
+    assert claim is not None
+    commit_outcome(site.db, site.settings, job_id=claim.job_id, owner="w1", report=Report(reasons=("too_few_slices",)),
+                   evidence_path=None)  # fmt: skip
+    site.put(*corrected(images))
+    assert site.claim() is None
+    (row,) = site.view("study_result")
+    assert (row["revision"], row["state"], row["reason"], row["patient_id"]) == (
+        2, "REJECTED", "too_few_slices", "RIGHT-1",
+    )  # fmt: skip

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
-from firstread.records import Database, Delivery, EscalationStep, Flag, Job, OutputObject
+from firstread.records import Database, Delivery, EscalationStep, Flag, Job, OutputObject, Revision
 from firstread.settings import Settings
 from worker.outputs.destinations import (
     Destination,
@@ -16,7 +17,9 @@ from worker.outputs.destinations import (
 from worker.outputs.messages import UNREAD, is_unread, message
 from worker.outputs.objects.files import ensure_objects, objects_dir
 from worker.outputs.senders import NotDelivered, send_email, send_stow, send_webhook
+from worker.outputs.states import OBJECT_KINDS
 from worker.outputs.store_scu import store_objects
+from worker.pipelines.reasons import Caution
 
 
 class Skipped(Exception):
@@ -36,12 +39,26 @@ def attempt(db: Database, settings: Settings, destination: Destination, delivery
     return send_email(destination, content)
 
 
+def is_superseded(session: Session, job: Job) -> bool:
+    """Whether a later revision of the study corrected the identity of this job's images."""
+    own = session.get_one(Revision, job.revision_id)
+    later = select(Revision.warnings).where(Revision.study_id == own.study_id, Revision.number > own.number)
+    return any(Caution.IDENTITY_CORRECTED in (warnings or ()) for warnings in session.scalars(later))
+
+
 def _check_needed(db: Database, delivery: Delivery) -> None:
-    """An escalation ends with the acknowledgement, and that nobody read a study with another attempt at it."""
+    """An escalation ends with the acknowledgement, that nobody read a study with another attempt at it; objects do not
+    go out under an identity that was corrected.
+    """
     if delivery.payload.get("event") == UNREAD:
         with db.read() as session:
             if not is_unread(session.get_one(Job, delivery.job_id), delivery):
                 raise Skipped("tried again before this notice")
+    if delivery.kind in OBJECT_KINDS:
+        with db.read() as session:
+            if is_superseded(session, session.get_one(Job, delivery.job_id)):
+                raise Skipped(str(Caution.IDENTITY_CORRECTED))
+        return
     query = (
         select(Flag.acknowledged_at)
         .join(EscalationStep, EscalationStep.flag_id == Flag.id)

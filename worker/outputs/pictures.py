@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
+from firstread.records import Instance, Job, Revision, RevisionInstance
 from firstread.settings import Settings
 from firstread.store import store_of
 from worker.evidence import MASK_FILE, STORE_PREFIX, read_mask
@@ -48,8 +52,33 @@ def key_picture(settings: Settings, evidence_path: str | None) -> np.ndarray | N
     return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def mask_of(settings: Settings, evidence_path: str | None) -> tuple[np.ndarray, list[tuple[int, int]]] | None:
-    """The mask as (n, H, W) bool and the (instance key, frame) of each plane; None where there is none."""
+def renumbering(session: Session, job: Job) -> dict[int, int]:
+    """Keys of the study's images, each with the key of the same instance in the job's revision.
+
+    Evidence and scores of a result that was carried over name the images of the revision that was scored.
+    """
+    revision = session.get_one(Revision, job.revision_id)
+    members = session.execute(
+        select(Instance.id, Instance.series_instance_uid, Instance.sop_instance_uid)
+        .join(RevisionInstance, RevisionInstance.instance_id == Instance.id)
+        .where(RevisionInstance.revision_id == revision.id)
+    )
+    own = {(series, sop): key for key, series, sop in members}
+    known = session.execute(
+        select(Instance.id, Instance.series_instance_uid, Instance.sop_instance_uid).where(
+            Instance.study_id == revision.study_id
+        )
+    )
+    return {key: own[series, sop] for key, series, sop in known if (series, sop) in own}
+
+
+def mask_of(
+    settings: Settings, evidence_path: str | None, renumbered: Mapping[int, int] | None = None
+) -> tuple[np.ndarray, list[tuple[int, int]]] | None:
+    """The mask as (n, H, W) bool and the (instance key, frame) of each plane; None where there is none.
+
+    ``renumbered`` is what :func:`renumbering` gives for a result that was carried over.
+    """
     path = evidence_file(settings, evidence_path)
     if path is None:
         return None
@@ -60,4 +89,6 @@ def mask_of(settings: Settings, evidence_path: str | None) -> tuple[np.ndarray, 
         mask, keys, _ = read_mask(file)
     except (KeyError, ValueError, OSError, zipfile.BadZipFile):
         return None
-    return (mask, list(keys)) if len(keys) == len(mask) else None
+    if len(keys) != len(mask):
+        return None
+    return mask, [((renumbered or {}).get(key, key), frame) for key, frame in keys]

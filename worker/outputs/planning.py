@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session, object_session
 
-from firstread.records import Delivery, Job, Revision, Study
+from firstread.records import Delivery, Job, Result, Revision, Study
 from firstread.records.clock import now_of
 from firstread.selftest import is_self_test
 from firstread.settings import Settings
@@ -17,7 +19,7 @@ from worker.outputs.destinations import (
     WebhookDestination,
 )
 from worker.outputs.messages import UNREAD
-from worker.outputs.states import PENDING
+from worker.outputs.states import OBJECT_KINDS, PENDING
 from worker.outputs.summaries import QUIET, first_of_lists, only_old
 from worker.outputs.watching import watch_of
 from worker.pipelines.base import Finding, Outcome
@@ -75,6 +77,33 @@ def _plan_unread(session: Session, job: Job, revision: Revision, file: Destinati
             row = new_delivery(job, destination.name, destination.kind, summary=old and tells)
             row.payload = {"event": UNREAD}
             rows.append(row)
+    session.add_all(rows)
+    return rows
+
+
+def plan_objects(session: Session, job: Job, results: Sequence[Result], settings: Settings) -> list[Delivery]:
+    """Add a row for each destination of objects whose rule a carried result meets; nobody else is told again."""
+    file = watch_of(settings).current()
+    findings = [
+        Finding(
+            name=row.finding,
+            model_name=row.model_name,
+            model_version=row.model_version,
+            probability=row.probability,
+            value=row.value,
+            threshold=row.threshold,
+            flagged=row.flagged,
+        )
+        for row in results
+        if row.role == "active"
+    ]
+    rows = [
+        new_delivery(job, destination.name, destination.kind)
+        for destination in file.destination
+        if destination.kind in OBJECT_KINDS
+        and destination.name not in file.escalated
+        and matches(destination.when, job, findings)
+    ]
     session.add_all(rows)
     return rows
 

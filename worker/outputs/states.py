@@ -11,5 +11,8 @@ SKIPPED = "SKIPPED"
 CANCELLED = "CANCELLED"
 """Given up by a person."""
 
+OBJECT_KINDS = ("dicom", "stow")
+"""Kinds of destinations that get DICOM objects, which bear a patient's name."""
+
 OPEN = (PENDING, FAILED)
 """Not delivered: retention keeps the study's files."""

@@ -87,6 +87,7 @@ class Caution(StrEnum):
     IMAGES_EXPIRED = "images_expired"
     FILE_MISSING = "file_missing"
     UNREADABLE_HEADER = "unreadable_header"
+    IDENTITY_CORRECTED = "identity_corrected"
     OLD_STUDY = "old_study"
     DATE_IN_FUTURE = "date_in_future"
 
@@ -149,6 +150,8 @@ TEXTS: dict[str, str] = {
     Caution.INSTANCE_CHANGED: "An instance came again with other bytes; the newest is scored.",
     Caution.IMAGES_EXPIRED: "Earlier images of the study were removed by retention and are not scored again.",
     Caution.FILE_MISSING: "A received file is gone and was not scored.",
+    Caution.IDENTITY_CORRECTED: "Patient or order were corrected after the images had been scored; scores and other "
+    "warnings are those of the earlier identity.",
     Caution.UNREADABLE_HEADER: "A received file cannot be parsed any more and was not scored.",
     Caution.OLD_STUDY: "Made longer ago than FIRSTREAD_FRESH_H when it came: told of in summaries, not escalated.",
     Caution.DATE_IN_FUTURE: "The images bear a date in the future: the scanner's clock or the time zone is wrong.",

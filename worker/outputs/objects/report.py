@@ -59,6 +59,7 @@ def make_report(source: Source) -> Dataset:
         is_complete=True,
         is_final=False,
         is_verified=False,
+        previous_versions=source.predecessors or None,
         **common_arguments(source, "sr", TEMPLATE_VERSION),
     )
     return finish(made, source, "sr", TEMPLATE_VERSION)

@@ -21,6 +21,7 @@ from firstread.records import (
     Flag,
     Instance,
     Job,
+    OutputObject,
     Result,
     Revision,
     RevisionInstance,
@@ -31,7 +32,7 @@ from firstread.records import (
 from firstread.settings import Settings
 from firstread.store import spool_of
 from worker.outputs.objects.header import clean_header
-from worker.outputs.pictures import key_picture, mask_of
+from worker.outputs.pictures import key_picture, mask_of, renumbering
 
 
 class NotWritten(Exception):
@@ -67,6 +68,10 @@ class Source:
     digest: str
     settings: Settings
     notes: list[str] = field(default_factory=list)
+    renumbered: dict[int, int] = field(default_factory=dict)
+    """For a result that was carried over: keys of the images that were scored, each with that of its later copy."""
+    predecessors: list[Dataset] = field(default_factory=list)
+    """References to the reports of which this result's report is the next version."""
 
     @property
     def pipeline(self) -> str:
@@ -112,7 +117,7 @@ class Source:
 
     def mask(self) -> tuple[np.ndarray, list[tuple[int, int]]] | None:
         """Mask (n, H, W) of bool and the (instance key, frame) of each plane, or None."""
-        return mask_of(self.settings, self.job.evidence_path)
+        return mask_of(self.settings, self.job.evidence_path, self.renumbered)
 
     def check_references(self) -> None:
         """Raise :class:`NotWritten` unless every image of the series can be referenced legally."""
@@ -165,7 +170,27 @@ def gather(session: Session, settings: Settings, job: Job) -> Source:
     header = read_clean_header(settings, key, notes)
     header.StudyInstanceUID = study.study_instance_uid
     digest = _digest(members, job, findings)
-    return Source(study, revision, job, findings, images, key, frame, header, digest, settings, notes)
+    source = Source(study, revision, job, findings, images, key, frame, header, digest, settings, notes)
+    if job.carried_from is not None:
+        source.renumbered = renumbering(session, job)
+        source.predecessors = _predecessors(session, study, job.carried_from)
+    return source
+
+
+def _predecessors(session: Session, study: Study, job_id: int) -> list[Dataset]:
+    """The last report that was made of an earlier job (Predecessor Documents, PS3.3 C.17.2)."""
+    made = session.scalars(
+        select(OutputObject)
+        .where(OutputObject.job_id == job_id, OutputObject.kind == "sr", OutputObject.sop_instance_uid.is_not(None))
+        .order_by(OutputObject.run.desc())
+        .limit(1)
+    ).first()
+    if made is None:
+        return []
+    ds = Dataset()
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = study.study_instance_uid, made.series_instance_uid
+    ds.SOPClassUID, ds.SOPInstanceUID = made.sop_class_uid, made.sop_instance_uid
+    return [ds]
 
 
 def read_clean_header(settings: Settings, image: Instance, notes: list[str]) -> Dataset:
