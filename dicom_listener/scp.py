@@ -25,6 +25,7 @@ from firstread.dicom.network import (
     configure_pynetdicom,
 )
 from firstread.errors import FirstreadError
+from firstread.ports import listen_problem
 from firstread.settings import Settings
 
 LOGGER = logging.getLogger(__name__)
@@ -139,9 +140,7 @@ class Scp:
         try:
             self._server = Server(self.ae, (host, port), self._handlers, self._rows)
         except OSError as error:
-            raise PortTaken(
-                f"cannot listen on {host}:{port} ({error.strerror}); set FIRSTREAD_DICOM_PORT or stop what holds it"
-            ) from error
+            raise PortTaken(listen_problem(host, port, error, "FIRSTREAD_DICOM")) from error
         self.ae._servers.append(self._server)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="scp", daemon=True)
         self._thread.start()

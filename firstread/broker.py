@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from firstread.clock import utcnow
 from firstread.errors import FirstreadError
+from firstread.home import make_private
 from firstread.processes import spawn, stop
 from firstread.queue import embedded_socket, redis_client
 from firstread.settings import Settings
@@ -120,7 +121,7 @@ class EmbeddedBroker:
     def _take_lock(self) -> bool:
         if self._lock is not None:
             return True
-        self._settings.run_dir.mkdir(parents=True, exist_ok=True)
+        make_private(self._settings.run_dir)
         lock = (self._settings.run_dir / "broker.lock").open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,8 +132,8 @@ class EmbeddedBroker:
         return True
 
     def _launch(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(self.folder)
+        make_private(self.log_path.parent)
         self.socket.unlink(missing_ok=True)
         self._process = spawn([str(server_binary()), *self._options()])
         self._started_at = time.monotonic()

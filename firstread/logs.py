@@ -9,8 +9,10 @@ import os
 import sys
 import threading
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 
+from firstread.home import make_private, private
 from firstread.settings import Settings
 
 FIELDS = ("study", "revision", "job", "pipeline", "stage", "outcome", "reason", "seconds", "attempt", "model")
@@ -62,6 +64,13 @@ def frames_of(error: BaseException | None, last: int = 12) -> list[str]:
     return frames[-last:]
 
 
+class PrivateFileHandler(logging.handlers.RotatingFileHandler):
+    """A rotated log that is its owner's alone."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=private)
+
+
 def setup_logging(settings: Settings, role: str, *, to_stderr: bool = True) -> Path:
     """Send the logs of this process to ``HOME/log/<role>.log`` (rotated at 20 MiB, five kept) and to stderr.
 
@@ -75,10 +84,10 @@ def setup_logging(settings: Settings, role: str, *, to_stderr: bool = True) -> P
     Path
         The file.
     """
-    settings.log_dir.mkdir(parents=True, exist_ok=True)
+    make_private(settings.log_dir)
     path = settings.log_dir / f"{role}.log"
     handlers: list[logging.Handler] = [
-        logging.handlers.RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=KEPT, encoding="utf-8", delay=True)
+        PrivateFileHandler(path, maxBytes=MAX_BYTES, backupCount=KEPT, encoding="utf-8", delay=True)
     ]
     if to_stderr and os.environ.get(STDERR_VARIABLE) != "0":
         handlers.append(logging.StreamHandler(sys.stderr))

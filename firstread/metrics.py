@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from firstread.errors import FirstreadError
+from firstread.ports import listen_problem
 from firstread.processes import is_running
 from firstread.settings import Settings
 
@@ -158,7 +159,7 @@ def serve_metrics(
         )
     except OSError as error:
         raise MetricsPortTaken(
-            f"port {port} for /metrics is taken on {settings.metrics_host}: set FIRSTREAD_METRICS_PORT (0: none)"
+            f"/metrics: {listen_problem(settings.metrics_host, port, error, 'FIRSTREAD_METRICS')} (0: none)"
         ) from error
     return MetricsServer(server, thread)
 

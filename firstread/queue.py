@@ -11,6 +11,7 @@ from typing import Any
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from firstread.errors import FirstreadError
 from firstread.settings import Settings
 
 TASK_NAME = "firstread.score"
@@ -151,3 +152,31 @@ def redis_client(settings: Settings, timeout_s: float = 5.0) -> Any:
     return redis.Redis(
         unix_socket_path=str(embedded_socket(settings)), socket_timeout=timeout_s, socket_connect_timeout=timeout_s
     )
+
+
+class BrokerUnusable(FirstreadError):
+    """The broker does not answer, or does not let us in."""
+
+
+def require_broker(settings: Settings) -> None:
+    """Raise :class:`BrokerUnusable` with what is wrong unless the broker answers."""
+    problem = broker_problem(settings)
+    if problem:
+        raise BrokerUnusable(problem)
+
+
+def broker_problem(settings: Settings) -> str:
+    """What is wrong with the broker, in one line; empty where it answers."""
+    import redis
+
+    where = f"the broker at {settings.printable()['broker_url']}" if settings.broker_url else "the embedded broker"
+    try:
+        with redis_client(settings) as client:
+            client.ping()
+    except redis.AuthenticationError:
+        return f"{where} does not take the password (FIRSTREAD_BROKER_URL)"
+    except (redis.RedisError, OSError, ValueError) as error:
+        cause = next((e for e in (error.__cause__, error.__context__, error) if getattr(e, "strerror", None)), None)
+        why = getattr(cause, "strerror", None) or type(error).__name__
+        return f"{where} does not answer: {why} (FIRSTREAD_BROKER_URL)"
+    return ""

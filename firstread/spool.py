@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from firstread.clock import utcnow
+from firstread.home import make_private, private
 
 SUFFIX = ".dcm"
 PARTIAL_SUFFIX = ".part"
@@ -60,7 +61,7 @@ class Spool:
     def __init__(self, root: Path, min_free_mb: int = 0) -> None:
         self.root = root
         self.min_free_bytes = min_free_mb * 1024 * 1024
-        root.mkdir(parents=True, exist_ok=True)
+        make_private(root)
         self._lock = threading.Lock()
         self._synced: set[Path] = set()
 
@@ -103,7 +104,7 @@ class Spool:
         partial = final.with_suffix(PARTIAL_SUFFIX)
         try:
             self._make_folder(final.parent)
-            with open(partial, "wb") as file:
+            with open(partial, "wb", opener=private) as file:
                 yield key, file
                 file.flush()
                 os.fsync(file.fileno())
@@ -123,7 +124,7 @@ class Spool:
         with self._lock:
             if folder in self._synced and folder.is_dir():
                 return
-            folder.mkdir(parents=True, exist_ok=True)
+            make_private(folder)
             sync_dir(folder.parent)
             sync_dir(self.root)
             self._synced = {folder}

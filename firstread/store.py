@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from firstread.errors import FirstreadError
 from firstread.settings import Settings
 from firstread.spool import KEY_PATTERN, DiskFull, Spool, SpoolFile
 
@@ -28,6 +29,10 @@ FETCHES_AT_ONCE = 8
 
 class StoreAway(DiskFull):
     """The store does not take or give a file. A kind of full disk: senders are told to try again later."""
+
+
+class StoreUnusable(FirstreadError):
+    """The URL of the store leads nowhere that we know."""
 
 
 class Store:
@@ -53,7 +58,10 @@ class Store:
             options["use_listings_cache"] = False
             if os.environ.get("AWS_ENDPOINT_URL"):
                 options["client_kwargs"] = {"endpoint_url": os.environ["AWS_ENDPOINT_URL"]}
-        self._fs, root = fsspec.core.url_to_fs(url, **options)
+        try:
+            self._fs, root = fsspec.core.url_to_fs(url, **options)
+        except (ValueError, ImportError, OSError) as error:
+            raise StoreUnusable(f"FIRSTREAD_STORE_URL: no such store ({type(error).__name__})") from error
         self._root = str(root).rstrip("/")
 
     def _path(self, key: str) -> str:

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from firstread.broker import EmbeddedBroker
 from firstread.errors import FirstreadError
+from firstread.home import disk_warning, private
 from firstread.logs import STDERR_VARIABLE, setup_logging
 from firstread.metrics import MetricsServer, forget_process, serve_metrics, share_metrics
 from firstread.processes import firstread_command, settings_environ, spawn
@@ -56,7 +58,7 @@ class Child:
         """Start it. What it prints besides its log (a crash, say) goes to ``HOME/log/<name>.out``."""
         if self.out_path.exists() and self.out_path.stat().st_size > OUT_LIMIT_BYTES:
             self.out_path.unlink()
-        with self.out_path.open("ab") as out:
+        with open(self.out_path, "ab", opener=private) as out:
             self.process = spawn(firstread_command(self.name), environ=self._environ, stdout=out, stderr=out)
         self._started = time.monotonic()
 
@@ -97,6 +99,11 @@ class Child:
             self.process.send_signal(number)
 
     @property
+    def pid(self) -> int | None:
+        """Process number while it runs."""
+        return self.process.pid if self.running and self.process is not None else None
+
+    @property
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
@@ -131,7 +138,7 @@ class Up:
             self.outputs.start()
             self.metrics = serve_metrics(self._settings, "up", self._db)
             announce(self._settings)
-            readiness = Readiness(self._settings, self._db)
+            readiness = Readiness(self._settings, self._db, lambda: self.listener.pid)
             while not self._signals:
                 self._woken.wait(LOOK_S)
                 self._look()
@@ -182,28 +189,33 @@ class Up:
 
 
 class Readiness:
-    """Tells the person when images are taken, and when models are warm."""
+    """Tells the person when images are taken or refused, and when models are warm."""
 
-    def __init__(self, settings: Settings, db: Database) -> None:
+    def __init__(self, settings: Settings, db: Database, listener_pid: Callable[[], int | None]) -> None:
         self._settings = settings
         self._db = db
+        self._listener_pid = listener_pid
         self._started = time.monotonic()
         self._started_at = db.now()
-        self._listening = False
+        self._takes: bool | None = None
         self._ready = False
         self._next = 0.0
 
     def look(self) -> None:
-        """Look, at most twice a second, until both were told."""
-        if self._ready or time.monotonic() < self._next:
+        """Look, at most twice a second; a full disk and its end are told whenever they come."""
+        if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + 0.5
-        if not self._listening:
-            self._listening = self._accepts()
-            if self._listening:
-                say(f"images are taken ({self._after()})")
+        if self._takes is None and not self._accepts():
             return
-        details = self._worker_details()
+        takes = disk_warning(self._settings) is None
+        if takes is not self._takes:
+            if takes:
+                say(f"images are taken ({self._after()})")
+            else:
+                say(f"IMAGES ARE REFUSED: less than {self._settings.min_free_mb} MiB are free ({self._after()})")
+            self._takes = takes
+        details = None if self._ready else self._worker_details()
         if details is None:
             return
         self._ready = True
@@ -217,12 +229,25 @@ class Readiness:
         return f"{time.monotonic() - self._started:.1f} s after the start"
 
     def _accepts(self) -> bool:
+        """Whether our own listener has opened its door; another program may have the port."""
+        from sqlalchemy import select
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from firstread.records import Listener
+
+        pid = self._listener_pid()
+        if pid is None:
+            return False
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.dicom_host, self._settings.dicom_host)
         try:
+            with self._db.read() as session:
+                ours = select(Listener.id).where(Listener.pid == pid, Listener.host == socket.gethostname())
+                if session.scalar(ours) is None:
+                    return False
             socket.create_connection((host, self._settings.dicom_port), timeout=0.5).close()
-        except OSError:
+        except (OSError, SQLAlchemyError):
             return False
-        return True
+        return self._listener_pid() == pid
 
     def _worker_details(self) -> dict[str, list[str]] | None:
         from sqlalchemy import select

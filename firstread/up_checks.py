@@ -5,12 +5,13 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import shutil
 import socket
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from firstread.errors import FirstreadError
+from firstread.home import HomeUnusable, disk_warning, prepare_home, private, require_models_dir
+from firstread.ports import listen_problem
+from firstread.queue import require_broker
 from firstread.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,10 +26,6 @@ class AlreadyRunning(FirstreadError):
 
 class PortTaken(FirstreadError):
     """Another program has a port that we need."""
-
-
-class HomeUnusable(FirstreadError):
-    """The home cannot be made or written."""
 
 
 def say(text: str = "") -> None:
@@ -49,9 +46,9 @@ def lock_home(settings: Settings) -> IO[str]:
     HomeUnusable
         If the folder cannot be made or written.
     """
+    prepare_home(settings, inbox=True)
     try:
-        settings.run_dir.mkdir(parents=True, exist_ok=True)
-        file = (settings.run_dir / "up.lock").open("a+")
+        file = open(settings.run_dir / "up.lock", "a+", opener=private)  # noqa: SIM115  # held until the end
     except OSError as error:
         raise HomeUnusable(f"{settings.home} cannot be used as home: {error.strerror}") from error
     try:
@@ -73,8 +70,11 @@ def lock_home(settings: Settings) -> IO[str]:
     return file
 
 
-def free_port(host: str, port: int, variable: str) -> int:
-    """The port if it is free, one chosen by the system for 0. Raises :class:`PortTaken`."""
+def free_port(host: str, port: int, what: str) -> int:
+    """The port if it is free, one chosen by the system for 0. Raises :class:`PortTaken`.
+
+    ``what`` begins the names of the settings, as for :func:`firstread.ports.listen_problem`.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -82,54 +82,34 @@ def free_port(host: str, port: int, variable: str) -> int:
             probe.bind((host, port))
             probe.listen(1)
         except OSError as error:
-            raise PortTaken(f"port {port} on {host}: {error.strerror}; set {variable} to another port") from error
+            raise PortTaken(listen_problem(host, port, error, what)) from error
         return int(probe.getsockname()[1])
 
 
-def disk_warning(settings: Settings) -> str | None:
-    """What to tell about a disk that is under its watermark; None while there is room."""
-    free_mb = shutil.disk_usage(settings.home).free // 2**20
-    if free_mb >= settings.min_free_mb:
-        return None
-    return (
-        f"DISK FULL: {free_mb} MiB free in {settings.home}, {settings.min_free_mb} MiB are asked for "
-        "(FIRSTREAD_MIN_FREE_MB). Images are refused until there is room; what waits is still scored."
-    )
-
-
 def prepare(settings: Settings) -> tuple[Settings, Database]:
-    """Ports, folders, disk and schema, with a clear error for each thing that is wrong.
+    """Ports, folders, broker, disk and schema, with a clear error for each thing that is wrong.
 
     Returns the settings with the port that will be used, where 0 was asked for.
     """
-    port = free_port(settings.dicom_host, settings.dicom_port, "FIRSTREAD_DICOM_PORT")
+    port = free_port(settings.dicom_host, settings.dicom_port, "FIRSTREAD_DICOM")
     settings = settings.model_copy(update={"dicom_port": port})
     metrics_port = settings.port_of_metrics("up")
     if metrics_port:
-        free_port(settings.metrics_host, metrics_port, "FIRSTREAD_METRICS_PORT")
+        free_port(settings.metrics_host, metrics_port, "FIRSTREAD_METRICS")
+    require_models_dir(settings)
+    if not settings.embedded_broker:
+        require_broker(settings)
     warning = disk_warning(settings)
     if warning:
         say(warning)
-    try:
-        for folder in (settings.inbox_dir, settings.spool_dir, settings.evidence_dir, settings.log_dir):
-            Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise HomeUnusable(f"{error.filename} cannot be made: {error.strerror}") from error
     return settings, open_database(settings)
 
 
 def open_database(settings: Settings) -> Database:
-    """The database at this version's schema. Raises :class:`HomeUnusable` with what is wrong."""
-    from sqlalchemy.exc import SQLAlchemyError
-
+    """The database at this version's schema. Raises :class:`DatabaseUnusable` with what is wrong."""
     from firstread.records import Database
     from firstread.records.migrate import upgrade
 
-    try:
-        db = Database(settings.database_url)
-        upgrade(db)
-    except (SQLAlchemyError, OSError) as error:
-        original = getattr(error, "orig", None) or error
-        text = str(original).strip().splitlines()[0] if str(original).strip() else type(error).__name__
-        raise HomeUnusable(f"the database {settings.printable()['database_url']} cannot be used: {text}") from error
+    db = Database(settings.database_url)
+    upgrade(db)
     return db

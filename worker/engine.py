@@ -62,7 +62,8 @@ class Engine:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        self._thread.join(timeout=limit_s)
+        if self._thread.is_alive():
+            self._thread.join(timeout=limit_s)
 
     def serve(self, models: Mapping[str, ServedModel]) -> None:
         """Replace the packages that are served, by ``name/version``."""

@@ -73,7 +73,8 @@ class LeaseKeeper:
     def close(self) -> None:
         """Stop renewing."""
         self._stop.set()
-        self._thread.join(timeout=5)
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
 
     @contextmanager
     def hold(self, job_id: int) -> Iterator[Lease]:

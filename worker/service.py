@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from types import FrameType
@@ -12,6 +13,7 @@ from types import FrameType
 from sqlalchemy import delete
 from sqlalchemy.exc import SQLAlchemyError
 
+from firstread.errors import FirstreadError
 from firstread.logs import setup_logging
 from firstread.processes import process_id
 from firstread.records import Database, Process
@@ -22,6 +24,7 @@ from firstread.store import spool_of
 
 WARM_UP_LIMIT_S = 900.0
 HEARTBEAT_S = 5.0
+ENGINE_STOP_S = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -131,12 +134,14 @@ def run_worker(settings: Settings) -> int:
     row = ProcessRow(db, owner, "worker")
     row.start(state="starting")
     decoders = DecoderPool()
-    decoders.start()  # before TensorFlow is loaded
-    decode_with(decoders.decode)
     engine = Engine(batch_wait_s=settings.batch_wait_ms / 1000, limit_s=settings.stall_s)
-    engine.start()
+    engine_limit_s = 0.0  # models that are being loaded are left to the end of the process
     try:
+        decoders.start()  # before TensorFlow is loaded
+        decode_with(decoders.decode)
+        engine.start()
         serving = engine.call(lambda: load_serving(settings), WARM_UP_LIMIT_S)
+        engine_limit_s = ENGINE_STOP_S
         engine.serve(serving.models)
         able = serving.pipelines(registry.REGISTRY)
         mark_waiting(db, able)
@@ -165,7 +170,7 @@ def run_worker(settings: Settings) -> int:
         return consume(make_worker_app(settings, answer), settings, name=owner, on_ready=ready, on_stop=stopping)
     finally:
         keeper.close()
-        engine.close()
+        engine.close(engine_limit_s)
         decoders.close()
         row.close()
         beater.close()
@@ -177,11 +182,14 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """The supervised process. Ends without the interpreter's teardown: libraries' threads may hold that up for long."""
+    """The supervised process. Ends without the interpreter's teardown, which libraries' threads hold up or abort."""
     try:
         code = run_worker(Settings())
     except SystemExit as stop:
         code = int(stop.code or 0)
+    except FirstreadError as error:
+        print(f"firstread: {error}", file=sys.stderr, flush=True)
+        code = error.exit_code
     logging.shutdown()
     os._exit(code)
 

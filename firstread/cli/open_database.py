@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError
 
 from firstread.errors import FirstreadError
 from firstread.records import Database
@@ -16,7 +15,7 @@ class NoDatabase(FirstreadError):
 
 
 def open_database(settings: Settings) -> Database:
-    """The site's database. Raises :class:`NoDatabase` or ``SchemaMismatch`` with what to do."""
+    """The site's database. Raises :class:`NoDatabase`, ``DatabaseUnusable`` or ``SchemaMismatch``."""
     url = make_url(settings.database_url)
     shown = url.render_as_string(hide_password=True)
     if url.get_backend_name() == "sqlite":
@@ -25,8 +24,5 @@ def open_database(settings: Settings) -> Database:
         if url.database and not Path(url.database).is_file():
             raise NoDatabase(f"no database at {shown}; start `firstread up`, or set FIRSTREAD_HOME")
     db = Database(settings.database_url)
-    try:
-        require_head(db)
-    except OperationalError as error:
-        raise NoDatabase(f"the database at {shown} does not answer: {type(error.orig).__name__}") from error
+    require_head(db)
     return db

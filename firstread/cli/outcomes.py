@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,9 +21,13 @@ DELIVERY_STATES = ("PENDING", "DELIVERED", "FAILED", "SKIPPED", "CANCELLED")
 @click.command()
 def deliver() -> None:
     """Send results to the destinations, escalate flags, and look after retention, drift and the heartbeat."""
+    from firstread.home import PRIVATE_UMASK, prepare_home
     from worker.outputs.service import run_outputs
 
-    raise SystemExit(run_outputs(settings_of_process()))
+    settings = settings_of_process()
+    prepare_home(settings)
+    os.umask(PRIVATE_UMASK)
+    raise SystemExit(run_outputs(settings))
 
 
 @click.command()

@@ -13,10 +13,23 @@ from firstread.settings import Settings
 def settings_of_process() -> Settings:
     """The settings of a process that stays, with one warning for each name in the environment that nothing knows."""
     settings = Settings()
-    if os.environ.get(STDERR_VARIABLE) != "0":  # a child's parent has said it
-        for name in settings.names().unknown:
-            click.echo(f"firstread: {name} is no setting of this version and is ignored", err=True)
+    for name in () if is_child() else settings.names().unknown:
+        click.echo(f"firstread: {name} is no setting of this version and is ignored", err=True)
     return settings
+
+
+def is_child() -> bool:
+    """Whether `firstread up` started this process: what is said once is said there."""
+    return os.environ.get(STDERR_VARIABLE) == "0"
+
+
+def warn_of_disk(settings: Settings) -> None:
+    """One line where the disk is under its watermark."""
+    from firstread.home import disk_warning
+
+    warning = disk_warning(settings)
+    if warning:
+        click.echo(f"firstread: {warning}", err=True)
 
 
 @click.command()
@@ -41,8 +54,16 @@ def up() -> None:
 def listen() -> None:
     """Run the DICOM listener, the inbox watcher and the study assembler."""
     from dicom_listener.service import run_listener
+    from firstread.home import prepare_home
+    from firstread.queue import broker_problem
 
-    raise SystemExit(run_listener(settings_of_process()))
+    settings = settings_of_process()
+    prepare_home(settings, inbox=True)
+    warn_of_disk(settings)
+    problem = "" if settings.embedded_broker else broker_problem(settings)
+    if problem:
+        click.echo(f"firstread: {problem}; images are taken, and scored once it answers", err=True)
+    raise SystemExit(run_listener(settings))
 
 
 @click.command()
@@ -50,12 +71,21 @@ def listen() -> None:
 def work(child: bool) -> None:
     """Run a worker: one process for the device, supervised, and the sweeper."""
     if child:
-        from worker.service import run_worker
+        from worker.service import main
 
-        raise SystemExit(run_worker(Settings()))
+        main()
+    from firstread.home import PRIVATE_UMASK, prepare_home, require_models_dir
+    from firstread.queue import require_broker
     from worker.supervisor import run_supervisor
 
-    raise SystemExit(run_supervisor(settings_of_process()))
+    settings = settings_of_process()
+    prepare_home(settings)
+    require_models_dir(settings)
+    os.umask(PRIVATE_UMASK)
+    warn_of_disk(settings)
+    if not settings.embedded_broker and not is_child():
+        require_broker(settings)
+    raise SystemExit(run_supervisor(settings))
 
 
 @click.command()
@@ -63,10 +93,14 @@ def work(child: bool) -> None:
 @click.option("--check", is_flag=True, help="Only say whether the database is at this version's schema.")
 def migrate(target: str | None, check: bool) -> None:
     """Bring the database to this version's schema, views included."""
+    from firstread.home import prepare_home
     from firstread.records import Database
     from firstread.records import migrate as schema
 
     settings = settings_of_process()
+    if settings.database_url.startswith("sqlite"):
+        prepare_home(settings)
+        warn_of_disk(settings)
     db = Database(settings.database_url)
     if check:
         schema.require_head(db)

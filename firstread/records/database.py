@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -10,11 +12,36 @@ from typing import Any
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from firstread.errors import FirstreadError
 from firstread.records.clock import now_of
 
 BUSY_TIMEOUT_MS = 30_000
+
+
+class DatabaseUnusable(FirstreadError):
+    """The database cannot be reached, or not be used; one line that says which it is and why."""
+
+
+@contextmanager
+def explained(shown: str) -> Iterator[None]:
+    """Whatever keeps the database from being used, as :class:`DatabaseUnusable`.
+
+    Parameters
+    ----------
+    shown : str
+        Its URL without the password.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, OSError, ImportError) as error:
+        text = str(getattr(error, "orig", None) or getattr(error, "strerror", None) or error).strip()
+        why = text.splitlines()[0] if text else type(error).__name__
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            why = f"{error.filename} is a file; a folder belongs there"
+        raise DatabaseUnusable(f"the database {shown} cannot be used: {why} (FIRSTREAD_DATABASE_URL)") from error
 
 
 def normalized_url(url: str) -> str:
@@ -34,9 +61,11 @@ def make_engine(url: str) -> Engine:
     """
     parsed = make_url(normalized_url(url))
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=20, pool_timeout=30)
+        with explained(parsed.render_as_string()):
+            return create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=20, pool_timeout=30)
     if parsed.database and parsed.database != ":memory:":
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        with explained(parsed.render_as_string()):
+            _make_file(Path(parsed.database))
     engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
 
     @event.listens_for(engine, "connect")
@@ -57,6 +86,13 @@ def make_engine(url: str) -> Engine:
     return engine
 
 
+def _make_file(path: Path) -> None:
+    """An empty file that is its owner's alone; SQLite gives its companions (``-wal``, ``-shm``) the same mode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+
 class Database:
     """Sessions on one engine.
 
@@ -70,6 +106,11 @@ class Database:
         self.engine = make_engine(url)
         self._read = sessionmaker(self.engine, expire_on_commit=False)
         self._write = sessionmaker(self.engine.execution_options(write=True), expire_on_commit=False)
+
+    @property
+    def shown(self) -> str:
+        """The URL without the password."""
+        return self.engine.url.render_as_string()
 
     @property
     def is_sqlite(self) -> bool:

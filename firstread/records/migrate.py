@@ -10,10 +10,11 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
 from sqlalchemy import Connection, text
 
 from firstread.errors import FirstreadError
-from firstread.records.database import Database
+from firstread.records.database import Database, explained
 from firstread.records.views import create_views, drop_views
 
 LOCK_KEY = 0x66697273
@@ -21,6 +22,23 @@ LOCK_KEY = 0x66697273
 
 class SchemaMismatch(FirstreadError):
     """The database is at another revision than this version of the code expects."""
+
+
+class NoSuchRevision(FirstreadError):
+    """A schema revision that cannot be reached from where the database stands."""
+
+
+@contextmanager
+def _told(db: Database) -> Iterator[None]:
+    try:
+        with explained(db.shown):
+            yield
+    except CommandError as error:
+        known = ", ".join(sorted(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()))
+        raise NoSuchRevision(
+            f"the schema cannot be brought there ({error}); the database is at {current_revision(db) or 'base'}, "
+            f"and there are {known} and base"
+        ) from error
 
 
 def migrations_dir() -> Path:
@@ -45,8 +63,8 @@ def head_revision() -> str:
 
 
 def current_revision(db: Database) -> str | None:
-    """Identifier at which the database stands; None for an empty one."""
-    with db.engine.connect() as connection:
+    """Identifier at which the database stands; None for an empty one. Raises :class:`DatabaseUnusable`."""
+    with explained(db.shown), db.engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
@@ -73,8 +91,8 @@ def _changing(db: Database) -> Iterator[Connection]:
 
 
 def upgrade(db: Database, target: str = "head") -> None:
-    """Upgrade tables and views. Two starters at once wait for each other."""
-    with _changing(db) as connection:
+    """Upgrade tables and views. Two starters at once wait for each other. Raises as :func:`downgrade` does."""
+    with _told(db), _changing(db) as connection:
         if not db.is_sqlite:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
         drop_views(connection)
@@ -84,8 +102,16 @@ def upgrade(db: Database, target: str = "head") -> None:
 
 
 def downgrade(db: Database, target: str) -> None:
-    """Downgrade tables. The views go; the older version's own ``migrate`` makes its own."""
-    with _changing(db) as connection:
+    """Downgrade tables. The views go; the older version's own ``migrate`` makes its own.
+
+    Raises
+    ------
+    NoSuchRevision
+        If the schema cannot be brought there.
+    DatabaseUnusable
+        If the database does not answer, or is not to be used.
+    """
+    with _told(db), _changing(db) as connection:
         drop_views(connection)
         command.downgrade(_config(connection), target)
 

@@ -175,10 +175,11 @@ def test_taken_port_is_named(start_up: Callable[..., RunningUp], setting: str, v
     assert "Traceback" not in up.text
 
 
-def test_full_disk_is_told_and_what_waits_is_scored_anyway(start_up: Callable[..., RunningUp]) -> None:
+def test_full_disk_is_told_and_no_images_are_promised(start_up: Callable[..., RunningUp]) -> None:
     up = start_up(min_free_mb=2**40)
-    up.wait_for("images are taken")
+    up.wait_for("IMAGES ARE REFUSED")
     assert "DISK FULL" in up.text
+    assert "images are taken" not in up.text
 
 
 def test_unusable_home_is_told(start_up: Callable[..., RunningUp], tmp_path: Path) -> None:

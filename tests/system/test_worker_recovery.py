@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -239,3 +240,26 @@ def test_jobs_without_a_package_wait_until_one_is_there(make_site: MakeSite, tmp
     (models / "no_package").unlink()
     site.supervisor()
     site.wait_for([revision])
+
+
+SLOW_LOAD = """import time
+from worker import loading, service
+loading.load_serving = lambda settings: time.sleep(60)
+service.main()"""
+
+
+def test_worker_that_is_told_to_stop_while_models_load_ends_quietly(make_site: MakeSite) -> None:
+    site = make_site()
+    process = site.start([sys.executable, "-c", SLOW_LOAD])
+
+    def loading() -> int:
+        with site.db.read() as session:
+            return session.execute(text("SELECT COUNT(*) FROM process WHERE kind = 'worker'")).scalar() or 0
+
+    until(loading)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 0
+    out = (site.settings.log_dir / "test.out").read_text()
+    assert "Traceback" not in out and "terminate called" not in out
+    assert loading() == 0

@@ -17,6 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
+from firstread.home import make_private, private
 from firstread.records import Database, Job, OutputObject
 from firstread.settings import Settings
 from firstread.spool import sync_dir
@@ -137,9 +138,9 @@ def encode(ds: Dataset) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.parent)
     partial = path.with_suffix(".part")
-    with partial.open("wb") as file:
+    with open(partial, "wb", opener=private) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

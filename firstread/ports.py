@@ -1,0 +1,21 @@
+"""Why an address cannot be listened on, in words that name the setting to change."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+
+def listen_problem(host: str, port: int, error: OSError, what: str) -> str:
+    """One line about an address that could not be bound.
+
+    Parameters
+    ----------
+    what : str
+        Beginning of the settings, ``FIRSTREAD_DICOM`` for ``FIRSTREAD_DICOM_HOST`` and ``FIRSTREAD_DICOM_PORT``.
+    """
+    if isinstance(error, socket.gaierror) or error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+        return f"{what}_HOST: {host} is no address of this machine ({error.strerror})"
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return f"port {port} on {host}: {error.strerror}, as for most users under 1024; set {what}_PORT to another port"
+    return f"port {port} on {host}: {error.strerror}; set {what}_PORT to another port, or stop what holds it"
