@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
 from firstread.findings import MAIN_FINDINGS
+from firstread.priority import PIPELINES
 from firstread.records import Delivery, DriftRow, Flag
 from firstread.records.clock import now_of
 
@@ -31,7 +32,7 @@ def families() -> Families:
         ("firstread_open_deliveries", "Deliveries that are pending or failed, by kind (stage).", ("stage", "outcome")),
         (
             "firstread_unacknowledged_age_seconds",
-            "Age of the oldest flag that nobody acknowledged, old studies apart.",
+            "Age of the oldest flag that nobody acknowledged, old studies apart; 0 where there is none.",
             ("pipeline",),
         ),
         (
@@ -81,10 +82,11 @@ def _quick(session: Session) -> list[Sample]:
     for kind, state, number in session.execute(counted.group_by(Delivery.kind, Delivery.state)):
         samples.append(("firstread_open_deliveries", [kind, state], number))
     now = now_of(session)
+    ages = dict.fromkeys(PIPELINES, 0.0)
     oldest = select(Flag.pipeline, func.min(Flag.flagged_at)).where(Flag.acknowledged_at.is_(None), Flag.old.is_(False))
     for pipeline, at in session.execute(oldest.group_by(Flag.pipeline)):
-        age_s = max(0.0, (now - at).total_seconds())
-        samples.append(("firstread_unacknowledged_age_seconds", [pipeline], age_s))
+        ages[pipeline] = max(0.0, (now - at).total_seconds())
+    samples += [("firstread_unacknowledged_age_seconds", [pipeline], age_s) for pipeline, age_s in ages.items()]
     return samples
 
 

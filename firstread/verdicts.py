@@ -15,6 +15,7 @@ from firstread import audit
 from firstread.clock import utcnow
 from firstread.errors import FirstreadError
 from firstread.findings import DEFAULT_THRESHOLD, MAIN_FINDINGS, PIPELINE_OF_FINDING
+from firstread.priority import PIPELINES
 from firstread.records import Database, Flag, Job, Result, Revision, Study, Verdict
 from firstread.records.clock import now_of
 from firstread.selftest import no_self_test
@@ -38,8 +39,14 @@ def find_study(session: Session, uid: str) -> Study:
     return rows[0]
 
 
-def acknowledge(db: Database, study_uid: str, by: str) -> Flag:
-    """Acknowledge every flag of a study. The first acknowledgement stays.
+def acknowledge(db: Database, study_uid: str, by: str, pipeline: str | None = None) -> Flag:
+    """Acknowledge the flag of a pipeline. The first acknowledgement stays.
+
+    Parameters
+    ----------
+    pipeline : str or None
+        Whose flag. None: the head's where there is one, else the only open one; a flag that nobody has seen must not
+        be acknowledged by the way.
 
     Returns
     -------
@@ -49,20 +56,50 @@ def acknowledge(db: Database, study_uid: str, by: str) -> Flag:
     Raises
     ------
     VerdictError
-        If there is no such study, or no flag on it.
+        If there is no such study, no flag of that pipeline on it, or a choice to be made.
     """
     with db.write() as session:
         study = find_study(session, study_uid)
         flags = list(session.scalars(select(Flag).where(Flag.study_id == study.id).order_by(Flag.id).with_for_update()))
-        if not flags:
-            raise VerdictError("that study has no flag")
+        meant = _meant(flags, pipeline)
         now = now_of(session)
-        for flag in flags:
+        for flag in meant:
             if flag.acknowledged_at is None:
                 flag.acknowledged_at, flag.acknowledged_by = now, by
                 detail = {"pipeline": flag.pipeline, "finding": flag.finding, "by": by}
                 audit.record(session, "flag.acknowledge", subject=f"study/{study.id}", detail=detail)
-        return next((f for f in flags if MAIN_FINDINGS.get(f.pipeline) == f.finding), flags[0])
+        return next((f for f in meant if MAIN_FINDINGS.get(f.pipeline) == f.finding), meant[0])
+
+
+def _meant(flags: list[Flag], pipeline: str | None) -> list[Flag]:
+    """The flags of the one pipeline that an acknowledgement is about."""
+    if not flags:
+        raise VerdictError("that study has no flag")
+    names = _ordered({flag.pipeline for flag in flags})
+    still_open = _ordered({flag.pipeline for flag in flags if flag.acknowledged_at is None})
+    if pipeline is not None:
+        if pipeline not in names:
+            raise VerdictError(f"that study has no flag of {pipeline}; flagged: {', '.join(names)}")
+        chosen = pipeline
+    elif PIPELINES[0] in names:
+        chosen = PIPELINES[0]
+    elif len(still_open) > 1:
+        raise VerdictError(f"that study has several open flags; say which: --pipeline {' or '.join(still_open)}")
+    else:
+        chosen = (still_open or names)[0]
+    return [flag for flag in flags if flag.pipeline == chosen]
+
+
+def _ordered(names: set[str]) -> list[str]:
+    return sorted(names, key=lambda name: (PIPELINES.index(name) if name in PIPELINES else len(PIPELINES), name))
+
+
+def open_pipelines(db: Database, study_uid: str) -> list[str]:
+    """Pipelines whose flags on a study nobody has acknowledged, the most urgent first."""
+    with db.read() as session:
+        study = find_study(session, study_uid)
+        query = select(Flag.pipeline).where(Flag.study_id == study.id, Flag.acknowledged_at.is_(None))
+        return _ordered(set(session.scalars(query)))
 
 
 def record_verdict(

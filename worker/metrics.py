@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import Counter, Gauge, Histogram
 
 STAGE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -65,3 +67,22 @@ DECODER_ENDS = Counter(
     "dropped.",
     ["reason"],
 )
+
+
+def begin(pipelines: Iterable[str], models: Iterable[tuple[str, str]]) -> None:
+    """Show what alerts count from the start, at zero: an increase that a scrape never saw begin is none.
+
+    Parameters
+    ----------
+    pipelines : iterable of str
+        Every pipeline.
+    models : iterable of (str, str)
+        Pipeline and ``name/version`` of the packages that serve.
+    """
+    for pipeline in pipelines:
+        for outcome in ("DONE", "REJECTED", "FAILED"):
+            JOBS.labels(pipeline, outcome)
+        RESULT_SECONDS.labels(pipeline)
+    for pipeline, model in models:
+        FLAGS.labels(pipeline, model)
+        SCORE.labels(pipeline, model)

@@ -107,6 +107,7 @@ def run_worker(settings: Settings) -> int:
     """
     setup_logging(settings, "worker")
     from firstread.dicom.codecs import decode_with
+    from worker import metrics
     from worker.app import consume, make_worker_app
     from worker.beats import OWNER_VARIABLE, Beat, Beater
     from worker.claims import Claimer
@@ -145,6 +146,7 @@ def run_worker(settings: Settings) -> int:
         engine.serve(serving.models)
         able = serving.pipelines(registry.REGISTRY)
         mark_waiting(db, able)
+        metrics.begin((row.name for row in registry.REGISTRY), serving.keys())
         claimer = Claimer(db, settings, spool_of(settings), owner, lambda: able)
         scorer = Scorer(
             db=db, settings=settings, owner=owner, claimer=claimer, keeper=keeper, engine=engine, serving=serving

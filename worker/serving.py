@@ -48,6 +48,11 @@ class Serving:
             1
         )
 
+    def keys(self) -> list[tuple[str, str]]:
+        """Pipeline and ``name/version`` of every package that serves."""
+        groups = [group for tasks in self.by_pipeline.values() for group in tasks.values()]
+        return [(served.card.pipeline, served.key) for group in groups for served in group]
+
     def refuse(self, refused: Refused) -> None:
         """A package that must not serve."""
         self.refused.append(refused)

@@ -55,6 +55,9 @@ class WorkerKeepsDying(FirstreadError):
     """The worker process died again and again right after its start."""
 
 
+RESTART_REASONS = ("worker_died", "worker_stalled", "consumer_silent", "start_too_slow", "stop_too_slow")
+
+
 class Child:
     """One worker process, from start to end."""
 
@@ -263,6 +266,7 @@ def run_supervisor(settings: Settings, command: Sequence[str] | None = None) -> 
     """
     share_metrics(settings, "work")
     setup_logging(settings, "work")
+    from worker.metrics import RESTARTS
     from worker.service import ProcessRow
     from worker.sweeper import Sweeper
 
@@ -278,6 +282,8 @@ def run_supervisor(settings: Settings, command: Sequence[str] | None = None) -> 
     signal.signal(signal.SIGTERM, supervisor.on_signal)
     signal.signal(signal.SIGINT, supervisor.on_signal)
     try:
+        for reason in RESTART_REASONS:
+            RESTARTS.labels(reason)  # at zero from the start, for the alert that counts its increase
         row.start()
         bury_predecessors(db, sweeper)
         sweeper.start()

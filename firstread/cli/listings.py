@@ -33,6 +33,8 @@ RESULT_COLUMNS = (
 )
 FLAG_COLUMNS = (
     "study_instance_uid",
+    "pipeline",
+    "finding",
     "accession_number",
     "probability",
     "threshold",
@@ -101,7 +103,7 @@ def results(
 @click.option("--json", "as_json", is_flag=True, help="JSON; with --watch a line a flag.")
 @click.pass_context
 def flags(ctx: click.Context, only_open: bool, watch: bool, every_s: float, as_json: bool) -> None:
-    """List studies flagged for intracranial hemorrhage, newest first; `flags ack UID` acknowledges one."""
+    """List flags of all pipelines, heads first, then newest first; `flags ack UID` acknowledges one."""
     if ctx.invoked_subcommand is not None:
         return
     if watch:
@@ -111,23 +113,25 @@ def flags(ctx: click.Context, only_open: bool, watch: bool, every_s: float, as_j
     if as_json:
         print_json(rows)
     else:
-        print_table(rows, FLAG_COLUMNS, empty="no study flagged for hemorrhage; silence is never a negative")
+        print_table(rows, FLAG_COLUMNS, empty="no study flagged, by no pipeline; silence is never a negative")
 
 
 def _flag_rows(only_open: bool) -> list[dict[str, Any]]:
     db = open_database(Settings())
     where = " WHERE acknowledged_at IS NULL" if only_open else ""
     with db.read() as session:
-        rows = view_rows(session, text(f"SELECT * FROM hemorrhage_flag{where} ORDER BY flagged_at DESC"))
+        rows = view_rows(
+            session, text(f"SELECT * FROM study_flag{where} ORDER BY pipeline <> 'head_ct', flagged_at DESC")
+        )
     db.dispose()
     return rows
 
 
 def _watch(only_open: bool, every_s: float, as_json: bool) -> None:
-    seen: set[str] = set()
+    seen: set[tuple[str, ...]] = set()
     while True:
-        fresh = [row for row in reversed(_flag_rows(only_open)) if row["study_instance_uid"] not in seen]
-        seen.update(row["study_instance_uid"] for row in fresh)
+        fresh = [row for row in reversed(_flag_rows(only_open)) if _key(row) not in seen]
+        seen.update(_key(row) for row in fresh)
         if fresh and as_json:
             for row in fresh:
                 print_json(row)
@@ -139,12 +143,23 @@ def _watch(only_open: bool, every_s: float, as_json: bool) -> None:
             return
 
 
+def _key(row: dict[str, Any]) -> tuple[str, ...]:
+    return row["study_instance_uid"], row["pipeline"], row["finding"]
+
+
 @flags.command()
 @click.argument("study_uid", metavar="UID")
+@click.option("--pipeline", type=click.Choice(PIPELINES), help="Whose flag; default: the head's, or the only open one.")
 @click.option("--by", help="Who acknowledges; default: the user of this machine.")
-def ack(study_uid: str, by: str | None) -> None:
-    """Acknowledge the flag of a study. The first acknowledgement stays."""
-    from firstread.verdicts import acknowledge
+def ack(study_uid: str, pipeline: str | None, by: str | None) -> None:
+    """Acknowledge the flag of a study (UID or accession number). The first acknowledgement stays."""
+    from firstread.verdicts import acknowledge, open_pipelines
 
-    row = acknowledge(open_database(Settings()), study_uid, by or getpass.getuser())
-    click.echo(f"acknowledged by {row.acknowledged_by} at {row.acknowledged_at:%Y-%m-%d %H:%M:%S} UTC")
+    db = open_database(Settings())
+    row = acknowledge(db, study_uid, by or getpass.getuser(), pipeline)
+    click.echo(
+        f"{row.pipeline} {row.finding} acknowledged by {row.acknowledged_by} "
+        f"at {row.acknowledged_at:%Y-%m-%d %H:%M:%S} UTC"
+    )
+    for name in open_pipelines(db, study_uid):
+        click.echo(f"still open: {name}; firstread flags ack {study_uid} --pipeline {name}")

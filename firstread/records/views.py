@@ -111,10 +111,28 @@ JOIN instance i ON i.id = c.instance_id
 WHERE {_PATIENT}
 """
 
-HEMORRHAGE_FLAG = """
+_FIRST_SEEN = """
+    COALESCE((SELECT x.last_seen_at
+              FROM revision x JOIN job y ON y.revision_id = x.id JOIN result z ON z.job_id = y.id
+              WHERE x.study_id = g.study_id AND y.pipeline = g.pipeline AND z.finding = g.finding AND z.flagged
+                  AND z.role <> 'shadow'
+              ORDER BY z.created_at, x.number LIMIT 1), r.last_seen_at)"""
+"""When the last image of the revision came that raised a flag first: what its latency is counted from."""
+
+STUDY_FLAG = f"""
+SELECT s.study_instance_uid, r.number AS revision, s.patient_id, s.accession_number, g.pipeline, g.finding,
+    g.probability, g.threshold, g.series_instance_uid, g.key_sop_instance_uid, g.volume_ml, g.evidence_path, g.warnings,
+    {_FIRST_SEEN} AS received_at, g.flagged_at, g.notified_at, g.acknowledged_at, g.acknowledged_by
+FROM flag g
+JOIN study s ON s.id = g.study_id
+JOIN job j ON j.id = g.job_id
+JOIN revision r ON r.id = j.revision_id
+"""
+
+HEMORRHAGE_FLAG = f"""
 SELECT s.study_instance_uid, r.number AS revision, s.patient_id, s.accession_number, g.probability, g.threshold,
     g.series_instance_uid, g.key_sop_instance_uid, g.volume_ml, g.evidence_path, g.warnings,
-    r.last_seen_at AS received_at, g.flagged_at, g.notified_at, g.acknowledged_at, g.acknowledged_by
+    {_FIRST_SEEN} AS received_at, g.flagged_at, g.notified_at, g.acknowledged_at, g.acknowledged_by
 FROM flag g
 JOIN study s ON s.id = g.study_id
 JOIN job j ON j.id = g.job_id
@@ -227,6 +245,7 @@ VIEWS: dict[str, str] = {
     "study_result_history": STUDY_RESULT_HISTORY,
     "slice_score": SLICE_SCORE,
     "slice_score_history": SLICE_SCORE_HISTORY,
+    "study_flag": STUDY_FLAG,
     "hemorrhage_flag": HEMORRHAGE_FLAG,
     "hemorrhage_flag_history": HEMORRHAGE_FLAG_HISTORY,
     "received_instance": RECEIVED_INSTANCE,

@@ -94,8 +94,8 @@ def test_the_figures_are_those_of_the_studies(filled: Database) -> None:
             query = text(grafana(panels[f"results: {title}"]["rawSql"]).replace("::", "\\:\\:"))
             return [dict(row) for row in session.execute(query).mappings()]
 
-    assert rows("Flags of 24 hours") == [{"flags": 1}]
-    assert rows("Not acknowledged") == [{"flags": 0}]
+    assert rows("Head CT flags of 24 hours") == [{"flags": 1}]
+    assert rows("Not acknowledged, all pipelines") == [{"flags": 2}]
     assert rows("From the last image to the flag") == [{"half": 5.0, "19 of 20": 5.0}]
     assert rows("From the last image to the notification") == [{"half": 6.0, "19 of 20": 6.0}]
     scanners = {(r["pipeline"], r["station"]): r for r in rows("Scanners")}

@@ -21,9 +21,11 @@ from firstread.processes import firstread_command, settings_environ
 from firstread.records import Database
 from firstread.send import send_paths
 from firstread.settings import Settings
+from tests.builders.alerts import missing_series, rules
 from tests.builders.servers import Orthanc, Recorder, orthanc, recorder
 from tests.builders.toy_package import write_toy_package
 from tests.system.conftest import ROOT, free_port, until
+from tests.system.test_alert_series import scrape
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("Orthanc") is None, reason="Orthanc is not installed (package orthanc)"),
@@ -50,7 +52,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, O
         settings = Settings(
             home=home,
             dicom_port=port,
-            metrics_port=0,
+            metrics_port=free_port(),
             min_free_mb=0,
             retention_free_mb=0,
             models_dir=folder / "models",
@@ -68,6 +70,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, O
                 process.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def test_every_alert_has_series_under_up(site: tuple[Settings, Orthanc, Recorder]) -> None:
+    """Before any study has come: an increase that a scrape never saw begin is none."""
+    settings, _, _ = site
+    text = scrape(settings.port_of_metrics("up"))
+    alerts = [rule["alert"] for rule in rules() if "alert" in rule]
+    assert {alert: found for alert in alerts if (found := missing_series(alert, [text]))} == {}
 
 
 def rows(settings: Settings, query: str, **values: Any) -> list[dict[str, Any]]:

@@ -12,13 +12,13 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from firstread.records import Database, Delivery, Flag, Job, Revision
+from firstread.records import Database, Delivery, Flag, Job, Result, Revision
 from firstread.records.clock import now_of
 from firstread.settings import Settings
 from worker.outputs.attempt import Skipped, attempt
@@ -31,6 +31,7 @@ from worker.outputs.states import DELIVERED, FAILED, PENDING, SKIPPED
 from worker.outputs.summaries import tell_summary
 from worker.outputs.watching import watch_of
 
+KINDS = ("dicom", "stow", "webhook", "email")
 TICK_S = 1.0
 CLAIM_MARGIN_S = 60.0
 STATUS_LIMIT = 500
@@ -45,6 +46,8 @@ def run_deliveries(settings: Settings, stop_event: threading.Event) -> None:
 
     Every lane goes by the one watch on the file of destinations.
     """
+    for kind in KINDS:
+        DELIVERIES.labels(kind, FAILED)  # at zero from the start, for the alert that counts its increase
     db = Database(settings.database_url)
     lanes: dict[str, threading.Thread] = {}
     watch = watch_of(settings)
@@ -180,7 +183,21 @@ def _mark_notified(session: Session, delivery: Delivery) -> None:
     for flag in flags_of(session, delivery):
         first = update(Flag).where(Flag.id == flag.id, Flag.notified_at.is_(None)).values(notified_at=now)
         if session.scalar(first.returning(Flag.id)) is not None:
-            NOTIFICATION_SECONDS.labels(flag.pipeline).observe((now - revision.last_seen_at).total_seconds())
+            seen_at = _first_seen(session, flag) or revision.last_seen_at
+            NOTIFICATION_SECONDS.labels(flag.pipeline).observe((now - seen_at).total_seconds())
+
+
+def _first_seen(session: Session, flag: Flag) -> datetime | None:
+    """When the last image of the revision came that raised a flag first, as in the view ``study_flag``."""
+    raised = (Result.finding == flag.finding, Result.flagged, Result.role != "shadow")
+    return session.scalar(
+        select(Revision.last_seen_at)
+        .join(Job, Job.revision_id == Revision.id)
+        .join(Result, Result.job_id == Job.id)
+        .where(Revision.study_id == flag.study_id, Job.pipeline == flag.pipeline, *raised)
+        .order_by(Result.created_at, Revision.number)
+        .limit(1)
+    )
 
 
 class Orphans:

@@ -148,8 +148,14 @@ def mail_text(content: dict[str, Any]) -> str:
         lines.append(f"Accession number: {content['accession_number'] or '-'}")
     if content["event"] == UNREAD:
         return "\n".join([*lines, "", f"Try again: firstread retry {content['study_instance_uid']}", ""])
-    lines += ["", f"Acknowledge: firstread flags ack {content['study_instance_uid']}", "", NOTICE, ""]
+    command = acknowledge_command(content["study_instance_uid"], content["pipeline"])
+    lines += ["", f"Acknowledge: {command}", "", NOTICE, ""]
     return "\n".join(lines)
+
+
+def acknowledge_command(uid: str, pipeline: str) -> str:
+    """What a person types to acknowledge a flag."""
+    return f"firstread flags ack {uid}" + ("" if pipeline == "head_ct" else f" --pipeline {pipeline}")
 
 
 def count_of(content: dict[str, Any]) -> str:
@@ -175,7 +181,7 @@ def summary_text(content: dict[str, Any]) -> str:
         )
         if "patient_id" in flag:
             lines.append(f"    patient ID {flag['patient_id'] or '-'}, accession {flag['accession_number'] or '-'}")
-        lines.append(f"    firstread flags ack {flag['study_instance_uid']}")
+        lines.append(f"    {acknowledge_command(flag['study_instance_uid'], flag['pipeline'])}")
     for study in content["not_read"][:MOST_LINES]:
         lines.append(f"study {study['study_key']}: NOT READ ({study['pipeline']}), {study['reason'] or 'unknown'}")
         lines.append(f"    firstread retry {study['study_instance_uid']}")
