@@ -16,3 +16,8 @@ PIPELINE_OF_FINDING = {
 
 DEFAULT_THRESHOLD = 0.5
 """Where a finding has no operating point of its own, for the question whether it was called positive."""
+
+
+def flags_by_itself(pipeline: str, finding: str) -> bool:
+    """Whether a finding can be flagged; all others are hints, whatever operating point they have."""
+    return MAIN_FINDINGS.get(pipeline) == finding

@@ -12,12 +12,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
+from firstread.findings import flags_by_itself
 from firstread.records import Database, Delivery, Flag, Job, OutputObject, Result, Revision, Study, Verdict
 from firstread.settings import Settings
 from firstread.verdicts import find_study
 from worker.outputs.messages import NOTICE
 from worker.outputs.objects.codes import meaning_of
 from worker.outputs.pictures import evidence_pictures
+from worker.outputs.words import measured
 from worker.report_pictures import file_uri, slices_of
 
 PAGE = """<!doctype html>
@@ -55,8 +57,9 @@ probability {{ "%.3f" | format(flag.probability) }}, threshold {{ "%.3f" | forma
 {% if job.results %}<table><tr><th>Finding</th><th>Probability</th><th>Threshold</th><th>Value</th><th></th>
 <th>Model</th></tr>
 {% for r in job.results %}<tr><td>{{ r.finding | meaning }}</td><td class="n">{{ r.probability | p }}</td>
-<td class="n">{{ r.threshold | p }}</td><td class="n">{% if r.value is not none %}{{ "%.2f" | format(r.value) }}
-{{ r.unit or "" }}{% endif %}</td><td>{{ "flagged" if r.flagged else "" }}</td>
+<td class="n">{% if r.flagged or r.finding is leading(job.row.pipeline) %}{{ r.threshold | p }}{% endif %}</td>
+<td class="n">{% if r.value is not none %}{{ r.value | measured(r.unit) }}{% endif %}</td>
+<td>{{ "flagged" if r.flagged else "" }}</td>
 <td>{{ r.model_name }} {{ r.model_version }}</td></tr>{% endfor %}</table>{% endif %}
 {% for name, uri in job.pictures.items() %}<p><img class="evidence" alt="{{ name }}" src="{{ uri }}"></p>{% endfor %}
 {% if job.slices %}<h3>Slices</h3><p class="quiet">In the order of scoring, with the probability of the leading finding;
@@ -83,7 +86,7 @@ cannot be read.{% endif %}</p>
 {% if verdicts %}<h2>Verdicts</h2><table>{% for v in verdicts %}<tr><td>{{ v.at | time }}</td><td>{{ v.pipeline }}</td>
 <td>{{ v.finding | meaning }}</td><td>{{ "there" if v.truth else "not there" }}</td><td>{{ v.by or v.source }}</td>
 <td>{{ v.note or "" }}</td></tr>{% endfor %}</table>{% endif %}
-<p class="quiet">Written {{ now | time }}.</p><p class="notice">{{ notice }}</p>
+<p class="quiet">Written {{ now | time }}.</p>
 </body></html>
 """
 
@@ -110,6 +113,8 @@ def render(content: Mapping[str, Any]) -> str:
     environment.filters["time"] = lambda moment: f"{moment:%Y-%m-%d %H:%M:%S} UTC"
     environment.filters["p"] = lambda p: "" if p is None else f"{p:.3f}"
     environment.filters["meaning"] = meaning_of
+    environment.filters["measured"] = measured
+    environment.tests["leading"] = lambda finding, pipeline: flags_by_itself(pipeline, finding)
     return environment.from_string(PAGE).render(content)
 
 

@@ -389,7 +389,7 @@ def test_mail_by_starttls_with_login(tmp_path: Path, certificate: Certificate) -
         assert "suspected intracranial hemorrhage" in mail["Subject"]
         text = mail.get_content()  # type: ignore[attr-defined]
         assert "0.93" in text
-        assert "no diagnosis" in text
+        assert "not for diagnosis" in text
         for secret in (SECRET_ID, "Nachtigall", "A-100"):
             assert secret.encode() not in raw
 

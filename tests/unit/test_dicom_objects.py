@@ -33,8 +33,9 @@ from tests.builders.scored import (
 )
 from tests.builders.templates import template_digests
 from worker.outputs.objects import capture, finishing, report, segmentation
-from worker.outputs.objects.capture import display_orientation, sides_of
+from worker.outputs.objects.capture import display_orientation, frame_picture
 from worker.outputs.objects.files import ensure_objects, objects_dir
+from worker.pipelines.heatmap import picture
 
 
 @pytest.fixture
@@ -79,20 +80,41 @@ def test_objects_pass_dciodvfy(site: tuple[Settings, Database], pipeline: str, p
         assert ds.SeriesInstanceUID not in {rows[k].series_instance_uid for k in expected - {kind}}
 
 
+def digits(ds: Dataset) -> list[str]:
+    """Numbers of a report as they are written, in order."""
+    found: list[str] = []
+    for item in ds.get("ContentSequence", []):
+        found += [str(value.NumericValue.original_string) for value in item.get("MeasuredValueSequence", [])]
+        found += digits(item)
+    return found
+
+
 def test_report_says_what_was_found(site: tuple[Settings, Database]) -> None:
     scored = scored_study(site[1], site[0])
-    document = hd.sr.srread(objects_dir(site[0]) / str(objects_of(site, scored.job_id)["sr"].path))
+    with site[1].write() as session:
+        session.execute(update(Result).where(Result.finding == "bleed_volume").values(value=107.700192))
+        session.execute(update(Result).where(Result.finding == "epidural").values(probability=0.12345, threshold=0.5))
+    row = objects_of(site, scored.job_id)["sr"]
+    document = hd.sr.srread(objects_dir(site[0]) / str(row.path))
     assert document.VerificationFlag == "UNVERIFIED"
     assert document.PreliminaryFlag == "PRELIMINARY"
     assert document.ContentTemplateSequence[0].TemplateIdentifier == "1500"
-    said = [str(item.TextValue) for item in document.ContentSequence if item.ValueType == "TEXT"]
-    assert any("AI RESULT, NO DIAGNOSIS" in line for line in said)
+    content = list(document.ContentSequence)
+    texts = [i for i, item in enumerate(content) if item.ConceptNameCodeSequence[0].CodeMeaning == "Comment"]
+    container = next(i for i, item in enumerate(content) if item.ValueType == "CONTAINER")
+    assert max(texts) < container, "words come before numbers"
+    assert [str(content[i].TextValue) for i in texts] == [
+        "Suspected intracranial hemorrhage, flagged for early reading: certainty 93.0 %, threshold of the flag 50.0 %. "
+        "The outlined volume is 108 mL.",
+        "Not for diagnosis. A finding that is not flagged is not thereby excluded.",
+    ]
     groups = document.content.get_image_measurement_groups()
-    assert len(groups) == 4
-    any_bleed = next(g for g in groups if g.finding_type.value == "1386000" and len(g.get_measurements()) == 2)
-    probability, threshold = any_bleed.get_measurements()
-    assert probability.value == pytest.approx(93.0)
-    assert threshold.value == pytest.approx(50.0)
+    names = [str(group.tracking_identifier) for group in groups]
+    assert names == ["Intracranial hemorrhage", "Bleed volume", "Epidural hemorrhage (a hint, never flagged)",
+                     "Subdural hemorrhage (a hint, never flagged)"]  # fmt: skip
+    assert digits(read(site, row)) == ["93.0", "50.0", "108", "12.3", "40.0"]
+    any_bleed, _, epidural, _ = groups
+    assert "threshold" not in str(epidural) and not epidural.get_qualitative_evaluations()
     assert "bleed_net" in str(any_bleed)
     evidence = document.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
     referenced = document.get("PertinentOtherEvidenceSequence")
@@ -112,19 +134,41 @@ def test_segmentation_reads_back_where_it_lay(site: tuple[Settings, Database]) -
     assert seg.FrameOfReferenceUID
 
 
-def test_capture_has_sides_and_words(site: tuple[Settings, Database]) -> None:
+NAMES = {"head_ct": "head CT", "chest_xray": "chest film", "dermoscopy": "skin lesion"}
+
+
+@pytest.mark.parametrize("pipeline", NAMES)
+def test_a_viewer_lists_what_each_object_is(site: tuple[Settings, Database], pipeline: str) -> None:
+    scored = scored_study(site[1], site[0], pipeline=pipeline, n=2)
+    rows = objects_of(site, scored.job_id)
+    for kind, called in (("sr", "report"), ("seg", "outline"), ("sc", "heat map")):
+        if rows[kind].path:
+            expected = f"Firstread {NAMES[pipeline]}: {called} (not for diagnosis)"
+            ds = read(site, rows[kind])
+            assert ds.SeriesDescription == expected
+            assert ds.get("ContentDescription", expected) == expected
+            assert "no diagnosis" not in str(ds).lower()
+
+
+def test_a_capture_is_the_evidence_picture_with_words_below(site: tuple[Settings, Database]) -> None:
     scored = scored_study(site[1], site[0])
     ds = read(site, objects_of(site, scored.job_id)["sc"])
     assert ds.PhotometricInterpretation == "RGB"
-    assert "NO DIAGNOSIS" in ds.ImageComments
+    assert ds.ImageComments == "Firstread head CT: heat map (not for diagnosis)"
+    assert "diagnosis" not in ds.DerivationDescription
     assert list(ds.PatientOrientation) == ["L", "P"]
     pixels = ds.pixel_array
-    assert pixels.shape[1] > 512
-    middle = slice(pixels.shape[0] // 2 - 60, pixels.shape[0] // 2 + 60)
-    assert pixels[middle, :34].max() > 200, "a letter at the left edge"
-    assert pixels[middle, -34:].max() > 200, "a letter at the right edge"
-    assert pixels[:30].max() > 150, "a banner"
-    assert sides_of(("L", "P")) == ("R", "L", "A", "P")
+    assert pixels.shape[1] == 512 and pixels[512:].max() > 150, "lines below"
+
+
+def test_side_letters_and_the_notice_stand_once_on_a_capture() -> None:
+    grey = np.zeros((256, 256), np.uint8)
+    evidence = picture(grey, None, ("any 0.93",))
+    framed = frame_picture(evidence, ["Intracranial hemorrhage: 93.0 %"])
+    assert np.array_equal(framed[: evidence.shape[0]], evidence)
+    middle = evidence[evidence.shape[0] // 2 - 40 : evidence.shape[0] // 2 + 40]
+    assert middle[:, :40].max() > 200 and middle[:, -40:].max() > 200, "R and L"
+    assert middle[:, 60:-60].max() == 0, "and no second pair"
 
 
 def test_the_picture_is_in_display_orientation_however_the_image_was_stored() -> None:
@@ -144,11 +188,7 @@ def test_no_side_is_marked_where_the_header_tells_none(site: tuple[Settings, Dat
 
     scored = scored_study(site[1], site[0], pipeline="chest_xray", n=1, change=change)
     row = objects_of(site, scored.job_id)["sc"]
-    ds = read(site, row)
-    pixels = ds.pixel_array
-    middle = slice(pixels.shape[0] // 2 - 60, pixels.shape[0] // 2 + 60)
-    assert pixels[middle, :34].max() == 0
-    assert not ds.PatientOrientation
+    assert not read(site, row).PatientOrientation
     assert validate(objects_dir(site[0]) / str(row.path)) == []
 
 

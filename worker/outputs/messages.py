@@ -9,11 +9,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
+from firstread.findings import flags_by_itself
 from firstread.records import Delivery, Flag, Job, Result, Revision, Study
 from firstread.states import JobState
 from worker.outputs.objects.codes import meaning_of
+from worker.outputs.words import measured
 
-NOTICE = "AI result, no diagnosis: not for diagnostic use. A study that is not flagged is not thereby normal."
+NOTICE = "Firstread result, not for diagnosis. A study that is not flagged is not thereby normal."
 UNREAD = "not_read"
 """Event of a notice that a study failed for good, so that nobody and nothing has read it."""
 
@@ -135,11 +137,12 @@ def mail_text(content: dict[str, Any]) -> str:
         lines += [*UNREAD_TEXT, f"Reason: {content['reason'] or 'unknown'}"]
     for finding in content["findings"]:
         if finding["probability"] is not None:
-            limit = f", threshold {finding['threshold']:.2f}" if finding["threshold"] is not None else ""
+            flags = finding["flagged"] or flags_by_itself(content["pipeline"], finding["finding"])
+            limit = f", threshold {finding['threshold']:.2f}" if flags and finding["threshold"] is not None else ""
             mark = "  FLAGGED" if finding["flagged"] else ""
             lines.append(f"{meaning_of(finding['finding'])}: {finding['probability']:.2f}{limit}{mark}")
         elif finding["value"] is not None:
-            lines.append(f"{meaning_of(finding['finding'])}: {finding['value']:.1f} {finding['unit'] or ''}".rstrip())
+            lines.append(f"{meaning_of(finding['finding'])}: {measured(finding['value'], finding['unit'])}")
     if content["warnings"]:
         lines.append(f"Warnings: {', '.join(content['warnings'])}")
     lines += ["", f"StudyInstanceUID: {content['study_instance_uid']}", f"Revision: {content['revision']}"]

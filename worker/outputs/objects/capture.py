@@ -1,4 +1,7 @@
-"""The key image with its heat map as a colour Secondary Capture, in a frame that says what it is."""
+"""The evidence picture as a colour Secondary Capture, with what was found written below.
+
+The picture bears its side letters and the words that it is not for diagnosis already.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +14,26 @@ from firstread.dicom.frames import frames_of
 from firstread.dicom.uids import is_standard_uid
 from firstread.findings import MAIN_FINDINGS
 from worker.outputs.objects.codes import meaning_of
-from worker.outputs.objects.finishing import NOT_FOR_DIAGNOSIS, common_arguments, finish
+from worker.outputs.objects.finishing import common_arguments, finish
 from worker.outputs.objects.source import NotWritten, Source
+from worker.outputs.words import percent, series_title
 
 TEMPLATE_VERSION = 1
 """To be raised with every change of what this object says or how: a test compares the bytes of fixed results."""
 
 MIN_WIDTH = 512
-MARGIN = 34
-BANNER = 30
+LINE = 28
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-WHITE, AMBER, BLACK = (255, 255, 255), (255, 191, 0), 0
+WHITE, AMBER = (255, 255, 255), (255, 191, 0)
 
 BODY_PARTS = {"head_ct": "HEAD", "chest_xray": "CHEST"}
 """Unpaired ones (PS3.16 annex L), for which Laterality (PS3.3 C.7.3.1) has no meaning."""
 
 SIDED = ("head_ct", "chest_xray")
 
-_OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "H": "F", "F": "H"}
-
 
 def make_capture(source: Source) -> Dataset:
-    """A colour Secondary Capture of the evidence picture with side markers and a banner.
+    """A colour Secondary Capture of the evidence picture with lines of text below.
 
     Raises
     ------
@@ -43,7 +44,7 @@ def make_capture(source: Source) -> Dataset:
     if picture is None:
         raise NotWritten("no_picture")
     orientation = display_orientation(source.pipeline, source.header, source.key_frame)
-    framed = frame_picture(picture, sides_of(orientation), _lines(source, orientation))
+    framed = frame_picture(picture, _lines(source, orientation))
     header = source.header
     made = hd.sc.SCImage(
         pixel_array=framed,
@@ -71,8 +72,8 @@ def make_capture(source: Source) -> Dataset:
         made.Laterality = ""
     made.ConversionType = "WSD"
     made.BurnedInAnnotation = "NO"
-    made.DerivationDescription = NOT_FOR_DIAGNOSIS
-    made.ImageComments = NOT_FOR_DIAGNOSIS
+    made.DerivationDescription = "Key image with what the model looked at"
+    made.ImageComments = series_title(source.pipeline, "sc")
     if is_standard_uid(source.key.sop_instance_uid) and is_standard_uid(source.key.sop_class_uid):
         item = Dataset()
         item.ReferencedSOPClassUID = source.key.sop_class_uid
@@ -87,11 +88,11 @@ def _lines(source: Source, orientation: tuple[str, str] | None) -> list[str]:
     finding = shown[0]
     lines = []
     if finding.probability is not None:
-        text = f"{meaning_of(finding.finding)}: {finding.probability:.2f}"
+        text = f"{meaning_of(finding.finding)}: {percent(finding.probability)} %"
         if finding.threshold is not None:
-            text += f" (threshold {finding.threshold:.2f}) - {'FLAGGED' if finding.flagged else 'not flagged'}"
+            text += f" (threshold {percent(finding.threshold)} %) - {'FLAGGED' if finding.flagged else 'not flagged'}"
         lines.append(text)
-    lines.append(f"{finding.model_name} {finding.model_version}")
+    lines.append(f"Firstread, {finding.model_name} {finding.model_version}")
     if orientation is None and source.pipeline in SIDED:
         lines.append("The header does not say which side is which.")
     return lines
@@ -114,23 +115,13 @@ def display_orientation(pipeline: str, header: Dataset, frame: int) -> tuple[str
     return ("L", "F") if axes & {"L", "R"} and axes & {"H", "F"} else None
 
 
-def sides_of(orientation: tuple[str, str] | None) -> tuple[str, str, str, str] | None:
-    """Letters for the left, right, upper and lower edge of the picture; None where they are not known."""
-    if orientation is None:
-        return None
-    row, column = orientation
-    return _OPPOSITE[row], row, _OPPOSITE[column], column
-
-
-def frame_picture(picture: np.ndarray, sides: tuple[str, str, str, str] | None, lines: list[str]) -> np.ndarray:
-    """Put a picture into a black frame: banner above, side letters at the edges, lines of text below.
+def frame_picture(picture: np.ndarray, lines: list[str]) -> np.ndarray:
+    """A picture with lines of text below.
 
     Parameters
     ----------
     picture : ndarray
         (H, W, 3) uint8.
-    sides : tuple of str or None
-        Letters of the left, right, upper and lower edge.
 
     Returns
     -------
@@ -142,23 +133,10 @@ def frame_picture(picture: np.ndarray, sides: tuple[str, str, str, str] | None, 
         size = (MIN_WIDTH, max(1, round(picture.shape[0] * factor)))
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC)
     height, width = picture.shape[:2]
-    foot = BANNER * (len(lines) + 1)
-    out = np.full((BANNER + MARGIN + height + MARGIN + foot, width + 2 * MARGIN, 3), BLACK, np.uint8)
-    top = BANNER + MARGIN
-    out[top : top + height, MARGIN : MARGIN + width] = picture
-    _write(out, NOT_FOR_DIAGNOSIS, (6, BANNER - 9), AMBER)
-    for row, line in enumerate([*lines, NOT_FOR_DIAGNOSIS]):
-        _write(out, line, (6, top + height + MARGIN + BANNER * (row + 1) - 10), AMBER if row == len(lines) else WHITE)
-    if sides is not None:
-        left, right, upper, lower = sides
-        middle = (top + height // 2, MARGIN + width // 2)
-        for letter, (y, x) in (
-            (left, (middle[0], 6)),
-            (right, (middle[0], MARGIN + width + 6)),
-            (upper, (BANNER + MARGIN - 8, middle[1])),
-            (lower, (top + height + MARGIN - 8, middle[1])),
-        ):
-            cv2.putText(out, letter, (x, y), FONT, 0.9, WHITE, 2, cv2.LINE_AA)
+    out = np.zeros((height + LINE * len(lines) + 6, width, 3), np.uint8)
+    out[:height] = picture
+    for row, line in enumerate(lines):
+        _write(out, line, (8, height + LINE * (row + 1) - 8), AMBER if row == 0 else WHITE)
     return out
 
 

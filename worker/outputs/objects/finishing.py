@@ -18,8 +18,8 @@ from pydicom.valuerep import DA, DT, TM
 from firstread.dicom.dates import offset_text
 from firstread.dicom.own_objects import MANUFACTURER, MODEL
 from worker.outputs.objects.source import Source
+from worker.outputs.words import series_title
 
-NOT_FOR_DIAGNOSIS = "AI RESULT, NO DIAGNOSIS - NOT FOR DIAGNOSTIC USE"
 SERIAL_NUMBER = "0"
 OWN_NAMES = frozenset({Tag("SOPInstanceUID"), Tag("SeriesInstanceUID")})
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -46,7 +46,7 @@ def common_arguments(source: Source, kind: str, template: int) -> dict[str, Any]
         "manufacturer_model_name": MODEL,
         "software_versions": (software_version(), f"{kind} template {template}"),
         "device_serial_number": SERIAL_NUMBER,
-        "series_description": f"AI {source.pipeline}: no diagnosis",
+        "series_description": series_title(source.pipeline, kind),
         "series_date": made.date(),
         "series_time": made.time(),
         "content_date": made.date(),

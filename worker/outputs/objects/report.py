@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import highdicom as hd
 from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+from pydicom.valuerep import DSfloat
 
 from firstread.dicom.own_objects import MANUFACTURER, MODEL
 from firstread.dicom.uids import stable_uid
+from firstread.findings import flags_by_itself
 from firstread.records import Instance, Result
 from worker.outputs.objects.codes import (
     FLAGGED,
@@ -22,13 +27,9 @@ from worker.outputs.objects.codes import (
     unit_code,
     warning_code,
 )
-from worker.outputs.objects.finishing import (
-    NOT_FOR_DIAGNOSIS,
-    common_arguments,
-    finish,
-    software_version,
-)
+from worker.outputs.objects.finishing import common_arguments, finish, software_version
 from worker.outputs.objects.source import Source
+from worker.outputs.words import NOT_EXCLUDED, hint, opening, percent, rounded
 
 TEMPLATE_VERSION = 1
 """To be raised with every change of what this object says or how: a test compares the bytes of fixed results."""
@@ -48,10 +49,13 @@ def make_report(source: Source) -> Dataset:
     document = sr.MeasurementReport(
         observation_context=_context(),
         procedure_reported=procedure_code(source.pipeline),
-        imaging_measurements=[_group(source, finding) for finding in source.findings],
+        imaging_measurements=[_group(source, finding) for finding in _in_order(source)],
         title=codes.DCM.ImagingMeasurementReport,
     )
-    document[0].ContentSequence.extend(_comments(source))
+    content = document[0].ContentSequence
+    content.extend(_comments(source))
+    for place, words in enumerate(_opening(source), _first_container(content)):
+        content.insert(place, _comment(words))
     evidence = [source.header, *(source.reference(i) for i in source.images if i is not source.key)]
     made = sr.ComprehensiveSR(
         evidence=evidence,
@@ -76,42 +80,60 @@ def _context() -> sr.ObservationContext:
     )
 
 
+def _in_order(source: Source) -> list[Result]:
+    """What may be flagged first, then what was measured, then hints."""
+
+    def rank(finding: Result) -> int:
+        return 0 if flags_by_itself(source.pipeline, finding.finding) else 1 if finding.probability is None else 2
+
+    return sorted(source.findings, key=rank)
+
+
 def _group(source: Source, finding: Result) -> sr.MeasurementsAndQualitativeEvaluations:
     parameters = [f"Firstread {software_version()}", f"run {finding.role}"]
-    if finding.threshold is not None:
-        parameters.append(f"threshold {finding.threshold:.6g}")
+    may_flag = finding.flagged or flags_by_itself(source.pipeline, finding.finding)
+    threshold = finding.threshold if may_flag else None
+    if threshold is not None:
+        parameters.append(f"threshold {threshold:.6g}")
+    called = hint if finding.probability is not None and not may_flag else meaning_of
     evaluations = []
-    if finding.threshold is not None:
+    if threshold is not None:
         value = codes.SCT.Yes if finding.flagged else codes.SCT.No
         evaluations.append(sr.QualitativeEvaluation(name=FLAGGED, value=value))
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
-            uid=source.uid("tracking", finding.finding, finding.model_name), identifier=meaning_of(finding.finding)
+            uid=source.uid("tracking", finding.finding, finding.model_name), identifier=called(finding.finding)
         ),
         finding_type=finding_code(source.pipeline, finding.finding),
         algorithm_id=sr.AlgorithmIdentification(
             name=finding.model_name, version=finding.model_version, parameters=parameters
         ),
-        measurements=_measurements(finding),
+        measurements=_measurements(finding, threshold),
         qualitative_evaluations=evaluations or None,
         source_images=[_image(source.key, source.key_frame)],
     )
 
 
-def _measurements(finding: Result) -> list[sr.Measurement]:
+def _measurements(finding: Result, threshold: float | None) -> list[sr.Measurement]:
     if finding.probability is None:
         if finding.value is None:
             return []
         name = MEASURED.get(finding.finding) or finding_code("", finding.finding)
-        return [sr.Measurement(name=name, value=float(finding.value), unit=unit_code(finding.unit))]
-    rows = [sr.Measurement(name=PROBABILITY, value=_percent(finding.probability), unit=codes.UCUM.Percent)]
-    if finding.threshold is not None:
-        rows.append(sr.Measurement(name=THRESHOLD, value=_percent(finding.threshold), unit=codes.UCUM.Percent))
+        return [_measurement(name, rounded(finding.value), unit_code(finding.unit))]
+    rows = [_measurement(PROBABILITY, percent(finding.probability), codes.UCUM.Percent)]
+    if threshold is not None:
+        rows.append(_measurement(THRESHOLD, percent(threshold), codes.UCUM.Percent))
     return rows
 
 
-def _percent(p: float) -> float:
-    return round(100.0 * float(p), 4)
+def _measurement(name: Code, number: str, unit: Code) -> sr.Measurement:
+    """A measurement that bears the digits of ``number`` and no others."""
+    made = sr.Measurement(name=name, value=float(number), unit=unit)
+    measured = made[0].MeasuredValueSequence[0]
+    measured.NumericValue = DSfloat(number)
+    if "FloatingPointValue" in measured:
+        del measured.FloatingPointValue
+    return made
 
 
 def _image(image: Instance, frame: int) -> sr.SourceImageForMeasurementGroup:
@@ -122,19 +144,25 @@ def _image(image: Instance, frame: int) -> sr.SourceImageForMeasurementGroup:
     )
 
 
-def _comments(source: Source) -> list[hd.sr.ContentItem]:
-    """What the report is, in words, and the warnings of the result."""
+def _first_container(content: Sequence[Dataset]) -> int:
+    """Index of the first container: what stands before it, after the observers and the procedure, is read first."""
+    return next((i for i, item in enumerate(content) if item.ValueType == "CONTAINER"), len(content))
+
+
+def _comment(words: str) -> sr.TextContentItem:
     contains = sr.RelationshipTypeValues.CONTAINS
-    items: list[hd.sr.ContentItem] = [
-        sr.TextContentItem(name=codes.DCM.Comment, value=NOT_FOR_DIAGNOSIS, relationship_type=contains),
-        sr.TextContentItem(
-            name=codes.DCM.Comment,
-            value="A finding that is not flagged is not thereby excluded.",
-            relationship_type=contains,
-        ),
+    return sr.TextContentItem(name=codes.DCM.Comment, value=words, relationship_type=contains)
+
+
+def _opening(source: Source) -> list[str]:
+    """What a reader should see first, a sentence or two each."""
+    return [opening(source.pipeline, source.findings), NOT_EXCLUDED]
+
+
+def _comments(source: Source) -> list[hd.sr.ContentItem]:
+    """The warnings of the result."""
+    contains = sr.RelationshipTypeValues.CONTAINS
+    return [
+        sr.CodeContentItem(name=WARNING, value=warning_code(warning), relationship_type=contains)
+        for warning in source.job.warnings
     ]
-    for warning in source.job.warnings:
-        items.append(
-            sr.CodeContentItem(name=WARNING, value=warning_code(warning), relationship_type=contains),
-        )
-    return items

@@ -14,6 +14,7 @@ from firstread.records import Instance, Result
 from worker.outputs.objects.codes import SEGMENTS
 from worker.outputs.objects.finishing import algorithm, common_arguments, finish
 from worker.outputs.objects.source import NotWritten, Source
+from worker.outputs.words import series_title
 
 TEMPLATE_VERSION = 1
 """To be raised with every change of what this object says or how: a test compares the bytes of fixed results."""
@@ -58,8 +59,8 @@ def make_segmentation(source: Source) -> Dataset:
         pixel_array=planes,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[segment],
-        content_label="AI_RESULT",
-        content_description="AI result, no diagnosis",
+        content_label="OUTLINE",
+        content_description=series_title(source.pipeline, "seg"),
         content_creator_name=None,
         **common_arguments(source, "seg", TEMPLATE_VERSION),
     )

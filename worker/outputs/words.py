@@ -1,0 +1,61 @@
+"""Results in words, as people read them in a PACS, a mail or a page: rounded, and no more than was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from firstread.findings import flags_by_itself
+from firstread.records import Result
+from worker.outputs.objects.codes import meaning_of
+
+SUBJECTS = {"head_ct": "head CT", "chest_xray": "chest film", "dermoscopy": "skin lesion"}
+KINDS = {"sr": "report", "seg": "outline", "sc": "heat map"}
+NOT_FOR_DIAGNOSIS = "not for diagnosis"
+NOT_EXCLUDED = "Not for diagnosis. A finding that is not flagged is not thereby excluded."
+
+
+def series_title(pipeline: str, kind: str) -> str:
+    """What a viewer lists: ``Firstread head CT: report (not for diagnosis)``; at most 64 characters (LO)."""
+    return f"Firstread {SUBJECTS.get(pipeline, pipeline)}: {KINDS[kind]} ({NOT_FOR_DIAGNOSIS})"[:64]
+
+
+def percent(p: float) -> str:
+    """A probability in percent with one decimal, without the sign."""
+    return f"{100.0 * p:.1f}"
+
+
+def rounded(value: float) -> str:
+    """A measured value with as many digits as it is worth: two decimals below 1, one below 10, none above."""
+    size = abs(value)
+    return f"{value:.0f}" if size >= 9.95 else f"{value:.1f}" if size >= 0.995 else f"{value:.2f}"
+
+
+def measured(value: float, unit: str | None) -> str:
+    """A measured value with its unit; units that say nothing are left out."""
+    return f"{rounded(value)} {unit}" if unit and unit not in ("1", "fraction") else rounded(value)
+
+
+def opening(pipeline: str, findings: Sequence[Result]) -> str:
+    """One or two sentences: the leading finding, whether it is flagged, and what was measured of it."""
+    leading = next((f for f in findings if flags_by_itself(pipeline, f.finding) and f.probability is not None), None)
+    if leading is None or leading.probability is None:
+        return f"Firstread has scored this {SUBJECTS.get(pipeline, pipeline)}."
+    said = f"certainty {percent(leading.probability)} %"
+    if leading.threshold is not None:
+        said += f", threshold of the flag {percent(leading.threshold)} %"
+    name = _within(meaning_of(leading.finding))
+    head = f"Suspected {name}, flagged for early reading" if leading.flagged else f"Not flagged for {name}"
+    volume = next((f.value for f in findings if f.finding == "bleed_volume" and f.value), None)
+    if volume is None:
+        return f"{head}: {said}."
+    return f"{head}: {said}. The outlined volume is {measured(volume, 'mL')}."
+
+
+def hint(finding: str) -> str:
+    """The name of a finding that never flags."""
+    return f"{meaning_of(finding)} (a hint, never flagged)"
+
+
+def _within(name: str) -> str:
+    """A name within a sentence: abbreviations keep their capitals."""
+    return name if name[:2].isupper() else name[0].lower() + name[1:]
