@@ -445,7 +445,7 @@ def test_what_changes_the_bytes_changes_the_uids(
     monkeypatch.setattr(finishing, "software_version", lambda: "99.9")
     make()
     assert len(seen) == 18
-    monkeypatch.setattr(report, "NOT_FOR_DIAGNOSIS", "OTHER WORDS")
+    monkeypatch.setattr(report, "NOT_EXCLUDED", "OTHER WORDS")
     make()
     assert len(seen) == 20, "the report alone"
     with db.write() as session:

@@ -18,7 +18,7 @@ from worker.outputs.objects.finishing import common_arguments, finish
 from worker.outputs.objects.source import NotWritten, Source
 from worker.outputs.words import percent, series_title
 
-TEMPLATE_VERSION = 1
+TEMPLATE_VERSION = 2
 """To be raised with every change of what this object says or how: a test compares the bytes of fixed results."""
 
 MIN_WIDTH = 512

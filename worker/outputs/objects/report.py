@@ -31,7 +31,7 @@ from worker.outputs.objects.finishing import common_arguments, finish, software_
 from worker.outputs.objects.source import Source
 from worker.outputs.words import NOT_EXCLUDED, hint, opening, percent, rounded
 
-TEMPLATE_VERSION = 1
+TEMPLATE_VERSION = 2
 """To be raised with every change of what this object says or how: a test compares the bytes of fixed results."""
 
 DEVICE_UID = stable_uid("device", MODEL)
