@@ -21,7 +21,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from firstread.dicom.datasets import number, read_dataset, text
-from firstread.dicom.frames import Frame, frames_of
+from firstread.dicom.display import modality_values
+from firstread.dicom.frames import Frame, frames_of, macro_item
+from firstread.dicom.lookup import items_of, palette_rgb, table_of
 from firstread.dicom.numbers import decimal_string, small_integer
 from firstread.dicom.pixels import PixelLayout, UnreadablePixels, iter_frames, layout_of
 from firstread.dicom.uids import is_standard_uid
@@ -35,6 +37,8 @@ KEPT_CODES = (
     "ConvolutionKernel",
     "PatientOrientation",
     "RescaleType",
+    "VOILUTFunction",
+    "PresentationLUTShape",
 )
 KEPT_NUMBERS = ("KVP", "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth")
 SEXES = frozenset({"M", "F", "O"})
@@ -122,6 +126,11 @@ def _object(
         ds.PatientAge = age
     _copy_technique(source, ds)
     _copy_geometry(frame, ds)
+    if layout.photometric == "PALETTE COLOR" and pixels.ndim == 2:
+        pixels = palette_rgb(source, pixels)
+        pixels = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+    if pixels.ndim == 2:
+        _copy_tables(source, ds, frame, pixels)
     _set_pixels(ds, layout, pixels)
     return ds
 
@@ -166,6 +175,19 @@ def _copy_geometry(frame: Frame, ds: Dataset) -> None:
         raise UnreadablePixels(frame.rescale.fault)
     if frame.rescale is not None:
         ds.RescaleSlope, ds.RescaleIntercept = decimal((frame.rescale.slope, frame.rescale.intercept))
+
+
+def _copy_tables(source: Dataset, ds: Dataset, frame: Frame, pixels: np.ndarray) -> None:
+    """Look-up tables without whatever else their items say: without them a film is another picture."""
+    modality = [table_of(item, pixels).item() for item in items_of(source, "ModalityLUTSequence")]
+    for item in modality:
+        item.ModalityLUTType = "US"
+    if modality:
+        ds.ModalityLUTSequence = modality
+    items = items_of(macro_item(source, frame.index, "FrameVOILUTSequence"), "VOILUTSequence")
+    if items:
+        values = modality_values(pixels, source, frame.index)
+        ds.VOILUTSequence = [table_of(item, values).item() for item in items]
 
 
 def _set_pixels(ds: Dataset, layout: PixelLayout, pixels: np.ndarray) -> None:

@@ -17,6 +17,7 @@ from firstread.dicom.datasets import PARSE_ERRORS, UnusableFile, read_dataset
 from firstread.dicom.frames import Frame, frames_of
 from firstread.dicom.geometry import turn_of
 from firstread.dicom.hounsfield import padding_of, to_hu
+from firstread.dicom.lookup import palette_rgb
 from firstread.dicom.pixels import UnreadablePixels, layout_of, read_frame
 from firstread.findings import MAIN_FINDINGS
 from firstread.records import Instance, Job, SliceScoreRow
@@ -102,6 +103,9 @@ def thumbnail(path: Path, frame: int, mask: np.ndarray | None) -> np.ndarray | N
         frames = frames_of(ds)
         header = frames[min(max(0, frame - 1), len(frames) - 1)]
         stored = read_frame(path, header.index)
+        if stored.ndim == 2 and layout_of(ds).photometric == "PALETTE COLOR":
+            stored = palette_rgb(ds, stored)
+            stored = stored if stored.dtype == np.uint8 else (stored >> 8).astype(np.uint8)
         rgb = stored if stored.ndim == 3 else cv2.cvtColor(_grey(ds, header, stored), cv2.COLOR_GRAY2RGB)
     except (UnreadablePixels, UnusableFile, OSError, *PARSE_ERRORS):
         return None

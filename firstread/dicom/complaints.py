@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import IO, Final
 
 _DAMAGE: Final = re.compile(rb"Corrupt JPEG data|[Pp]remature end")
 _CANNOT: Final = re.compile(
@@ -31,7 +31,7 @@ def heard() -> Iterator[bytearray]:
     Only one thread listens at a time. What others wrote meanwhile is passed on.
     """
     said = bytearray()
-    with _LOCK, tempfile.TemporaryFile() as kept:
+    with _LOCK, _somewhere() as kept:
         try:
             own = os.dup(2)
         except OSError:  # closed, as in some daemons
@@ -47,6 +47,11 @@ def heard() -> Iterator[bytearray]:
             if said and not _DAMAGE.search(said):
                 os.write(own, said)
             os.close(own)
+
+
+def _somewhere() -> IO[bytes]:
+    """A file that nobody sees, in memory where the system has such."""
+    return os.fdopen(os.memfd_create("said"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile()
 
 
 def tells_of_damage(said: bytes | bytearray) -> bool:

@@ -35,6 +35,13 @@ class Table:
         index = np.clip(whole.astype(np.int64) - self.first, 0, len(self.entries) - 1)
         return np.asarray(self.entries[index])
 
+    def item(self) -> Dataset:
+        """The table as an item of a sequence: entries of 16 bits, without an explanation."""
+        ds = Dataset()
+        ds.add_new("LUTDescriptor", "US", [len(self.entries) % 2**16, self.first % 2**16, self.bits])
+        ds.add_new("LUTData", "OW", self.entries.astype("<u2").tobytes())
+        return ds
+
 
 def table_of(ds: Dataset, values: np.ndarray, descriptor: str = "LUTDescriptor", data: str = "LUTData") -> Table:
     """The table that two elements describe.

@@ -40,8 +40,8 @@ def native_frames(
         (rows, columns), or (rows, columns, 3) in RGB.
     """
     bits = layout.bits_allocated
-    if big_endian and bits not in (8, 16):
-        raise UnreadablePixels(f"{bits} bits allocated in big endian")
+    if big_endian and bits == 1:
+        raise UnreadablePixels("single bits in big endian")
     if layout.in_pairs and layout.columns % 2:
         raise UnreadablePixels("chrominance for two pixels each, and an odd number of Columns")
     if layout.samples == 3 and not layout.in_pairs:

@@ -133,25 +133,17 @@ def odd_multiframe_of_bytes(ds: Dataset, _: Path) -> Dataset:
     return with_cells(ds, words)
 
 
-def jpeg_lossless_of_more_bits(ds: Dataset, folder: Path) -> Dataset:
-    """JPEG lossless of 16 bits under a header of 12."""
-    stored = ds.BitsStored
-    ds.BitsStored, ds.HighBit = 16, 15
-    coded = dcmtk("dcmcjpeg")(ds, folder)
-    coded.BitsStored, coded.HighBit = stored, stored - 1
-    return coded
+def of_more_bits(encode: Change) -> Change:
+    """A code stream of 16 bits under a header of fewer."""
 
-
-def mislabelled(change: Change, **elements: object) -> Change:
-    """Another encoding, and then other elements than it has."""
-
-    def changed(ds: Dataset, folder: Path) -> Dataset:
-        coded = change(ds, folder)
-        for keyword, value in elements.items():
-            setattr(coded, keyword, value)
+    def change(ds: Dataset, folder: Path) -> Dataset:
+        stored = ds.BitsStored
+        ds.BitsStored, ds.HighBit = 16, 15
+        coded = encode(ds, folder)
+        coded.BitsStored, coded.HighBit = stored, stored - 1
         return coded
 
-    return changed
+    return change
 
 
 LOSSLESS: dict[str, Change] = {
@@ -168,10 +160,10 @@ LOSSLESS: dict[str, Change] = {
     "jpeg_2000": compressed(JPEG2000Lossless),
     "jpeg_lossless_sv1": dcmtk("dcmcjpeg"),
     "jpeg_lossless": dcmtk("dcmcjpeg", "+el", "+sv", "6"),
-    "jpeg_lossless_of_more_bits": jpeg_lossless_of_more_bits,
+    "jpeg_lossless_of_more_bits": of_more_bits(dcmtk("dcmcjpeg")),
     "dcmtk_jpeg_ls": dcmtk("dcmcjpls"),
     "dcmtk_rle": dcmtk("dcmcrle"),
-    "labelled_planar": mislabelled(dcmtk("dcmcjpeg"), PlanarConfiguration=1),
+    "jpeg_2000_of_more_bits": of_more_bits(compressed(JPEG2000Lossless)),
 }
 """Ways that keep every value of a grey picture of 12 bits."""
 

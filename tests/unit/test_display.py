@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from firstread.deidentify import Pseudonyms, deidentified_frames
 from firstread.dicom.display import linear, linear_exact, sigmoid
 from firstread.dicom.frames import frames_of
 from firstread.dicom.lookup import palette_rgb, table_of
@@ -220,3 +221,22 @@ def test_functional_groups_hold_them_too(place: str, tmp_path: Path) -> None:
     keyword = "SharedFunctionalGroupsSequence" if place == "shared" else "PerFrameFunctionalGroupsSequence"
     setattr(ds, keyword, Sequence([group]))
     assert np.abs(_seen(tmp_path, ds) - _straight(tmp_path)).mean() < 0.003
+
+
+@pytest.mark.parametrize("name", ["8_bits_packed", "descriptor_unsigned", "modality_12_bits", "palette"])
+def test_a_training_export_shows_the_same_film(name: str, tmp_path: Path) -> None:
+    grey = np.rint(_density() * 255).astype(np.uint8)
+    if name == "palette":
+        ramp = np.arange(256)
+        of_bytes = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "WindowCenter": None, "WindowWidth": None}
+        ds = _palette(with_cells(film_ds(SPEC, **of_bytes), 255 - grey), ramp[::-1], ramp[::-1], ramp[::-1], 8)
+    else:
+        ds = _stored(**TABLES[name])
+    for item in [*ds.get("VOILUTSequence", []), *ds.get("ModalityLUTSequence", [])]:
+        item.LUTExplanation = "DOE^JANE"
+    path = received(tmp_path, ds).path
+    ((_, exported),) = deidentified_frames(path, Pseudonyms(bytes(32)), "p-1")
+    assert "DOE" not in str(exported)
+    (tmp_path / "exported").mkdir()
+    exported.file_meta = ds.file_meta
+    assert np.abs(_seen(tmp_path / "exported", exported) - _seen(tmp_path, ds)).mean() < 0.003

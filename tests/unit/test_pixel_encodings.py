@@ -64,6 +64,42 @@ def test_signed_values_keep_their_sign(name: str, extended: bool, tmp_path: Path
     np.testing.assert_array_equal(read_frame(_saved(LOSSLESS[name](ds, tmp_path), tmp_path)), expected)
 
 
+@pytest.mark.parametrize("name", ["jpeg_2000_of_more_bits", "jpeg_lossless_of_more_bits"])
+def test_rubbish_above_is_not_read_from_a_code_stream_either(name: str, tmp_path: Path) -> None:
+    ds = _film()
+    expected = cells(ds)
+    ds = encodings.overlay_left(13)(ds, tmp_path)
+    notes: list[str] = []
+    np.testing.assert_array_equal(read_frame(_saved(LOSSLESS[name](ds, tmp_path), tmp_path), notes=notes), expected)
+    assert notes == [PixelNote.UNUSED_BITS]
+
+
+def test_a_jpeg_2000_knows_its_sign(tmp_path: Path) -> None:
+    ds = _film()
+    expected = cells(ds).astype(np.int16) - 2048
+    ds = encodings.compressed(JPEG2000Lossless)(with_cells(ds, expected, PixelRepresentation=1), tmp_path)
+    ds.PixelRepresentation = 0
+    notes: list[str] = []
+    np.testing.assert_array_equal(read_frame(_saved(ds, tmp_path), notes=notes), expected)
+    assert notes == [PixelNote.BITS_CORRECTED]
+
+
+def test_words_of_32_bits(tmp_path: Path) -> None:
+    ds = _film()
+    expected = cells(ds).astype(np.uint32) * 1000
+    for syntax, order in ((ExplicitVRLittleEndian, "<u4"), (ExplicitVRBigEndian, ">u4")):
+        ds = with_cells(_film(), expected.astype(order), BitsAllocated=32, BitsStored=32, HighBit=31)
+        ds.file_meta.TransferSyntaxUID = syntax
+        np.testing.assert_array_equal(read_frame(_saved(ds, tmp_path)), expected)
+
+
+def test_a_frame_without_a_code_stream_is_refused(tmp_path: Path) -> None:
+    ds = encodings.compressed(RLELossless)(_film(), tmp_path)
+    ds.NumberOfFrames = 2
+    with pytest.raises(UnreadablePixels, match="fewer code streams"):
+        read_frame(_saved(ds, tmp_path), 1)
+
+
 @pytest.mark.parametrize("vr", ["OW", "OB"])
 def test_bytes_in_big_endian_are_words_only_where_the_vr_says_so(vr: str, tmp_path: Path) -> None:
     ds = _bytes_film()
@@ -122,6 +158,7 @@ def test_the_colours_of_a_jpeg_are_its_own(name: str, label: str, tmp_path: Path
     stream = coded_picture(rgb, "JPEG", quality=95, **JPEGS[name])
     ds = with_stream(lesion_photograph(spec, 1), bare(stream) if "bare" in name else stream, "1.2.840.10008.1.2.4.50",
                      label)  # fmt: skip
+    ds.PlanarConfiguration = 1  # the label is worth nothing in a code stream
     notes: list[str] = []
     assert np.abs(read_frame(_saved(ds, tmp_path), notes=notes).astype(int) - rgb).mean() < 3
     agrees = (label == "RGB") == (name == "rgb_by_ids") and label != "YBR_RCT"
