@@ -13,7 +13,9 @@ from firstread.records import Instance as InstanceRow
 from firstread.records import Study as StudyRow
 from firstread.spool import Spool
 from worker.errors import FilesMissing
-from worker.pipelines.base import Instance, Study
+from worker.pipelines.base import Instance, Lost, Study
+from worker.pipelines.reasons import Caution
+from worker.pipelines.unread import GONE, UNPARSED
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +24,7 @@ def read_study(db: Database, spool: Spool, revision_id: int, like: Study | None 
     """The study of a revision, headers read.
 
     Where an instance came with several contents, the newest is taken. A file that is gone or unreadable is left
-    out with the warning ``file_missing`` or ``unreadable_header``.
+    out with the warning ``file_missing`` or ``unreadable_header``, and stands in ``lost``.
 
     Parameters
     ----------
@@ -47,12 +49,16 @@ def read_study(db: Database, spool: Spool, revision_id: int, like: Study | None 
     newest = newest_of_each(rows)
     known = {instance.key: instance for instance in like.instances} if like is not None else {}
     spool.prefetch([row.spool_key for row in newest if row.id not in known])
-    instances = []
+    instances: list[Instance] = []
+    lost: list[Lost] = []
     for row in newest:
         instance = known.get(row.id)
         if instance is None:
-            ds = _header(spool, row, warnings)
-            if ds is None:
+            ds = _header(spool, row)
+            if isinstance(ds, Caution):
+                warnings.append(str(ds))
+                cause = GONE if ds is Caution.FILE_MISSING else UNPARSED
+                lost.append(Lost(row.series_instance_uid, row.sop_class_uid, row.instance_number, cause))
                 continue
             instance = Instance(
                 key=row.id,
@@ -72,18 +78,18 @@ def read_study(db: Database, spool: Spool, revision_id: int, like: Study | None 
         revision=revision.number,
         instances=tuple(instances),
         warnings=tuple(dict.fromkeys(warnings)),
+        lost=tuple(lost),
     )
 
 
-def _header(spool: Spool, row: InstanceRow, warnings: list[str]) -> Dataset | None:
+def _header(spool: Spool, row: InstanceRow) -> Dataset | Caution:
+    """Header of a stored object, or the warning that says why there is none."""
     if row.deleted_at is not None:
-        warnings.append("file_missing")
-        return None
+        return Caution.FILE_MISSING
     try:
         return read_dataset(spool.path(row.spool_key))
     except FileNotFoundError:
-        warnings.append("file_missing")
+        return Caution.FILE_MISSING
     except UnusableFile as error:
-        warnings.append("unreadable_header")
         log.warning("header unreadable", extra={"reason": error.reason, "study": row.study_id})
-    return None
+        return Caution.UNREADABLE_HEADER

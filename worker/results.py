@@ -96,7 +96,8 @@ def commit_outcome(
         )
         job.statistics = _finite({**report.statistics, **(outcome.statistics if outcome else {})})
         job.run += 1
-        job.detail = report.detail or (outcome.next_step if outcome else "") or None
+        job.detail = report.detail or None
+        job.next_step = (outcome.next_step if outcome else "") or None
         job.finished_at = now_of(session)
         job.lease_owner = job.lease_until = None
         if outcome is None:

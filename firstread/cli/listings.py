@@ -92,6 +92,10 @@ def results(
         return
     columns = (*RESULT_COLUMNS, "revision", "role") if history else RESULT_COLUMNS
     print_table(rows, columns, empty="no results yet")
+    told = ((row["study_instance_uid"], row["pipeline"], row["detail"]) for row in rows if row["state"] == "DONE")
+    for uid, name, detail in dict.fromkeys(told):
+        if detail:
+            click.echo(f"{uid} {name}: {detail}")
     if count and len(rows) == count:
         click.echo(f"(the newest {count} rows; --limit 0 shows all)")
 

@@ -153,6 +153,8 @@ def _print_revision(revision: dict[str, Any]) -> None:
         click.echo(f"  {job['pipeline']}: {job['state']}" + (f", {job['reason']}" if job["reason"] else ""))
         if job["detail"]:
             click.echo(f"    {job['detail']}")
+        if job["next_step"]:
+            click.echo(f"    {job['next_step']}")
         if job["warnings"]:
             click.echo(f"    warnings: {', '.join(job['warnings'])}")
         for note in job["series_notes"]:

@@ -69,6 +69,8 @@ class Stack:
         Median distance of neighbours.
     missing : int
         Slices that the gaps between neighbours leave room for.
+    normal : ndarray of float64, shape (3,), or None
+        Direction along which ``position_mm`` is measured; None without positions.
     """
 
     order: tuple[int, ...]
@@ -77,6 +79,7 @@ class Stack:
     thickness_mm: np.ndarray | None = None
     spacing_mm: float | None = None
     missing: int = 0
+    normal: np.ndarray | None = None
 
     @property
     def coverage_mm(self) -> float | None:
@@ -156,7 +159,8 @@ def stack_of(
     places, thickness = along[order], _filled_in([thick[i] for i in order])
     steps = np.diff(places)
     spacing = float(np.median(steps)) if len(steps) else None
-    return Stack(tuple(order), tuple(duplicates), places, thickness, spacing, missing_slices(steps, thickness))
+    missing = missing_slices(steps, thickness)
+    return Stack(tuple(order), tuple(duplicates), places, thickness, spacing, missing, normal)
 
 
 def _common_normal(orientations: Sequence[Vector | None]) -> np.ndarray | None:

@@ -34,7 +34,9 @@ class Job(Base):
     reason: Mapped[str | None]
     """Why it is REJECTED or FAILED, or what keeps it WAITING."""
     detail: Mapped[str | None]
-    """More on the reason; of a DONE job, the sentence on the next step."""
+    """More on the reason; of a DONE job, what was left out of it. In words."""
+    next_step: Mapped[str | None]
+    """The site's sentence on the next step."""
     warnings: Mapped[list[str]] = mapped_column(default=list)
     series_notes: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
     series_instance_uid: Mapped[str | None]

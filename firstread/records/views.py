@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 _JOBS = """
     SELECT j.id AS job_id, j.run, (SELECT MAX(x.run) FROM result x WHERE x.job_id = j.id) AS scored_run,
-           j.pipeline, j.state, j.reason, j.detail, j.warnings, j.series_instance_uid, j.evidence_path,
+           j.pipeline, j.state, j.reason, j.detail, j.next_step, j.warnings, j.series_instance_uid, j.evidence_path,
            j.finished_at, r.id AS revision_id, r.study_id, r.number AS revision, r.last_seen_at, r.closed_at,
            ROW_NUMBER() OVER (
                PARTITION BY r.study_id, j.pipeline
@@ -32,8 +32,6 @@ _RESULT_COLUMNS = """
     j.pipeline, f.model_name, f.model_version, j.series_instance_uid, f.finding, f.probability, f.value, f.unit,
     f.threshold"""
 
-_DETAIL = "CASE WHEN j.state = 'DONE' THEN NULL ELSE j.detail END AS detail"
-"""A job that is done keeps its next step there."""
 
 _STUDY_STATE = """
     CASE WHEN r.state = 'RECEIVING' THEN 'RECEIVING'
@@ -49,7 +47,7 @@ latest AS (
         SELECT 1 FROM job j JOIN revision x ON x.id = j.revision_id WHERE x.study_id = r.study_id
     )
 )
-SELECT s.study_instance_uid, j.revision, {_STUDY_COLUMNS}, j.state, j.reason, {_DETAIL}, j.warnings, {_RESULT_COLUMNS},
+SELECT s.study_instance_uid, j.revision, {_STUDY_COLUMNS}, j.state, j.reason, j.detail, j.warnings, {_RESULT_COLUMNS},
     CASE WHEN f.finding IS NULL THEN FALSE
          ELSE (f.flagged OR EXISTS (
              SELECT 1 FROM flag g
@@ -67,7 +65,7 @@ WHERE r.place = 1 AND {_PATIENT}
 """
 
 STUDY_RESULT_HISTORY = f"""
-SELECT s.study_instance_uid, j.revision, {_STUDY_COLUMNS}, j.state, j.reason, {_DETAIL}, j.warnings, {_RESULT_COLUMNS},
+SELECT s.study_instance_uid, j.revision, {_STUDY_COLUMNS}, j.state, j.reason, j.detail, j.warnings, {_RESULT_COLUMNS},
     COALESCE(f.flagged, FALSE) AS flagged, j.evidence_path, j.last_seen_at AS received_at, j.closed_at,
     COALESCE(f.created_at, j.finished_at) AS scored_at, f.role, COALESCE(f.run, j.run) AS run
 FROM ({_JOBS}) j
@@ -181,10 +179,10 @@ def _proportion(name: str, k: str, n: str) -> str:
 
 NEXT_STEP = f"""
 SELECT s.study_instance_uid, j.revision, s.patient_id, s.accession_number, s.source_name, j.pipeline,
-    j.detail AS next_step, j.finished_at AS scored_at
+    j.next_step, j.finished_at AS scored_at
 FROM ({_JOBS}) j
 JOIN study s ON s.id = j.study_id
-WHERE j.place = 1 AND j.state = 'DONE' AND j.detail IS NOT NULL AND {_PATIENT}
+WHERE j.place = 1 AND j.state = 'DONE' AND j.next_step IS NOT NULL AND {_PATIENT}
 """
 
 VERDICT_PERFORMANCE = f"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 
 import cv2
@@ -62,3 +62,47 @@ def altered(ds: Dataset, **values: object) -> Dataset:
         else:
             setattr(copy, keyword, value)
     return copy
+
+
+def _cut(ds: Dataset) -> None:
+    ds.PixelData = ds.PixelData[: len(ds.PixelData) // 2]
+
+
+def _smaller(ds: Dataset) -> None:
+    hu = np.frombuffer(ds.PixelData, "<u2").reshape(ds.Rows, ds.Columns)[::2, ::2]
+    ds.Rows, ds.Columns = hu.shape
+    ds.PixelSpacing = [2 * float(mm) for mm in ds.PixelSpacing]
+    ds.PixelData = np.ascontiguousarray(hu).tobytes()
+
+
+def _set(**values: object) -> Callable[[Dataset], None]:
+    def change(ds: Dataset) -> None:
+        for keyword, value in values.items():
+            if value is None:
+                delattr(ds, keyword)
+            else:
+                setattr(ds, keyword, value)
+
+    return change
+
+
+BAD_SLICES: dict[str, Callable[[Dataset], None]] = {
+    "24 bits allocated": _set(BitsAllocated=24),
+    "two samples a pixel": _set(SamplesPerPixel=2),
+    "three samples a pixel": _set(SamplesPerPixel=3, PhotometricInterpretation="RGB"),
+    "no pixel data": _set(PixelData=None),
+    "cut pixel data": _cut,
+    "another size": _smaller,
+    "no Rows": _set(Rows=None),
+    "gigantic Rows": _set(Rows=65535),
+    "no rescale": _set(RescaleIntercept=None, RescaleSlope=None),
+}
+"""What may be wrong with one slice of a head, so that nothing can be read of it."""
+
+
+def spoilt(objects: Sequence[Dataset], which: Sequence[int], change: Callable[[Dataset], None]) -> list[Dataset]:
+    """A series in which some slices cannot be read."""
+    copies = [deepcopy(ds) for ds in objects]
+    for index in which:
+        change(copies[index])
+    return copies

@@ -469,3 +469,15 @@ def test_a_template_that_changes_gets_a_new_version(
     settings = site[0].model_copy(update={"time_zone": "Europe/Berlin"})
     digests = template_digests((settings, site[1]), pipeline, monkeypatch.setattr)
     assert digests == {key: value for key, value in TEMPLATES.items() if key.startswith(pipeline)}
+
+
+def test_what_could_not_be_read_is_the_first_sentence_of_the_report(site: tuple[Settings, Database]) -> None:
+    scored = scored_study(site[1], site[0])
+    said = "3 of 32 slices could not be read (3: the file is gone); a finding may lie there."
+    with site[1].write() as session:
+        session.execute(update(Job).values(detail=said, warnings=["unreadable_slices"]))
+    row = objects_of(site, scored.job_id)["sr"]
+    assert validate(objects_dir(site[0]) / str(row.path)) == []
+    report = read(site, row)
+    told = [item for item in report.ContentSequence if item.RelationshipType == "CONTAINS"]
+    assert told[0].ValueType == "TEXT" and told[0].TextValue == said

@@ -73,6 +73,7 @@ def message(session: Session, delivery: Delivery, *, patient_data: bool) -> dict
         "pipeline": job.pipeline,
         "state": job.state,
         "reason": job.reason,
+        "detail": job.detail,
         "warnings": list(job.warnings),
         "models": list(job.models),
         "findings": [_finding(row) for row in results],
@@ -135,6 +136,8 @@ def mail_text(content: dict[str, Any]) -> str:
     lines = [subject(content), ""]
     if content["event"] == UNREAD:
         lines += [*UNREAD_TEXT, f"Reason: {content['reason'] or 'unknown'}"]
+    if content["detail"] and content["state"] != "FAILED":
+        lines += [content["detail"], ""]
     for finding in content["findings"]:
         if finding["probability"] is not None:
             flags = finding["flagged"] or flags_by_itself(content["pipeline"], finding["finding"])

@@ -43,6 +43,22 @@ class Instance:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """A received object whose file is gone or cannot be parsed: no pipeline sees more of it than this.
+
+    Attributes
+    ----------
+    cause : str
+        In words, free of patient data.
+    """
+
+    SeriesInstanceUID: str
+    SOPClassUID: str
+    instance_number: int | None
+    cause: str
+
+
+@dataclass(frozen=True)
 class Study:
     """An immutable revision of a study, as a pipeline sees it.
 
@@ -55,6 +71,7 @@ class Study:
     instances: tuple[Instance, ...]
     forced: bool = False
     warnings: tuple[str, ...] = ()
+    lost: tuple[Lost, ...] = ()
 
     def asked(self, forced: bool) -> Study:
         """The same images, asked for by a person or not."""
@@ -171,8 +188,10 @@ class Outcome:
     SeriesInstanceUID: str | None = None
     statistics: dict[str, float] = field(default_factory=dict)
     """Numbers for drift: ``intensity_mean``, ``thickness_mm`` ..."""
+    detail: str = ""
+    """What was left out of it and why, in words: :func:`worker.pipelines.unread.sentence`."""
     next_step: str = ""
-    """The site's own sentence on what to do next, where the pipeline has one; kept as the job's ``detail``."""
+    """The site's own sentence on what to do next, where the pipeline has one."""
 
 
 class Engine(Protocol):

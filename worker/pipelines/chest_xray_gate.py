@@ -13,6 +13,7 @@ from worker.pipelines.chest_likeness import CERTAIN, POSSIBLE, likeness
 from worker.pipelines.chest_xray_selection import RADIOGRAPHY, Film
 from worker.pipelines.film_pixels import ColourImage, read_film
 from worker.pipelines.reasons import Caution, Reason
+from worker.pipelines.unread import cause_of, lost_beside, sentence
 
 MOST_FILMS: Final = 8
 MOST_JUDGED: Final = 24
@@ -39,18 +40,19 @@ def gate(study: Study, series: Series) -> Gate:
             refused.append((film, str(reason)))
         if len(passed) == MOST_FILMS:
             break
+    lost = lost_beside(study, (film.instance for film in series.pixels))
+    causes = [film.fault for film, reason in refused if reason == Reason.UNREADABLE_PIXEL_DATA] + lost
+    detail = sentence(len(passed) + len(refused) + len(lost), "films", causes) if causes else ""
     if not passed:
-        faults = dict.fromkeys(film.fault for film, _ in refused if film.fault)
-        return Gate(tuple(dict.fromkeys(reason for _, reason in refused)), detail="; ".join(faults))
+        return Gate(tuple(dict.fromkeys(reason for _, reason in refused)), (), detail)
     unseen = series.pixels[len(passed) + len(refused) :]
     series.pixels = passed
     series.instances = list({film.instance.key: film.instance for film in passed}.values())
     series.refused = _unused(passed, refused)
-    unread = sum(reason == Reason.UNREADABLE_PIXEL_DATA for _, reason in refused)
-    series.details |= {"n_films": len(passed), "films_left_out": len(unseen) + unread}
+    series.details |= {"n_films": len(passed), "films_left_out": len(unseen) + len(causes)}
     warnings = [code for film in passed for code in (*film.cautions, *film.instance.warnings)]
-    warnings += [str(Caution.PICTURES_LEFT_OUT)] if unseen or unread else []
-    return Gate((), tuple(dict.fromkeys(warnings)))
+    warnings += [str(Caution.PICTURES_LEFT_OUT)] if unseen or causes else []
+    return Gate((), tuple(dict.fromkeys(warnings)), detail)
 
 
 def _unused(passed: Sequence[Film], refused: Sequence[tuple[Film, str]]) -> dict[str, tuple[str, ...]]:
@@ -73,11 +75,8 @@ def _judge(film: Film, forced: bool) -> Reason | None:
         is_film = modality_of(text(ds, "Modality", 16), film.instance.SOPClassUID) in RADIOGRAPHY
         # Of no kind that says what it shows: no film, and no photograph of skin that anybody asked for.
         return Reason.UNSUPPORTED_PHOTOMETRIC if is_film or forced else Reason.NOT_A_SKIN_PHOTOGRAPH
-    except UnreadablePixels as error:
-        film.fault = str(error)
-        return Reason.UNREADABLE_PIXEL_DATA
-    except OSError:
-        film.fault = "the file cannot be read"
+    except (UnreadablePixels, OSError) as error:
+        film.fault = cause_of(error)
         return Reason.UNREADABLE_PIXEL_DATA
     film.likeness = likeness(film.grey)
     if film.likeness >= CERTAIN:

@@ -17,6 +17,7 @@ from worker.pipelines.dermoscopy_selection import CAPTURES, MAX_PICTURES, PHOTOG
 from worker.pipelines.lesion import framed, framing, reduced
 from worker.pipelines.reasons import Caution, Reason
 from worker.pipelines.skin_likeness import JUDGED_PX, no_skin, unlike_skin
+from worker.pipelines.unread import cause_of, lost_beside, sentence
 
 KEPT_PX: Final = 1200
 """Longest side that is kept in memory: six times what the models see, enough for the evidence picture."""
@@ -57,18 +58,19 @@ def gate(study: Study, series: Series) -> Gate:
             cautions += [Caution(code) for code in picture.cautions]
         else:
             reasons.append(reason)
+    lost = lost_beside(study, (picture.instance for picture in found.pictures))
+    causes = [picture.fault for picture in tried if picture.fault] + lost
+    detail = sentence(len(tried) + len(lost), "pictures", causes) if causes else ""
     found.pictures = kept
     if not kept:
-        faults = dict.fromkeys(picture.fault for picture in tried if picture.fault)
-        said = "; ".join(faults)
-        return Gate(tuple(dict.fromkeys(str(r) for r in reasons)), tuple(str(c) for c in cautions), said)
-    if reasons:
+        return Gate(tuple(dict.fromkeys(str(r) for r in reasons)), tuple(str(c) for c in cautions), detail)
+    if reasons or lost:
         cautions.append(Caution.PICTURES_LEFT_OUT)
     if any(picture.instance.SOPClassUID in CAPTURES for picture in kept) and not study.forced:
         cautions.append(Caution.SECONDARY_CAPTURE)
     if any(min(picture.shape) < LOW_RESOLUTION_PX for picture in kept):
         cautions.append(Caution.LOW_RESOLUTION)
-    return Gate((), tuple(dict.fromkeys(str(c) for c in cautions)))
+    return Gate((), tuple(dict.fromkeys(str(c) for c in cautions)), detail)
 
 
 def _read(picture: Photograph) -> Reason | None:
@@ -78,8 +80,8 @@ def _read(picture: Photograph) -> Reason | None:
     ds = picture.instance.ds
     try:
         rgb = colours(ds, read_frame(picture.instance.path, picture.frame.index, picture.cautions))
-    except UnreadablePixels as error:
-        picture.fault = str(error)
+    except (UnreadablePixels, OSError) as error:
+        picture.fault = cause_of(error)
         return Reason.UNREADABLE_PIXEL_DATA
     if rgb is None:
         return Reason.UNSUPPORTED_PHOTOMETRIC

@@ -16,7 +16,7 @@ from worker.pipelines.base import Engine, Evidence, Finding, Outcome, Series, Se
 from worker.pipelines.head_ct_stack import HeadStack
 from worker.pipelines.heatmap import picture, window
 from worker.pipelines.population import age_years, outside
-from worker.pipelines.reasons import Caution
+from worker.pipelines.reasons import Caution, Reason, Unsuitable
 
 FLAG: Final = "any"
 FALLBACK_THRESHOLD: Final = 0.5
@@ -54,6 +54,8 @@ def interpret_head(
         If a package gave NaN or Inf.
     NoServingPackage
         If no active package gives a probability of a bleed.
+    Unsuitable
+        If too many slices could not be read for a negative, and the rest does not flag.
     """
     head: HeadStack = series.pixels
     for key, arrays in outputs.items():
@@ -64,6 +66,8 @@ def interpret_head(
     if not active:
         raise NoServingPackage("head_ct")
     main = active[0] if len(active) == 1 else _mean(active)
+    if head.too_much_unread and main.p_study[FLAG] < main.thresholds[FLAG]:
+        raise Unsuitable(Reason.UNREADABLE_PIXEL_DATA)
     findings = _findings(main, "active")
     if len(active) > 1:
         findings += [finding for scores in active for finding in _findings(scores, "member")]

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 
 from worker.pipelines.base import Gate, Series, Study
-from worker.pipelines.head_ct_selection import MIN_SLICES
-from worker.pipelines.head_ct_stack import HeadStack
+from worker.pipelines.head_ct_stack import MIN_SLICES, HeadStack
 from worker.pipelines.head_ct_volume import decode
 from worker.pipelines.reasons import Caution, Reason
+from worker.pipelines.unread import sentence
 
 MAX_MISSING_SHARE: Final = 0.15
 MIN_COVERAGE_MM: Final = 80.0
@@ -47,7 +47,8 @@ def gate(study: Study, series: Series) -> Gate:
     """Typed reasons against scoring this series; its Hounsfield units end up in ``series.pixels.hu``.
 
     Where a person asked for the pipeline, few slices, gaps, contrast and a missing rescale become warnings, as long as
-    the values look like Hounsfield units.
+    the values look like Hounsfield units. Slices that cannot be read are left out; where they are too many for a
+    negative, ``interpret`` refuses what does not flag.
     """
     head: HeadStack = series.pixels
     reasons, warnings = _by_header(head)
@@ -68,16 +69,22 @@ def gate(study: Study, series: Series) -> Gate:
             if likeness.possible(study.forced):
                 warnings.append(Caution.HEAD_UNCERTAIN)
             else:
-                reason = Reason.NOT_A_HEAD
+                reason = Reason.UNREADABLE_PIXEL_DATA if head.too_much_unread else Reason.NOT_A_HEAD
     reasons = [str(reason)] if reason is not None else []
-    said = "; ".join(dict.fromkeys(head.faults)) if reasons else ""
-    return Gate(tuple(reasons), tuple(dict.fromkeys([*head.cautions, *warnings])), said)
+    return Gate(tuple(reasons), tuple(dict.fromkeys([*head.cautions, *warnings])), _detail(head))
+
+
+def _detail(head: HeadStack) -> str:
+    if not head.unread:
+        return ""
+    total = int(np.count_nonzero(head.slab_of >= 0)) + len(head.unread)
+    return sentence(total, "slices", [entry.cause for entry in head.unread])
 
 
 def _by_header(head: HeadStack) -> tuple[list[str], list[str]]:
     reasons: list[str] = []
     warnings: list[str] = []
-    n, stack = len(head.slices), head.stack
+    n, stack = len(head.slices) + len(head.unread), head.stack
     if head.contrast:
         reasons.append(Reason.CONTRAST_AGENT)
     if n < MIN_SLICES:

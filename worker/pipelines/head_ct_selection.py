@@ -8,24 +8,29 @@ the models know (3 to 6 mm; then thinner, which is averaged; then thicker); more
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Final
 
-from pydicom.dataset import Dataset
+import numpy as np
 
 from firstread.dicom.contrast import has_contrast, says_none
 from firstread.dicom.datasets import number, text
 from firstread.dicom.frames import Frame, frames_of
-from firstread.dicom.geometry import Stack, plane_of, stack_of, turn_of
+from firstread.dicom.geometry import plane_of, turn_of
 from firstread.dicom.modality import CT_CLASSES
-from firstread.dicom.numbers import integer
-from worker.pipelines.base import Instance, Selection, Series, SeriesNote, Study
-from worker.pipelines.head_ct_stack import HeadStack, Slice
+from worker.pipelines.base import Instance, Lost, Selection, Series, SeriesNote, Study
+from worker.pipelines.head_ct_series import arranged, completed, grouped, located, with_places
+from worker.pipelines.head_ct_stack import MIN_SLICES, HeadStack, Slice, Unread
 from worker.pipelines.reasons import Caution, Reason
 
-MIN_SLICES: Final = 8
 _DOSE_SR: Final = ("1.2.840.10008.5.1.4.1.1.88.67", "1.2.840.10008.5.1.4.1.1.88.74")
 _SC_ROOT: Final = "1.2.840.10008.5.1.4.1.1.7"
+UNSEEN: Final = {
+    Reason.NO_IMAGES: "no Rows or Columns",
+    Reason.UNSUPPORTED_PHOTOMETRIC: "not a grey-scale image",
+}
+"""Of a CT image in a hole of its series: what is wrong with it, in words."""
+
 _SCOUT_WORDS: Final = ("LOCALIZER", "SCOUT", "SURVIEW", "TOPOGRAM", "SCANOGRAM")
 _DERIVED_WORDS: Final = (
     *("MIP", "MINIP", "MAXIMUM", "MINIMUM", "PROJECTION", "VOLUME RENDERED", "VRT", "3D", "CURVED", "SUBTRACT"),
@@ -56,7 +61,8 @@ def select(study: Study) -> Selection:
     candidates: list[tuple[tuple[Any, ...], Series]] = []
     notes: list[SeriesNote] = []
     for uid, instances in sorted(by_series.items()):
-        found, reasons = _candidates(uid, instances, study.forced)
+        lost = [entry for entry in study.lost if entry.SeriesInstanceUID == uid]
+        found, reasons = _candidates(uid, instances, lost, study.forced)
         candidates.extend(found)
         notes.append(SeriesNote(uid, bool(found), tuple(reasons), len(instances)))
     candidates.sort(key=lambda entry: entry[0])
@@ -64,36 +70,42 @@ def select(study: Study) -> Selection:
 
 
 def _candidates(
-    uid: str, instances: list[Instance], forced: bool
+    uid: str, instances: list[Instance], lost: Sequence[Lost], forced: bool
 ) -> tuple[list[tuple[tuple[Any, ...], Series]], list[str]]:
     reasons: list[str] = []
-    groups: dict[tuple[Any, ...], list[Slice]] = defaultdict(list)
-    cautions: dict[tuple[Any, ...], set[str]] = defaultdict(set)
+    slices: list[Slice] = []
+    unseen: list[tuple[Slice, str]] = []
+    cautions: dict[tuple[int, int], set[str]] = {}
     for instance in instances:
         reason, found = _left_aside(instance, forced)
         if reason is not None:
             reasons.append(reason)
+            if instance.SOPClassUID in CT_CLASSES and reason in UNSEEN:
+                unseen += [(Slice(instance, frame), UNSEEN[reason]) for frame in frames_of(instance.ds)]
             continue
         agent = has_contrast(instance.ds)
         for frame in frames_of(instance.ds):
             why = _frame_left_aside(frame)
-            plane = plane_of(frame.ImageOrientationPatient)
             caution = set(found)
-            if why is None and plane not in (None, "axial"):
+            if why is None and plane_of(frame.ImageOrientationPatient) not in (None, "axial"):
                 why = Reason.NOT_AXIAL
             if why is not None and not (forced and why in (Reason.NOT_AXIAL, Reason.DERIVED)):
                 reasons.append(why)
                 continue
             if why is not None:
                 caution.add(str(why))
-            contrast = agent if frame.contrast is None else frame.contrast
-            key = _group_key(instance.ds, frame, contrast)
-            groups[key].append(Slice(instance, frame, contrast))
-            cautions[key] |= caution
+            entry = Slice(instance, frame, agent if frame.contrast is None else frame.contrast)
+            slices.append(entry)
+            cautions[instance.key, frame.number] = caution
     out = []
-    for key, slices in groups.items():
-        made = _series(uid, slices, cautions[key], forced)
+    groups = grouped(slices)
+    for place, group in enumerate(groups):
+        others = [(entry, "") for other in groups[:place] + groups[place + 1 :] for entry in other]
+        made = _series(uid, *completed(group, [*others, *unseen]), lost, forced)
         if isinstance(made, Series):
+            head: HeadStack = made.pixels
+            found = {code for entry in head.slices for code in cautions[entry.instance.key, entry.frame.number]}
+            head.cautions = sorted(found.union(head.cautions))
             out.append((_rank(made), made))
         else:
             reasons.append(made)
@@ -147,69 +159,25 @@ def _frame_left_aside(frame: Frame) -> Reason | None:
     return None
 
 
-def _group_key(ds: Dataset, frame: Frame, contrast: bool) -> tuple[Any, ...]:
-    orientation = frame.ImageOrientationPatient
-    spacing = frame.PixelSpacing
-    return (
-        None if orientation is None else tuple(round(c, 2) for c in orientation),
-        None if spacing is None else tuple(round(mm, 3) for mm in spacing),
-        number(ds, "Rows"),
-        number(ds, "Columns"),
-        text(ds, "ConvolutionKernel", 64),
-        contrast,
-        frame.FrameType[:1],
-    )
-
-
-def _series(uid: str, slices: list[Slice], cautions: Iterable[str], forced: bool) -> Series | Reason:
-    stack = _stacked(slices)
-    notes = set(cautions)
-    if len(stack.duplicates) > 0.2 * len(slices):
-        # Two acquisitions under one series: the larger is taken. A series of phases stays ambiguous.
-        slices = _largest_acquisition(slices)
-        stack = _stacked(slices)
-        notes.add(Caution.DUPLICATE_POSITIONS)
-        if len(stack.duplicates) > 0.2 * len(slices) and not forced:
-            return Reason.DUPLICATE_POSITIONS
-    if stack.duplicates:
-        notes.add(Caution.DUPLICATE_POSITIONS)
-    if stack.position_mm is None:
-        notes.add(Caution.GEOMETRY_MISSING)
-    first = slices[0]
-    ordered = tuple(slices[i] for i in stack.order)
+def _series(uid: str, slices: list[Slice], unread: list[Unread], lost: Sequence[Lost], forced: bool) -> Series | Reason:
+    made = arranged(slices, forced)
+    if isinstance(made, Reason):
+        return made
+    unread = [*unread, *located(lost, made.slices, made.stack)]
+    ordered = tuple(made.slices[i] for i in made.stack.order)
+    known = [entry.frame for entry in ordered if entry.frame.ImageOrientationPatient is not None]
+    spacings = [entry.frame.PixelSpacing for entry in ordered if entry.frame.PixelSpacing is not None]
     head = HeadStack(
         slices=ordered,
-        stack=stack,
-        turn=turn_of(first.frame.ImageOrientationPatient),
-        PixelSpacing=first.frame.PixelSpacing,
-        contrast=first.contrast,
-        cautions=sorted(notes),
+        stack=with_places(made.stack, unread),
+        turn=turn_of(known[len(known) // 2].ImageOrientationPatient if known else None),
+        PixelSpacing=tuple(float(mm) for mm in np.median(spacings, axis=0)) if spacings else None,
+        contrast=any(entry.contrast for entry in ordered),
+        cautions=sorted(made.cautions),
+        unread=unread,
     )
     instances = list({entry.instance.key: entry.instance for entry in ordered}.values())
     return Series(uid, instances, pixels=head, details=_details(head))
-
-
-def _stacked(slices: list[Slice]) -> Stack:
-    located = [number(s.instance.ds, "SliceLocation") for s in slices]
-    has_positions = all(s.frame.ImagePositionPatient is not None for s in slices)
-    keys = [(integer(s.instance.ds, "InstanceNumber") or 0, s.frame.number) for s in slices]
-    rank = {key: float(i) for i, key in enumerate(sorted(set(keys)))}
-    fallback = [rank[key] for key in keys]
-    if not has_positions and len(slices) > 1 and all(place is not None for place in located):
-        fallback = [float(place) for place in located if place is not None]
-    return stack_of(
-        [s.frame.ImagePositionPatient for s in slices],
-        [s.frame.ImageOrientationPatient for s in slices],
-        fallback,
-        [s.frame.SliceThickness for s in slices],
-    )
-
-
-def _largest_acquisition(slices: list[Slice]) -> list[Slice]:
-    groups: dict[str, list[Slice]] = defaultdict(list)
-    for entry in slices:
-        groups[text(entry.instance.ds, "AcquisitionNumber", 16)].append(entry)
-    return max(groups.items(), key=lambda group: (len(group[1]), group[0]))[1]
 
 
 def _details(head: HeadStack) -> dict[str, Any]:

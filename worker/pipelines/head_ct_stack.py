@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -11,10 +12,15 @@ from typing import Final
 import cv2
 import numpy as np
 
+from firstread.dicom.datasets import number
 from firstread.dicom.frames import Frame
 from firstread.dicom.geometry import Stack, Turn
+from firstread.dicom.numbers import integer
 from worker.packages.preprocessing import Box
 from worker.pipelines.base import Instance
+
+MIN_SLICES: Final = 8
+"""Fewer are no examination of a head."""
 
 SLAB_MM: Final = 5.5
 """Thin neighbours are averaged as long as a slab stays within this."""
@@ -107,6 +113,63 @@ class Slice:
     frame: Frame
     contrast: bool = False
 
+    @property
+    def number(self) -> int | None:
+        """Number of the instance, or of the frame in its object."""
+        return self.frame.number or integer(self.instance.ds, "InstanceNumber")
+
+    @property
+    def size(self) -> tuple[float | None, float | None]:
+        """Rows and columns."""
+        return number(self.instance.ds, "Rows"), number(self.instance.ds, "Columns")
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """``ORIGINAL`` or ``DERIVED``; empty where the header does not say."""
+        return self.frame.FrameType[:1]
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A slice of the series of which nothing could be read.
+
+    Attributes
+    ----------
+    cause : str
+        In words, free of patient data.
+    place : float or None
+        Where it lies, in the coordinate of the stack: mm along the normal, else rank in the order of numbers.
+    """
+
+    cause: str
+    place: float | None
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """From the numbers of slices to their places, where these rise or fall together."""
+
+    numbers: tuple[int, ...]
+    places: tuple[float, ...]
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[int | None, float]]) -> Ruler:
+        """A ruler of known slices; one without marks where numbers and places have nothing to do with each other."""
+        known = sorted({number: place for number, place in pairs if number is not None}.items())
+        steps = np.sign(np.diff([place for _, place in known]))
+        if len(known) < 2 or max(np.count_nonzero(steps >= 0), np.count_nonzero(steps <= 0)) < 0.9 * len(steps):
+            return cls((), ())
+        return cls(tuple(number for number, _ in known), tuple(float(place) for _, place in known))
+
+    def place(self, number: int | None) -> float | None:
+        """Place of a further number, on the line through those beside it; None where it cannot be told."""
+        if number is None or not self.numbers or number in self.numbers:
+            return None
+        after = min(max(bisect_left(self.numbers, number), 1), len(self.numbers) - 1)
+        low, high = self.numbers[after - 1], self.numbers[after]
+        share = (number - low) / (high - low)
+        return self.places[after - 1] + share * (self.places[after] - self.places[after - 1])
+
 
 @dataclass
 class HeadStack:
@@ -122,10 +185,12 @@ class HeadStack:
         Crop of each slab, by package; set by ``preprocess``.
     extent_mm : ndarray of float64, shape (n,), or None
         How far each slice stands for along the normal.
+    unread : list of Unread
+        Slices of the series that could not be read, in no order.
+    too_much_unread : bool
+        Whether so much is unread that what is left can only flag, and never be a negative.
     grid : Grid or None
         From the pixels as they come to those of ``hu``.
-    faults : list of str
-        Why slices could not be decoded, in words.
     """
 
     slices: tuple[Slice, ...]
@@ -138,7 +203,8 @@ class HeadStack:
     slab_of: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     boxes: dict[str, list[Box]] = field(default_factory=dict)
     grid: Grid | None = None
-    faults: list[str] = field(default_factory=list)
+    unread: list[Unread] = field(default_factory=list)
+    too_much_unread: bool = False
 
     @property
     def extent_mm(self) -> np.ndarray | None:

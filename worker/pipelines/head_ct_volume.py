@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -12,21 +12,28 @@ from firstread.dicom.frames import Rescale
 from firstread.dicom.hounsfield import looks_like_hu, padding_of, to_hu
 from firstread.dicom.modality import CT_CLASSES
 from firstread.dicom.pixels import PixelLayout, UnreadablePixels, iter_frames, layout_of
-from worker.pipelines.head_ct_stack import Grid, HeadStack, Slice, grid_of, slabs_of
+from worker.pipelines.head_ct_stack import Grid, HeadStack, Slice, Unread, grid_of, slabs_of
 from worker.pipelines.reasons import Caution, Reason
+from worker.pipelines.unread import MAX_SHARE, cause_of, too_much
 
-MAX_UNREADABLE_SHARE: Final = 0.2
+MOST_RESTARTS: Final = 64
+"""Readings of one object after a frame that could not be read."""
 
 
 def decode(head: HeadStack, forced: bool) -> tuple[Reason | None, list[str]]:
-    """Fill ``head.hu``, ``head.slab_of`` and ``head.grid``; the reason where that cannot be, and warnings."""
+    """Fill ``head.hu``, ``head.slab_of`` and ``head.grid``; the reason where that cannot be, and warnings.
+
+    Slices that cannot be read are left out and go to ``head.unread``, with the warning ``unreadable_slices``. Where
+    they are too many, or neighbours, ``head.too_much_unread`` says so: what is left may flag, and is never a negative.
+    """
     warnings: list[str] = []
     without = [entry for entry in head.slices if not _is_hu(entry.frame.rescale)]
-    if without:
+    if without and (forced or len(without) > MAX_SHARE * len(head.slices)):
         refusal = _no_rescale(head, without, forced)
         if refusal is not None:
             return refusal, warnings
         warnings.append(Caution.RESCALE_MISSING)
+        without = []
     slabs = slabs_of(head.stack)
     if (np.bincount(slabs) > 1).any():
         warnings.append(Caution.SLICES_AVERAGED)
@@ -35,17 +42,23 @@ def decode(head: HeadStack, forced: bool) -> tuple[Reason | None, list[str]]:
     count = int(slabs[-1]) + 1
     hu, members = np.zeros((count, *grid.shape), np.float32), np.zeros(count, int)
     head.slab_of = np.full(n, -1)
+    causes: dict[int, str] = {}
     for index, plane in _planes(head):
-        if plane is None or plane.shape != grid.displayed:
-            continue
-        slab = int(slabs[index])
-        hu[slab] += grid.squared(plane)
-        members[slab] += 1
-        head.slab_of[index] = slab
-    unreadable = int(np.count_nonzero(head.slab_of < 0))
-    if unreadable > MAX_UNREADABLE_SHARE * n:
+        if isinstance(plane, str):
+            causes[index] = plane
+        elif without and not _is_hu(head.slices[index].frame.rescale):
+            causes[index] = "no rescale to Hounsfield units"
+        elif plane.shape != grid.displayed:
+            causes[index] = "of another size than the rest"
+        else:
+            slab = int(slabs[index])
+            hu[slab] += grid.squared(plane)
+            members[slab] += 1
+            head.slab_of[index] = slab
+    _note_unread(head, causes)
+    if not members.any():
         return Reason.UNREADABLE_PIXEL_DATA, warnings
-    if unreadable:
+    if head.unread:
         warnings.append(Caution.UNREADABLE_SLICES)
         kept = members > 0
         renumber = np.cumsum(kept) - 1
@@ -55,6 +68,14 @@ def decode(head: HeadStack, forced: bool) -> tuple[Reason | None, list[str]]:
         hu /= members[:, None, None].astype(np.float32)
     head.hu = hu
     return None, warnings
+
+
+def _note_unread(head: HeadStack, causes: dict[int, str]) -> None:
+    known = head.stack.position_mm
+    places = np.arange(len(head.slices), dtype=float) if known is None else known
+    head.unread += [Unread(cause, float(places[index])) for index, cause in sorted(causes.items())]
+    readable = [float(place) for place, slab in zip(places, head.slab_of, strict=True) if slab >= 0]
+    head.too_much_unread = bool(head.unread) and too_much(readable, [entry.place for entry in head.unread])
 
 
 def _grid(head: HeadStack) -> Grid:
@@ -82,35 +103,47 @@ def _no_rescale(head: HeadStack, without: list[Slice], forced: bool) -> Reason |
     try:
         stored = next(iter_frames(middle.instance.path, (middle.frame.index,)))
     except UnreadablePixels as error:
-        head.faults.append(str(error))
+        head.unread.append(Unread(str(error), None))
         return Reason.UNREADABLE_PIXEL_DATA
     if looks_like_hu(stored):
         return None
     return Reason.RESCALE_MISSING if middle.instance.SOPClassUID in CT_CLASSES else Reason.PICTURE_HAS_NO_HU
 
 
-def _planes(head: HeadStack) -> Iterator[tuple[int, np.ndarray | None]]:
-    """Index and Hounsfield units in display orientation of each slice, object by object; None if unreadable."""
+def _planes(head: HeadStack) -> Iterator[tuple[int, np.ndarray | str]]:
+    """Index and Hounsfield units in display orientation of each slice, object by object; the cause if unreadable."""
     by_instance: dict[int, list[int]] = {}
     for index, entry in enumerate(head.slices):
         by_instance.setdefault(entry.instance.key, []).append(index)
     for indices in by_instance.values():
-        instance = head.slices[indices[0]].instance
-        wanted = [head.slices[i].frame.index for i in indices]
-        done = 0
-        try:
-            layout: PixelLayout = layout_of(instance.ds)
-            padding = padding_of(instance.ds, layout)
-            for stored in iter_frames(instance.path, wanted, head.cautions):
-                index = indices[done]
+        left, restarts = indices, 0
+        while left:
+            done = 0
+            for index, plane in _planes_of(head, left):
                 done += 1
-                if stored.ndim != 2:
-                    yield index, None
-                    continue
-                rescale = head.slices[index].frame.rescale
-                line = rescale if rescale is not None and _is_hu(rescale) else Rescale(1.0, 0.0)
-                yield index, head.turn.apply(to_hu(stored, line, layout, padding))
-        except (UnreadablePixels, OSError) as error:
-            head.faults.append(str(error) if isinstance(error, UnreadablePixels) else "a file cannot be read")
-            for index in indices[done:]:
-                yield index, None
+                yield index, plane
+            # One bad frame ends a reading; the frames behind it are read anew.
+            if done < len(left) and restarts == MOST_RESTARTS:
+                yield from ((index, "too many frames before it could not be read") for index in left[done:])
+                break
+            left, restarts = left[done:], restarts + 1
+
+
+def _planes_of(head: HeadStack, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray | str]]:
+    """Frames of one object up to the first that cannot be read."""
+    instance = head.slices[indices[0]].instance
+    done = 0
+    try:
+        layout: PixelLayout = layout_of(instance.ds)
+        padding = padding_of(instance.ds, layout)
+        for stored in iter_frames(instance.path, [head.slices[i].frame.index for i in indices], head.cautions):
+            index = indices[done]
+            done += 1
+            if stored.ndim != 2:
+                yield index, "more than one sample a pixel"
+                continue
+            rescale = head.slices[index].frame.rescale
+            line = rescale if rescale is not None and _is_hu(rescale) else Rescale(1.0, 0.0)
+            yield index, head.turn.apply(to_hu(stored, line, layout, padding))
+    except (UnreadablePixels, OSError) as error:
+        yield indices[done], cause_of(error)

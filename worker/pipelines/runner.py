@@ -10,10 +10,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from firstread.dicom.files import patient_key
+from firstread.dicom.pixels import UnreadablePixels
 from worker.errors import NonFiniteScore, NoServingPackage
 from worker.pipelines.base import Engine, Gate, Outcome, PipelineModule, Series, SeriesNote, Served, Study
 from worker.pipelines.reasons import Caution, Reason, Unsuitable
 from worker.pipelines.registry import PipelineRow
+from worker.pipelines.unread import sentence
 
 STAGES = ("select", "gate", "preprocess", "infer", "interpret")
 
@@ -32,20 +34,20 @@ class RunResult:
         Codes of :class:`worker.pipelines.reasons.Reason`, the best series' first. Empty with an outcome.
     notes : tuple of SeriesNote
         Every series of the study, with its reasons.
+    detail : str
+        More on the reasons, or on what was left out of the outcome, in words.
     details : dict
         Numbers of the chosen series: ``thickness_mm``, ``n_slices`` ...
     seconds : dict
         Time spent by stage.
-    detail : str
-        What the gates said in words of the reasons; empty with an outcome.
     """
 
     outcome: Outcome | None
     reasons: tuple[str, ...]
     notes: tuple[SeriesNote, ...]
+    detail: str = ""
     details: dict[str, object] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    detail: str = ""
 
     @property
     def rejected(self) -> bool:
@@ -100,11 +102,11 @@ def run(
     with stage("select"):
         selection = module.select(study)
     reasons: list[str] = []
-    said: list[str] = []
+    detail: list[str] = []
     refused: dict[str, list[str]] = {}
     for series in selection.series:
         with stage("gate"):
-            passed = module.gate(study, series)
+            passed = _gate(module, study, series)
         against = passed.reasons
         if passed.passed:
             try:
@@ -116,18 +118,34 @@ def run(
                     refused.setdefault(uid, []).extend(why)
                 chosen = {series.SeriesInstanceUID, *(instance.SeriesInstanceUID for instance in series.instances)}
                 notes = _notes(selection.notes, refused, chosen)
-                return RunResult(outcome, (), notes, dict(series.details), seconds)
+                outcome.detail = passed.detail
+                if Reason.UNREADABLE_PIXEL_DATA in reasons:
+                    # The series that would have been scored first could not be read.
+                    codes = dict.fromkeys([*outcome.warnings, str(Caution.UNREADABLE_SLICES)])
+                    outcome.warnings, outcome.detail = tuple(codes), " ".join([*detail, passed.detail]).strip()
+                return RunResult(outcome, (), notes, outcome.detail, dict(series.details), seconds)
+        detail += [passed.detail] if passed.detail else []
         series.pixels = None  # a decoded volume is large, and the next series brings its own
         reasons += against
-        said += [passed.detail] if passed.detail else []
         refused.setdefault(series.SeriesInstanceUID, []).extend(against)
     for note in selection.notes:
         reasons += note.reasons
     if not reasons:
         reasons.append(str(Reason.NO_IMAGES))
     notes = _notes(selection.notes, refused, set())
-    detail = "; ".join(dict.fromkeys(said))
-    return RunResult(None, tuple(dict.fromkeys(str(reason) for reason in reasons)), notes, {}, seconds, detail)
+    if not detail and study.lost:
+        total = len(study.instances) + len(study.lost)
+        detail.append(sentence(total, "objects", [entry.cause for entry in study.lost]))
+    told = " ".join(dict.fromkeys(detail))
+    return RunResult(None, tuple(dict.fromkeys(str(reason) for reason in reasons)), notes, told, {}, seconds)
+
+
+def _gate(module: PipelineModule, study: Study, series: Series) -> Gate:
+    """A pipeline's gate. Pixel data that it did not expect to be unreadable are a reason all the same, no failure."""
+    try:
+        return module.gate(study, series)
+    except UnreadablePixels as error:
+        return Gate((str(Reason.UNREADABLE_PIXEL_DATA),), (), f"{str(error).capitalize()}.")
 
 
 def _score(

@@ -155,8 +155,9 @@ def _comment(words: str) -> sr.TextContentItem:
 
 
 def _opening(source: Source) -> list[str]:
-    """What a reader should see first, a sentence or two each."""
-    return [opening(source.pipeline, source.findings), NOT_EXCLUDED]
+    """What a reader should see first, a sentence or two each: what was not looked at before what was seen."""
+    unread = [source.job.detail] if source.job.detail else []
+    return [*unread, opening(source.pipeline, source.findings), NOT_EXCLUDED]
 
 
 def _comments(source: Source) -> list[hd.sr.ContentItem]:

@@ -1,0 +1,157 @@
+"""One rule for slices that cannot be read: few are left out and named, many are never a negative."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import RLELossless
+
+from firstread.phantoms.ct import CtLabels, enhanced_ct
+from firstread.phantoms.head import HeadPhantom, HeadSpec, head_grid, head_study
+from tests.builders.heads import BAD_SLICES, spoilt
+from tests.builders.studies import ThresholdEngine, head_card, served, study_from
+from worker.pipelines.base import Lost, Study
+from worker.pipelines.registry import row
+from worker.pipelines.runner import RunResult, run
+from worker.pipelines.unread import GONE, UNPARSED, sentence, too_much
+
+SPEC = HeadSpec(slices=32, size=128, bleed="intraparenchymal")
+PLAIN = replace(SPEC, bleed=None)
+
+
+@pytest.fixture(scope="module")
+def ball() -> HeadPhantom:
+    return head_study(SPEC)
+
+
+@pytest.fixture(scope="module")
+def plain() -> HeadPhantom:
+    return head_study(PLAIN)
+
+
+def _score(study: Study) -> RunResult:
+    return run(row("head_ct"), study, served(head_card()), ThresholdEngine())
+
+
+def _run(objects: list[Dataset], folder: Path) -> RunResult:
+    return _score(study_from(objects, folder))
+
+
+def _flagged(result: RunResult) -> bool:
+    assert result.outcome is not None, result.reasons
+    return next(f.flagged for f in result.outcome.findings if f.name == "any")
+
+
+@pytest.mark.parametrize("name", sorted(BAD_SLICES))
+@pytest.mark.parametrize("first", [0, 9])
+def test_few_are_left_out_and_named(name: str, first: int, plain: HeadPhantom, tmp_path: Path) -> None:
+    which = (first, 15, 20)
+    result = _run(spoilt(plain.objects, which, BAD_SLICES[name]), tmp_path)
+    assert not _flagged(result)
+    assert result.outcome is not None
+    assert "unreadable_slices" in result.outcome.warnings and "missing_slices" not in result.outcome.warnings
+    assert (
+        result.outcome.detail.startswith("3 of 32 slices could not be read (3: ")
+        and result.details["missing_slices"] == 0
+    )
+    assert len({score.instance_key for score in result.outcome.slice_scores}) == 29
+    assert result.outcome.detail == result.detail
+
+
+@pytest.mark.parametrize("name", sorted(BAD_SLICES))
+@pytest.mark.parametrize("which", [(9, 15, 20, 25), (18, 19)], ids=["many", "neighbours"])
+def test_many_or_neighbours_are_no_negative(
+    name: str, which: tuple[int, ...], plain: HeadPhantom, ball: HeadPhantom, tmp_path: Path
+) -> None:
+    negative = _run(spoilt(plain.objects, which, BAD_SLICES[name]), tmp_path / "plain")
+    expected = "rescale_missing" if name == "no rescale" and len(which) > 3 else "unreadable_pixel_data"
+    assert negative.outcome is None and negative.reasons[0] == expected
+    if expected == "unreadable_pixel_data":
+        assert negative.detail.startswith(f"{len(which)} of 32 slices could not be read")
+        positive = _run(spoilt(ball.objects, which, BAD_SLICES[name]), tmp_path / "ball")
+        assert _flagged(positive)
+        assert positive.outcome is not None and "unreadable_slices" in positive.outcome.warnings
+
+
+def test_a_whole_series_is_scored_where_another_cannot_be_read(plain: HeadPhantom, tmp_path: Path) -> None:
+    other = head_study(replace(PLAIN, slices=31), CtLabels(series="2")).objects
+    result = _run([*spoilt(plain.objects, range(16), BAD_SLICES["no pixel data"]), *other], tmp_path)
+    assert not _flagged(result) and result.outcome is not None
+    assert result.outcome.SeriesInstanceUID == other[0].SeriesInstanceUID
+    assert "unreadable_slices" in result.outcome.warnings and result.detail.startswith("16 of 32 slices")
+
+
+def _lose(study: Study, which: tuple[int, ...], cause: str) -> Study:
+    lost = tuple(
+        Lost(i.SeriesInstanceUID, i.SOPClassUID, int(i.ds.InstanceNumber), cause)
+        for index, i in enumerate(study.instances)
+        if index in which
+    )
+    kept = tuple(i for index, i in enumerate(study.instances) if index not in which)
+    return replace(study, instances=kept, lost=lost)
+
+
+@pytest.mark.parametrize("cause", [GONE, UNPARSED])
+@pytest.mark.parametrize("which", [(9, 15, 31), (0,)])
+def test_files_that_are_gone_count_as_slices_that_cannot_be_read(
+    cause: str, which: tuple[int, ...], plain: HeadPhantom, tmp_path: Path
+) -> None:
+    result = _score(_lose(study_from(plain.objects, tmp_path), which, cause))
+    assert not _flagged(result) and result.outcome is not None
+    assert result.detail == sentence(32, "slices", [cause] * len(which))
+    assert "unreadable_slices" in result.outcome.warnings and "missing_slices" not in result.outcome.warnings
+
+
+@pytest.mark.parametrize("which", [(9, 10), (31, 30), (4, 9, 15, 20)])
+def test_files_that_are_gone_beside_each_other_are_no_negative(
+    which: tuple[int, ...], plain: HeadPhantom, ball: HeadPhantom, tmp_path: Path
+) -> None:
+    assert _score(_lose(study_from(plain.objects, tmp_path / "a"), which, GONE)).reasons == ("unreadable_pixel_data",)
+    assert _flagged(_score(_lose(study_from(ball.objects, tmp_path / "b"), which, GONE)))
+
+
+def test_a_study_of_which_no_head_is_left_says_what_was_lost(plain: HeadPhantom, tmp_path: Path) -> None:
+    study = _lose(study_from(plain.objects, tmp_path), tuple(range(1, 32)), UNPARSED)
+    result = _score(study)
+    assert result.outcome is None and "31 of 32" in result.detail
+
+
+def test_one_bad_frame_of_an_enhanced_object_costs_no_other(plain: HeadPhantom, tmp_path: Path) -> None:
+    ds = enhanced_ct(plain.hu, head_grid(PLAIN), CtLabels())
+    ds.compress(RLELossless)
+    frames = list(generate_frames(ds.PixelData, number_of_frames=32))
+    for index in (4, 11):
+        frames[index] = frames[index][:40]
+    ds.PixelData = encapsulate(frames)
+    result = _run([ds], tmp_path)
+    assert result.outcome is not None
+    assert {score.frame for score in result.outcome.slice_scores} == set(range(1, 33)) - {5, 12}
+    assert result.detail.startswith("2 of 32 slices could not be read (2: ")
+
+
+def test_the_sentence_counts_causes() -> None:
+    causes = ["b", "a", "b", "c", "d", "e", "e"]
+    said = sentence(70, "slices", causes)
+    assert (
+        said == "7 of 70 slices could not be read (2: b, 2: e, 1: a, 1: c, 1: other causes); a finding may lie there."
+    )
+
+
+@pytest.mark.parametrize(
+    ("readable", "unread", "expected"),
+    [
+        (range(29), [9.5, 15.5, 20.5], False),
+        (range(28), [9.5, 15.5, 20.5, 25.5], True),
+        (range(29), [9.3, 9.6], True),
+        (range(29), [None], False),
+        (range(29), [None, 9.5], True),
+        (range(9), [3.5], False),
+        (range(8), [3.5], True),
+    ],
+)
+def test_what_is_too_much(readable: range, unread: list[float | None], expected: bool) -> None:
+    assert too_much([float(place) for place in readable], unread) is expected
