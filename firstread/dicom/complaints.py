@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from typing import IO, Final
 
 _DAMAGE: Final = re.compile(rb"Corrupt JPEG data|[Pp]remature end")
+_CHATTER: Final = re.compile(rb"Unsupported JPEG data precision \d+\n")
+"""GDCM tries its decoder of 8 bits before that of 12."""
+
 _CANNOT: Final = re.compile(
     r"not support|unsupported|not implemented|not available|missing dependencies", re.IGNORECASE
 )
@@ -44,8 +47,8 @@ def heard() -> Iterator[bytearray]:
             os.dup2(own, 2)
             kept.seek(0)
             said += kept.read(_MOST_SAID)
-            if said and not _DAMAGE.search(said):
-                os.write(own, said)
+            if said and not _DAMAGE.search(said) and (others := _CHATTER.sub(b"", said)):
+                os.write(own, others)
             os.close(own)
 
 

@@ -38,6 +38,9 @@ from firstread.dicom.layout import PixelNote as PixelNote
 from firstread.dicom.layout import layout_of as layout_of
 from firstread.dicom.native import native_frames
 
+_TRAILER_BYTES: Final = 2048
+"""What some writers leave behind the last pixel. More than that and than a row, and Rows or Columns may be wrong."""
+
 _NATIVE: Final = frozenset(
     {
         ImplicitVRLittleEndian,
@@ -125,7 +128,10 @@ def _uncompressed(
         layout = replace(layout, photometric="YBR_FULL")  # the header names the sampling of a JPEG that it once held
     if length < layout.native_bytes or "truncated" in content.notes:
         raise UnreadablePixels("the pixel data are shorter than the header says")
-    if length > layout.native_bytes + 1:
+    extra = length - layout.native_bytes
+    if extra > max(_TRAILER_BYTES, layout.native_bytes // layout.rows) and extra % layout.native_frame_bytes > 1:
+        raise UnreadablePixels("the pixel data are longer than the header says")
+    if extra > 1:
         notes.append(PixelNote.EXTRA_PIXEL_DATA)
     if syntax == GE_BIG_ENDIAN_PIXELS and (layout.bits_allocated, layout.samples) != (16, 1):
         raise UnreadablePixels("a transfer syntax of its maker that is read for 16-bit grey only")

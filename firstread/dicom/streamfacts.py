@@ -84,6 +84,8 @@ class _Jpeg:
     restart_interval: int = 0
     jfif: bool = False
     adobe: int | None = None
+    transformed: bool = False
+    """JPEG-LS with a colour transform of its own, which its decoders undo."""
     scanned: set[int] = field(default_factory=set)
 
     def facts(self) -> StreamFacts:
@@ -128,6 +130,8 @@ class _Jpeg:
             self.jfif = True
         elif marker == 0xEE and segment[:5] == b"Adobe" and len(segment) >= 12:
             self.adobe = segment[11]
+        elif marker == 0xE8 and segment[:4] == b"mrfx" and len(segment) >= 5:
+            self.transformed = segment[4] != 0
         elif marker == 0xDA:
             components = [segment[1 + 2 * i] for i in range(segment[0])]
             self.scanned |= set(components)
@@ -164,7 +168,7 @@ class _Jpeg:
         if self.ids in ([82, 71, 66], [114, 103, 98]):
             return "RGB"
         if self.header == 0xF7:
-            return ""
+            return "RGB" if self.transformed else ""
         if self.jfif or not alike or self.adobe == 1:
             return "YBR_FULL"
         return "RGB" if self.adobe == 0 else ""

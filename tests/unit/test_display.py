@@ -240,3 +240,15 @@ def test_a_training_export_shows_the_same_film(name: str, tmp_path: Path) -> Non
     (tmp_path / "exported").mkdir()
     exported.file_meta = ds.file_meta
     assert np.abs(_seen(tmp_path / "exported", exported) - _seen(tmp_path, ds)).mean() < 0.003
+
+
+@pytest.mark.parametrize("coloured", [False, True])
+def test_colours_of_more_than_eight_bits_are_seen(coloured: bool, tmp_path: Path) -> None:
+    values = np.rint(_density() * 4095).astype("<u2")
+    rgb = np.stack([values, values // (2 if coloured else 1), values], axis=-1)
+    ds = with_cells(film_ds(SPEC, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0), rgb)
+    if coloured:
+        with pytest.raises(ColourImage):
+            _seen(tmp_path, ds)
+    else:
+        assert np.abs(_seen(tmp_path, ds) - _straight(tmp_path)).max() < 1e-4

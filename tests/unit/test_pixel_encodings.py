@@ -233,11 +233,16 @@ def test_bits_that_are_not_read_are_told_of(name: str, tmp_path: Path) -> None:
 
 
 def test_more_pixel_data_than_there_should_be_are_told_of(tmp_path: Path) -> None:
-    ds = _film()
-    ds.PixelData += bytes(100)
-    notes: list[str] = []
-    read_frame(_saved(ds, tmp_path), notes=notes)
-    assert notes == [PixelNote.EXTRA_PIXEL_DATA]
+    for extra in (100, 2 * SIZE * SIZE):
+        ds = _film()
+        ds.PixelData += bytes(extra)
+        notes: list[str] = []
+        read_frame(_saved(ds, tmp_path), notes=notes)
+        assert notes == [PixelNote.EXTRA_PIXEL_DATA]
+    ds = film_ds(FilmSpec(size=256))
+    ds.Columns = 250
+    with pytest.raises(UnreadablePixels, match="longer"):
+        read_frame(_saved(ds, tmp_path))
 
 
 def _float_pixels(ds: Dataset, keyword: str, dtype: str, vr: str, bits: int) -> Dataset:

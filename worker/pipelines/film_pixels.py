@@ -89,9 +89,10 @@ def read_film(path: Path, ds: Dataset, index: int = 0, cautions: list[str] | Non
     noted = [] if cautions is None else cautions
     stored = read_frame(path, index, noted)
     layout = layout_of(ds)
+    depth = layout.bits_stored
     if layout.photometric == "PALETTE COLOR" and stored.ndim == 2:
-        stored = palette_rgb(ds, stored)
-    film = _grey_of(stored) if stored.ndim == 3 else _display_values(stored, ds, index, noted)
+        stored, depth = palette_rgb(ds, stored), 16
+    film = _grey_of(stored, depth) if stored.ndim == 3 else _display_values(stored, ds, index, noted)
     padding = _padding(stored, ds) if stored.ndim == 2 else None
     low, high = _extent(film, padding)
     if not np.isfinite([low, high]).all() or high <= low:
@@ -111,10 +112,11 @@ def _is_inverse(photometric: str) -> bool:
     return photometric == "MONOCHROME1"
 
 
-def _grey_of(rgb: np.ndarray) -> Grey:
-    """Luminance of a colour-coded picture that is grey all the same."""
+def _grey_of(rgb: np.ndarray, depth: int) -> Grey:
+    """Luminance of a colour-coded picture that is grey all the same; ``depth`` is that of more than eight bits."""
+    full = 255.0 if rgb.dtype.itemsize == 1 else 2.0**depth - 1.0
     sample = rgb[:: max(1, rgb.shape[0] // 256), :: max(1, rgb.shape[1] // 256)].astype(np.float32)
-    spread = (sample.max(axis=-1) - sample.min(axis=-1)) * np.float32(255.0 / np.iinfo(rgb.dtype).max)
+    spread = (sample.max(axis=-1) - sample.min(axis=-1)) * np.float32(255.0 / full)
     if float(np.percentile(spread, 95)) > COLOUR_TOLERANCE:
         raise ColourImage("a picture with colours")
     return np.asarray(rgb.mean(axis=-1, dtype=np.float32))
