@@ -15,10 +15,10 @@ from firstread import audit
 from firstread.clock import utcnow
 from firstread.errors import FirstreadError
 from firstread.findings import DEFAULT_THRESHOLD, MAIN_FINDINGS, PIPELINE_OF_FINDING
+from firstread.lookup import UnknownStudy, find_study
 from firstread.priority import PIPELINES
-from firstread.records import Database, Flag, Job, Result, Revision, Study, Verdict
+from firstread.records import Database, Flag, Job, Result, Revision, Verdict
 from firstread.records.clock import now_of
-from firstread.selftest import no_self_test
 
 READER, IMPORT = "reader", "import"
 TRUTHS = {"0": 0, "1": 1, "no": 0, "yes": 1, "false": 0, "true": 1, "negative": 0, "positive": 1}
@@ -26,17 +26,6 @@ TRUTHS = {"0": 0, "1": 1, "no": 0, "yes": 1, "false": 0, "true": 1, "negative": 
 
 class VerdictError(FirstreadError):
     """What was said cannot be recorded; the text says why."""
-
-
-def find_study(session: Session, uid: str) -> Study:
-    """The study of a StudyInstanceUID, or of an accession number that only one study has. Raises VerdictError."""
-    found = session.scalar(select(Study).where(Study.study_instance_uid == uid, no_self_test(Study.id)))
-    if found is not None:
-        return found
-    rows = session.scalars(select(Study).where(Study.accession_number == uid, no_self_test(Study.id)).limit(2)).all()
-    if len(rows) != 1:
-        raise VerdictError("several studies have that accession number" if rows else "no such study")
-    return rows[0]
 
 
 def acknowledge(db: Database, study_uid: str, by: str, pipeline: str | None = None) -> Flag:
@@ -56,7 +45,9 @@ def acknowledge(db: Database, study_uid: str, by: str, pipeline: str | None = No
     Raises
     ------
     VerdictError
-        If there is no such study, no flag of that pipeline on it, or a choice to be made.
+        If there is no flag of that pipeline on it, or a choice to be made.
+    firstread.lookup.UnknownStudy
+        If there is no such study.
     """
     with db.write() as session:
         study = find_study(session, study_uid)
@@ -127,7 +118,9 @@ def record_verdict(
     Raises
     ------
     VerdictError
-        If neither is given, if they contradict each other, or if there is no such study or result.
+        If neither is given, if they contradict each other, or if there is no such result.
+    firstread.lookup.UnknownStudy
+        If there is no such study.
     """
     finding = finding or MAIN_FINDINGS.get(pipeline)
     if finding is None:
@@ -254,8 +247,8 @@ def _import_row(session: Session, number: int, row: dict[str, str], outcome: Imp
         outcome.wrong[number] = "no such finding"
         return
     try:
-        study = find_study(session, row.get("study_instance_uid") or row.get("accession_number", ""))
-    except VerdictError:
+        study = find_study(session, row.get("study_instance_uid") or row.get("accession_number", ""), keys=False)
+    except UnknownStudy:
         outcome.unmatched.append(number)
         return
     key = (Verdict.study_id == study.id, Verdict.pipeline == pipeline, Verdict.finding == finding)

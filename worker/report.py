@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
 from firstread.findings import flags_by_itself
+from firstread.lookup import find_study
 from firstread.records import Database, Delivery, Flag, Job, OutputObject, Result, Revision, Study, Verdict
 from firstread.settings import Settings
-from firstread.verdicts import find_study
 from worker.outputs.messages import NOTICE
 from worker.outputs.objects.codes import meaning_of
 from worker.outputs.pictures import evidence_pictures
@@ -96,7 +96,7 @@ def write_report(db: Database, settings: Settings, study_uid: str, path: Path) -
 
     Raises
     ------
-    firstread.verdicts.VerdictError
+    firstread.lookup.UnknownStudy
         If there is no such study.
     """
     with db.read() as session:

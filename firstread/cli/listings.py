@@ -18,7 +18,8 @@ from firstread.states import JobState, RevisionState
 STATES = (RevisionState.RECEIVING.value, *(state.value for state in JobState))
 HEADLINES = ("any", "pneumonia", "covid19", "melanoma", "bleed_volume", "lesion_area")
 RESULT_COLUMNS = (
-    "study_instance_uid",
+    "accession_number",
+    "source_name",
     "pipeline",
     "state",
     "finding",
@@ -30,7 +31,11 @@ RESULT_COLUMNS = (
     "reason",
     "warnings",
     "scored_at",
+    "study_instance_uid",
 )
+SPARE_COLUMNS = ("threshold", "scored_at", "warnings", "unit", "study_instance_uid", "value", "source_name")
+"""What a narrow terminal does without, the first first."""
+
 FLAG_COLUMNS = (
     "study_instance_uid",
     "pipeline",
@@ -91,7 +96,7 @@ def results(
         print_json(rows)
         return
     columns = (*RESULT_COLUMNS, "revision", "role") if history else RESULT_COLUMNS
-    print_table(rows, columns, empty="no results yet")
+    print_table(rows, columns, empty="no results yet", spare=SPARE_COLUMNS)
     told = ((row["study_instance_uid"], row["pipeline"], row["detail"]) for row in rows if row["state"] == "DONE")
     for uid, name, detail in dict.fromkeys(told):
         if detail:

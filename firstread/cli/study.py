@@ -12,27 +12,10 @@ from sqlalchemy.orm import Session
 
 from firstread.cli.open_database import open_database
 from firstread.cli.tables import print_json, print_table, view_rows
-from firstread.errors import FirstreadError
+from firstread.lookup import find_study
 from firstread.priority import PIPELINES
 from firstread.records import Delivery, Instance, Job, Receipt, Revision, RevisionInstance, Standing, Study, Transition
 from firstread.settings import Settings
-
-
-class UnknownStudy(FirstreadError):
-    """No study of that UID or accession number."""
-
-
-def find_study(session: Session, uid: str) -> Study:
-    """The study of a StudyInstanceUID, or of an accession number that only one study has."""
-    found = session.scalars(select(Study).where(Study.study_instance_uid == uid)).first()
-    if found is not None:
-        return found
-    by_accession = session.scalars(select(Study).where(Study.accession_number == uid).limit(2)).all()
-    if len(by_accession) == 1:
-        return by_accession[0]
-    if by_accession:
-        raise UnknownStudy("several studies have that accession number; give the StudyInstanceUID")
-    raise UnknownStudy("no such study; `firstread results` lists those that there are")
 
 
 def _columns(row: Any, *leave_out: str) -> dict[str, Any]:
@@ -109,7 +92,7 @@ def story(session: Session, study: Study) -> dict[str, Any]:
 @click.argument("uid", metavar="UID")
 @click.option("--json", "as_json", is_flag=True, help="JSON, with every file and receipt.")
 def study(uid: str, as_json: bool) -> None:
-    """Tell the whole story of one study (a StudyInstanceUID or an accession number)."""
+    """Tell the whole story of one study (StudyInstanceUID, accession number, or the key that logs and mails name)."""
     with open_database(Settings()).read() as session:
         told = story(session, find_study(session, uid))
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,6 +15,10 @@ from rich.table import Table
 from sqlalchemy import TextClause
 from sqlalchemy.orm import Session
 
+WIDE = 250
+"""Characters of a table that goes into a file or a pipe."""
+
+GAP = 2
 TIME_COLUMNS = frozenset(
     {"received_at", "closed_at", "scored_at", "flagged_at", "notified_at", "acknowledged_at", "at"}
 )
@@ -69,16 +74,46 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, title: str = "", empty: str = "") -> None:
-    """Print rows as a table, or ``empty`` where there is none."""
+def print_table(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    title: str = "",
+    empty: str = "",
+    spare: Sequence[str] = (),
+) -> None:
+    """Print rows as a table, or ``empty`` where there is none.
+
+    Parameters
+    ----------
+    spare : sequence of str
+        Columns that are left out, the first first, until the table fits a terminal; a line below says which.
+    """
     if not rows:
         click.echo(empty or "nothing to show")
         return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
+    shown = fitting(rows, columns, spare, width)
     table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for name in columns:
+    for name in shown:
         numeric = isinstance(next((r[name] for r in rows if r.get(name) is not None), None), int | float)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=name.endswith("_uid"))
     for row in rows:
-        table.add_row(*(cell(row.get(name)) for name in columns))
-    console = Console(width=None if sys.stdout.isatty() else 250)
-    console.print(table)
+        table.add_row(*(cell(row.get(name)) for name in shown))
+    Console(width=width).print(table)
+    left_out = [name for name in columns if name not in shown]
+    if left_out:
+        click.echo(f"(no room for {', '.join(left_out)}; a wider terminal or --json has them)")
+
+
+def fitting(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], spare: Sequence[str], width: int
+) -> tuple[str, ...]:
+    """The columns that fit side by side into ``width`` characters, those of ``spare`` left out one by one."""
+    needed = {name: max(len(name), *(len(cell(row.get(name))) for row in rows)) + GAP for name in columns}
+    shown = list(columns)
+    for name in spare:
+        if sum(needed[kept] for kept in shown) - GAP <= width:
+            break
+        shown.remove(name)
+    return tuple(shown)

@@ -96,8 +96,8 @@ def test_the_figures_are_those_of_the_studies(filled: Database) -> None:
 
     assert rows("Head CT flags of 24 hours") == [{"flags": 1}]
     assert rows("Not acknowledged, all pipelines") == [{"flags": 2}]
-    assert rows("From the last image to the flag") == [{"half": 5.0, "19 of 20": 5.0}]
-    assert rows("From the last image to the notification") == [{"half": 6.0, "19 of 20": 6.0}]
+    assert rows("From the last image to the flag") == [{"median": 5.0, "95th percentile": 5.0}]
+    assert rows("From the last image to the notification") == [{"median": 6.0, "95th percentile": 6.0}]
     scanners = {(r["pipeline"], r["station"]): r for r in rows("Scanners")}
     head = scanners["head_ct", "CT1"]
     assert (head["studies"], head["done"], head["rejected"], head["failed"], head["flagged"]) == (4, 2, 1, 1, 1)

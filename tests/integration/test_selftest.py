@@ -15,11 +15,12 @@ from firstread.cli import doctor_study
 from firstread.clock import utcnow
 from firstread.drift import Baseline, _rows
 from firstread.export import export_studies
+from firstread.lookup import UnknownStudy
 from firstread.metrics_outcomes import OutcomeFigures, families
 from firstread.records import Base, Database, Delivery, Flag, Job, SelfTest, Study
 from firstread.settings import Settings
 from firstread.store import spool_of
-from firstread.verdicts import VerdictError, record_verdict
+from firstread.verdicts import record_verdict
 from tests.builders import probe_pipeline
 from tests.builders.listening import QUICK, broker_in, listening
 from tests.builders.probe_pipeline import ProbeModel
@@ -161,7 +162,7 @@ def test_nothing_counts_or_hands_on_a_phantom(tmp_path: Path, database_url: str)
         since = utcnow() - timedelta(days=3650)
         assert len(_rows(session, baseline, since, utcnow() + timedelta(days=365))) == 1
         OutcomeFigures().read(session, families())
-    with pytest.raises(VerdictError, match="no such study"):
+    with pytest.raises(UnknownStudy, match="no such study"):
         record_verdict(db, uid, "head_ct", agree=True)
     assert export_studies(db, settings, tmp_path / "out", judged_only=False).studies == 1
     db.dispose()

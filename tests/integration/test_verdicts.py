@@ -12,6 +12,7 @@ from sqlalchemy import delete, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from firstread.deliveries import DeliveryError, cancel_delivery, retry_delivery, retry_failed
+from firstread.lookup import UnknownStudy
 from firstread.metrics_outcomes import OutcomeFigures, families
 from firstread.records import AuditEvent, Database, Delivery, Flag, Verdict
 from firstread.settings import Settings
@@ -63,7 +64,7 @@ def test_verdicts_that_make_no_sense(tmp_path: Path, arguments: dict[str, object
     scored = scored_study(db, settings)
     with pytest.raises(VerdictError, match=word):
         record_verdict(db, scored.study_uid, **arguments)  # type: ignore[arg-type]
-    with pytest.raises(VerdictError, match="no such study"):
+    with pytest.raises(UnknownStudy, match="no such study"):
         record_verdict(db, "1.2.3", "head_ct", agree=True)
 
 

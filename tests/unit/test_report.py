@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from firstread.verdicts import VerdictError, record_verdict
+from firstread.lookup import UnknownStudy
+from firstread.verdicts import record_verdict
 from tests.builders.scored import database_in, scored_study, settings_in
 from worker.report import write_report
 from worker.report_pictures import MOST_SLICES, chosen
@@ -70,7 +71,7 @@ def test_files_that_are_gone_are_told(tmp_path: Path) -> None:
         path.unlink()
     write_report(db, settings, scored.study_uid, tmp_path / "r.html")
     assert "4 frames cannot be shown" in (tmp_path / "r.html").read_text(encoding="utf-8")
-    with pytest.raises(VerdictError):
+    with pytest.raises(UnknownStudy):
         write_report(db, settings, "1.2.3", tmp_path / "r.html")
 
 
