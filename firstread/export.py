@@ -277,7 +277,7 @@ def _images(session: Session, job: Job) -> list[Instance]:
     rows = session.scalars(
         select(Instance)
         .join(RevisionInstance, RevisionInstance.instance_id == Instance.id)
-        .where(RevisionInstance.revision_id == job.revision_id)
+        .where(RevisionInstance.revision_id == job.revision_id, RevisionInstance.left_out.is_(None))
         .order_by(Instance.instance_number, Instance.id)
     ).all()
     of_series = [row for row in rows if row.series_instance_uid == job.series_instance_uid] or list(rows)

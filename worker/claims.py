@@ -29,8 +29,10 @@ from firstread.states import JobState, RevisionState, move_job
 from worker.errors import describe, reason_of
 from worker.metrics import ERRORS, WAIT_SECONDS
 from worker.pipelines.base import Study
+from worker.pipelines.reasons import Caution
 from worker.pipelines.registry import Orders
 from worker.reading import read_study
+from worker.rejections import rejected_in
 from worker.routing import ROUTING_FAILED, Overtaken, commit_routing, orders_of, wanted_by
 from worker.standing import decide
 
@@ -225,8 +227,12 @@ class Claimer:
             with self._db.read() as session:
                 revision = session.get_one(Revision, revision_id)
                 orders, phantom = orders_of(session, self._settings, revision), is_self_test(session, revision.study_id)
-            study = read_study(self._db, self._spool, revision_id)
+            study = read_study(self._db, self._spool, revision_id, whole=True)
+            rejected = rejected_in(study)
+            study = study.without(rejected.left_out)
             names, reason = wanted_by(study, orders)
+            if not names and rejected.left_out:
+                reason = str(Caution.IMAGES_REJECTED)
             decision = decide(self._db, self._spool, revision_id, study, names, self._orders)
             routed = commit_routing(
                 self._db,
@@ -237,6 +243,7 @@ class Claimer:
                 actor=self._owner,
                 settings=self._settings,
                 decision=decision,
+                rejected=rejected,
             )
             if routed and not phantom:  # its rows go, and SQLite gives their numbers to the next study
                 self._keep_study(revision_id, study)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from pydicom.dataset import Dataset
-from sqlalchemy import select
+from sqlalchemy import select, true
 
 from firstread.dicom.datasets import UnusableFile, read_dataset
 from firstread.records import Database, Revision, RevisionInstance, newest_of_each
@@ -20,7 +20,9 @@ from worker.pipelines.unread import GONE, UNPARSED
 log = logging.getLogger(__name__)
 
 
-def read_study(db: Database, spool: Spool, revision_id: int, like: Study | None = None) -> Study:
+def read_study(
+    db: Database, spool: Spool, revision_id: int, like: Study | None = None, *, whole: bool = False
+) -> Study:
     """The study of a revision, headers read.
 
     Where an instance came with several contents, the newest is taken. A file that is gone or unreadable is left
@@ -30,6 +32,8 @@ def read_study(db: Database, spool: Spool, revision_id: int, like: Study | None 
     ----------
     like : Study, optional
         Another revision of the study: headers that it has are not read again.
+    whole : bool
+        With the images that a rejection note left out.
 
     Raises
     ------
@@ -42,7 +46,9 @@ def read_study(db: Database, spool: Spool, revision_id: int, like: Study | None 
         rows = session.scalars(
             select(InstanceRow)
             .join(RevisionInstance, RevisionInstance.instance_id == InstanceRow.id)
-            .where(RevisionInstance.revision_id == revision_id)
+            .where(
+                RevisionInstance.revision_id == revision_id, true() if whole else RevisionInstance.left_out.is_(None)
+            )
             .order_by(InstanceRow.id)
         ).all()
     warnings = list(revision.warnings or [])

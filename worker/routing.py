@@ -20,6 +20,7 @@ from worker.pipelines import registry
 from worker.pipelines.base import Study
 from worker.pipelines.reasons import Caution
 from worker.pipelines.registry import Orders
+from worker.rejections import Rejected, apply
 from worker.standing import UNCHANGED, Decision, Stands, known_work
 
 NO_PIPELINE = "no_pipeline"
@@ -63,6 +64,7 @@ def commit_routing(
     actor: str,
     settings: Settings,
     decision: Decision | None = None,
+    rejected: Rejected | None = None,
 ) -> bool:
     """Write the jobs of a revision, once; a pipeline whose earlier result stands gets none.
 
@@ -92,6 +94,8 @@ def commit_routing(
             if decision.identity is not None:
                 correct(session, study, decision.identity)
                 end_deliveries(session, study.id, revision.number, str(Caution.IDENTITY_CORRECTED))
+        if rejected is not None:
+            apply(session, revision, rejected)
         for name in names:
             if name in stands and _stands(session, revision, stands[name], settings, actor):
                 continue

@@ -7,14 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import click
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from firstread.cli.open_database import open_database
 from firstread.cli.tables import print_json, print_table, view_rows
+from firstread.dicom.rejection import TITLES
 from firstread.lookup import find_study
 from firstread.priority import PIPELINES
-from firstread.records import Delivery, Instance, Job, Receipt, Revision, RevisionInstance, Standing, Study, Transition
+from firstread.records import (
+    Delivery,
+    Instance,
+    Job,
+    Receipt,
+    RejectionRow,
+    Revision,
+    RevisionInstance,
+    Standing,
+    Study,
+    Transition,
+)
 from firstread.settings import Settings
 
 
@@ -29,6 +41,12 @@ def _transitions(session: Session, subject: str, subject_id: int) -> list[dict[s
         .order_by(Transition.id)
     )
     return [_columns(row, "id", "subject", "subject_id") for row in rows]
+
+
+def _left_out(session: Session, revision: Revision) -> int:
+    query = select(func.count()).select_from(RevisionInstance)
+    rejected = (RevisionInstance.revision_id == revision.id, RevisionInstance.left_out.is_not(None))
+    return session.scalar(query.where(*rejected)) or 0
 
 
 def _standing(session: Session, revision: Revision) -> list[dict[str, Any]]:
@@ -68,6 +86,7 @@ def story(session: Session, study: Study) -> dict[str, Any]:
             _columns(revision, "id", "study_id")
             | {
                 "instances": len(members),
+                "left_out": _left_out(session, revision),
                 "series": len({m.series_instance_uid for m in members}),
                 "files": [m.spool_key for m in members],
                 "transitions": _transitions(session, "revision", revision.id),
@@ -79,8 +98,10 @@ def story(session: Session, study: Study) -> dict[str, Any]:
     receipts = session.scalars(select(Receipt).where(Receipt.study_instance_uid == uid).order_by(Receipt.id))
     result_rows = text("SELECT * FROM study_result WHERE study_instance_uid = :uid ORDER BY pipeline, finding")
     flag_rows = text("SELECT * FROM hemorrhage_flag WHERE study_instance_uid = :uid")
+    notes = session.scalars(select(RejectionRow).where(RejectionRow.study_id == study.id).order_by(RejectionRow.id))
     return {
         "study": _columns(study, "id"),
+        "rejection_notes": [_columns(row, "id", "study_id", "instance_id") for row in notes],
         "results": view_rows(session, result_rows.bindparams(uid=uid)),
         "flag": view_rows(session, flag_rows.bindparams(uid=uid)),
         "revisions": revisions,
@@ -105,6 +126,11 @@ def study(uid: str, as_json: bool) -> None:
     outcomes = sorted({receipt["outcome"] for receipt in told["receipts"]})
     counts = ", ".join(f"{sum(r['outcome'] == o for r in told['receipts'])} {o}" for o in outcomes)
     click.echo(f"received: {counts}\n")
+    for note in told["rejection_notes"]:
+        click.echo(
+            f"rejection note {note['code']} ({TITLES[note['code']]}) on {note['images']} images, "
+            f"read {note['at']:%Y-%m-%d %H:%M:%S} UTC"
+        )
     for revision in told["revisions"]:
         _print_revision(revision)
     print_table(
@@ -118,7 +144,8 @@ def _print_revision(revision: dict[str, Any]) -> None:
     closed = f", closed: {revision['close_reason']}" if revision["close_reason"] else ""
     click.echo(
         f"revision {revision['number']}: {revision['instances']} images in {revision['series']} series, "
-        f"priority {revision['priority']}{closed}"
+        + (f"{revision['left_out']} of them rejected, " if revision["left_out"] else "")
+        + f"priority {revision['priority']}{closed}"
     )
     if revision["made_at"]:
         click.echo(f"  made {revision['made_at']:%Y-%m-%d %H:%M} UTC at the latest" + (", old" * revision["old"]))

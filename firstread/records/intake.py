@@ -240,5 +240,26 @@ class RevisionInstance(Base):
         ForeignKey("instance.id", ondelete="CASCADE"), primary_key=True, index=True
     )
 
+    left_out: Mapped[str | None]
+    """Code of the rejection note for which the image was not looked at."""
+
     revision: Mapped[Revision] = relationship(back_populates="members")
     instance: Mapped[Instance] = relationship()
+
+
+class RejectionRow(Base):
+    """A rejection note of a study: images that the department took back, and why."""
+
+    __tablename__ = "rejection_note"
+    __table_args__ = (UniqueConstraint("study_id", "sop_instance_uid", "code"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id", ondelete="CASCADE"))
+    instance_id: Mapped[int] = mapped_column(ForeignKey("instance.id", ondelete="CASCADE"), index=True)
+    sop_instance_uid: Mapped[str]
+    code: Mapped[str]
+    """113001, 113037, 113038 or 113039 (DCM)."""
+    images: Mapped[int]
+    """How many it names."""
+    at: Mapped[datetime]
+    """When it was read."""

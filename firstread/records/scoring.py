@@ -169,7 +169,7 @@ class Delivery(Base):
 
     __tablename__ = "delivery"
     __table_args__ = (
-        UniqueConstraint("job_id", "run", "destination", "kind", "escalation"),
+        UniqueConstraint("job_id", "run", "destination", "kind", "escalation", "topic"),
         Index("ix_delivery_state_next", "state", "next_at"),
     )
 
@@ -181,6 +181,8 @@ class Delivery(Base):
     destination: Mapped[str]
     escalation: Mapped[int] = mapped_column(default=0)
     """0 is the first notice; each level is the next address of the list."""
+    topic: Mapped[str] = mapped_column(default="", server_default="")
+    """Empty for the result itself; ``identity_in_doubt`` for a word to whoever was told of it."""
     summary: Mapped[bool] = mapped_column(default=False)
     """Told together with others of its destination, at most one message an hour."""
     state: Mapped[str]

@@ -223,7 +223,7 @@ FROM counted
 
 DELIVERY_STATUS = """
 SELECT s.study_instance_uid, r.number AS revision, j.pipeline, d.id AS delivery, d.destination, d.kind, d.escalation,
-    d.state, d.attempts, d.next_at, d.last_status, d.created_at, d.finished_at
+    d.topic, d.state, d.attempts, d.next_at, d.last_status, d.created_at, d.finished_at
 FROM delivery d
 JOIN job j ON j.id = d.job_id
 JOIN revision r ON r.id = j.revision_id

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,29 +13,23 @@ from pydicom.uid import JPEGLSLossless, JPEGLSNearLossless
 from sqlalchemy import select, text
 
 from firstread.cli.study import study as study_command
-from firstread.cli.tables import view_rows
 from firstread.clock import utcnow
 from firstread.dicom.uids import stable_uid
 from firstread.metrics_state import _families, read_database
-from firstread.records import Database, Delivery, Instance, Job, Revision, Standing, Transition
+from firstread.records import Database, Delivery, Job, Revision, Transition
 from firstread.retention import finished_studies
 from firstread.settings import Settings
-from firstread.spool import Spool
 from firstread.states import JobState
-from tests.builders.scored import image_header, write_evidence
-from tests.builders.waiting import put_revision
-from worker.claims import Claim, Claimer
+from tests.builders.revisions import UID, Site, corrected, deliveries, dose_report, encoded, flagged_with_mask, slices
 from worker.outputs.attempt import Skipped, attempt
 from worker.outputs.objects.files import ensure_objects, objects_dir
 from worker.outputs.watching import watch_of
-from worker.pipelines.base import Evidence, Finding, Outcome, SliceScore
+from worker.pipelines.base import Evidence, Finding, Outcome
 from worker.results import Report, commit_failure, commit_outcome
 from worker.retry import end_waiting, retry_study
 from worker.routing import Overtaken, commit_routing
 from worker.standing import Decision
 from worker.sweeper import find_due
-
-UID = stable_uid("study", "standing")
 
 
 @pytest.fixture
@@ -49,87 +41,6 @@ def settings(make_settings: Callable[..., Settings], db: Database) -> Settings:
         encoding="utf-8",
     )
     return made
-
-
-def slices(n: int = 10, series: str = "plain", **values: Any) -> list[Dataset]:
-    """A plain head CT by its headers; equal arguments give equal bytes."""
-    made = []
-    for number in range(1, n + 1):
-        ds = image_header("ct", number, UID)
-        ds.SeriesInstanceUID = stable_uid(UID, series)
-        ds.SOPInstanceUID = stable_uid(UID, series, number)
-        ds.PixelData = np.random.default_rng(number).integers(0, 90, (64, 64)).astype(np.uint16).tobytes()
-        for keyword, value in values.items():
-            setattr(ds, keyword, value)
-        made.append(ds)
-    return made
-
-
-def dose_report() -> Dataset:
-    ds = Dataset()
-    ds.SOPClassUID, ds.Modality = "1.2.840.10008.5.1.4.1.1.88.67", "SR"
-    ds.StudyInstanceUID = UID
-    ds.SeriesInstanceUID, ds.SOPInstanceUID = stable_uid(UID, "dose"), stable_uid(UID, "dose", 1)
-    ds.PatientID, ds.PatientName = "MRN-7771234", "Nachtigall^Florentine"
-    return ds
-
-
-def encoded(images: list[Dataset], syntax: str, **options: Any) -> list[Dataset]:
-    made = copy.deepcopy(images)
-    for ds in made:
-        ds.compress(syntax, generate_instance_uid=False, **options)
-    return made
-
-
-class Site:
-    """A worker's view of one study."""
-
-    def __init__(self, db: Database, settings: Settings) -> None:
-        self.db, self.settings = db, settings
-        self.claimer = Claimer(db, settings, Spool(settings.spool_dir), "w1", lambda: frozenset({"head_ct"}))
-
-    def put(self, *objects: Dataset, **values: Any) -> int:
-        """A closed revision of all that the study holds by then; returns its key."""
-        return put_revision(self.db, self.settings, objects, **values)
-
-    def claim(self) -> Claim | None:
-        return self.claimer.next()
-
-    def score(self, p: float = 0.2, flagged: bool = False, version: str = "1", mask: bool = False) -> None:
-        """Claim the one job that waits and commit a result."""
-        claim = self.claim()
-        assert claim is not None
-        outcome = Outcome(
-            findings=[Finding("any", "bleed", version, probability=p, threshold=0.5, flagged=flagged)],
-            evidence=Evidence(),
-            SeriesInstanceUID=stable_uid(UID, "plain"),
-        )
-        path = None
-        if mask:
-            with self.db.read() as session:
-                keys = list(session.scalars(select(Instance.id).order_by(Instance.id)))
-            outcome.slice_scores = [SliceScore(key, 0, 1, "any", p, "bleed", version) for key in keys]
-            outcome.findings.append(Finding("bleed_volume", "bleed", version, value=4.5, unit="mL"))
-            outcome.evidence.key_instance = keys[1]
-            path = write_evidence(self.settings, keys, mask=True)
-        commit_outcome(self.db, self.settings, job_id=claim.job_id, owner="w1", report=Report(outcome=outcome),
-                       evidence_path=path)  # fmt: skip
-
-    def jobs(self) -> list[tuple[int, str]]:
-        """Revision number and state of every job, in order."""
-        query = select(Revision.number, Job.state).join(Job, Job.revision_id == Revision.id).order_by(Job.id)
-        with self.db.read() as session:
-            return [(number, state) for number, state in session.execute(query)]
-
-    def standing(self) -> list[tuple[int, str]]:
-        """Revision number and reason of what stands."""
-        query = select(Revision.number, Standing.reason).join(Standing, Standing.revision_id == Revision.id)
-        with self.db.read() as session:
-            return [(number, reason) for number, reason in session.execute(query.order_by(Standing.id))]
-
-    def view(self, name: str) -> list[dict[str, Any]]:
-        with self.db.read() as session:
-            return view_rows(session, text(f"SELECT * FROM {name}"))
 
 
 @pytest.fixture
@@ -277,25 +188,6 @@ def test_work_that_came_meanwhile_is_looked_at_again(site: Site) -> None:
     assert site.standing() == [(2, "unchanged")]
 
 
-def corrected(images: list[Dataset], **values: str) -> list[Dataset]:
-    made = copy.deepcopy(images)
-    for ds in made:
-        for keyword, value in (values or {"PatientID": "RIGHT-1", "AccessionNumber": "A-200"}).items():
-            setattr(ds, keyword, value)
-    return made
-
-
-def flagged_with_mask(site: Site) -> list[Dataset]:
-    """A first revision, flagged, with a mask; its objects are made."""
-    images = slices()
-    site.put(*images)
-    site.score(0.9, flagged=True, mask=True)
-    with site.db.read() as session:
-        job = session.scalars(select(Job)).one()
-    ensure_objects(site.db, site.settings, job.id)
-    return images
-
-
 def objects_of(site: Site, revision: int) -> dict[str, Dataset]:
     """The objects of a revision's job, made now."""
     with site.db.read() as session:
@@ -304,13 +196,6 @@ def objects_of(site: Site, revision: int) -> dict[str, Dataset]:
     made = ensure_objects(site.db, site.settings, job_id)
     assert [row.reason for row in made] == [None, None, None]
     return {row.kind: dcmread(objects_dir(site.settings) / str(row.path)) for row in made}
-
-
-def deliveries(site: Site) -> list[tuple[int, str, str | None]]:
-    query = select(Revision.number, Delivery.state, Delivery.last_status).join(Job, Job.id == Delivery.job_id)
-    with site.db.read() as session:
-        rows = session.execute(query.join(Revision, Revision.id == Job.revision_id).order_by(Delivery.id))
-        return [(number, state, status) for number, state, status in rows]
 
 
 def test_a_corrected_patient_is_not_scored_again_and_told_under_the_new_name(site: Site) -> None:

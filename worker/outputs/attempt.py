@@ -14,7 +14,7 @@ from worker.outputs.destinations import (
     StowDestination,
     WebhookDestination,
 )
-from worker.outputs.messages import UNREAD, is_unread, message
+from worker.outputs.messages import UNREAD, flags_of, in_doubt, is_unread, message
 from worker.outputs.objects.files import ensure_objects, objects_dir
 from worker.outputs.senders import NotDelivered, send_email, send_stow, send_webhook
 from worker.outputs.states import OBJECT_KINDS
@@ -48,7 +48,7 @@ def is_superseded(session: Session, job: Job) -> bool:
 
 def _check_needed(db: Database, delivery: Delivery) -> None:
     """An escalation ends with the acknowledgement, that nobody read a study with another attempt at it; objects do not
-    go out under an identity that was corrected.
+    go out under an identity that was corrected or is in doubt, nor do messages about results that raise no flag.
     """
     if delivery.payload.get("event") == UNREAD:
         with db.read() as session:
@@ -56,9 +56,19 @@ def _check_needed(db: Database, delivery: Delivery) -> None:
                 raise Skipped("tried again before this notice")
     if delivery.kind in OBJECT_KINDS:
         with db.read() as session:
-            if is_superseded(session, session.get_one(Job, delivery.job_id)):
+            job = session.get_one(Job, delivery.job_id)
+            if in_doubt(job):
+                raise Skipped(str(Caution.IDENTITY_IN_DOUBT))
+            if is_superseded(session, job):
                 raise Skipped(str(Caution.IDENTITY_CORRECTED))
         return
+    with db.read() as session:
+        job = session.get_one(Job, delivery.job_id)
+        quiet = not (
+            delivery.topic or delivery.escalation or delivery.payload.get("event") or flags_of(session, delivery)
+        )
+        if quiet and in_doubt(job):
+            raise Skipped(str(Caution.IDENTITY_IN_DOUBT))
     query = (
         select(Flag.acknowledged_at)
         .join(EscalationStep, EscalationStep.flag_id == Flag.id)

@@ -77,6 +77,7 @@ def _next_level(db: Database, file: DestinationsFile, escalation: Escalation, fl
                     Delivery.destination == destination.name,
                     Delivery.kind == destination.kind,
                     Delivery.escalation == level,
+                    Delivery.topic == "",
                 )
             )
             if row is None:

@@ -14,6 +14,7 @@ from firstread.records import Delivery, Flag, Job, Result, Revision, Study
 from firstread.states import JobState
 from worker.outputs.objects.codes import meaning_of
 from worker.outputs.words import measured
+from worker.pipelines.reasons import TEXTS, Caution
 
 NOTICE = "Firstread result, not for diagnosis. A study that is not flagged is not thereby normal."
 UNREAD = "not_read"
@@ -25,6 +26,9 @@ UNREAD_TEXT = (
 )
 MOST_LINES = 200
 """Flags that a mail of many lists."""
+
+REJECTIONS = (Caution.IDENTITY_IN_DOUBT, Caution.IMAGES_REJECTED)
+"""Warnings that a mail tells in words: the result may be another patient's, or of images that were taken back."""
 
 HEADLINES = {
     "head_ct": "suspected intracranial hemorrhage",
@@ -49,6 +53,11 @@ def flags_of(session: Session, delivery: Delivery) -> list[Flag]:
 def is_unread(job: Job, delivery: Delivery) -> bool:
     """Whether the run of a notice still stands failed, and nobody had it tried again."""
     return job.state == JobState.FAILED.value and job.run == delivery.run
+
+
+def in_doubt(job: Job) -> bool:
+    """Whether the images of a job may be another patient's."""
+    return Caution.IDENTITY_IN_DOUBT in (job.warnings or ())
 
 
 def message(session: Session, delivery: Delivery, *, patient_data: bool) -> dict[str, Any]:
@@ -81,7 +90,9 @@ def message(session: Session, delivery: Delivery, *, patient_data: bool) -> dict
         "sent_at": utcnow().isoformat(),
         "notice": NOTICE,
     }
-    if patient_data:
+    if delivery.topic:
+        content["event"] = delivery.topic
+    if patient_data and not in_doubt(job):
         content["patient_id"] = study.patient_id
         content["accession_number"] = study.accession_number
     return content
@@ -121,6 +132,8 @@ def subject(content: dict[str, Any]) -> str:
     """Subject of a mail: no patient data, ever, since subjects are shown on lock screens."""
     if content["event"] == "summary":
         return f"Firstread: {count_of(content)} of old studies"
+    if content["event"] == Caution.IDENTITY_IN_DOUBT:
+        return f"Firstread: IDENTITY IN DOUBT, study {content['study_key']}"
     if content["event"] == UNREAD:
         return f"Firstread: NOT READ ({content['pipeline']}), study {content['study_key']}"
     if content["event"] == "result":
@@ -146,6 +159,7 @@ def mail_text(content: dict[str, Any]) -> str:
             lines.append(f"{meaning_of(finding['finding'])}: {finding['probability']:.2f}{limit}{mark}")
         elif finding["value"] is not None:
             lines.append(f"{meaning_of(finding['finding'])}: {measured(finding['value'], finding['unit'])}")
+    lines += [TEXTS[code] for code in REJECTIONS if code in content["warnings"]]
     if content["warnings"]:
         lines.append(f"Warnings: {', '.join(content['warnings'])}")
     lines += ["", f"StudyInstanceUID: {content['study_instance_uid']}", f"Revision: {content['revision']}"]

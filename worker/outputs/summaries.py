@@ -34,6 +34,7 @@ from worker.outputs.metrics import DELIVERIES, DELIVERY_SECONDS
 from worker.outputs.senders import NotDelivered, send_email, send_webhook
 from worker.outputs.states import DELIVERED, FAILED, PENDING, SKIPPED
 from worker.pipelines.base import Finding
+from worker.pipelines.reasons import Caution
 
 EVERY = timedelta(hours=1)
 QUIET = timedelta(seconds=60)
@@ -201,7 +202,7 @@ def _content(session: Session, rows: Sequence[Delivery], now: datetime, *, patie
                 "volume_ml": flag.volume_ml,
                 "flagged_at": flag.flagged_at.isoformat(),
             }
-            if patient_data:
+            if patient_data and Caution.IDENTITY_IN_DOUBT not in flag.warnings:
                 said |= {"patient_id": study.patient_id, "accession_number": study.accession_number}
     return {
         "event": "summary",

@@ -6,7 +6,7 @@ A pipeline is a module with ``select``, ``gate``, ``preprocess``, ``infer`` and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,6 +72,10 @@ class Study:
     forced: bool = False
     warnings: tuple[str, ...] = ()
     lost: tuple[Lost, ...] = ()
+
+    def without(self, keys: Collection[int]) -> Study:
+        """The study without some of its instances."""
+        return replace(self, instances=tuple(i for i in self.instances if i.key not in keys)) if keys else self
 
     def asked(self, forced: bool) -> Study:
         """The same images, asked for by a person or not."""

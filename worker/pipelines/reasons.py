@@ -88,6 +88,8 @@ class Caution(StrEnum):
     FILE_MISSING = "file_missing"
     UNREADABLE_HEADER = "unreadable_header"
     IDENTITY_CORRECTED = "identity_corrected"
+    IDENTITY_IN_DOUBT = "identity_in_doubt"
+    IMAGES_REJECTED = "images_rejected"
     OLD_STUDY = "old_study"
     DATE_IN_FUTURE = "date_in_future"
 
@@ -150,6 +152,9 @@ TEXTS: dict[str, str] = {
     Caution.INSTANCE_CHANGED: "An instance came again with other bytes; the newest is scored.",
     Caution.IMAGES_EXPIRED: "Earlier images of the study were removed by retention and are not scored again.",
     Caution.FILE_MISSING: "A received file is gone and was not scored.",
+    Caution.IDENTITY_IN_DOUBT: "The department took images back for an incorrect worklist entry: they may be another "
+    "patient's.",
+    Caution.IMAGES_REJECTED: "The department took images of the study back.",
     Caution.IDENTITY_CORRECTED: "Patient or order were corrected after the images had been scored; scores and other "
     "warnings are those of the earlier identity.",
     Caution.UNREADABLE_HEADER: "A received file cannot be parsed any more and was not scored.",

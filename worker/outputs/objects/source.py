@@ -156,7 +156,7 @@ def gather(session: Session, settings: Settings, job: Job) -> Source:
         session.scalars(
             select(Instance)
             .join(RevisionInstance, RevisionInstance.instance_id == Instance.id)
-            .where(RevisionInstance.revision_id == revision.id)
+            .where(RevisionInstance.revision_id == revision.id, RevisionInstance.left_out.is_(None))
             .order_by(Instance.series_instance_uid, Instance.instance_number, Instance.id)
         )
     )
