@@ -30,6 +30,9 @@ _HTJ2K: Final = ("1.2.840.10008.1.2.4.203", ("pylibjpeg",))
 _RLE: Final = (str(RLELossless), ("pylibjpeg", "pydicom"))
 """Under which transfer syntax a stream is decoded, and with which plug-ins of pydicom: strict ones first."""
 
+MOST_LOOKED_AT: Final = 64
+"""Frames of an object up to which the sizes of all are looked at before the first is decoded."""
+
 _LUMINANCE: Final = frozenset({"YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420"})
 _WITHIN_JPEG_2000: Final = frozenset({"YBR_ICT", "YBR_RCT"})
 
@@ -62,6 +65,8 @@ def coded_frames(
     """
     extended = ds.get("ExtendedOffsetTable")
     streams = Encapsulated(fp, layout.frames, extended if isinstance(extended, bytes) else None)
+    if syntax != RLELossless and 1 < layout.frames <= MOST_LOOKED_AT:
+        _check_all(streams, layout)
     for index in wanted:
         data = streams.stream(index)
         if syntax == RLELossless:
@@ -77,10 +82,24 @@ def _run_lengths(data: bytes, layout: PixelLayout, notes: list[str]) -> np.ndarr
     return _set_right(_decode(_RLE, data, told, layout, colours), told, layout, notes)
 
 
-def _coded(data: bytes, layout: PixelLayout, notes: list[str]) -> np.ndarray:
+def _check_all(streams: Encapsulated, layout: PixelLayout) -> None:
+    """Refuse an object one of whose streams lies about its size, whichever frame is asked for."""
+    for index in range(len(streams)):
+        try:
+            data = streams.stream(index)
+        except UnreadablePixels:
+            continue  # its own frame says so where it is asked for
+        _check_sizes(data, layout)
+
+
+def _check_sizes(data: bytes, layout: PixelLayout) -> None:
     for rows, columns in stream_sizes(data):
         if rows not in (0, layout.rows) or columns not in (0, layout.columns):
             raise UnreadablePixels("the code stream is of another size than Rows and Columns")
+
+
+def _coded(data: bytes, layout: PixelLayout, notes: list[str]) -> np.ndarray:
+    _check_sizes(data, layout)
     facts = facts_of(data)
     if facts is None:
         raise UnreadablePixels("no code stream of a kind that is decoded")

@@ -49,6 +49,9 @@ class Encapsulated:
         tables = [_numbers(self._read(table), "I"), _numbers(extended or b"", "Q")]
         self._frames = self._by_frame(frames, fragments, first, tables)
 
+    def __len__(self) -> int:
+        return len(self._frames)
+
     def stream(self, index: int) -> bytes:
         """Code stream of a frame, counted from 0.
 

@@ -59,8 +59,9 @@ def test_a_stream_of_another_size_never_reaches_a_codec(
     with_streams(tiny_slice(), streams).save_as(path)
     decoded: list[codecs.CodedFrame] = []
     monkeypatch.setattr(codecs._SEAM, "decode", lambda frame: decoded.append(frame) or codecs.decode_here(frame))
-    with pytest.raises(UnreadablePixels, match="another size"):
-        read_frame(path, len(streams) - 1)
+    for index in range(len(streams)):
+        with pytest.raises(UnreadablePixels, match="another size"):
+            read_frame(path, index)
     assert not decoded
 
 
