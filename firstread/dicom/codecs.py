@@ -104,3 +104,8 @@ def decode(frame: CodedFrame) -> np.ndarray:
 def decode_with(decoder: Decode) -> None:
     """Let this process's frames be decoded by ``decoder`` from here on."""
     _SEAM.decode = decoder
+
+
+def elsewhere() -> bool:
+    """Whether frames are decoded by another process, while this one may do something else."""
+    return _SEAM.decode is not decode_here

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 import numpy as np
+from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -21,6 +22,7 @@ from pydicom.uid import (
 )
 
 from firstread.dicom.codecs import UnreadablePixels as UnreadablePixels
+from firstread.dicom.codecs import elsewhere
 from firstread.dicom.coded import coded_frames
 from firstread.dicom.datasets import (
     GE_BIG_ENDIAN_PIXELS,
@@ -90,6 +92,12 @@ def iter_frames(
                 yield frame
     except UnusableFile as error:
         raise UnreadablePixels(str(error)) from error
+
+
+def decoded_elsewhere(ds: Dataset) -> bool:
+    """Whether a header's pixel data are code streams, and this process has them decoded by another."""
+    meta = getattr(ds, "file_meta", None)
+    return elsewhere() and meta is not None and UID(text(meta, "TransferSyntaxUID")) not in _NATIVE
 
 
 def read_frame(path: Path, index: int = 0, notes: list[str] | None = None) -> np.ndarray:

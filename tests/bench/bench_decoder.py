@@ -1,7 +1,8 @@
 """What the decoders' own processes cost: each compressed syntax, read in this process and in theirs.
 
-Run ``python -m tests.bench.bench_decoder``. One file is read by turns in both places, so that a busy machine troubles
-both alike; medians are compared. A 512x512 slice is what heads are made of, a film of 2500x2500 what chests are.
+Run ``python -m tests.bench.bench_decoder``. The same is read by turns in both places, so that a busy machine troubles
+both alike; medians are compared: a 512x512 slice alone, a head of 40 such slices as its pipeline reads it (a little
+ahead), and a film of 2500x2500.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +27,15 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
 from firstread.dicom.codecs import decode_here, decode_with
+from firstread.dicom.datasets import read_dataset
 from firstread.dicom.pixels import read_frame
 from firstread.phantoms.head import HeadSpec, head_study
 from worker.decoder.pool import DecoderPool
+from worker.pipelines import head_ct
+from worker.pipelines.base import Instance, Study
+from worker.pipelines.head_ct_volume import decode
 
-SLICE, FILM = 512, 2500
+SLICE, SLICES, FILM = 512, 40, 2500
 _DCMCJPEG = {"1.2.840.10008.1.2.4.70": ["+e1"], "1.2.840.10008.1.2.4.57": ["+el"], "1.2.840.10008.1.2.4.51": ["+ee"]}
 
 
@@ -70,14 +77,31 @@ def files(folder: Path, size: int) -> dict[str, Path]:
     return made
 
 
-def compare(path: Path, pool: DecoderPool, rounds: int) -> tuple[float, float]:
-    """Median seconds to read a file's frame, in this process and in another."""
+def head(path: Path, folder: Path) -> Callable[[], object]:
+    """What reads a head of copies of this slice, one above the other."""
+    instances = []
+    for number in range(SLICES):
+        ds = dcmread(path)
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{ds.SOPInstanceUID}.{number}"
+        ds.ImagePositionPatient = [0, 0, 5.0 * number]
+        ds.InstanceNumber = number + 1
+        ds.save_as(folder / f"{number}.dcm")
+        header = read_dataset(folder / f"{number}.dcm")
+        uids = (str(ds.SOPInstanceUID), str(ds.SeriesInstanceUID), str(ds.SOPClassUID))
+        instances.append(Instance(number, folder / f"{number}.dcm", header, *uids))
+    study = Study(StudyInstanceUID=str(ds.StudyInstanceUID), revision=1, instances=tuple(instances))
+    stack = head_ct.select(study).series[0].pixels
+    return lambda: decode(stack, forced=False)
+
+
+def compare(read: Callable[[], object], pool: DecoderPool, rounds: int) -> tuple[float, float]:
+    """Median seconds to read something, in this process and in another."""
     times: dict[str, list[float]] = {"here": [], "there": []}
     for turn in range(rounds + 1):
-        for place, decode in (("here", decode_here), ("there", pool.decode)):
-            decode_with(decode)
+        for place, decoder in (("here", decode_here), ("there", pool.decode)):
+            decode_with(decoder)
             start = time.perf_counter()
-            read_frame(path)
+            read()
             if turn:  # the first turn warms the codec up
                 times[place].append(time.perf_counter() - start)
     return statistics.median(times["here"]), statistics.median(times["there"])
@@ -91,10 +115,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             for size, rounds in ((SLICE, 100), (FILM, 5)):
                 for name, path in files(Path(folder), size).items():
-                    here, there = compare(path, pool, rounds)
-                    row = {"syntax": name, "here_ms": here * 1e3, "there_ms": there * 1e3, "cost": there / here - 1.0}
-                    found.append(row)
-                    print(f"{name:32} {here * 1e3:9.2f} ms {there * 1e3:9.2f} ms {row['cost']:+7.1%}", file=sys.stderr)
+                    cases = {name: (partial(read_frame, path), rounds)}
+                    if size == SLICE:
+                        cases[f"{name} head"] = (head(path, Path(tempfile.mkdtemp(dir=folder))), 7)
+                    for case, (read, times) in cases.items():
+                        here, there = compare(read, pool, times)
+                        found.append({"case": case, "here_ms": here * 1e3, "there_ms": there * 1e3})
+                        cost = there / here - 1.0
+                        print(f"{case:32} {here * 1e3:9.2f} ms {there * 1e3:9.2f} ms {cost:+7.1%}", file=sys.stderr)
     finally:
         decode_with(decode_here)
         pool.close()

@@ -32,7 +32,7 @@ from tests.builders.streams import coded, endless_rle, jpeg, of_size, with_strea
 from worker.decoder import handles, limits
 from worker.decoder import pool as pool_module
 from worker.decoder.pool import DecoderPool
-from worker.decoder.region import STANDING_BYTES
+from worker.decoder.region import PLACE_BYTES, PLACES
 
 PLAIN = coded(jpeg(), JPEGBaseline8Bit, ("pylibjpeg",))
 
@@ -91,10 +91,20 @@ def test_frames_are_the_same_as_decoded_here(syntax: UID, pool: DecoderPool, tmp
 
 
 def test_a_frame_larger_than_what_stays_mapped(pool: DecoderPool, tmp_path: Path) -> None:
-    size = 2900
-    assert 2 * 2 * size**2 > STANDING_BYTES
+    size = 5100
+    assert 2 * size**2 > PLACE_BYTES
     stored = compressed(tmp_path / "object.dcm", RLELossless, size)
     np.testing.assert_array_equal(read_frame(tmp_path / "object.dcm").view(np.uint16), stored)
+
+
+def test_frames_that_are_held_are_never_written_over(pool: DecoderPool) -> None:
+    frames = [coded(jpeg(seed=seed), JPEGBaseline8Bit, ("pylibjpeg",)) for seed in range(4 * PLACES)]
+    held = [pool.decode(frame) for frame in frames]
+    for frame, array in zip(frames, held, strict=True):
+        np.testing.assert_array_equal(array, decode_here(frame))
+    renew(pool)  # nor do they go with their decoder
+    assert pool.decode(PLAIN).shape == (64, 64)
+    np.testing.assert_array_equal(held[0], decode_here(frames[0]))
 
 
 def test_a_refusal_is_told_in_the_same_words(pool: DecoderPool) -> None:
@@ -285,7 +295,7 @@ def test_decoders_hold_no_secrets_and_write_no_memory_down(pool: DecoderPool, mo
     monkeypatch.setenv("FIRSTREAD_DATABASE_URL", "postgresql://x:secret@host/db")
     monkeypatch.setenv("BROKER_PASSWORD", "secret")
     assert not any("secret" in value for value in handles._environ().values())
-    limits_now = Path(f"/proc/{pool.pids()[0]}/limits").read_text()
+    limits_now = Path(f"/proc/{next(pid for pid in pool.pids() if runs(pid))}/limits").read_text()
     core = next(line for line in limits_now.splitlines() if line.startswith("Max core file size"))
     assert core.split()[4:6] == ["0", "0"]
 

@@ -37,8 +37,8 @@ def serve(connection: socket.socket, region: Region) -> None:
 
 
 def _answer(request: Message, region: Region, address_space: int) -> Message:
-    room = Room(request["stream_bytes"], request["result_bytes"])
-    _limit(memory_bytes(request["frame_bytes"]), address_space + room.size)
+    room = Room(request["stream_bytes"], request["result_bytes"], request["place"])
+    _limit(memory_bytes(request["frame_bytes"]), address_space + (room.size if room.place is None else 0))
     try:
         with region.opened(room) as memory:
             frame = CodedFrame(

@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import threading
-from typing import Final
+import weakref
+from typing import Any, Final
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from worker.errors import WorkerError
 START_S: Final = 60.0
 ANSWER_S: Final = 10.0
 """The nursery forks and waits only; it answers within so long, or another one is started."""
+
+_SPARE_BYTES: Final = 4096
 
 _KEPT_VARIABLES: Final = ("PATH", "HOME", "TMPDIR", "VIRTUAL_ENV")
 _KEPT_PREFIXES: Final = ("LANG", "LC_", "LD_", "PYTHON")
@@ -184,23 +187,35 @@ class Decoder:
             If it ended, or must be ended.
         """
         self.is_fresh = False
-        room = Room(len(frame.data), 2 * frame.frame_bytes)
-        with self._region.opened(room, grow=True) as memory:
-            memory[: room.stream_bytes] = frame.data
-            reply = self._exchange(_request(frame, room), limit_s)
-            if "error" in reply:
-                if reply.get("end") in ("memory", "panic"):
-                    raise Ended(reply["end"])
-                raise UnreadablePixels(str(reply["error"]))
-            self.retiring = "end" in reply
-            dtype, shape = np.dtype(str(reply["dtype"])), tuple(int(n) for n in reply["shape"])
-            if dtype.kind not in "iuf" or math.prod(shape) * dtype.itemsize > room.result_bytes:
-                raise Ended("died")  # what such a process says is worth nothing
-            view = np.frombuffer(memory, dtype, math.prod(shape), room.result_at)
-            try:
-                return view.reshape(shape).copy()
-            finally:
-                del view
+        room = self._region.room(len(frame.data), frame.frame_bytes + _SPARE_BYTES)
+        kept = False
+        try:
+            with self._region.opened(room, grow=True) as memory:
+                memory[: room.stream_bytes] = frame.data
+                dtype, shape = self._answer(frame, room, limit_s)
+                values = np.frombuffer(memory, dtype, math.prod(shape), room.result_at)
+                if room.place is None:
+                    own = values.reshape(shape).copy()
+                    del values  # before the memory is unmapped
+                    return own
+                weakref.finalize(values, self._region.free, room.place).atexit = False
+                kept = True
+                return values.reshape(shape)
+        finally:
+            if room.place is not None and not kept:
+                self._region.free(room.place)
+
+    def _answer(self, frame: CodedFrame, room: Room, limit_s: float) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        reply = self._exchange(_request(frame, room), limit_s)
+        if "error" in reply:
+            if reply.get("end") in ("memory", "panic"):
+                raise Ended(reply["end"])
+            raise UnreadablePixels(str(reply["error"]))
+        self.retiring = "end" in reply
+        dtype, shape = np.dtype(str(reply["dtype"])), tuple(int(n) for n in reply["shape"])
+        if dtype.kind not in "iuf" or math.prod(shape) * dtype.itemsize > room.result_bytes:
+            raise Ended("died")  # what such a process says is worth nothing
+        return dtype, shape
 
     def _exchange(self, request: Message, limit_s: float) -> Message:
         try:
@@ -229,6 +244,7 @@ def _request(frame: CodedFrame, room: Room) -> Message:
         "frame_bytes": frame.frame_bytes,
         "stream_bytes": room.stream_bytes,
         "result_bytes": room.result_bytes,
+        "place": room.place,
     }
 
 

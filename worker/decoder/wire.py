@@ -34,12 +34,13 @@ def receive(connection: socket.socket) -> Message | None:
 def receive_fds(connection: socket.socket) -> tuple[Message | None, list[int]]:
     """The next message and the open files that came with it."""
     try:
-        head, fds, _, _ = socket.recv_fds(connection, _LENGTH.size, _MOST_FDS)
-        head += _read(connection, _LENGTH.size - len(head)) if head else b""
-        if len(head) < _LENGTH.size:
+        data, fds, _, _ = socket.recv_fds(connection, _LONGEST, _MOST_FDS)  # one message at a time is under way
+        data += _read(connection, _LENGTH.size - len(data)) if data else b""
+        if len(data) < _LENGTH.size:
             return None, fds
-        length = _LENGTH.unpack(head)[0]
-        body = _read(connection, length) if length <= _LONGEST else b""
+        body = data[_LENGTH.size :]
+        length = min(_LENGTH.unpack(data[: _LENGTH.size])[0], _LONGEST)
+        body += _read(connection, length - len(body))
     except OSError:
         return None, []
     try:
@@ -50,6 +51,7 @@ def receive_fds(connection: socket.socket) -> tuple[Message | None, list[int]]:
 
 
 def _read(connection: socket.socket, length: int) -> bytes:
+    """So many bytes more; nothing where they do not come."""
     data = b""
     while len(data) < length:
         chunk = connection.recv(length - len(data))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
 
+from firstread.dicom.ahead import in_order
 from firstread.dicom.datasets import number, numbers
 from firstread.dicom.frames import Rescale
 from firstread.dicom.hounsfield import looks_like_hu, padding_of, to_hu
 from firstread.dicom.modality import CT_CLASSES
-from firstread.dicom.pixels import PixelLayout, UnreadablePixels, iter_frames, layout_of
+from firstread.dicom.pixels import PixelLayout, UnreadablePixels, decoded_elsewhere, iter_frames, layout_of
 from worker.pipelines.head_ct_stack import Grid, HeadStack, Slice, Unread, grid_of, slabs_of
 from worker.pipelines.reasons import Caution, Reason
 from worker.pipelines.unread import MAX_SHARE, cause_of, too_much
@@ -110,33 +112,53 @@ def _no_rescale(head: HeadStack, without: list[Slice], forced: bool) -> Reason |
     return Reason.RESCALE_MISSING if middle.instance.SOPClassUID in CT_CLASSES else Reason.PICTURE_HAS_NO_HU
 
 
-def _planes(head: HeadStack) -> Iterator[tuple[int, np.ndarray | str]]:
-    """Index and Hounsfield units in display orientation of each slice, object by object; the cause if unreadable."""
+Plane = tuple[int, np.ndarray | str]
+"""A slice's index and its Hounsfield units in display orientation; the cause if it is unreadable."""
+
+
+def _planes(head: HeadStack) -> Iterator[Plane]:
+    """Every slice, object by object. Objects of one frame each that another process decodes are read a little ahead."""
     by_instance: dict[int, list[int]] = {}
     for index, entry in enumerate(head.slices):
         by_instance.setdefault(entry.instance.key, []).append(index)
-    for indices in by_instance.values():
-        left, restarts = indices, 0
-        while left:
-            done = 0
-            for index, plane in _planes_of(head, left):
-                done += 1
-                yield index, plane
-            # One bad frame ends a reading; the frames behind it are read anew.
-            if done < len(left) and restarts == MOST_RESTARTS:
-                yield from ((index, "too many frames before it could not be read") for index in left[done:])
-                break
-            left, restarts = left[done:], restarts + 1
+    groups = list(by_instance.values())
+    if len(groups) == len(head.slices) and all(decoded_elsewhere(entry.instance.ds) for entry in head.slices):
+        for planes, cautions in in_order(partial(_whole, head, indices) for indices in groups):
+            head.cautions += cautions
+            yield from planes
+        return
+    for indices in groups:
+        yield from _object_planes(head, indices, head.cautions)
 
 
-def _planes_of(head: HeadStack, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray | str]]:
+def _whole(head: HeadStack, indices: list[int]) -> tuple[list[Plane], list[str]]:
+    """An object's planes and cautions."""
+    cautions: list[str] = []
+    return list(_object_planes(head, indices, cautions)), cautions
+
+
+def _object_planes(head: HeadStack, indices: Sequence[int], cautions: list[str]) -> Iterator[Plane]:
+    left, restarts = indices, 0
+    while left:
+        done = 0
+        for index, plane in _planes_of(head, left, cautions):
+            done += 1
+            yield index, plane
+        # One bad frame ends a reading; the frames behind it are read anew.
+        if done < len(left) and restarts == MOST_RESTARTS:
+            yield from ((index, "too many frames before it could not be read") for index in left[done:])
+            break
+        left, restarts = left[done:], restarts + 1
+
+
+def _planes_of(head: HeadStack, indices: Sequence[int], cautions: list[str]) -> Iterator[Plane]:
     """Frames of one object up to the first that cannot be read."""
     instance = head.slices[indices[0]].instance
     done = 0
     try:
         layout: PixelLayout = layout_of(instance.ds)
         padding = padding_of(instance.ds, layout)
-        for stored in iter_frames(instance.path, [head.slices[i].frame.index for i in indices], head.cautions):
+        for stored in iter_frames(instance.path, [head.slices[i].frame.index for i in indices], cautions):
             index = indices[done]
             done += 1
             if stored.ndim != 2:
