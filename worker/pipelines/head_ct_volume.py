@@ -160,12 +160,13 @@ def _planes_of(head: HeadStack, indices: Sequence[int], cautions: list[str]) -> 
         padding = padding_of(instance.ds, layout)
         for stored in iter_frames(instance.path, [head.slices[i].frame.index for i in indices], cautions):
             index = indices[done]
-            done += 1
             if stored.ndim != 2:
-                yield index, "more than one sample a pixel"
-                continue
-            rescale = head.slices[index].frame.rescale
-            line = rescale if rescale is not None and _is_hu(rescale) else Rescale(1.0, 0.0)
-            yield index, head.turn.apply(to_hu(stored, line, layout, padding))
+                plane: np.ndarray | str = "more than one sample a pixel"
+            else:
+                rescale = head.slices[index].frame.rescale
+                line = rescale if rescale is not None and _is_hu(rescale) else Rescale(1.0, 0.0)
+                plane = head.turn.apply(to_hu(stored, line, layout, padding))
+            done += 1
+            yield index, plane
     except (UnreadablePixels, OSError) as error:
         yield indices[done], cause_of(error)
