@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from firstread.clock import utcnow
 from firstread.errors import FirstreadError
-from firstread.home import make_private
+from firstread.home import PRIVATE_UMASK, make_private
 from firstread.processes import spawn, stop
 from firstread.queue import embedded_socket, redis_client
 from firstread.settings import Settings
@@ -135,7 +135,7 @@ class EmbeddedBroker:
         make_private(self.folder)
         make_private(self.log_path.parent)
         self.socket.unlink(missing_ok=True)
-        self._process = spawn([str(server_binary()), *self._options()])
+        self._process = spawn([str(server_binary()), *self._options()], umask=PRIVATE_UMASK)
         self._started_at = time.monotonic()
 
     def _options(self) -> list[str]:

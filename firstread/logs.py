@@ -11,9 +11,12 @@ import threading
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
+from types import TracebackType
 
 from firstread.home import make_private, private
+from firstread.log_filters import Foreign, note_warnings
 from firstread.settings import Settings
+from firstread.text import clean
 
 FIELDS = ("study", "revision", "job", "pipeline", "stage", "outcome", "reason", "seconds", "attempt", "model")
 """What may stand beside the message (``extra=``): keys of our own rows and codes."""
@@ -22,6 +25,7 @@ STDERR_VARIABLE = "LOG_TO_STDERR"
 """``0`` in the environment of a child keeps its log out of its stderr; the file has it."""
 
 MAX_BYTES, KEPT = 20 * 2**20, 5
+MESSAGE_LIMIT, FIELD_LIMIT = 1000, 200
 
 
 class JsonFormatter(logging.Formatter):
@@ -41,12 +45,12 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "role": self._role,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": clean(record.getMessage(), MESSAGE_LIMIT),
         }
         for name in FIELDS:
             value = getattr(record, name, None)
             if value is not None:
-                line[name] = value
+                line[name] = clean(value, FIELD_LIMIT) if isinstance(value, str) else value
         if record.exc_info and record.exc_info[0] is not None:
             line["error"] = record.exc_info[0].__name__
             line["frames"] = frames_of(record.exc_info[1])
@@ -94,28 +98,24 @@ def setup_logging(settings: Settings, role: str, *, to_stderr: bool = True) -> P
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
+    foreign = Foreign()
     for handler in handlers:
         handler.setFormatter(JsonFormatter(role))
+        handler.addFilter(foreign)
         root.addHandler(handler)
     root.setLevel(settings.log_level)
-    # These tell the values of data elements, or every message.
-    for name in (
-        "celery.worker.strategy",
-        "celery.app.trace",
-        "pydicom",
-        "pynetdicom",
-        "kombu",
-        "amqp",
-        "alembic",
-        "sqlalchemy",
-        "watchfiles",
-        "h5py",
-        "tensorflow",
-    ):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.captureWarnings(True)
+    note_warnings()
     threading.excepthook = _log_thread_death
+    sys.excepthook = _log_death
     return path
+
+
+def log_to_terminal() -> None:
+    """Our own messages as plain lines with their time, for commands that work for hours."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler.addFilter(Foreign())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def _log_thread_death(args: threading.ExceptHookArgs) -> None:
@@ -123,3 +123,11 @@ def _log_thread_death(args: threading.ExceptHookArgs) -> None:
         logging.getLogger("firstread").critical(
             "a thread died", exc_info=(type(args.exc_value), args.exc_value, args.exc_traceback)
         )
+
+
+def _log_death(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """The end of a process by an exception: its class and place, in the log and as the last words on stderr."""
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    logging.getLogger("firstread").critical("the process died", exc_info=(kind, error, trace))
+    print(f"{kind.__name__} at {' > '.join(frames_of(error, last=3))}", file=sys.stderr, flush=True)

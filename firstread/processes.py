@@ -36,6 +36,7 @@ def spawn(
     stdout: Any = None,
     stderr: Any = None,
     pass_fds: Sequence[int] = (),
+    umask: int = -1,
 ) -> subprocess.Popen[bytes]:
     """Start a command in a session of its own that is killed when this process dies, by ``kill -9`` too.
 
@@ -45,6 +46,8 @@ def spawn(
     ----------
     command : sequence of str
         The first element is an absolute path.
+    umask : int
+        Of the new process; by default that of this one.
     """
     if sys.platform.startswith("linux"):
         wrap = [sys.executable, "-I", "-S", "-c", TRAMPOLINE, str(os.getpid()), str(int(signal.SIGKILL))]
@@ -56,6 +59,7 @@ def spawn(
         stdout=stdout,
         stderr=stderr,
         pass_fds=tuple(pass_fds),
+        umask=umask,
         start_new_session=True,
     )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import click
+
+from firstread.logs import log_to_terminal
 
 DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
@@ -60,7 +61,7 @@ def train(
     from training.order import Order, train_all
     from training.recipe import load_recipe
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    log_to_terminal()
     if (data is None) == (shards is None):
         raise click.UsageError("give --data or --shards")
     if shards is not None and (folds is not None or start is not None or baseline is not None or not final):

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from firstread.cli.checks import Check
 from firstread.cli.doctor_study import check_study
 from firstread.cli.doctor_time import check_clock, check_senders
-from firstread.cli.tables import print_json, print_table
+from firstread.cli.tables import echo, print_json, print_table
 from firstread.errors import FirstreadError
 from firstread.records import Database, Process
 from firstread.records.clock import now_of
@@ -197,7 +197,7 @@ def doctor(quick: bool, as_json: bool) -> None:
     settings = Settings()
     if not as_json:
         print_settings(settings)
-        click.echo()
+        echo()
     steps: list[Callable[[Settings], Iterator[Check]]] = [
         check_names, check_home, check_database, check_broker, check_ports, check_destinations,
         check_next_steps, check_clock, check_senders,
@@ -211,7 +211,7 @@ def doctor(quick: bool, as_json: bool) -> None:
         for check in step(settings):
             found.append(check)
             if not as_json:
-                click.echo(f"{check.status:4}  {check.name}: {check.detail}")
+                echo(f"{check.status:4}  {check.name}: {check.detail}")
     failed = any(check.status == "fail" for check in found)
     if as_json:
         sources, values = settings.sources(), settings.printable()

@@ -10,7 +10,7 @@ import click
 from sqlalchemy import text
 
 from firstread.cli.open_database import open_database
-from firstread.cli.tables import print_json, print_table, view_rows
+from firstread.cli.tables import echo, print_json, print_table, view_rows
 from firstread.priority import PIPELINES
 from firstread.settings import Settings
 from firstread.states import JobState, RevisionState
@@ -100,9 +100,9 @@ def results(
     told = ((row["study_instance_uid"], row["pipeline"], row["detail"]) for row in rows if row["state"] == "DONE")
     for uid, name, detail in dict.fromkeys(told):
         if detail:
-            click.echo(f"{uid} {name}: {detail}")
+            echo(f"{uid} {name}: {detail}")
     if count and len(rows) == count:
-        click.echo(f"(the newest {count} rows; --limit 0 shows all)")
+        echo(f"(the newest {count} rows; --limit 0 shows all)")
 
 
 @click.group(invoke_without_command=True)
@@ -166,9 +166,9 @@ def ack(study_uid: str, pipeline: str | None, by: str | None) -> None:
 
     db = open_database(Settings())
     row = acknowledge(db, study_uid, by or getpass.getuser(), pipeline)
-    click.echo(
+    echo(
         f"{row.pipeline} {row.finding} acknowledged by {row.acknowledged_by} "
         f"at {row.acknowledged_at:%Y-%m-%d %H:%M:%S} UTC"
     )
     for name in open_pipelines(db, study_uid):
-        click.echo(f"still open: {name}; firstread flags ack {study_uid} --pipeline {name}")
+        echo(f"still open: {name}; firstread flags ack {study_uid} --pipeline {name}")

@@ -9,6 +9,8 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
+from firstread.text import clean
+
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("firstread.cli.services:up", "Run everything here: broker, listener, worker, metrics."),
     "demo": ("firstread.cli.demo:demo", "Show the whole path on phantoms, in a temporary home."),
@@ -90,7 +92,9 @@ def settings_errors(error: ValidationError) -> list[str]:
 def main(argv: list[str] | None = None) -> Any:
     """Entry point. A wrong setting or a state of things that we know ends in one clear line, not in a traceback."""
     from firstread.errors import FirstreadError
+    from firstread.log_filters import silence_libraries
 
+    silence_libraries()
     try:
         return cli(args=argv, prog_name="firstread")
     except ValidationError as error:
@@ -98,7 +102,7 @@ def main(argv: list[str] | None = None) -> Any:
     except FirstreadError as error:
         lines, code = str(error).splitlines() or [type(error).__name__], error.exit_code
     for line in lines:
-        click.echo(f"firstread: {line}", err=True)
+        click.echo(f"firstread: {clean(line)}", err=True)
     sys.exit(code)
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from firstread.cli.open_database import open_database
 from firstread.cli.services import settings_of_process
-from firstread.cli.tables import print_json, print_table, view_rows
+from firstread.cli.tables import echo, print_json, print_table, view_rows
 from firstread.priority import PIPELINES
 from firstread.settings import Settings
 
@@ -52,7 +52,7 @@ def verdict(
 
     db = open_database(Settings())
     row = record_verdict(db, uid, pipeline, agree=agree, finding=finding, truth=truth, by=by, note=note)
-    click.echo(f"{row.pipeline} {row.finding}: truth {row.truth}, by {row.by}")
+    echo(f"{row.pipeline} {row.finding}: truth {row.truth}, by {row.by}")
 
 
 @click.command("import-truth")
@@ -70,11 +70,11 @@ def import_truth(file: Path, by: str | None, as_json: bool) -> None:
     if as_json:
         print_json(vars(told))
         raise SystemExit(1 if told.wrong else 0)
-    click.echo(f"{told.imported} imported, {told.unchanged} known already, {len(told.unmatched)} without a study")
+    echo(f"{told.imported} imported, {told.unchanged} known already, {len(told.unmatched)} without a study")
     if told.unmatched:
-        click.echo(f"no study, or several, for lines {', '.join(map(str, told.unmatched))}")
+        echo(f"no study, or several, for lines {', '.join(map(str, told.unmatched))}")
     for line, why in told.wrong.items():
-        click.echo(f"line {line}: {why}")
+        echo(f"line {line}: {why}")
     raise SystemExit(1 if told.wrong else 0)
 
 
@@ -131,9 +131,9 @@ def retry(number: int | None, failed: bool, destination: str | None, by: str | N
     db = open_database(Settings())
     if number is not None:
         retry_delivery(db, number, by=by)
-        click.echo(f"delivery {number} is due")
+        echo(f"delivery {number} is due")
     else:
-        click.echo(f"{retry_failed(db, destination, by=by)} deliveries are due")
+        echo(f"{retry_failed(db, destination, by=by)} deliveries are due")
 
 
 @deliveries.command("cancel")
@@ -144,7 +144,7 @@ def cancel(number: int, by: str | None) -> None:
     from firstread.deliveries import cancel_delivery
 
     cancel_delivery(open_database(Settings()), number, by=by)
-    click.echo(f"delivery {number} is given up")
+    echo(f"delivery {number} is given up")
 
 
 @click.command()
@@ -200,9 +200,9 @@ def export(
         key_file=key_file,
         by=by,
     )
-    click.echo(f"{told.studies} studies, {told.images} images in {out}")
+    echo(f"{told.studies} studies, {told.images} images in {out}")
     for reason, count in told.left_out.items():
-        click.echo(f"left out: {count} ({reason})")
+        echo(f"left out: {count} ({reason})")
 
 
 @click.command()
@@ -214,8 +214,8 @@ def clean(dry_run: bool) -> None:
     settings = Settings()
     told = run(open_database(settings), settings, dry_run=dry_run)
     word = "would go" if dry_run else "removed"
-    click.echo(f"{word}: {told.files} files of {told.studies} studies, {told.size_bytes / 2**20:.1f} MiB")
-    click.echo(f"{word}: evidence of {told.evidence} jobs, {told.refused} refused files")
+    echo(f"{word}: {told.files} files of {told.studies} studies, {told.size_bytes / 2**20:.1f} MiB")
+    echo(f"{word}: evidence of {told.evidence} jobs, {told.refused} refused files")
 
 
 @click.command()

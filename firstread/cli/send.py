@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from firstread.cli.tables import print_json
+from firstread.cli.tables import echo, print_json
 from firstread.settings import Settings
 
 
@@ -46,8 +46,8 @@ def send(
         print_json([{"path": str(o.path), "ok": o.ok, "status": o.status, "message": o.message} for o in outcomes])
     else:
         for outcome in failed:
-            click.echo(f"{outcome.path}: {outcome.message}", err=True)
+            echo(f"{outcome.path}: {outcome.message}", err=True)
         for message, count in Counter(o.message for o in failed).items():
-            click.echo(f"not stored ({message}): {count}", err=True)
-        click.echo(f"{len(outcomes) - len(failed)} of {len(outcomes)} stored")
+            echo(f"not stored ({message}): {count}", err=True)
+        echo(f"{len(outcomes) - len(failed)} of {len(outcomes)} stored")
     raise SystemExit(1 if failed else 0)

@@ -11,7 +11,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from firstread.cli.open_database import open_database
-from firstread.cli.tables import print_json, print_table, view_rows
+from firstread.cli.tables import echo, print_json, print_table, view_rows
 from firstread.dicom.rejection import TITLES
 from firstread.lookup import find_study
 from firstread.priority import PIPELINES
@@ -121,13 +121,13 @@ def study(uid: str, as_json: bool) -> None:
         return
     row = told["study"]
     seen = f"first seen {row['received_at']:%Y-%m-%d %H:%M:%S} UTC"
-    click.echo(f"study {row['study_instance_uid']}, {row['modality'] or 'no modality'}, {seen}")
-    click.echo(f"came by {row['source']} from {row['source_name'] or '?'}, calling AE {row['calling_ae'] or '-'}")
+    echo(f"study {row['study_instance_uid']}, {row['modality'] or 'no modality'}, {seen}")
+    echo(f"came by {row['source']} from {row['source_name'] or '?'}, calling AE {row['calling_ae'] or '-'}")
     outcomes = sorted({receipt["outcome"] for receipt in told["receipts"]})
     counts = ", ".join(f"{sum(r['outcome'] == o for r in told['receipts'])} {o}" for o in outcomes)
-    click.echo(f"received: {counts}\n")
+    echo(f"received: {counts}\n")
     for note in told["rejection_notes"]:
-        click.echo(
+        echo(
             f"rejection note {note['code']} ({TITLES[note['code']]}) on {note['images']} images, "
             f"read {note['at']:%Y-%m-%d %H:%M:%S} UTC"
         )
@@ -142,42 +142,42 @@ def study(uid: str, as_json: bool) -> None:
 
 def _print_revision(revision: dict[str, Any]) -> None:
     closed = f", closed: {revision['close_reason']}" if revision["close_reason"] else ""
-    click.echo(
+    echo(
         f"revision {revision['number']}: {revision['instances']} images in {revision['series']} series, "
         + (f"{revision['left_out']} of them rejected, " if revision["left_out"] else "")
         + f"priority {revision['priority']}{closed}"
     )
     if revision["made_at"]:
-        click.echo(f"  made {revision['made_at']:%Y-%m-%d %H:%M} UTC at the latest" + (", old" * revision["old"]))
+        echo(f"  made {revision['made_at']:%Y-%m-%d %H:%M} UTC at the latest" + (", old" * revision["old"]))
     if revision["reason"]:
-        click.echo(f"  {revision['reason']}")
+        echo(f"  {revision['reason']}")
     if revision["warnings"]:
-        click.echo(f"  warnings: {', '.join(revision['warnings'])}")
+        echo(f"  warnings: {', '.join(revision['warnings'])}")
     _print_transitions(revision["transitions"])
     for row in revision["standing"]:
-        click.echo(
+        echo(
             f"  {row['pipeline']}: {row['reason']}, the result of revision {row['result_of_revision']} stands "
             f"({row['state']})"
         )
     for job in revision["jobs"]:
-        click.echo(f"  {job['pipeline']}: {job['state']}" + (f", {job['reason']}" if job["reason"] else ""))
+        echo(f"  {job['pipeline']}: {job['state']}" + (f", {job['reason']}" if job["reason"] else ""))
         if job["detail"]:
-            click.echo(f"    {job['detail']}")
+            echo(f"    {job['detail']}")
         if job["next_step"]:
-            click.echo(f"    {job['next_step']}")
+            echo(f"    {job['next_step']}")
         if job["warnings"]:
-            click.echo(f"    warnings: {', '.join(job['warnings'])}")
+            echo(f"    warnings: {', '.join(job['warnings'])}")
         for note in job["series_notes"]:
             mark = "chosen" if note["chosen"] else "left aside"
             reasons = f": {', '.join(note['reasons'])}" if note["reasons"] else ""
-            click.echo(f"    series {note['SeriesInstanceUID']}, {note['n_instances']} images, {mark}{reasons}")
+            echo(f"    series {note['SeriesInstanceUID']}, {note['n_instances']} images, {mark}{reasons}")
         if job["stage_seconds"]:
-            click.echo("    " + ", ".join(f"{stage} {s:.3f} s" for stage, s in job["stage_seconds"].items()))
+            echo("    " + ", ".join(f"{stage} {s:.3f} s" for stage, s in job["stage_seconds"].items()))
         if job["evidence_path"]:
-            click.echo(f"    evidence: {job['evidence_path']}")
+            echo(f"    evidence: {job['evidence_path']}")
         _print_transitions(job["transitions"], indent="    ")
         for delivery in job["deliveries"]:
-            click.echo(
+            echo(
                 f"    delivery by {delivery['kind']} to {delivery['destination']}: {delivery['state']}, "
                 f"{delivery['attempts']} attempts, {delivery['last_status'] or 'no answer yet'}"
             )
@@ -187,7 +187,7 @@ def _print_transitions(rows: list[dict[str, Any]], indent: str = "  ") -> None:
     for row in rows:
         reason = f" ({row['reason']})" if row["reason"] else ""
         move = f"{row['from_state'] or '-'} -> {row['to_state']}{reason}"
-        click.echo(f"{indent}{row['at']:%H:%M:%S.%f}  {move} by {row['actor']}")
+        echo(f"{indent}{row['at']:%H:%M:%S.%f}  {move} by {row['actor']}")
 
 
 @click.command()
@@ -205,7 +205,7 @@ def report(uid: str, output: Path | None) -> None:
         row = find_study(session, uid)
     path = output or Path(f"report-{row.id}.html")
     write_report(db, settings, row.study_instance_uid, path)
-    click.echo(str(path))
+    echo(str(path))
 
 
 @click.command()
@@ -225,7 +225,7 @@ def retry(uid: str, pipeline: str | None, by: str | None, priority: int | None, 
     who = by or getpass.getuser()
     if give_up:
         names = end_waiting(db, row.study_instance_uid, pipeline, who)
-        click.echo(f"ended: {', '.join(names)}" if names else "nothing waits")
+        echo(f"ended: {', '.join(names)}" if names else "nothing waits")
         return
     names = retry_study(db, settings, row.study_instance_uid, pipeline, who, priority)
-    click.echo(f"waiting again: {', '.join(names)}" if names else "nothing to score again")
+    echo(f"waiting again: {', '.join(names)}" if names else "nothing to score again")

@@ -12,8 +12,11 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy import TextClause
 from sqlalchemy.orm import Session
+
+from firstread.text import clean
 
 WIDE = 250
 """Characters of a table that goes into a file or a pipe."""
@@ -48,6 +51,11 @@ def view_rows(session: Session, query: TextClause) -> list[dict[str, Any]]:
     return rows
 
 
+def echo(text: str = "", *, err: bool = False) -> None:
+    """Print lines for a person; what a sender wrote cannot reach the terminal's controls."""
+    click.echo("\n".join(clean(line) for line in text.split("\n")), err=err)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat(timespec="milliseconds")
@@ -56,7 +64,15 @@ def _plain(value: Any) -> Any:
 
 def print_json(rows: Any) -> None:
     """Print as JSON, times in ISO 8601."""
-    click.echo(json.dumps(rows, default=_plain, indent=2, ensure_ascii=False))
+    text = json.dumps(rows, default=_plain, indent=2, ensure_ascii=False)
+    click.echo("\n".join(_json_safe(line) for line in text.split("\n")))
+
+
+def _json_safe(line: str) -> str:
+    """JSON's own escapes for what a terminal must not see, and JSON itself does not escape."""
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 def cell(value: Any) -> str:
@@ -70,8 +86,8 @@ def cell(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
     if isinstance(value, list | tuple):
-        return ", ".join(str(v) for v in value)
-    return str(value)
+        return ", ".join(clean(str(v)) for v in value)
+    return clean(str(value))
 
 
 def print_table(
@@ -99,7 +115,8 @@ def print_table(
         numeric = isinstance(next((r[name] for r in rows if r.get(name) is not None), None), int | float)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=name.endswith("_uid"))
     for row in rows:
-        table.add_row(*(cell(row.get(name)) for name in shown))
+        # plain text: what a sender wrote is no markup
+        table.add_row(*(Text(cell(row.get(name))) for name in shown))
     Console(width=width).print(table)
     left_out = [name for name in columns if name not in shown]
     if left_out:

