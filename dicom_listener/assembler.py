@@ -43,7 +43,7 @@ class Registered:
     """What one transaction did. ``superfluous`` are spool keys of repeats, whose files may go once it is committed."""
 
     outcomes: list[tuple[str, int]] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
+    refusals: list[IntakeRefusal] = field(default_factory=list)
     superfluous: list[str] = field(default_factory=list)
 
 
@@ -111,8 +111,10 @@ class Assembler:
             if refusal.kept_path and refusal.kept_path in known:
                 continue
             known.add(refusal.kept_path)
-            session.add(IntakeRefusal(**vars(refusal)))
-            done.refusals.append(refusal)
+            row = IntakeRefusal(**vars(refusal))
+            session.add(row)
+            done.refusals.append(row)
+        session.flush()  # their numbers
 
     @staticmethod
     def _end(session: Session, ending: Ending, deliveries: dict[Delivery, Association]) -> None:

@@ -11,6 +11,7 @@ import queue
 import select
 import socket
 import struct
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -86,6 +87,8 @@ class ListenerSocket(AssociationSocket):
     """
 
     bell: socket.socket
+    first_bytes: bytes = b""
+    """What the peer sent first, a few bytes of it."""
 
     @property
     def ready(self) -> bool:
@@ -125,6 +128,8 @@ class ListenerSocket(AssociationSocket):
                 del data[got:]
                 break
             got += count
+        if not self.first_bytes:
+            self.first_bytes = bytes(data[:6])
         if QUICK_ACK is not None:
             with contextlib.suppress(OSError):  # the peer may be gone already
                 self.socket.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
@@ -234,6 +239,18 @@ class ListenerAssociation(Association):
         self.network_timeout = ae.network_timeout
         self.acse_timeout = ae.acse_timeout
         self.dul.to_user_queue = _Woken(self._wake)
+        self._made_s = time.monotonic()
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the time for an A-ASSOCIATE-RQ is over."""
+        return self.acse_timeout is not None and time.monotonic() - self._made_s >= self.acse_timeout
+
+    @property
+    def first_bytes(self) -> bytes:
+        """What the peer sent first; nothing where it sent nothing."""
+        sock = self.dul.socket
+        return sock.first_bytes if isinstance(sock, ListenerSocket) else b""
 
     def _wake(self) -> None:
         """Let :meth:`_run_reactor` look for a release or an abort."""

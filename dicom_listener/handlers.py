@@ -176,9 +176,9 @@ def delivery_of(assoc: Any) -> Delivery:
     if delivery is None:
         delivery = Delivery(
             source="dicom",
-            calling_ae=_clean(assoc.requestor.ae_title),
-            called_ae=_clean(assoc.requestor.primitive.called_ae_title if assoc.requestor.primitive else None),
-            peer_host=_clean(assoc.requestor.address),
+            calling_ae=clean(assoc.requestor.ae_title),
+            called_ae=clean(assoc.requestor.primitive.called_ae_title if assoc.requestor.primitive else None),
+            peer_host=clean(assoc.requestor.address),
         )
         assoc.delivery = delivery
     return delivery
@@ -207,6 +207,7 @@ def may_be_storage(uid: UID) -> bool:
     return uid not in _OTHER_UIDS
 
 
-def _clean(text: str | None) -> str | None:
+def clean(text: str | None) -> str | None:
+    """What a stranger wrote, without what cannot be shown; None for nothing."""
     cleaned = "".join(c for c in text or "" if c.isprintable()).strip()
     return cleaned or None

@@ -19,6 +19,7 @@ from dicom_listener.handlers import Rows
 from dicom_listener.inbox_claims import Claims, Parking
 from dicom_listener.inbox_files import CLAIMED, REJECTED, Settling, walk
 from dicom_listener.inbox_watch import Watch
+from dicom_listener.leftovers import in_words, left_aside
 from dicom_listener.wholeness import is_whole
 from firstread.clock import utcnow
 from firstread.errors import FirstreadError
@@ -63,6 +64,7 @@ class Inbox:
         self._stuck: dict[Path, float] = {}
         self._unfinished: dict[Path, tuple[int, int]] = {}
         self._swept_at = 0.0
+        self._told_aside: dict[str, int] = {}
         self._paused_until = 0.0
         self._failing = False
         self._stopping = threading.Event()
@@ -127,6 +129,7 @@ class Inbox:
         if now - self._swept_at >= STUCK_S:
             self._swept_at = now
             self._claims.empty(self._claims.folder, self._parking.files())
+            self._tell_aside()
         if now < self._paused_until:
             return True
         self._stuck = {path: until for path, until in self._stuck.items() if until > now}
@@ -154,6 +157,13 @@ class Inbox:
             self._end_delivery("released")
         self._remove_emptied()
         return bool(found or self._parking.files())
+
+    def _tell_aside(self) -> None:
+        """Say what lies here and is never taken, whenever that changes."""
+        found = left_aside(self._root, accepted_is_ours=self._settings.inbox_keep_accepted)
+        if found and found != self._told_aside:
+            LOGGER.warning("the inbox holds what is never read: %s", in_words(found))
+        self._told_aside = found
 
     def _ready(self, path: Path, status: os.stat_result, rested_s: float) -> bool:
         """Whether a file may be taken: at once where its structure says that it is whole, after a while in any case."""

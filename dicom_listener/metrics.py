@@ -13,6 +13,11 @@ RECEIVED_BYTES: Final = Counter("firstread_received_bytes_total", "Bytes of enco
 ASSOCIATIONS: Final = Counter(
     "firstread_associations_total", "Associations that ended, by outcome: released, aborted or rejected.", ["outcome"]
 )
+ASSOCIATION_REFUSALS: Final = Counter(
+    "firstread_association_refusals_total",
+    "Connections that were turned away at the DICOM door, by reason.",
+    ["reason"],
+)
 OPEN_ASSOCIATIONS: Final = Gauge(
     "firstread_open_associations", "Associations that are open.", multiprocess_mode="livesum"
 )

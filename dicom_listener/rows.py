@@ -130,5 +130,6 @@ class RowWriter:
             metrics.RECEIVED_BYTES.inc(size_bytes)
         for refusal in done.refusals:
             metrics.INTAKE_REFUSALS.labels(reason=refusal.reason).inc()
+            LOGGER.warning("refusal %d through %s: %s", refusal.id, refusal.source, refusal.reason)
         for key in done.superfluous:
             self._spool.delete(key)

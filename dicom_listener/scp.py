@@ -6,6 +6,7 @@ import itertools
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
@@ -16,6 +17,7 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 from dicom_listener import metrics
 from dicom_listener.arrivals import Ending
 from dicom_listener.association import ListenerAssociation, ListenerSocket
+from dicom_listener.door import TurnedAway, turned_away
 from dicom_listener.handlers import VERIFICATION, Handlers, Rows
 from firstread.clock import utcnow
 from firstread.dicom.network import (
@@ -72,15 +74,26 @@ class Server(ThreadedAssociationServer):
     request_queue_size = 128
     daemon_threads = True
 
-    def __init__(self, ae: ApplicationEntity, address: tuple[str, int], handlers: Handlers, rows: Rows) -> None:
+    def __init__(
+        self,
+        ae: ApplicationEntity,
+        address: tuple[str, int],
+        handlers: Handlers,
+        rows: Rows,
+        on_refused: Callable[[TurnedAway], None],
+    ) -> None:
         self.handlers = handlers
         self.rows = rows
+        self.on_refused = on_refused
         self.numbers = itertools.count(1)
         super().__init__(ae, address, ae.ae_title, [], request_handler=_RequestHandler)
 
     def on_end(self, assoc: Association) -> None:
         """Write the end of an association behind all that it delivered."""
         metrics.OPEN_ASSOCIATIONS.dec()
+        away = turned_away(assoc)
+        if away is not None:
+            self.on_refused(away)
         if assoc.is_rejected or not assoc.requestor.primitive:
             return
         ending = "released" if assoc.is_released else "aborted"
@@ -101,6 +114,8 @@ class Scp:
         What happens on an association.
     rows : Rows
         Where the ends of associations go.
+    on_refused : callable
+        Told of each connection that was turned away.
 
     Raises
     ------
@@ -108,11 +123,14 @@ class Scp:
         From :meth:`start`.
     """
 
-    def __init__(self, settings: Settings, handlers: Handlers, rows: Rows) -> None:
+    def __init__(
+        self, settings: Settings, handlers: Handlers, rows: Rows, on_refused: Callable[[TurnedAway], None]
+    ) -> None:
         configure_pynetdicom()
         self._settings = settings
         self._handlers = handlers
         self._rows = rows
+        self._on_refused = on_refused
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
         ae = ApplicationEntity(ae_title=settings.ae_title)
@@ -138,7 +156,7 @@ class Scp:
         """Bind the port and serve in a thread of its own."""
         host, port = self._settings.dicom_host, self._settings.dicom_port
         try:
-            self._server = Server(self.ae, (host, port), self._handlers, self._rows)
+            self._server = Server(self.ae, (host, port), self._handlers, self._rows, self._on_refused)
         except OSError as error:
             raise PortTaken(listen_problem(host, port, error, "FIRSTREAD_DICOM")) from error
         self.ae._servers.append(self._server)

@@ -18,6 +18,7 @@ from dicom_listener.admission import Admission, unrecorded
 from dicom_listener.assembler import Assembler
 from dicom_listener.closer import Closer
 from dicom_listener.closing import beat, retire
+from dicom_listener.door import DoorBook
 from dicom_listener.doorbell import Doorbell
 from dicom_listener.handlers import Handlers
 from dicom_listener.inbox import Inbox
@@ -49,7 +50,9 @@ class ListenerService:
         self.writer = RowWriter(Assembler(self.db, self.id), self.storage.spool)
         self.doorbell = Doorbell(self.db, settings)
         self.closer = Closer(self.db, settings, self.row, self.doorbell)
-        self.scp = Scp(settings, Handlers(settings, self.storage, self.writer, self.id), self.writer)
+        self.door = DoorBook(self.db)
+        handlers = Handlers(settings, self.storage, self.writer, self.id)
+        self.scp = Scp(settings, handlers, self.writer, self.door.note)
         admission = Admission(settings, self.storage, self.writer, self.id)
         self.inbox = Inbox(settings, admission, self.writer, self.id)
         self.reconciler = Reconciler(
@@ -83,7 +86,7 @@ class ListenerService:
                 self.metrics.close()
             retire(self.db, self.id)
             raise
-        for part in (self.writer, self.closer, self.doorbell, self.inbox, self.reconciler):
+        for part in (self.door, self.writer, self.closer, self.doorbell, self.inbox, self.reconciler):
             part.start()
         LOGGER.info("listening on %s:%s as %s", self.settings.dicom_host, self.port, self.settings.ae_title)
 
@@ -91,6 +94,7 @@ class ListenerService:
         """Close the doors, write what is in hand, end."""
         self.reconciler.stop()
         self.scp.stop()
+        self.door.stop()
         self.inbox.stop()
         self.writer.stop()
         self.closer.stop()

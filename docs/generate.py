@@ -156,6 +156,13 @@ def refusal_codes() -> str:
     return _plain_codes(REFUSAL_CODES)
 
 
+def association_codes() -> str:
+    """Codes of connections that were turned away."""
+    from firstread.codes import ASSOCIATION_CODES
+
+    return _plain_codes(ASSOCIATION_CODES)
+
+
 def object_codes() -> str:
     """Codes of DICOM objects that could not be made."""
     from firstread.codes import OBJECT_CODES
@@ -356,6 +363,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "codes": codes,
     "state_codes": state_codes,
     "refusal_codes": refusal_codes,
+    "association_codes": association_codes,
     "object_codes": object_codes,
     "process_codes": process_codes,
     "alerts": alerts,

@@ -38,7 +38,6 @@ STATE_CODES: Final[dict[str, str]] = {
 
 REFUSAL_CODES: Final[dict[str, str]] = {
     "not_dicom": "No DICOM data set.",
-    "foreign": "Not DICOM, and no picture or archive either.",
     "no_dataset": "Nothing follows the file meta group, or a C-STORE brought no data set.",
     "empty": "The file has no bytes.",
     "truncated": "The file ends before its identifiers, or (inbox) before it is whole.",
@@ -61,6 +60,19 @@ REFUSAL_CODES: Final[dict[str, str]] = {
     "overloaded": "Too much in hand; the sender tries again. Counted, not kept.",
 }
 """``reason`` of ``intake_refusal``."""
+
+ASSOCIATION_CODES: Final[dict[str, str]] = {
+    "calling_ae_not_allowed": "The calling AE title is none of `FIRSTREAD_ALLOWED_CALLING_AE`.",
+    "called_ae_wrong": "Another AE title than ours was called, and `FIRSTREAD_CHECK_CALLED_AE` is set.",
+    "no_presentation_contexts": "None of the proposed presentation contexts is offered; `contexts` has them.",
+    "too_many_associations": "More than `FIRSTREAD_MAX_ASSOCIATIONS` at once.",
+    "bad_request": "No sound A-ASSOCIATE-RQ.",
+    "not_dicom": "Another protocol than DICOM.",
+    "tls": "TLS, which the listener does not offer.",
+    "silent": "Nothing came within `FIRSTREAD_NETWORK_TIMEOUT_S`.",
+    "refused": "Refused for another reason, such as user identity.",
+}
+"""``reason`` of ``association_refusal``."""
 
 OBJECT_CODES: Final[dict[str, str]] = {
     "illegal_study_uid": "The study's UID breaks the rules of UIDs.",

@@ -13,6 +13,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from firstread.cli.checks import Check
+from firstread.cli.doctor_intake import check_inbox, check_refusals
 from firstread.cli.doctor_study import check_study
 from firstread.cli.doctor_time import check_clock, check_senders
 from firstread.cli.tables import echo, print_json, print_table
@@ -200,7 +201,7 @@ def doctor(quick: bool, as_json: bool) -> None:
         echo()
     steps: list[Callable[[Settings], Iterator[Check]]] = [
         check_names, check_home, check_database, check_broker, check_ports, check_destinations,
-        check_next_steps, check_clock, check_senders,
+        check_next_steps, check_clock, check_senders, check_refusals, check_inbox,
     ]  # fmt: skip
     if not quick:
         steps += [check_models, check_study]

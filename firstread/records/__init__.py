@@ -5,6 +5,7 @@ from firstread.records.database import Database
 from firstread.records.intake import (
     OWN,
     Association,
+    AssociationRefusal,
     AssociationStudy,
     Instance,
     IntakeRefusal,
@@ -24,6 +25,7 @@ from firstread.records.senders import asked_for, senders_of
 __all__ = [
     "OWN",
     "Association",
+    "AssociationRefusal",
     "AssociationStudy",
     "AuditEvent",
     "Base",

@@ -142,6 +142,26 @@ class SelfTest(Base):
     started_at: Mapped[datetime]
 
 
+class AssociationRefusal(Base):
+    """Connections of one host that were turned away for one reason within a minute."""
+
+    __tablename__ = "association_refusal_row"
+    __table_args__ = (Index("ix_association_refusal_row_host_reason", "host", "reason", "first_at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    first_at: Mapped[datetime]
+    last_at: Mapped[datetime] = mapped_column(index=True)
+    count: Mapped[int]
+    calling_ae: Mapped[str | None]
+    """Of the last of them, as all that follows."""
+    called_ae: Mapped[str | None]
+    host: Mapped[str | None]
+    """None for those of many hosts, whose rows would be too many."""
+    reason: Mapped[str]
+    contexts: Mapped[list[dict[str, Any]] | None]
+    """What was proposed, where nothing of it was accepted."""
+
+
 class Listener(Base):
     """A running intake process. Associations of one whose heartbeat stopped count as lost."""
 

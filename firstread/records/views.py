@@ -157,8 +157,13 @@ WHERE {_PATIENT}
 """
 
 INTAKE_REFUSAL = """
-SELECT received_at, source, source_name, calling_ae, reason, detail, kept_path
+SELECT received_at, source, source_name, calling_ae, reason, detail, kept_path, id AS number
 FROM intake_refusal_row
+"""
+
+ASSOCIATION_REFUSAL = """
+SELECT first_at, last_at, count, calling_ae, called_ae, host, reason, contexts
+FROM association_refusal_row
 """
 
 _SCANNER = "COALESCE(s.station_name, s.manufacturer, '')"
@@ -248,6 +253,7 @@ VIEWS: dict[str, str] = {
     "hemorrhage_flag_history": HEMORRHAGE_FLAG_HISTORY,
     "received_instance": RECEIVED_INSTANCE,
     "intake_refusal": INTAKE_REFUSAL,
+    "association_refusal": ASSOCIATION_REFUSAL,
     "next_step": NEXT_STEP,
     "verdict_performance": VERDICT_PERFORMANCE,
     "delivery_status": DELIVERY_STATUS,

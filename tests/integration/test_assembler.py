@@ -197,6 +197,21 @@ def test_two_series_may_share_sop_instance_uids(door: Door) -> None:
     assert closed(door.db)[-1][1:] == (2, "released", 6, '["instance_changed"]')
 
 
+def test_whatever_a_header_says_has_its_rows(door: Door) -> None:
+    """Numbers beyond the columns, NUL characters and half of a surrogate pair: stored, the rest of the group too."""
+    objects = small_series(3)
+    odd = objects[1]
+    odd.add_new(0x00200013, "LO", "99999999999999")  # Instance Number
+    odd.PatientID, odd.AccessionNumber = "A\x00B\ud83d" + "9" * 300, "\x00" * 20
+    odd.StationName, odd.Manufacturer = "\U0001f600" * 200, "M" * 5000
+    delivery = door.open(30, calling_ae="CT1")
+    door.bring(objects, delivery, ago_s=25)
+    door.end(delivery, ago_s=20)
+    door.close()
+    assert [row[1:4] for row in closed(door.db)] == [(1, "released", 3)]
+    assert rows(door.db, "SELECT count(*) FROM instance WHERE instance_number IS NULL") == [(1,)]
+
+
 def test_one_more_slice_makes_a_revision_of_all(door: Door) -> None:
     objects = small_series(4)
     for part in (objects[:3], objects[3:]):

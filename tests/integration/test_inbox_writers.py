@@ -215,3 +215,32 @@ def test_claims_of_a_dead_listener_are_given_back_whatever_they_are_called(impat
         eventually(lambda: rows(service.db, "SELECT count(*) FROM intake_refusal") == [(5,)], limit_s=25)
         assert outcomes(service.db) == {"stored": 1}
         eventually(lambda: not claimed(inbox))
+
+
+def test_logs_name_our_number_and_never_what_a_file_is_called(
+    impatient: MakeSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """People call files and folders by their patients."""
+    monkeypatch.setattr("dicom_listener.inbox.STUCK_S", 0.5)
+    monkeypatch.setattr("dicom_listener.leftovers.left_aside.__kwdefaults__", {"patience_s": 0.0})
+    with caplog.at_level(logging.INFO), listening(impatient()) as service:
+        inbox = service.settings.inbox_dir
+        folder = inbox / "PLANTED^Jane"
+        folder.mkdir()
+        (folder / "PLANTED text.dcm").write_bytes(b"no image\n" * 9)
+        (folder / ".PLANTED hidden").write_bytes(b"1")
+        (folder / "PLANTED link").symlink_to(inbox)
+        (folder / "PLANTED cut.dcm").write_bytes(WHOLE["native"][:-100])
+        (inbox / "dermoscopy" / "PLANTED.tif").write_bytes(b"II*\0" + bytes(200))
+        with zipfile.ZipFile(folder / "PLANTED.zip", "w") as target:
+            target.writestr("PLANTED/PLANTED.dcm", b"no image\n" * 9)
+        eventually(lambda: len(refusals(service.db)) == 4, limit_s=25)
+        eventually(lambda: "the inbox holds what is never read" in caplog.text)
+        service.writer.flush()
+        numbers = rows(service.db, "SELECT number, reason, detail FROM intake_refusal")
+        assert all(f"refusal {number} through inbox: {reason}" in caplog.text for number, reason, _ in numbers)
+        assert [detail.split(";")[0] for _, reason, detail in numbers if reason == "unsupported_format"] == [
+            "a TIFF picture"
+        ]
+    said = caplog.text + "".join(path.read_text() for path in service.settings.home.glob("log/*"))
+    assert "PLANTED" not in said and "1 symbolic links" in said and "1 hidden" in said
