@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from pydicom.dataset import Dataset
 from firstread.phantoms.chest import FilmSpec, chest_image, film, limb_image
 from tests.builders.chest import LowerLungEngine, chest_served, film_ds, received, study_of
 from worker.errors import NonFiniteScore, NoServingPackage
-from worker.pipelines.base import Instance, Outcome, Study
+from worker.pipelines.base import Instance, Lost, Outcome, Study
 from worker.pipelines.registry import row
 from worker.pipelines.runner import RunResult, run
+from worker.pipelines.unread import GONE, sentence
 
 ILL = FilmSpec(size=256, opacity=True)
 
@@ -188,6 +190,17 @@ def test_a_series_of_which_no_film_passes_says_why_beside_the_score(tmp_path: Pa
     assert [note.chosen for note in result.notes] == [True, False]
     assert result.details["films_left_out"] == 1
     assert "pictures_left_out" in _done(result).warnings
+    assert _done(result).detail.startswith("1 of 2 films could not be read (1: ")
+    alone = _run(study_of(broken))
+    assert alone.reasons == ("unreadable_pixel_data",) and alone.detail.startswith("1 of 1 films could not be read")
+
+
+def test_a_film_whose_file_is_gone_does_not_hide_behind_another(tmp_path: Path) -> None:
+    well = _in_series(tmp_path, FilmSpec(size=256), 1, 1)
+    lost = Lost("1.2.3.2", well.SOPClassUID, 2, GONE), Lost("1.2.3.9", "1.2.840.10008.5.1.4.1.1.88.67", 1, GONE)
+    outcome = _done(_run(replace(study_of(well), lost=lost)))
+    assert "pictures_left_out" in outcome.warnings and not any(f.flagged for f in outcome.findings)
+    assert outcome.detail == sentence(2, "films", [GONE])
 
 
 def test_every_series_has_its_turn_and_films_past_the_limit_are_counted(tmp_path: Path) -> None:

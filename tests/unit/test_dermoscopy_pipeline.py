@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +24,7 @@ from training.dermoscopy.lesions import Lesions
 from worker.errors import NonFiniteScore, NoServingPackage
 from worker.packages.package import load
 from worker.packages.preprocessing import compose
-from worker.pipelines.base import Outcome, Served, Study
+from worker.pipelines.base import Lost, Outcome, Served, Study
 from worker.pipelines.dermoscopy_gate import doubt, judged
 from worker.pipelines.dermoscopy_selection import Photograph
 from worker.pipelines.lesion import CLASSES, DX, folded
@@ -31,6 +32,7 @@ from worker.pipelines.next_steps import next_steps
 from worker.pipelines.registry import Orders, row
 from worker.pipelines.runner import RunResult, run
 from worker.pipelines.skin_likeness import unlike_skin
+from worker.pipelines.unread import GONE, sentence
 
 
 def _run(study: Study, engine: DarknessEngine | None = None, **card: Any) -> RunResult:
@@ -428,9 +430,15 @@ def test_an_unreadable_picture_beside_a_good_one_is_a_warning(tmp_path: Path) ->
     brown, broken = lesion_photograph(BROWN, seed=1), lesion_photograph(DARK, seed=2)
     broken.StudyInstanceUID, broken.SeriesInstanceUID = brown.StudyInstanceUID, brown.SeriesInstanceUID
     broken.PixelData = broken.PixelData[:99]
-    outcome = _done(_run(study_from([brown, broken], tmp_path)))
+    study = study_from([brown, broken], tmp_path)
+    outcome = _done(_run(study))
     assert "pictures_left_out" in outcome.warnings
     assert not any(f.flagged for f in outcome.findings)
+    assert outcome.detail.startswith("1 of 2 pictures could not be read (1: ")
+    lost = Lost(study.instances[1].SeriesInstanceUID, study.instances[1].SOPClassUID, 2, GONE)
+    without = _done(_run(replace(study, instances=study.instances[:1], lost=(lost,))))
+    assert "pictures_left_out" in without.warnings
+    assert without.detail == sentence(2, "pictures", [GONE])
 
 
 def test_other_malignancy_is_warned_of_at_its_own_operating_point(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from firstread.cli.main import cli
 from firstread.records import Database, Job
 from firstread.settings import Settings
 from tests.builders.scored import Scored, database_in, scored_study, settings_in
+from worker.outputs.messages import mail_text, message
 from worker.outputs.planning import new_delivery
 
 
@@ -51,6 +52,22 @@ def test_verdict_and_performance(site: tuple[Settings, Database, Scored], tmp_pa
     assert "1 known already" in ok("import-truth", str(file))
     actions = [row["action"] for row in json.loads(ok("audit", "--json"))]
     assert sorted(actions) == ["verdict"] * 3 + ["verdict.import"] * 3
+
+
+def test_what_could_not_be_read_is_told_wherever_a_result_is(site: tuple[Settings, Database, Scored]) -> None:
+    _, db, scored = site
+    said = "3 of 32 slices could not be read (3: the file is gone); a finding may lie there."
+    with db.write() as session:
+        job = session.get_one(Job, scored.job_id)
+        job.detail, job.warnings = said, ["unreadable_slices"]
+        delivery = new_delivery(job, "desk", "email")
+        session.add(delivery)
+        session.flush()
+        content = message(session, delivery, patient_data=False)
+    assert said in ok("results") and said in ok("study", scored.study_uid)
+    assert {row["detail"] for row in json.loads(ok("results", "--json"))} == {said}
+    assert content["detail"] == said
+    assert mail_text(content).splitlines()[2] == said
 
 
 def test_names_that_are_not_known_are_refused_with_those_that_are(

@@ -9,15 +9,20 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import RLELossless
+from sqlalchemy import select
 
 from firstread.phantoms.ct import CtLabels, enhanced_ct
 from firstread.phantoms.head import HeadPhantom, HeadSpec, head_grid, head_study
+from firstread.records import Instance, Revision
+from firstread.store import spool_of
 from tests.builders.heads import BAD_SLICES, spoilt
+from tests.builders.scored import database_in, scored_study, settings_in
 from tests.builders.studies import ThresholdEngine, head_card, served, study_from
 from worker.pipelines.base import Lost, Study
 from worker.pipelines.registry import row
 from worker.pipelines.runner import RunResult, run
 from worker.pipelines.unread import GONE, UNPARSED, sentence, too_much
+from worker.reading import read_study
 
 SPEC = HeadSpec(slices=32, size=128, bleed="intraparenchymal")
 PLAIN = replace(SPEC, bleed=None)
@@ -155,3 +160,20 @@ def test_the_sentence_counts_causes() -> None:
 )
 def test_what_is_too_much(readable: range, unread: list[float | None], expected: bool) -> None:
     assert too_much([float(place) for place in readable], unread) is expected
+
+
+def test_objects_without_a_sound_file_are_lost_and_not_forgotten(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    db = database_in(settings)
+    scored = scored_study(db, settings, n=4)
+    with db.read() as session:
+        rows = session.scalars(select(Instance).order_by(Instance.instance_number)).all()
+        revision = session.scalars(select(Revision.id)).one()
+    spool = spool_of(settings)
+    spool.path(rows[0].spool_key).unlink()
+    spool.path(rows[2].spool_key).write_bytes(b"no data set")
+    study = read_study(db, spool, revision)
+    assert [instance.key for instance in study.instances] == [scored.instance_ids[1], scored.instance_ids[3]]
+    assert [(entry.instance_number, entry.cause) for entry in study.lost] == [(1, GONE), (3, UNPARSED)]
+    assert {entry.SeriesInstanceUID for entry in study.lost} == {rows[0].series_instance_uid}
+    assert {"file_missing", "unreadable_header"} <= set(study.warnings)
