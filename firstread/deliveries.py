@@ -22,6 +22,7 @@ def retry_delivery(db: Database, delivery_id: int, *, by: str | None = None) -> 
             raise DeliveryError("no such delivery; `firstread deliveries` lists them")
         if row.state not in {"FAILED", "PENDING", "SKIPPED", "CANCELLED"}:
             raise DeliveryError(f"delivery {delivery_id} is {row.state}; there is nothing to retry")
+        row.payload = {**row.payload, "at_once": True}
         row.state, row.attempts, row.next_at, row.finished_at = "PENDING", 0, now_of(session), None
         audit.record(session, "delivery.retry", subject=f"delivery/{row.id}", actor=by)
         return row

@@ -73,6 +73,12 @@ class Settings(BaseSettings):
     grace_s: float = Field(2.0, ge=0, description="Seconds after the last release until a study closes.")
     quiet_s: float = Field(60.0, gt=0, description="Seconds without a new image until a study closes anyway.")
     max_wait_s: float = Field(1800.0, gt=0, description="Seconds after the first image at which a study closes anyway.")
+    deliver_after_s: float = Field(
+        0.0,
+        ge=0,
+        description="Seconds after the last image of a study for which results that do not flag are held back; "
+        "flags go at once.",
+    )
     min_free_mb: int = Field(1024, ge=0, description="Free disk space under which images are refused.")
     time_zone: str = Field(
         "",

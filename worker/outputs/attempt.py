@@ -14,6 +14,7 @@ from worker.outputs.destinations import (
     StowDestination,
     WebhookDestination,
 )
+from worker.outputs.holding import check_held
 from worker.outputs.messages import UNREAD, flags_of, in_doubt, is_unread, message
 from worker.outputs.objects.files import ensure_objects, objects_dir
 from worker.outputs.senders import NotDelivered, send_email, send_stow, send_webhook
@@ -27,8 +28,10 @@ class Skipped(Exception):
 
 
 def attempt(db: Database, settings: Settings, destination: Destination, delivery: Delivery) -> str:
-    """Send; returns the status text. Raises :class:`NotDelivered` or :class:`Skipped`."""
+    """Send; returns the status text. Raises :class:`NotDelivered`, :class:`Skipped` or :class:`Held`."""
     _check_needed(db, delivery)
+    with db.read() as session:
+        check_held(session, delivery, settings)
     if isinstance(destination, DicomDestination | StowDestination):
         return _send_objects(db, settings, destination, delivery)
     with db.read() as session:

@@ -24,6 +24,7 @@ from firstread.settings import Settings
 from worker.outputs.attempt import Skipped, attempt
 from worker.outputs.destinations import Destination, DestinationsError, DestinationsFile
 from worker.outputs.escalation import escalate
+from worker.outputs.holding import Held
 from worker.outputs.messages import flags_of
 from worker.outputs.metrics import DELIVERIES, DELIVERY_SECONDS, NOTIFICATION_SECONDS
 from worker.outputs.senders import NotDelivered
@@ -103,6 +104,9 @@ def work_one(db: Database, settings: Settings, destination: Destination) -> bool
     try:
         status = attempt(db, settings, destination, delivery)
         outcome = DELIVERED
+    except Held as held:
+        _postpone(db, delivery.id, held.until)
+        return True
     except Skipped as skipped:
         status, outcome = str(skipped), SKIPPED
     except NotDelivered as error:
@@ -147,6 +151,14 @@ def _claim(db: Database, destination: Destination) -> Delivery | None:
         session.flush()
         session.expunge(row)
         return row
+
+
+def _postpone(db: Database, delivery_id: int, until: datetime) -> None:
+    """Look at a held result again later; that was no attempt."""
+    with db.write() as session:
+        row = session.get_one(Delivery, delivery_id)
+        if row.state == PENDING:
+            row.attempts, row.next_at = max(0, row.attempts - 1), until
 
 
 def backoff_s(destination: Destination, attempts: int) -> float:

@@ -18,6 +18,7 @@ from worker.outputs.destinations import (
     Rule,
     WebhookDestination,
 )
+from worker.outputs.holding import hold_until, supersede
 from worker.outputs.messages import UNREAD
 from worker.outputs.states import OBJECT_KINDS, PENDING
 from worker.outputs.summaries import QUIET, first_of_lists, only_old
@@ -44,6 +45,9 @@ def plan(session: Session, job: Job, outcome: Outcome | None, settings: Settings
     if job.state == JobState.FAILED.value:
         return _plan_unread(session, job, revision, file)
     findings = [f for f in outcome.findings if f.role == "active"] if outcome is not None else []
+    flags = outcome is not None and any(f.flagged and f.role != "shadow" for f in outcome.findings)
+    if settings.deliver_after_s and job.state == JobState.DONE.value:
+        supersede(session, job)
     told = [d for d in file.destination if d.name not in file.escalated and matches(d.when, job, findings)]
     old = only_old(session, job, findings)
     if old:
@@ -56,6 +60,10 @@ def plan(session: Session, job: Job, outcome: Outcome | None, settings: Settings
         in_summary = old and isinstance(destination, WebhookDestination | EmailDestination)
         rows.append(new_delivery(job, destination.name, destination.kind, summary=in_summary))
     session.add_all(rows)
+    if settings.deliver_after_s and not flags:
+        held = hold_until(session, job, settings)
+        for row in rows:
+            row.next_at = held
     return rows
 
 
@@ -104,6 +112,10 @@ def plan_objects(session: Session, job: Job, results: Sequence[Result], settings
         and destination.name not in file.escalated
         and matches(destination.when, job, findings)
     ]
+    if settings.deliver_after_s and not any(f.flagged for f in findings):
+        held = hold_until(session, job, settings)
+        for row in rows:
+            row.next_at = held
     session.add_all(rows)
     return rows
 
