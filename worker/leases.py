@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from sqlalchemy import update
-from sqlalchemy.exc import SQLAlchemyError
 
 from firstread.records import Database, Job
 from firstread.records.clock import now_of
@@ -123,5 +122,5 @@ class LeaseKeeper:
         while not self._stop.wait(self._lease_s / 4):
             try:
                 self.renew()
-            except SQLAlchemyError as error:
+            except Exception as error:  # noqa: BLE001  # whatever it is, the next renewal may do
                 log.warning("leases not renewed", extra={"reason": type(error).__name__})

@@ -86,7 +86,7 @@ class ProcessRow:
                 if row is not None:
                     row.heartbeat_at = now_of(session)
                     row.details = dict(self._details)
-        except SQLAlchemyError as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the next renewal may do
             log.warning("heartbeat not written", extra={"reason": type(error).__name__})
 
     def _run(self) -> None:
@@ -106,12 +106,13 @@ def run_worker(settings: Settings) -> int:
         Exit status, 0 after an orderly end.
     """
     setup_logging(settings, "worker")
+    from firstread.dicom.ahead import WIDTH
     from firstread.dicom.codecs import decode_with
     from worker import metrics
     from worker.app import consume, make_worker_app
     from worker.beats import OWNER_VARIABLE, Beat, Beater
     from worker.claims import Claimer
-    from worker.decoder.pool import DecoderPool
+    from worker.decoder.pool import DecoderPool, cores
     from worker.engine import Engine
     from worker.leases import LeaseKeeper
     from worker.loading import load_serving
@@ -134,7 +135,7 @@ def run_worker(settings: Settings) -> int:
     signal.signal(signal.SIGINT, _leave)
     row = ProcessRow(db, owner, "worker")
     row.start(state="starting")
-    decoders = DecoderPool()
+    decoders = DecoderPool(min(cores(), WIDTH * settings.worker_threads))  # no more can be asked for at once
     engine = Engine(batch_wait_s=settings.batch_wait_ms / 1000, limit_s=settings.stall_s)
     engine_limit_s = 0.0  # models that are being loaded are left to the end of the process
     try:

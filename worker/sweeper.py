@@ -98,7 +98,7 @@ class Sweeper:
             self._wake.clear()
             try:
                 self.sweep()
-            except SQLAlchemyError as error:
+            except Exception as error:  # noqa: BLE001  # the boundary of this thread: recorded and counted
                 SWEEPS.labels("error").inc()
                 log.error("sweep failed", extra={"reason": type(error).__name__})
             self._wake.wait(self._settings.sweep_s)

@@ -27,6 +27,13 @@ _MOST_SAID: Final = 2**16
 _LOCK: Final = threading.Lock()
 
 
+def _paper() -> IO[bytes]:
+    """A file in memory, where there is such a thing: a full disk must not make an image unreadable."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("said", os.MFD_CLOEXEC), "w+b")
+    return tempfile.TemporaryFile()
+
+
 @contextmanager
 def heard() -> Iterator[bytearray]:
     """What is written to this process's standard error within the block, by libraries too; filled at its end.

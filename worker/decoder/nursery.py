@@ -47,6 +47,7 @@ def main() -> None:
             _say(control, {"status": _bury(int(message["pid"]), bool(message["kill"]), children)})
     for pid in children:
         os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def _say(control: socket.socket, message: Message) -> None:

@@ -35,6 +35,11 @@ ENDS: Final = (*_TEXTS, "grown", "dropped")
 log = logging.getLogger(__name__)
 
 
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class DecoderPool:
     """As many decoders as cores, each with one frame at a time. Thread-safe.
 
@@ -46,7 +51,7 @@ class DecoderPool:
     """
 
     def __init__(self, size: int | None = None) -> None:
-        self.size = size or len(os.sched_getaffinity(0))
+        self.size = size or cores()
         self._nursery = Nursery()
         self._changed = threading.Condition()
         self._idle: list[Decoder] = []
