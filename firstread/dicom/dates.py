@@ -47,7 +47,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Span:
-    """The first and last moment that a date may mean, aware, in UTC."""
+    """The first and last second that a date may mean, aware, in UTC."""
 
     first: datetime
     last: datetime
@@ -162,7 +162,7 @@ def _ends(digits: str) -> tuple[datetime | None, datetime | None]:
             )
     except (OverflowError, ValueError):
         return None, None
-    return first, after - timedelta(microseconds=1)
+    return first, after - timedelta(seconds=1)
 
 
 def _plausible(digits: str) -> str:

@@ -171,8 +171,8 @@ def test_a_fresh_bleed_passes_three_hundred_old_heads_and_they_make_one_summary(
             assert len(session.scalars(select(EscalationStep)).all()) == 2, "the fresh flag's"
             figures = families()
             OutcomeFigures().read(session, figures)
-        (age,) = [s.value for s in figures["firstread_unacknowledged_age_seconds"].samples]
-        assert age < 600, "an old flag ages on no alert"
+        ages = [s.value for s in figures["firstread_unacknowledged_age_seconds"].samples]
+        assert 0 < max(ages) < 600, "an old flag ages on no alert"
 
 
 def test_a_summary_an_hour(db: Database, make_settings: Callable[..., Settings], tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_age_is_read_at_intake_and_judged_at_close(db: Database, make_settings: 
     with db.read() as session:
         revisions = session.scalars(select(Revision).order_by(Revision.id)).all()
         assert [r.old for r in revisions] == [True, False, False], "HIGH counts as fresh"
-        assert revisions[0].made_at == datetime(2019, 3, 4, 22, 59, 59, 999999, tzinfo=UTC)
+        assert revisions[0].made_at == datetime(2019, 3, 4, 22, 59, 59, tzinfo=UTC)
     assert sorted(bell.old for bell in bells) == [False, False, True]
 
 

@@ -67,7 +67,7 @@ def test_the_site_zone_knows_summer_time(at: str, offset: int) -> None:
     span = span_of(at, BERLIN)
     assert span is not None
     assert span.first == datetime(int(at[:4]), int(at[4:6]), 15, 12 - offset, tzinfo=UTC)
-    assert (span.last - span.first).total_seconds() < 1
+    assert span.last == span.first
 
 
 def test_an_own_offset_goes_before_the_site_zone() -> None:
@@ -79,13 +79,13 @@ def test_without_a_zone_every_offset_stays_possible() -> None:
     span = span_of("20260715120000", None)
     assert span is not None
     assert span.first == datetime(2026, 7, 14, 22, tzinfo=UTC)
-    assert span.last.replace(microsecond=0) == datetime(2026, 7, 16, 0, 0, 0, tzinfo=UTC)
+    assert span.last == datetime(2026, 7, 16, 0, 0, 0, tzinfo=UTC)
 
 
 def test_days_months_and_years_mean_their_whole_length() -> None:
     for at, end in (("20260228", (2026, 2, 28)), ("202602", (2026, 2, 28)), ("2026", (2026, 12, 31))):
         span = span_of(at, UTC)
-        assert span is not None and span.last == datetime(*end, 23, 59, 59, 999999, tzinfo=UTC)
+        assert span is not None and span.last == datetime(*end, 23, 59, 59, tzinfo=UTC)
 
 
 @given(st.text(alphabet="0123456789+-.:", max_size=26), st.sampled_from(["AcquisitionDateTime", "StudyDate"]))
@@ -95,7 +95,7 @@ def test_whatever_stands_there_is_a_span_or_nothing(value: str, keyword: str) ->
     made = made_of(ds)
     if made is not None:
         span = span_of(made.at, None)
-        assert span is None or span.first < span.last
+        assert span is None or span.first <= span.last
 
 
 def test_the_newest_of_the_best_kind_counts() -> None:

@@ -138,6 +138,7 @@ def new_delivery(job: Job, name: str, kind: str, escalation: int = 0, *, summary
         summary=summary,
         state=PENDING,
         next_at=now + QUIET if summary else now,
+        last_status="waits for the next summary" if summary else None,
         created_at=now,
     )
 
