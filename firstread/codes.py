@@ -30,6 +30,7 @@ STATE_CODES: Final[dict[str, str]] = {
     "retry": "A person had it scored again.",
     "ended_by_hand": "A person ended the waiting: `firstread retry --give-up`.",
     "unchanged": "The images are those of an earlier revision: its result stands.",
+    "superseded": "Of a delivery: a later result took its place while it was held (`FIRSTREAD_DELIVER_AFTER_S`).",
     "released": "Closed: the sender had released its association.",
     "quiet": "Closed: no image for `FIRSTREAD_QUIET_S`.",
     "max_wait": "Closed: `FIRSTREAD_MAX_WAIT_S` after its first image.",
