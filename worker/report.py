@@ -53,6 +53,7 @@ probability {{ "%.3f" | format(flag.probability) }}, threshold {{ "%.3f" | forma
 {% for job in jobs %}
 <h2>{{ job.row.pipeline }}: {{ job.row.state }}{% if job.row.reason %} ({{ job.row.reason }}){% endif %}</h2>
 <p class="quiet">revision {{ job.revision }}, models {{ job.row.models | join(", ") or "-" }}</p>
+{% if job.row.detail and job.row.state != "FAILED" %}<p><b>{{ job.row.detail }}</b></p>{% endif %}
 {% if job.row.warnings %}<p><b>Warnings:</b> {{ job.row.warnings | join(", ") }}</p>{% endif %}
 {% if job.results %}<table><tr><th>Finding</th><th>Probability</th><th>Threshold</th><th>Value</th><th></th>
 <th>Model</th></tr>

@@ -51,6 +51,9 @@ class Frame:
         return max(0, self.number - 1)
 
 
+MOST_RESCALE = 1e6
+"""A slope or an intercept beyond this makes no unit of anything."""
+
 MOST_FRAMES = 5000
 """Frames that are believed of a multi-frame object without a functional group for each."""
 
@@ -121,6 +124,8 @@ def _rescale(slope_at: Dataset, intercept_at: Dataset) -> Rescale | None:
         return Rescale(1.0, 0.0, kind, fault=str(error))
     if intercept is None or slope == 0.0:
         return None
+    if abs(slope or 1.0) > MOST_RESCALE or abs(intercept) > MOST_RESCALE:
+        return Rescale(1.0, 0.0, kind, fault="Rescale Slope or Intercept is beyond reason")
     # A slope alone may be left out by old writers; an intercept may not, it is what makes HU of stored values.
     return Rescale(1.0 if slope is None else slope, intercept, kind)
 

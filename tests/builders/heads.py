@@ -95,6 +95,7 @@ BAD_SLICES: dict[str, Callable[[Dataset], None]] = {
     "another size": _smaller,
     "no Rows": _set(Rows=None),
     "gigantic Rows": _set(Rows=65535),
+    "rescale beyond reason": _set(RescaleSlope="1e30"),
     "no rescale": _set(RescaleIntercept=None, RescaleSlope=None),
 }
 """What may be wrong with one slice of a head, so that nothing can be read of it."""

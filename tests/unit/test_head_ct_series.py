@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from firstread.phantoms.ct import CtLabels, enhanced_ct
 from firstread.phantoms.head import HeadPhantom, HeadSpec, head_grid, head_study
-from tests.builders.heads import altered
+from tests.builders.heads import BAD_SLICES, altered, spoilt
 from tests.builders.studies import ThresholdEngine, head_card, served, study_from
 from worker.pipelines.head_ct_stack import Ruler
 from worker.pipelines.registry import row
@@ -159,3 +160,28 @@ def test_a_ruler_leads_from_numbers_to_places() -> None:
     assert Ruler.of([(1, 0.0), (2, 9.0), (3, 1.0), (4, 8.0)]).place(5) is None
     big = 10**22
     assert Ruler.of([(big, 0.0), (big + 2, 10.0)]).place(big + 1) == 5.0
+
+
+@pytest.mark.parametrize("kept", [range(28), [i for i in range(28) if i != 13]], ids=["whole", "with a hole"])
+def test_a_second_reconstruction_in_the_series_fills_no_hole(
+    kept: Sequence[int], ball: HeadPhantom, tmp_path: Path
+) -> None:
+    sharp = head_study(replace(SPEC, slices=30), CtLabels(kernel="H60s")).objects
+    for number, ds in enumerate(sharp):
+        ds.SOPInstanceUID = f"1.2.3.{number}"
+        ds.ImagePositionPatient = [
+            *ball.objects[0].ImagePositionPatient[:2],
+            ball.objects[0].SliceLocation + 5.0 * (number - 1),
+        ]
+    result = _run([*(ball.objects[i] for i in kept), *sharp], tmp_path)
+    assert result.outcome is not None and _order(result) == list(range(1, len(kept) + 1))
+    assert result.details["missing_slices"] == 28 - len(kept)
+    assert "unreadable_slices" not in result.outcome.warnings
+
+
+def test_a_part_of_the_head_on_another_matrix_is_not_passed_over(tmp_path: Path) -> None:
+    head = head_study(replace(SPEC, bleed=None)).objects
+    objects = spoilt(head, range(18, 28), BAD_SLICES["another size"])
+    result = _run(objects, tmp_path)
+    assert result.outcome is None and result.reasons == ("unreadable_pixel_data",)
+    assert "10 of 28 slices could not be read (10: of another size than the rest)" in result.detail

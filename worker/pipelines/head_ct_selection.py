@@ -100,8 +100,8 @@ def _candidates(
     out = []
     groups = grouped(slices)
     for place, group in enumerate(groups):
-        others = [(entry, "") for other in groups[:place] + groups[place + 1 :] for entry in other]
-        made = _series(uid, *completed(group, [*others, *unseen]), lost, forced)
+        others = groups[:place] + groups[place + 1 :]
+        made = _series(uid, *completed(group, others, unseen), lost, forced)
         if isinstance(made, Series):
             head: HeadStack = made.pixels
             found = {code for entry in head.slices for code in cautions[entry.instance.key, entry.frame.number]}

@@ -178,17 +178,22 @@ def _tells_nothing(slices: Sequence[Slice], stack: Stack, forced: bool) -> bool:
     return forced and len(stack.order) < MIN_SLICES <= len(slices)
 
 
-def completed(group: list[Slice], others: Sequence[tuple[Slice, str]]) -> tuple[list[Slice], list[Unread]]:
+def completed(
+    group: list[Slice], others: Sequence[Sequence[Slice]], unseen: Sequence[tuple[Slice, str]]
+) -> tuple[list[Slice], list[Unread]]:
     """Fill the holes of a group with what else the series has there.
 
     Where a slice in a hole, or one that continues the stack at an end, differs by kernel or kind of frame alone it
     belongs to the stack. One of another size, or with a contrast agent in a hole, cannot be scored with the rest: the
-    place is known, and nothing is read of it.
+    place is known, and nothing is read of it. A group that lies where this one lies is another reconstruction of the
+    same scan and fills nothing.
 
     Parameters
     ----------
-    others : sequence of Slice and str
-        The rest of the series; with a cause, what cannot be read anyway.
+    others : sequence of groups
+        The rest of the series.
+    unseen : sequence of Slice and str
+        What cannot be read anyway, and why.
 
     Returns
     -------
@@ -201,11 +206,16 @@ def completed(group: list[Slice], others: Sequence[tuple[Slice, str]]) -> tuple[
     if stack.position_mm is None or stack.normal is None or len(stack.order) < 2:
         return group, []
     look = (group[0].frame.ImageOrientationPatient, None)
-    pending = []
-    for entry, cause in others:
-        position = entry.frame.ImagePositionPatient
-        if position is not None and same_look(look, (entry.frame.ImageOrientationPatient, None)):
-            pending.append((float(np.asarray(position) @ stack.normal), entry, cause))
+    pending: list[tuple[float, Slice, str]] = []
+    for rest in [*([(entry, "") for entry in other] for other in others), unseen]:
+        placed = [
+            (float(np.asarray(position) @ stack.normal), entry, cause)
+            for entry, cause in rest
+            if (position := entry.frame.ImagePositionPatient) is not None
+            and same_look(look, (entry.frame.ImageOrientationPatient, None))
+        ]
+        if rest is unseen or not _lies_on(stack.position_mm, [place for place, _, _ in placed]):
+            pending += placed
     holes = _Holes(stack, [place for place, _, _ in pending])
     joined, unread = list(group), []
     for place, entry, cause in sorted(pending, key=lambda item: holes.distance(item[0])):
@@ -219,6 +229,14 @@ def completed(group: list[Slice], others: Sequence[tuple[Slice, str]]) -> tuple[
         else:
             joined.append(entry)
     return joined, unread
+
+
+def _lies_on(position_mm: np.ndarray, places: Sequence[float]) -> bool:
+    """Whether most of some places are those of the stack."""
+    if not places:
+        return False
+    away = np.abs(np.asarray(places)[:, None] - position_mm[None, :]).min(axis=1)
+    return bool(np.count_nonzero(away < 0.25 * float(np.median(np.diff(position_mm)))) > 0.5 * len(places))
 
 
 def _misfit(entry: Slice, other: Slice) -> str:
