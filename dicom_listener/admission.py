@@ -32,6 +32,7 @@ from dicom_listener.storage import Incoming, Storage, refusal_of
 from firstread.clock import utcnow
 from firstread.dicom.datasets import opened, text
 from firstread.dicom.files import NoStudy, UnusableFile
+from firstread.home import make_like, share
 from firstread.settings import Settings
 from firstread.spool import DiskFull, sync_dir
 
@@ -162,13 +163,16 @@ class Admission:
         if claim.has_changed():
             raise StillWritten
         place = self._place_of(claim)
-        place.parent.mkdir(parents=True, exist_ok=True)
+        make_like(place.parent, self._root)
         place = free_path(place)
         note = self._note(claim, reason=error.reason, detail=error.detail or None)
         explanation = EXPLANATION.format(
             reason=error.reason, detail=error.detail or "-", name=claim.name, at=note.received_at
         )
-        place.with_name(place.name + ".txt").write_text(explanation, encoding="utf-8")
+        beside = place.with_name(place.name + ".txt")
+        beside.write_text(explanation, encoding="utf-8")
+        for ours in (beside, claim.path) if claim.member is not None else (beside,):
+            share(ours, self._root)
         os.rename(claim.path, place)
         sync_dir(place.parent)
         try:
@@ -278,7 +282,7 @@ class Admission:
         """Remove a file that was taken in, or keep it where the setting says so. Raises OSError."""
         if self._settings.inbox_keep_accepted:
             place = self._root / ACCEPTED / kept_path(claim.relative)
-            place.parent.mkdir(parents=True, exist_ok=True)
+            make_like(place.parent, self._root)
             os.rename(claim.path, free_path(place))
         else:
             claim.path.unlink()

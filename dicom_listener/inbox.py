@@ -23,6 +23,7 @@ from dicom_listener.leftovers import in_words, left_aside
 from dicom_listener.wholeness import is_whole
 from firstread.clock import utcnow
 from firstread.errors import FirstreadError
+from firstread.home import make_like
 from firstread.priority import BY_PIPELINE
 from firstread.settings import Settings
 
@@ -77,8 +78,9 @@ class Inbox:
     def prepare(self) -> None:
         """Make the folders. Raises :class:`InboxUnusable`."""
         try:
+            self._root.mkdir(parents=True, exist_ok=True)
             for name in (*BY_PIPELINE, REJECTED):
-                (self._root / name).mkdir(parents=True, exist_ok=True)
+                make_like(self._root / name, self._root)
             self._claims.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InboxUnusable(f"the inbox {self._root} cannot be used: {error.strerror}") from error

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dicom_listener.admission import UNPACKED, Admission, Claim, look_of
 from dicom_listener.inbox_files import CLAIMED, NAME_BYTES, fitting, kept_name, open_for_writing, pipeline_of
+from firstread.home import make_like
 from firstread.spool import sync_dir
 
 LOGGER = logging.getLogger(__name__)
@@ -51,10 +52,10 @@ class Claims:
         """Put a file back to where it was dropped, or as near as is possible; returns where. Raises OSError."""
         place, mark = self._root / claim.relative, uuid.uuid4().hex[:8]
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
+            make_like(place.parent, self._root)
         except (FileExistsError, NotADirectoryError):  # a file is called as its folder was
             place = self._root / (pipeline_of(claim.relative) or "") / mark / kept_name(claim.relative.name)
-            place.parent.mkdir(parents=True, exist_ok=True)
+            make_like(place.parent, self._root)
         if place.exists():
             place = place.with_name(fitting(place.name, NAME_BYTES, f"-{mark}"))
         os.rename(claim.path, place)

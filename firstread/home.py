@@ -6,6 +6,7 @@ person gave it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -74,6 +75,29 @@ def make_private(folder: Path) -> None:
     """Make a folder, and every one above it that is missing, for its owner alone."""
     for missing in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
         missing.mkdir(FOLDER_MODE, exist_ok=True)
+
+
+def make_like(folder: Path, model: Path) -> None:
+    """Make a folder, and every one above it that is missing, with the mode and the group of another.
+
+    Whoever may drop files into the inbox may then use what is made in it. Where the group cannot be given, its own
+    stays.
+    """
+    for missing in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
+        missing.mkdir(exist_ok=True)
+        _as(missing, model.stat(), 0o7777)
+
+
+def share(file: Path, model: Path) -> None:
+    """Let whoever may read a folder read a file that we made in it."""
+    _as(file, model.stat(), 0o666)
+
+
+def _as(path: Path, model: os.stat_result, mask: int) -> None:
+    if path.stat().st_gid != model.st_gid:
+        with contextlib.suppress(PermissionError):
+            os.chown(path, -1, model.st_gid)
+    path.chmod(stat.S_IMODE(model.st_mode) & mask)
 
 
 def private(path: str, flags: int) -> int:
