@@ -75,6 +75,7 @@ def test_the_command_is_one_of_ours(name: str) -> None:
 def test_health_checks_and_prometheus_look_at_the_port_of_the_role(name: str, role: str, tmp_path: Path) -> None:
     port = str(Settings(home=tmp_path).port_of_metrics(role))
     assert SERVICES[name]["healthcheck"]["test"] == ["CMD", "python", "/opt/firstread/healthcheck.py", port]
+    assert str(SERVICES[name]["environment"]["FIRSTREAD_METRICS_PORT"]) == port
     scraped = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.yml").read_text(encoding="utf-8"))
     names = [
         f"{dns}:{job['port']}"
@@ -83,6 +84,30 @@ def test_health_checks_and_prometheus_look_at_the_port_of_the_role(name: str, ro
         for dns in job["names"]
     ]
     assert f"{name}:{port}" in names
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_setting_of_the_env_file_reaches_our_services(name: str) -> None:
+    assert SERVICES[name]["env_file"] == ".env"
+    fixed = set(SERVICES[name]["environment"])
+    assert {"FIRSTREAD_HOME", "FIRSTREAD_DATABASE_URL", "FIRSTREAD_BROKER_URL", "FIRSTREAD_METRICS_HOST"} <= fixed
+    if name == "listener":
+        assert {"FIRSTREAD_DICOM_HOST", "FIRSTREAD_DICOM_PORT", "FIRSTREAD_INBOX"} <= fixed
+
+
+def test_other_services_get_no_settings_of_ours() -> None:
+    for name in set(SERVICES) - set(OURS):
+        assert "env_file" not in SERVICES[name]
+
+
+def test_the_example_names_settings_and_a_place_for_the_files_of_the_site() -> None:
+    text = (ROOT / "deploy/env.example").read_text(encoding="utf-8")
+    shown = dict(line.lstrip("#").split("=", 1) for line in text.splitlines() if re.match(r"#?[A-Z_]+=", line))
+    for key in shown:
+        assert not key.startswith(ENV_PREFIX) or key.removeprefix(ENV_PREFIX).lower() in Settings.model_fields
+    site = [m for m in SERVICES["deliver"]["volumes"] if m.endswith(":/etc/firstread:ro")]
+    assert [substituted(mount).split(":")[0] for mount in site] == [shown["SITE_DIR"]]
+    assert shown["FIRSTREAD_DESTINATIONS"].startswith("/etc/firstread/")
 
 
 def test_redis_never_evicts_and_writes_down() -> None:
@@ -104,7 +129,11 @@ def test_no_password_has_a_default() -> None:
         "READER_PASSWORD": "",
         "GRAFANA_PASSWORD": "",
     }
-    assert {name for name, _, _ in VARIABLE.findall(text)} - set(example) == {"INBOX_DIR", "FIRSTREAD_LOG_LEVEL"}
+    assert {name for name, _, _ in VARIABLE.findall(text)} - set(example) == {
+        "INBOX_DIR",
+        "SITE_DIR",
+        "FIRSTREAD_LOG_LEVEL",
+    }
 
 
 @pytest.mark.parametrize("name", SERVICES)
