@@ -14,10 +14,13 @@ from typing import Any, Final
 import numpy as np
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID
+from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit
 
-from firstread.dicom.complaints import cannot, heard, tells_of_damage
+from firstread.dicom.complaints import cannot, heard, look_through, tells_of_damage
 from firstread.dicom.datasets import PARSE_ERRORS
+
+_DCT: Final = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit})
+"""JPEG of the discrete cosine transform: the plug-in that decodes it best fills what is missing, and says nothing."""
 
 _TALKING: Final = frozenset({"gdcm"})
 """Plug-ins whose libraries warn of damage on standard error, and decode on."""
@@ -67,6 +70,8 @@ def decode_here(frame: CodedFrame) -> np.ndarray:
         decoder = get_decoder(UID(frame.syntax))
     except PARSE_ERRORS as error:
         raise UnreadablePixels("a transfer syntax that is not decoded") from error
+    if frame.syntax in _DCT and tells_of_damage(look_through(frame.data)):
+        raise UnreadablePixels("the code stream is damaged")
     wrapped = encapsulate([frame.data])
     cause: BaseException | None = None
     for plugin in frame.plugins:

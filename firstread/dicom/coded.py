@@ -21,8 +21,7 @@ from firstread.dicom.encapsulation import Encapsulated
 from firstread.dicom.layout import PixelLayout, PixelNote
 from firstread.dicom.streamfacts import StreamFacts, check_rle, facts_of
 
-_DCT: Final = ("1.2.840.10008.1.2.4.50", ("gdcm", "pylibjpeg"))
-_OTHER_JPEG: Final = ("1.2.840.10008.1.2.4.51", ("pylibjpeg",))
+_DCT: Final = ("1.2.840.10008.1.2.4.50", ("pylibjpeg", "gdcm"))
 _LOSSLESS: Final = ("1.2.840.10008.1.2.4.57", ("gdcm", "pylibjpeg"))
 _JPEG_LS: Final = ("1.2.840.10008.1.2.4.80", ("pyjpegls", "gdcm"))
 _JPEG_2000: Final = ("1.2.840.10008.1.2.4.91", ("gdcm", "pylibjpeg"))
@@ -118,7 +117,7 @@ def _codec(facts: StreamFacts) -> tuple[str, tuple[str, ...]]:
         return _JPEG_LS
     if facts.header == 0xC3:
         return _LOSSLESS
-    return _DCT if facts.precision in (8, 12) and facts.header in (0xC0, 0xC1, 0xC2) else _OTHER_JPEG
+    return _DCT
 
 
 def _colours(facts: StreamFacts, layout: PixelLayout, notes: list[str]) -> str:
