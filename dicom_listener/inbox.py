@@ -20,7 +20,7 @@ from dicom_listener.inbox_claims import Claims, Parking
 from dicom_listener.inbox_files import CLAIMED, REJECTED, Settling, walk
 from dicom_listener.inbox_watch import Watch
 from dicom_listener.leftovers import in_words, left_aside
-from dicom_listener.wholeness import is_whole
+from dicom_listener.wholeness import Wholeness, wholeness_of
 from firstread.clock import utcnow
 from firstread.errors import FirstreadError
 from firstread.home import make_like
@@ -32,8 +32,10 @@ IDLE_FOLDER_S = 30.0
 """Seconds that an emptied folder must rest before it is removed: a copy into it may go on."""
 STALE_S = 60.0
 """Seconds without a change after which a file that is not whole is believed to stay so."""
+DOUBT_S = 5.0
+"""The same for one that may end where it ends, such as an image without pixel data."""
 HOLD_S = 5.0
-"""Seconds that such a file keeps the studies open that come with it; its writer may be slow."""
+"""Seconds that a file which is not whole keeps the studies open that come with it; its writer may be slow."""
 STUCK_S = 60.0
 """Seconds until another try at a file that could not be moved."""
 PAUSE_S = 5.0
@@ -63,7 +65,7 @@ class Inbox:
         self._last_at = utcnow()
         self._taken_from: set[Path] = set()
         self._stuck: dict[Path, float] = {}
-        self._unfinished: dict[Path, tuple[int, int]] = {}
+        self._judged: dict[Path, tuple[int, int, Wholeness]] = {}
         self._swept_at = 0.0
         self._told_aside: dict[str, int] = {}
         self._paused_until = 0.0
@@ -136,7 +138,7 @@ class Inbox:
             return True
         self._stuck = {path: until for path, until in self._stuck.items() if until > now}
         found = {path: status for path, status in walk(self._root) if path not in self._stuck}
-        self._unfinished = {path: seen for path, seen in self._unfinished.items() if path in found}
+        self._judged = {path: said for path, said in self._judged.items() if path in found}
         coming = set(found)
         for path, rested_s in self._settling.look(found, now):
             if self._stopping.is_set():
@@ -171,16 +173,14 @@ class Inbox:
         """Whether a file may be taken: at once where its structure says that it is whole, after a while in any case."""
         if rested_s >= STALE_S:
             return True
-        seen = (status.st_size, status.st_mtime_ns)
-        if self._unfinished.get(path) == seen:
-            return False
-        try:
-            whole = is_whole(path)
-        except OSError:  # gone, or not for us to read
-            whole = False
-        if not whole:
-            self._unfinished[path] = seen
-        return whole
+        *seen, said = self._judged.get(path, (0, 0, Wholeness.CUT))
+        if seen != [status.st_size, status.st_mtime_ns]:
+            try:
+                said = wholeness_of(path)
+            except OSError:  # gone, or not for us to read
+                said = Wholeness.CUT
+            self._judged[path] = (status.st_size, status.st_mtime_ns, said)
+        return said is Wholeness.WHOLE or (said is Wholeness.DOUBTFUL and rested_s >= DOUBT_S)
 
     def _admit(self, claim: Claim) -> bool:
         """Admit a claimed file; False when the time is not right, with the file back in its place."""

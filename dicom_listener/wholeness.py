@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from enum import Enum
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -31,21 +32,36 @@ _INFLATED_LIMIT_BYTES: Final = 512 * 2**20
 _MAY_GROW: Final = frozenset({"empty", "no_dataset", "truncated"})
 
 
-def is_whole(path: Path) -> bool:
-    """Whether no further byte is to come, or none that would make a difference.
+class Wholeness(Enum):
+    """What a file's structure says of its end."""
 
-    A file that will be refused whatever follows is whole. Raises OSError where it cannot be read.
+    WHOLE = "no further byte is to come, or none that would make a difference"
+    DOUBTFUL = "it may end here: between two elements, without what files of its kind have as a rule"
+    CUT = "more is to come"
+
+
+def wholeness_of(path: Path) -> Wholeness:
+    """What the structure of a file says. One that will be refused whatever follows is whole.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
     """
     kind = kind_of(path)
     if kind == "empty" or has_hole(path):
-        return False
+        return Wholeness.CUT
     if kind == "zip":
-        return archive.is_whole(path)
+        return _either(archive.is_whole(path))
     if kind == "picture":
-        return path.stat().st_size > FILE_LIMIT_BYTES or end_of_picture(path.read_bytes()) is not None
+        return _either(path.stat().st_size > FILE_LIMIT_BYTES or end_of_picture(path.read_bytes()) is not None)
     if kind == "foreign":
-        return True
-    return _data_set_is_whole(path)
+        return Wholeness.WHOLE
+    return _of_data_set(path)
+
+
+def _either(whole: bool) -> Wholeness:
+    return Wholeness.WHOLE if whole else Wholeness.CUT
 
 
 def has_hole(path: Path) -> bool:
@@ -57,27 +73,31 @@ def has_hole(path: Path) -> bool:
             return False
 
 
-def _data_set_is_whole(path: Path) -> bool:
+def _of_data_set(path: Path) -> Wholeness:
     try:
         with opened(path) as content:
-            return "truncated" not in content.notes and _ends(content)
+            return Wholeness.CUT if "truncated" in content.notes else _of_content(content)
     except UnusableFile as error:
         if error.reason == "not_dicom":
-            return not may_become_readable(head_of(path))
-        return error.reason not in _MAY_GROW
+            return _either(not may_become_readable(head_of(path)))
+        return _either(error.reason not in _MAY_GROW)
 
 
-def _ends(content: Content) -> bool:
+def _of_content(content: Content) -> Wholeness:
     ds = content.ds
     if text(ds.file_meta, "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        return _inflates(content.source, content.body_offset)
+        return _either(_inflates(content.source, content.body_offset))
     if content.pixel_offset is None:
+        if content.padded or content.last_tag < _IDENTIFIED_BY:
+            return Wholeness.CUT
         is_image = "Rows" in ds or "Image Storage" in UID(text(ds, "SOPClassUID")).name
-        return not content.padded and not is_image and content.last_tag >= _IDENTIFIED_BY
+        return Wholeness.DOUBTFUL if is_image else Wholeness.WHOLE
     if content.pixel_length != UNDEFINED_LENGTH:
-        return _ends_behind(content, content.pixel_offset + (content.pixel_length or 0))
-    fragments = walk_fragments(content.fp, content.pixel_offset)
-    return fragments.delimited and _ends_behind(content, fragments.end)
+        ended = _ends_behind(content, content.pixel_offset + (content.pixel_length or 0))
+    else:
+        fragments = walk_fragments(content.fp, content.pixel_offset)
+        ended = fragments.delimited and _ends_behind(content, fragments.end)
+    return Wholeness.WHOLE if ended else Wholeness.DOUBTFUL  # the pixel data are there
 
 
 def _ends_behind(content: Content, offset: int) -> bool:

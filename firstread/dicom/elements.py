@@ -21,8 +21,8 @@ HEADER_LIMIT_BYTES: Final = 64 * 2**20
 """Most bytes that one header may take; real ones have kilobytes, large Enhanced ones a few megabytes."""
 VALUE_LIMIT_BYTES: Final = 16 * 2**20
 """A longer value is stepped over and left out."""
-LIST_LIMIT_BYTES: Final = 2**20
-"""The same for values that become a list of short texts or numbers."""
+LIST_LIMIT_BYTES: Final = 2**16
+"""The same for values that become a list of short texts or numbers; in explicit VR they cannot be longer."""
 ELEMENT_LIMIT: Final = 50_000
 """Most elements of a data set, those in sequences apart; real ones have some hundreds."""
 NESTED_LIMIT: Final = 100_000
@@ -35,6 +35,8 @@ DEPTH_LIMIT: Final = 100
 UNDEFINED_LENGTH: Final = 0xFFFFFFFF
 
 _WINDOW_BYTES: Final = 16 * 2**10
+_WEIGHT_BYTES: Final = 160
+"""So many bytes of a value in a sequence count as an entry more: it may become a list."""
 _UNCOUNTED: Final = 128
 _ITEM: Final = 0xFFFEE000
 _END_OF_ITEM: Final = 0xFFFEE00D
@@ -314,6 +316,7 @@ def entries_in(items: bytes, encoding: Encoding, limit: int) -> int:
                 depth += 1
             elif vr != "SQ" and items[at : at + 4] != start:
                 at += length
+                n += length // _WEIGHT_BYTES
         if depth > DEPTH_LIMIT:
             return limit + 1
     return n

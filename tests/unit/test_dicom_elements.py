@@ -112,12 +112,21 @@ def test_a_long_list_of_values_is_left_out(tmp_path: Path) -> None:
     data, position = buffer.getvalue(), struct.pack("<HH", 0x0020, 0x0032)
     at = data.index(position)
     length = struct.unpack("<L", data[at + 4 : at + 8])[0]
-    values = b"1\\" * 2**20
+    values = b"1\\" * 2**16
     path = tmp_path / "list"
     path.write_bytes(data[:at] + position + struct.pack("<L", len(values)) + values + data[at + 8 + length :])
     read = read_dataset(path)
     assert "ImagePositionPatient" not in read and read.Rows == ds.Rows
     assert "large_element_skipped" in read_header(path).warnings
+
+
+def test_a_long_list_within_a_sequence_is_not_built(tmp_path: Path) -> None:
+    values = b"1\\" * (NESTED_LIMIT * 90)
+    inner = struct.pack("<HHL", 0x0028, 0x0030, len(values)) + values
+    items = struct.pack("<HHL", *ITEM, len(inner)) + inner + struct.pack("<HHL", *END, 0)
+    path = tmp_path / "list"
+    path.write_bytes(with_elements(struct.pack("<HH2sHI", 0x0008, 0x2112, b"UN", 0, 0xFFFFFFFF) + items))
+    assert "SourceImageSequence" not in read_dataset(path)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
 
-from dicom_listener.wholeness import is_whole
+from dicom_listener.wholeness import Wholeness, wholeness_of
 from firstread.dicom.files import read_header
 from tests.builders.bad_inputs import encoded, tiny_slice
 
@@ -54,6 +54,10 @@ def trailing() -> Dataset:
     ds = tiny_slice()
     ds.add_new(0xFFFCFFFC, "OB", bytes(64))
     return ds
+
+
+def is_whole(path: Path) -> bool:
+    return wholeness_of(path) is Wholeness.WHOLE
 
 
 WHOLE = {
@@ -102,6 +106,19 @@ def test_a_file_with_a_hole_is_not_whole_yet(tmp_path: Path) -> None:
     assert not is_whole(path)
 
 
+def test_an_image_without_pixel_data_may_be_all_there_is(tmp_path: Path) -> None:
+    ds = tiny_slice()
+    del ds.PixelData
+    path = tmp_path / "file"
+    path.write_bytes(encoded(ds))
+    assert wholeness_of(path) is Wholeness.DOUBTFUL
+    assert read_header(path).warnings == ()
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.88.33"
+    del ds.Rows
+    path.write_bytes(encoded(ds))
+    assert is_whole(path), "a report has none"
+
+
 def test_an_archive_at_the_end_of_a_cut_one_does_not_speak_for_it(tmp_path: Path) -> None:
     inner = archive(zipfile.ZIP_DEFLATED)
     buffer = io.BytesIO()
@@ -128,7 +145,7 @@ def test_a_missing_delimiter_is_waited_for_and_then_no_fault(tmp_path: Path) -> 
     """Some writers leave the sequence delimiter out; the code streams say that they are complete."""
     data, path = WHOLE["three frames"][:-8], tmp_path / "file"
     path.write_bytes(data)
-    assert not is_whole(path)
+    assert wholeness_of(path) is Wholeness.DOUBTFUL
     assert read_header(path).warnings == ()
     path.write_bytes(data[:-20])
     assert read_header(path).warnings == ("truncated",)
