@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import select, update
 
 from firstread.clock import utcnow
-from firstread.records import Database, Delivery, Job, Process, Revision
+from firstread.records import Database, Delivery, Job, Process, Revision, Verdict
 from firstread.settings import Settings
 from firstread.spool import Spool
 from tests.builders.probe_worker import ROW, probe_serving
@@ -25,6 +25,7 @@ from worker.engine import Engine
 from worker.leases import LeaseKeeper
 from worker.outputs.delivering import work_one
 from worker.outputs.destinations import read_file
+from worker.outputs.unread import escalate_unread
 from worker.pipelines import registry
 from worker.results import commit_failure
 from worker.supervisor import STOPS, bury_predecessors
@@ -201,6 +202,44 @@ def test_a_study_that_nobody_read_is_told_as_a_flag_is(
         text = mail.get_content()  # type: ignore[attr-defined]
         assert "nobody and nothing has read this study" in text and "worker_died" in text and "firstread retry" in text
         assert "Acknowledge" not in text
+
+
+def let_pass(db: Database, seconds: float) -> None:
+    with db.write() as session:
+        for row in session.scalars(select(Delivery)):
+            row.created_at -= timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("sign", ["none", "verdict", "retry"])
+def test_a_list_goes_on_until_somebody_takes_care(
+    sign: str, sqlite_db: Database, make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    names = ("duty", "senior", "chief")
+    toml = "".join(HOOK.format(name=name, url="http://127.0.0.1:9") for name in names)
+    toml += f'[[escalation]]\nname = "night"\ndestinations = {json.dumps(names)}\nack_timeout_s = 600\n'
+    file = tmp_path / "destinations.toml"
+    file.write_text(toml, encoding="utf-8")
+    settings = make_settings(database_url=sqlite_db.url, destinations=file)
+    job_id = fail(sqlite_db, settings, "s")
+    destinations = read_file(settings)
+    assert escalate_unread(sqlite_db, destinations) == 0
+    let_pass(sqlite_db, 601)
+    assert escalate_unread(sqlite_db, destinations) == 1
+    assert escalate_unread(sqlite_db, destinations) == 0
+    assert set(states(sqlite_db)) == {"duty", "senior"}
+    with sqlite_db.write() as session:
+        job = session.get_one(Job, job_id)
+        study_id = session.get_one(Revision, job.revision_id).study_id
+        if sign == "verdict":
+            session.add(
+                Verdict(study_id=study_id, pipeline="probe", finding="any", truth=0, source="reader", at=utcnow())
+            )
+        if sign == "retry":
+            job.state = "WAITING"
+    let_pass(sqlite_db, 601)
+    assert escalate_unread(sqlite_db, destinations) == (1 if sign == "none" else 0)
+    let_pass(sqlite_db, 601)
+    assert escalate_unread(sqlite_db, destinations) == 0, "the list has an end"
 
 
 def test_a_study_that_is_tried_again_first_is_not_told(

@@ -30,6 +30,7 @@ from worker.outputs.metrics import DELIVERIES, DELIVERY_SECONDS, NOTIFICATION_SE
 from worker.outputs.senders import NotDelivered
 from worker.outputs.states import DELIVERED, FAILED, PENDING, SKIPPED
 from worker.outputs.summaries import tell_summary
+from worker.outputs.unread import escalate_unread
 from worker.outputs.watching import watch_of
 
 KINDS = ("dicom", "stow", "webhook", "email")
@@ -63,6 +64,7 @@ def run_deliveries(settings: Settings, stop_event: threading.Event) -> None:
                     lanes[destination.name] = _start_lane(settings, db, destination.name, stop_event)
             try:
                 escalate(db, file)
+                escalate_unread(db, file)
                 orphans.look(db, file)
             except SQLAlchemyError as error:
                 log.warning("deliveries: the database does not answer (%s)", type(error).__name__)

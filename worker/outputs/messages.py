@@ -135,7 +135,8 @@ def subject(content: dict[str, Any]) -> str:
     if content["event"] == Caution.IDENTITY_IN_DOUBT:
         return f"Firstread: IDENTITY IN DOUBT, study {content['study_key']}"
     if content["event"] == UNREAD:
-        return f"Firstread: NOT READ ({content['pipeline']}), study {content['study_key']}"
+        number = f" (notice {content['escalation'] + 1})" if content["escalation"] else ""
+        return f"Firstread: NOT READ ({content['pipeline']}), study {content['study_key']}{number}"
     if content["event"] == "result":
         return f"Firstread: {content['pipeline']} {content['state']}, study {content['study_key']}"
     again = f" (notice {content['escalation'] + 1}, not acknowledged)" if content["escalation"] else ""
@@ -167,7 +168,9 @@ def mail_text(content: dict[str, Any]) -> str:
         lines.append(f"Patient ID: {content['patient_id'] or '-'}")
         lines.append(f"Accession number: {content['accession_number'] or '-'}")
     if content["event"] == UNREAD:
-        return "\n".join([*lines, "", f"Try again: firstread retry {content['study_instance_uid']}", ""])
+        uid = content["study_instance_uid"]
+        read = f"A person has read it: firstread verdict {uid} --pipeline {content['pipeline']} --truth 0 (or 1)"
+        return "\n".join([*lines, "", read, f"Try again: firstread retry {uid}", ""])
     command = acknowledge_command(content["study_instance_uid"], content["pipeline"])
     lines += ["", f"Acknowledge: {command}", "", NOTICE, ""]
     return "\n".join(lines)

@@ -26,4 +26,8 @@ OBJECTS = Counter(
     "DICOM objects made, by kind (stage) and outcome; reason says why one was not written.",
     ["stage", "outcome", "reason"],
 )
-ESCALATIONS = Counter("firstread_escalations_total", "Notices of a flag beyond the first one.", ["pipeline"])
+ESCALATIONS = Counter(
+    "firstread_escalations_total",
+    "Notices of a flag, or of a study that nobody read, beyond the first one.",
+    ["pipeline"],
+)
