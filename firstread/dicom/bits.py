@@ -14,7 +14,7 @@ import numpy as np
 from firstread.dicom.layout import PixelLayout, PixelNote
 
 _CLEARLY: Final = 1.25
-"""How many times as rough the standard's reading must be for another one to be taken."""
+"""How many times as rough one reading must be for another to be taken."""
 
 
 def stored_values(frame: np.ndarray, layout: PixelLayout, notes: list[str]) -> np.ndarray:
@@ -49,18 +49,26 @@ def stored_values(frame: np.ndarray, layout: PixelLayout, notes: list[str]) -> n
     as_signed = raw.view(signed)
     if not plain or spare == 0 or (layout.signed and np.array_equal(standard, as_signed)):
         return standard
-    top = raw >> unsigned.type(stored)
-    ones = unsigned.type((1 << spare) - 1)
-    rubbish = bool(np.any((top != 0) & (top != ones)))
-    if not layout.signed and spare > 1 and not rubbish:
-        notes.append(PixelNote.BITS_STORED_EXCEEDED)
-        return as_signed
-    others = [as_signed] if layout.signed else [raw] if spare > 1 else [raw, as_signed]
+    return _beyond(raw, standard, stored, layout.signed, notes)
+
+
+def _beyond(raw: np.ndarray, standard: np.ndarray, stored: int, signed: bool, notes: list[str]) -> np.ndarray:
+    """Values of cells that have bits above ``stored`` which are no mere sign: the standard's reading, or another."""
+    top, spare = raw >> raw.dtype.type(stored), 8 * raw.dtype.itemsize - stored
+    as_signed = raw.view(f"i{raw.dtype.itemsize}")
+    rubbish = bool(np.any((top != 0) & (top != raw.dtype.type((1 << spare) - 1))))
+    if not signed and spare > 1 and not rubbish:
+        marked = raw[top != 0]
+        # One value for all is padding, as -2000; else an overlay may lie in all of the bits.
+        if marked.min() == marked.max() or not _fits_better(standard, as_signed):
+            notes.append(PixelNote.BITS_STORED_EXCEEDED)
+            return as_signed
+    others = [as_signed] if signed else [raw] if spare > 1 else [raw, as_signed]
     for other in others:
         if _fits_better(other, standard):
             notes.append(PixelNote.BITS_STORED_EXCEEDED)
             return other
-    if rubbish or not layout.signed:
+    if rubbish or not signed:
         notes.append(PixelNote.UNUSED_BITS)
     return standard
 
@@ -71,12 +79,12 @@ def _right_aligned(raw: np.ndarray, stored: int, high: int) -> bool:
     return int(raw.max(initial=0)) >> stored == 0 and bool(np.any(raw & raw.dtype.type((1 << below) - 1)))
 
 
-def _fits_better(other: np.ndarray, standard: np.ndarray) -> bool:
-    """Whether pixels differ less from their neighbours in another reading, where the two readings differ."""
-    offset = other.astype(np.int64) - standard
-    rough_other = rough_standard = 0
+def _fits_better(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether pixels differ clearly less from their neighbours in one reading than in another, where the two part."""
+    offset = one.astype(np.int64) - other
+    rough_one = rough_other = 0
     for axis in (0, 1):
         seam = np.diff(offset, axis=axis) != 0
+        rough_one += int(np.abs(np.diff(one.astype(np.int64), axis=axis))[seam].sum())
         rough_other += int(np.abs(np.diff(other.astype(np.int64), axis=axis))[seam].sum())
-        rough_standard += int(np.abs(np.diff(standard.astype(np.int64), axis=axis))[seam].sum())
-    return _CLEARLY * rough_other < rough_standard
+    return _CLEARLY * rough_one < rough_other

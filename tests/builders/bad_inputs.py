@@ -14,7 +14,16 @@ import cv2
 import numpy as np
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from firstread.dicom.elements import ELEMENT_LIMIT
 from firstread.phantoms.ct import file_meta
@@ -200,6 +209,27 @@ def _bits(ds: Dataset) -> None:
     ds.BitsAllocated = 24
 
 
+def _float_pixels(ds: Dataset) -> None:
+    del ds.PixelData
+    ds.BitsAllocated = 32
+    ds.FloatPixelData = np.zeros((ds.Rows, ds.Columns), "<f4").tobytes()
+
+
+def _colour_jpeg() -> bytes:
+    ok, data = cv2.imencode(".jpg", np.full((64, 64, 3), 90, np.uint8))
+    assert ok
+    return data.tobytes()
+
+
+def _cut(ds: Dataset, syntax: UID) -> None:
+    plugin = "pyjpegls" if syntax == JPEGLSLossless else "pylibjpeg"
+    ds.compress(syntax, encoding_plugin=plugin, generate_instance_uid=False)
+    stream: bytes = next(generate_frames(ds.PixelData, number_of_frames=1))
+    stream = stream[: len(stream) * 4 // 5]
+    ds.PixelData = encapsulate([stream + b"\0" * (len(stream) % 2)])
+    ds["PixelData"].is_undefined_length = True
+
+
 UNREADABLE: dict[str, Callable[[Dataset], object]] = {
     "gigantic_rows": _rows,
     "short_pixels": _short_pixels,
@@ -211,6 +241,14 @@ UNREADABLE: dict[str, Callable[[Dataset], object]] = {
     "jpeg_of_another_size": lambda ds: with_streams(ds, [of_size(jpeg())]),
     "size_behind_segments": lambda ds: with_streams(ds, [behind_segments(of_size(jpeg()))]),
     "second_size": lambda ds: with_streams(ds, [second_header(jpeg())]),
+    "float_pixels": _float_pixels,
+    "two_kinds_of_samples": lambda ds: setattr(ds, "PhotometricInterpretation", "RGB"),
+    "colours_in_a_grey_object": lambda ds: with_streams(ds, [_colour_jpeg()]),
+    "cut_jpeg": lambda ds: with_streams(ds, [jpeg()[:-40]]),
+    "cut_jpeg_closed_again": lambda ds: with_streams(ds, [jpeg()[:-40] + b"\xff\xd9"]),
+    "cut_jpeg_ls": lambda ds: _cut(ds, JPEGLSLossless),
+    "cut_jpeg_2000": lambda ds: _cut(ds, JPEG2000Lossless),
+    "cut_rle": lambda ds: _cut(ds, RLELossless),
     "second_frame_of_another_size": lambda ds: with_streams(ds, [jpeg(), of_size(jpeg())]),
 }
 """Changes to a slice that leave it an instance, but one whose pixels cannot be had."""

@@ -225,6 +225,16 @@ def test_bits_that_contradict_the_header_are_read_and_told_of(name: str, tmp_pat
     assert notes == [note]
 
 
+def test_an_overlay_in_all_of_the_bits_is_no_sign(tmp_path: Path) -> None:
+    ds = _film()
+    expected = cells(ds)
+    values = expected.copy()
+    values[4:30, 10:40] |= 0xF000
+    notes: list[str] = []
+    np.testing.assert_array_equal(read_frame(_saved(with_cells(ds, values), tmp_path), notes=notes), expected)
+    assert notes == [PixelNote.UNUSED_BITS]
+
+
 @pytest.mark.parametrize("name", ["overlay_left_in_bit_12", "rubbish_above"])
 def test_bits_that_are_not_read_are_told_of(name: str, tmp_path: Path) -> None:
     notes: list[str] = []
