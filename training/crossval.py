@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ import numpy as np
 
 from training.arrays import Arrays
 from training.checkpoint import TrainingError
-from training.datasets.base import first_places, place_of
+from training.datasets.base import Item, first_places, place_of
+from training.datasets.folders import SPLITS
 from training.loop import Run, identity, predict, train
-from training.recipe import Recipe, sized
+from training.recipe import Recipe, RecipeError, sized
 from training.teacher import checkpoint_of, with_taught_masks
+
+EVERY_FOLD = ("*",)
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +31,37 @@ def held_back(arrays: Arrays, recipe: Recipe) -> np.ndarray:
     for i, item in enumerate(arrays.items):
         rows[i] = place_of(item) < first_places(recipe.folds.validation.get(item.dataset, 0.0))
     return rows
+
+
+def with_named_folds(recipe: Recipe, items: Sequence[Item]) -> Recipe:
+    """The recipe with its folds by name, all of which the data have.
+
+    Raises
+    ------
+    RecipeError
+        If the data lack a fold, name fewer than two, or have a patient in two of them.
+    """
+    folds = recipe.folds
+    if not folds.names:
+        return recipe
+    own = [item for item in items if item.dataset == folds.dataset]
+    there = sorted({item.split for item in own if item.split} - set(SPLITS))
+    told = f"{folds.dataset} has folds {', '.join(there)}" if there else f"{folds.dataset} names no folds"
+    if folds.names != EVERY_FOLD:
+        absent = [name for name in folds.names if name not in there]
+        if absent:
+            raise RecipeError(f"no fold {', '.join(absent)} in the data: {told}")
+        return recipe
+    if len(there) < 2:
+        raise RecipeError(
+            f"{told}, and folds by patient take two names or more in the column `fold`; one model without folds is "
+            "trained with `firstread prepare` and --shards"
+        )
+    place: dict[str, str] = {}
+    for item in own:
+        if item.split in there and place.setdefault(item.patient, item.split) != item.split:
+            raise RecipeError(f"a patient lies in two folds ({place[item.patient]} and {item.split}): {item.key}")
+    return recipe.model_copy(update={"folds": folds.model_copy(update={"names": tuple(there)})})
 
 
 def fold_rows(arrays: Arrays, recipe: Recipe, fold: str | None) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ def finish(order: Order, arrays: Arrays, model: keras.Model) -> Path | None:
     if not recipe.folds.names:
         return None
     paths = [order.out / f"oof_{fold}.npz" for fold in recipe.folds.names]
-    found = of_arrays(paths, arrays, recipe.folds.dataset)
+    found = with_learnt_outlines(of_arrays(paths, arrays, recipe.folds.dataset))
     stages = Stages()
     figures, mask_threshold = evaluate_folds(
         recipe, found, order.data, order.out / "evaluation", order.baseline, stages
@@ -56,6 +57,16 @@ def finish(order: Order, arrays: Arrays, model: keras.Model) -> Path | None:
     return directory
 
 
+def with_learnt_outlines(found: OutOfFold) -> OutOfFold:
+    """The predictions without their masks, where nobody drew a bleed for the network to learn from.
+
+    What it outlines then is nothing that anybody taught: it must neither be measured nor shown, nor speak for a slice.
+    """
+    if any(item.mask_path is not None for item in found.items):
+        return found
+    return replace(found, masks=None, predictions=replace(found.predictions, evidence=None))
+
+
 def evaluate_folds(
     recipe: Recipe,
     found: OutOfFold,
@@ -63,15 +74,17 @@ def evaluate_folds(
     out: Path,
     baseline: Path | None = None,
     stages: Stages | None = None,
-) -> tuple[dict[str, Any], float]:
+) -> tuple[dict[str, Any], float | None]:
     """Figures of the out-of-fold predictions, written as page and JSON; and the mask threshold for the card.
+
+    Without drawn masks there is neither a figure of outlines nor a threshold (None).
 
     ``baseline`` is the folder of another recipe's run on the same folds, whose figures stand beside.
     """
     other = None if baseline is None else read_baseline(baseline, found.items, recipe.folds.dataset)
     figures, ours = head_ct_figures.out_of_fold_figures(found, recipe.folds.names, stages=stages, baseline=other)
     dataset = open_dataset(recipe.folds.dataset, data / recipe.datasets[recipe.folds.dataset])
-    mask_threshold = 0.5
+    mask_threshold = None
     if found.masks is not None:
         overlap = head_ct_figures.overlaps(found.items, found.masks, dataset, recipe.input)
         figures["segmentation"] = head_ct_figures.segmentation_figures(found, overlap, recipe.folds.names)
@@ -106,7 +119,7 @@ def card_of(
     found: OutOfFold,
     fitted: Postprocess,
     figures: dict[str, Any],
-    mask_threshold: float,
+    mask_threshold: float | None,
     version: str,
 ) -> Card:
     """The card: text from the recipe, numbers from the folds."""
@@ -127,7 +140,7 @@ def card_of(
             "evidence": _short(fitted.evidence),
             "sequence": _short(fitted.sequence),
             "aggregation": _short(fitted.aggregation),
-            "mask_threshold": mask_threshold,
+            **({"outlines": False} if mask_threshold is None else {"mask_threshold": mask_threshold}),
             "flip": True,
             "slice_spacing_mm": text.get("slice_spacing_mm", 5.0),
         },

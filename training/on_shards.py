@@ -11,7 +11,7 @@ from training.arrays import Arrays
 from training.feeds import record_batches
 from training.loop import Run, predict_batch, train
 from training.plain_package import HeldBack, NothingHeldBackError, package_of, require_plain
-from training.prepared import Prepared, local, open_prepared
+from training.prepared import Prepared, local, mask_size, open_prepared
 from training.recipe import sized
 from training.records import Keep
 from training.structure import save_structure
@@ -56,8 +56,16 @@ def train_on_shards(order: Order, folder: Path, **options: Any) -> Path:
         "held_back": len(held.labels),
         "shards": len(shards.shards),
         "split": "train, val and test of the data set" if shards.count(tested) else "patients held back",
+        "steps": steps,
     }
-    return package_of(order, model, held, counts)
+    return package_of(order, model, held, counts, outlines=_drawn(shards))
+
+
+def _drawn(shards: Prepared) -> bool:
+    """Whether anybody drew a bleed for the network to learn from."""
+    if mask_size(shards.recipe) is None:
+        return True
+    return any(float(row["mask"].max()) > 0 for row in record_batches(shards, shards.taught()))
 
 
 def _predicted(model: keras.Model, shards: Prepared, keep: Keep, measured: bool) -> HeldBack:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from training.arrays import Arrays, load_arrays, mute_bad_slices
-from training.crossval import cross_validate, train_final, train_fold
+from training.crossval import cross_validate, train_final, train_fold, with_named_folds
 from training.datasets import open_dataset
 from training.datasets.base import DataSet, Item, gathered, label_matrix
 from training.joining import join, join_packages, own_part, with_members
@@ -99,6 +99,10 @@ def train_all(order: Order) -> Path | None:
         build_model(order.recipe, order.weights)  # what does not fit is refused before hours of decoding
     arrays = open_arrays(order.recipe, order.data, order.cache)
     log.info("%d items, %d left out", len(arrays), len(arrays.left_out))
+    order = replace(order, recipe=with_named_folds(order.recipe, arrays.items))
+    unknown = set(order.folds or ()) - set(order.recipe.folds.names)
+    if unknown:
+        raise RecipeError(f"no fold {', '.join(sorted(unknown))}; there are {', '.join(order.recipe.folds.names)}")
     write_recipe(order.recipe, order.out)
     module, _, function = PACKAGERS.get(order.recipe.task, "training.plain_package:finish").partition(":")
     packager = import_module(module)

@@ -93,8 +93,10 @@ def finish(order: Order, arrays: Arrays, model: keras.Model) -> Path:
     return package_of(order, model, held, counts)
 
 
-def package_of(order: Order, model: keras.Model, held: HeldBack, counts: dict[str, Any]) -> Path:
+def package_of(order: Order, model: keras.Model, held: HeldBack, counts: dict[str, Any], outlines: bool = True) -> Path:
     """Calibrate, measure and write; see :func:`finish`.
+
+    Without ``outlines`` nobody drew what a network with masks should outline: it then shows none.
 
     Calibration and thresholds are chosen on the rows that are not ``measured``, and figures are of those that are,
     where there are both.
@@ -118,7 +120,7 @@ def package_of(order: Order, model: keras.Model, held: HeldBack, counts: dict[st
         architecture=recipe.architecture,
         calibration=chosen.calibration,
         operating_points=chosen.points,
-        parameters=chosen.parameters,
+        parameters={**chosen.parameters, **({} if outlines else {"outlines": False})},
         training_data={**counts, "sources": text.get("sources", [])},
         population=dict(text.get("population", {})),
         metrics={"test" if apart else "held_back": without_curves(figures)},

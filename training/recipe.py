@@ -68,6 +68,7 @@ class Folds(Part):
 
     dataset: str = ""
     names: tuple[str, ...] = ()
+    """``*`` alone: whatever the data call their folds."""
     validation: dict[str, float] = Field(default_factory=dict)
     """Data set -> share of its patients that is held back for validation, the same in every fold."""
     join: bool = False

@@ -134,7 +134,8 @@ def segmentation_figures(found: OutOfFold, overlap: dict[str, np.ndarray], folds
     dice, both, called = np.full(len(fold), np.nan), np.zeros(len(fold)), np.zeros(len(fold))
     chosen = {}
     for name in folds:
-        best = int(np.nanargmax(table[(fold != name) & positive].mean(axis=0)))
+        elsewhere = table[(fold != name) & positive]
+        best = int(np.nanargmax(elsewhere.mean(axis=0))) if len(elsewhere) else MASK_THRESHOLDS.index(0.5)
         inside = fold == name
         dice[inside], both[inside] = table[inside, best], overlap["both"][inside, best]
         called[inside] = overlap["found"][inside, best]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.head_ct_package import evaluate_folds
+from training.crossval import with_named_folds
+from training.head_ct_package import evaluate_folds, with_learnt_outlines
 from training.order import open_items
 from training.outoffold import PredictionsError, read_out_of_fold
 from training.recipe import load_recipe
@@ -23,11 +24,12 @@ def evaluate_run(recipe_name: str, data: Path, run: Path, out: Path, baseline: P
     recipe = load_recipe(recipe_name)
     if not recipe.folds.names:
         raise PredictionsError(f"recipe {recipe.name} has no folds")
+    items, labels = open_items(recipe, data)
+    recipe = with_named_folds(recipe, items)
     paths = [run / f"oof_{fold}.npz" for fold in recipe.folds.names]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise PredictionsError(f"the run lacks {', '.join(missing)}")
-    items, labels = open_items(recipe, data)
-    found = read_out_of_fold(paths, items, labels, recipe.labels, recipe.folds.dataset)
+    found = with_learnt_outlines(read_out_of_fold(paths, items, labels, recipe.labels, recipe.folds.dataset))
     evaluate_folds(recipe, found, data, out, baseline)
     return out / "evaluation.html"

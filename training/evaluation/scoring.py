@@ -12,6 +12,8 @@ import numpy as np
 from training import metrics
 from training.datasets import open_dataset
 from training.datasets.base import UNKNOWN, DataSet, DataSetError, Item, label_matrix, studies
+from training.datasets.folders import PICTURES, RANGE
+from training.datasets.head_ct import read_rows
 from training.dermoscopy.scores import over_views
 from training.evaluation import figures
 from training.evaluation.published import PUBLISHED
@@ -61,7 +63,7 @@ def evaluate_package(
     """
     directory = find_package(package)
     loaded = load(directory)
-    name = dataset_name or DATASETS.get(loaded.card.task)
+    name = dataset_name or reader_for(loaded.card.task, data)
     if name is None:
         raise DataSetError(f"name a data set reader for task {loaded.card.task}")
     dataset = open_dataset(name, data, loaded.card.input.kind)
@@ -89,13 +91,29 @@ def evaluate_package(
     return write_report(out, f"{loaded.key} on {name}", notes, result, misses)
 
 
+def reader_for(task: str, data: Path) -> str | None:
+    """The reader for data of a task where none is named: a hospital's own table is known by its columns.
+
+    CT-ICH lists pictures whose Hounsfield units are known, with the columns ``mask`` and ``fold``; a hospital lists
+    DICOM images, or says itself what black and white are in Hounsfield units.
+    """
+    table = data / "labels.csv"
+    if DATASETS.get(task) != "ct_ich" or not table.is_file():
+        return DATASETS.get(task)
+    rows = read_rows(table)
+    first = rows[0] if rows else {}
+    pictures = Path(first.get("file") or "").suffix.lower() in PICTURES and not first.get(RANGE[0])
+    return "ct_ich" if pictures and {"mask", "fold"} <= first.keys() else "plain_csv"
+
+
 def find_package(package: str) -> Path:
-    """A folder as it is, else the package of that key among those installed."""
-    directory = Path(package)
-    if (directory / "card.json").is_file():
-        return directory
+    """The package of a folder (a run's too), else the package of that key among those installed."""
     from firstread.settings import Settings
-    from worker.packages.commands import open_store
+    from worker.packages.commands import folder_of, open_store
+
+    directory = folder_of(Path(package))
+    if directory is not None:
+        return directory
 
     return open_store(Settings()).entry(package).directory
 

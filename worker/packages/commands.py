@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from firstread.settings import Settings
 from worker.packages.archive import export_package, import_package
 from worker.packages.card import Card
+from worker.packages.comparison import doubts, figures_of
 from worker.packages.errors import PackageError
+from worker.packages.package import CARD
 from worker.packages.store import Entry, Role, Store
 
 
@@ -113,12 +117,19 @@ def verify(keys: tuple[str, ...]) -> None:
 @click.argument("key")
 @click.option("--shadow", "role", flag_value="shadow", help="Score and store beside the active one; never flag.")
 @click.option("--off", "role", flag_value="off", help="Take the package out of service.")
-def activate(key: str, role: Role | None) -> None:
-    """Make a package (NAME/VERSION) the active one of its task. Workers take it up when they start."""
+@click.option("--yes", is_flag=True, help="Do not ask, whatever the cards say.")
+def activate(key: str, role: Role | None, yes: bool) -> None:
+    """Make a package (NAME/VERSION) the active one of its task. Workers take it up when they start.
+
+    Prints the flag's figures on its card and on that of the package whose place it takes. On a terminal it asks where
+    the new card's are worse, or rest on less than a quarter of the cases.
+    """
     settings = Settings()
     store = open_store(settings)
     try:
         before = store.entry(key)
+        if role is None and not _agreed(store, before, yes):
+            raise click.Abort
         with audited(settings, "models.activate") as detail:
             entry = store.activate(key, role or "active")
             detail |= {"package": entry.key, "role": entry.role, "before": before.role}
@@ -127,24 +138,62 @@ def activate(key: str, role: Role | None) -> None:
     click.echo(f"{entry.role:<7} {entry.key}")
 
 
+def _agreed(store: Store, new: Entry, yes: bool) -> bool:
+    """Show the figures of a package beside those of the one whose place it takes, and ask where they are in doubt."""
+    if new.card is None:
+        return True
+    task = new.card.task
+    present = [e for e in store.entries() if e.role == "active" and e.card and e.card.task == task and e.key != new.key]
+    click.echo(f"new     {figures_of(new.card)}")
+    against: list[str] = []
+    for old in present:
+        assert old.card is not None
+        click.echo(f"active  {figures_of(old.card)}")
+        against += doubts(figures_of(new.card), figures_of(old.card))
+    for line in against:
+        click.echo(f"mind:   {line}")
+    return not against or yes or not _on_a_terminal() or click.confirm("activate it all the same?")
+
+
+def _on_a_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
 @models.command("export")
-@click.argument("key")
+@click.argument("key", metavar="PACKAGE")
 @click.argument("target", type=click.Path(path_type=Path), default=Path())
 def export(key: str, target: Path) -> None:
-    """Write a package to one file."""
+    """Write a package (NAME, NAME/VERSION, its folder, or the folder of the run that trained it) to one file."""
     try:
-        click.echo(export_package(_entry(key).directory, target))
+        click.echo(export_package(folder_of(Path(key)) or _entry(key).directory, target))
     except (PackageError, OSError) as error:
         raise click.ClickException(str(error)) from error
 
 
-@models.command("import")
-@click.argument("archive", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--activate", "make_active", is_flag=True, help="Make it the active one of its task at once.")
-def import_(archive: Path, make_active: bool) -> None:
-    """Take in a package file that passes its self-test; it stays off until it is activated.
+def folder_of(path: Path) -> Path | None:
+    """The package in a folder: itself, or the only one that a run of ``firstread train`` wrote below it.
 
-    The first package of a task that a pipeline serves is active at once.
+    Raises
+    ------
+    PackageError
+        If there are several.
+    """
+    if (path / CARD).is_file():
+        return path
+    below = sorted(found.parent for depth in ("*", "*/*", "*/*/*") for found in path.glob(f"{depth}/{CARD}"))
+    if len(below) > 1:
+        raise PackageError(f"several packages in {path.name}: {', '.join(str(b.relative_to(path)) for b in below)}")
+    return below[0] if below else None
+
+
+@models.command("import")
+@click.argument("source", type=click.Path(exists=True, path_type=Path), metavar="PACKAGE")
+@click.option("--activate", "make_active", is_flag=True, help="Make it the active one of its task at once.")
+@click.option("--yes", is_flag=True, help="With --activate: do not ask, whatever the cards say.")
+def import_(source: Path, make_active: bool, yes: bool) -> None:
+    """Take in a package that passes its self-test: a file, its folder, or the folder of the run that trained it.
+
+    It stays off until it is activated; the first package of a task that a pipeline serves is active at once.
     """
     settings = Settings()
     store = open_store(settings)
@@ -156,15 +205,28 @@ def import_(archive: Path, make_active: bool) -> None:
             store.activate(active[0])
 
     try:
-        with audited(settings, "models.import") as detail:
+        with audited(settings, "models.import") as detail, _as_archive(source) as archive:
             directory = import_package(archive, settings.home / "models", pin)
             entry = store.entry(f"{directory.parent.name}/{directory.name}")
-            if make_active:
+            if make_active and _agreed(store, entry, yes):
                 entry = store.activate(entry.key)
             detail |= {"package": entry.key, "role": entry.role, "before": None}
     except PackageError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{entry.role:<7} {entry.key}")
+
+
+@contextmanager
+def _as_archive(source: Path) -> Iterator[Path]:
+    """The one file of a package; made for the time being where a folder is given."""
+    if source.is_file():
+        yield source
+        return
+    folder = folder_of(source)
+    if folder is None:
+        raise PackageError(f"no package in {source.name}: no {CARD} there, nor in a folder below")
+    with tempfile.TemporaryDirectory() as held:
+        yield export_package(folder, Path(held))
 
 
 def _store() -> Store:

@@ -67,7 +67,8 @@ class Package:
         -------
         dict
             ``p`` and ``p_raw`` (n, labels) float32, calibrated and raw; ``mask`` (n, h, w) float32 probabilities where
-            the network has one. With ``parameters["flip"]`` the mirrored picture is scored too and averaged.
+            the network has one, unless ``parameters["outlines"]`` says that it never learnt to draw. With
+            ``parameters["flip"]`` the mirrored picture is scored too and averaged.
         """
         outputs = self._outputs(x)
         if self.card.parameters.get("flip"):
@@ -203,7 +204,7 @@ class Package:
         found = {}
         if "logits" in raw:
             found["logits"] = np.asarray(ops.convert_to_numpy(raw["logits"]), dtype=np.float32)
-        if "mask_logits" in raw:
+        if "mask_logits" in raw and self.card.parameters.get("outlines", True):
             found["mask"] = sigmoid(ops.convert_to_numpy(raw["mask_logits"]))
         return found
 
