@@ -56,11 +56,7 @@ def numbered(objects: Sequence[Dataset]) -> list[Dataset]:
 def altered(ds: Dataset, **values: object) -> Dataset:
     """A copy with some attributes set; None takes one away."""
     copy = deepcopy(ds)
-    for keyword, value in values.items():
-        if value is None:
-            delattr(copy, keyword)
-        else:
-            setattr(copy, keyword, value)
+    changed(**values)(copy)
     return copy
 
 
@@ -75,7 +71,9 @@ def _smaller(ds: Dataset) -> None:
     ds.PixelData = np.ascontiguousarray(hu).tobytes()
 
 
-def _set(**values: object) -> Callable[[Dataset], None]:
+def changed(**values: object) -> Callable[[Dataset], None]:
+    """A change that sets attributes; None takes one away."""
+
     def change(ds: Dataset) -> None:
         for keyword, value in values.items():
             if value is None:
@@ -87,16 +85,16 @@ def _set(**values: object) -> Callable[[Dataset], None]:
 
 
 BAD_SLICES: dict[str, Callable[[Dataset], None]] = {
-    "24 bits allocated": _set(BitsAllocated=24),
-    "two samples a pixel": _set(SamplesPerPixel=2),
-    "three samples a pixel": _set(SamplesPerPixel=3, PhotometricInterpretation="RGB"),
-    "no pixel data": _set(PixelData=None),
+    "24 bits allocated": changed(BitsAllocated=24),
+    "two samples a pixel": changed(SamplesPerPixel=2),
+    "three samples a pixel": changed(SamplesPerPixel=3, PhotometricInterpretation="RGB"),
+    "no pixel data": changed(PixelData=None),
     "cut pixel data": _cut,
     "another size": _smaller,
-    "no Rows": _set(Rows=None),
-    "gigantic Rows": _set(Rows=65535),
-    "rescale beyond reason": _set(RescaleSlope="1e30"),
-    "no rescale": _set(RescaleIntercept=None, RescaleSlope=None),
+    "no Rows": changed(Rows=None),
+    "gigantic Rows": changed(Rows=65535),
+    "rescale beyond reason": changed(RescaleSlope="1e30"),
+    "no rescale": changed(RescaleIntercept=None, RescaleSlope=None),
 }
 """What may be wrong with one slice of a head, so that nothing can be read of it."""
 

@@ -15,7 +15,7 @@ from firstread.phantoms.ct import CtLabels, enhanced_ct
 from firstread.phantoms.head import HeadPhantom, HeadSpec, head_grid, head_study
 from firstread.records import Instance, Revision
 from firstread.store import spool_of
-from tests.builders.heads import BAD_SLICES, spoilt
+from tests.builders.heads import BAD_SLICES, altered, changed, spoilt
 from tests.builders.scored import database_in, scored_study, settings_in
 from tests.builders.studies import ThresholdEngine, head_card, served, study_from
 from worker.pipelines.base import Lost, Study
@@ -88,6 +88,53 @@ def test_a_whole_series_is_scored_where_another_cannot_be_read(plain: HeadPhanto
     assert not _flagged(result) and result.outcome is not None
     assert result.outcome.SeriesInstanceUID == other[0].SeriesInstanceUID
     assert "unreadable_slices" in result.outcome.warnings and result.detail.startswith("16 of 32 slices")
+
+
+@pytest.mark.parametrize("name", sorted(BAD_SLICES))
+def test_a_series_without_a_sound_slice_is_refused_at_once(name: str, ball: HeadPhantom, tmp_path: Path) -> None:
+    result = _run(spoilt(ball.objects[:12], range(12), BAD_SLICES[name]), tmp_path)
+    if name != "another size":
+        expected = {"no rescale": "rescale_missing", "no Rows": "no_images"}
+        expected["three samples a pixel"] = "unsupported_photometric"
+        assert result.reasons == (expected.get(name, "unreadable_pixel_data"),)
+
+
+def test_the_twin_of_a_slice_that_cannot_be_read_stands_for_it(ball: HeadPhantom, tmp_path: Path) -> None:
+    objects = spoilt(ball.objects, (15, 16), BAD_SLICES["no pixel data"])
+    twins = [altered(ball.objects[i], SOPInstanceUID=f"1.2.3.{i}", InstanceNumber=100 + i) for i in (15, 16)]
+    result = _run([*objects, *twins], tmp_path)
+    assert result.outcome is not None and result.detail == ""
+    assert "unreadable_slices" not in result.outcome.warnings
+    scored = {score.instance_key for score in result.outcome.slice_scores}
+    assert scored == set(range(1, 35)) - {16, 17}
+
+
+ODD_SLICES: dict[str, dict[str, object]] = {
+    "modality": {"Modality": "MR"},
+    "kind": {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
+    "orientation": {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]},
+    "no orientation": {"ImageOrientationPatient": None},
+    "no position": {"ImagePositionPatient": None},
+    "far away": {"ImagePositionPatient": [0, 0, 5000]},
+    "contrast": {"ContrastBolusAgent": "Iohexol"},
+    "kernel": {"ConvolutionKernel": "H60s"},
+    "spacing": {"PixelSpacing": [3.3, 3.3]},
+    "series": {"SeriesInstanceUID": "1.2.3.99"},
+    "inverted": {"PhotometricInterpretation": "MONOCHROME1"},
+    "unit": {"RescaleType": "MGML"},
+    "frames": {"NumberOfFrames": 3},
+}
+
+
+@pytest.mark.parametrize("name", sorted({*ODD_SLICES, *BAD_SLICES}))
+def test_where_the_slices_with_the_bleed_are_odd_there_is_no_silent_negative(
+    name: str, ball: HeadPhantom, tmp_path: Path
+) -> None:
+    bleed = [index for index, plane in enumerate(ball.blood) if plane.any()]
+    change = BAD_SLICES[name] if name in BAD_SLICES else changed(**ODD_SLICES[name])
+    result = _run(spoilt(ball.objects, bleed, change), tmp_path)
+    if result.outcome is not None and not _flagged(result):
+        assert {"unreadable_slices", "missing_slices"} & set(result.outcome.warnings)
 
 
 def _lose(study: Study, which: tuple[int, ...], cause: str) -> Study:

@@ -19,7 +19,7 @@ from firstread.dicom.frames import Frame, frames_of
 from firstread.dicom.geometry import plane_of, turn_of
 from firstread.dicom.modality import CT_CLASSES
 from worker.pipelines.base import Instance, Lost, Selection, Series, SeriesNote, Study
-from worker.pipelines.head_ct_series import arranged, completed, grouped, located, with_places
+from worker.pipelines.head_ct_series import arranged, completed, grouped, located, twins_of, with_places
 from worker.pipelines.head_ct_stack import MIN_SLICES, HeadStack, Slice, Unread
 from worker.pipelines.reasons import Caution, Reason
 
@@ -174,6 +174,7 @@ def _series(uid: str, slices: list[Slice], unread: list[Unread], lost: Sequence[
         PixelSpacing=tuple(float(mm) for mm in np.median(spacings, axis=0)) if spacings else None,
         contrast=any(entry.contrast for entry in ordered),
         cautions=sorted(made.cautions),
+        twins=twins_of(made.slices, made.stack),
         unread=unread,
     )
     instances = list({entry.instance.key: entry.instance for entry in ordered}.values())

@@ -148,6 +148,17 @@ def _positions(slices: Sequence[Slice]) -> list[Vector | None]:
     return positions
 
 
+def twins_of(slices: Sequence[Slice], stack: Stack) -> dict[int, list[Slice]]:
+    """Slices that the stack leaves out because another lies there, by the index of that one in the stack."""
+    found: dict[int, list[Slice]] = defaultdict(list)
+    if stack.position_mm is not None and stack.normal is not None:
+        positions = _positions(slices)
+        for index in stack.duplicates:
+            along = float(np.asarray(positions[index], float) @ stack.normal)
+            found[int(np.abs(stack.position_mm - along).argmin())].append(slices[index])
+    return dict(found)
+
+
 def _is_ordered(slices: Sequence[Slice], keyword: str = "") -> bool:
     """Whether Slice Location (or the numbers of instances and frames) tells most slices apart."""
     if keyword:

@@ -185,6 +185,8 @@ class HeadStack:
         Crop of each slab, by package; set by ``preprocess``.
     extent_mm : ndarray of float64, shape (n,), or None
         How far each slice stands for along the normal.
+    twins : dict of lists of Slice
+        Further slices at the place of a slice, by its index.
     unread : list of Unread
         Slices of the series that could not be read, in no order.
     too_much_unread : bool
@@ -203,6 +205,7 @@ class HeadStack:
     slab_of: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     boxes: dict[str, list[Box]] = field(default_factory=dict)
     grid: Grid | None = None
+    twins: dict[int, list[Slice]] = field(default_factory=dict)
     unread: list[Unread] = field(default_factory=list)
     too_much_unread: bool = False
 

@@ -7,9 +7,10 @@ from functools import partial
 from typing import Final
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from firstread.dicom.ahead import in_order
-from firstread.dicom.datasets import number, numbers
+from firstread.dicom.datasets import numbers
 from firstread.dicom.frames import Rescale
 from firstread.dicom.hounsfield import looks_like_hu, padding_of, to_hu
 from firstread.dicom.modality import CT_CLASSES
@@ -17,6 +18,9 @@ from firstread.dicom.pixels import PixelLayout, UnreadablePixels, decoded_elsewh
 from worker.pipelines.head_ct_stack import Grid, HeadStack, Slice, Unread, grid_of, slabs_of
 from worker.pipelines.reasons import Caution, Reason
 from worker.pipelines.unread import MAX_SHARE, cause_of, too_much
+
+VOLUME_LIMIT_BYTES: Final = 4 * 2**30
+"""Of all slabs of a series as float32; 160 of 1024 x 1024 pixels take a sixth."""
 
 MOST_RESTARTS: Final = 64
 """Readings of one object after a frame that could not be read."""
@@ -40,12 +44,18 @@ def decode(head: HeadStack, forced: bool) -> tuple[Reason | None, list[str]]:
     if (np.bincount(slabs) > 1).any():
         warnings.append(Caution.SLICES_AVERAGED)
     n = len(head.slices)
-    head.grid = grid = _grid(head)
-    count = int(slabs[-1]) + 1
-    hu, members = np.zeros((count, *grid.shape), np.float32), np.zeros(count, int)
     head.slab_of = np.full(n, -1)
+    count = int(slabs[-1]) + 1
+    try:
+        head.grid = grid = _grid(head, count)
+    except UnreadablePixels as error:
+        _note_unread(head, dict.fromkeys(range(n), str(error)))
+        return Reason.UNREADABLE_PIXEL_DATA, warnings
+    hu, members = np.zeros((count, *grid.shape), np.float32), np.zeros(count, int)
     causes: dict[int, str] = {}
     for index, plane in _planes(head):
+        if isinstance(plane, str) and (twin := _twin(head, index, grid)) is not None:
+            plane = twin
         if isinstance(plane, str):
             causes[index] = plane
         elif without and not _is_hu(head.slices[index].frame.rescale):
@@ -80,9 +90,28 @@ def _note_unread(head: HeadStack, causes: dict[int, str]) -> None:
     head.too_much_unread = bool(head.unread) and too_much(readable, [entry.place for entry in head.unread])
 
 
-def _grid(head: HeadStack) -> Grid:
-    ds = head.slices[0].instance.ds
-    rows, columns = int(number(ds, "Rows") or 0), int(number(ds, "Columns") or 0)
+def _twin(head: HeadStack, index: int, grid: Grid) -> np.ndarray | None:
+    """Hounsfield units of another slice at the place of one that cannot be read, which it then stands for."""
+    for twin in head.twins.get(index, ()):
+        slices = head.slices
+        head.slices = (*slices[:index], twin, *slices[index + 1 :])
+        plane = next(_planes_of(head, [index], head.cautions))[1]
+        if isinstance(plane, np.ndarray) and plane.shape == grid.displayed and _is_hu(twin.frame.rescale):
+            return plane
+        head.slices = slices
+    return None
+
+
+def _grid(head: HeadStack, slabs: int) -> Grid:
+    """Grid of the slices' common size.
+
+    Raises
+    ------
+    UnreadablePixels
+        If no slice has a layout that is read, or all would take more than ``VOLUME_LIMIT_BYTES``.
+    """
+    layout, ds = _layout(head)
+    rows, columns = layout.rows, layout.columns
     spacing = head.PixelSpacing
     aspect = numbers(ds, "PixelAspectRatio", 2)
     if aspect is not None and not all(0.0 < side < 1000.0 for side in aspect):
@@ -90,7 +119,21 @@ def _grid(head: HeadStack) -> Grid:
     if head.turn.transpose:
         rows, columns = columns, rows
         spacing, aspect = (None if sides is None else sides[::-1] for sides in (spacing, aspect))
-    return grid_of(rows, columns, spacing, aspect)
+    grid = grid_of(rows, columns, spacing, aspect)
+    if slabs * grid.shape[0] * grid.shape[1] * 4 > VOLUME_LIMIT_BYTES:
+        raise UnreadablePixels("slices larger than the limit")
+    return grid
+
+
+def _layout(head: HeadStack) -> tuple[PixelLayout, Dataset]:
+    """Layout and header of the first slice that has one; all are of one size."""
+    fault = UnreadablePixels("no slices")
+    for entry in head.slices:
+        try:
+            return layout_of(entry.instance.ds), entry.instance.ds
+        except UnreadablePixels as error:
+            fault = error
+    raise fault
 
 
 def _is_hu(rescale: Rescale | None) -> bool:
