@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,15 @@ def test_a_frame_that_lies_past_every_check_is_held_by_its_memory(pool: DecoderP
     assert pool.decode(PLAIN).shape == (64, 64)
 
 
+def test_more_memory_than_a_frame_may_have_is_not_to_be_had(pool: DecoderPool) -> None:
+    before = ends("memory")
+    large = replace(PLAIN, options={**PLAIN.options, "rows": 60_000, "columns": 60_000})
+    with pytest.raises(UnreadablePixels, match="memory"):
+        pool.decode(large)
+    assert ends("memory") > before
+    assert pool.decode(PLAIN).shape == (64, 64)
+
+
 class Halted:
     """A frame that one thread has handed to a decoder which stands still; further decoders do not."""
 
@@ -289,6 +299,16 @@ def test_a_nursery_that_is_gone_is_replaced(pool: DecoderPool) -> None:
     until(lambda: not any(runs(pid) for pid in gone[1:]))  # they go with it, whatever they are at
     assert pool.decode(PLAIN).shape == (64, 64)
     assert pool.nursery_pid not in gone and len(pool.pids()) == 2
+
+
+def test_frames_in_hand_of_a_nursery_that_is_gone_are_tried_once_more(pool: DecoderPool, halted: Halted) -> None:
+    renew(pool)
+    frame = halted.start()
+    gone = pool.nursery_pid
+    os.kill(gone, signal.SIGKILL)
+    pool._nursery.start()  # as another thread would, that needs a decoder at this moment
+    np.testing.assert_array_equal(frame.result(timeout=10), decode_here(PLAIN))
+    assert pool.nursery_pid != gone
 
 
 def test_decoders_hold_no_secrets_and_write_no_memory_down(pool: DecoderPool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,8 +64,9 @@ class Nursery:
         return self._process.pid if self._process is not None else 0
 
     def start(self) -> None:
-        """Start the process. Raises :class:`DecoderUnavailable`."""
+        """Start the process, in place of one that runs. Raises :class:`DecoderUnavailable`."""
         with self._lock:
+            self._stop()
             self._start()
 
     def bear(self) -> Decoder:
@@ -82,11 +83,12 @@ class Nursery:
         return Decoder(int(pid), ours, region)
 
     def bury(self, decoder: Decoder, kill: bool) -> int | None:
-        """End a decoder; its exit status, negative for a signal, None where the nursery is gone too."""
+        """End a decoder; its exit status, negative for a signal, None where its nursery is gone too."""
         decoder.close()
         with self._lock:
             try:
-                return int(self._exchange({"do": "bury", "pid": decoder.pid, "kill": kill}, ())["status"])
+                status = self._exchange({"do": "bury", "pid": decoder.pid, "kill": kill}, ())["status"]
+                return None if status is None else int(status)
             except DecoderUnavailable:
                 return None
 

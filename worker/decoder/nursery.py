@@ -109,10 +109,10 @@ def _go_first() -> None:
         return
 
 
-def _bury(pid: int, kill: bool, children: set[int]) -> int:
-    """Wait for the end of a decoder; its exit status, negative for a signal."""
+def _bury(pid: int, kill: bool, children: set[int]) -> int | None:
+    """Wait for the end of a decoder; its exit status, negative for a signal, None for one of another nursery."""
     if pid not in children:
-        return 0
+        return None
     deadline = time.monotonic() + _END_S
     if kill:
         os.kill(pid, signal.SIGKILL)
