@@ -262,6 +262,61 @@ def models() -> str:
     return table(("model", "measured on", "figure", "value (95 % CI)", "N"), rows)
 
 
+FLAGS: dict[str, tuple[str, str, str, str, str]] = {
+    "bleed": (
+        "Head CT",
+        "heads without a bleed",
+        "heads with one",
+        "out_of_fold/patients_at_flag/sensitivity",
+        "out_of_fold/patients_at_flag/specificity",
+    ),
+    "pneumonia": (
+        "Chest film",
+        "children's films without pneumonia",
+        "films with it",
+        "joined_with_*/test_at_flag/children/sensitivity",
+        "joined_with_*/test_at_flag/children/specificity",
+    ),
+    "lesion": (
+        "Skin lesion",
+        "lesions that are no melanoma",
+        "melanomas",
+        "test/flag_melanoma/recall",
+        "test/flag_melanoma/specificity",
+    ),
+}
+"""Task -> what is flagged, those that should not be, those that should, and where the card has both figures."""
+
+RARE = 0.05
+"""Share of studies with the finding, for the question how many flags are right."""
+
+
+def flag_words() -> str:
+    """What a flag means, in numbers of a hundred, from the cards."""
+    lines = []
+    for card in cards():
+        if card["task"] not in FLAGS:
+            continue
+        what, spared, meant, *places = FLAGS[card["task"]]
+        found, left = (figure(card["metrics"], place.split("/")) for place in places)
+        if found is None or left is None:
+            continue
+        false = {name: 1.0 - left[end] for name, end in (("value", "value"), ("low", "high"), ("high", "low"))}
+        right = RARE * found["value"] / (RARE * found["value"] + (1 - RARE) * false["value"])
+        lines.append(
+            f"- {what}: of 100 {spared} about {hundred(false['value'])} are flagged too "
+            f"({hundred(false['low'])} to {hundred(false['high'])}), and of 100 {meant} about "
+            f"{hundred(found['value'])} are flagged ({hundred(found['low'])} to {hundred(found['high'])}). "
+            f"Where {hundred(RARE)} of 100 have it, about {hundred(right)} of 100 flags are right."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def hundred(share: float) -> str:
+    """A share as a number of a hundred."""
+    return f"{100 * share:.0f}"
+
+
 def figure(metrics: dict[str, Any], place: list[str]) -> dict[str, Any] | None:
     """None where a card of an earlier release has no such figure."""
     found = metrics
@@ -367,6 +422,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "object_codes": object_codes,
     "process_codes": process_codes,
     "alerts": alerts,
+    "flag_words": flag_words,
 }
 
 

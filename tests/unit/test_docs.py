@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sqlite3
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import click
 import pytest
 
-from docs.generate import BLOCK, BLOCKS, documents, rendered
+from docs.generate import BLOCK, BLOCKS, cards, documents, rendered
 from firstread.cli.main import COMMANDS, cli
 from firstread.records import Database
 from firstread.records.migrate import head_revision, upgrade
@@ -171,6 +174,47 @@ def test_the_destinations_that_are_shown_are_understood() -> None:
     read = DestinationsFile.model_validate(tomllib.loads(shown))
     assert {d.kind for d in read.destination} == {"dicom", "stow", "webhook", "email"}
     assert read.escalation[0].destinations == ("on-call", "radiology")
+
+
+def test_the_pacs_of_the_readme_is_ten_lines_that_are_understood() -> None:
+    (shown,) = re.findall(r"^```toml\n(.*?)^```", text_of("README.md"), flags=re.MULTILINE | re.DOTALL)
+    (read,) = DestinationsFile.model_validate(tomllib.loads(shown)).destination
+    assert (read.kind, read.name) == ("dicom", "pacs") and len(shown.splitlines()) <= 10
+
+
+def test_what_a_flag_means_is_reckoned_from_the_card() -> None:
+    (head,) = (card for card in cards() if card["task"] == "bleed")
+    left = head["metrics"]["out_of_fold"]["patients_at_flag"]["specificity"]["value"]
+    text = text_of("README.md")
+    assert f"of 100 heads without a bleed about {100 - 100 * left:.0f} are flagged too" in text
+    assert text.index("are flagged too") < text.index("## Running it for good")
+
+
+def test_the_shell_completes_as_the_readme_says() -> None:
+    (line,) = re.findall(r"^(eval .*?_FIRSTREAD_COMPLETE=bash_source.*?)\s+#", text_of("README.md"), re.M)
+    script = f"""{line}
+        for words in "firstread fla" "firstread results --pip" "firstread models act"; do
+            COMP_WORDS=($words); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMPREPLY=()
+            _firstread_completion firstread; echo "${{COMPREPLY[@]}}"
+        done"""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PATH": path},
+    )
+    assert done.stdout.splitlines() == ["flags", "--pipeline", "activate"], done.stderr
+
+
+def test_install_commands_without_make_name_what_is_there() -> None:
+    text = text_of("README.md")
+    script, extra = re.search(r"^(\S+install\.sh) && ", text, re.M), re.search(r"pip install '\.\[(\w+)\]'", text)
+    assert script and extra and os.access(ROOT / script[1], os.X_OK)
+    project = tomllib.loads(text_of("pyproject.toml"))["project"]
+    assert extra[1] in project["optional-dependencies"]
 
 
 def test_states_of_a_delivery_and_keys_of_a_message_stand_in_the_document() -> None:
