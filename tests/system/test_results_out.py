@@ -278,11 +278,12 @@ def test_real_images_from_the_inbox(site: tuple[Settings, Orthanc, Recorder], tm
     files = [next((real_data / "head_ct" / name).rglob("*.dcm")) for name in ("rsna_dicom", "ct_ich_dicom")]
     for file in files:
         shutil.copyfile(file, target / f"{file.parent.name}-{file.name}")
-    query = "SELECT DISTINCT study_instance_uid FROM study_result WHERE source = 'inbox' AND state = 'DONE'"
+    names = "(" + ", ".join(f"'head_ct/{file.parent.name}-{file.name}'" for file in files) + ")"
+    query = f"SELECT DISTINCT study_instance_uid FROM study_result WHERE source_name IN {names} AND state = 'DONE'"
     until(lambda: len(rows(settings, query)) == 2, 90, what="two studies scored")
     status = (
         "SELECT d.* FROM delivery_status d JOIN study_result s ON s.study_instance_uid = d.study_instance_uid "
-        "AND s.finding = 'any' WHERE s.source = 'inbox' AND d.kind = 'dicom'"
+        f"AND s.finding = 'any' WHERE s.source_name IN {names} AND d.kind = 'dicom'"
     )
     ended = {"DELIVERED", "SKIPPED", "FAILED"}
     until(lambda: len([r for r in rows(settings, status) if r["state"] in ended]) == 2, 90, what="two deliveries")
