@@ -135,6 +135,8 @@ class Claimer:
         self._serving = serving
         self._lock = threading.Lock()
         self._routing: dict[int, float] = {}
+        self.touch: Callable[[], None] = lambda: None
+        """Told that routing makes progress, while it is at a study for long."""
         self._route_failures: dict[int, int] = {}
         self._studies: OrderedDict[int, Study] = OrderedDict()
 
@@ -233,7 +235,7 @@ class Claimer:
             names, reason = wanted_by(study, orders)
             if not names and rejected.left_out:
                 reason = str(Caution.IMAGES_REJECTED)
-            decision = decide(self._db, self._spool, revision_id, study, names, self._orders)
+            decision = decide(self._db, self._spool, revision_id, study, names, self._orders, self.touch)
             routed = commit_routing(
                 self._db,
                 revision_id,

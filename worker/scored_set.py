@@ -8,7 +8,8 @@ dose report and the same images in another lossless transfer syntax change nothi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ from worker.pipelines.registry import PipelineRow
 
 IDENTITY: Final = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber")
 """Whose study it is and who asked for it."""
+
+LIMIT_S: Final = 60.0
 
 _GROUPS: Final = frozenset({0x0018, 0x0020, 0x0028, 0x2050, 0x5200})
 """Acquisition, position, pixels and their tables, presentation, functional groups: these count as a whole."""
@@ -64,13 +67,29 @@ def scored_images(row: PipelineRow, study: Study) -> tuple[Instance, ...]:
     return tuple(sorted(chosen.values(), key=_name))
 
 
-def compare(before: Sequence[Instance], after: Sequence[Instance]) -> Change:
-    """What changed between two scored sets. Pixels are decoded only of instances whose bytes differ."""
+def compare(
+    before: Sequence[Instance],
+    after: Sequence[Instance],
+    touch: Callable[[], None] = lambda: None,
+    limit_s: float = LIMIT_S,
+) -> Change:
+    """What changed between two scored sets. Pixels are decoded only of instances whose bytes differ.
+
+    Parameters
+    ----------
+    touch : callable
+        Called as each instance is compared: whoever watches this process sees that it goes on.
+    limit_s : float
+        A set that takes longer to decode counts as changed, so that it holds up nobody.
+    """
     if [_name(i) for i in before] != [_name(i) for i in after] or not after:
         return Change.IMAGES
     pairs = [(old, new) for old, new in zip(before, after, strict=True) if old.key != new.key]
-    if not all(_same_content(old, new) for old, new in pairs):
-        return Change.IMAGES
+    end = time.monotonic() + limit_s
+    for old, new in pairs:
+        touch()
+        if time.monotonic() > end or not _same_content(old, new):
+            return Change.IMAGES
     if not any(is_other(identity_of(old.ds), identity_of(new.ds)) for old, new in pairs):
         return Change.NONE
     return Change.IDENTITY if len({identity_of(i.ds) for i in after}) == 1 else Change.IDENTITY_IN_PART

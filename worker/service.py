@@ -154,11 +154,16 @@ def run_worker(settings: Settings) -> int:
         )
         keeper.start()
 
+        def touch() -> None:
+            doorbell_at[0] = time.monotonic()
+
         def answer() -> int:
-            doorbell_at[0] = time.monotonic()
+            touch()
             taken = scorer.answer()
-            doorbell_at[0] = time.monotonic()
+            touch()
             return taken
+
+        claimer.touch = touch
 
         def ready() -> None:
             state["state"] = "ready"

@@ -65,7 +65,13 @@ class Decision:
 
 
 def decide(
-    db: Database, spool: Spool, revision_id: int, study: Study, names: Collection[str], orders_of: OrdersOf
+    db: Database,
+    spool: Spool,
+    revision_id: int,
+    study: Study,
+    names: Collection[str],
+    orders_of: OrdersOf,
+    touch: Callable[[], None] = lambda: None,
 ) -> Decision:
     """Compare a revision with the study's earlier work.
 
@@ -77,6 +83,8 @@ def decide(
         The pipelines that want it.
     orders_of : callable
         Which pipelines people asked for, of a session and a revision.
+    touch : callable
+        Called as images are compared.
     """
     with db.read() as session:
         revision = session.get_one(Revision, revision_id)
@@ -98,7 +106,7 @@ def decide(
         asked_before, warned_before = earlier[reference.revision_id]
         if asked_before.name(name) != orders.name(name):
             continue
-        images, change = _change(db, spool, study, name, reference, orders.name(name))
+        images, change = _change(db, spool, study, name, reference, orders.name(name), touch)
         if change in (Change.IDENTITY, Change.IDENTITY_IN_PART) and reference.number > number:
             change = Change.NONE  # routed out of turn: the later identity stands
         if change is Change.IDENTITY:
@@ -147,14 +155,20 @@ def _reference(session: Session, revision: Revision, pipeline: str) -> Reference
 
 
 def _change(
-    db: Database, spool: Spool, study: Study, pipeline: str, reference: Reference, forced: bool
+    db: Database,
+    spool: Spool,
+    study: Study,
+    pipeline: str,
+    reference: Reference,
+    forced: bool,
+    touch: Callable[[], None],
 ) -> tuple[Sequence[Instance], Change]:
     """The pipeline's scored set, and what became of it; what cannot be compared counts as changed."""
     row = registry.row(pipeline)
     try:
         before = read_study(db, spool, reference.revision_id, like=study)
         images = scored_images(row, study.asked(forced))
-        return images, compare(scored_images(row, before.asked(forced)), images)
+        return images, compare(scored_images(row, before.asked(forced)), images, touch)
     except (FilesMissing, OSError, *PARSE_ERRORS) as error:
         log.warning("scored sets not compared: %s", describe(error), extra={"pipeline": pipeline})
         return (), Change.IMAGES

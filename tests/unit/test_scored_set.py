@@ -207,6 +207,17 @@ def test_equal_bytes_are_never_decoded(tmp_path: Path, monkeypatch: pytest.Monke
     assert compare(before, before) is Change.NONE
 
 
+def test_comparing_tells_that_it_goes_on_and_ends_in_time(tmp_path: Path) -> None:
+    before = images()
+    after = copy.deepcopy(before)
+    encoded(RLELossless)(after)
+    pairs = stored(tmp_path / "a", before), stored(tmp_path / "b", after)
+    touched: list[int] = []
+    assert compare(*pairs, touch=lambda: touched.append(1)) is Change.NONE
+    assert len(touched) == len(before)
+    assert compare(*pairs, limit_s=-1.0) is Change.IMAGES
+
+
 def test_the_set_is_what_the_pipeline_chooses_from(tmp_path: Path) -> None:
     """A late localizer, dose report or report is not looked at; a late series of slices is."""
     uid = "1.2.3"
