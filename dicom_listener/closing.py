@@ -62,12 +62,20 @@ class Closed:
 
 
 def close_reason(
-    opened_at: datetime, last_seen_at: datetime, visits: Sequence[Visit], settings: Settings, at: datetime
+    opened_at: datetime,
+    last_seen_at: datetime,
+    visits: Sequence[Visit],
+    settings: Settings,
+    at: datetime,
+    too_soon: int = 0,
 ) -> str | None:
     """Why a revision may close at the time ``at``: ``released``, ``quiet``, ``max_wait``; None: it may not yet.
 
     A delivery that broke off (aborted, or lost with its listener) takes the quick way from the study, until a later
     one from the same sender was released: the sender has tried again and come to its end.
+
+    ``too_soon`` says how often the study was closed a moment ago and went on: each time the grace is doubled, so that a
+    sender with an association for each image makes few revisions.
     """
     if at - opened_at >= timedelta(seconds=settings.max_wait_s):
         return "max_wait"
@@ -79,13 +87,28 @@ def close_reason(
             return None
         if visit.ending != "released" and not any(_made_good(visit, later) for later in released):
             return None
-    graces = {"inbox": settings.inbox_grace_s}
+    graces = {"inbox": settings.inbox_grace_s, "dicom": _grace_s(settings, too_soon)}
     due = [
         v.ended_at + timedelta(seconds=graces.get(v.source, settings.grace_s))
         for v in released
         if v.ended_at is not None
     ]
     return "released" if due and at >= max(due) else None
+
+
+def _grace_s(settings: Settings, too_soon: int) -> float:
+    longest_s: float = max(settings.grace_s, settings.quiet_s / 2)
+    return min(settings.grace_s * 2.0**too_soon, longest_s)
+
+
+def _too_soon(session: Session, study_id: int, opened_at: datetime, settings: Settings) -> int:
+    """How many revisions of a study were closed on a release so short a time before this one opened."""
+    query = select(func.count(Revision.id)).where(
+        Revision.study_id == study_id,
+        Revision.close_reason == "released",
+        Revision.closed_at >= opened_at - timedelta(seconds=settings.quiet_s),
+    )
+    return min(session.scalar(query) or 0, 8)
 
 
 def _made_good(broken: Visit, later: Visit) -> bool:
@@ -157,6 +180,7 @@ def close_due(db: Database, settings: Settings) -> list[Closed]:
     closed = []
     for row in rows:
         seen_at = max(row.last_seen_at, heard)
+        # The grace that a study needs is looked up once it is due by the shortest.
         if close_reason(row.opened_at, seen_at, _since(visits[row.study_id], row.opened_at), settings, now):
             done = _close(db, settings, row.study_id)
             if done is not None:
@@ -196,7 +220,8 @@ def _close(db: Database, settings: Settings, study_id: int) -> Closed | None:
             return None
         visits = _since(_visits(session, [study_id])[study_id], revision.opened_at)
         seen_at = max(revision.last_seen_at, _listening_since(session))
-        reason = close_reason(revision.opened_at, seen_at, visits, settings, now_of(session))
+        too_soon = _too_soon(session, study_id, revision.opened_at, settings)
+        reason = close_reason(revision.opened_at, seen_at, visits, settings, now_of(session), too_soon)
         if reason is None:
             return None
         members = _newest(session, study_id)

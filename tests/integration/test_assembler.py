@@ -342,3 +342,17 @@ def test_two_listeners_close_a_study_once(db: Database, make_settings: MakeSetti
         assert done == ["released"]
     assert [row[3] for row in all_closed(db, 8)] == [4] * 8
     assert outcomes(db) == {"stored": 32, "repeat": 16}
+
+
+def test_the_grace_is_longer_after_a_close_that_came_too_soon(door: Door) -> None:
+    objects = small_series(3)
+    first = door.open(20)
+    door.bring(objects[:1], first, ago_s=15)
+    door.end(first, ago_s=12)
+    assert door.close() == ["released"]
+    second = door.open(6)
+    door.bring(objects[1:], second, ago_s=5)
+    door.end(second, ago_s=3)
+    assert door.close() == [], "two seconds were too few before"
+    door.end(second, ago_s=4.1)
+    assert door.close() == ["released"]

@@ -76,3 +76,11 @@ def test_an_instance_is_series_and_sop_uid_together() -> None:
     ]
     assert [row.id for row in newest_of_each(rows)] == [1, 2, 3, 4]
     assert [row.id for row in newest_of_each(reversed(rows))] == [4, 3, 2, 1], "the order stays"
+
+
+def test_a_study_that_was_closed_too_soon_gets_a_longer_grace() -> None:
+    visits = [visit(0, 0, 0, "released")]
+    due = [next(s for s in range(1, 100) if close_reason(T0, T0, visits, settings(), at(s), n)) for n in range(8)]
+    assert due[:4] == [2, 4, 8, 16]
+    assert max(due) == due[-1] == settings().quiet_s / 2
+    assert close_reason(T0, T0, visits, settings(grace_s=0.0), at(0), 5) == "released"
