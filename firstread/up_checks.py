@@ -13,6 +13,7 @@ from firstread.home import HomeUnusable, disk_warning, prepare_home, private, re
 from firstread.ports import listen_problem
 from firstread.queue import require_broker
 from firstread.settings import Settings
+from firstread.store import store_of
 
 if TYPE_CHECKING:
     from firstread.records import Database
@@ -97,6 +98,7 @@ def prepare(settings: Settings) -> tuple[Settings, Database]:
     if metrics_port:
         free_port(settings.metrics_host, metrics_port, "FIRSTREAD_METRICS")
     require_models_dir(settings)
+    store_of(settings)
     if not settings.embedded_broker:
         require_broker(settings)
     warning = disk_warning(settings)

@@ -42,11 +42,16 @@ def up() -> None:
     from firstread.up import run_up
     from firstread.up_checks import say
     from worker.outputs.destinations import complaint_at_start
+    from worker.pipelines.next_steps import NextStepsError, next_steps
 
     settings = settings_of_process()
     complaint = complaint_at_start(settings)
     if complaint:
         say(f"DESTINATIONS: {complaint}")
+    try:
+        next_steps(settings.next_steps)
+    except NextStepsError as error:
+        say(f"NEXT STEPS: {error}; the defaults stand in")
     raise SystemExit(run_up(settings))
 
 
@@ -56,9 +61,11 @@ def listen() -> None:
     from dicom_listener.service import run_listener
     from firstread.home import prepare_home
     from firstread.queue import broker_problem
+    from firstread.store import store_of
 
     settings = settings_of_process()
     prepare_home(settings, inbox=True)
+    store_of(settings)
     warn_of_disk(settings)
     problem = "" if settings.embedded_broker else broker_problem(settings)
     if problem:
@@ -76,10 +83,12 @@ def work(child: bool) -> None:
         main()
     from firstread.home import PRIVATE_UMASK, prepare_home, require_models_dir
     from firstread.queue import require_broker
+    from firstread.store import store_of
     from worker.supervisor import run_supervisor
 
     settings = settings_of_process()
     prepare_home(settings)
+    store_of(settings)
     require_models_dir(settings)
     os.umask(PRIVATE_UMASK)
     warn_of_disk(settings)

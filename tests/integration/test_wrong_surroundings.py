@@ -121,3 +121,9 @@ def test_a_revision_that_there_is_not(run: Run, make_settings: Callable[..., Set
     assert "the database is at 0002" in line
     run("migrate", settings, code=0)
     run("migrate", settings, "--check", code=0)
+
+
+@pytest.mark.parametrize("verb", ["up", "listen", "work"])
+def test_a_store_that_there_is_not(run: Run, make_settings: Callable[..., Settings], verb: str) -> None:
+    (line,) = run(verb, make_settings(dicom_port=free_port(), store_url="foo://bucket"))
+    assert line.startswith("firstread: FIRSTREAD_STORE_URL: no such store")
