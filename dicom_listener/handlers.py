@@ -208,6 +208,6 @@ def may_be_storage(uid: UID) -> bool:
 
 
 def clean(text: str | None) -> str | None:
-    """What a stranger wrote, without what cannot be shown; None for nothing."""
-    cleaned = "".join(c for c in text or "" if c.isprintable()).strip()
+    """What a stranger wrote, without what cannot be shown, and cut; None for nothing."""
+    cleaned = "".join(c for c in text or "" if c.isprintable()).strip()[:64]
     return cleaned or None

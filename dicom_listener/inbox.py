@@ -99,7 +99,7 @@ class Inbox:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(timeout_s)
-        self._parking.release(all_of_them=True)
+        self._parking.release(ending=True)
         self._end_delivery("aborted")
 
     def take_over(self, alive: Collection[str]) -> None:

@@ -110,17 +110,20 @@ class Parking:
         self._parked.append(Parked(claim, time.monotonic()))
         self.release()
 
-    def release(self, all_of_them: bool = False) -> None:
-        """Put away what rests; what has grown meanwhile is given back, and taken anew."""
-        self._parked = [parked for parked in self._parked if not self._has_left(parked, all_of_them)]
+    def release(self, ending: bool = False) -> None:
+        """Put away what rests; what has grown meanwhile is given back, and taken anew.
 
-    def _has_left(self, parked: Parked, at_once: bool) -> bool:
+        ``ending`` says that there is no later: what is still open for writing stays, and the next start looks at it.
+        """
+        self._parked = [parked for parked in self._parked if not self._has_left(parked, ending)]
+
+    def _has_left(self, parked: Parked, ending: bool) -> bool:
         claim, rested_s = parked.claim, time.monotonic() - parked.since_s
         try:
             if claim.has_changed():
                 LOGGER.info("a file of the inbox has grown since it was taken in; it is taken anew")
                 self._claims.give_back(claim)
-            elif at_once or _is_at_rest(claim.path, rested_s):
+            elif _is_at_rest(claim.path, PARK_S if ending else rested_s):
                 self._admission.put_away(claim)
             else:
                 return False

@@ -12,7 +12,7 @@ from dicom_listener import metrics
 from dicom_listener.inbox_files import OWN_FOLDERS
 
 LOGGER = logging.getLogger(__name__)
-PAUSES_S = (1.0, 300.0)
+PAUSES_S = (1.0, 60.0)
 """First and longest pause until a watch that ended is started again; each is twice the one before."""
 
 

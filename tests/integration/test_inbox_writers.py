@@ -139,6 +139,23 @@ def test_what_grows_after_it_was_taken_in_is_taken_anew(quick: MakeSettings) -> 
         assert refusals(service.db) == {}
 
 
+def test_a_listener_that_ends_leaves_what_is_still_written_to(quick: MakeSettings) -> None:
+    settings = quick()
+    settings.inbox_dir.parent.mkdir(parents=True, exist_ok=True)
+    with (settings.inbox_dir.parent / "later.zip").open("w+b") as file:
+        with listening(settings) as service:
+            file.write(archive(zipfile.ZIP_STORED))
+            file.flush()
+            os.rename(file.name, settings.inbox_dir / "a.zip")
+            eventually(lambda: outcomes(service.db) == {"stored": 1, "repeat": 2})
+        assert claimed(settings.inbox_dir) == ["a.zip"]
+        with zipfile.ZipFile(file, "a") as more:
+            more.writestr("late.dcm", encoded(compressed()))
+    with listening(settings) as service:
+        eventually(lambda: outcomes(service.db).get("changed") == 1)
+        eventually(lambda: not claimed(settings.inbox_dir))
+
+
 def test_what_changes_while_it_is_read_is_not_registered(quick: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     with listening(quick()) as service:
         store, inbox = service.storage.store, service.settings.inbox_dir
