@@ -34,6 +34,8 @@ LONGEST_PAUSE_S = 15.0
 LISTENER_STOP_S = 20.0
 QUICK_STOP_S = 10.0
 OUT_LIMIT_BYTES = 5 * 2**20
+TOLD_AGAIN_S = 60.0
+"""Between two lines about a disk that is full, has room, and is full again."""
 
 log = logging.getLogger(__name__)
 
@@ -198,6 +200,7 @@ class Readiness:
         self._started = time.monotonic()
         self._started_at = db.now()
         self._takes: bool | None = None
+        self._again = 0.0
         self._ready = False
         self._next = 0.0
 
@@ -209,7 +212,8 @@ class Readiness:
         if self._takes is None and not self._accepts():
             return
         takes = disk_warning(self._settings) is None
-        if takes is not self._takes:
+        if takes is not self._takes and (self._takes is None or time.monotonic() >= self._again):
+            self._again = time.monotonic() + TOLD_AGAIN_S
             if takes:
                 say(f"images are taken ({self._after()})")
             else:
