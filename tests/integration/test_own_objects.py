@@ -15,7 +15,7 @@ from sqlalchemy import text
 from dicom_listener.part10 import IntakeNote
 from dicom_listener.reconcile import arrival_of
 from firstread.clock import utcnow
-from firstread.dicom.uids import stable_uid
+from firstread.dicom.network import IMPLEMENTATION_CLASS_UID
 from firstread.records import Database, Instance, OutputObject
 from firstread.records.migrate import downgrade, upgrade
 from firstread.retention import clean
@@ -140,22 +140,14 @@ def test_an_upgrade_marks_what_came_back_before(database_url: str, make_settings
     db.dispose()
 
 
-@pytest.mark.parametrize("change", ["phantom", "other model", "capture of a phantom", "key object", "our sender"])
-def test_what_only_resembles_our_objects_is_an_image_as_ever(door: Door, change: str) -> None:
-    (ds,) = small_series(1)
-    if change == "other model":
-        ds.SOPClassUID, ds.Manufacturer, ds.ManufacturerModelName = "1.2.840.10008.5.1.4.1.1.7", "Firstread", "Viewer"
-    elif change == "capture of a phantom":
-        ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
-    elif change == "key object":
-        ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.59"
-        ds.Manufacturer = ds.ManufacturerModelName = "Firstread"
-    elif change == "our sender":
-        ds.file_meta.ImplementationClassUID = stable_uid("device", "Firstread")
+def test_phantoms_that_our_own_sender_brings_are_images_as_ever(door: Door) -> None:
+    images = small_series(2)
+    for ds in images:
+        ds.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
         ds.file_meta.ImplementationVersionName = "FIRSTREAD"
         ds.file_meta.SourceApplicationEntityTitle = "FIRSTREAD"
     delivery = door.open(30, calling_ae="FIRSTREAD")
-    door.bring([ds], delivery, ago_s=20)
+    door.bring(images, delivery, ago_s=20)
     door.end(delivery, ago_s=10)
     assert door.close() == ["released"]
-    assert outcomes(door.db) == {"stored": 1}
+    assert outcomes(door.db) == {"stored": 2}
