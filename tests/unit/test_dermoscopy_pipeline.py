@@ -18,6 +18,7 @@ from pydicom.uid import JPEG2000, UID, JPEG2000Lossless, JPEGBaseline8Bit, Secon
 
 from firstread.dicom.uids import stable_uid
 from firstread.phantoms.lesion import LesionSpec, lesion_image, lesion_photograph
+from tests.builders.no_skin import NO_SKIN
 from tests.builders.skin import BROWN, DARK, SKIN, DarknessEngine, lesion_card, repainted, served
 from tests.builders.studies import study_from
 from training.dermoscopy.lesions import Lesions
@@ -226,14 +227,6 @@ def _bluish(ds: Dataset) -> None:
     repainted(ds, (rgb * (0.62, 0.8, 1.0) + (0, 0, 30)).clip(0, 255).astype(np.uint8))
 
 
-def _screen(ds: Dataset) -> None:
-    """A blue screenshot with white boxes."""
-    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    rgb = np.full((300, 400, 3), (20, 40, 160), np.uint8)
-    rgb[50:120, 60:200] = (80, 200, 220)
-    repainted(ds, rgb)
-
-
 REFUSED = {
     "grey_image": (_grey, _grey_in_colour),
     "picture_too_small": (_tiny,),
@@ -251,52 +244,10 @@ def test_what_cannot_be_scored_is_refused_by_name(reason: str, change: Any, forc
     assert result.rejected and result.reasons == (reason,)
 
 
-def _bars(ds: Dataset) -> None:
-    """A test pattern: colour bars above a grey wedge."""
-    rgb = np.full((300, 400, 3), 128, np.uint8)
-    rgb[60:140] = np.repeat(BARS, 50, axis=0)[None]
-    rgb[180:240] = np.linspace(0, 255, 400)[None, :, None]
-    repainted(ds, rgb)
-
-
-BARS = np.array([[255, 255, 255], [230, 230, 0], [0, 230, 230], [0, 230, 0], [230, 0, 230], [230, 0, 0], [0, 0, 230],
-                 [20, 20, 20]], np.uint8)  # fmt: skip
-
-
-def _page(ds: Dataset) -> None:
-    """A page of text with a red heading, in a window with a blue bar."""
-    rgb = np.full((600, 800, 3), 250, np.uint8)
-    rgb[:, :90] = (40, 90, 200)
-    for line in range(12):
-        colour = (200, 20, 20) if line == 0 else (20, 20, 20)
-        cv2.putText(rgb, "Findings and impression of the day", (20, 45 + 46 * line), 0, 1.1, colour, 3)
-    repainted(ds, rgb)
-
-
-def _fundus(ds: Dataset) -> None:
-    """A red disc in a black frame, darker in one spot."""
-    y, x = np.mgrid[-1:1:300j, -1:1:400j]
-    rgb = np.zeros((300, 400, 3), np.uint8)
-    rgb[np.hypot(x * 4 / 3, y) < 0.97] = (200, 80, 55)
-    rgb[np.hypot(x * 4 / 3 - 0.3, y) < 0.2] = (120, 40, 25)
-    repainted(ds, rgb)
-
-
-def _black(ds: Dataset) -> None:
-    """A small picture in a large black frame."""
-    rgb = np.zeros((600, 800, 3), np.uint8)
-    rgb[225:375, 300:500] = lesion_image(BROWN)[0]
-    repainted(ds, rgb)
-
-
-NO_SKIN = [_screen, _bars, _page, _fundus, _black]
-
-
 @pytest.mark.parametrize("forced", [False, True])
-@pytest.mark.parametrize("change", NO_SKIN)
-def test_a_picture_without_skin_is_refused_whoever_asked(change: Any, forced: bool, tmp_path: Path) -> None:
-    ds = lesion_photograph(BROWN)
-    change(ds)
+@pytest.mark.parametrize("name", NO_SKIN)
+def test_a_picture_without_skin_is_refused_whoever_asked(name: str, forced: bool, tmp_path: Path) -> None:
+    ds = repainted(lesion_photograph(BROWN), NO_SKIN[name]())
     result = _run(study_from([ds], tmp_path, forced=forced))
     assert result.rejected and result.reasons == ("not_a_skin_photograph",)
 
