@@ -62,7 +62,7 @@ def judge(environ: Mapping[str, str], prefix: str, known: Iterable[str], others:
 
 def is_injected(bare: str, value: str) -> bool:
     """Whether an orchestrator made this name of a service: ``DICOM_SERVICE_HOST``, ``PORT_11112_TCP_ADDR`` ..."""
-    return bool(INJECTED.search(bare)) or (bare.endswith("PORT") and is_service_url(value))
+    return bool(INJECTED.search(f"_{bare}")) or (bare.endswith("PORT") and is_service_url(value))
 
 
 def is_service_url(value: str) -> bool:

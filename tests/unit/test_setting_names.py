@@ -102,6 +102,11 @@ def test_what_orchestrators_and_destinations_put_there_is_no_mistake(
         "METRICS_PORT_9108_TCP_PROTO": "tcp",
         "DICOMS_PORT": "tcp://10.0.0.1:11112",
         "PORT": "tcp://10.0.0.1:11112",
+        "SERVICE_HOST": "10.0.0.1",
+        "SERVICE_PORT": "11112",
+        "SERVICE_PORT_DICOM": "11112",
+        "PORT_11112_TCP": "tcp://10.0.0.1:11112",
+        "PORT_11112_TCP_ADDR": "10.0.0.1",
         "TEST_DATA": "/data",
         "DESTINATIONS_PASSWORD": "sesame",
     }.items():
