@@ -164,7 +164,7 @@ def plant(folder: Path, seed: int) -> Path:
     write_head_phantom(folder, n_slices=12, bleed="subdural", seed=seed)
     for path in folder.glob("*.dcm"):
         ds = dcmread(path)
-        ds.PatientName, ds.PatientID, ds.AccessionNumber = "Nachtigall^Florentine", "MRN-7771234", "MRN-7771234-A"
+        ds.PatientName, ds.PatientID, ds.AccessionNumber = "Nachtigall Florentine", "MRN-7771234", "MRN-7771234-A"
         ds.ReferringPhysicianName = ds.StationName = ds.InstitutionName = "Storch^Adele"
         ds.StudyDescription = ds.SeriesDescription = ds.ProtocolName = ds.StudyID = "Nachtigall\x1b[31m"
         ds.PatientBirthDate, ds.PatientAge, ds.PatientSex = "Nachtigall", "Storch", "Florentine"
