@@ -275,14 +275,14 @@ def test_colours_unlike_skin_are_a_warning_where_the_class_says_that_it_is_skin(
 def test_the_gate_refuses_hardly_any_lesion_of_ham10000() -> None:
     reader = Lesions(Path(os.environ["FIRSTREAD_TEST_DATA"]) / "dermoscopy" / "ham10000_200x150")
     refused, unlike, n = Counter[str](), 0, 0
-    for item in (item for item in reader.items() if item.split in ("val", "test")):
+    for item in [item for item in reader.items() if item.split in ("val", "test")][::4]:
         rgb = reader.pixels(item).astype(np.uint8)
         picture = Photograph(cast(Any, None), cast(Any, None), rgb.shape[:2], None, rgb)
         refused[str(doubt(picture))] += 1
         unlike += unlike_skin(judged(picture))
         n += 1
-    assert n > 1500 and set(refused) == {"None"}
-    assert unlike <= 3  # of which the pipeline warns
+    assert n > 350 and set(refused) == {"None"}
+    assert unlike <= 2  # of which the pipeline warns
 
 
 class _BlindEngine(DarknessEngine):

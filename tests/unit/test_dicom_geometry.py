@@ -171,7 +171,8 @@ def test_frames_of_an_enhanced_object_read_shared_and_own_groups() -> None:
     assert frames[0].PixelSpacing == (0.5, 0.5) and frames[1].rescale is not None
 
 
-def test_rescale_that_is_no_number_counts_as_missing() -> None:
+def test_rescale_that_is_no_number_has_a_fault() -> None:
     ds = head_study(HeadSpec(slices=1, size=16)).objects[0]
     ds["RescaleIntercept"]._value = float("nan")
-    assert frames_of(ds)[0].rescale is None
+    rescale = frames_of(ds)[0].rescale
+    assert rescale is not None and rescale.fault == "RescaleIntercept is not a number"

@@ -257,7 +257,8 @@ def test_training_and_service_see_the_same_picture(toy: Path, tmp_path: Path) ->
     from worker.pipelines.dermoscopy_selection import select
 
     spec = InputSpec(kind="rgb", height=48, width=64)
-    rgb = np.random.default_rng(1).integers(0, 255, (12, 9, 3), dtype=np.uint8)
+    skin = np.array([205.0, 150.0, 130.0]) * np.random.default_rng(1).uniform(0.4, 1.2, (12, 9, 1))
+    rgb = skin.clip(0, 255).astype(np.uint8)[..., ::-1]
     picture = cv2.resize(rgb, (150, 200), interpolation=cv2.INTER_CUBIC)
     (tmp_path / "data").mkdir()
     for name, pixels in {
