@@ -17,13 +17,16 @@ class UnknownStudy(FirstreadError):
     """No study goes by that name, or several do."""
 
 
-def find_study(session: Session, said: str, *, keys: bool = True) -> Study:
+def find_study(session: Session, said: str, *, keys: bool = True, bare: bool = True) -> Study:
     """The study of a StudyInstanceUID, of an accession number that only one has, or of a key as in logs and mails.
 
     Parameters
     ----------
     said : str
         ``12`` or ``#12`` for a key; ``#12`` is one whatever accession numbers there are.
+    bare : bool
+        False, for whatever changes something: only ``#12`` is a key, since a bare number may be an accession number
+        that never came here, and would mean another patient.
     keys : bool
         False: what comes from other systems, where a number is never a key of ours.
 
@@ -32,7 +35,7 @@ def find_study(session: Session, said: str, *, keys: bool = True) -> Study:
     UnknownStudy
         If there is none, if several studies have that accession number, or if one study has it and another has the key.
     """
-    key = _key(said) if keys else None
+    key = _key(said) if keys and (bare or said.startswith(KEY_MARK)) else None
     if said.startswith(KEY_MARK) and key is not None:
         rows = []
     else:

@@ -72,7 +72,10 @@ def clean(
     now = now or utcnow()
     free = free_bytes or (lambda: shutil.disk_usage(settings.spool_dir).free)
     removed = Removed()
-    for study_id, outcome, last in finished_studies(db):
+    by_outcome = [days for outcome, days in settings.retention_days.items() if outcome not in ("evidence", "refused")]
+    for study_id, outcome, last in finished_studies(db) if by_outcome else ():
+        if last > now - timedelta(days=min(by_outcome)):
+            break  # the longest finished come first
         days = settings.retention_days.get(outcome)
         if days is not None and last <= now - timedelta(days=days):
             _remove_images(db, settings, study_id, "age", removed, dry_run)
@@ -96,6 +99,9 @@ def make_room(
 ) -> bool:
     """Remove images of finished studies without an open flag, the oldest first, until the disk has room again.
 
+    What was removed counts, and not only what the disk says: a file that somebody has open, and some file systems,
+    give their space back later. A twentieth more goes, so that the next image does not set it off again.
+
     Returns
     -------
     bool
@@ -105,11 +111,14 @@ def make_room(
         return False
     free = free_bytes or (lambda: shutil.disk_usage(settings.spool_dir).free)
     watermark = watermark_bytes(settings, shutil.disk_usage(settings.spool_dir).total)
-    if free() >= watermark:
+    missing = watermark - free()
+    if missing <= 0:
         return False
+    spare = watermark // 20
+    before = removed.size_bytes
     for study_id, _, _ in finished_studies(db, no_open_flag=True):
         _remove_images(db, settings, study_id, "disk", removed, dry_run)
-        if dry_run or free() >= watermark:
+        if removed.size_bytes - before >= missing + spare or (not dry_run and free() >= watermark + spare):
             break
     return True
 

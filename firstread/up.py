@@ -211,7 +211,11 @@ class Readiness:
         self._next = time.monotonic() + 0.5
         if self._takes is None and not self._accepts():
             return
-        takes = disk_warning(self._settings) is None
+        try:
+            takes = disk_warning(self._settings) is None
+        except OSError as error:
+            log.warning("the disk of the home cannot be asked (%s)", error.strerror)
+            return
         if takes is not self._takes and (self._takes is None or time.monotonic() >= self._again):
             self._again = time.monotonic() + TOLD_AGAIN_S
             if takes:

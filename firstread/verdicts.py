@@ -50,7 +50,7 @@ def acknowledge(db: Database, study_uid: str, by: str, pipeline: str | None = No
         If there is no such study.
     """
     with db.write() as session:
-        study = find_study(session, study_uid)
+        study = find_study(session, study_uid, bare=False)
         flags = list(session.scalars(select(Flag).where(Flag.study_id == study.id).order_by(Flag.id).with_for_update()))
         meant = _meant(flags, pipeline)
         now = now_of(session)
@@ -88,7 +88,7 @@ def _ordered(names: set[str]) -> list[str]:
 def open_pipelines(db: Database, study_uid: str) -> list[str]:
     """Pipelines whose flags on a study nobody has acknowledged, the most urgent first."""
     with db.read() as session:
-        study = find_study(session, study_uid)
+        study = find_study(session, study_uid, bare=False)
         query = select(Flag.pipeline).where(Flag.study_id == study.id, Flag.acknowledged_at.is_(None))
         return _ordered(set(session.scalars(query)))
 
@@ -133,7 +133,7 @@ def record_verdict(
     if truth is not None and truth not in (0, 1):
         raise VerdictError("truth is 0 or 1")
     with db.write() as session:
-        study = find_study(session, study_uid)
+        study = find_study(session, study_uid, bare=False)
         positive = called_positive(session, study.id, pipeline, finding)
         if truth is None:
             if positive is None:

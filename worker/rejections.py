@@ -120,10 +120,10 @@ def _warn(session: Session, revision: Revision, images: set[int], codes: list[st
     query = select(Revision).where(Revision.study_id == revision.study_id, Revision.id.in_(looked))
     jobs: list[int] = []
     for earlier in session.scalars(query.where(Revision.id != revision.id)):
-        earlier.warnings = _with(earlier.warnings, codes)
         for job in session.scalars(select(Job).where(Job.revision_id == earlier.id).with_for_update()):
             job.warnings = _with(job.warnings, codes)
             jobs.append(job.id)
+        earlier.warnings = _with(earlier.warnings, codes)
     for flag in session.scalars(select(Flag).where(Flag.job_id.in_(jobs)).with_for_update()):
         flag.warnings = _with(flag.warnings, codes)
     return jobs

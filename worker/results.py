@@ -78,9 +78,16 @@ def commit_outcome(
     if report.outcome is not None:
         check_finite(report.outcome)
     with db.write() as session:
+        # A study is locked before its jobs, here as everywhere: flags belong to it, so two of its jobs commit one
+        # after the other, and what was said of its images meanwhile is read behind the lock.
+        by_hand = session.scalar(
+            select(StudyRow.priority)
+            .join(Revision, Revision.study_id == StudyRow.id)
+            .join(Job, Job.revision_id == Revision.id)
+            .where(Job.id == job_id)
+            .with_for_update(of=StudyRow)
+        )
         job, revision = own_job(session, job_id, owner)
-        # Flags belong to the study: two jobs of one study commit one after the other.
-        by_hand = session.scalar(select(StudyRow.priority).where(StudyRow.id == revision.study_id).with_for_update())
         old = revision.old and by_hand is None
         outcome = report.outcome
         if outcome is not None and is_self_test(session, revision.study_id):

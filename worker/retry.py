@@ -92,7 +92,7 @@ def _newest(session: Session, study_uid: str) -> Revision | None:
         .where(Study.study_instance_uid == study_uid, Revision.state == RevisionState.CLOSED.value)
         .order_by(Revision.number.desc())
         .limit(1)
-        .with_for_update(of=Revision)
+        .with_for_update(of=[Revision, Study])
     )
 
 

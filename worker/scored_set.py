@@ -59,9 +59,15 @@ class Change(StrEnum):
     IMAGES = "images"
 
 
+class _TooLong(Exception):
+    """The comparison takes longer than it may."""
+
+
 def scored_images(row: PipelineRow, study: Study) -> tuple[Instance, ...]:
-    """The images that a pipeline chooses from, in the order of their UIDs; all images where none would do."""
-    chosen = {instance.key: instance for series in row.load().select(study).series for instance in series.instances}
+    """The images of the series that a pipeline chooses from, by their UIDs; all images where none would do."""
+    series = {i.SeriesInstanceUID for made in row.load().select(study).series for i in made.instances}
+    # An image of such a series that cannot be read counts too: it decides whether a negative may stand.
+    chosen = {i.key: i for i in study.instances if i.SeriesInstanceUID in series}
     if not chosen:
         chosen = {i.key: i for i in study.instances if number(i.ds, "Rows") and number(i.ds, "Columns")}
     return tuple(sorted(chosen.values(), key=_name))
@@ -78,7 +84,7 @@ def compare(
     Parameters
     ----------
     touch : callable
-        Called as each instance is compared: whoever watches this process sees that it goes on.
+        Called as each frame is compared: whoever watches this process sees that it goes on.
     limit_s : float
         A set that takes longer to decode counts as changed, so that it holds up nobody.
     """
@@ -86,10 +92,17 @@ def compare(
         return Change.IMAGES
     pairs = [(old, new) for old, new in zip(before, after, strict=True) if old.key != new.key]
     end = time.monotonic() + limit_s
-    for old, new in pairs:
+
+    def step() -> None:
         touch()
-        if time.monotonic() > end or not _same_content(old, new):
+        if time.monotonic() > end:
+            raise _TooLong
+
+    try:
+        if not all(_same_content(old, new, step) for old, new in pairs):
             return Change.IMAGES
+    except _TooLong:
+        return Change.IMAGES
     if not any(is_other(identity_of(old.ds), identity_of(new.ds)) for old, new in pairs):
         return Change.NONE
     return Change.IDENTITY if len({identity_of(i.ds) for i in after}) == 1 else Change.IDENTITY_IN_PART
@@ -100,9 +113,9 @@ def is_other(old: Sequence[str], new: Sequence[str]) -> bool:
     return any(value and value != before for before, value in zip(old, new, strict=True))
 
 
-def _same_content(old: Instance, new: Instance) -> bool:
-    digest = content_digest(old)
-    return digest is not None and digest == content_digest(new)
+def _same_content(old: Instance, new: Instance, step: Callable[[], None]) -> bool:
+    digest = content_digest(old, step)
+    return digest is not None and digest == content_digest(new, step)
 
 
 def identity_of(ds: Dataset) -> tuple[str, ...]:
@@ -110,12 +123,17 @@ def identity_of(ds: Dataset) -> tuple[str, ...]:
     return tuple(text(ds, keyword).rstrip("^ ").upper() for keyword in IDENTITY)
 
 
-def content_digest(instance: Instance) -> str | None:
-    """Digest of decoded pixels and of the attributes that select, gate or score; None where they cannot be read."""
+def content_digest(instance: Instance, step: Callable[[], None] = lambda: None) -> str | None:
+    """Digest of decoded pixels and of the attributes that select, gate or score; None where they cannot be read.
+
+    ``step`` is called before each frame, and may raise to end it.
+    """
+    step()
     digest = hashlib.sha256()
     try:
         digest.update(repr(attributes_of(instance.ds)).encode("utf-8", "surrogatepass"))
         for frame in iter_frames(instance.path):
+            step()
             values = frame if frame.dtype.kind == "f" else frame.astype(np.int64)
             digest.update(repr(frame.shape).encode())
             digest.update(np.ascontiguousarray(values).tobytes())

@@ -19,7 +19,7 @@ from firstread.dicom.datasets import PARSE_ERRORS
 from firstread.records import Database, Job, Revision, Standing
 from firstread.spool import Spool
 from firstread.states import JobState
-from worker.errors import FilesMissing, describe
+from worker.errors import WorkerError, describe
 from worker.identity import Identity, identity_columns
 from worker.pipelines import registry
 from worker.pipelines.base import Instance, Study
@@ -168,7 +168,9 @@ def _change(
     try:
         before = read_study(db, spool, reference.revision_id, like=study)
         images = scored_images(row, study.asked(forced))
+        if any(entry not in before.lost for entry in study.lost):
+            return images, Change.IMAGES
         return images, compare(scored_images(row, before.asked(forced)), images, touch)
-    except (FilesMissing, OSError, *PARSE_ERRORS) as error:
+    except (WorkerError, MemoryError, OSError, *PARSE_ERRORS) as error:
         log.warning("scored sets not compared: %s", describe(error), extra={"pipeline": pipeline})
         return (), Change.IMAGES

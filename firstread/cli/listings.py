@@ -161,13 +161,13 @@ def _key(row: dict[str, Any]) -> tuple[str, ...]:
 @click.option("--pipeline", type=click.Choice(PIPELINES), help="Whose flag; default: the head's, or the only open one.")
 @click.option("--by", help="Who acknowledges; default: the user of this machine.")
 def ack(study_uid: str, pipeline: str | None, by: str | None) -> None:
-    """Acknowledge the flag of a study (UID or accession number). The first acknowledgement stays."""
+    """Acknowledge the flag of a study (UID, accession number, or key as #12). The first acknowledgement stays."""
     from firstread.verdicts import acknowledge, open_pipelines
 
     db = open_database(Settings())
     row = acknowledge(db, study_uid, by or getpass.getuser(), pipeline)
     echo(
-        f"{row.pipeline} {row.finding} acknowledged by {row.acknowledged_by} "
+        f"study #{row.study_id}: {row.pipeline} {row.finding} acknowledged by {row.acknowledged_by} "
         f"at {row.acknowledged_at:%Y-%m-%d %H:%M:%S} UTC"
     )
     for name in open_pipelines(db, study_uid):

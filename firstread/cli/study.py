@@ -221,7 +221,7 @@ def retry(uid: str, pipeline: str | None, by: str | None, priority: int | None, 
     settings = Settings()
     db = open_database(settings)
     with db.read() as session:
-        row = find_study(session, uid)
+        row = find_study(session, uid, bare=False)
     who = by or getpass.getuser()
     if give_up:
         names = end_waiting(db, row.study_instance_uid, pipeline, who)

@@ -45,6 +45,13 @@ _SHORT: Final = (
 """Ways to write two words as one, which would fall apart where words are split."""
 
 
+_PHASE: Final = r"(?:NATIV\w*|PLAIN|PRE)"
+_AGENT: Final = r"(?:KM|CE|CONTRAST\w*|KONTRAST\w*)"
+_BOTH: Final = re.compile(rf"\b{_PHASE}\s*[+/&]\s*{_AGENT}\b|\b{_AGENT}\s*[+/&]\s*{_PHASE}\b|^CE\s+{_PHASE}$")
+"""A plain phase and one with contrast: the object may be either."""
+_DENIED: Final = re.compile(rf"\b(?:NON?|NOT|WITHOUT|OHNE|KEIN\w*|SANS|SIN|SENZA|SEM|ZONDER|UTAN)[\s-]+{_AGENT}\b")
+
+
 def says_none(words: str) -> bool:
     """Whether words that name a contrast agent mean that there is none.
 
@@ -61,6 +68,8 @@ def says_none(words: str) -> bool:
             stripped = long if stripped.replace(" ", "") == short else stripped
         else:
             stripped = re.sub(rf"(?<![\w/]){re.escape(short)}(?![\w/])", long, stripped)
+    if _BOTH.search(_DENIED.sub(" NO ", stripped)):
+        return False
     found = re.sub(r"[^\w]|_", " ", stripped).split()
     known = all(word in _KNOWN or not word.strip("0") for word in found)
     return known and any(word in _DENIALS or not word.strip("0") for word in found)

@@ -109,7 +109,7 @@ def _frames(content: Content, layout: PixelLayout, wanted: Sequence[int], notes:
     if content.pixel_offset is None or content.pixel_length is None:
         raise UnreadablePixels("the data set has no pixel data")
     syntax = UID(text(content.ds.file_meta, "TransferSyntaxUID"))
-    if any(not 0 <= index < layout.frames for index in wanted):
+    if not isinstance(wanted, range) and any(not 0 <= index < layout.frames for index in wanted):
         raise UnreadablePixels("a frame beyond Number of Frames")
     if content.pixel_length == UNDEFINED_LENGTH:
         if syntax in _NATIVE:

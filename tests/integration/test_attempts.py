@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import select, update
 
 from firstread.clock import utcnow
-from firstread.records import Database, Delivery, Job, Process, Revision, Verdict
+from firstread.records import Database, Delivery, Flag, Job, Process, Result, Revision, Verdict
 from firstread.settings import Settings
 from firstread.spool import Spool
 from tests.builders.probe_worker import ROW, probe_serving
@@ -25,8 +25,10 @@ from worker.engine import Engine
 from worker.leases import LeaseKeeper
 from worker.outputs.delivering import work_one
 from worker.outputs.destinations import read_file
+from worker.outputs.planning import plan
 from worker.outputs.unread import escalate_unread
 from worker.pipelines import registry
+from worker.pipelines.base import Finding, Outcome
 from worker.results import commit_failure
 from worker.supervisor import STOPS, bury_predecessors
 from worker.sweeper import DeadOwner, Sweeper, give_back
@@ -202,6 +204,30 @@ def test_a_study_that_nobody_read_is_told_as_a_flag_is(
         text = mail.get_content()  # type: ignore[attr-defined]
         assert "nobody and nothing has read this study" in text and "worker_died" in text and "firstread retry" in text
         assert "Acknowledge" not in text
+
+
+def test_a_flag_after_not_read_is_mailed_all_the_same(
+    sqlite_db: Database, make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    """The mail that asks for another try is no mail about what that try found."""
+    file = tmp_path / "destinations.toml"
+    file.write_text(MAIL.format(name="duty", port=9) + "when = { flagged = true }\n", encoding="utf-8")
+    settings = make_settings(database_url=sqlite_db.url, destinations=file)
+    fail(sqlite_db, settings, "s")
+    assert states(sqlite_db) == {"duty": "PENDING"}
+    finding = Finding("any", "m", "1", probability=0.9, threshold=0.5, flagged=True)
+    with sqlite_db.write() as session:
+        job = session.scalars(select(Job)).one()
+        job.state, job.run = "DONE", job.run + 1
+        assert [row.destination for row in plan(session, job, Outcome([finding]), settings)] == ["duty"]
+        session.flush()
+        job.run += 1
+        session.add(Result(job_id=job.id, run=job.run - 1, model_name="m", model_version="1", role="active",
+                           finding="any", probability=0.9, flagged=True, created_at=utcnow()))  # fmt: skip
+        session.add(Flag(study_id=1, pipeline=job.pipeline, finding="any", job_id=job.id, probability=0.9,
+                         threshold=0.5, model_name="m", model_version="1", flagged_at=utcnow()))  # fmt: skip
+        session.flush()
+        assert plan(session, job, Outcome([finding]), settings) == [], "told once"
 
 
 def let_pass(db: Database, seconds: float) -> None:

@@ -89,6 +89,18 @@ def test_the_same_images_in_another_syntax_are_unchanged_and_lossy_ones_are_not(
     assert site.jobs() == [(1, "DONE"), (4, "DONE")]
 
 
+def test_slices_that_cannot_be_read_are_no_late_report(site: Site) -> None:
+    """A negative does not stand where images have come that nobody could look at."""
+    images = slices()
+    site.put(*images[:-2])
+    site.score()
+    for ds in images[-2:]:
+        del ds.Rows, ds.Columns, ds.PixelData
+    site.put(*images)
+    assert site.claim() is not None
+    assert site.standing() == []
+
+
 def test_one_more_series_of_slices_is_scored(site: Site) -> None:
     images = slices()
     site.put(*images)

@@ -303,6 +303,24 @@ def test_a_nursery_that_is_gone_is_replaced(pool: DecoderPool) -> None:
     assert pool.nursery_pid not in gone and len(pool.pids()) == 2
 
 
+def test_a_late_answer_of_the_nursery_is_never_taken_for_another(
+    pool: DecoderPool,
+) -> None:
+    pool.decode(PLAIN)
+    nursery, halted = pool._nursery, pool.nursery_pid
+    assert nursery._control is not None
+    nursery._control.settimeout(0.2)
+    os.kill(halted, signal.SIGSTOP)
+    with pytest.raises(handles.DecoderUnavailable):
+        nursery._exchange({"do": "bury", "pid": 0, "kill": False}, ())
+    os.kill(halted, signal.SIGCONT)
+    born = nursery.bear()
+    try:
+        assert runs(born.pid) and nursery.pid != halted
+    finally:
+        nursery.bury(born, kill=True)
+
+
 def test_frames_in_hand_of_a_nursery_that_is_gone_are_tried_once_more(pool: DecoderPool, halted: Halted) -> None:
     pool.decode(PLAIN)  # what is halted has begun its work
     frame = halted.start()

@@ -37,10 +37,13 @@ def test_a_study_goes_by_uid_accession_number_and_key(site: tuple[Settings, Data
                 find_study(session, said)
         with pytest.raises(UnknownStudy):
             find_study(session, str(first.study_id), keys=False)
+        with pytest.raises(UnknownStudy):  # a change asks for the mark: the number may be meant for somebody else
+            find_study(session, str(first.study_id), bare=False)
         session.execute(update(Study).where(Study.id == second.study_id).values(accession_number=str(first.study_id)))
         with pytest.raises(UnknownStudy, match=f"#{first.study_id} is the key"):
             find_study(session, str(first.study_id))
         assert find_study(session, f"#{first.study_id}").id == first.study_id
+        assert find_study(session, f"#{first.study_id}", bare=False).id == first.study_id
         assert find_study(session, str(first.study_id), keys=False).id == second.study_id
 
 

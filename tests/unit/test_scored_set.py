@@ -214,7 +214,7 @@ def test_comparing_tells_that_it_goes_on_and_ends_in_time(tmp_path: Path) -> Non
     pairs = stored(tmp_path / "a", before), stored(tmp_path / "b", after)
     touched: list[int] = []
     assert compare(*pairs, touch=lambda: touched.append(1)) is Change.NONE
-    assert len(touched) == len(before)
+    assert len(touched) >= 2 * len(before), "also between the frames of a large object"
     assert compare(*pairs, limit_s=-1.0) is Change.IMAGES
 
 

@@ -90,6 +90,12 @@ def test_a_whole_series_is_scored_where_another_cannot_be_read(plain: HeadPhanto
     assert "unreadable_slices" in result.outcome.warnings and result.detail.startswith("16 of 32 slices")
 
 
+def test_a_part_of_the_head_stands_for_no_series_that_cannot_be_read(plain: HeadPhantom, tmp_path: Path) -> None:
+    other = head_study(replace(PLAIN, slices=31), CtLabels(series="2")).objects[:12]
+    result = _run([*spoilt(plain.objects, range(16), BAD_SLICES["no pixel data"]), *other], tmp_path)
+    assert result.outcome is None and result.reasons[0] == "unreadable_pixel_data"
+
+
 @pytest.mark.parametrize("name", sorted(BAD_SLICES))
 def test_a_series_without_a_sound_slice_is_refused_at_once(name: str, ball: HeadPhantom, tmp_path: Path) -> None:
     result = _run(spoilt(ball.objects[:12], range(12), BAD_SLICES[name]), tmp_path)

@@ -114,6 +114,9 @@ class Nursery:
             except OSError:
                 answer = None
         if answer is None:
+            if self._control is not None:  # a late answer would be taken for that of the next question
+                self._control.close()
+                self._control = None
             raise DecoderUnavailable("the nursery is gone")
         return answer
 

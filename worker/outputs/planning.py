@@ -19,7 +19,7 @@ from worker.outputs.destinations import (
     WebhookDestination,
 )
 from worker.outputs.holding import hold_until, supersede
-from worker.outputs.messages import UNREAD
+from worker.outputs.messages import UNREAD, flags_of
 from worker.outputs.states import OBJECT_KINDS, PENDING
 from worker.outputs.summaries import QUIET, first_of_lists, only_old
 from worker.outputs.watching import watch_of
@@ -55,7 +55,7 @@ def plan(session: Session, job: Job, outcome: Outcome | None, settings: Settings
     rows = []
     for destination in told:
         once = isinstance(destination, EmailDestination) and not destination.repeat
-        if once and _told_before(session, job, destination.name):
+        if once and _told_before(session, job, destination.name, flags=flags):
             continue
         in_summary = old and isinstance(destination, WebhookDestination | EmailDestination)
         rows.append(new_delivery(job, destination.name, destination.kind, summary=in_summary))
@@ -161,11 +161,14 @@ def is_positive(finding: Finding) -> bool:
     )
 
 
-def _told_before(session: Session, job: Job, name: str) -> bool:
-    """Whether this mailbox has, or is about to get, a mail about the study's pipeline."""
+def _told_before(session: Session, job: Job, name: str, *, flags: bool) -> bool:
+    """Whether this mailbox has, or is about to get, a mail about a result of the study's pipeline.
+
+    A flag is only told by a mail about a flag: neither "not read" nor a result that did not flag stands for it.
+    """
     study_id = select(Revision.study_id).where(Revision.id == job.revision_id).scalar_subquery()
     query = (
-        select(Delivery.id)
+        select(Delivery)
         .join(Job, Job.id == Delivery.job_id)
         .join(Revision, Revision.id == Job.revision_id)
         .where(
@@ -173,7 +176,8 @@ def _told_before(session: Session, job: Job, name: str) -> bool:
             Job.pipeline == job.pipeline,
             Delivery.destination == name,
             Delivery.state.in_(("PENDING", "DELIVERED")),
+            Delivery.topic == "",
         )
-        .limit(1)
     )
-    return session.scalar(query) is not None
+    results = [row for row in session.scalars(query) if row.payload.get("event") != UNREAD]
+    return any(flags_of(session, row) for row in results) if flags else bool(results)

@@ -60,12 +60,12 @@ class DestinationsWatch:
     def remember(self) -> None:
         """Keep the file in force for a start at which the site's own is wrong."""
         path = self._settings.destinations_file
-        if path is None or self.complaint:
+        if path is None or self.complaint or _stamp(self._settings) != self._read:
             return
         kept = kept_path(self._settings, path)
         try:
             content = path.read_bytes()
-            if kept.is_file() and kept.read_bytes() == content:
+            if _stamp(self._settings) != self._read or (kept.is_file() and kept.read_bytes() == content):
                 return
             partial = kept.with_name(f"{kept.name}.{os.getpid()}.part")
             with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:

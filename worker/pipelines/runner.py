@@ -114,6 +114,9 @@ def run(
             except Unsuitable as unsuitable:
                 against = (unsuitable.reason,)
             else:
+                if Reason.UNREADABLE_PIXEL_DATA in reasons and _is_partial_negative(outcome):
+                    against = (str(Reason.UNREADABLE_PIXEL_DATA),)
+            if not against:
                 for uid, why in series.refused.items():
                     refused.setdefault(uid, []).extend(why)
                 chosen = {series.SeriesInstanceUID, *(instance.SeriesInstanceUID for instance in series.instances)}
@@ -122,7 +125,8 @@ def run(
                 if Reason.UNREADABLE_PIXEL_DATA in reasons:
                     # The series that would have been scored first could not be read.
                     codes = dict.fromkeys([*outcome.warnings, str(Caution.UNREADABLE_SLICES)])
-                    outcome.warnings, outcome.detail = tuple(codes), " ".join([*detail, passed.detail]).strip()
+                    outcome.warnings = tuple(codes)
+                    outcome.detail = " ".join(dict.fromkeys([*detail, passed.detail])).strip()
                 return RunResult(outcome, (), notes, outcome.detail, dict(series.details), seconds)
         detail += [passed.detail] if passed.detail else []
         series.pixels = None  # a decoded volume is large, and the next series brings its own
@@ -146,6 +150,12 @@ def _gate(module: PipelineModule, study: Study, series: Series) -> Gate:
         return module.gate(study, series)
     except UnreadablePixels as error:
         return Gate((str(Reason.UNREADABLE_PIXEL_DATA),), (), f"{str(error).capitalize()}.")
+
+
+def _is_partial_negative(outcome: Outcome) -> bool:
+    """Whether a series that does not show the whole head flags nothing: it stands for no other that was not read."""
+    partial = {str(Caution.INCOMPLETE_COVERAGE), str(Reason.MISSING_SLICES)} & set(outcome.warnings)
+    return bool(partial) and not any(finding.flagged for finding in outcome.findings)
 
 
 def _score(
