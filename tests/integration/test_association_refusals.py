@@ -54,7 +54,7 @@ def ask(port: int, calling: str, called: str = "FIRSTREAD", sop_class: str = "1.
 
 
 def test_every_reason(quick: MakeSettings, caplog: pytest.LogCaptureFixture) -> None:
-    settings = quick(allowed_calling_ae=("CT1",), check_called_ae=True, max_associations=2, network_timeout_s=2.0)
+    settings = quick(allowed_calling_ae=("CT1",), check_called_ae=True, max_associations=16, network_timeout_s=2.0)
     with listening(settings) as service, caplog.at_level(logging.WARNING):
         for calling, called in (("CT2", "FIRSTREAD"), ("CT3\x1b[2J", "FIRSTREAD"), ("CT1", "OTHER")):
             ask(service.port, calling, called)
@@ -74,7 +74,7 @@ def test_every_reason(quick: MakeSettings, caplog: pytest.LogCaptureFixture) -> 
             "bad_request": (1, None, None, "127.0.0.1", None),
             "silent": (1, None, None, "127.0.0.1", None),
         }
-        eventually(lambda: len(told(service.db)) == 7, limit_s=10)
+        eventually(lambda: len(told(service.db)) == 7, limit_s=30)
         found = told(service.db)
         *proposal, contexts = found.pop("no_presentation_contexts")
         assert proposal == [1, "CT1", "FIRSTREAD", "127.0.0.1"]
