@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from dicom_listener.inbox_files import fitting, waits_for_name
+from dicom_listener.inbox_files import LITTER, fitting
 from firstread.dicom.files import UnusableFile
 
 RATIO_LIMIT: Final = 200
@@ -72,8 +72,13 @@ def members(archive: zipfile.ZipFile, max_bytes: int, max_files: int) -> list[Me
 
 
 def _wanted(name: str) -> bool:
+    """Whether a member is more than litter. Nobody renames it later, so hidden and unfinished names are read too."""
     parts = [part for part in name.replace("\\", "/").split("/") if part]
-    return bool(parts) and "__MACOSX" not in parts and not waits_for_name(parts[-1])
+    return (
+        bool(parts)
+        and "__MACOSX" not in parts
+        and not (parts[-1].startswith("._") or parts[-1].lower() in {*LITTER, ".ds_store"})
+    )
 
 
 def open_archive(path: Path) -> zipfile.ZipFile:

@@ -18,18 +18,19 @@ _DENIALS_IN: Final = {
     "Scandinavian": "UTEN UTAN UDEN INGEN INGA INTET NEJ NEI",
     "Romance": "SANS SC AUCUN AUCUNE PAS NATIF SENZA NESSUN NESSUNO NATIVO SIN NINGUNO NINGUNA SEM NENHUM NENHUMA NAO "
     "FARA",
-    "Slavic": "BEZ BRAK NIE NE ZADNY ZADNA ZADEN NATYWNE NATIVNI БЕЗ НЕТ НАТИВНОЕ НАТИВНАЯ",
+    "Slavic": "BEZ BRAK NIE NE ZADNY ZADNA ZADEN NATYWNE NATIVNI BREZ БЕЗ НЕТ НАТИВНОЕ НАТИВНАЯ",
     "Turkish, Finnish, Hungarian": "YOK HAYIR KONTRASTSIZ EI ILMAN NEM NELKUL",
-    "Chinese, Japanese, Korean": "无 無 無し 平扫 平掃 なし 単純 非造影 없음 비조영",
+    "Chinese, Japanese, Korean": "无 無 無し 未 不 平扫 平掃 なし 単純 非造影 없음 비조영",
 }
 _NEUTRAL_IN: Final = {
     "contrast": "CONTRAST CONTRASTE CONTRASTO CONTRASTI CONTRASTED CONTRASTMEDIUM CONTRASTMIDDEL KONTRAST KONTRASTU "
-    "KONTRASTA KONTRASTNI KONTRASTMITTEL KONTRASTMIDDEL KONTRASTMEDEL КОНТРАСТ КОНТРАСТА КУ 造影 造影剤 KM CM CE MC "
-    "MDC PC PDC CIV MEDIUM MEDIA MEDIO MEIO MEZZO MIDDEL PRODUIT AGENT AGENTS BOLUS DYE ENHANCED ENHANCEMENT",
+    "KONTRASTA KONTRASTNI KONTRASTMITTEL KONTRASTMIDDEL KONTRASTMEDEL КОНТРАСТ КОНТРАСТА КУ KM CM CE MC "
+    "造影 造影剤 造影剂 조영제 MDC PC PDC CIV MEDIUM MEDIA MEDIO MEIO MEZZO "
+    "MIDDEL PRODUIT AGENT AGENTS BOLUS DYE ENHANCED ENHANCEMENT",
     "the way in": "INJECTION INJECTED INJECTE INIEZIONE INIETTATO INYECCION INYECTADO IV I V EV INTRAVENOUS "
     "INTRAVEINEUX",
     "the rest": "GIVEN USED ADMINISTERED APPLIED APPLICABLE AVAILABLE PROVIDED UTILISE THE ANY WAS A DE DI DO CT SCAN "
-    "STUDY EXAM HEAD BRAIN ML CC",
+    "STUDY EXAM HEAD BRAIN ML CC 使用",
 }
 _DENIALS: Final = frozenset(word for words in _DENIALS_IN.values() for word in words.split())
 _KNOWN: Final = _DENIALS.union(word for words in _NEUTRAL_IN.values() for word in words.split())
@@ -44,19 +45,23 @@ _SHORT: Final = (
 )
 """Ways to write two words as one, which would fall apart where words are split."""
 
+_WRITTEN_TOGETHER: Final = re.compile(
+    "|".join(sorted((word for word in _KNOWN if ord(word[0]) >= 0x2E80), key=len, reverse=True))
+)
+"""Words of scripts that leave no blanks between words, the longest first."""
 
-_PHASE: Final = r"(?:NATIV\w*|PLAIN|PRE)"
-_AGENT: Final = r"(?:KM|CE|CONTRAST\w*|KONTRAST\w*)"
-_BOTH: Final = re.compile(rf"\b{_PHASE}\s*[+/&]\s*{_AGENT}\b|\b{_AGENT}\s*[+/&]\s*{_PHASE}\b|^CE\s+{_PHASE}$")
-"""A plain phase and one with contrast: the object may be either."""
-_DENIED: Final = re.compile(rf"\b(?:NON?|NOT|WITHOUT|OHNE|KEIN\w*|SANS|SIN|SENZA|SEM|ZONDER|UTAN)[\s-]+{_AGENT}\b")
+_OF_AN_AGENT: Final = frozenset(
+    word for name, words in _NEUTRAL_IN.items() if name != "the rest" for word in words.split()
+)
+_CONTRASTED_PHASE: Final = re.compile(r"^CE\s+(?:NATIV\w*|PLAIN|PRE)$")
 
 
 def says_none(words: str) -> bool:
     """Whether words that name a contrast agent mean that there is none.
 
     They do where each of them is known, and one denies: ``NON-IONIC`` and ``OMNIPAQUE, NO REACTION`` name an agent, and
-    so does any word that is not known.
+    so does any word that is not known. What stands beside a denial behind a sign that joins, as in ``NATIVE + CE``, is
+    not denied by it.
     """
     plain = unicodedata.normalize("NFKD", words).upper()
     plain = unicodedata.normalize("NFKC", "".join(c for c in plain if not unicodedata.combining(c)))
@@ -68,11 +73,14 @@ def says_none(words: str) -> bool:
             stripped = long if stripped.replace(" ", "") == short else stripped
         else:
             stripped = re.sub(rf"(?<![\w/]){re.escape(short)}(?![\w/])", long, stripped)
-    if _BOTH.search(_DENIED.sub(" NO ", stripped)):
+    if _CONTRASTED_PHASE.search(stripped):
         return False
-    found = re.sub(r"[^\w]|_", " ", stripped).split()
-    known = all(word in _KNOWN or not word.strip("0") for word in found)
-    return known and any(word in _DENIALS or not word.strip("0") for word in found)
+    spaced = _WRITTEN_TOGETHER.sub(lambda match: f" {match[0]} ", stripped)
+    parts = [re.sub(r"[^\w]|_", " ", part).split() for part in re.split(r"[+/&,;]", spaced)]
+    denials = [any(word in _DENIALS or not word.strip("0") for word in part) for part in parts]
+    known = all(word in _KNOWN or not word.strip("0") for part in parts for word in part)
+    joined = any(not denied and _OF_AN_AGENT.intersection(part) for part, denied in zip(parts, denials, strict=True))
+    return known and any(denials) and not joined
 
 
 def has_contrast(ds: Dataset) -> bool:

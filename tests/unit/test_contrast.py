@@ -26,12 +26,14 @@ NONE = (
     "pre-contrast|NCCT|plain CT|NOCONTRAST|C-|unknown|ohne|Ohne KM|o. KM|kein Kontrastmittel|nein|zonder contrast|geen|"
     "uten kontrast|utan kontrast|ingen|sans|sans injection|S/C|sans produit de contraste|aucun|non injecté|senza mdc|"
     "nessuno|sin contraste|ninguno|sem contraste|não|bez kontrastu|brak|žádný|без контраста|нет|yok|nélkül|なし|"
-    "non contrast/plain|nativ ohne KM|単純|平扫|无|없음|NONE\\NONE"
+    "non contrast/plain|nativ ohne KM|造影なし|造影剤なし|未使用造影剂|조영제 없음|brez|単純|平扫|无|없음|NONE\\NONE"
 )
 AGENTS = (
     "Iohexol|OMNIPAQUE 350|NON-IONIC|non ionic contrast|ISOVUE, NO REACTION|Ultravist ohne Reaktion|CONTRAST|KM|"
     "YES|Y|IV|with and without contrast|W/WO CONTRAST|w/ & w/o|with|mit KM|avec|con contraste|C+|CE|1|80 ml|0.5|"
-    "applied|nativ + KM|native/contrast|CE NATIVE|POST CONTRAST|pre and post|Gadolinium|造影剤|NIOPAM"
+    "applied|"
+    "nativ + KM|Nativ + KM i.v.|単純+造影|UNENHANCED/ENHANCED|PRE/ENHANCED|SIN / IV|NC/CE|native/contrast|CE NATIVE|"
+    "POST CONTRAST|pre and post|Gadolinium|造影剤|NIOPAM"
 )
 
 

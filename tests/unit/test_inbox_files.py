@@ -137,10 +137,14 @@ def archive_of(path: Path, files: dict[str, bytes]) -> Path:
 
 
 def test_members_are_files_that_somebody_meant(tmp_path: Path) -> None:
-    path = archive_of(tmp_path / "a.zip", {"d/": b"", "d/x.dcm": b"1", "__MACOSX/d/._x.dcm": b"2", ".DS_Store": b"3"})
+    path = archive_of(
+        tmp_path / "a.zip",
+        {"d/": b"", "d/x.dcm": b"1", "__MACOSX/d/._x.dcm": b"2", ".DS_Store": b"3"}
+        | dict.fromkeys((".IM1", "IM2.tmp", "IM3~", "IM4.part", "._IM5"), b"4"),
+    )
     with open_archive(path) as archive:
         found = members(archive, 1000, 10)
-        assert [m.name for m in found] == ["d/x.dcm"]
+        assert [m.name for m in found] == ["d/x.dcm", ".IM1", "IM2.tmp", "IM3~", "IM4.part"]
         target = io.BytesIO()
         unpack(archive, found[0], target)
         assert target.getvalue() == b"1"

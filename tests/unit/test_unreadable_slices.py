@@ -90,6 +90,21 @@ def test_a_whole_series_is_scored_where_another_cannot_be_read(plain: HeadPhanto
     assert "unreadable_slices" in result.outcome.warnings and result.detail.startswith("16 of 32 slices")
 
 
+def test_slices_of_one_value_within_a_head_are_unreadable(ball: HeadPhantom, tmp_path: Path) -> None:
+    """Beyond its ends they are air."""
+
+    def empty(ds: Dataset) -> None:
+        ds.PixelData = bytes(len(ds.PixelData))
+
+    few = _run(spoilt(ball.objects, (20,), empty), tmp_path / "few")
+    assert few.outcome is not None and "unreadable_slices" in few.outcome.warnings
+    assert "every pixel has one value" in few.detail
+    ends = _run(spoilt(ball.objects, (0, 1, len(ball.objects) - 1), empty), tmp_path / "ends")
+    assert ends.outcome is not None and "unreadable_slices" not in ends.outcome.warnings
+    every_second = _run(spoilt(ball.objects, range(2, len(ball.objects) - 1, 2), empty), tmp_path / "many")
+    assert every_second.outcome is None or _flagged(every_second)
+
+
 def test_a_part_of_the_head_stands_for_no_series_that_cannot_be_read(plain: HeadPhantom, tmp_path: Path) -> None:
     other = head_study(replace(PLAIN, slices=31), CtLabels(series="2")).objects[:12]
     result = _run([*spoilt(plain.objects, range(16), BAD_SLICES["no pixel data"]), *other], tmp_path)

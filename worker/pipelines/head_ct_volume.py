@@ -53,6 +53,7 @@ def decode(head: HeadStack, forced: bool) -> tuple[Reason | None, list[str]]:
         return Reason.UNREADABLE_PIXEL_DATA, warnings
     hu, members = np.zeros((count, *grid.shape), np.float32), np.zeros(count, int)
     causes: dict[int, str] = {}
+    blank: dict[int, float] = {}
     for index, plane in _planes(head):
         if isinstance(plane, str) and (twin := _twin(head, index, grid)) is not None:
             plane = twin
@@ -62,11 +63,21 @@ def decode(head: HeadStack, forced: bool) -> tuple[Reason | None, list[str]]:
             causes[index] = "no rescale to Hounsfield units"
         elif plane.shape != grid.displayed:
             causes[index] = "of another size than the rest"
+        elif plane.min() == plane.max():
+            blank[index] = float(plane.flat[0])
         else:
             slab = int(slabs[index])
             hu[slab] += grid.squared(plane)
             members[slab] += 1
             head.slab_of[index] = slab
+    shown = np.flatnonzero(head.slab_of >= 0)
+    for index, value in blank.items():
+        if len(shown) and shown[0] < index < shown[-1]:
+            causes[index] = "every pixel has one value"
+        else:  # air beyond the head
+            hu[slabs[index]] += np.float32(value)
+            members[slabs[index]] += 1
+            head.slab_of[index] = slabs[index]
     _note_unread(head, causes)
     if not members.any():
         return Reason.UNREADABLE_PIXEL_DATA, warnings
