@@ -30,13 +30,6 @@ _MOST_SAID: Final = 2**16
 _LOCK: Final = threading.Lock()
 
 
-def _paper() -> IO[bytes]:
-    """A file in memory, where there is such a thing: a full disk must not make an image unreadable."""
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("said", os.MFD_CLOEXEC), "w+b")
-    return tempfile.TemporaryFile()
-
-
 @contextmanager
 def heard() -> Iterator[bytearray]:
     """What is written to this process's standard error within the block, by libraries too; filled at its end.
@@ -63,8 +56,10 @@ def heard() -> Iterator[bytearray]:
 
 
 def _somewhere() -> IO[bytes]:
-    """A file that nobody sees, in memory where the system has such."""
-    return os.fdopen(os.memfd_create("said"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile()
+    """A file in memory, where there is such a thing: a full disk must not make an image unreadable."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("said", os.MFD_CLOEXEC), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def look_through(data: bytes) -> bytearray:

@@ -174,6 +174,11 @@ class _Jpeg:
         return "RGB" if self.adobe == 0 else ""
 
 
+HOLE: Final = bytes(2048)
+"""No arithmetic code has so many zeros in a row, and empty packets are a byte each, some hundred at most; what a copy
+that broke off leaves is blocks of a file system, of 4,096 bytes and more (ISO/IEC 15444-1, B.10.3, C.2)."""
+
+
 def _jpeg2000(data: bytes, at: int) -> StreamFacts:
     """Main header, then tile-parts of the length that they say, up to the end of the code stream."""
     try:
@@ -199,6 +204,8 @@ def _jpeg2000_walk(data: bytes, at: int) -> StreamFacts:
         elif marker == 0x50:
             high_throughput = bool(struct.unpack(">I", body[:4])[0] & 1 << 17)  # Pcap15
         at += 2 + max(2, length)
+    if not high_throughput and HOLE in data:
+        raise UnreadablePixels("the code stream has a hole of zero bytes")
     tiles: dict[int, tuple[int, int]] = {}
     while data[at : at + 2] == b"\xff\x90":
         tile, length, _, parts = struct.unpack(">HIBB", data[at + 4 : at + 12])

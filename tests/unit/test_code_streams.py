@@ -71,6 +71,16 @@ def test_a_cut_stream_gives_nothing(coded: tuple[str, Dataset, bytes], tmp_path:
                 read_frame(_with(ds, cut + b"\xff\xd9", tmp_path))
 
 
+def test_a_hole_of_zero_bytes_gives_nothing(coded: tuple[str, Dataset, bytes], tmp_path: Path) -> None:
+    """As a copy that broke off leaves it, with head and end in their places."""
+    _, ds, stream = coded
+    start = len(stream) // 2 - 1024
+    assert start > 700, "the headers are left alone"
+    holed = stream[:start] + bytes(2048) + stream[start + 2048 :]
+    with pytest.raises(UnreadablePixels):
+        read_frame(_with(ds, holed, tmp_path))
+
+
 def test_a_stream_without_its_end_gives_nothing(coded: tuple[str, Dataset, bytes], tmp_path: Path) -> None:
     name, ds, stream = coded
     if name != "rle":
