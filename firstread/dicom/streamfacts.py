@@ -174,7 +174,7 @@ class _Jpeg:
         return "RGB" if self.adobe == 0 else ""
 
 
-HOLE: Final = bytes(2048)
+HOLE: Final = bytes(1024)
 """No arithmetic code has so many zeros in a row, and empty packets are a byte each, some hundred at most; what a copy
 that broke off leaves is blocks of a file system, of 4,096 bytes and more (ISO/IEC 15444-1, B.10.3, C.2)."""
 
