@@ -10,11 +10,11 @@ SHELL := /bin/sh
 
 export PYTHON
 KIND := $(if $(filter 1,$(GPU)),--gpu,$(if $(filter 0,$(GPU)),--cpu))
-SOURCES := firstread dicom_listener worker training migrations tests docs deploy setup.py
+SOURCES := firstread firstread_cli dicom_listener worker training migrations tests tools deploy setup.py
 ARGS ?=
 PYTEST := .venv/bin/python -m pytest
 # unit tests side by side, a file in one process; those with processes and clocks of their own one after the other
-UNIT_TESTS := $(PYTEST) tests/unit --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+UNIT_TESTS := $(PYTEST) tests/unit tests/training --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 OTHER_TESTS := $(PYTEST) tests/integration tests/system
 
 help:  ## This list
@@ -57,7 +57,7 @@ soak: setup  ## Feed studies for an hour and kill processes in between; nothing 
 
 docs:  ## Write the generated tables of the documents anew
 	@requirements/install.sh $(KIND) --test
-	.venv/bin/python -m docs.generate
+	.venv/bin/python -m tools.docs.generate
 
 # A lock names versions and hashes and neither an index nor a URL. What is pinned stays pinned unless UPGRADE=1.
 UV_VERSION := 0.13.8

@@ -14,22 +14,22 @@ from types import FrameType
 
 from sqlalchemy import select
 
-from dicom_listener.admission import Admission, unrecorded
-from dicom_listener.assembler import Assembler
-from dicom_listener.closer import Closer
-from dicom_listener.closing import beat, retire
-from dicom_listener.door import DoorBook
-from dicom_listener.doorbell import Doorbell
-from dicom_listener.handlers import Handlers
-from dicom_listener.inbox import Inbox
-from dicom_listener.reconcile import Reconciler
-from dicom_listener.rows import RowWriter
-from dicom_listener.scp import Scp
-from dicom_listener.storage import Storage
+from dicom_listener.inbox.admission import Admission, unrecorded
+from dicom_listener.inbox.watcher import Inbox
+from dicom_listener.intake.storage import Storage
+from dicom_listener.scp.handlers import Handlers
+from dicom_listener.scp.refusals import DoorBook
+from dicom_listener.scp.server import Scp
+from dicom_listener.studies.assembler import Assembler
+from dicom_listener.studies.closing import beat, retire
+from dicom_listener.studies.doorbell import Doorbell
+from dicom_listener.studies.reconcile import Reconciler
+from dicom_listener.studies.rows import RowWriter
+from dicom_listener.studies.timer import Closer
 from firstread.clock import utcnow
 from firstread.errors import FirstreadError
 from firstread.logs import setup_logging
-from firstread.metrics import MULTIPROCESS_VARIABLE, MetricsServer, serve_metrics
+from firstread.metrics.server import MULTIPROCESS_VARIABLE, MetricsServer, serve_metrics
 from firstread.records import Database, IntakeRefusal, Listener
 from firstread.records.migrate import require_head
 from firstread.settings import Settings

@@ -30,7 +30,7 @@ from firstread.records import (
 )
 from firstread.settings import Settings
 from firstread.states import JobState, RevisionState
-from firstread.store import spool_of, store_of
+from firstread.storage.store import spool_of, store_of
 
 LEFTOVER_S = 900.0
 """A self-test of this age has nobody any more who waits for it."""

@@ -88,7 +88,7 @@ sum=$(digest pyproject.toml setup.py)
 if [ "$(cat "$state/package" 2>/dev/null || true)" != "$sum" ]; then
     "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --quiet --no-index --no-deps \
         --no-build-isolation --editable .
-    "$venv/bin/python" -m compileall -q firstread dicom_listener worker training
+    "$venv/bin/python" -m compileall -q firstread firstread_cli dicom_listener worker training
     printf '%s\n' "$sum" > "$state/package"
     echo "setup: done; the command is .venv/bin/firstread"
 fi

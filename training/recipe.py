@@ -24,7 +24,7 @@ class Part(BaseModel):
 
 
 class LossSpec(Part):
-    """One loss on one output: a name of :data:`training.losses.LOSSES` and its options."""
+    """One loss on one output: a name of :data:`training.fit.losses.LOSSES` and its options."""
 
     name: str
     weight: float = 1.0
@@ -105,7 +105,7 @@ class Recipe(Part):
     carve: float = 0.0
     """Share of a batch's slices with a known mask into which another patient's bleed is put."""
     drawn: float = 0.0
-    """Share of a batch's slices with a known mask into which a bleed is drawn (:mod:`training.drawn`)."""
+    """Share of a batch's slices with a known mask into which a bleed is drawn (:mod:`training.augmentation.bleeds`)."""
     teacher: Teacher | None = None
     schedule: Schedule = Schedule()
     final_steps: int = 0

@@ -29,12 +29,12 @@ def load_keras_imagenet(model: keras.Model, builder: str) -> None:
         copy_application(model)
         return
     if builder == "lesion_resnet50":
-        from worker.packages.networks_resnet import load_imagenet
+        from worker.packages.networks.resnet import load_imagenet
 
         load_imagenet(model)
         return
     if not builder.startswith("inception_v3"):
-        from training.transfer import WeightsError
+        from training.fit.transfer import WeightsError
 
         raise WeightsError(f"Keras has no ImageNet weights for {builder}; give --weights PATH")
     source = keras.applications.InceptionV3(include_top=False, weights="imagenet")
@@ -56,7 +56,7 @@ def copy_application(model: keras.Model, weights: str = "imagenet") -> None:
     """
     import keras
 
-    from worker.packages.networks_pneumonia import BASES
+    from worker.packages.networks.pneumonia import BASES
 
     base = next(name for name in BASES if model.name.startswith(name.lower()))
     source = getattr(keras.applications, base)(include_top=False, weights=weights)

@@ -26,14 +26,14 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
-from firstread.dicom.codecs import decode_here, decode_with
 from firstread.dicom.datasets import read_dataset
-from firstread.dicom.pixels import read_frame
+from firstread.dicom.pixels.codecs import decode_here, decode_with
+from firstread.dicom.pixels.reading import read_frame
 from firstread.phantoms.head import HeadSpec, head_study
 from worker.decoder.pool import DecoderPool
-from worker.pipelines import head_ct
 from worker.pipelines.base import Instance, Study
-from worker.pipelines.head_ct_volume import decode
+from worker.pipelines.head_ct import pipeline
+from worker.pipelines.head_ct.hounsfield import decode
 
 SLICE, SLICES, FILM = 512, 40, 2500
 _DCMCJPEG = {"1.2.840.10008.1.2.4.70": ["+e1"], "1.2.840.10008.1.2.4.57": ["+el"], "1.2.840.10008.1.2.4.51": ["+ee"]}
@@ -90,7 +90,7 @@ def head(path: Path, folder: Path) -> Callable[[], object]:
         uids = (str(ds.SOPInstanceUID), str(ds.SeriesInstanceUID), str(ds.SOPClassUID))
         instances.append(Instance(number, folder / f"{number}.dcm", header, *uids))
     study = Study(StudyInstanceUID=str(ds.StudyInstanceUID), revision=1, instances=tuple(instances))
-    stack = head_ct.select(study).series[0].pixels
+    stack = pipeline.select(study).series[0].pixels
     return lambda: decode(stack, forced=False)
 
 

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from sqlalchemy import text
 
+from firstread.dicom.sender import echo
 from firstread.phantoms.ct import CtGrid, CtLabels, ct_series, write_series
-from firstread.processes import firstread_command, settings_environ, spawn, stop
+from firstread.processes.spawning import firstread_command, settings_environ, spawn, stop
 from firstread.records import Database
 from firstread.records.migrate import upgrade
-from firstread.send import echo
 from firstread.settings import Settings
 
 SLICES, SIZE = 200, 512

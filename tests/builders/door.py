@@ -6,10 +6,10 @@ import hashlib
 from datetime import timedelta
 from typing import Any
 
-from dicom_listener.arrivals import Arrival, Delivery, Ending
-from dicom_listener.assembler import Assembler
-from dicom_listener.closing import beat, close_due
-from dicom_listener.part10 import IntakeNote
+from dicom_listener.intake.arrivals import Arrival, Delivery, Ending
+from dicom_listener.intake.part10 import IntakeNote
+from dicom_listener.studies.assembler import Assembler
+from dicom_listener.studies.closing import beat, close_due
 from firstread.clock import utcnow
 from firstread.dicom.files import header_of
 from firstread.records import Database, Listener

@@ -31,8 +31,8 @@ for collector in list(REGISTRY._collector_to_names):
         if family.name.startswith("firstread_"):
             rows[family.name] = (family.type, sorted(collector._labelnames), family.documentation)
 
-from firstread.metrics_clock import ClockCollector
-from firstread.metrics_state import StateCollector
+from firstread.metrics.clock import ClockCollector
+from firstread.metrics.state import StateCollector
 from firstread.records import Database
 from firstread.settings import Settings
 

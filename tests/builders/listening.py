@@ -13,12 +13,12 @@ from pydicom.dataset import Dataset
 from sqlalchemy import text
 
 from dicom_listener.service import ListenerService
-from firstread.broker import EmbeddedBroker
+from firstread.dicom.sender import SendOutcome, send_paths
 from firstread.phantoms.ct import CtGrid, CtLabels, ct_series, write_series
+from firstread.processes.broker import EmbeddedBroker
 from firstread.queue import broker_url
 from firstread.records import Database
 from firstread.records.migrate import upgrade
-from firstread.send import SendOutcome, send_paths
 from firstread.settings import Settings
 
 QUICK: dict[str, Any] = {

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from firstread.dicom.pixels import UnreadablePixels, read_frame
+from firstread.dicom.pixels.reading import UnreadablePixels, read_frame
 from worker.errors import NoServingPackage
 from worker.pipelines.base import (
     Engine,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from firstread.settings import Settings
-from worker.supervisor import run_supervisor
+from worker.process.supervisor import run_supervisor
 
 if __name__ == "__main__":
     sys.exit(run_supervisor(Settings(), [sys.executable, "-m", "tests.builders.probe_worker"]))

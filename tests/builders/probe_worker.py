@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from firstread.settings import Settings
 from tests.builders.probe_pipeline import ProbeModel
-from worker import loading, service
+from worker.engine import loading
+from worker.engine.serving import Serving
 from worker.packages.card import Card, InputSpec
 from worker.pipelines import registry
 from worker.pipelines.base import Served
-from worker.serving import Serving
+from worker.process import service
 
 ROW = registry.PipelineRow("probe", "tests.builders.probe_pipeline", frozenset({"CT"}))
 

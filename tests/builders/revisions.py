@@ -9,17 +9,17 @@ import numpy as np
 from pydicom.dataset import Dataset
 from sqlalchemy import select, text
 
-from firstread.cli.tables import view_rows
 from firstread.dicom.uids import stable_uid
 from firstread.records import Database, Delivery, Instance, Job, Revision, Standing
 from firstread.settings import Settings
-from firstread.spool import Spool
+from firstread.storage.spool import Spool
+from firstread_cli.tables import view_rows
 from tests.builders.scored import image_header, write_evidence
 from tests.builders.waiting import put_revision
-from worker.claims import Claim, Claimer
 from worker.outputs.objects.files import ensure_objects
 from worker.pipelines.base import Evidence, Finding, Outcome, SliceScore
-from worker.results import Report, commit_outcome
+from worker.scoring.claims import Claim, Claimer
+from worker.scoring.results import Report, commit_outcome
 
 UID = stable_uid("study", "standing")
 

@@ -36,9 +36,9 @@ from firstread.records import (
 )
 from firstread.records.migrate import upgrade
 from firstread.settings import Settings
-from firstread.spool import Spool
-from worker.evidence import EvidenceStore
+from firstread.storage.spool import Spool
 from worker.pipelines.base import Evidence
+from worker.scoring.evidence import EvidenceStore
 
 SECRET_NAME = "Nachtigall^Florentine"
 SECRET_ID = "MRN-7771234"

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from firstread.phantoms.lesion import LesionSpec, lesion_image
 from worker.packages.card import Card, InputSpec, OperatingPoint
 from worker.pipelines.base import Served
-from worker.pipelines.lesion import DX
+from worker.pipelines.dermoscopy.lesion import DX
 
 DARK = LesionSpec(height=150, width=200, dark=True, hairs=0)
 BROWN = LesionSpec(height=150, width=200, hairs=0)

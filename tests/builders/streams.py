@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, JPEGBaseline8Bit
 
-from firstread.dicom.codecs import CodedFrame
+from firstread.dicom.pixels.codecs import CodedFrame
 
 LIE = (65535, 65535)
 

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 
-from dicom_listener.picture import Wrapped
+from dicom_listener.inbox.picture import Wrapped
 from firstread.dicom.files import header_of, read_dataset
 from firstread.phantoms.ct import write_series
 from worker.packages.card import Card, InputSpec, OperatingPoint

@@ -12,9 +12,9 @@ def write_toy_package(models_dir: Path) -> str:
     """Write it; returns ``name/version``."""
     import keras
 
-    from training.packaging import write_package
-    from worker.packages import networks
+    from training.package.writing import write_package
     from worker.packages.card import Card, InputSpec, OperatingPoint
+    from worker.packages.networks import build
 
     spec = InputSpec(
         kind="hu", height=64, width=64, windows=((0, 80),), neighbours=1, crop="head", scale="imagenet_lite"
@@ -32,5 +32,5 @@ def write_toy_package(models_dir: Path) -> str:
         limits=["knows nothing"],
     )
     keras.utils.set_random_seed(3)
-    write_package(models_dir / card.name / card.version, networks.build(architecture, spec), card, "Apache-2.0")
+    write_package(models_dir / card.name / card.version, build.build(architecture, spec), card, "Apache-2.0")
     return f"{card.name}/{card.version}"

@@ -17,8 +17,8 @@ from firstread.dicom.files import header_of
 from firstread.dicom.uids import stable_uid
 from firstread.records import Database, Instance, Job, Revision, RevisionInstance, Study
 from firstread.settings import Settings
-from firstread.spool import Spool
 from firstread.states import RevisionState, move_revision
+from firstread.storage.spool import Spool
 from tests.builders.scored import image_header
 
 PROBE = "PROBE"

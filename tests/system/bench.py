@@ -20,13 +20,13 @@ from typing import Any
 
 from sqlalchemy import select, text
 
-from firstread.cli.demo import start_system, stop_system, wait_for
+from firstread.dicom.sender import send_paths
 from firstread.phantoms.chest import FilmSpec, chest_film
 from firstread.phantoms.ct import CtLabels, write_series
 from firstread.phantoms.head import HeadSpec, head_study
 from firstread.records import Database, Job, Revision, Study
-from firstread.send import send_paths
 from firstread.settings import Settings, default_models_dir
+from firstread_cli.demo import start_system, stop_system, wait_for
 
 START_LIMIT_S = 120.0
 LIMIT_S = 600.0

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from firstread.processes import settings_environ, stop
+from firstread.processes.spawning import settings_environ, stop
 from firstread.records import Database, Job, Process, Revision
 from firstread.settings import Settings
 

@@ -22,13 +22,13 @@ from pathlib import Path
 
 from sqlalchemy import select, text
 
-from firstread.cli.demo import DemoFailed, start_system, stop_system, wait_for
+from firstread.dicom.sender import send_paths
 from firstread.phantoms.ct import CtLabels, write_series
 from firstread.phantoms.head import HeadSpec, head_study
-from firstread.processes import is_running
+from firstread.processes.spawning import is_running
 from firstread.records import Database, Listener, Process
-from firstread.send import send_paths
 from firstread.settings import Settings
+from firstread_cli.demo import DemoFailed, start_system, stop_system, wait_for
 
 SLICES = 16
 DRAIN_LIMIT_S = 900.0

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import yaml
 
-from firstread.processes import firstread_command
+from firstread.processes.spawning import firstread_command
 from firstread.settings import Settings
 from tests.builders.alerts import MONITORING, missing_series, rules
 from tests.system.conftest import Site, free_port, until
@@ -82,7 +82,7 @@ def test_a_job_that_does_not_answer_is_told(name: str) -> None:
 
 @pytest.mark.parametrize("alert", ALERTS)
 def test_an_action_names_the_command_that_shows_the_thing(alert: str) -> None:
-    from firstread.cli.main import COMMANDS
+    from firstread_cli.main import COMMANDS
 
     action = next(rule["annotations"]["action"] for rule in rules() if rule.get("alert") == alert)
     named = re.findall(r"\bfirstread ([a-z-]+)", action)

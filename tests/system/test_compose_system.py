@@ -25,9 +25,9 @@ import psycopg
 import pytest
 import yaml
 
+from firstread.dicom.sender import echo, send_paths
 from firstread.phantoms.ct import CtLabels, write_series
 from firstread.phantoms.head import HeadSpec, head_study
-from firstread.send import echo, send_paths
 from tests.builders.listening import small_files
 from tests.builders.servers import free_port
 from tests.builders.toy_package import write_toy_package
@@ -101,7 +101,7 @@ class System:
         """A service's command from the file, with the program of this environment."""
         program, *arguments = SERVICES[name]["command"]
         assert program == "firstread"
-        return [sys.executable, "-m", "firstread.cli.main", *arguments]
+        return [sys.executable, "-m", "firstread_cli.main", *arguments]
 
     def start(self, name: str) -> None:
         with (self.folder / f"{name}.log").open("wb") as log:

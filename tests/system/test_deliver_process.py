@@ -31,7 +31,7 @@ def running(settings: Settings, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     environ |= {"FIRSTREAD_HOME": str(settings.home), "FIRSTREAD_METRICS_PORT": "0", "HOOK_SECRET": "s"}
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "firstread.cli.main", "deliver"], env=environ, stdout=out, stderr=out
+            [sys.executable, "-m", "firstread_cli.main", "deliver"], env=environ, stdout=out, stderr=out
         )
     try:
         yield process

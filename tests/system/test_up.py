@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from pynetdicom import AE
 
-from firstread.processes import firstread_command, is_running, settings_environ
+from firstread.processes.spawning import firstread_command, is_running, settings_environ
 from firstread.settings import Settings
 from tests.system.conftest import ROOT, free_port, until
 

@@ -12,19 +12,19 @@ from typing import Any
 import click
 import numpy as np
 
-from training import metrics
-from training.chest.evaluation import binary_figures
+from training.chest.figures import binary_figures
 from training.chest.package import INTERVALS
 from training.chest.pictures import confusion_pictures
 from training.datasets import open_dataset
 from training.datasets.base import Item
+from training.evaluation import metrics
 from training.evaluation.figures import without_curves
 from training.evaluation.report import write_report
-from training.packaging import rewrite_card
+from training.package.writing import rewrite_card
 from worker.packages.card import OperatingPoint
 from worker.packages.package import Package, load
-from worker.packages.preprocessing import compose
-from worker.pipelines.chest_maps import log_odds
+from worker.packages.preprocessing.compose import compose
+from worker.pipelines.chest_xray.maps import log_odds
 
 RIDGE = 0.02
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from training import metrics
+from training.evaluation import metrics
 from worker.packages.activation import activate
 from worker.packages.card import Calibration, OperatingPoint
 

@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 
 from firstread.dicom.datasets import UnusableFile, read_dataset
-from firstread.dicom.pixels import UnreadablePixels
-from training.chest.films import (
+from firstread.dicom.pixels.reading import UnreadablePixels
+from training.chest.labels import labels_of
+from training.chest.readers import (
     PICTURES,
     CovidChestxray,
     Films,
@@ -29,10 +30,9 @@ from training.chest.films import (
     pictures,
     with_validation,
 )
-from training.chest.labels import labels_of
 from training.datasets.base import DataSetError, Item
-from training.datasets.head_ct import read_grey, read_rows
-from worker.pipelines.film_pixels import read_film
+from training.head_ct.readers import read_grey, read_rows
+from worker.pipelines.chest_xray.film import read_film
 
 log = logging.getLogger(__name__)
 

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from training import metrics
-from training.arrays import Arrays
-from training.chest.augment import lower_resolution
+from training.augmentation.films import lower_resolution
 from training.chest.calibration import softmax_p
-from training.chest.evaluation import fit_figures, four_class_figures, four_class_truth
+from training.chest.figures import fit_figures, four_class_figures, four_class_truth
+from training.datasets.arrays import Arrays
 from training.datasets.base import label_matrix
+from training.evaluation import metrics
 from training.evaluation.tables import write_table
-from training.loop import Run, predict, train
-from training.order import open_arrays
+from training.fit.loop import Run, predict, train
+from training.fit.transfer import WeightsError
 from training.recipe import Recipe, load_recipe
-from training.transfer import WeightsError
+from training.train import open_arrays
 from worker.packages.card import Calibration
 
 if TYPE_CHECKING:

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from firstread.errors import FirstreadError
-from training.chest.evaluation import BINARY, four_class_truth, package_figures, worst
-from training.chest.evaluation import binary_figures as binary
+from training.chest.figures import BINARY, four_class_truth, package_figures, worst
+from training.chest.figures import binary_figures as binary
 from training.chest.labels import CLASSES
 from training.chest.package import INTERVALS
 from training.chest.pictures import confusion_pictures
 from training.datasets.base import DataSet, DataSetError, Item, gathered
 from training.evaluation.report import write_report
 from worker.packages.package import Package, load
-from worker.packages.preprocessing import compose, planes
+from worker.packages.preprocessing.compose import compose, planes
 from worker.pipelines.base import Served
-from worker.pipelines.chest_scores import Scores, combined_scores, flag_threshold
+from worker.pipelines.chest_xray.scores import Scores, combined_scores, flag_threshold
 
 BATCH = 32
 FLATTERED = "Where the package was trained on these patients, these figures flatter it: the card says on which."

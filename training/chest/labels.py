@@ -1,7 +1,7 @@
 """Labels of chest films out of findings and folder names as people write them.
 
 Labels are ``normal``, ``bacterial``, ``viral``, ``covid19`` and ``pneumonia``. What may be several of the four classes
-allows each of them (:func:`training.losses.softmax_allowed`), and is left out of four-class figures.
+allows each of them (:func:`training.fit.losses.softmax_allowed`), and is left out of four-class figures.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 ``firstread chest maps PACKAGE... --film FILE --out DIR``. Grad-CAM (plain CAM where the head allows it), Grad-CAM++ and
 occlusion of each class of each package; where a binary and a four-class package are given, those of the score that
-flags too, as :mod:`worker.pipelines.chest_evidence` makes it in service.
+flags too, as :mod:`worker.pipelines.chest_xray.evidence` makes it in service.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ import cv2
 import numpy as np
 
 from firstread.dicom.datasets import UnusableFile, read_dataset
-from firstread.dicom.pixels import UnreadablePixels
-from training.chest.films import PICTURES
-from training.chest.looks import DirectEngine
+from firstread.dicom.pixels.reading import UnreadablePixels
+from tools.experiments.looks import DirectEngine
+from training.chest.readers import PICTURES
 from training.datasets.base import DataSetError
-from training.datasets.head_ct import read_grey
+from training.head_ct.readers import read_grey
 from worker.packages.package import Package, load
+from worker.packages.preprocessing.lungs import lung_field
 from worker.pipelines.base import Served
-from worker.pipelines.chest_evidence import film_maps, overlay
-from worker.pipelines.chest_maps import (
+from worker.pipelines.chest_xray.evidence import film_maps, overlay
+from worker.pipelines.chest_xray.film import read_film
+from worker.pipelines.chest_xray.maps import (
     FINE_GRID,
     Map,
     Part,
@@ -37,9 +39,7 @@ from worker.pipelines.chest_maps import (
     occlusion_map,
     on_film,
 )
-from worker.pipelines.chest_scores import BINARY, FOUR, combined_scores, joint_occlusion, voices_of
-from worker.pipelines.film_pixels import read_film
-from worker.pipelines.lungs import lung_field
+from worker.pipelines.chest_xray.scores import BINARY, FOUR, combined_scores, joint_occlusion, voices_of
 
 GRAD_CAM: Final = "grad_cam"
 NUMBERS: Final = "maps.json"

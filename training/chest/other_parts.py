@@ -1,6 +1,6 @@
 """Drawn radiographs of other parts of the body, coarse and in great variety: limbs, joints, hands, skulls, bellies.
 
-They teach the gate what is no chest (:mod:`training.chest.likeness`); at the gate's 24 x 24 pixels a drawing will do.
+They teach the gate what is no chest (:mod:`training.chest.gate`); at the gate's 24 x 24 pixels a drawing will do.
 """
 
 from __future__ import annotations

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.arrays import Arrays
-from training.chest import evaluation
+from training.chest import figures as evaluation
 from training.chest.calibration import binary_points, fit_softmax, softmax_p
 from training.chest.labels import CLASSES
 from training.chest.pictures import confusion_pictures, run_pictures
+from training.datasets.arrays import Arrays
 from training.datasets.base import Item
 from training.evaluation.figures import without_curves
+from training.evaluation.metrics import fit_platt
 from training.evaluation.report import Miss, write_report
-from training.loop import predict
-from training.metrics import fit_platt
-from training.packaging import write_package
+from training.fit.loop import predict
+from training.package.writing import write_package
 from training.recipe import Recipe
 from worker.packages.activation import sigmoid
 from worker.packages.card import Calibration, Card, OperatingPoint
@@ -25,7 +25,7 @@ from worker.packages.card import Calibration, Card, OperatingPoint
 if TYPE_CHECKING:
     import keras
 
-    from training.order import Order
+    from training.train import Order
 
 INTERVALS = "Intervals are 95 %, from resampling patients (Wilson by patient where all or none hit)."
 

@@ -10,11 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from training.arrays import Arrays
-from training.augment import augment_from
-from training.batches import groups_by, train_batch
-from training.crossval import fold_rows
+from training.augmentation.planes import augment_from
+from training.datasets.arrays import Arrays
 from training.evaluation.report import Miss
+from training.fit.batches import groups_by, train_batch
+from training.fit.crossval import fold_rows
 from training.recipe import Recipe
 
 COLUMNS = 8

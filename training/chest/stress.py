@@ -15,17 +15,17 @@ import click
 import cv2
 import numpy as np
 
-from training import metrics
-from training.chest.augment import lower_resolution
-from training.chest.evaluation import four_class_truth, patients_of
+from tools.experiments.upscaler import SIDE, Upscaler, bicubic, reduced
+from training.augmentation.films import lower_resolution
+from training.chest.figures import four_class_truth, patients_of
 from training.chest.labels import CLASSES
-from training.chest.upscaler import SIDE, Upscaler, bicubic, reduced
 from training.datasets import open_dataset
 from training.datasets.base import Item
+from training.evaluation import metrics
 from training.evaluation.tables import write_table
 from worker.packages.package import Package, load
-from worker.packages.preprocessing import compose
-from worker.pipelines.lungs import lung_box, lung_field
+from worker.packages.preprocessing.compose import compose
+from worker.packages.preprocessing.lungs import lung_box, lung_field
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 SIZES = (64, 96, 128, 224)

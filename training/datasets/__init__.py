@@ -9,14 +9,14 @@ from typing import Any
 from training.datasets.base import DataSet, DataSetError, Item, Kind
 
 READERS: dict[str, str] = {
-    "ham10000": "training.dermoscopy.lesions:Lesions",
-    "ct_ich": "training.datasets.head_ct:CtIch",
-    "phe_sich": "training.datasets.head_ct:PheSich",
-    "rsna": "training.datasets.rsna:Rsna",
+    "ham10000": "training.dermoscopy.readers:Lesions",
+    "ct_ich": "training.head_ct.readers:CtIch",
+    "phe_sich": "training.head_ct.readers:PheSich",
+    "rsna": "training.head_ct.rsna:Rsna",
     "class_folders": "training.datasets.folders:ClassFolders",
     "plain_csv": "training.datasets.folders:PlainCsv",
-    "kermany": "training.chest.films:Kermany",
-    "covid_chestxray": "training.chest.films:CovidChestxray",
+    "kermany": "training.chest.readers:Kermany",
+    "covid_chestxray": "training.chest.readers:CovidChestxray",
     "chest_folders": "training.chest.collections:ChestFolders",
     "chest_csv": "training.chest.collections:ChestCsv",
     "chest_films": "training.chest.collections:ChestFilms",

@@ -10,10 +10,10 @@ import numpy as np
 
 from firstread.dicom.datasets import UnusableFile, read_dataset
 from firstread.dicom.frames import Rescale, frames_of
-from firstread.dicom.hounsfield import padding_of, to_hu
-from firstread.dicom.pixels import UnreadablePixels, layout_of, read_frame
+from firstread.dicom.pixels.hounsfield import padding_of, to_hu
+from firstread.dicom.pixels.reading import UnreadablePixels, layout_of, read_frame
 from training.datasets.base import DataSetError, Item, Kind
-from training.datasets.head_ct import read_grey, read_rows
+from training.head_ct.readers import read_grey, read_rows
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 DICOM = (".dcm",)

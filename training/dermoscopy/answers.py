@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from training import metrics
 from training.dermoscopy.figures import balanced_accuracy
+from training.evaluation import metrics
 from training.evaluation.tables import markdown
 
 INPUTS = ("whole", "cut", "mask_channel")

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from training import metrics
 from training.datasets.base import Item, label_matrix
 from training.dermoscopy.operating import three, truth_columns
+from training.evaluation import metrics
 from worker.packages.card import OperatingPoint
-from worker.pipelines.lesion import CLASSES
+from worker.pipelines.dermoscopy.lesion import CLASSES
 
 LOW_IOU = 0.65
 """Below this an outline does not say where the lesion is."""

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from training import metrics
 from training.dermoscopy.scores import Scores
+from training.evaluation import metrics
 from worker.packages.card import Calibration, OperatingPoint
-from worker.pipelines.lesion import CLASSES, FOLD, OTHER_MALIGNANT, framing, outlined, unframed
+from worker.pipelines.dermoscopy.lesion import CLASSES, FOLD, OTHER_MALIGNANT, framing, outlined, unframed
 
 TEMPERATURES = np.geomspace(0.4, 2.5, 43)
 MASK_THRESHOLDS = tuple(round(0.30 + 0.05 * i, 2) for i in range(9))

@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.arrays import Arrays
 from training.datasets import open_dataset
+from training.datasets.arrays import Arrays
 from training.datasets.base import DataSet, DataSetError, Item, label_matrix
 from training.dermoscopy import figures as fig
 from training.dermoscopy import operating
-from training.dermoscopy.lesions import class_shares
+from training.dermoscopy.readers import class_shares
 from training.dermoscopy.scores import Forward, Scores, forward_of, score
 from training.dermoscopy.traits import traits_of
-from training.packaging import write_package
+from training.package.writing import write_package
 from training.recipe import Recipe
 from worker.packages.card import Card
-from worker.pipelines.lesion import reduced
+from worker.pipelines.dermoscopy.lesion import reduced
 
 if TYPE_CHECKING:
     import keras
 
-    from training.order import Order
+    from training.train import Order
 
 
 @dataclass(frozen=True)

@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from training.arrays import Arrays, load_arrays
-from training.augment import augment_from
-from training.batches import draw_rows, groups_by
+from training.augmentation.planes import augment_from
 from training.datasets import open_dataset
+from training.datasets.arrays import Arrays, load_arrays
 from training.datasets.base import DataSet, Item
 from training.dermoscopy.answers import BY_PICTURE, INPUTS, Answer, report, store, stored
 from training.dermoscopy.figures import truth_of_three
 from training.dermoscopy.operating import cut, prior_bias, three, truth_columns
 from training.dermoscopy.scores import over_views, softmax
-from training.loop import learning_rate
+from training.fit.batches import draw_rows, groups_by
+from training.fit.loop import learning_rate
 from training.recipe import Recipe, load_recipe
-from worker.packages import preprocessing
-from worker.pipelines.lesion import reduced
+from worker.packages.preprocessing import compose
+from worker.pipelines.dermoscopy.lesion import reduced
 
 if TYPE_CHECKING:
     import keras
@@ -68,8 +68,8 @@ def network(recipe: Recipe, channels: int, weights: Path | None) -> keras.Model:
     """EfficientNet-Lite0 with seven logits on three or four channels; a fourth starts with a kernel of zeros."""
     from keras import layers
 
-    from worker.packages.networks_classifier import _head as head
-    from worker.packages.networks_effnet_lite import encoder, load_imagenet
+    from worker.packages.networks.classifier import _head as head
+    from worker.packages.networks.effnet_lite import encoder, load_imagenet
 
     def build(count: int) -> keras.Model:
         image = layers.Input((recipe.input.height, recipe.input.width, count), name="image")
@@ -114,7 +114,7 @@ def train_one(name: str, recipe: Recipe, arrays: Arrays, rows: np.ndarray, weigh
             images[i], mask = augment.apply(images[i], masks[i], rng)
             masks[i] = masks[i] if mask is None else mask
         model.optimizer.learning_rate.assign(learning_rate(schedule, schedule.steps, step))
-        x = preprocessing.scale(prepared(name, images, masks).astype(np.float32), recipe.input)
+        x = compose.scale(prepared(name, images, masks).astype(np.float32), recipe.input)
         model.train_on_batch(x, {"logits": arrays.labels[picked]})
     return model
 
@@ -130,7 +130,7 @@ def logits_of(model: keras.Model, name: str, recipe: Recipe, images: np.ndarray,
 
     out = []
     for start in range(0, len(images), 32):
-        x = preprocessing.scale(
+        x = compose.scale(
             prepared(name, images[start : start + 32], masks[start : start + 32]).astype(np.float32), recipe.input
         )
         both = [model.predict_on_batch(view)["logits"] for view in (x, np.ascontiguousarray(x[:, :, ::-1]))]
@@ -151,7 +151,7 @@ def ask(
     Parameters
     ----------
     arrays : Arrays
-        With masks of the input's own size (``mask_size`` of :func:`training.arrays.load_arrays`).
+        With masks of the input's own size (``mask_size`` of :func:`training.datasets.arrays.load_arrays`).
     found_masks : float32 (n, H, W)
         Masks of a segmenter for every row, in [0, 1]; only those of validation and test rows are looked at.
     kept : Path, optional
@@ -225,7 +225,7 @@ def masks_of(package: Package, dataset: DataSet, arrays: Arrays) -> np.ndarray:
     for row, item in enumerate(arrays.items):
         if item.split != "train":
             picture = reduced(dataset.pixels(item), chosen.get("picture_width_px"))
-            x = preprocessing.compose(picture[None], package.card.input)
+            x = compose.compose(picture[None], package.card.input)
             p = cv2.resize(over_views(package.predict, x, views)["mask"][0], size, interpolation=cv2.INTER_LINEAR)
             out[row] = cut(p, chosen)
     return out

@@ -11,8 +11,8 @@ import numpy as np
 from training.datasets.base import DataSetError, Item
 from worker.packages.activation import sigmoid
 from worker.packages.card import InputSpec
-from worker.packages.preprocessing import compose
-from worker.pipelines.dermoscopy import VIEWS
+from worker.packages.preprocessing.compose import compose
+from worker.pipelines.dermoscopy.pipeline import VIEWS
 
 Forward = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -98,14 +98,14 @@ def score(
     forward: Forward, items: Sequence[Item], pixels: Callable[[Item], np.ndarray], spec: InputSpec,
     views: Sequence[str] = ("plain",), batch: int = 32,
 ) -> Scores:  # fmt: skip
-    """Score items one batch at a time through :func:`worker.packages.preprocessing.compose`.
+    """Score items one batch at a time through :func:`worker.packages.preprocessing.compose.compose`.
 
     Parameters
     ----------
     pixels : callable
         ``DataSet.pixels``.
     views : sequence of str
-        Names of :data:`worker.pipelines.dermoscopy.VIEWS`.
+        Names of :data:`worker.pipelines.dermoscopy.pipeline.VIEWS`.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from training import metrics
+from training.evaluation import metrics
 
 MAX_POINTS = 200
 

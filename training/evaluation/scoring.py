@@ -9,22 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from training import metrics
 from training.datasets import open_dataset
 from training.datasets.base import UNKNOWN, DataSet, DataSetError, Item, label_matrix, studies
 from training.datasets.folders import PICTURES, RANGE
-from training.datasets.head_ct import read_rows
 from training.dermoscopy.scores import over_views
-from training.evaluation import figures
+from training.evaluation import figures, metrics
 from training.evaluation.published import PUBLISHED
 from training.evaluation.report import Miss, write_report
 from training.evaluation.sizes import by_size, by_subtype
+from training.head_ct.readers import read_rows
 from training.progress import progress
-from worker.packages import preprocessing
 from worker.packages.activation import softmax_groups
-from worker.packages.aggregation import slice_probabilities, study_probability
 from worker.packages.card import Card
 from worker.packages.package import Package, load
+from worker.packages.preprocessing import compose
+from worker.packages.probabilities import slice_probabilities, study_probability
 
 DATASETS = {"bleed": "ct_ich", "lesion": "ham10000", "lesion_mask": "ham10000", "lesion_class": "ham10000",
             "pneumonia": "chest_films", "pneumonia4": "chest_films"}  # fmt: skip
@@ -75,7 +74,7 @@ def evaluate_package(
         raise DataSetError(f"{loaded.key} joins its score with no other package")
     intervals = "Wilson for proportions, bootstrap by patient for the rest."
     if loaded.card.pipeline == "dermoscopy" and name == "ham10000":
-        from training.dermoscopy.evaluation import evaluate_lesions
+        from training.dermoscopy.evaluate import evaluate_lesions
 
         scored, result = evaluate_lesions(loaded, dataset, split)
         intervals = "bootstrap by lesion."
@@ -109,7 +108,7 @@ def reader_for(task: str, data: Path) -> str | None:
 def find_package(package: str) -> Path:
     """The package of a folder (a run's too), else the package of that key among those installed."""
     from firstread.settings import Settings
-    from worker.packages.commands import folder_of, open_store
+    from firstread_cli.models import folder_of, open_store
 
     directory = folder_of(Path(package))
     if directory is not None:
@@ -137,7 +136,7 @@ def score(package: Package, dataset: DataSet, split: str | None = None) -> Score
         for shape in {image.shape for image in pixels}:
             chosen = [k for k, image in enumerate(pixels) if image.shape == shape]
             stack = np.stack([pixels[k] for k in chosen])
-            outputs = over_views(package.predict, preprocessing.compose(stack, spec), views)
+            outputs = over_views(package.predict, compose.compose(stack, spec), views)
             kept += [rows[k] for k in chosen]
             p.append(slice_probabilities(outputs, package.card.parameters, package.card.labels))
             overlap.append(_dice(package.card, dataset, [items[rows[k]] for k in chosen], stack, outputs))
@@ -237,14 +236,14 @@ def _dice(
     found = np.full((len(items), 2), np.nan)
     if "mask" not in outputs:
         return found
-    boxes = preprocessing.locate(preprocessing.to_unit(stack, card.input), card.input)
+    boxes = compose.locate(compose.to_unit(stack, card.input), card.input)
     threshold = float(card.parameters.get("mask_threshold", 0.5))
     for i, (item, box) in enumerate(zip(items, boxes, strict=True)):
         truth = dataset.mask(item)
         if truth is not None:
             found[i, 1] = truth.sum()
         if truth is not None and truth.any():
-            called = preprocessing.restore(outputs["mask"][i], box, stack[i].shape[:2]) > threshold
+            called = compose.restore(outputs["mask"][i], box, stack[i].shape[:2]) > threshold
             found[i, 0] = metrics.dice(truth, called)
     return found
 
@@ -256,7 +255,7 @@ def _worst(card: Card, dataset: DataSet, scored: Scored, count: int = 8) -> list
     for row in np.argsort(-truth.max(axis=1))[:count]:
         column = int(truth[row].argmax())
         wanted = "positive" if scored.labels[row, column] == 1 else "negative"
-        unit = preprocessing.to_unit(dataset.pixels(scored.items[row])[None], card.input)[0]
+        unit = compose.to_unit(dataset.pixels(scored.items[row])[None], card.input)[0]
         picture = (unit[..., 0] if unit.shape[-1] != 3 or card.input.kind != "rgb" else unit) * 255
         caption = f"{card.labels[column]}: {wanted}, p {scored.p[row, column]:.3f}"
         misses.append(Miss(picture.astype(np.uint8), caption))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from training import metrics
+from training.evaluation import metrics
 
 SIZES = ("smallest third", "middle third", "largest third")
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from firstread.dicom.codecs import CodedFrame, UnreadablePixels, decode_here
+from firstread.dicom.pixels.codecs import CodedFrame, UnreadablePixels, decode_here
 from worker.decoder.limits import memory_bytes
 from worker.decoder.region import Region, Room
 from worker.decoder.wire import Message, receive, send

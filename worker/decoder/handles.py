@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from firstread.dicom.codecs import CodedFrame, UnreadablePixels
+from firstread.dicom.pixels.codecs import CodedFrame, UnreadablePixels
 from worker.decoder.region import Region, Room
 from worker.decoder.wire import Message, receive, send
 from worker.errors import WorkerError

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
-from firstread.dicom.codecs import CodedFrame
+from firstread.dicom.pixels.codecs import CodedFrame
 
 FRAME_S: Final = 10.0
 PIXELS_A_SECOND: Final = 10_000_000

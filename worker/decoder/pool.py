@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from firstread.dicom.codecs import CodedFrame, UnreadablePixels
+from firstread.dicom.pixels.codecs import CodedFrame, UnreadablePixels
 from worker.decoder.handles import Decoder, DecoderUnavailable, Ended, Nursery, was_killed
 from worker.decoder.limits import current, since
 from worker.metrics import DECODER_ENDS
@@ -80,7 +80,7 @@ class DecoderPool:
         return self._nursery.pid
 
     def decode(self, frame: CodedFrame) -> np.ndarray:
-        """Decode a frame in another process; :data:`firstread.dicom.codecs.Decode`.
+        """Decode a frame in another process; :data:`firstread.dicom.pixels.codecs.Decode`.
 
         A decoder that is killed from outside says nothing of the frame, and one that dies may do so of what an earlier
         frame left in its memory: the frame is tried once more, in a fresh process.

@@ -17,9 +17,9 @@ from worker.outputs.destinations import (
 from worker.outputs.holding import check_held
 from worker.outputs.messages import UNREAD, flags_of, in_doubt, is_unread, message
 from worker.outputs.objects.files import ensure_objects, objects_dir
-from worker.outputs.senders import NotDelivered, send_email, send_stow, send_webhook
+from worker.outputs.senders.http import NotDelivered, send_email, send_stow, send_webhook
+from worker.outputs.senders.store import store_objects
 from worker.outputs.states import OBJECT_KINDS
-from worker.outputs.store_scu import store_objects
 from worker.pipelines.reasons import Caution
 
 

@@ -27,7 +27,7 @@ from worker.outputs.escalation import escalate
 from worker.outputs.holding import Held
 from worker.outputs.messages import flags_of
 from worker.outputs.metrics import DELIVERIES, DELIVERY_SECONDS, NOTIFICATION_SECONDS
-from worker.outputs.senders import NotDelivered
+from worker.outputs.senders.http import NotDelivered
 from worker.outputs.states import DELIVERED, FAILED, PENDING, SKIPPED
 from worker.outputs.summaries import tell_summary
 from worker.outputs.unread import escalate_unread

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
-from firstread.findings import flags_by_itself
+from firstread.pipelines import flags_by_itself
 from firstread.records import Delivery, Flag, Job, Result, Revision, Study
 from firstread.states import JobState
 from worker.outputs.objects.codes import meaning_of

@@ -11,7 +11,7 @@ from pynetdicom import AE
 
 from firstread.dicom.network import configure_pynetdicom
 from worker.outputs.destinations import Destination, DestinationsError, DicomDestination, EmailDestination
-from worker.outputs.store_scu import tls_arguments
+from worker.outputs.senders.store import tls_arguments
 
 VERIFICATION = "1.2.840.10008.1.1"
 LIMIT_S = 10.0

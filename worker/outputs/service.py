@@ -14,13 +14,13 @@ from sqlalchemy import delete
 from sqlalchemy.exc import SQLAlchemyError
 
 from firstread.logs import setup_logging
-from firstread.metrics import serve_metrics
-from firstread.processes import process_id
+from firstread.metrics.server import serve_metrics
+from firstread.processes.spawning import process_id
 from firstread.records import Database, Process
 from firstread.records.clock import now_of
 from firstread.records.migrate import require_head
 from firstread.settings import Settings
-from firstread.upkeep import run_upkeep
+from firstread.upkeep.service import run_upkeep
 from worker.outputs.delivering import CLAIM_MARGIN_S, run_deliveries
 from worker.outputs.destinations import complaint_at_start
 

@@ -31,7 +31,7 @@ from worker.outputs.destinations import (
 )
 from worker.outputs.messages import NOTICE, UNREAD, flags_of, is_unread
 from worker.outputs.metrics import DELIVERIES, DELIVERY_SECONDS
-from worker.outputs.senders import NotDelivered, send_email, send_webhook
+from worker.outputs.senders.http import NotDelivered, send_email, send_webhook
 from worker.outputs.states import DELIVERED, FAILED, PENDING, SKIPPED
 from worker.pipelines.base import Finding
 from worker.pipelines.reasons import Caution

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from firstread.findings import flags_by_itself
+from firstread.pipelines import flags_by_itself
 from firstread.records import Result
 from worker.outputs.objects.codes import meaning_of
 

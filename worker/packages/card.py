@@ -13,7 +13,7 @@ PREPROCESSING_VERSION = 1
 
 
 class InputSpec(BaseModel):
-    """How pixels become the network's input. :func:`worker.packages.preprocessing.compose` is its only reader.
+    """How pixels become the network's input. :func:`worker.packages.preprocessing.compose.compose` is its only reader.
 
     ``windows`` are (low, high) in HU for ``hu`` input, or the clip range in stored units for others; one channel a
     window, or, with ``neighbours`` = k, 2k+1 channels of neighbouring slices through the first window.

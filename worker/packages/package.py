@@ -16,10 +16,10 @@ from pydantic import ValidationError
 
 from worker.packages.activation import probabilities, sigmoid
 from worker.packages.card import PREPROCESSING_VERSION, Card
-from worker.packages.class_maps import grad_cam, grad_cam_plus
 from worker.packages.errors import ChecksumError, PackageError, SelfTestError
-from worker.packages.networks_joined import parts_named
-from worker.packages.preprocessing import PreprocessingError, compose
+from worker.packages.networks.joined import parts_named
+from worker.packages.preprocessing.compose import PreprocessingError, compose
+from worker.packages.runtimes.class_maps import grad_cam, grad_cam_plus
 
 if TYPE_CHECKING:
     import keras
@@ -236,15 +236,15 @@ def load(directory: Path, self_test: bool = True) -> Package:
     """
     card = read_card(directory)
     verify_checksum(directory, card)
-    from worker.packages import networks
-    from worker.packages.folding import fold
+    from worker.packages.networks import build
+    from worker.packages.runtimes.folding import fold
     from worker.packages.weights import load_by_layer
 
     try:
-        model = networks.build(card.architecture, card.input)
+        model = build.build(card.architecture, card.input)
         load_by_layer(model, directory / WEIGHTS)
         package = Package(card, fold(model))
-    except (networks.UnknownBuilderError, ValueError, TypeError, OSError) as error:
+    except (build.UnknownBuilderError, ValueError, TypeError, OSError) as error:
         raise PackageError(f"{directory.name}: {error}") from error
     if self_test:
         run_self_test(package, directory)

@@ -78,13 +78,16 @@ def _in_colour(study: Study) -> bool:
 
 
 REGISTRY: tuple[PipelineRow, ...] = (
-    PipelineRow("head_ct", "worker.pipelines.head_ct", frozenset({"CT"})),
+    PipelineRow("head_ct", "worker.pipelines.head_ct.pipeline", frozenset({"CT"})),
     PipelineRow(
-        "chest_xray", "worker.pipelines.chest_xray", frozenset({"CR", "DX", "DR", "RG"}), frozenset({"OT", "SC"})
+        "chest_xray",
+        "worker.pipelines.chest_xray.pipeline",
+        frozenset({"CR", "DX", "DR", "RG"}),
+        frozenset({"OT", "SC"}),
     ),
     PipelineRow(
         "dermoscopy",
-        "worker.pipelines.dermoscopy",
+        "worker.pipelines.dermoscopy.pipeline",
         frozenset({"XC", "DMS"}),
         frozenset({"ES", "OT", "SC"}),
         grey=False,

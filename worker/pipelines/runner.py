@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from firstread.dicom.files import patient_key
-from firstread.dicom.pixels import UnreadablePixels
+from firstread.dicom.pixels.reading import UnreadablePixels
 from worker.errors import NonFiniteScore, NoServingPackage
 from worker.pipelines.base import Engine, Gate, Outcome, PipelineModule, Series, SeriesNote, Served, Study
 from worker.pipelines.reasons import Caution, Reason, Unsuitable

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Final
 
-from firstread.dicom.pixels import UnreadablePixels
+from firstread.dicom.pixels.reading import UnreadablePixels
 from worker.pipelines.base import Instance, Study
 
 MAX_SHARE: Final = 0.1

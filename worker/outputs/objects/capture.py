@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from firstread.dicom.frames import frames_of
 from firstread.dicom.uids import is_standard_uid
-from firstread.findings import MAIN_FINDINGS
+from firstread.pipelines import MAIN_FINDINGS
 from worker.outputs.objects.codes import meaning_of
 from worker.outputs.objects.finishing import common_arguments, finish
 from worker.outputs.objects.source import NotWritten, Source

@@ -17,10 +17,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
-from firstread.home import make_private, private
 from firstread.records import Database, Job, OutputObject
 from firstread.settings import Settings
-from firstread.spool import sync_dir
+from firstread.storage.home import make_private, private
+from firstread.storage.spool import sync_dir
 from worker.outputs.metrics import OBJECTS
 from worker.outputs.objects.capture import make_capture
 from worker.outputs.objects.report import make_report

@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import select
 
-from firstread.lookup import find_study
 from firstread.records import Database, Job, Revision
+from firstread.records.lookup import find_study
 from firstread.settings import Settings
 from worker.outputs.objects.files import ensure_objects, objects_dir
 
@@ -24,7 +24,7 @@ def study_objects(db: Database, settings: Settings, study_uid: str, out: Path | 
 
     Raises
     ------
-    firstread.lookup.UnknownStudy
+    firstread.records.lookup.UnknownStudy
         If there is no such study.
     """
     with db.read() as session:

@@ -13,7 +13,7 @@ from pydicom.valuerep import DSfloat
 
 from firstread.dicom.own_objects import MANUFACTURER, MODEL
 from firstread.dicom.uids import stable_uid
-from firstread.findings import flags_by_itself
+from firstread.pipelines import flags_by_itself
 from firstread.records import Instance, Result
 from worker.outputs.objects.codes import (
     FLAGGED,

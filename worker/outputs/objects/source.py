@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from firstread.dicom.datasets import PARSE_ERRORS, UnusableFile, read_dataset
 from firstread.dicom.dates import offset_at, offset_of, offset_text
 from firstread.dicom.uids import is_standard_uid, stable_uid
-from firstread.findings import MAIN_FINDINGS
+from firstread.pipelines import MAIN_FINDINGS
 from firstread.records import (
     Flag,
     Instance,
@@ -29,10 +29,10 @@ from firstread.records import (
     Study,
     newest_of_each,
 )
+from worker.report.evidence import key_picture, mask_of, renumbering
 from firstread.settings import Settings
-from firstread.store import spool_of
+from firstread.storage.store import spool_of
 from worker.outputs.objects.header import clean_header
-from worker.outputs.pictures import key_picture, mask_of, renumbering
 
 
 class NotWritten(Exception):

@@ -1,0 +1,1 @@
+"""The inbox: files that people and programs drop into a folder."""

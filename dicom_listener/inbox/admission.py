@@ -1,0 +1,319 @@
+"""What becomes of a file that the inbox has claimed: instances, or a place in ``rejected`` with the reason."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+from zipfile import ZipFile
+
+from dicom_listener.inbox.archive import Member, members, open_archive, safe_name, unpack
+from dicom_listener.inbox.files import (
+    ACCEPTED,
+    REJECTED,
+    as_text,
+    display_name,
+    free_path,
+    kept_name,
+    kept_path,
+    pipeline_of,
+)
+from dicom_listener.inbox.kinds import format_of, head_of, kind_of
+from dicom_listener.intake.arrivals import Arrival, Delivery, Refusal
+from dicom_listener.intake.part10 import IntakeNote
+from dicom_listener.intake.storage import Incoming, Storage, refusal_of
+from dicom_listener.scp.handlers import Rows
+from dicom_listener.studies.rows import Overloaded
+from firstread.clock import utcnow
+from firstread.dicom.datasets import opened, text
+from firstread.dicom.files import NoStudy, UnusableFile
+from firstread.settings import Settings
+from firstread.storage.home import make_like, share
+from firstread.storage.spool import DiskFull, sync_dir
+
+LOGGER = logging.getLogger(__name__)
+CHUNK_BYTES = 2**20
+MEMBERS = ".members"
+UNPACKED = ".unpacked"
+"""Folder beside a claimed archive, of what is taken out of it; hidden, so that no folder of a person's is called so."""
+DICOMDIR_UID = "1.2.840.10008.1.3.10"
+EXPLANATION = """reason: {reason}
+detail: {detail}
+dropped as: {name}
+refused at: {at}
+
+This file was not read. It is kept as it came; put it right and drop it into the inbox again, or delete it.
+"""
+
+
+class TryLater(Exception):
+    """Nothing is wrong with the file: the disk is full, or the database does not keep up."""
+
+
+class StillWritten(Exception):
+    """The file changed after it was claimed: what was read of it is not all."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A file that is ours. ``relative`` is its path below the inbox as it was dropped.
+
+    ``looked`` is its size and time of change when it was claimed; None where nobody else can write to it.
+    """
+
+    path: Path
+    relative: Path
+    member: str | None = None
+    looked: tuple[int, int] | None = None
+
+    def has_changed(self) -> bool:
+        """Whether somebody wrote to the file since: a writer keeps its handle when a file is renamed."""
+        return self.looked is not None and look_of(self.path) != self.looked
+
+    @property
+    def name(self) -> str:
+        name = display_name(self.relative)
+        return f"{name}/{display_name(self.member)}" if self.member is not None else name
+
+
+def look_of(path: Path) -> tuple[int, int]:
+    """Size and time of change of a file."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+class Admission:
+    """Turns claimed files into durable instances.
+
+    Parameters
+    ----------
+    settings : Settings
+        Limits, and whether accepted files are kept.
+    storage : Storage
+        Where bytes go.
+    rows : Rows
+        Where rows go.
+    listener_id : str
+        Written into every note.
+    """
+
+    def __init__(self, settings: Settings, storage: Storage, rows: Rows, listener_id: str) -> None:
+        self._settings = settings
+        self._storage = storage
+        self._rows = rows
+        self._listener_id = listener_id
+        self._root = settings.inbox_dir
+
+    def admit(self, claim: Claim, delivery: Delivery) -> bool:
+        """Take a claimed file in, which stays where it is for :meth:`put_away`, or refuse it, which moves it.
+
+        Returns
+        -------
+        bool
+            Whether it was taken in.
+
+        Raises
+        ------
+        TryLater, StillWritten
+            With the file where it was.
+        OSError
+            If a refused file cannot be moved.
+        """
+        try:
+            self._take(claim, delivery)
+        except DiskFull as error:
+            raise TryLater(str(error)) from error
+        except Overloaded as error:
+            raise TryLater(str(error)) from error
+        except UnusableFile as error:
+            self.reject(claim, error)
+            return False
+        except OSError as error:
+            self.reject(claim, UnusableFile("unreadable", f"the file cannot be read ({error.strerror})"))
+            return False
+        except StillWritten:
+            raise
+        except Exception:
+            LOGGER.exception("a file of the inbox broke its reader")
+            self.reject(claim, UnusableFile("error", "the file broke its reader; see the log of the listener"))
+            return False
+        return True
+
+    def _take(self, claim: Claim, delivery: Delivery) -> None:
+        if kind_of(claim.path) == "zip":
+            self._admit_archive(claim, delivery)
+        else:
+            self._admit_file(claim, delivery)
+
+    def reject(self, claim: Claim, error: UnusableFile) -> None:
+        """Move a file to ``rejected`` with a text beside it that says why, and record it.
+
+        Raises
+        ------
+        StillWritten
+            If the file has changed since it was claimed: what is wrong with it may be mended.
+        OSError
+            If it cannot be moved.
+        """
+        if claim.has_changed():
+            raise StillWritten
+        place = self._place_of(claim)
+        make_like(place.parent, self._root)
+        place = free_path(place)
+        note = self._note(claim, reason=error.reason, detail=error.detail or None)
+        explanation = EXPLANATION.format(
+            reason=error.reason, detail=error.detail or "-", name=claim.name, at=note.received_at
+        )
+        beside = place.with_name(place.name + ".txt")
+        beside.write_text(explanation, encoding="utf-8")
+        for ours in (beside, claim.path) if claim.member is not None else (beside,):
+            share(ours, self._root)
+        os.rename(claim.path, place)
+        sync_dir(place.parent)
+        try:
+            self._rows.put(refusal_of(note, as_text(place)), timeout_s=60.0)
+        except Overloaded:
+            LOGGER.error("a refusal was not recorded: the database does not keep up; the next start does")
+
+    def _place_of(self, claim: Claim) -> Path:
+        """Where a refused file is kept; two tries, for a folder may have the name of a file that was refused before."""
+        wanted = kept_path(claim.relative)
+        if claim.member is not None:
+            wanted = wanted.with_name(kept_name(wanted.name, len(MEMBERS)) + MEMBERS) / safe_name(claim.member)
+        place = self._root / REJECTED / wanted
+        if any(folder.exists() and not folder.is_dir() for folder in place.parents):
+            place = self._root / REJECTED / uuid.uuid4().hex / wanted
+        return place
+
+    def _note(self, claim: Claim, reason: str | None = None, detail: str | None = None) -> IntakeNote:
+        return IntakeNote(
+            source="inbox",
+            source_name=claim.name,
+            received_at=utcnow().isoformat(),
+            listener_id=self._listener_id,
+            pipeline_hint=pipeline_of(claim.relative),
+            reason=reason,
+            detail=detail,
+        )
+
+    def _admit_file(self, claim: Claim, delivery: Delivery) -> None:
+        kind = kind_of(claim.path)
+        if kind == "empty":
+            raise UnusableFile("empty", "the file has no bytes")
+        if kind == "zip":
+            raise UnusableFile("nested_archive", "an archive in an archive is not opened")
+        if kind == "foreign":
+            found = format_of(head_of(claim.path))
+            raise UnusableFile("unsupported_format", f"{found}; DICOM, JPEG and PNG are read, and zip archives of them")
+        if kind == "picture":
+            from dicom_listener.inbox.picture import wrap_picture
+
+            wrapped = wrap_picture(claim.path, pipeline_of(claim.relative))
+            incoming = Incoming(
+                [wrapped.body],
+                len(wrapped.body),
+                wrapped.TransferSyntaxUID,
+                wrapped.SOPClassUID,
+                wrapped.SOPInstanceUID,
+            )
+            self._hand_in(claim, self._storage.store(incoming, self._note(claim), delivery))
+            return
+        with opened(claim.path) as content:
+            meta = content.ds.file_meta
+            sop_class = text(meta, "MediaStorageSOPClassUID")
+            if sop_class == DICOMDIR_UID or "DirectoryRecordSequence" in content.ds:
+                raise NoStudy("dicomdir", "a DICOMDIR names files and holds no image")
+            if "truncated" in content.notes and pipeline_of(claim.relative) is None:
+                raise UnusableFile("truncated", "the file ends before its data set does")
+            content.source.seek(0, os.SEEK_END)
+            size = content.source.tell() - content.body_offset
+            content.source.seek(content.body_offset)
+            incoming = Incoming(
+                _chunks(content.source),
+                size,
+                text(meta, "TransferSyntaxUID"),
+                sop_class,
+                text(meta, "MediaStorageSOPInstanceUID"),
+                text(meta, "SourceApplicationEntityTitle", 16) or None,
+            )
+            odd = tuple(note for note in content.notes if note == "no_transfer_syntax")
+            note = self._note(claim)
+            note = IntakeNote(**{**vars(note), "warnings": odd})
+            self._hand_in(claim, self._storage.store(incoming, note, delivery))
+
+    def _hand_in(self, claim: Claim, arrival: Arrival) -> None:
+        try:
+            if claim.has_changed():
+                raise StillWritten
+            self._rows.put(arrival)
+        except (Overloaded, StillWritten):
+            self._storage.spool.delete(arrival.spool_key)
+            raise
+
+    def _admit_archive(self, claim: Claim, delivery: Delivery) -> None:
+        """Take every member in; a bad one is refused alone. An interrupted archive starts over: repeats are noted."""
+        limit = self._settings.zip_max_mb * 2**20
+        folder = claim.path.with_name(UNPACKED)
+        folder.mkdir(exist_ok=True)
+        try:
+            with open_archive(claim.path) as archive:
+                for member in members(archive, limit, self._settings.zip_max_files):
+                    self._admit_member(claim, delivery, folder, archive, member)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _admit_member(self, claim: Claim, delivery: Delivery, folder: Path, archive: ZipFile, member: Member) -> None:
+        self._storage.spool.check_space(2 * member.info.file_size)
+        inner = Claim(folder / "member", claim.relative, member.name)
+        try:
+            with inner.path.open("wb") as target:
+                unpack(archive, member, target)
+            self._admit_file(inner, delivery)
+        except UnusableFile as error:
+            self.reject(inner, error)
+        inner.path.unlink(missing_ok=True)
+
+    def put_away(self, claim: Claim) -> None:
+        """Remove a file that was taken in, or keep it where the setting says so. Raises OSError."""
+        if self._settings.inbox_keep_accepted:
+            place = self._root / ACCEPTED / kept_path(claim.relative)
+            make_like(place.parent, self._root)
+            os.rename(claim.path, free_path(place))
+        else:
+            claim.path.unlink()
+
+
+def _chunks(source: BinaryIO) -> Iterator[bytes]:
+    while chunk := source.read(CHUNK_BYTES):
+        yield chunk
+
+
+def unrecorded(root: Path, known: Callable[[str], bool], listener_id: str) -> Iterator[Refusal]:
+    """Refusals whose file lies in ``rejected`` but whose row was never written, from the text beside it."""
+    for explanation in sorted((root / REJECTED).rglob("*.txt")):
+        kept = explanation.with_name(explanation.name.removesuffix(".txt"))
+        path = as_text(kept)
+        # rows of earlier versions name the file as it was shown
+        if not kept.is_file() or known(path) or known(display_name(kept)):
+            continue
+        said = dict(
+            line.split(": ", 1)
+            for line in explanation.read_text(encoding="utf-8", errors="replace").splitlines()
+            if ": " in line
+        )
+        if not {"reason", "dropped as", "refused at"} <= said.keys():
+            continue
+        note = IntakeNote(
+            source="inbox",
+            source_name=said["dropped as"],
+            received_at=said["refused at"],
+            listener_id=listener_id,
+            reason=said["reason"],
+            detail=said.get("detail"),
+        )
+        yield refusal_of(note, path)

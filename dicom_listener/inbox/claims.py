@@ -1,0 +1,161 @@
+"""Files that the inbox has claimed: taken by a rename, given back, put away; none stays among them for ever."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import uuid
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicom_listener.inbox.admission import UNPACKED, Admission, Claim, look_of
+from dicom_listener.inbox.files import CLAIMED, NAME_BYTES, fitting, kept_name, open_for_writing, pipeline_of
+from firstread.storage.home import make_like
+from firstread.storage.spool import sync_dir
+
+LOGGER = logging.getLogger(__name__)
+PARK_S = 2.0
+"""Seconds that a file is kept after it was taken in, where nobody can say whether it is still open for writing."""
+PARK_LIMIT_S = 60.0
+"""The same where somebody has it open and writes nothing."""
+
+
+class Claims:
+    """The hidden folder of one listener's claims; each file lies in a folder of its own, under its path as dropped."""
+
+    def __init__(self, root: Path, listener_id: str) -> None:
+        self._root = root
+        self.folder = root / CLAIMED / listener_id
+
+    def claim(self, path: Path) -> Claim | None:
+        """Take a file, or None where it is gone. Raises OSError, with the file where it was."""
+        relative = path.relative_to(self._root)
+        target = self.folder / uuid.uuid4().hex / relative
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(path, target)
+            return Claim(target, relative, looked=look_of(target))
+        except FileNotFoundError:  # taken away, or by another listener
+            _remove_empty(target.parent, self.folder)
+            return None
+        except OSError:
+            _remove_empty(target.parent, self.folder)
+            raise
+
+    def forget(self, claim: Claim) -> None:
+        """Remove the folders of a claim whose file has gone elsewhere."""
+        _remove_empty(claim.path.parent, self.folder)
+
+    def give_back(self, claim: Claim) -> Path:
+        """Put a file back to where it was dropped, or as near as is possible; returns where. Raises OSError."""
+        place, mark = self._root / claim.relative, uuid.uuid4().hex[:8]
+        try:
+            make_like(place.parent, self._root)
+        except (FileExistsError, NotADirectoryError):  # a file is called as its folder was
+            place = self._root / (pipeline_of(claim.relative) or "") / mark / kept_name(claim.relative.name)
+            make_like(place.parent, self._root)
+        if place.exists():
+            place = place.with_name(fitting(place.name, NAME_BYTES, f"-{mark}"))
+        os.rename(claim.path, place)
+        sync_dir(place.parent)
+        _remove_empty(claim.path.parent, self._root / CLAIMED)
+        return place
+
+    def empty(self, folder: Path, but: Collection[Path] = ()) -> None:
+        """Give back whatever lies below a folder of claims, of this listener or of one that is gone."""
+        for path in list(_files_in(folder)):
+            parts = path.relative_to(folder).parts[1:]
+            if path in but:
+                continue
+            try:
+                if UNPACKED in parts:
+                    path.unlink(missing_ok=True)  # a copy out of an archive, which is there itself
+                else:
+                    self.give_back(Claim(path, Path(*parts) if parts else Path(path.name)))
+            except OSError as error:
+                LOGGER.error("a claimed file cannot be given back (%s); trying on", error.strerror)
+        for inner in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
+            _rmdir(inner)
+        if folder != self.folder:
+            _rmdir(folder)
+
+
+@dataclass(frozen=True)
+class Parked:
+    """A file that was taken in and not removed yet: its writer may have more to say."""
+
+    claim: Claim
+    since_s: float
+
+
+class Parking:
+    """Files that were taken in, until nobody writes to them any more.
+
+    A writer keeps its handle when its file is renamed, and what it writes after the file was removed would be lost.
+    """
+
+    def __init__(self, claims: Claims, admission: Admission) -> None:
+        self._claims = claims
+        self._admission = admission
+        self._parked: list[Parked] = []
+
+    def files(self) -> set[Path]:
+        """Paths of what is parked."""
+        return {parked.claim.path for parked in self._parked}
+
+    def take(self, claim: Claim) -> None:
+        """Put a file away, at once where it can be told that nobody has it open."""
+        self._parked.append(Parked(claim, time.monotonic()))
+        self.release()
+
+    def release(self, ending: bool = False) -> None:
+        """Put away what rests; what has grown meanwhile is given back, and taken anew.
+
+        ``ending`` says that there is no later: what is still open for writing stays, and the next start looks at it.
+        """
+        self._parked = [parked for parked in self._parked if not self._has_left(parked, ending)]
+
+    def _has_left(self, parked: Parked, ending: bool) -> bool:
+        claim, rested_s = parked.claim, time.monotonic() - parked.since_s
+        try:
+            if claim.has_changed():
+                LOGGER.info("a file of the inbox has grown since it was taken in; it is taken anew")
+                self._claims.give_back(claim)
+            elif _is_at_rest(claim.path, PARK_S if ending else rested_s):
+                self._admission.put_away(claim)
+            else:
+                return False
+        except FileNotFoundError:
+            pass  # somebody took it away
+        except OSError as error:
+            LOGGER.error("a file that was taken in cannot be put away (%s)", error.strerror)
+            return rested_s >= PARK_LIMIT_S
+        self._claims.forget(claim)
+        return True
+
+
+def _is_at_rest(path: Path, rested_s: float) -> bool:
+    writing = open_for_writing(path)
+    limit_s = PARK_S if writing is None else PARK_LIMIT_S if writing else 0.0
+    return rested_s >= limit_s
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent) / name for name in names)
+
+
+def _remove_empty(folder: Path, until: Path) -> None:
+    """Remove a folder and its parents up to ``until``, as far as they are empty."""
+    while folder not in (until, folder.parent) and _rmdir(folder):
+        folder = folder.parent
+
+
+def _rmdir(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except OSError:
+        return False
+    return True

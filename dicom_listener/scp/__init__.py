@@ -1,0 +1,1 @@
+"""The DICOM door: associations, C-STORE, and the status that answers it."""

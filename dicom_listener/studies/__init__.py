@@ -1,0 +1,1 @@
+"""From rows of instances to closed revisions, and the doorbell."""

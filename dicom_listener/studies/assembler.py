@@ -1,0 +1,335 @@
+"""From arrivals to studies: receipts, instances and open revisions, for both doors.
+
+Every call is one transaction. Studies are locked in the order of their UIDs before anything else is looked at, so two
+listeners on one database cannot register the same object twice or block each other.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from dicom_listener.intake.arrivals import Arrival, Delivery, Ending, Refusal
+from dicom_listener.studies.clocks import shifted
+from firstread.dicom.own_objects import is_result_object
+from firstread.records import (
+    OWN,
+    Association,
+    AssociationStudy,
+    Database,
+    Instance,
+    IntakeRefusal,
+    OutputObject,
+    Receipt,
+    Revision,
+    Study,
+)
+from firstread.records.clock import shift_of
+from firstread.states import RevisionState, move_revision
+
+ACTOR = "listener"
+INSTANCE_CHANGED = "instance_changed"
+
+
+@dataclass
+class Registered:
+    """What one transaction did. ``superfluous`` are spool keys of repeats, whose files may go once it is committed."""
+
+    outcomes: list[tuple[str, int]] = field(default_factory=list)
+    refusals: list[IntakeRefusal] = field(default_factory=list)
+    superfluous: list[str] = field(default_factory=list)
+
+
+class Assembler:
+    """Writes what the doors received.
+
+    Parameters
+    ----------
+    db : Database
+        At head.
+    listener_id : str
+        Row of this process in ``listener``, under which its associations stand.
+    """
+
+    def __init__(self, db: Database, listener_id: str) -> None:
+        self.db = db
+        self.listener_id = listener_id
+
+    def write(self, entries: Sequence[Arrival | Refusal | Ending]) -> Registered:
+        """Commit a group of entries, in order. Entries that were written before change nothing."""
+        done = Registered()
+        with self.db.write() as session:
+            shift = shift_of(session)
+            entries = shifted(entries, shift)
+            arrivals = [e for e in entries if isinstance(e, Arrival)]
+            deliveries = self._associations(session, arrivals, shift)
+            if arrivals:
+                _Registration(session, arrivals, deliveries, done).run()
+            self._refuse(session, [e for e in entries if isinstance(e, Refusal)], done)
+            for entry in entries:
+                if isinstance(entry, Ending):
+                    self._end(session, entry, deliveries)
+        for delivery, row in deliveries.items():
+            delivery.row_id = row.id
+        return done
+
+    def _associations(
+        self, session: Session, arrivals: Iterable[Arrival], shift: timedelta
+    ) -> dict[Delivery, Association]:
+        rows: dict[Delivery, Association] = {}
+        for arrival in arrivals:
+            delivery = arrival.delivery
+            if delivery is None or delivery in rows:
+                continue
+            row = session.get(Association, delivery.row_id) if delivery.row_id else None
+            if row is None:
+                row = Association(
+                    listener_id=self.listener_id,
+                    source=delivery.source,
+                    calling_ae=delivery.calling_ae,
+                    called_ae=delivery.called_ae,
+                    peer_host=delivery.peer_host,
+                    opened_at=delivery.opened_at + shift,
+                )
+                session.add(row)
+            rows[delivery] = row
+        session.flush()
+        return rows
+
+    @staticmethod
+    def _refuse(session: Session, refusals: Sequence[Refusal], done: Registered) -> None:
+        paths = [r.kept_path for r in refusals if r.kept_path]
+        known = set(session.scalars(select(IntakeRefusal.kept_path).where(IntakeRefusal.kept_path.in_(paths))))
+        for refusal in refusals:
+            if refusal.kept_path and refusal.kept_path in known:
+                continue
+            known.add(refusal.kept_path)
+            row = IntakeRefusal(**vars(refusal))
+            session.add(row)
+            done.refusals.append(row)
+        session.flush()  # their numbers
+
+    @staticmethod
+    def _end(session: Session, ending: Ending, deliveries: dict[Delivery, Association]) -> None:
+        delivery = ending.delivery
+        row = deliveries.get(delivery)
+        if row is None and delivery.row_id is not None:
+            row = session.get(Association, delivery.row_id)
+        if row is not None:
+            row.ended_at, row.ending = ending.at, ending.ending
+
+
+class _Registration:
+    """One group of arrivals on its way into the tables."""
+
+    def __init__(
+        self, session: Session, arrivals: list[Arrival], deliveries: dict[Delivery, Association], done: Registered
+    ) -> None:
+        self.session = session
+        self.deliveries = deliveries
+        self.done = done
+        sops = {a.header.SOPInstanceUID for a in arrivals}
+        self.made_here = set(
+            session.scalars(select(OutputObject.sop_instance_uid).where(OutputObject.sop_instance_uid.in_(sops)))
+        )
+        self.studies = _lock_studies(session, sorted(arrivals, key=self._is_own))
+        keys = [a.spool_key for a in arrivals]
+        written = set(session.scalars(select(Receipt.spool_key).where(Receipt.spool_key.in_(keys))))
+        self.arrivals = [a for a in arrivals if a.spool_key not in written]
+        ids = [study.id for study in self.studies.values()]
+        self.revisions = {
+            revision.study_id: revision
+            for revision in session.scalars(
+                select(Revision).where(Revision.study_id.in_(ids), Revision.state == RevisionState.RECEIVING.value)
+            )
+        }
+        self.instances: dict[tuple[int, str, str], list[Instance]] = defaultdict(list)
+        for instance in session.scalars(
+            select(Instance).where(Instance.study_id.in_(ids), Instance.sop_instance_uid.in_(sops))
+        ):
+            self.instances[instance.study_id, *instance.identity].append(instance)
+        self.visits: dict[tuple[int, int], datetime] = {}
+
+    def run(self) -> None:
+        """Sort every arrival into ``stored``, ``repeat``, ``changed`` or ``own`` and write its rows."""
+        received: list[tuple[Arrival, Instance, str]] = []
+        for arrival in self.arrivals:
+            study = self.studies[arrival.header.StudyInstanceUID]
+            if self._is_own(arrival):
+                instance, outcome = self._result_object(study, arrival), OWN
+            else:
+                instance, outcome = self._instance(study, arrival)
+                self._visit(study, arrival)
+            received.append((arrival, instance, outcome))
+            self.done.outcomes.append((outcome, arrival.size_bytes))
+        self.session.flush()
+        self.session.add_all(_receipt(*item) for item in received)
+        self._write_visits()
+
+    def _instance(self, study: Study, arrival: Arrival) -> tuple[Instance, str]:
+        same_uid = self.instances[study.id, arrival.header.SeriesInstanceUID, arrival.header.SOPInstanceUID]
+        hint = arrival.note.pipeline_hint
+        known = next((i for i in same_uid if i.sha256 == arrival.sha256), None)
+        if known is not None:
+            self._keep_one(known, arrival)
+            if hint and known.pipeline_hint != hint:
+                # The same bytes, but a person asks for another reading: that is news.
+                known.pipeline_hint = hint
+                self._revision(study, arrival)
+            elif study.id in self.revisions:
+                self._revision(study, arrival)
+            return known, "repeat"
+        revision = self._revision(study, arrival)
+        outcome = "changed" if same_uid else "stored"
+        if same_uid and INSTANCE_CHANGED not in revision.warnings:
+            revision.warnings = [*revision.warnings, INSTANCE_CHANGED]
+        instance = _instance_row(study, arrival)
+        self.session.add(instance)
+        same_uid.append(instance)
+        return instance, outcome
+
+    def _is_own(self, arrival: Arrival) -> bool:
+        header = arrival.header
+        return header.SOPInstanceUID in self.made_here or is_result_object(header)
+
+    def _result_object(self, study: Study, arrival: Arrival) -> Instance:
+        """Keep a result object as seen: no revision opens, and none that is open waits longer for it."""
+        same_uid = self.instances[study.id, arrival.header.SeriesInstanceUID, arrival.header.SOPInstanceUID]
+        known = next((i for i in same_uid if i.sha256 == arrival.sha256), None)
+        if known is not None:
+            self._keep_one(known, arrival)
+            known.own = True
+            return known
+        instance = _instance_row(study, arrival)
+        instance.own = True
+        self.session.add(instance)
+        same_uid.append(instance)
+        return instance
+
+    def _keep_one(self, known: Instance, arrival: Arrival) -> None:
+        """One file for the same bytes: that of the first arrival, unless retention removed it."""
+        if known.deleted_at is None:
+            self.done.superfluous.append(arrival.spool_key)
+        else:
+            known.spool_key, known.deleted_at = arrival.spool_key, None
+
+    def _revision(self, study: Study, arrival: Arrival) -> Revision:
+        """The open revision of a study, made if there is none, its clock moved on."""
+        at = arrival.note.received
+        revision = self.revisions.get(study.id)
+        if revision is None:
+            last = self.session.scalar(select(func.max(Revision.number)).where(Revision.study_id == study.id))
+            if last is None:  # result objects may have come before: the first image says what the study is
+                for name, value in _study_values(arrival).items():
+                    setattr(study, name, value)
+            revision = Revision(study_id=study.id, number=(last or 0) + 1, opened_at=at, last_seen_at=at, warnings=[])
+            move_revision(self.session, revision, RevisionState.RECEIVING, actor=ACTOR)
+            self.revisions[study.id] = revision
+        revision.opened_at = min(revision.opened_at, at)
+        revision.last_seen_at = max(revision.last_seen_at, at)
+        return revision
+
+    def _visit(self, study: Study, arrival: Arrival) -> None:
+        if arrival.delivery is None:
+            return
+        key = (self.deliveries[arrival.delivery].id, study.id)
+        self.visits[key] = max(arrival.note.received, self.visits.get(key, arrival.note.received))
+
+    def _write_visits(self) -> None:
+        if not self.visits:
+            return
+        rows = [
+            {"association_id": association_id, "study_id": study_id, "last_at": at}
+            for (association_id, study_id), at in sorted(self.visits.items())
+        ]
+        statement = _insert(self.session, AssociationStudy).values(rows)
+        self.session.execute(
+            statement.on_conflict_do_update(
+                index_elements=["association_id", "study_id"], set_={"last_at": statement.excluded.last_at}
+            )
+        )
+
+
+def _lock_studies(session: Session, arrivals: list[Arrival]) -> dict[str, Study]:
+    """Study rows of the arrivals by UID, made where missing, locked until the transaction ends."""
+    first: dict[str, Arrival] = {}
+    for arrival in arrivals:
+        first.setdefault(arrival.header.StudyInstanceUID, arrival)
+    uids = sorted(first)
+    there = set(session.scalars(select(Study.study_instance_uid).where(Study.study_instance_uid.in_(uids))))
+    fresh = [_study_values(first[uid]) for uid in uids if uid not in there]
+    if fresh:
+        session.execute(_insert(session, Study).values(fresh).on_conflict_do_nothing())
+    query = select(Study).where(Study.study_instance_uid.in_(uids)).order_by(Study.study_instance_uid)
+    return {study.study_instance_uid: study for study in session.scalars(query.with_for_update())}
+
+
+def _insert(session: Session, table: type[Any]) -> Any:
+    """An INSERT that can say ON CONFLICT on either engine."""
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    return dialect.insert(table)
+
+
+def _study_values(arrival: Arrival) -> dict[str, Any]:
+    header, note = arrival.header, arrival.note
+    return {
+        "study_instance_uid": header.StudyInstanceUID,
+        "patient_id": header.PatientID,
+        "accession_number": header.AccessionNumber,
+        "modality": header.Modality,
+        "station_name": header.StationName,
+        "manufacturer": header.Manufacturer,
+        "source": note.source,
+        "source_name": note.source_name,
+        "calling_ae": note.calling_ae,
+        "received_at": note.received,
+    }
+
+
+def _instance_row(study: Study, arrival: Arrival) -> Instance:
+    header, note = arrival.header, arrival.note
+    return Instance(
+        study_id=study.id,
+        series_instance_uid=header.SeriesInstanceUID,
+        sop_instance_uid=header.SOPInstanceUID,
+        sop_class_uid=header.SOPClassUID or "",
+        transfer_syntax_uid=header.TransferSyntaxUID or "",
+        modality=header.Modality,
+        patient_key=header.patient_key,
+        instance_number=header.InstanceNumber,
+        sha256=arrival.sha256,
+        size_bytes=arrival.size_bytes,
+        spool_key=arrival.spool_key,
+        pipeline_hint=note.pipeline_hint,
+        dicom_priority=note.dicom_priority,
+        made_kind=header.made.kind if header.made else None,
+        made_dt=header.made.at if header.made else None,
+        warnings=arrival.warnings,
+        received_at=note.received,
+    )
+
+
+def _receipt(arrival: Arrival, instance: Instance, outcome: str) -> Receipt:
+    header, note = arrival.header, arrival.note
+    return Receipt(
+        spool_key=arrival.spool_key,
+        instance_id=instance.id,
+        study_instance_uid=header.StudyInstanceUID,
+        series_instance_uid=header.SeriesInstanceUID,
+        sop_instance_uid=header.SOPInstanceUID,
+        sop_class_uid=header.SOPClassUID or "",
+        transfer_syntax_uid=header.TransferSyntaxUID or "",
+        size_bytes=arrival.size_bytes,
+        outcome=outcome,
+        source=note.source,
+        source_name=note.source_name,
+        calling_ae=note.calling_ae,
+        received_at=note.received,
+    )

@@ -1,0 +1,266 @@
+"""When a study is complete, and freezing it: the timers of the assembler, all of them in the database."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from dicom_listener.studies.assembler import ACTOR
+from dicom_listener.studies.freshness import judge
+from firstread.dicom.modality import modality_of
+from firstread.priority import priority_of
+from firstread.records import (
+    Association,
+    AssociationStudy,
+    Database,
+    Instance,
+    Listener,
+    Revision,
+    RevisionInstance,
+    Study,
+    asked_for,
+    newest_of_each,
+    senders_of,
+)
+from firstread.records.clock import now_of
+from firstread.settings import Settings
+from firstread.states import RevisionState, move_revision
+
+HEARTBEAT_S = 2.0
+LOST_AFTER_S = 15.0
+PATIENT_MISMATCH = "patient_mismatch"
+IMAGES_EXPIRED = "images_expired"
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One delivery's part in a revision. ``ending`` is None while it is open."""
+
+    source: str
+    calling_ae: str | None
+    opened_at: datetime
+    ended_at: datetime | None
+    ending: str | None
+    last_at: datetime
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A revision that was frozen, for the doorbell."""
+
+    revision_id: int
+    study_key: int
+    number: int
+    priority: int
+    reason: str
+    old: bool = False
+
+
+def close_reason(
+    opened_at: datetime,
+    last_seen_at: datetime,
+    visits: Sequence[Visit],
+    settings: Settings,
+    at: datetime,
+    too_soon: int = 0,
+) -> str | None:
+    """Why a revision may close at the time ``at``: ``released``, ``quiet``, ``max_wait``; None: it may not yet.
+
+    A delivery that broke off (aborted, or lost with its listener) takes the quick way from the study, until a later
+    one from the same sender was released: the sender has tried again and come to its end.
+
+    ``too_soon`` says how often the study was closed a moment ago and went on: each time the grace is doubled, so that a
+    sender with an association for each image makes few revisions.
+    """
+    if at - opened_at >= timedelta(seconds=settings.max_wait_s):
+        return "max_wait"
+    if at - last_seen_at >= timedelta(seconds=settings.quiet_s):
+        return "quiet"
+    released = [v for v in visits if v.ending == "released"]
+    for visit in visits:
+        if visit.ending is None:
+            return None
+        if visit.ending != "released" and not any(_made_good(visit, later) for later in released):
+            return None
+    graces = {"inbox": settings.inbox_grace_s, "dicom": _grace_s(settings, too_soon)}
+    due = [
+        v.ended_at + timedelta(seconds=graces.get(v.source, settings.grace_s))
+        for v in released
+        if v.ended_at is not None
+    ]
+    return "released" if due and at >= max(due) else None
+
+
+def _grace_s(settings: Settings, too_soon: int) -> float:
+    longest_s: float = max(settings.grace_s, settings.quiet_s / 2)
+    return min(settings.grace_s * 2.0**too_soon, longest_s)
+
+
+def _too_soon(session: Session, study_id: int, opened_at: datetime, settings: Settings) -> int:
+    """How many revisions of a study were closed on a release so short a time before this one opened."""
+    query = select(func.count(Revision.id)).where(
+        Revision.study_id == study_id,
+        Revision.close_reason == "released",
+        Revision.closed_at >= opened_at - timedelta(seconds=settings.quiet_s),
+    )
+    return min(session.scalar(query) or 0, 8)
+
+
+def _made_good(broken: Visit, later: Visit) -> bool:
+    same_sender = (broken.source, broken.calling_ae) == (later.source, later.calling_ae)
+    return same_sender and later.opened_at >= broken.last_at
+
+
+def beat(db: Database, listener: Listener) -> None:
+    """Say that a listener lives; makes its row where it is missing."""
+    with db.write() as session:
+        session.merge(
+            Listener(
+                id=listener.id,
+                host=listener.host,
+                pid=listener.pid,
+                started_at=listener.started_at,
+                heartbeat_at=now_of(session),
+            )
+        )
+
+
+def retire(db: Database, listener_id: str) -> None:
+    """Strike off a listener that ends."""
+    with db.write() as session:
+        session.execute(delete(Listener).where(Listener.id == listener_id))
+
+
+def reap_lost(db: Database) -> int:
+    """Mark the open deliveries of listeners that fell silent as ``lost``; returns how many."""
+    with db.read() as session:
+        ids = _orphaned(session)
+    if not ids:
+        return 0
+    with db.write() as session:
+        changed = session.scalars(
+            update(Association)
+            .where(Association.id.in_(ids), Association.ended_at.is_(None))
+            .values(ended_at=now_of(session), ending="lost")
+            .returning(Association.id)
+        ).all()
+    return len(changed)
+
+
+def _listening_since(session: Session) -> datetime:
+    """Since when there has been somebody to send to: a study is not quiet while no listener runs."""
+    now = now_of(session)
+    alive = Listener.heartbeat_at >= now - timedelta(seconds=LOST_AFTER_S)
+    return session.scalar(select(func.min(Listener.started_at)).where(alive)) or now
+
+
+def _orphaned(session: Session) -> list[int]:
+    alive_since = now_of(session) - timedelta(seconds=LOST_AFTER_S)
+    alive = select(Listener.id).where(Listener.heartbeat_at >= alive_since)
+    query = select(Association.id).where(Association.ended_at.is_(None), Association.listener_id.not_in(alive))
+    return list(session.scalars(query))
+
+
+def close_due(db: Database, settings: Settings) -> list[Closed]:
+    """Freeze every revision whose time has come; one transaction each, so that one cannot hold up another."""
+    with db.read() as session:
+        rows = session.execute(
+            select(Revision.id, Revision.study_id, Revision.opened_at, Revision.last_seen_at).where(
+                Revision.state == RevisionState.RECEIVING.value
+            )
+        ).all()
+        visits = _visits(session, [row.study_id for row in rows])
+        heard = _listening_since(session)
+        now = now_of(session)
+    closed = []
+    for row in rows:
+        seen_at = max(row.last_seen_at, heard)
+        # The grace that a study needs is looked up once it is due by the shortest.
+        if close_reason(row.opened_at, seen_at, _since(visits[row.study_id], row.opened_at), settings, now):
+            done = _close(db, settings, row.study_id)
+            if done is not None:
+                closed.append(done)
+    return closed
+
+
+def _visits(session: Session, study_ids: Iterable[int]) -> dict[int, list[Visit]]:
+    found: dict[int, list[Visit]] = defaultdict(list)
+    query = (
+        select(AssociationStudy.study_id, AssociationStudy.last_at, Association)
+        .join(Association, Association.id == AssociationStudy.association_id)
+        .where(AssociationStudy.study_id.in_(list(study_ids)))
+    )
+    for study_id, last_at, assoc in session.execute(query):
+        found[study_id].append(
+            Visit(assoc.source, assoc.calling_ae, assoc.opened_at, assoc.ended_at, assoc.ending, last_at)
+        )
+    return found
+
+
+def _since(visits: list[Visit], opened_at: datetime) -> list[Visit]:
+    return [visit for visit in visits if visit.last_at >= opened_at]
+
+
+def _close(db: Database, settings: Settings, study_id: int) -> Closed | None:
+    """Freeze the open revision of a study if it is still due once the study is locked."""
+    with db.write() as session:
+        query = select(Study).where(Study.id == study_id).with_for_update(skip_locked=True)
+        study = session.scalar(query)
+        if study is None:
+            return None
+        revision = session.scalar(
+            select(Revision).where(Revision.study_id == study_id, Revision.state == RevisionState.RECEIVING.value)
+        )
+        if revision is None:
+            return None
+        visits = _since(_visits(session, [study_id])[study_id], revision.opened_at)
+        seen_at = max(revision.last_seen_at, _listening_since(session))
+        too_soon = _too_soon(session, study_id, revision.opened_at, settings)
+        reason = close_reason(revision.opened_at, seen_at, visits, settings, now_of(session), too_soon)
+        if reason is None:
+            return None
+        members = _newest(session, study_id)
+        session.add_all(RevisionInstance(revision_id=revision.id, instance_id=i.id) for i in members)
+        _describe(session, revision, study, members, settings)
+        revision.close_reason = reason
+        revision.closed_at = move_revision(session, revision, RevisionState.CLOSED, actor=ACTOR, reason=reason)
+        old = revision.old and study.priority is None
+        return Closed(revision.id, study_id, revision.number, revision.priority, reason, old)
+
+
+def _newest(session: Session, study_id: int) -> list[Instance]:
+    """The newest row of every instance, oldest first; no result objects that came back."""
+    query = (
+        select(Instance)
+        .where(Instance.study_id == study_id, Instance.own.is_(False))
+        .order_by(Instance.received_at, Instance.id)
+    )
+    return newest_of_each(session.scalars(query))
+
+
+def _describe(session: Session, revision: Revision, study: Study, members: list[Instance], settings: Settings) -> None:
+    """Warnings, pipeline asked for and priority, from all that the study has received."""
+    warnings = list(revision.warnings)
+    warnings += [code for instance in members for code in instance.warnings]
+    if len({i.patient_key for i in members if i.patient_key}) > 1:
+        warnings.append(PATIENT_MISMATCH)
+    if any(i.deleted_at is not None for i in members):
+        warnings.append(IMAGES_EXPIRED)
+    revision.warnings = list(dict.fromkeys(warnings))
+    revision.forced_pipeline = asked_for(session, study.id)
+    senders = senders_of(session, study.study_instance_uid)
+    revision.priority = priority_of(
+        sorted({modality_of(i.modality, i.sop_class_uid) for i in members} - {""}),
+        forced_pipeline=revision.forced_pipeline,
+        ordered=settings.forced_for(senders),
+        calling_aes=senders,
+        by_calling_ae=settings.priority_by_calling_ae,
+        dicom_priorities=[i.dicom_priority for i in members if i.dicom_priority is not None],
+        by_hand=study.priority,
+    )
+    judge(revision, members, senders, settings)

@@ -1,0 +1,272 @@
+"""The doctor has the last word: acknowledgements, verdicts, and confirmed diagnoses from elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from firstread.actions import audit
+from firstread.clock import utcnow
+from firstread.errors import FirstreadError
+from firstread.pipelines import DEFAULT_THRESHOLD, MAIN_FINDINGS, PIPELINE_OF_FINDING
+from firstread.priority import PIPELINES
+from firstread.records import Database, Flag, Job, Result, Revision, Verdict
+from firstread.records.clock import now_of
+from firstread.records.lookup import UnknownStudy, find_study
+
+READER, IMPORT = "reader", "import"
+TRUTHS = {"0": 0, "1": 1, "no": 0, "yes": 1, "false": 0, "true": 1, "negative": 0, "positive": 1}
+
+
+class VerdictError(FirstreadError):
+    """What was said cannot be recorded; the text says why."""
+
+
+def acknowledge(db: Database, study_uid: str, by: str, pipeline: str | None = None) -> Flag:
+    """Acknowledge the flag of a pipeline. The first acknowledgement stays.
+
+    Parameters
+    ----------
+    pipeline : str or None
+        Whose flag. None: the head's where there is one, else the only open one; a flag that nobody has seen must not
+        be acknowledged by the way.
+
+    Returns
+    -------
+    Flag
+        The leading flag, with who acknowledged it and when.
+
+    Raises
+    ------
+    VerdictError
+        If there is no flag of that pipeline on it, or a choice to be made.
+    firstread.records.lookup.UnknownStudy
+        If there is no such study.
+    """
+    with db.write() as session:
+        study = find_study(session, study_uid, bare=False)
+        flags = list(session.scalars(select(Flag).where(Flag.study_id == study.id).order_by(Flag.id).with_for_update()))
+        meant = _meant(flags, pipeline)
+        now = now_of(session)
+        for flag in meant:
+            if flag.acknowledged_at is None:
+                flag.acknowledged_at, flag.acknowledged_by = now, by
+                detail = {"pipeline": flag.pipeline, "finding": flag.finding, "by": by}
+                audit.record(session, "flag.acknowledge", subject=f"study/{study.id}", detail=detail)
+        return next((f for f in meant if MAIN_FINDINGS.get(f.pipeline) == f.finding), meant[0])
+
+
+def _meant(flags: list[Flag], pipeline: str | None) -> list[Flag]:
+    """The flags of the one pipeline that an acknowledgement is about."""
+    if not flags:
+        raise VerdictError("that study has no flag")
+    names = _ordered({flag.pipeline for flag in flags})
+    still_open = _ordered({flag.pipeline for flag in flags if flag.acknowledged_at is None})
+    if pipeline is not None:
+        if pipeline not in names:
+            raise VerdictError(f"that study has no flag of {pipeline}; flagged: {', '.join(names)}")
+        chosen = pipeline
+    elif PIPELINES[0] in names:
+        chosen = PIPELINES[0]
+    elif len(still_open) > 1:
+        raise VerdictError(f"that study has several open flags; say which: --pipeline {' or '.join(still_open)}")
+    else:
+        chosen = (still_open or names)[0]
+    return [flag for flag in flags if flag.pipeline == chosen]
+
+
+def _ordered(names: set[str]) -> list[str]:
+    return sorted(names, key=lambda name: (PIPELINES.index(name) if name in PIPELINES else len(PIPELINES), name))
+
+
+def open_pipelines(db: Database, study_uid: str) -> list[str]:
+    """Pipelines whose flags on a study nobody has acknowledged, the most urgent first."""
+    with db.read() as session:
+        study = find_study(session, study_uid, bare=False)
+        query = select(Flag.pipeline).where(Flag.study_id == study.id, Flag.acknowledged_at.is_(None))
+        return _ordered(set(session.scalars(query)))
+
+
+def record_verdict(
+    db: Database,
+    study_uid: str,
+    pipeline: str,
+    *,
+    agree: bool | None = None,
+    finding: str | None = None,
+    truth: int | None = None,
+    by: str | None = None,
+    note: str | None = None,
+) -> Verdict:
+    """What a reader says of one finding of a study.
+
+    Parameters
+    ----------
+    agree : bool, optional
+        With the result as it stands: a positive finding is there, a negative one is not.
+    finding : str, optional
+        Default: the pipeline's leading finding.
+    truth : int, optional
+        1 if the finding is there, 0 if not. Needed where nothing was scored that one could agree with.
+
+    Raises
+    ------
+    VerdictError
+        If neither is given, if they contradict each other, or if there is no such result.
+    firstread.records.lookup.UnknownStudy
+        If there is no such study.
+    """
+    finding = finding or MAIN_FINDINGS.get(pipeline)
+    if finding is None:
+        raise VerdictError(f"no pipeline {pipeline}; there are {', '.join(MAIN_FINDINGS)}")
+    if PIPELINE_OF_FINDING.get(finding) != pipeline:
+        known = ", ".join(name for name, owner in PIPELINE_OF_FINDING.items() if owner == pipeline)
+        raise VerdictError(f"that is no finding of {pipeline}; there are {known}")
+    if agree is None and truth is None:
+        raise VerdictError("say whether you agree, or what the truth is")
+    if truth is not None and truth not in (0, 1):
+        raise VerdictError("truth is 0 or 1")
+    with db.write() as session:
+        study = find_study(session, study_uid, bare=False)
+        positive = called_positive(session, study.id, pipeline, finding)
+        if truth is None:
+            if positive is None:
+                raise VerdictError(f"{pipeline} has not scored {finding} on that study; give the truth instead")
+            truth = int(positive == agree)
+        elif agree is not None and positive is not None and agree != (positive == bool(truth)):
+            said = "positive" if positive else "negative"
+            raise VerdictError(f"{finding} was called {said}: that truth and that verdict contradict each other")
+        row = Verdict(
+            study_id=study.id,
+            pipeline=pipeline,
+            finding=finding,
+            truth=truth,
+            agree=agree if agree is not None else None if positive is None else positive == bool(truth),
+            source=READER,
+            by=by or audit.current_user(),
+            note=note,
+            at=utcnow(),
+        )
+        session.add(row)
+        detail = {"pipeline": pipeline, "finding": finding, "truth": truth, "agree": row.agree, "by": row.by}
+        audit.record(session, "verdict", subject=f"study/{study.id}", detail=detail)
+        session.flush()
+        return row
+
+
+def called_positive(session: Session, study_id: int, pipeline: str, finding: str) -> bool | None:
+    """Whether a finding stands as positive: flagged ever, or at its threshold in the latest result; None: unscored."""
+    flagged = select(Flag.id).where(Flag.study_id == study_id, Flag.pipeline == pipeline, Flag.finding == finding)
+    if session.scalar(flagged) is not None:
+        return True
+    row = session.scalar(
+        select(Result)
+        .join(Job, Job.id == Result.job_id)
+        .join(Revision, Revision.id == Job.revision_id)
+        .where(
+            Revision.study_id == study_id,
+            Job.pipeline == pipeline,
+            Job.state == "DONE",
+            Result.run == Job.run,
+            Result.role == "active",
+            Result.finding == finding,
+            Result.probability.is_not(None),
+        )
+        .order_by(Revision.number.desc())
+        .limit(1)
+    )
+    if row is None or row.probability is None:
+        return None
+    return row.flagged or row.probability >= (DEFAULT_THRESHOLD if row.threshold is None else row.threshold)
+
+
+@dataclass
+class Import:
+    """What became of a file of confirmed diagnoses. Rows by the line at which they end; the heading is line 1."""
+
+    imported: int = 0
+    unchanged: int = 0
+    unmatched: list[int] = field(default_factory=list)
+    """Rows whose study is not here, or whose accession number several studies have."""
+    wrong: dict[int, str] = field(default_factory=dict)
+
+
+def import_truth(db: Database, path: Path, *, by: str | None = None) -> Import:
+    """Import confirmed diagnoses.
+
+    Parameters
+    ----------
+    path : Path
+        CSV with a heading (commas, semicolons or tabs): ``study_instance_uid`` or ``accession_number``, ``finding``,
+        ``truth`` (0 or 1), and perhaps ``pipeline`` and ``note``. A second import of the same file changes nothing.
+
+    Raises
+    ------
+    VerdictError
+        If the file cannot be read, or misses a column.
+    """
+    outcome = Import()
+    rows = list(_rows(path))
+    with db.write() as session:
+        for number, row in rows:
+            _import_row(session, number, row, outcome, by)
+        detail = {"imported": outcome.imported, "unchanged": outcome.unchanged, "unmatched": len(outcome.unmatched)}
+        audit.record(session, "verdict.import", detail=detail, actor=by)
+    return outcome
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise VerdictError(f"{path} cannot be read as UTF-8 text ({type(error).__name__})") from error
+    heading = text.partition("\n")[0]
+    delimiter = max(",;\t", key=heading.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    names = {(name or "").strip().lower() for name in reader.fieldnames or ()}
+    if not {"finding", "truth"} <= names or not names & {"study_instance_uid", "accession_number"}:
+        raise VerdictError("the file needs columns finding, truth, and study_instance_uid or accession_number")
+    for row in reader:
+        yield reader.line_num, {name.strip().lower(): (row[name] or "").strip() for name in reader.fieldnames or ()}
+
+
+def _import_row(session: Session, number: int, row: dict[str, str], outcome: Import, by: str | None) -> None:
+    finding = row.get("finding", "").lower()
+    pipeline = row.get("pipeline") or PIPELINE_OF_FINDING.get(finding)
+    truth = TRUTHS.get(row.get("truth", "").lower())
+    if truth is None:
+        outcome.wrong[number] = "truth is neither 0 nor 1"
+        return
+    if pipeline is None or PIPELINE_OF_FINDING.get(finding) != pipeline:
+        outcome.wrong[number] = "no such finding"
+        return
+    try:
+        study = find_study(session, row.get("study_instance_uid") or row.get("accession_number", ""), keys=False)
+    except UnknownStudy:
+        outcome.unmatched.append(number)
+        return
+    key = (Verdict.study_id == study.id, Verdict.pipeline == pipeline, Verdict.finding == finding)
+    last = session.scalar(select(Verdict).where(*key).order_by(Verdict.id.desc()).limit(1))
+    if last is not None and last.truth == truth:
+        outcome.unchanged += 1
+        return
+    session.add(
+        Verdict(
+            study_id=study.id,
+            pipeline=pipeline,
+            finding=finding,
+            truth=truth,
+            source=IMPORT,
+            by=by or audit.current_user(),
+            note=row.get("note") or None,
+            at=utcnow(),
+        )
+    )
+    session.flush()
+    outcome.imported += 1

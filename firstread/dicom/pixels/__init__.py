@@ -1,0 +1,1 @@
+"""Pixel data: from encoded frames to stored values, Hounsfield units and colours."""

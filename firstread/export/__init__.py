@@ -1,0 +1,1 @@
+"""Judged studies without identity, for training."""

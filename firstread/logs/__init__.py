@@ -1,0 +1,133 @@
+"""Structured logs: a JSON object a line, on stderr and in the home. Keys and codes, never a patient name or a UID."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import os
+import sys
+import threading
+from datetime import UTC, datetime
+from io import TextIOWrapper
+from pathlib import Path
+from types import TracebackType
+
+from firstread.logs.filters import Foreign, note_warnings
+from firstread.settings import Settings
+from firstread.storage.home import make_private, private
+from firstread.text import clean
+
+FIELDS = ("study", "revision", "job", "pipeline", "stage", "outcome", "reason", "seconds", "attempt", "model")
+"""What may stand beside the message (``extra=``): keys of our own rows and codes."""
+
+STDERR_VARIABLE = "LOG_TO_STDERR"
+"""``0`` in the environment of a child keeps its log out of its stderr; the file has it."""
+
+MAX_BYTES, KEPT = 20 * 2**20, 5
+MESSAGE_LIMIT, FIELD_LIMIT = 1000, 200
+
+
+class JsonFormatter(logging.Formatter):
+    """One line of JSON: time (UTC), level, role, logger, message, the known extra fields, the traceback's frames.
+
+    Of an exception only the type and the frames are written: its text may hold values of a data set.
+    """
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self._role = role
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as a line."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "role": self._role,
+            "logger": record.name,
+            "message": clean(record.getMessage(), MESSAGE_LIMIT),
+        }
+        for name in FIELDS:
+            value = getattr(record, name, None)
+            if value is not None:
+                line[name] = clean(value, FIELD_LIMIT) if isinstance(value, str) else value
+        if record.exc_info and record.exc_info[0] is not None:
+            line["error"] = record.exc_info[0].__name__
+            line["frames"] = frames_of(record.exc_info[1])
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def frames_of(error: BaseException | None, last: int = 12) -> list[str]:
+    """``module:function:line`` of the innermost frames of an exception."""
+    frames = []
+    trace = error.__traceback__ if error else None
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        frames.append(f"{trace.tb_frame.f_globals.get('__name__', '?')}:{code.co_name}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return frames[-last:]
+
+
+class PrivateFileHandler(logging.handlers.RotatingFileHandler):
+    """A rotated log that is its owner's alone."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=private)
+
+
+def setup_logging(settings: Settings, role: str, *, to_stderr: bool = True) -> Path:
+    """Send the logs of this process to ``HOME/log/<role>.log`` (rotated at 20 MiB, five kept) and to stderr.
+
+    Parameters
+    ----------
+    role : str
+        ``listen``, ``work``, ``worker`` (the supervised child) or ``up``.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    make_private(settings.log_dir)
+    path = settings.log_dir / f"{role}.log"
+    handlers: list[logging.Handler] = [
+        PrivateFileHandler(path, maxBytes=MAX_BYTES, backupCount=KEPT, encoding="utf-8", delay=True)
+    ]
+    if to_stderr and os.environ.get(STDERR_VARIABLE) != "0":
+        handlers.append(logging.StreamHandler(sys.stderr))
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    foreign = Foreign()
+    for handler in handlers:
+        handler.setFormatter(JsonFormatter(role))
+        handler.addFilter(foreign)
+        root.addHandler(handler)
+    root.setLevel(settings.log_level)
+    note_warnings()
+    threading.excepthook = _log_thread_death
+    sys.excepthook = _log_death
+    return path
+
+
+def log_to_terminal() -> None:
+    """Our own messages as plain lines with their time, for commands that work for hours."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler.addFilter(Foreign())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def _log_thread_death(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+        logging.getLogger("firstread").critical(
+            "a thread died", exc_info=(type(args.exc_value), args.exc_value, args.exc_traceback)
+        )
+
+
+def _log_death(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """The end of a process by an exception: its class and place, in the log and as the last words on stderr."""
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    logging.getLogger("firstread").critical("the process died", exc_info=(kind, error, trace))
+    print(f"{kind.__name__} at {' > '.join(frames_of(error, last=3))}", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""The metrics endpoint, and the figures that it reads from the database."""

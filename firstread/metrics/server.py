@@ -1,0 +1,198 @@
+"""The ``/metrics`` endpoint, and the figures that come from the database, the broker and the disk at scrape time.
+
+Counters and histograms live in the processes that count. Where several processes share one endpoint (``firstread up``,
+and ``firstread work`` with its supervisor), each writes memory-mapped files into one folder and the parent adds them
+up (prometheus_client's multiprocess mode), so no process undercounts and a restarted child does not reset a counter.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from firstread.errors import FirstreadError
+from firstread.processes.ports import listen_problem
+from firstread.processes.spawning import is_running
+from firstread.settings import Settings
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from firstread.records import Database
+
+MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+SCRAPE_LIMIT_S = 2.0
+SNAPSHOT_AGE_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class MetricsPortTaken(FirstreadError):
+    """Another program listens on the port of ``/metrics``."""
+
+
+def share_metrics(settings: Settings, role: str) -> Path:
+    """Make this process and its children write their figures into one folder, emptied first.
+
+    To be called by the parent before anything imports ``prometheus_client``. A parent of this parent that shares
+    already (``firstread up`` above ``firstread work``) wins.
+
+    Parameters
+    ----------
+    role : str
+        ``up`` or ``work``. Each parent has a folder of its own, since workers of several machines may share a home.
+    """
+    if os.environ.get(MULTIPROCESS_VARIABLE):
+        return Path(os.environ[MULTIPROCESS_VARIABLE])
+    stem = f"metrics-{role}-{socket.gethostname()}-"
+    for old in settings.run_dir.glob(f"{stem}*"):
+        pid = old.name.removeprefix(stem)
+        if not pid.isdigit() or int(pid) == os.getpid() or not is_running(int(pid)):
+            shutil.rmtree(old, ignore_errors=True)
+    folder = settings.run_dir / f"{stem}{os.getpid()}"
+    folder.mkdir(parents=True)
+    os.environ[MULTIPROCESS_VARIABLE] = str(folder)
+    return folder
+
+
+def forget_process(pid: int) -> None:
+    """Take the live gauges of a dead child out of the sum; its counters stay."""
+    from prometheus_client import multiprocess
+
+    if os.environ.get(MULTIPROCESS_VARIABLE):
+        multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+
+def make_registry(settings: Settings, db: Database | None, clock: Database | None = None) -> CollectorRegistry:
+    """What one endpoint shows: the counted figures of this process or of all that share, and :class:`StateCollector`.
+
+    Parameters
+    ----------
+    db : Database or None
+        None leaves out what comes from the database and the broker.
+    clock : Database, optional
+        With ``db`` None: the database whose clock this machine's is compared with.
+    """
+    from prometheus_client import REGISTRY, CollectorRegistry, multiprocess
+
+    from firstread.metrics.clock import ClockCollector
+    from firstread.metrics.state import StateCollector
+
+    registry = CollectorRegistry(auto_describe=False)
+    shared = os.environ.get(MULTIPROCESS_VARIABLE)
+    if shared:
+        multiprocess.MultiProcessCollector(registry, path=shared)  # type: ignore[no-untyped-call]
+    else:
+        registry.register(_Other(REGISTRY))
+    if db is not None:
+        registry.register(StateCollector(settings, db))
+    compared = db or clock
+    if compared is not None:
+        registry.register(ClockCollector(compared))
+    return registry
+
+
+class _Other:
+    """Another registry's figures, ours only."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterable[Any]:
+        return self._registry.collect()
+
+
+class MetricsServer:
+    """A running endpoint.
+
+    Attributes
+    ----------
+    port : int
+        The port that it listens on, where 0 was asked for too.
+    """
+
+    def __init__(self, server: Any, thread: threading.Thread) -> None:
+        self._server = server
+        self._thread = thread
+        self.port = int(server.server_address[1])
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=5)
+
+
+def serve_metrics(
+    settings: Settings, role: str, db: Database | None = None, *, port: int | None = None, clock: Database | None = None
+) -> MetricsServer | None:
+    """Serve ``/metrics`` for a role (``up``, ``listen``, ``work``, ``deliver``) on its port; None where it is off.
+
+    Parameters
+    ----------
+    port : int, optional
+        Instead of the settings' port; 0 takes a free one.
+    clock : Database, optional
+        As in :func:`make_registry`.
+
+    Raises
+    ------
+    MetricsPortTaken
+        When another program has the port.
+    """
+    from prometheus_client import start_http_server
+
+    if port is None:
+        port = settings.port_of_metrics(role)
+        if port == 0:
+            return None
+    try:
+        server, thread = start_http_server(
+            port, addr=settings.metrics_host, registry=make_registry(settings, db, clock)
+        )
+    except OSError as error:
+        raise MetricsPortTaken(
+            f"/metrics: {listen_problem(settings.metrics_host, port, error, 'FIRSTREAD_METRICS')} (0: none)"
+        ) from error
+    return MetricsServer(server, thread)
+
+
+class Snapshot:
+    """A value that is made anew by a thread of its own and never waited for longer than ``limit_s``.
+
+    A database that hangs leaves the last value standing (its age tells) instead of hanging the scrape.
+    """
+
+    def __init__(self, make: Any, limit_s: float = SCRAPE_LIMIT_S, fresh_s: float = SNAPSHOT_AGE_S) -> None:
+        self._make = make
+        self._limit_s = limit_s
+        self._fresh_s = fresh_s
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._value: Any = None
+        self._made_at: float | None = None
+
+    def get(self) -> tuple[Any, float | None]:
+        """The newest value that can be had within the limit, and its age in seconds (None: there is none)."""
+        with self._lock:
+            old = self._made_at is None or time.monotonic() - self._made_at > self._fresh_s
+            if old and (self._thread is None or not self._thread.is_alive()):
+                self._thread = threading.Thread(target=self._refresh, name="metrics-snapshot", daemon=True)
+                self._thread.start()
+            thread = self._thread if old else None
+        if thread is not None:
+            thread.join(self._limit_s)
+        with self._lock:
+            return self._value, None if self._made_at is None else time.monotonic() - self._made_at
+
+    def _refresh(self) -> None:
+        value = self._make()
+        with self._lock:
+            self._value, self._made_at = value, time.monotonic()

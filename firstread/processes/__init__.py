@@ -1,0 +1,1 @@
+"""Starting, watching and stopping processes, and the addresses that they listen on."""

@@ -1,0 +1,1 @@
+"""``firstread up``: everything on one machine."""

@@ -1,0 +1,343 @@
+"""``firstread up``: everything on one machine, one instance a home, its children supervised."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from firstread.errors import FirstreadError
+from firstread.logs import STDERR_VARIABLE, setup_logging
+from firstread.metrics.server import MetricsServer, forget_process, serve_metrics, share_metrics
+from firstread.processes.broker import EmbeddedBroker
+from firstread.processes.spawning import firstread_command, settings_environ, spawn
+from firstread.settings import Settings
+from firstread.storage.home import disk_warning, private
+from firstread.up.checks import lock_home, prepare, say
+from firstread.upkeep.retention import watermark_bytes
+
+if TYPE_CHECKING:
+    from firstread.records import Database
+
+LOOK_S = 0.2
+QUICK_DEATH_S = 20.0
+MOST_QUICK_DEATHS = 5
+LONGEST_PAUSE_S = 15.0
+LISTENER_STOP_S = 20.0
+QUICK_STOP_S = 10.0
+OUT_LIMIT_BYTES = 5 * 2**20
+TOLD_AGAIN_S = 60.0
+"""Between two lines about a disk that is full, has room, and is full again."""
+
+log = logging.getLogger(__name__)
+
+
+class ChildKeepsDying(FirstreadError):
+    """A child ended again and again right after its start."""
+
+
+class Child:
+    """One of our commands, kept running."""
+
+    def __init__(self, name: str, settings: Settings, environ: dict[str, str]) -> None:
+        self.name = name
+        self.out_path = settings.log_dir / f"{name}.out"
+        self._environ = environ
+        self.process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._quick_deaths = 0
+        self._next_start = 0.0
+
+    def start(self) -> None:
+        """Start it. What it prints besides its log (a crash, say) goes to ``HOME/log/<name>.out``."""
+        if self.out_path.exists() and self.out_path.stat().st_size > OUT_LIMIT_BYTES:
+            self.out_path.unlink()
+        with open(self.out_path, "ab", opener=private) as out:
+            self.process = spawn(firstread_command(self.name), environ=self._environ, stdout=out, stderr=out)
+        self._started = time.monotonic()
+
+    def look(self) -> None:
+        """Start it again if it died, slower each time. Raises :class:`ChildKeepsDying` at last."""
+        if self.process is None:
+            if time.monotonic() >= self._next_start:
+                self.start()
+            return
+        code = self.process.poll()
+        if code is None:
+            return
+        forget_process(self.process.pid)
+        self.process = None
+        quick = time.monotonic() - self._started < QUICK_DEATH_S
+        self._quick_deaths = self._quick_deaths + 1 if quick else 1
+        if self._quick_deaths >= MOST_QUICK_DEATHS:
+            raise ChildKeepsDying(
+                f"`firstread {self.name}` ended {MOST_QUICK_DEATHS} times right after its start (status {code}): "
+                f"{self.last_words() or 'no message'}; see {self.out_path}"
+            )
+        pause_s = min(LONGEST_PAUSE_S, 0.5 * 2.0**self._quick_deaths) if quick else 0.0
+        self._next_start = time.monotonic() + pause_s
+        say(f"`firstread {self.name}` ended with status {code}; it is started again")
+        log.error("child ended", extra={"reason": self.name, "outcome": str(code)})
+
+    def last_words(self) -> str:
+        """The last line that it printed."""
+        try:
+            lines = self.out_path.read_text(encoding="utf-8", errors="replace")[-4000:].strip().splitlines()
+        except OSError:
+            return ""
+        return lines[-1].strip() if lines else ""
+
+    def signal(self, number: int) -> None:
+        """Send a signal, if it runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+    @property
+    def pid(self) -> int | None:
+        """Process number while it runs."""
+        return self.process.pid if self.running and self.process is not None else None
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+
+class Up:
+    """The running whole."""
+
+    def __init__(self, settings: Settings, db: Database) -> None:
+        self._settings = settings
+        self._db = db
+        self._signals = 0
+        self._woken = threading.Event()
+        self.broker = EmbeddedBroker(settings) if settings.embedded_broker else None
+        environ = {**settings_environ(settings, metrics_port=0), STDERR_VARIABLE: "0"}
+        self.listener = Child("listen", settings, environ)
+        self.worker = Child("work", settings, environ)
+        self.outputs = Child("deliver", settings, environ)
+        self.metrics: MetricsServer | None = None
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """First: stop in order. Second: at once; the durable files and the database lose nothing by it."""
+        self._signals += 1
+        self._woken.set()
+
+    def run(self) -> int:
+        """Start everything, watch it until a signal comes, stop everything."""
+        try:
+            self.listener.start()
+            if self.broker is not None:
+                self.broker.start()
+            self.worker.start()
+            self.outputs.start()
+            self.metrics = serve_metrics(self._settings, "up", self._db)
+            announce(self._settings)
+            readiness = Readiness(self._settings, self._db, lambda: self.listener.pid)
+            while not self._signals:
+                self._woken.wait(LOOK_S)
+                self._look()
+                readiness.look()
+            return 0
+        finally:
+            self._stop()
+
+    def _look(self) -> None:
+        if self._signals:
+            return
+        self.listener.look()
+        self.worker.look()
+        self.outputs.look()
+        if self.broker is not None and self.broker.keep_running():
+            say("the embedded broker was started again")
+
+    def _stop(self) -> None:
+        """In order: no more images, then the studies in hand, then the broker."""
+        say(
+            "stopping; studies in hand are finished first (Ctrl-C again: at once, they are scored after the next start)"
+        )
+        self.listener.signal(signal.SIGTERM)
+        self.worker.signal(signal.SIGTERM)
+        deadline = time.monotonic() + LISTENER_STOP_S
+        while self.listener.running and time.monotonic() < deadline and self._signals < 2:
+            time.sleep(0.05)
+        self.listener.signal(signal.SIGKILL)
+        deadline = time.monotonic() + self._settings.stall_s + 60.0
+        while self.worker.running and time.monotonic() < deadline and self._signals < 2:
+            time.sleep(0.05)
+        if self.worker.running:
+            self.worker.signal(signal.SIGTERM)
+            deadline = time.monotonic() + QUICK_STOP_S
+            while self.worker.running and time.monotonic() < deadline:
+                time.sleep(0.05)
+            self.worker.signal(signal.SIGKILL)
+        self.outputs.signal(signal.SIGTERM)
+        deadline = time.monotonic() + QUICK_STOP_S
+        while self.outputs.running and time.monotonic() < deadline and self._signals < 2:
+            time.sleep(0.05)
+        self.outputs.signal(signal.SIGKILL)
+        if self.metrics is not None:
+            self.metrics.close()
+        if self.broker is not None:
+            self.broker.close()
+        say("stopped")
+
+
+class Readiness:
+    """Tells the person when images are taken or refused, and when models are warm."""
+
+    def __init__(self, settings: Settings, db: Database, listener_pid: Callable[[], int | None]) -> None:
+        self._settings = settings
+        self._db = db
+        self._listener_pid = listener_pid
+        self._started = time.monotonic()
+        self._started_at = db.now()
+        self._takes: bool | None = None
+        self._again = 0.0
+        self._ready = False
+        self._next = 0.0
+
+    def look(self) -> None:
+        """Look, at most twice a second; a full disk and its end are told whenever they come."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + 0.5
+        if self._takes is None and not self._accepts():
+            return
+        try:
+            takes = disk_warning(self._settings) is None
+        except OSError as error:
+            log.warning("the disk of the home cannot be asked (%s)", error.strerror)
+            return
+        if takes is not self._takes and (self._takes is None or time.monotonic() >= self._again):
+            self._again = time.monotonic() + TOLD_AGAIN_S
+            if takes:
+                say(f"images are taken ({self._after()})")
+            else:
+                say(f"IMAGES ARE REFUSED: less than {self._settings.min_free_mb} MiB are free ({self._after()})")
+            self._takes = takes
+        details = None if self._ready else self._worker_details()
+        if details is None:
+            return
+        self._ready = True
+        pipelines = ", ".join(details.get("pipelines", [])) or "none"
+        models = ", ".join(details.get("models", [])) or "none"
+        say(f"ready ({self._after()}): models {models}; pipelines {pipelines}")
+        if pipelines == "none":
+            say(f"NO MODEL SERVES: studies wait until {self._settings.models_dir} holds a good package")
+
+    def _after(self) -> str:
+        return f"{time.monotonic() - self._started:.1f} s after the start"
+
+    def _accepts(self) -> bool:
+        """Whether our own listener has opened its door; another program may have the port."""
+        from sqlalchemy import select
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from firstread.records import Listener
+
+        pid = self._listener_pid()
+        if pid is None:
+            return False
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.dicom_host, self._settings.dicom_host)
+        try:
+            with self._db.read() as session:
+                ours = select(Listener.id).where(Listener.pid == pid, Listener.host == socket.gethostname())
+                if session.scalar(ours) is None:
+                    return False
+            socket.create_connection((host, self._settings.dicom_port), timeout=0.5).close()
+        except (OSError, SQLAlchemyError):
+            return False
+        return self._listener_pid() == pid
+
+    def _worker_details(self) -> dict[str, list[str]] | None:
+        from sqlalchemy import select
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from firstread.records import Process
+
+        try:
+            with self._db.read() as session:
+                ours = (Process.kind == "worker", Process.host == socket.gethostname())
+                for row in session.scalars(select(Process).where(*ours, Process.started_at >= self._started_at)):
+                    if row.details.get("state") == "ready":
+                        return row.details
+        except SQLAlchemyError as error:
+            log.warning("readiness unknown", extra={"reason": type(error).__name__})
+        return None
+
+
+def announce(settings: Settings) -> None:
+    """Say where everything is."""
+    db_url = settings.printable()["database_url"]
+    port = settings.port_of_metrics("up")
+    rows = [
+        ("C-STORE", f"{settings.ae_title} at {settings.dicom_host}:{settings.dicom_port}"),
+        ("inbox", str(settings.inbox_dir)),
+        ("database", db_url),
+        ("broker", "embedded" if settings.embedded_broker else settings.printable()["broker_url"]),
+        ("evidence", str(settings.evidence_dir)),
+        ("models", str(settings.models_dir)),
+        ("metrics", f"http://{settings.metrics_host}:{port}/metrics" if port else "off"),
+        ("logs", str(settings.log_dir)),
+    ]
+    say("Firstread (decision support, not a medical device)")
+    for name, value in rows:
+        say(f"  {name:<9} {value}")
+    if settings.dicom_host in {"127.0.0.1", "localhost", "::1"}:
+        say("  Only this machine can send. To let a modality in: FIRSTREAD_DICOM_HOST=0.0.0.0 firstread up")
+    for line in retention_lines(settings):
+        say(f"  {line}")
+    say("  Ctrl-C stops it.")
+
+
+def retention_lines(settings: Settings) -> list[str]:
+    """What becomes of images when the disk fills."""
+    watermark = watermark_bytes(settings, shutil.disk_usage(settings.home).total) // 2**20
+    if settings.store_url:
+        return ["Images lie in a store; they go by FIRSTREAD_RETENTION_DAYS alone."]
+    if not watermark:
+        return [f"Images stay until the disk is full; under {settings.min_free_mb} MiB free new ones are refused."]
+    return [
+        f"Firstread is no archive: under {watermark} MiB free, images of finished studies go, the oldest first",
+        "(results, evidence and open flags stay; FIRSTREAD_RETENTION_FREE_MB=0 keeps the images).",
+    ]
+
+
+def run_up(settings: Settings) -> int:
+    """Run everything until SIGINT or SIGTERM.
+
+    Returns
+    -------
+    int
+        Exit status.
+
+    Raises
+    ------
+    AlreadyRunning, PortTaken, HomeUnusable, BrokerError, ChildKeepsDying, MetricsPortTaken
+    """
+    lock = lock_home(settings)
+    try:
+        settings, db = prepare(settings)
+        share_metrics(settings, "up")
+        setup_logging(settings, "up", to_stderr=False)
+        up = Up(settings, db)
+        signal.signal(signal.SIGINT, up.on_signal)
+        signal.signal(signal.SIGTERM, up.on_signal)
+        try:
+            return up.run()
+        finally:
+            db.dispose()
+    finally:
+        lock.close()
+
+
+if __name__ == "__main__":
+    sys.exit(run_up(Settings()))

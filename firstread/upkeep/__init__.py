@@ -1,0 +1,1 @@
+"""Retention, drift and the heartbeat."""

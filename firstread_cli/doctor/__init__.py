@@ -1,0 +1,1 @@
+"""``firstread doctor``: one module a subject."""

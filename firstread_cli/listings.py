@@ -1,0 +1,174 @@
+"""Listings of the views: ``results`` and ``flags``."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from typing import Any
+
+import click
+from sqlalchemy import text
+
+from firstread.priority import PIPELINES
+from firstread.settings import Settings
+from firstread.states import JobState, RevisionState
+from firstread_cli.database import open_database
+from firstread_cli.tables import echo, print_json, print_table, view_rows
+
+STATES = (RevisionState.RECEIVING.value, *(state.value for state in JobState))
+HEADLINES = ("any", "pneumonia", "covid19", "melanoma", "bleed_volume", "lesion_area")
+RESULT_COLUMNS = (
+    "accession_number",
+    "source_name",
+    "pipeline",
+    "state",
+    "finding",
+    "probability",
+    "value",
+    "unit",
+    "threshold",
+    "flagged",
+    "reason",
+    "warnings",
+    "scored_at",
+    "study_instance_uid",
+)
+SPARE_COLUMNS = ("threshold", "scored_at", "warnings", "unit", "study_instance_uid", "value", "source_name")
+"""What a narrow terminal does without, the first first."""
+
+FLAG_COLUMNS = (
+    "study_instance_uid",
+    "pipeline",
+    "finding",
+    "accession_number",
+    "probability",
+    "threshold",
+    "volume_ml",
+    "received_at",
+    "flagged_at",
+    "notified_at",
+    "acknowledged_at",
+    "acknowledged_by",
+    "warnings",
+)
+
+
+@click.command()
+@click.option("--pipeline", type=click.Choice(PIPELINES), help="Only this pipeline.")
+@click.option("--state", type=click.Choice(STATES, case_sensitive=False), help="Only this state.")
+@click.option("--study", "study_uid", metavar="UID", help="Only this StudyInstanceUID.")
+@click.option("--flagged", is_flag=True, help="Only flagged findings.")
+@click.option("--all", "everything", is_flag=True, help="Every finding, not only the headline of each pipeline.")
+@click.option("--history", is_flag=True, help="Every revision, ensemble member and shadow model.")
+@click.option("--limit", type=click.IntRange(min=0), help="At most so many rows, newest first. Default: 100, JSON all.")
+@click.option("--json", "as_json", is_flag=True, help="JSON, every finding and column.")
+def results(
+    pipeline: str | None,
+    state: str | None,
+    study_uid: str | None,
+    flagged: bool,
+    everything: bool,
+    history: bool,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """List results: one row a study, pipeline and finding."""
+    db = open_database(Settings())
+    view = "study_result_history" if history else "study_result"
+    wanted = {"pipeline": pipeline, "state": state, "study_instance_uid": study_uid}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    where = [f"{name} = :{name}" for name in given]
+    if flagged:
+        where.append("flagged")
+    if not (as_json or everything or history):
+        names = ", ".join(f"'{name}'" for name in HEADLINES)
+        where.append(f"(finding IS NULL OR finding IN ({names}))")
+    query = f"SELECT * FROM {view}"
+    if where:
+        query += " WHERE " + " AND ".join(where)
+    query += " ORDER BY received_at DESC, study_instance_uid, pipeline, finding"
+    count = limit if limit is not None else (0 if as_json else 100)
+    if count:
+        query += f" LIMIT {count}"
+    with db.read() as session:
+        rows = view_rows(session, text(query).bindparams(**given))
+    if as_json:
+        print_json(rows)
+        return
+    columns = (*RESULT_COLUMNS, "revision", "role") if history else RESULT_COLUMNS
+    print_table(rows, columns, empty="no results yet", spare=SPARE_COLUMNS)
+    told = ((row["study_instance_uid"], row["pipeline"], row["detail"]) for row in rows if row["state"] == "DONE")
+    for uid, name, detail in dict.fromkeys(told):
+        if detail:
+            echo(f"{uid} {name}: {detail}")
+    if count and len(rows) == count:
+        echo(f"(the newest {count} rows; --limit 0 shows all)")
+
+
+@click.group(invoke_without_command=True)
+@click.option("--open", "only_open", is_flag=True, help="Only flags that nobody has acknowledged.")
+@click.option("--watch", is_flag=True, help="Go on and print each new flag, until Ctrl-C.")
+@click.option("--every", "every_s", type=click.FloatRange(min=0.2), default=2.0, help="Seconds between looks.")
+@click.option("--json", "as_json", is_flag=True, help="JSON; with --watch a line a flag.")
+@click.pass_context
+def flags(ctx: click.Context, only_open: bool, watch: bool, every_s: float, as_json: bool) -> None:
+    """List flags of all pipelines, heads first, then newest first; `flags ack UID` acknowledges one."""
+    if ctx.invoked_subcommand is not None:
+        return
+    if watch:
+        _watch(only_open, every_s, as_json)
+        return
+    rows = _flag_rows(only_open)
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, FLAG_COLUMNS, empty="no study flagged, by no pipeline; silence is never a negative")
+
+
+def _flag_rows(only_open: bool) -> list[dict[str, Any]]:
+    db = open_database(Settings())
+    where = " WHERE acknowledged_at IS NULL" if only_open else ""
+    with db.read() as session:
+        rows = view_rows(
+            session, text(f"SELECT * FROM study_flag{where} ORDER BY pipeline <> 'head_ct', flagged_at DESC")
+        )
+    db.dispose()
+    return rows
+
+
+def _watch(only_open: bool, every_s: float, as_json: bool) -> None:
+    seen: set[tuple[str, ...]] = set()
+    while True:
+        fresh = [row for row in reversed(_flag_rows(only_open)) if _key(row) not in seen]
+        seen.update(_key(row) for row in fresh)
+        if fresh and as_json:
+            for row in fresh:
+                print_json(row)
+        elif fresh:
+            print_table(fresh, FLAG_COLUMNS)
+        try:
+            time.sleep(every_s)
+        except KeyboardInterrupt:
+            return
+
+
+def _key(row: dict[str, Any]) -> tuple[str, ...]:
+    return row["study_instance_uid"], row["pipeline"], row["finding"]
+
+
+@flags.command()
+@click.argument("study_uid", metavar="UID")
+@click.option("--pipeline", type=click.Choice(PIPELINES), help="Whose flag; default: the head's, or the only open one.")
+@click.option("--by", help="Who acknowledges; default: the user of this machine.")
+def ack(study_uid: str, pipeline: str | None, by: str | None) -> None:
+    """Acknowledge the flag of a study (UID, accession number, or key as #12). The first acknowledgement stays."""
+    from firstread.actions.verdicts import acknowledge, open_pipelines
+
+    db = open_database(Settings())
+    row = acknowledge(db, study_uid, by or getpass.getuser(), pipeline)
+    echo(
+        f"study #{row.study_id}: {row.pipeline} {row.finding} acknowledged by {row.acknowledged_by} "
+        f"at {row.acknowledged_at:%Y-%m-%d %H:%M:%S} UTC"
+    )
+    for name in open_pipelines(db, study_uid):
+        echo(f"still open: {name}; firstread flags ack {study_uid} --pipeline {name}")

@@ -1,0 +1,252 @@
+"""``firstread models``: what is there, what serves, and passing packages on."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from firstread.settings import Settings
+from worker.packages.archive import export_package, import_package
+from worker.packages.card import Card
+from worker.packages.comparison import doubts, figures_of
+from worker.packages.errors import PackageError
+from worker.packages.package import CARD
+from worker.packages.store import Entry, Role, Store
+
+
+def open_store(settings: Settings) -> Store:
+    """The shipped packages and those imported into the home."""
+    return Store([settings.home / "models", settings.models_dir], settings.home)
+
+
+@contextmanager
+def audited(settings: Settings, action: str) -> Iterator[dict[str, Any]]:
+    """Write what the block does into the audit trail, if there is a database yet; yields the event's detail.
+
+    The event follows the block in a transaction of its own, since loading a package takes longer than other writers
+    should wait; where it cannot be written, the command fails and says so.
+
+    Raises
+    ------
+    FirstreadError
+        If there is a database at another schema; before anything is done.
+    """
+    from firstread.actions import audit
+    from firstread.records import Database
+    from firstread.records.migrate import require_head
+
+    detail: dict[str, Any] = {}
+    url = make_url(settings.database_url)
+    if url.get_backend_name() == "sqlite" and not (url.database and Path(url.database).is_file()):
+        yield detail  # a home that was never used: nobody has done anything in it that is on record
+        return
+    db = Database(settings.database_url)
+    try:
+        require_head(db)
+        yield detail
+        with db.write() as session:
+            audit.record(session, action, subject=f"package/{detail['package']}", detail=detail)
+    except SQLAlchemyError as error:
+        raise click.ClickException(f"the audit trail cannot be written ({type(error).__name__})") from error
+    finally:
+        db.dispose()
+
+
+@click.group("models")
+def models() -> None:
+    """List, verify, activate and pass on model packages."""
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_packages(as_json: bool) -> None:
+    """Show every package with its task and role."""
+    entries = _store().entries()
+    if as_json:
+        click.echo(json.dumps([_row(entry) for entry in entries], indent=2))
+        return
+    for entry in entries:
+        row = _row(entry)
+        click.echo(f"{row['role']:<7} {row['key']:<36} {row['task']:<20} {row['error'] or row['labels']}")
+
+
+@models.command("show")
+@click.argument("key")
+@click.option("--json", "as_json", is_flag=True, help="Print card.json.")
+def show(key: str, as_json: bool) -> None:
+    """Print the card of a package (NAME or NAME/VERSION)."""
+    from worker.packages.card_page import render
+
+    entry = _entry(key)
+    if entry.card is None:
+        raise click.ClickException(entry.error)
+    click.echo(json.dumps(entry.card.model_dump(mode="json"), indent=2) if as_json else render(entry.card))
+
+
+@models.command("verify")
+@click.argument("keys", nargs=-1)
+def verify(keys: tuple[str, ...]) -> None:
+    """Check checksum and golden outputs of packages (of all, without a name)."""
+    from worker.packages.package import load
+
+    entries = [_entry(key) for key in keys] if keys else _store().entries()
+    failed = 0
+    for entry in entries:
+        try:
+            load(entry.directory)
+            click.echo(f"ok      {entry.key}")
+        except PackageError as error:
+            failed += 1
+            click.echo(f"FAILED  {entry.key}: {error}")
+    if not entries:
+        raise click.ClickException("there are no packages")
+    if failed:
+        raise click.ClickException(f"{failed} of {len(entries)} packages failed")
+
+
+@models.command("activate")
+@click.argument("key")
+@click.option("--shadow", "role", flag_value="shadow", help="Score and store beside the active one; never flag.")
+@click.option("--off", "role", flag_value="off", help="Take the package out of service.")
+@click.option("--yes", is_flag=True, help="Do not ask, whatever the cards say.")
+def activate(key: str, role: Role | None, yes: bool) -> None:
+    """Make a package (NAME/VERSION) the active one of its task. Workers take it up when they start.
+
+    Prints the flag's figures on its card and on that of the package whose place it takes. On a terminal it asks where
+    the new card's are worse, or rest on less than a quarter of the cases.
+    """
+    settings = Settings()
+    store = open_store(settings)
+    try:
+        before = store.entry(key)
+        if role is None and not _agreed(store, before, yes):
+            raise click.Abort
+        with audited(settings, "models.activate") as detail:
+            entry = store.activate(key, role or "active")
+            detail |= {"package": entry.key, "role": entry.role, "before": before.role}
+    except PackageError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{entry.role:<7} {entry.key}")
+
+
+def _agreed(store: Store, new: Entry, yes: bool) -> bool:
+    """Show the figures of a package beside those of the one whose place it takes, and ask where they are in doubt."""
+    if new.card is None:
+        return True
+    task = new.card.task
+    present = [e for e in store.entries() if e.role == "active" and e.card and e.card.task == task and e.key != new.key]
+    click.echo(f"new     {figures_of(new.card)}")
+    against: list[str] = []
+    for old in present:
+        assert old.card is not None
+        click.echo(f"active  {figures_of(old.card)}")
+        against += doubts(figures_of(new.card), figures_of(old.card))
+    for line in against:
+        click.echo(f"mind:   {line}")
+    return not against or yes or not _on_a_terminal() or click.confirm("activate it all the same?")
+
+
+def _on_a_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+@models.command("export")
+@click.argument("key", metavar="PACKAGE")
+@click.argument("target", type=click.Path(path_type=Path), default=Path())
+def export(key: str, target: Path) -> None:
+    """Write a package (NAME, NAME/VERSION, its folder, or the folder of the run that trained it) to one file."""
+    try:
+        click.echo(export_package(folder_of(Path(key)) or _entry(key).directory, target))
+    except (PackageError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def folder_of(path: Path) -> Path | None:
+    """The package in a folder: itself, or the only one that a run of ``firstread train`` wrote below it.
+
+    Raises
+    ------
+    PackageError
+        If there are several.
+    """
+    if (path / CARD).is_file():
+        return path
+    below = sorted(found.parent for depth in ("*", "*/*", "*/*/*") for found in path.glob(f"{depth}/{CARD}"))
+    if len(below) > 1:
+        raise PackageError(f"several packages in {path.name}: {', '.join(str(b.relative_to(path)) for b in below)}")
+    return below[0] if below else None
+
+
+@models.command("import")
+@click.argument("source", type=click.Path(exists=True, path_type=Path), metavar="PACKAGE")
+@click.option("--activate", "make_active", is_flag=True, help="Make it the active one of its task at once.")
+@click.option("--yes", is_flag=True, help="With --activate: do not ask, whatever the cards say.")
+def import_(source: Path, make_active: bool, yes: bool) -> None:
+    """Take in a package that passes its self-test: a file, its folder, or the folder of the run that trained it.
+
+    It stays off until it is activated; the first package of a task that a pipeline serves is active at once.
+    """
+    settings = Settings()
+    store = open_store(settings)
+
+    def pin(card: Card) -> None:
+        """Put the present choice of the package's task on record, so that a newer version does not replace it."""
+        active = [e.key for e in store.entries() if e.role == "active" and e.card and e.card.task == card.task]
+        if active:
+            store.activate(active[0])
+
+    try:
+        with audited(settings, "models.import") as detail, _as_archive(source) as archive:
+            directory = import_package(archive, settings.home / "models", pin)
+            entry = store.entry(f"{directory.parent.name}/{directory.name}")
+            if make_active and _agreed(store, entry, yes):
+                entry = store.activate(entry.key)
+            detail |= {"package": entry.key, "role": entry.role, "before": None}
+    except PackageError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{entry.role:<7} {entry.key}")
+
+
+@contextmanager
+def _as_archive(source: Path) -> Iterator[Path]:
+    """The one file of a package; made for the time being where a folder is given."""
+    if source.is_file():
+        yield source
+        return
+    folder = folder_of(source)
+    if folder is None:
+        raise PackageError(f"no package in {source.name}: no {CARD} there, nor in a folder below")
+    with tempfile.TemporaryDirectory() as held:
+        yield export_package(folder, Path(held))
+
+
+def _store() -> Store:
+    return open_store(Settings())
+
+
+def _entry(key: str) -> Entry:
+    try:
+        return _store().entry(key)
+    except PackageError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    card = entry.card
+    return {
+        "key": entry.key,
+        "role": entry.role,
+        "task": card.task if card else "",
+        "pipeline": card.pipeline if card else "",
+        "labels": ", ".join(card.labels) if card else "",
+        "error": entry.error,
+    }

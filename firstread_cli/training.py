@@ -1,0 +1,170 @@
+"""``firstread train``, ``evaluate`` and ``prepare``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from firstread.logs import log_to_terminal
+
+DIRECTORY = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command("train")
+@click.argument("recipe")
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
+              help="Folder of the recipe's data sets.")  # fmt: skip
+@click.option("--out", type=DIRECTORY, default=None, help="Folder of the run; default: runs/RECIPE.")
+@click.option("--weights", default="none", show_default=True,
+              help="First weights: a PATH, imagenet (Keras may download it), or none.")  # fmt: skip
+@click.option("--start", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
+              help="An earlier run on the same folds, to begin with its weights and masks.")  # fmt: skip
+@click.option("--baseline", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
+              help="Another recipe's run on the same folds, to stand beside in the report.")  # fmt: skip
+@click.option("--join", "join_", type=click.Path(exists=True, file_okay=False, path_type=Path), multiple=True,
+              help="Train nothing: make one network of packages (give it twice or more).")  # fmt: skip
+@click.option("--folds", default=None, help="Folds to train, comma-separated; default: all of the recipe's.")
+@click.option("--final/--no-final", default=True, help="Train on all folds afterwards and write the package.")
+@click.option("--steps", type=int, default=None, help="Steps instead of the recipe's.")
+@click.option("--seed", type=int, default=None, help="Seed instead of the recipe's.")
+@click.option("--shards", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
+              help="Train on a folder that `firstread prepare` wrote, without folds.")  # fmt: skip
+@click.option("--cache", type=DIRECTORY, default=None, help="Keep decoded arrays here; of --shards, copies.")
+@click.option("--threads", type=int, default=0, help="Threads of TensorFlow; 0: its own choice.")
+@click.option("--mixed-precision", is_flag=True, help="float16 arithmetic on GPUs that gain by it.")
+@click.option("--distribute", is_flag=True, help="All GPUs of this machine, with tf.distribute.")
+@click.option("--wandb", "use_wandb", is_flag=True, help="Log to Weights & Biases too (extra `wandb`).")
+@click.option("--version", "package_version", default="1.0.0", show_default=True, help="Version of the package.")
+def train(
+    recipe: str,
+    data: Path | None,
+    shards: Path | None,
+    out: Path | None,
+    weights: str,
+    start: Path | None,
+    baseline: Path | None,
+    join_: tuple[Path, ...],
+    folds: str | None,
+    final: bool,
+    steps: int | None,
+    seed: int | None,
+    cache: Path | None,
+    threads: int,
+    mixed_precision: bool,
+    distribute: bool,
+    use_wandb: bool,
+    package_version: str,
+) -> None:
+    """Train RECIPE (a shipped one by name, or a TOML file); go on where an earlier call with the same folder ended."""
+    from training.recipe import load_recipe
+    from training.train import Order, train_all
+
+    log_to_terminal()
+    if (data is None) == (shards is None):
+        raise click.UsageError("give --data or --shards")
+    if shards is not None and (folds is not None or start is not None or baseline is not None or not final):
+        raise click.UsageError("--folds, --start, --baseline and --no-final go with --data")
+    loaded = load_recipe(recipe)
+    if steps is not None:
+        schedule = loaded.schedule.model_copy(update={"steps": steps, "epochs": 0})
+        loaded = loaded.model_copy(update={"schedule": schedule, "final_steps": steps})
+    if seed is not None:
+        loaded = loaded.model_copy(update={"seed": seed})
+    order = Order(
+        recipe=loaded,
+        data=data or Path(),
+        shards=shards,
+        out=out or Path("runs") / loaded.name,
+        weights=weights,
+        start=start,
+        baseline=baseline,
+        join=join_,
+        cache=cache,
+        folds=None if folds is None else tuple(folds.split(",")),
+        final=final,
+        threads=threads,
+        mixed_precision=mixed_precision,
+        distribute=distribute,
+        wandb=use_wandb,
+        version=package_version,
+    )
+    directory = train_all(order)
+    click.echo(f"package: {directory}" if directory else f"run: {order.out}")
+
+
+@click.command("evaluate")
+@click.argument("package")
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
+              help="Folder of the data set.")  # fmt: skip
+@click.option(
+    "--dataset", "dataset_name", default=None, help="Reader of the data set; default: from the package's task."
+)
+@click.option("--split", default=None,
+              help="Only items of this split or fold; default: all, of chest films the test part.")  # fmt: skip
+@click.option("--with", "partner", default=None, metavar="FOUR",
+              help="The four-class package that joins a binary chest one; default: that of its card.")  # fmt: skip
+@click.option("--out", type=DIRECTORY, default=Path("evaluation"), show_default=True, help="Folder of the report.")
+@click.option("--out-of-fold", "run", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
+              help="Evaluate a run's out-of-fold predictions; PACKAGE is then the recipe.")  # fmt: skip
+@click.option("--baseline", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
+              help="With --out-of-fold: another recipe's run on the same folds, to stand beside.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def evaluate(
+    package: str,
+    data: Path,
+    dataset_name: str | None,
+    split: str | None,
+    out: Path,
+    run: Path | None,
+    baseline: Path | None,
+    as_json: bool,
+    partner: str | None,
+) -> None:
+    """Measure PACKAGE (a folder, NAME or NAME/VERSION) on labelled data; writes evaluation.html and evaluation.json."""
+    if baseline is not None and run is None:
+        raise click.UsageError("--baseline goes with --out-of-fold")
+    if run is not None:
+        from training.head_ct.evaluate import evaluate_run
+
+        page = evaluate_run(package, data, run, out, baseline)
+    else:
+        from training.evaluation.scoring import evaluate_package
+
+        page = evaluate_package(package, data, dataset_name, split, out, partner)
+    click.echo((out / "evaluation.json").read_text(encoding="utf-8") if as_json else f"report: {page}")
+
+
+@click.command("prepare")
+@click.argument("dataset_name", metavar="DATASET")
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
+              help="Folder of the data set.")  # fmt: skip
+@click.option("--recipe", default=None,
+              help="Recipe whose input, labels and undersampling are used; default: the data set's own.")  # fmt: skip
+@click.option("--out", type=DIRECTORY, required=True, help="Folder of the shards and the report.")
+@click.option("--shard-size", type=int, default=512, show_default=True, help="Items in one shard.")
+@click.option("--jobs", type=int, default=0, help="Processes; 0: one a core.")
+@click.option("--undersample/--no-undersample", default=None,
+              help="As many negatives as positives; default: what the recipe says.")  # fmt: skip
+@click.option("--patient-regex", default="",
+              help="Of class_folders: its group finds the patient in a path; default: one a picture.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+def prepare(
+    dataset_name: str,
+    data: Path,
+    recipe: str | None,
+    out: Path,
+    shard_size: int,
+    jobs: int,
+    undersample: bool | None,
+    patient_regex: str,
+    as_json: bool,
+) -> None:
+    """Turn DATASET (ct_ich, phe_sich, rsna, class_folders, plain_csv, ...) into TFRecord shards with a report."""
+    from training.recipe import load_recipe
+    from training.shards.prepare import prepare_dataset, recipe_for
+
+    loaded = load_recipe(recipe or recipe_for(dataset_name))
+    counts = prepare_dataset(dataset_name, data, loaded, out, shard_size, jobs, undersample, patient_regex)
+    click.echo(json.dumps(counts, indent=2) if as_json else f"report: {out / 'report.html'}")

@@ -1,0 +1,517 @@
+"""The training loop on toy sets: it learns, it goes on exactly after a kill, folds stay apart, a package comes out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.builders.toy_sets import write_ct_ich, write_phe_sich
+from training.augmentation.carve import Donors, put_bleed
+from training.augmentation.planes import augment_from
+from training.datasets.arrays import Arrays, MemoryNeeded, memory_bytes, require_memory
+from training.fit.batches import Added, draw_rows, groups_by, train_batch
+from training.fit.checkpoint import Checkpoint
+from training.fit.crossval import cross_validate, fold_rows, held_back
+from training.fit.loop import Run, TrainingError, learning_rate, predict, train
+from training.fit.teacher import checkpoint_of, with_taught_masks
+from training.fit.transfer import WeightsError
+from training.head_ct.out_of_fold import PredictionsError, of_arrays
+from training.recipe import Recipe, RecipeError, Teacher, load_recipe, shipped, sized
+from training.train import Order, open_arrays, train_all
+from worker.packages.package import load
+
+TOY = """
+name = "toy"
+task = "bleed"
+pipeline = "head_ct"
+description = "a toy"
+labels = ["any", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural"]
+final_steps = {steps}
+[datasets]
+ct_ich = "ct_ich"
+phe_sich = "phe_sich"
+[input]
+kind = "hu"
+height = 32
+width = 32
+windows = [[0.0, 80.0]]
+neighbours = 1
+crop = "head"
+[architecture]
+builder = "tiny_unet"
+classes = 6
+[losses.logits]
+name = "masked_bce"
+[losses.mask_logits]
+name = "mask_loss"
+[losses.peak]
+name = "masked_bce"
+weight = 0.5
+[shares]
+"ct_ich:any=1" = 0.4
+"ct_ich:any=0" = 0.3
+"phe_sich:any=1" = 0.2
+"phe_sich:any=0" = 0.1
+[schedule]
+steps = {steps}
+steps_per_epoch = 5
+batch_size = 8
+learning_rate = 1e-2
+warmup_steps = 2
+[folds]
+dataset = "ct_ich"
+names = ["0", "2"]
+[card]
+name = "toy"
+licence_text = "made of circles"
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("toy")
+    write_ct_ich(root / "ct_ich")
+    write_phe_sich(root / "phe_sich")
+    return root
+
+
+def recipe_of(folder: Path, steps: int = 20) -> Recipe:
+    path = folder / f"toy_{steps}.toml"
+    path.write_text(TOY.format(steps=steps))
+    return load_recipe(str(path))
+
+
+@pytest.fixture(scope="module")
+def arrays(data: Path) -> Arrays:
+    return open_arrays(recipe_of(data), data, None)
+
+
+def test_unknown_and_doubtful_labels_do_not_teach(arrays: Arrays) -> None:
+    phe = [i for i, item in enumerate(arrays.items) if item.dataset == "phe_sich"]
+    known = arrays.label_names.index("intraparenchymal")
+    assert (np.delete(arrays.labels[phe], [0, known], axis=1) == -1).all()
+    assert (arrays.labels[phe, known] == arrays.labels[phe, 0]).all()
+    groups = groups_by(arrays, np.arange(len(arrays)), {"phe_sich:any=0": 1.0, "phe_sich:any=1": 1.0}, True)
+    assert [g.name for g in groups] == ["phe_sich:any=1"], "every toy negative is in doubt or beside a bleed"
+    assert arrays.masks is not None
+    bleeding = [i for i in phe if arrays.labels[i, 0] == 1]
+    assert (arrays.masks[bleeding] == 255).all(), "a bleed without an outline has an unknown mask"
+
+
+def test_neighbours_stay_within_the_study(arrays: Arrays) -> None:
+    for i, row in enumerate(arrays.neighbours):
+        assert {arrays.items[j].study for j in row} == {arrays.items[i].study}
+    first = next(i for i, item in enumerate(arrays.items) if item.dataset == "ct_ich" and item.order == 0)
+    assert arrays.neighbours[first].tolist() == [first, first, first + 1]
+
+
+def test_batches_depend_on_seed_and_step_alone(arrays: Arrays, data: Path) -> None:
+    from training.augmentation.planes import Augment
+
+    groups = groups_by(arrays, np.arange(len(arrays)), recipe_of(data).shares, True)
+    x1, y1 = train_batch(arrays, groups, Augment(), 8, seed=5, step=7)
+    x2, y2 = train_batch(arrays, groups, Augment(), 8, seed=5, step=7)
+    x3, _ = train_batch(arrays, groups, Augment(), 8, seed=5, step=8)
+    np.testing.assert_array_equal(x1, x2)
+    np.testing.assert_array_equal(y1["mask_logits"], y2["mask_logits"])
+    assert not np.array_equal(x1, x3)
+    drawn = np.concatenate([draw_rows(groups, 8, np.random.default_rng(s)) for s in range(100)])
+    share = np.mean([arrays.items[i].dataset == "ct_ich" and arrays.labels[i, 0] == 1 for i in drawn])
+    assert abs(share - 0.4 / 0.9) < 0.04
+
+
+def test_fold_in_test_is_never_trained_on(arrays: Arrays, data: Path) -> None:
+    recipe = recipe_of(data)
+    held = recipe.model_copy(update={"folds": recipe.folds.model_copy(update={"validation": {"phe_sich": 0.5}})})
+    away = held_back(arrays, held)
+    for fold in ("0", "2"):
+        train_rows, test_rows = fold_rows(arrays, held, fold)
+        trained = {(arrays.items[i].dataset, arrays.items[i].patient) for i in train_rows}
+        tested = {(arrays.items[i].dataset, arrays.items[i].patient) for i in test_rows}
+        assert not trained & tested
+        assert all(arrays.items[i].split == fold or away[i] for i in test_rows)
+    assert {arrays.items[i].dataset for i in np.flatnonzero(away)} <= {"phe_sich"}
+
+
+def test_rate_warms_up_and_falls_to_zero(data: Path) -> None:
+    schedule = recipe_of(data).schedule
+    rates = [learning_rate(schedule, 20, step) for step in range(21)]
+    assert rates[0] == pytest.approx(5e-3)
+    assert max(rates) == pytest.approx(1e-2)
+    assert rates[20] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_learns_what_a_bleed_looks_like(arrays: Arrays, data: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(data, 60)
+    rows = np.arange(len(arrays))
+    model = train(Run(recipe, arrays, rows, tmp_path, 60))
+    known = np.flatnonzero(arrays.labels[:, 0] >= 0)
+    logits = predict(model, arrays, known)["logits"][:, 0]
+    from training.evaluation.metrics import auc
+
+    assert auc(arrays.labels[known, 0], logits) > 0.9
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == list(range(5, 61, 5))
+    assert log[-1]["loss"] < 0.7 * log[0]["loss"]
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+CHILD = """
+import sys
+from pathlib import Path
+import numpy as np
+from training.fit.loop import Run, predict, train
+from training.recipe import load_recipe
+from training.train import open_arrays
+data, out, recipe = Path(sys.argv[1]), Path(sys.argv[2]), load_recipe(sys.argv[3])
+arrays = open_arrays(recipe, data, None)
+model = train(Run(recipe, arrays, np.arange(len(arrays)), out, recipe.schedule.steps))
+np.save(out / "logits.npy", predict(model, arrays, np.arange(len(arrays)))["logits"])
+"""
+
+
+def _child(data: Path, out: Path, recipe: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(data), str(out), str(recipe)],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"},
+    )
+
+
+@pytest.mark.timeout(300)
+def test_killed_run_ends_with_the_very_same_weights(arrays: Arrays, data: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(data, 40)
+    killed, rows = tmp_path / "killed", np.arange(len(arrays))
+    process = _child(data, killed, data / "toy_40.toml")
+    deadline = time.monotonic() + 120
+    while not (killed / "checkpoint.npz").is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=30)
+    assert (killed / "checkpoint.npz").is_file()
+    assert not (killed / "logits.npy").exists(), "the run ended before it could be killed"
+    assert _child(data, killed, data / "toy_40.toml").wait(timeout=200) == 0
+    whole = predict(train(Run(recipe, arrays, rows, tmp_path / "whole", 40)), arrays, rows)["logits"]
+    np.testing.assert_allclose(np.load(killed / "logits.npy"), whole, rtol=1e-3, atol=1e-3)
+
+
+def test_checkpoint_of_another_run_is_refused(arrays: Arrays, data: Path, tmp_path: Path) -> None:
+    train(Run(recipe_of(data, 5), arrays, np.arange(len(arrays)), tmp_path, 5))
+    with pytest.raises(TrainingError, match="another run"):
+        train(Run(recipe_of(data, 10), arrays, np.arange(len(arrays)), tmp_path, 10))
+
+
+def test_wrong_initial_loss_stops_before_training(arrays: Arrays, data: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(data)
+    schedule = recipe.schedule.model_copy(update={"initial_loss": 0.1})
+    with pytest.raises(TrainingError, match="initial loss"):
+        train(Run(recipe.model_copy(update={"schedule": schedule}), arrays, np.arange(len(arrays)), tmp_path, 5))
+    assert not (tmp_path / "checkpoint.npz").exists()
+
+
+def test_whole_order_gives_a_package_that_serves(data: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(data, 15)
+    directory = train_all(Order(recipe=recipe, data=data, out=tmp_path))
+    assert directory is not None
+    package = load(directory)
+    assert set(package.card.operating_points) == {"flag", "balanced"}
+    assert package.card.training_data["ct_ich"]["patients"] == 8
+    figures = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+    assert figures["slices"]["any"]["n"] == 32
+    assert figures["slices"]["any"]["prevalence"] == pytest.approx(0.25)
+    assert package.card.metrics["out_of_fold"]["slices"]["any"]["auc"]["n"] == 8
+    page = (tmp_path / "evaluation" / "evaluation.html").read_text()
+    assert "Worst misses" in page and "http" not in page.replace("http-equiv", "")
+    assert {path.name for path in (tmp_path / "final").iterdir()} >= {"model.keras", "structure.svg", "structure.txt"}
+    baseline = package.card.baseline
+    assert sum(baseline["intensity"]["counts"]) == len({item.study for item in open_arrays(recipe, data, None).items})
+    assert sum(baseline["score"]["counts"]) == sum(baseline["thickness"]["counts"]) == 8
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_recipes_are_valid(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert set(recipe.losses) <= {"logits", "mask_logits", "peak"}
+
+
+def test_strange_recipes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no recipe"):
+        load_recipe("nonsense")
+    (tmp_path / "r.toml").write_text("surprise = 1\n" + TOY.format(steps=3))
+    with pytest.raises(RecipeError, match="surprise"):
+        load_recipe(str(tmp_path / "r.toml"))
+
+
+def test_undersampling_and_slices_without_brain(arrays: Arrays, data: Path) -> None:
+    from training.datasets.arrays import mute_bad_slices
+    from training.fit.crossval import one_to_one
+
+    rows = np.arange(len(arrays))
+    thinned = one_to_one(arrays, rows, seed=1)
+    assert (arrays.labels[thinned, 0] == 1).sum() == (arrays.labels[thinned, 0] == 0).sum() > 0
+    np.testing.assert_array_equal(thinned, one_to_one(arrays, rows, seed=1))
+    fresh = open_arrays(recipe_of(data), data, None)
+    fresh.planes[0] = 1.0
+    assert mute_bad_slices(fresh) == 1
+    assert not fresh.items[0].usable and fresh.items[1].usable
+
+
+def test_predictions_of_another_run_are_not_taken(data: Path, arrays: Arrays, tmp_path: Path) -> None:
+    recipe = recipe_of(data, 5)
+    (path,) = cross_validate(recipe, arrays, tmp_path, "none", ("0",))
+    written = path.stat().st_mtime_ns
+    cross_validate(recipe, arrays, tmp_path, "none", ("0",))
+    cross_validate(recipe.model_copy(update={"card": {"name": "other"}}), arrays, tmp_path, "none", ("0",))
+    assert path.stat().st_mtime_ns == written
+    changes: tuple[dict[str, Any], ...] = (
+        {"augment": {"noise": 0.1}},
+        {"shares": {}},
+        {"patients_first": False},
+        {"parameters": {"drop_bad_slices": True}},
+    )
+    for change in changes:
+        with pytest.raises(TrainingError, match="another run"):
+            cross_validate(recipe.model_copy(update=change), arrays, tmp_path, "none", ("0",))
+    with pytest.raises(TrainingError, match="another run"):
+        cross_validate(recipe, arrays, tmp_path, "none", ("0",), mixed_precision=True)
+    flipped = replace(arrays, labels=1 - arrays.labels)
+    with pytest.raises(TrainingError, match="another run"):
+        cross_validate(recipe, flipped, tmp_path, "none", ("0",))
+    cross_validate(recipe.model_copy(update={"augment": {"noise": 0.1}}), arrays, tmp_path / "b", "none", ("2",))
+    shutil.copy(tmp_path / "b" / "oof_2.npz", tmp_path)
+    with pytest.raises(PredictionsError, match="different recipes"):
+        of_arrays([path, tmp_path / "oof_2.npz"], arrays, "ct_ich")
+
+
+def test_folds_stop_early_as_the_last_model_does(data: Path, arrays: Arrays, tmp_path: Path) -> None:
+    recipe = recipe_of(data, 10)
+    held = recipe.folds.model_copy(update={"validation": {"phe_sich": 0.7}})
+    recipe = recipe.model_copy(update={"folds": held})
+    away = held_back(arrays, recipe)
+    assert 0 < away.sum() < sum(item.dataset == "phe_sich" for item in arrays.items)
+    cross_validate(recipe, arrays, tmp_path, "none", ("0",))
+    log = [json.loads(line) for line in (tmp_path / "fold_0" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == [5, 10] and all(row["val_loss"] > 0 for row in log)
+
+
+def test_epochs_become_steps(data: Path, arrays: Arrays, tmp_path: Path) -> None:
+    recipe = recipe_of(data, 5)
+    epochs = recipe.schedule.model_copy(update={"steps": 0, "epochs": 2})
+    found = sized(recipe.model_copy(update={"schedule": epochs}), 45)
+    assert (found.schedule.steps, found.schedule.steps_per_epoch) == (10, 5)
+    assert sized(recipe, 45) == recipe
+    toml = data / "both.toml"
+    toml.write_text(TOY.format(steps=3).replace("steps_per_epoch = 5", "epochs = 5"))
+    with pytest.raises(RecipeError, match="either steps or epochs"):
+        load_recipe(str(toml))
+
+
+def test_a_run_goes_on_within_an_epoch(
+    data: Path, arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, rows = recipe_of(data, 10), np.arange(len(arrays))
+    schedule = recipe.schedule.model_copy(update={"checkpoint_steps": 3})
+    recipe = recipe.model_copy(update={"schedule": schedule})
+    whole = predict(train(Run(recipe, arrays, rows, tmp_path / "whole", 10)), arrays, rows)["logits"]
+    steps, save = [], Checkpoint.save
+
+    def dying(self: Checkpoint, model: Any, step: int, notes: dict[str, Any], stopped: bool = False) -> None:
+        save(self, model, step, notes, stopped)
+        steps.append(step)
+        if step == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train(Run(recipe, arrays, rows, tmp_path / "killed", 10))
+    assert steps == [3, 5, 6]
+    monkeypatch.undo()
+    again = predict(train(Run(recipe, arrays, rows, tmp_path / "killed", 10)), arrays, rows)["logits"]
+    np.testing.assert_allclose(again, whole, rtol=1e-3, atol=1e-3)
+    log = [json.loads(line)["step"] for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()]
+    assert log == [5, 10]
+
+
+def test_mixed_precision_learns_and_leaves_no_trace(data: Path, arrays: Arrays, tmp_path: Path) -> None:
+    import keras
+
+    recipe, rows = recipe_of(data, 10), np.arange(len(arrays))
+    model = train(Run(recipe, arrays, rows, tmp_path, 10, mixed_precision=True))
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert {layer.compute_dtype for layer in convolutions} >= {"float16"}
+    assert {layer.variable_dtype for layer in convolutions} == {"float32"}
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert np.isfinite(predict(model, arrays, rows)["logits"]).all()
+    assert keras.mixed_precision.dtype_policy().name == "float32", "the package is built for serving"
+
+
+def test_wrong_weights_are_refused_before_anything_is_decoded(data: Path, tmp_path: Path) -> None:
+    for weights, text in (("imagenet", "no ImageNet weights"), ("nowhere.npz", "no weights file")):
+        with pytest.raises(WeightsError, match=text):
+            train_all(Order(recipe=recipe_of(data, 5), data=tmp_path / "no_data", out=tmp_path, weights=weights))
+
+
+def test_a_missing_picture_is_left_out_with_and_without_a_cache(tmp_path: Path) -> None:
+    write_ct_ich(tmp_path / "ct_ich", patients=2)
+    write_phe_sich(tmp_path / "phe_sich", patients=1)
+    (tmp_path / "ct_ich" / "images" / "000_00.jpg").unlink()
+    recipe = recipe_of(tmp_path, 5)
+    for cache in (None, tmp_path / "cache", tmp_path / "cache"):
+        arrays = open_arrays(recipe, tmp_path, cache)
+        assert list(arrays.left_out) == ["images/000_00.jpg"] and len(arrays) == 12
+
+
+def test_what_does_not_fit_into_memory_is_refused() -> None:
+    spec = load_recipe("rsna_inceptionv3").input
+    wanted = memory_bytes(752_803, spec, None)
+    assert wanted == pytest.approx(226e9, rel=0.01)
+    with pytest.raises(MemoryNeeded, match="firstread prepare"):
+        require_memory(wanted * 1000, 752_803)
+
+
+def test_best_epoch_and_early_stopping(arrays: Arrays, data: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(data, 60)
+    schedule = recipe.schedule.model_copy(
+        update={"best": True, "early_stopping": 2, "learning_rate": 0.3, "decay": "constant"}
+    )
+    rows = np.arange(len(arrays))
+    train(Run(recipe.model_copy(update={"schedule": schedule}), arrays, rows, tmp_path, 60, val_rows=rows[:16]))
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = [row["val_loss"] for row in log]
+    best = int(np.argmin(losses))
+    assert len(log) == 12 or len(log) - 1 - best == 2
+    assert (tmp_path / "best.npz").is_file()
+
+
+def test_confusion_of_the_validation_rows(arrays: Arrays, data: Path, tmp_path: Path) -> None:
+    from training.fit.callbacks import confusion_rows, has_validation
+    from training.fit.loop import build_model
+
+    recipe, rows = recipe_of(data), np.arange(len(arrays))
+    run = Run(recipe, arrays, rows, tmp_path, 5, val_rows=rows[:12])
+    assert has_validation(run) and not has_validation(Run(recipe, arrays, rows, tmp_path, 5))
+    truth, guess, names = confusion_rows(build_model(recipe, "none"), run)
+    assert names == ["not any", "any"]
+    assert truth == arrays.labels[:12, 0].astype(int).tolist() and set(guess) <= {0, 1}
+
+
+def test_transfer_in_two_stages_from_a_file(arrays: Arrays, data: Path, tmp_path: Path) -> None:
+    from training.fit.loop import build_model
+    from training.fit.transfer import WeightsError
+    from worker.packages.weights import save_by_layer
+
+    recipe = recipe_of(data, 10)
+    model = build_model(recipe, "none")
+    save_by_layer(model, tmp_path / "start.npz", "float32")
+    again = build_model(recipe.model_copy(update={"seed": 9}), str(tmp_path / "start.npz"))
+    np.testing.assert_array_equal(
+        model.get_layer("logits").get_weights()[0], again.get_layer("logits").get_weights()[0]
+    )
+    staged = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"freeze_steps": 5})})
+    train(Run(staged, arrays, np.arange(len(arrays)), tmp_path / "run", 10, weights=str(tmp_path / "start.npz")))
+    for weights, text in (("nowhere.npz", "no weights file"), ("imagenet", "no ImageNet weights")):
+        with pytest.raises((WeightsError, ValueError), match=text):
+            build_model(recipe, weights)
+
+
+def test_structure_is_written(data: Path, tmp_path: Path) -> None:
+    import keras
+
+    from training.fit.loop import build_model
+    from training.fit.structure import save_structure
+
+    model = build_model(recipe_of(data), "none")
+    save_structure(model, tmp_path)
+    assert keras.models.load_model(tmp_path / "model.keras").count_params() == model.count_params()
+    assert "mask" in (tmp_path / "structure.svg").read_text()
+    assert "mask_conv" in (tmp_path / "structure.txt").read_text()
+
+
+def test_second_stage_begins_with_each_folds_own_weights_and_masks(data: Path, tmp_path: Path) -> None:
+    first = recipe_of(tmp_path, steps=200)
+    train_all(Order(first, data, tmp_path / "first", folds=("0",), final=False))
+    brief = first.schedule.model_copy(update={"steps": 10})
+    second = first.model_copy(update={"carve": 0.5, "teacher": Teacher(low=0.1, high=0.4), "schedule": brief})
+    arrays = open_arrays(second, data, None)
+    rows, _ = fold_rows(arrays, second, "0")
+    checkpoint = checkpoint_of(tmp_path / "first", "fold_0")
+    taught = with_taught_masks(second, arrays, rows, checkpoint)
+    assert arrays.masks is not None and taught.masks is not None
+    changed = np.flatnonzero((taught.masks != arrays.masks).any(axis=(1, 2)))
+    assert len(changed)
+    for row in changed:
+        assert arrays.items[row].dataset == "phe_sich" and arrays.labels[row, 0] == 1 and row in rows
+        drawn, values = taught.masks[row] >= 127, arrays.planes[row][..., 0].astype(np.float32)
+        small = values.reshape(*drawn.shape, -1) if values.shape == drawn.shape else values[::2, ::2]
+        assert small[drawn].mean() > small[~drawn].mean()
+
+    train_all(Order(second, data, tmp_path / "second", start=tmp_path / "first", folds=("0",), final=False))
+    assert (tmp_path / "second" / "oof_0.npz").is_file()
+    with pytest.raises(WeightsError, match="fold_2"):
+        checkpoint_of(tmp_path / "first", "fold_2")
+
+
+def test_bleeds_of_others_are_put_into_heads_of_the_same_level(arrays: Arrays, data: Path) -> None:
+    rng = np.random.default_rng(3)
+    donors = Donors.among(arrays, np.arange(len(arrays)))
+    clean = [i for i in range(len(arrays)) if arrays.items[i].dataset == "ct_ich" and arrays.labels[i, 0] == 0]
+    done = 0
+    for row in clean:
+        image, mask = arrays.stacked(np.asarray([row]))[0], np.zeros(arrays.masks.shape[1:], np.float32)  # type: ignore[union-attr]
+        donor = donors.draw(row, rng)
+        found = None if donor is None else put_bleed(image, mask, arrays, donor, rng)
+        if found is None:
+            continue
+        done += 1
+        bright, drawn = found
+        outside = (image <= 0.04) | (image >= 0.96)
+        assert np.array_equal(bright[outside], image[outside]), "bone and air stay"
+        assert (drawn >= 0.5).any()
+        assert bright[..., 1].sum() > image[..., 1].sum()
+    assert done
+    assert Donors.among(arrays, np.asarray(clean)).draw(clean[0], rng) is None
+
+
+def test_carved_batches_carry_the_labels_of_both_slices(arrays: Arrays, data: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path)
+    rows = np.arange(len(arrays))
+    groups = groups_by(arrays, rows, {"ct_ich:any=0": 1.0}, True)
+    added = Added(1.0, 0.0, Donors.among(arrays, rows))
+    plain = train_batch(arrays, groups, augment_from(recipe.augment), 8, 1, 0)[1]
+    carved = train_batch(arrays, groups, augment_from(recipe.augment), 8, 1, 0, added)[1]
+    assert plain["logits"][:, 0].max() == 0 and plain["mask_logits"].max() == 0
+    bled = carved["mask_logits"].reshape(8, -1).max(axis=1) > 0
+    assert bled.any()
+    assert np.array_equal(carved["logits"][:, 0] == 1, bled)
+    assert np.array_equal(carved["peak"][:, 0] == 1, bled)
+
+
+def test_encoder_comes_from_arrays_by_layer_and_variable(tmp_path: Path) -> None:
+    from training.fit.loop import build_model
+
+    recipe = load_recipe("ct_ich_inceptionv3")
+    small = recipe.model_copy(update={"input": recipe.input.model_copy(update={"height": 96, "width": 96})})
+    model = build_model(small, "none")
+    arrays = {f"{layer.name}/{v.name}": np.asarray(v) for layer in model.layers for v in layer.weights}
+    arrays = {name: value for name, value in arrays.items() if not name.startswith("logits")}
+    rng = np.random.default_rng(0)
+    arrays["conv2d_94/kernel"] = rng.normal(size=arrays["conv2d_94/kernel"].shape).astype(np.float16)
+    np.savez(tmp_path / "start.npz", dense_1_of_another=np.zeros(3), **{"dense_1/kernel": np.zeros((3, 3))}, **arrays)
+    again = build_model(small, str(tmp_path / "start.npz"))
+    np.testing.assert_array_equal(again.get_layer("conv2d_94").get_weights()[0], arrays["conv2d_94/kernel"])
+    del arrays["conv2d_7/kernel"]
+    np.savez(tmp_path / "short.npz", **arrays)
+    with pytest.raises(WeightsError, match="conv2d_7"):
+        build_model(small, str(tmp_path / "short.npz"))

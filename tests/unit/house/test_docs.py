@@ -1,0 +1,276 @@
+"""Documents and code say the same, both ways."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sqlite3
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from firstread.records import Database
+from firstread.records.migrate import head_revision, upgrade
+from firstread.settings import ENV_PREFIX, Settings
+from firstread_cli.main import COMMANDS, cli
+from tests.builders.inventory import metrics, view_columns
+from tests.builders.reason_codes import codes_in_source
+from tools.docs.generate import BLOCK, BLOCKS, cards, documents, rendered
+from worker.outputs import states
+from worker.outputs.destinations import DestinationsFile
+from worker.outputs.senders import http
+
+ROOT = Path(__file__).resolve().parents[3]
+DOCUMENTS = documents()
+IDS = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+NO_CODES = {"accepted", "rejected", "normal", "pool", "none", "identity", "identity_in_part", "own", "images"}
+"""Names of folders, findings, steps of a network and kinds of change that look like codes and are none."""
+
+NOT_SETTINGS = {"FIRSTREAD_CONFIG", "FIRSTREAD_TEST_DATA"}
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def code_of(text: str) -> list[str]:
+    """Everything that a document shows as code: fenced lines and inline spans."""
+    fences = re.findall(r"^```\w*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    rest = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [line for fence in fences for line in fence.splitlines()] + re.findall(r"`([^`\n]+)`", rest)
+
+
+def rows_below(text: str, heading: str) -> list[str]:
+    """First cells of the first table below a heading, in order, back-quotes removed."""
+    section = re.split(r"^## ", text.split(f"## {heading}\n", 1)[1], flags=re.MULTILINE)[0]
+    return re.findall(r"^\| `([^`]+)` \|", section, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_generated_tables_are_what_the_code_says(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert rendered(text) == text, "run `make docs`"
+
+
+def test_every_generated_table_stands_in_a_document() -> None:
+    found = [m[2] for path in DOCUMENTS for m in BLOCK.finditer(path.read_text(encoding="utf-8"))]
+    assert sorted(found) == sorted(BLOCKS)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_settings_that_are_named_exist(path: Path) -> None:
+    named = set(re.findall(r"\bFIRSTREAD_[A-Z0-9_]+\b", path.read_text(encoding="utf-8")))
+    settings = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    assert named <= settings | {name + "_FILE" for name in settings} | NOT_SETTINGS
+
+
+def test_every_code_of_the_source_stands_in_the_schema_document() -> None:
+    found = codes_in_source()
+    assert {"no_pipeline", "worker_died", "lease_expired", "not_a_head", "dicomdir", "no_mask"} <= found.keys()
+    documented = set(re.findall(r"^\| `(\w+)` \|", text_of("docs/schema.md").split("## Reasons and warnings")[1], re.M))
+    assert {code: path for code, path in found.items() if code not in documented | NO_CODES} == {}
+    assert "data_error" in documented
+
+
+def test_every_setting_stands_in_the_settings_document() -> None:
+    text = text_of("docs/settings.md")
+    assert re.findall(r"^\| `FIRSTREAD_(\w+)`", text, flags=re.MULTILINE) == [
+        name.upper() for name in Settings.model_fields
+    ]
+    assert "FIRSTREAD_CONFIG" in text
+
+
+def test_views_and_columns_are_the_same_in_code_and_document() -> None:
+    text = text_of("docs/schema.md")
+    columns = view_columns()
+    headings = set(re.findall(r"^## (\w+)$", text, flags=re.MULTILINE))
+    assert headings - {"States", "Tables"} == set(columns)
+    for view, names in columns.items():
+        inherited = columns[view.removesuffix("_history")] if view.endswith("_history") else ()
+        documented = rows_below(text, view)
+        if f"The columns of `{view.removesuffix('_history')}`" in text and view.endswith("_history"):
+            whole = tuple(inherited) + tuple(documented) if len(documented) < len(names) else tuple(documented)
+        else:
+            whole = tuple(documented)
+        assert whole == names, view
+
+
+def test_metrics_that_are_named_exist() -> None:
+    known = set().union(*(m.series for m in metrics().values())) | set(metrics())
+    for path in DOCUMENTS:
+        for word in re.findall(r"\bfirstread_[a-z0-9_]+", path.read_text(encoding="utf-8")):
+            assert word in known | {"firstread_reader", "firstread_cli"}, f"{path.name}: {word}"
+
+
+def subcommand(words: list[str]) -> tuple[click.Command, list[str]]:
+    """The command that ``firstread WORDS...`` names, and what is left for it."""
+    command: click.Command = cli
+    rest = list(words)
+    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+        found = command.get_command(click.Context(command), rest[0])
+        assert found is not None, f"no command {' '.join(words)}"
+        command, rest = found, rest[1:]
+    return command, rest
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_commands_that_are_shown_exist_with_their_options(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    hand_written = BLOCK.sub("", text)
+    for line in code_of(hand_written):
+        shown = re.match(r"(?:\S*=\S+ )*(?:\.venv/bin/)?firstread( .*)?$", line.split("#")[0].strip())
+        if shown is None or "..." in line:
+            continue
+        command, rest = subcommand(shlex.split(shown[1] or ""))
+        options = {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help", "--version"}
+        assert {word.split("=")[0] for word in rest if word.startswith("--")} <= options, line
+
+
+def test_every_command_stands_in_the_commands_document() -> None:
+    headings = re.findall(r"^### firstread ([\w-]+)$", text_of("docs/commands.md"), flags=re.MULTILINE)
+    assert headings == list(COMMANDS)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_make_targets_that_are_shown_exist(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", text_of("Makefile"), flags=re.MULTILINE))
+    for line in code_of(path.read_text(encoding="utf-8")):
+        for target in re.findall(r"(?:^|&& |=\S+ )make ([a-z]+)", line):
+            assert target in targets, line
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_links_and_paths_lead_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"[a-z]+:|#", link):
+            assert (path.parent / link.split("#")[0]).exists(), link
+    for code in code_of(text):
+        if re.fullmatch(
+            r"(firstread|dicom_listener|worker|training|deploy|monitoring|docs|requirements)/[\w./-]*", code
+        ):
+            assert (ROOT / code).exists(), code
+
+
+@pytest.mark.parametrize(("name", "least"), [("README.md", 4), ("docs/operations.md", 1)])
+def test_sql_that_is_shown_runs(name: str, least: int, tmp_path: Path) -> None:
+    db = Database(f"sqlite:///{tmp_path / 'shown.sqlite'}")
+    upgrade(db)
+    db.dispose()
+    blocks = re.findall(r"^```sql\n(.*?)^```", text_of(name), flags=re.MULTILINE | re.DOTALL)
+    statements = [s for block in blocks for s in block.split(";") if s.strip()]
+    assert len(statements) >= least
+    with sqlite3.connect(tmp_path / "shown.sqlite") as connection:
+        for statement in statements:
+            assert connection.execute(statement).fetchall() == []
+
+
+def test_the_destinations_that_are_shown_are_understood() -> None:
+    (shown,) = re.findall(r"^```toml\n(.*?)^```", text_of("docs/deliveries.md"), flags=re.MULTILINE | re.DOTALL)
+    read = DestinationsFile.model_validate(tomllib.loads(shown))
+    assert {d.kind for d in read.destination} == {"dicom", "stow", "webhook", "email"}
+    assert read.escalation[0].destinations == ("on-call", "radiology")
+
+
+def test_the_pacs_of_the_readme_is_ten_lines_that_are_understood() -> None:
+    (shown,) = re.findall(r"^```toml\n(.*?)^```", text_of("README.md"), flags=re.MULTILINE | re.DOTALL)
+    (read,) = DestinationsFile.model_validate(tomllib.loads(shown)).destination
+    assert (read.kind, read.name) == ("dicom", "pacs") and len(shown.splitlines()) <= 10
+
+
+def test_what_a_flag_means_is_reckoned_from_the_card() -> None:
+    (head,) = (card for card in cards() if card["task"] == "bleed")
+    left = head["metrics"]["out_of_fold"]["patients_at_flag"]["specificity"]["value"]
+    text = text_of("README.md")
+    assert f"of 100 heads without a bleed about {100 - 100 * left:.0f} are flagged too" in text
+    assert text.index("are flagged too") < text.index("## Running it for good")
+
+
+def test_the_shell_completes_as_the_readme_says() -> None:
+    (line,) = re.findall(r"^(eval .*?_FIRSTREAD_COMPLETE=bash_source.*?)\s+#", text_of("README.md"), re.M)
+    script = f"""{line}
+        for words in "firstread fla" "firstread results --pip" "firstread models act"; do
+            COMP_WORDS=($words); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMPREPLY=()
+            _firstread_completion firstread; echo "${{COMPREPLY[@]}}"
+        done"""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PATH": path},
+    )
+    assert done.stdout.splitlines() == ["flags", "--pipeline", "activate"], done.stderr
+
+
+def test_install_commands_without_make_name_what_is_there() -> None:
+    text = text_of("README.md")
+    script, extra = re.search(r"^(\S+install\.sh) && ", text, re.M), re.search(r"pip install '\.\[(\w+)\]'", text)
+    assert script and extra and os.access(ROOT / script[1], os.X_OK)
+    project = tomllib.loads(text_of("pyproject.toml"))["project"]
+    assert extra[1] in project["optional-dependencies"]
+
+
+def test_states_of_a_delivery_and_keys_of_a_message_stand_in_the_document() -> None:
+    text = text_of("docs/deliveries.md")
+    known = {value for name, value in vars(states).items() if name.isupper() and isinstance(value, str)}
+    assert set(rows_below(text, "What happens to a message")) == known
+    for name in (http.SIGNATURE_HEADER, http.TIMESTAMP_HEADER, http.DELIVERY_HEADER):
+        assert f"`{name}`" in text
+
+
+def test_the_conformance_statement_names_what_the_listener_takes() -> None:
+    from pynetdicom import ALL_TRANSFER_SYNTAXES, sop_class
+
+    from dicom_listener.scp import handlers
+
+    text = text_of("docs/conformance.md")
+    for uid in [*ALL_TRANSFER_SYNTAXES, *sop_class._STORAGE_CLASSES.values(), handlers.VERIFICATION]:
+        assert f"{uid}" in text
+    for status in (
+        handlers.SUCCESS,
+        handlers.PROCESSING_FAILURE,
+        handlers.OUT_OF_RESOURCES,
+        handlers.CANNOT_UNDERSTAND,
+    ):
+        assert f"0x{status:04X}" in text
+    named = {int(code, 16) for code in re.findall(r"\| 0x([0-9A-F]{4})", text)}
+    assert named == {
+        handlers.SUCCESS,
+        handlers.PROCESSING_FAILURE,
+        handlers.OUT_OF_RESOURCES,
+        handlers.CANNOT_UNDERSTAND,
+    }
+
+
+def test_documents_name_no_figure_of_this_project_that_code_fixes_otherwise(tmp_path: Path) -> None:
+    """Defaults that the prose repeats."""
+    settings = Settings(home=tmp_path)
+    operations = text_of("docs/operations.md")
+    assert f"port {settings.dicom_port}" in operations
+    assert f"`FIRSTREAD_GRACE_S` ({settings.grace_s:g} s)" in operations
+    assert f"`FIRSTREAD_QUIET_S` ({settings.quiet_s:g} s)" in operations
+    assert f"`FIRSTREAD_MAX_WAIT_S` ({settings.max_wait_s / 60:g} min)" in operations
+    assert f"port {settings.port_of_metrics('up')}" in text_of("docs/metrics.md")
+    assert f"port {settings.port_of_metrics('work')}" in text_of("docs/metrics.md")
+    assert f"AE title `{settings.ae_title}`" in text_of("README.md")
+    assert f"| {settings.max_associations}; `FIRSTREAD_MAX_ASSOCIATIONS`" in text_of("docs/conformance.md")
+
+
+def test_the_change_log_names_the_schema_of_the_newest_release() -> None:
+    newest = text_of("CHANGELOG.md").split("\n## ")[1]
+    assert f"Schema revision {head_revision()}." in newest
+
+
+def test_the_python_that_the_readme_promises_is_the_one_that_installs() -> None:
+    requires = re.search(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', text_of("pyproject.toml"))
+    assert requires is not None
+    assert requires.groups() == ("11", "13")
+    assert "Python 3.11 or 3.12" in text_of("README.md")

@@ -1,0 +1,50 @@
+"""The systemd units: real commands, real settings, and what systemd itself says of them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from firstread.settings import ENV_PREFIX, Settings
+from firstread_cli.main import COMMANDS, cli
+
+FOLDER = Path(__file__).resolve().parents[3] / "deploy/systemd"
+UNITS = sorted(FOLDER.glob("*.service"))
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda p: p.stem)
+def test_a_unit_runs_a_command_of_ours(path: Path) -> None:
+    lines = re.findall(r"^Exec\w+=(.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert lines
+    for line in lines:
+        program, verb, *arguments = line.split()
+        assert program == "/opt/firstread/.venv/bin/firstread"
+        assert verb in COMMANDS
+        command = cli.get_command(cli.make_context("firstread", [verb]), verb)
+        assert command is not None
+        command.make_context(verb, arguments)
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda p: p.stem)
+def test_systemd_finds_nothing_wrong(path: Path, tmp_path: Path) -> None:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is not installed (Debian: systemd)")
+    copy = tmp_path / path.name
+    copy.write_text(
+        path.read_text(encoding="utf-8").replace("/opt/firstread/.venv/bin/firstread", shutil.which("true") or "")
+    )
+    done = subprocess.run([program, "verify", str(copy)], capture_output=True, text=True, timeout=60, check=False)
+    ours = [line for line in done.stderr.splitlines() if path.name in line]
+    assert ours == []
+
+
+def test_the_environment_file_is_made_of_settings() -> None:
+    text = (FOLDER / "firstread.env").read_text(encoding="utf-8")
+    names = re.findall(r"^#?([A-Z_]+)=", text, flags=re.MULTILINE)
+    assert {"FIRSTREAD_HOME", "FIRSTREAD_DATABASE_URL", "FIRSTREAD_BROKER_URL"} <= set(names)
+    assert {name.removeprefix(ENV_PREFIX).lower() for name in names} <= set(Settings.model_fields)

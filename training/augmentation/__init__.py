@@ -1,0 +1,1 @@
+"""Every random change to a training picture."""

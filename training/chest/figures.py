@@ -1,0 +1,219 @@
+"""Figures of chest models: binary, four classes, and what the model says of adults without COVID."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from training.chest.labels import CLASSES
+from training.chest.readers import class_of
+from training.datasets.base import Item
+from training.evaluation import figures, metrics
+from training.evaluation.report import Miss
+from worker.packages.card import Card
+
+BINARY = "pneumonia"
+AGE_GROUPS = {"children": "child", "adults": "adult", "age_unknown": "unknown"}
+
+
+def patients_of(items: Sequence[Item]) -> np.ndarray:
+    """Patient of each film, unique over data sets."""
+    return np.asarray([f"{item.dataset}/{item.patient}" for item in items])
+
+
+def age_groups(items: Sequence[Item]) -> np.ndarray:
+    """``adult``, ``child`` or ``unknown`` for each film."""
+    return np.asarray([item.attributes.get("age_group", "unknown") for item in items])
+
+
+def is_adult(items: Sequence[Item]) -> np.ndarray:
+    """Films of people known as adults."""
+    return np.asarray(age_groups(items) == "adult")
+
+
+def share_of(hits: np.ndarray, patients: np.ndarray, repeats: int = 1000) -> dict[str, Any]:
+    """Share of films that hit, with an interval from resampling patients; ``n`` counts films.
+
+    Where all or none hit a resample tells nothing: Wilson's interval of as many patients then.
+    """
+    hits = np.asarray(hits, dtype=bool)
+    of_patient = np.unique(patients, return_inverse=True)[1].ravel()
+    films, found = np.bincount(of_patient), np.bincount(of_patient, weights=hits)
+    row = metrics.wilson(len(films) if hits.any() else 0, len(films)).as_dict()
+    if 0 < hits.sum() < len(hits):
+        drawn = np.random.default_rng(0).integers(len(films), size=(repeats, len(films)))
+        low, high = np.percentile(found[drawn].sum(axis=1) / films[drawn].sum(axis=1), [2.5, 97.5])
+        row = {"value": float(hits.mean()), "low": float(low), "high": float(high)}
+    return row | {"n": len(hits), "patients": len(films)}
+
+
+def binary_figures(items: Sequence[Item], p: np.ndarray, threshold: float, repeats: int = 1000) -> dict[str, Any]:
+    """Pneumonia or not: by age group, on all films, and by kind of pneumonia. All intervals are by patient."""
+    y = np.asarray([item.labels.get(BINARY, -1.0) for item in items])
+    patients, groups = patients_of(items), age_groups(items)
+    called = p >= threshold
+    rows: dict[str, Any] = {"threshold": threshold}
+    parts = {name: groups == group for name, group in AGE_GROUPS.items()}
+    for name, keep in (*parts.items(), ("all", np.ones(len(items), dtype=bool))):
+        inside = keep & (y >= 0)
+        if inside.any():
+            row = figures.binary(y[inside], p[inside], patients[inside], called[inside], repeats)
+            rows[name] = row | _shares(y[inside] == 1, called[inside], patients[inside], repeats)
+    rows["sensitivity_by_finding"] = {
+        kind: share_of(called[inside], patients[inside], repeats)
+        for kind in CLASSES[1:]
+        if (inside := np.asarray([class_of(item) == kind for item in items])).any()
+    }
+    rows["baseline_always_normal"] = figures.always_negative(y)
+    return rows
+
+
+def _shares(true: np.ndarray, called: np.ndarray, patients: np.ndarray, repeats: int) -> dict[str, Any]:
+    """The proportions of :func:`training.evaluation.metrics.proportions`, intervals by patient."""
+    rows = {
+        "accuracy": (called == true, np.ones(len(true), dtype=bool)),
+        "sensitivity": (called, true),
+        "specificity": (~called, ~true),
+        "precision": (true, called),
+        "false_negative_share_of_positives": (~called, true),
+    }
+    return {name: share_of(hits[of], patients[of], repeats) for name, (hits, of) in rows.items()}
+
+
+def four_class_truth(items: Sequence[Item]) -> np.ndarray:
+    """Index of the class, -1 for films that are not in the four-class test: adults without finding, other germs."""
+    truth = []
+    for item in items:
+        found = class_of(item)
+        adult_normal = found == "normal" and item.attributes.get("age_group") == "adult"
+        truth.append(-1 if found is None or adult_normal else CLASSES.index(found))
+    return np.asarray(truth)
+
+
+def four_class_figures(items: Sequence[Item], p: np.ndarray, repeats: int = 1000) -> dict[str, Any]:
+    """Four classes, by patient; and two tables that show what age has to do with COVID."""
+    patients, groups = patients_of(items), age_groups(items)
+    adult, child = groups == "adult", groups == "child"
+    truth = four_class_truth(items)
+    rows: dict[str, Any] = {"four_classes": figures.multiclass(truth, p, CLASSES, patients, repeats)}
+    guess = p.argmax(axis=1)
+    known = truth >= 0
+    rows["four_classes"]["accuracy"] = share_of(guess[known] == truth[known], patients[known], repeats)
+    rows["by_class"] = {
+        name: _class_row(truth[known] == i, guess[known] == i, patients[known], repeats)
+        for i, name in enumerate(CLASSES)
+    }
+    rows["adults_without_covid"] = adults_without_covid(items, guess, repeats)
+    rows["children_called_covid"] = share_of(guess[child] == CLASSES.index("covid19"), patients[child], repeats)
+    inside = adult & np.asarray([item.labels.get("covid19", -1.0) >= 0 for item in items])
+    covid = np.asarray([item.labels.get("covid19", -1.0) for item in items])
+    rows["covid_among_adults"] = figures.binary(
+        covid[inside], p[inside, CLASSES.index("covid19")], patients[inside],
+        guess[inside] == CLASSES.index("covid19"), repeats,
+    )  # fmt: skip
+    return rows
+
+
+def adults_without_covid(items: Sequence[Item], guess: np.ndarray, repeats: int = 1000) -> dict[str, Any]:
+    """What the model calls adults who have no COVID: all of them, pooled by kind, and by their finding.
+
+    A row of a kind has films and patients, what was called, and the share that was called COVID and that was called
+    what it is; ``other germ`` are those whose germ is none of the classes.
+    """
+    rows = [
+        (item, int(called))
+        for item, called in zip(items, guess, strict=True)
+        if item.attributes.get("age_group") == "adult" and item.labels.get("covid19") == 0.0
+    ]
+    kinds = {
+        told: [row for row in rows if class_of(row[0]) == kind]
+        for told, kind in (("without finding", "normal"), ("bacterial", "bacterial"), ("viral, not COVID", "viral"),
+                           ("other germ", None))
+    }  # fmt: skip
+    findings = sorted({item.attributes.get("finding", "") for item, _ in rows})
+    pooled = {told: _adults(group, repeats) for told, group in kinds.items() if group}
+    return {
+        "called_covid": _called(rows, "covid19", repeats),
+        "pooled": {"all": _adults(rows, repeats), **pooled} if rows else {},
+        "by_finding": {
+            name: _calls([row for row in rows if row[0].attributes.get("finding", "") == name]) for name in findings
+        },
+    }
+
+
+Call = tuple[Item, int]
+
+
+def _adults(rows: Sequence[Call], repeats: int) -> dict[str, Any]:
+    found: dict[str, Any] = {**_calls(rows), "patients": len(set(patients_of([item for item, _ in rows])))}
+    found["called_covid"] = _called(rows, "covid19", repeats)
+    classes = {class_of(item) for item, _ in rows}
+    kind = classes.pop() if len(classes) == 1 else None
+    return found | ({} if kind is None else {"called_what_it_is": _called(rows, kind, repeats)})
+
+
+def _called(rows: Sequence[Call], name: str, repeats: int) -> dict[str, Any]:
+    hits = np.asarray([called == CLASSES.index(name) for _, called in rows], dtype=bool)
+    return share_of(hits, patients_of([item for item, _ in rows]), repeats)
+
+
+def _calls(rows: Sequence[Call]) -> dict[str, int]:
+    calls = [called for _, called in rows]
+    return {"n": len(calls)} | {name: calls.count(i) for i, name in enumerate(CLASSES) if i in calls}
+
+
+def _class_row(truth: np.ndarray, called: np.ndarray, patients: np.ndarray, repeats: int) -> dict[str, Any]:
+    row = _shares(truth, called, patients, repeats)
+    y = truth.astype(int)
+    return {"recall": row["sensitivity"], "specificity": row["specificity"], "precision": row["precision"],
+            "f1": metrics.f1(y, called), "n": int(y.sum())}  # fmt: skip
+
+
+def fit_figures(items: Sequence[Item], p: np.ndarray, threshold: float | None) -> dict[str, Any]:
+    """Accuracy on films that were trained on, beside which that on test films shows overfitting.
+
+    ``p`` is (n,) of pneumonia with a threshold, or (n, 4) in the order of the classes.
+    """
+    patients = patients_of(items)
+    if threshold is not None:
+        truth = np.asarray([item.labels.get(BINARY, -1.0) for item in items])
+        guess = (p >= threshold).astype(int)
+    else:
+        truth, guess = four_class_truth(items), p.argmax(axis=1)
+    known = truth >= 0
+    return {"accuracy": share_of(guess[known] == truth[known], patients[known], 300)}
+
+
+def package_figures(card: Card, items: Sequence[Item], p: np.ndarray) -> dict[str, Any]:
+    """Figures of a package's probabilities (n, labels): binary at the card's flag, or four classes."""
+    scores = p.astype(np.float64)
+    if BINARY in card.labels:
+        threshold = card.threshold(BINARY)
+        return binary_figures(items, scores[:, card.labels.index(BINARY)], 0.5 if threshold is None else threshold)
+    order = [card.labels.index(name) for name in CLASSES]
+    return four_class_figures(items, scores[:, order])
+
+
+def worst(items: Sequence[Item], films: np.ndarray, p_true: np.ndarray, count: int = 12) -> list[Miss]:
+    """Films whose true class got the least probability, one a patient.
+
+    Parameters
+    ----------
+    films : ndarray (n, H, W) in [0, 1]
+    p_true : ndarray (n,)
+        Probability of the true class; NaN for films without one.
+    """
+    misses: list[Miss] = []
+    seen: set[str] = set()
+    for row in np.argsort(np.nan_to_num(p_true, nan=2.0)):
+        item = items[row]
+        if np.isnan(p_true[row]) or item.patient in seen:
+            continue
+        seen.add(item.patient)
+        picture = np.round(films[row] * 255).astype(np.uint8)
+        misses.append(Miss(picture, f"{item.attributes.get('finding', '')}: p of the truth {p_true[row]:.3f}"))
+        if len(misses) == count:
+            break
+    return misses

@@ -1,0 +1,168 @@
+"""Chest film collections: what their readers share, Kermany's, and the COVID image collection.
+
+Labels are those of :mod:`training.chest.labels`. ``age_group`` is ``adult`` or ``child``, or missing where unknown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from training.chest.labels import CLASSES, labels_of
+from training.datasets.base import DataSetError, Item, Kind
+from training.head_ct.readers import read_grey, read_rows
+
+PICTURES = (".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff")
+
+ADULT_YEARS = 18.0
+TINY = 0.02
+"""A validation part of fewer films than this share of the training part is none: Kermany's has 16 of 5,232."""
+
+
+def class_of(item: Item) -> str | None:
+    """The one class of four that a film's labels allow, or None."""
+    allowed = [name for name in CLASSES if item.labels.get(name) == 1.0]
+    return allowed[0] if len(allowed) == 1 and len(item.labels) >= len(CLASSES) else None
+
+
+class Films:
+    """What all readers of chest films share: grey pictures, no masks, patients known across collections."""
+
+    name = "films"
+    kind: Kind = "grey"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def items(self) -> list[Item]:
+        """Sorted by study and key; a reader says how."""
+        raise DataSetError(f"{type(self).__name__} has no items of its own")
+
+    def apart(self, items: Sequence[Item]) -> list[Item]:
+        """Items of several collections, each patient in one part (:func:`training.chest.collections.kept_apart`)."""
+        from training.chest.collections import kept_apart
+
+        return kept_apart(items)
+
+    def pixels(self, item: Item) -> np.ndarray:
+        return read_grey(item.path)
+
+    def mask(self, item: Item) -> np.ndarray | None:
+        return None
+
+
+class Kermany(Films):
+    """Kermany et al. 2018 (Cell 172:1122): ``labels.csv`` with a picture folder, or the folders as distributed.
+
+    The folders are ``train|val|test/NORMAL|PNEUMONIA``; kind and patient stand in the file name
+    (``person23_bacteria_78.jpeg``, ``IM-0115-0001.jpeg``, ``NORMAL2-IM-0927-0001.jpeg``). Patients of the distributed
+    folders recur across them by name only, so its test folder's ``personN`` count as others than the training folder's.
+    """
+
+    name = "kermany"
+
+    def items(self) -> list[Item]:
+        if (self.root / "labels.csv").is_file():
+            found = [self._from_row(row) for row in read_rows(self.root / "labels.csv")]
+        else:
+            found = [self._from_path(path) for path in pictures(self.root)]
+        if not found:
+            raise DataSetError(f"no films in {self.root.name}")
+        return sorted(with_validation(found), key=lambda item: (item.study, item.key))
+
+    def _from_row(self, row: Mapping[str, str]) -> Item:
+        finding = {"NORMAL": "normal", "BACTERIA": "bacterial", "VIRUS": "viral"}[row["label3"]]
+        return self._item(self.root / row["file"], row["file"], finding, row["patient"], row["split"])
+
+    def _from_path(self, path: Path) -> Item:
+        key = path.relative_to(self.root).as_posix()
+        name = path.name.lower()
+        normal = path.parent.name.lower() == "normal"
+        finding = (
+            "normal" if normal else "bacterial" if "bacteria" in name else "viral" if "virus" in name else "pneumonia"
+        )
+        split = path.parent.parent.name.lower()
+        return self._item(path, key, finding, kermany_patient(path.name, split), split)
+
+    def _item(self, path: Path, key: str, finding: str, patient: str, split: str) -> Item:
+        return Item(self.name, key, path, patient, f"{patient}/{key}", labels=labels_of(finding), split=split,
+                    attributes={"finding": finding, "age_group": "child"})  # fmt: skip
+
+
+def kermany_patient(file_name: str, folder: str) -> str:
+    """Patient of a file of Kermany's set: ``person23`` or ``IM-0115``, apart for the test folder's numbering."""
+    match = re.search(r"(person\d+|(?:NORMAL2-)?IM-\d+)", file_name, re.IGNORECASE)
+    stem = match.group(1) if match else Path(file_name).stem
+    return f"test-{stem}" if folder == "test" and stem.lower().startswith("person") else stem
+
+
+class CovidChestxray(Films):
+    """covid-chestxray-dataset (Cohen et al. 2020, arXiv 2003.11597): ``labels.csv``, or its own ``metadata.csv``.
+
+    Only frontal radiographs (views PA, AP, AP Supine). Without a split column, patients are shared out by a hash. They
+    are adults, but for the few whose age says otherwise.
+    """
+
+    name = "covid_chestxray"
+
+    def items(self) -> list[Item]:
+        distributed = not (self.root / "labels.csv").is_file()
+        rows = read_rows(self.root / ("metadata.csv" if distributed else "labels.csv"))
+        found = []
+        for row in rows:
+            if row.get("split") == "drop" or row.get("view", "PA") not in ("PA", "AP", "AP Supine", "AP Erect"):
+                continue
+            if distributed and row.get("modality", "X-ray") != "X-ray":
+                continue
+            name = f"{row['folder']}/{row['filename']}" if distributed else row["file"]
+            patient = f"ieee8023_{row['patientid']}" if distributed else row["patient"]
+            finding = row["finding"].split("/")[-1] if distributed else row["finding"]
+            found.append(self._item(name, finding, patient, row))
+        return sorted(found, key=lambda item: (item.study, item.key))
+
+    def _item(self, name: str, finding: str, patient: str, row: Mapping[str, str]) -> Item:
+        labels = labels_of(finding)
+        attributes = {"finding": finding, "view": row.get("view", ""), "age_group": "adult", **aged(row.get("age"))}
+        split = row.get("split") or hashed_split(patient)
+        return Item(self.name, name, self.root / name, patient, f"{patient}/{name}", labels=labels, split=split,
+                    usable=bool(labels), attributes=attributes)  # fmt: skip
+
+
+def pictures(folder: Path) -> Iterable[Path]:
+    """All picture files below a folder, sorted; hidden files (``._x``, ``.DS_Store``) are left aside."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES and not p.name.startswith("."))
+
+
+def aged(years: str | None) -> dict[str, str]:
+    """Attributes ``age`` and ``age_group`` of an age in years as a table gives it; none where it gives none."""
+    try:
+        value = float(years or "nan")
+    except ValueError:
+        return {}
+    return {"age": f"{value}", "age_group": "adult" if value >= ADULT_YEARS else "child"} if value >= 0 else {}
+
+
+def hashed_split(patient: str) -> str:
+    """``train``, ``val`` or ``test`` (70 : 10 : 20) by a hash of the patient, the same on every machine."""
+    value = _tenth(patient)
+    return "test" if value < 2 else "val" if value == 2 else "train"
+
+
+def with_validation(items: Sequence[Item]) -> list[Item]:
+    """Items with a validation part: the given one, or where that is :data:`TINY` a fifth of the training patients."""
+    count = {part: sum(item.split == part for item in items) for part in ("train", "val")}
+    if not count["train"] or count["val"] >= TINY * count["train"]:
+        return list(items)
+    return [
+        replace(item, split="val" if _tenth(item.patient) < 2 else "train") if item.split in count else item
+        for item in items
+    ]
+
+
+def _tenth(patient: str) -> int:
+    return int(hashlib.sha256(patient.encode()).hexdigest()[:8], 16) % 10

@@ -1,0 +1,71 @@
+"""``firstread evaluate`` of a dermoscopy package: its own points, views and outlines, and figures by lesion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from training.datasets.base import DataSet, DataSetError, Item, label_matrix
+from training.dermoscopy import figures as fig
+from training.dermoscopy.package import overlap_of, rows_of
+from training.dermoscopy.scores import over_views
+from training.evaluation.scoring import Scored
+from worker.packages.card import Card
+from worker.packages.package import Package
+from worker.packages.preprocessing.compose import compose
+from worker.pipelines.dermoscopy.lesion import CLASSES, reduced
+
+BATCH = 32
+
+
+def evaluate_lesions(package: Package, dataset: DataSet, split: str | None = None) -> tuple[Scored, dict[str, Any]]:
+    """Scores of a data set's pictures as the pipeline gives them, and their figures.
+
+    Raises
+    ------
+    DataSetError
+        If no picture can be read.
+    """
+    card = package.card
+    views = card.parameters.get("views", ["plain"])
+    kept: list[Item] = []
+    p: list[np.ndarray] = []
+    overlaps: list[float] = []
+    left_out: dict[str, str] = {}
+    wanted = [item for item in dataset.items() if item.usable and (split is None or item.split == split)]
+    for start in range(0, len(wanted), BATCH):
+        rows, items = [], []
+        for item in wanted[start : start + BATCH]:
+            try:
+                picture = reduced(dataset.pixels(item), card.parameters.get("picture_width_px"))
+                rows.append(compose(picture[None], card.input))
+                items.append(item)
+            except (OSError, ValueError, DataSetError) as error:
+                left_out[item.key] = f"{type(error).__name__}: {error}"
+        if not rows:
+            continue
+        outputs = over_views(package.predict, np.concatenate(rows), views)
+        kept += items
+        p.append(outputs["p"] if card.labels else np.zeros((len(items), 0), np.float32))
+        if "mask" in outputs:
+            overlaps += [
+                overlap_of(dataset, item, mask, card.parameters)
+                for item, mask in zip(items, outputs["mask"], strict=True)
+            ]
+    if not kept:
+        raise DataSetError("nothing to score: no readable picture" + (f" in split {split}" if split else ""))
+    overlap = np.asarray(overlaps) if overlaps else None
+    table = rows_of(card.labels, np.concatenate(p), dataset, kept, overlap, prior_of(card))
+    result = {"package": f"{card.name}/{card.version}", "left_out": len(left_out)}
+    result |= fig.figures(table, card.operating_points) | {"subgroups": fig.subgroups(table, kept)}
+    dice = np.full(len(kept), np.nan) if overlap is None else 2 * overlap / (1 + overlap)
+    unknown = np.full(len(kept), np.nan)
+    return Scored(kept, label_matrix(kept, card.labels), table.p, dice, unknown, left_out), result
+
+
+def prior_of(card: Card) -> tuple[float, ...]:
+    """Shares of the three classes to which the card's probabilities are calibrated; even where it does not say."""
+    counts = card.training_data.get("pictures", {}).get("val", {}).get("classes", {})
+    given = np.asarray([float(counts.get(name, 0)) + 1 for name in CLASSES])
+    return tuple(float(v) for v in given / given.sum())

@@ -1,0 +1,1 @@
+"""One training: data feeds, loop, losses, first weights, folds."""

@@ -1,0 +1,208 @@
+"""Folds, one after the other: train without the fold in test, predict it, write the predictions, go on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.datasets.arrays import Arrays
+from training.datasets.base import Item, first_places, place_of
+from training.datasets.folders import SPLITS
+from training.fit.checkpoint import TrainingError
+from training.fit.loop import Run, identity, predict, train
+from training.fit.teacher import checkpoint_of, with_taught_masks
+from training.recipe import Recipe, RecipeError, sized
+
+EVERY_FOLD = ("*",)
+
+log = logging.getLogger(__name__)
+
+
+def held_back(arrays: Arrays, recipe: Recipe) -> np.ndarray:
+    """Bool (n,): rows of patients that no fold trains on, a fixed share of some data sets by hash of the patient."""
+    rows = np.zeros(len(arrays), dtype=bool)
+    for i, item in enumerate(arrays.items):
+        rows[i] = place_of(item) < first_places(recipe.folds.validation.get(item.dataset, 0.0))
+    return rows
+
+
+def with_named_folds(recipe: Recipe, items: Sequence[Item]) -> Recipe:
+    """The recipe with its folds by name, all of which the data have.
+
+    Raises
+    ------
+    RecipeError
+        If the data lack a fold, name fewer than two, or have a patient in two of them.
+    """
+    folds = recipe.folds
+    if not folds.names:
+        return recipe
+    own = [item for item in items if item.dataset == folds.dataset]
+    there = sorted({item.split for item in own if item.split} - set(SPLITS))
+    told = f"{folds.dataset} has folds {', '.join(there)}" if there else f"{folds.dataset} names no folds"
+    if folds.names != EVERY_FOLD:
+        absent = [name for name in folds.names if name not in there]
+        if absent:
+            raise RecipeError(f"no fold {', '.join(absent)} in the data: {told}")
+        return recipe
+    if len(there) < 2:
+        raise RecipeError(
+            f"{told}, and folds by patient take two names or more in the column `fold`; one model without folds is "
+            "trained with `firstread prepare` and --shards"
+        )
+    place: dict[str, str] = {}
+    for item in own:
+        if item.split in there and place.setdefault(item.patient, item.split) != item.split:
+            raise RecipeError(f"a patient lies in two folds ({place[item.patient]} and {item.split}): {item.key}")
+    return recipe.model_copy(update={"folds": folds.model_copy(update={"names": tuple(there)})})
+
+
+def fold_rows(arrays: Arrays, recipe: Recipe, fold: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on and rows to predict. ``fold`` None is the final model: only what is held back is predicted.
+
+    A recipe without folds, on data that name their training part (``train``), trains on that part alone.
+    """
+    away = held_back(arrays, recipe)
+    train = np.asarray([item.split == "train" for item in arrays.items])
+    if fold is None and not recipe.folds.names and train.any():
+        return np.flatnonzero(train & ~away), np.flatnonzero(~train | away)
+    test = np.asarray([fold is not None and i.dataset == recipe.folds.dataset and i.split == fold
+                       for i in arrays.items])  # fmt: skip
+    rows = np.flatnonzero(~away & ~test)
+    if recipe.parameters.get("undersample"):
+        rows = one_to_one(arrays, rows, recipe.seed)
+    return rows, np.flatnonzero(test | away)
+
+
+def one_to_one(arrays: Arrays, rows: np.ndarray, seed: int) -> np.ndarray:
+    """The usable positives of the first label and as many usable negatives, drawn once by the seed."""
+    usable = np.asarray([arrays.items[row].usable for row in rows])
+    positive = rows[usable & (arrays.labels[rows, 0] == 1)]
+    negative = rows[usable & (arrays.labels[rows, 0] == 0)]
+    drawn = np.random.default_rng(seed).permutation(negative)[: len(positive)]
+    return np.sort(np.concatenate([positive, drawn]))
+
+
+def cross_validate(
+    recipe: Recipe,
+    arrays: Arrays,
+    out: Path,
+    weights: str,
+    folds: tuple[str, ...] | None = None,
+    start: Path | None = None,
+    **options: Any,
+) -> list[Path]:
+    """Train every fold that has no predictions yet; give back the prediction files.
+
+    With ``start``, an earlier run on the same folds, each fold begins with that fold's own weights.
+
+    Raises
+    ------
+    TrainingError
+        If predictions in the folder are of another run.
+    """
+    found = []
+    for fold in recipe.folds.names if folds is None else folds:
+        path = out / f"oof_{fold}.npz"
+        run = _fold_run(recipe, arrays, out, weights, fold, start, **options)
+        if not is_written_by(path, identity(run)):
+            test_rows = fold_rows(arrays, recipe, fold)[1]
+            log.info("fold %s: %d rows to train on, %d to predict", fold, len(run.train_rows), len(test_rows))
+            write_predictions(path, train(_taught(run, start)), arrays, test_rows, fold, identity(run))
+        found.append(path)
+    return found
+
+
+def train_fold(
+    recipe: Recipe, arrays: Arrays, out: Path, weights: str, fold: str, start: Path | None = None, **options: Any
+) -> Any:
+    """The model of one fold; one that has been trained is given back from its checkpoint."""
+    return train(_taught(_fold_run(recipe, arrays, out, weights, fold, start, **options), start))
+
+
+def _fold_run(
+    recipe: Recipe, arrays: Arrays, out: Path, weights: str, fold: str, start: Path | None, **options: Any
+) -> Run:
+    """The training of one fold, on the masks that the data have."""
+    part, train_rows = f"fold_{fold}", fold_rows(arrays, recipe, fold)[0]
+    begin = weights if start is None else str(checkpoint_of(start, part, recipe.folds.dataset))
+    fitted = sized(recipe, usable(arrays, train_rows))
+    return Run(fitted, arrays, train_rows, out / part, fitted.schedule.steps, validation_rows(arrays, recipe), begin,
+               **options)  # fmt: skip
+
+
+def _taught(run: Run, start: Path | None) -> Run:
+    """The same training with the masks that an earlier run draws where the data have none."""
+    if start is None:
+        return run
+    return replace(run, arrays=with_taught_masks(run.recipe, run.arrays, run.train_rows, Path(run.weights)))
+
+
+def validation_rows(arrays: Arrays, recipe: Recipe) -> np.ndarray:
+    """Rows that decide about the best epoch and early stopping: usable ones of patients that no fold trains on."""
+    return np.flatnonzero(held_back(arrays, recipe) & np.asarray([item.usable for item in arrays.items], dtype=bool))
+
+
+def usable(arrays: Arrays, rows: np.ndarray) -> int:
+    """How many of the rows teach."""
+    return sum(arrays.items[row].usable for row in rows)
+
+
+def is_written_by(path: Path, run: str) -> bool:
+    """Whether a file of predictions is there and of this very run.
+
+    Raises
+    ------
+    TrainingError
+        If it is of another recipe, other data or other first weights.
+    """
+    if not path.is_file():
+        return False
+    with np.load(path) as stored:
+        if "identity" not in stored.files:
+            log.warning("%s does not say which run it is of; it is taken as it is", path.name)
+        elif str(stored["identity"]) != run:
+            raise TrainingError(f"{path} is of another run; choose another folder or delete it")
+    return True
+
+
+def train_final(
+    recipe: Recipe, arrays: Arrays, out: Path, weights: str, start: Path | None = None, **options: Any
+) -> Any:
+    """The model on all folds, whose weights are shipped; items of a split ``val`` decide on early stopping."""
+    train_rows, _ = fold_rows(arrays, recipe, None)
+    fitted = sized(recipe, usable(arrays, train_rows))
+    steps = fitted.final_steps or fitted.schedule.steps
+    validation = np.flatnonzero([not recipe.folds.names and item.split == "val" for item in arrays.items])
+    if not len(validation):
+        validation = validation_rows(arrays, recipe)
+    begin, taught = weights, arrays
+    if start is not None:
+        checkpoint = checkpoint_of(start, "final")
+        begin, taught = str(checkpoint), with_taught_masks(recipe, arrays, train_rows, checkpoint)
+    return train(Run(fitted, taught, train_rows, out / "final", steps, validation, begin, **options))
+
+
+def write_predictions(path: Path, model: Any, arrays: Arrays, rows: np.ndarray, fold: str, run: str) -> None:
+    """Logits, plain and mirrored, and mask probabilities (uint8, plain) of rows, with their keys and their run."""
+    plain, mirrored = predict(model, arrays, rows), predict(model, arrays, rows, flip=True)
+    stored: dict[str, np.ndarray] = {}
+    for name, value in plain.items():
+        if name == "mask_logits":
+            p = 1 / (1 + np.exp(-value.astype(np.float32)))
+            q = 1 / (1 + np.exp(-mirrored[name].astype(np.float32)))
+            stored["mask"], stored["mask_flip"] = (np.round(m * 255).astype(np.uint8) for m in (p, q))
+        else:
+            stored[name], stored[f"{name}_flip"] = value, mirrored[name]
+    keys = [f"{arrays.items[row].dataset}/{arrays.items[row].key}" for row in rows]
+    partial = path.with_suffix(".part.npz")
+    np.savez_compressed(partial, keys=np.asarray(keys), fold=fold, labels=json.dumps(arrays.label_names),
+                        identity=run, **stored)  # type: ignore[arg-type]  # fmt: skip
+    os.replace(partial, path)

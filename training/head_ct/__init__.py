@@ -1,0 +1,1 @@
+"""Head CT: readers, package, figures, evaluation."""

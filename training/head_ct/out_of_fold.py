@@ -1,0 +1,130 @@
+"""Out-of-fold predictions as the folds wrote them, joined with the items that they belong to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from firstread.errors import FirstreadError
+from training.datasets.arrays import Arrays
+from training.datasets.base import Item
+from training.package.postprocess import EVIDENCE, Predictions
+from worker.packages.probabilities import mask_evidence
+
+
+class PredictionsError(FirstreadError):
+    """The files of predictions do not cover the data, or belong to other data."""
+
+
+class _Row(NamedTuple):
+    logits: np.ndarray
+    mask: np.ndarray | None
+    fold: str
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Predictions for every item of the folds' data set: the items, the table, and mask probabilities uint8."""
+
+    items: list[Item]
+    predictions: Predictions
+    masks: np.ndarray | None
+
+
+def read_out_of_fold(paths: Sequence[Path], items: Sequence[Item], labels: np.ndarray, label_names: Sequence[str],
+                     dataset: str, flip: bool = True) -> OutOfFold:  # fmt: skip
+    """Join the folds' files; with ``flip`` the mean of the plain and the mirrored picture.
+
+    Raises
+    ------
+    PredictionsError
+        If an item of the data set has no prediction, or two, or the folds are of different recipes.
+    """
+    found: dict[str, _Row] = {}
+    _require_one_recipe(paths)
+    splits = {f"{item.dataset}/{item.key}": item.split for item in items if item.dataset == dataset}
+    for path in paths:
+        with np.load(path) as stored:
+            fold = str(stored["fold"])
+            logits = stored["logits"].astype(np.float32)
+            masks = stored["mask"] if "mask" in stored.files else None
+            if flip:
+                logits = 0.5 * (logits + stored["logits_flip"])
+                if masks is not None:
+                    masks = ((masks.astype(np.uint16) + stored["mask_flip"] + 1) // 2).astype(np.uint8)
+            for i, key in enumerate(stored["keys"]):
+                if splits.get(str(key)) == fold:
+                    if str(key) in found:
+                        raise PredictionsError(f"{key} has two predictions")
+                    found[str(key)] = _Row(logits[i], None if masks is None else masks[i], fold)
+    return _join(found, items, labels, label_names, dataset, set(_folds(paths)))
+
+
+def _require_one_recipe(paths: Sequence[Path]) -> None:
+    """Folds of one run differ in rows and steps and in nothing else."""
+    recipes = set()
+    for path in paths:
+        with np.load(path) as stored:
+            if "identity" in stored.files:
+                recipe = json.loads(str(stored["identity"]))[0]
+                recipes.add(json.dumps({k: v for k, v in recipe.items() if k != "schedule"}, sort_keys=True))
+    if len(recipes) > 1:
+        raise PredictionsError(f"the folds in {paths[0].parent.name} are of different recipes")
+
+
+def _folds(paths: Sequence[Path]) -> list[str]:
+    folds = []
+    for path in paths:
+        with np.load(path) as stored:
+            folds.append(str(stored["fold"]))
+    return folds
+
+
+def _join(
+    found: dict[str, _Row],
+    items: Sequence[Item],
+    labels: np.ndarray,
+    label_names: Sequence[str],
+    dataset: str,
+    folds: set[str],
+) -> OutOfFold:
+    rows = [i for i, item in enumerate(items) if item.dataset == dataset and item.split in folds]
+    keys = [f"{items[i].dataset}/{items[i].key}" for i in rows]
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise PredictionsError(f"{len(missing)} items of {dataset} have no prediction, the first is {missing[0]}")
+    masks = [found[key].mask for key in keys]
+    known = [mask for mask in masks if mask is not None]
+    stack = np.stack(known) if len(known) == len(masks) else None
+    evidence = None if stack is None else mask_ways(stack, [items[i].study for i in rows])
+    table = Predictions(
+        tuple(label_names),
+        np.stack([found[key].logits for key in keys]),
+        labels[rows],
+        np.asarray([items[i].study for i in rows]),
+        np.asarray([items[i].patient for i in rows]),
+        np.asarray([found[key].fold for key in keys]),
+        evidence,
+    )
+    return OutOfFold([items[i] for i in rows], table, stack)
+
+
+def mask_ways(masks: np.ndarray, studies: Sequence[str]) -> np.ndarray:
+    """Evidence of masks uint8 (n, h, w) in every way of ``postprocess.EVIDENCE``, study by study."""
+    names = np.asarray(studies)
+    found = np.zeros((len(masks), len(EVIDENCE)))
+    for name in np.unique(names):
+        rows = np.flatnonzero(names == name)
+        p = masks[rows].astype(np.float32) / 255.0
+        found[rows] = np.column_stack([mask_evidence(p, neighbour, top) for neighbour, top in EVIDENCE])
+    return found
+
+
+def of_arrays(paths: Sequence[Path], arrays: Arrays, dataset: str, flip: bool = True) -> OutOfFold:
+    """:func:`read_out_of_fold` for a run's own arrays."""
+    return read_out_of_fold(paths, arrays.items, arrays.labels, arrays.label_names, dataset, flip)

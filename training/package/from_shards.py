@@ -1,0 +1,87 @@
+"""One model on a folder that ``firstread prepare`` wrote, calibrated and measured on what it was not trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from training.datasets.arrays import Arrays
+from training.fit.feeds import record_batches
+from training.fit.loop import Run, predict_batch, train
+from training.fit.structure import save_structure
+from training.package.plain import HeldBack, NothingHeldBackError, package_of, require_plain
+from training.recipe import sized
+from training.shards.prepared import Prepared, local, mask_size, open_prepared
+from training.shards.records import Keep
+
+if TYPE_CHECKING:
+    import keras
+
+    from training.train import Order
+
+
+def train_on_shards(order: Order, folder: Path, **options: Any) -> Path:
+    """Train, and write the package; everything that can be refused is refused before the first step.
+
+    Raises
+    ------
+    RecordsError
+        If the shards do not fit the recipe.
+    NothingHeldBackError
+        If neither the recipe nor the data keep anything back.
+    PackagerError
+        If packages of the recipe's task are made from arrays alone.
+    """
+    require_plain(order.recipe)
+    found = open_prepared(folder, order.recipe)
+    if not found.count(found.validated()):
+        raise NothingHeldBackError(
+            f"recipe {order.recipe.name} holds nothing of these shards back: set [folds] validation, or a split val"
+        )
+    recipe = sized(order.recipe, found.count(found.taught()))
+    shards = local(Prepared(recipe, found.shards, found.report, found.index), order.cache)
+    steps = recipe.final_steps or recipe.schedule.steps
+    rows = np.zeros(0, dtype=np.int64)
+    empty = Arrays.empty(recipe.input, recipe.labels)
+    model = train(Run(recipe, empty, rows, order.out / "final", steps, weights=order.weights, shards=shards, **options))
+    save_structure(model, order.out / "final")
+    tested = shards.tested()
+    held = _predicted(model, shards, shards.validated(), measured=False)
+    if shards.count(tested):
+        held = held.with_more(_predicted(model, shards, tested, measured=True))
+    counts = {
+        "trained": shards.count(shards.taught()),
+        "held_back": len(held.labels),
+        "shards": len(shards.shards),
+        "split": "train, val and test of the data set" if shards.count(tested) else "patients held back",
+        "steps": steps,
+    }
+    return package_of(order, model, held, counts, outlines=_drawn(shards))
+
+
+def _drawn(shards: Prepared) -> bool:
+    """Whether anybody drew a bleed for the network to learn from."""
+    if mask_size(shards.recipe) is None:
+        return True
+    return any(float(row["mask"].max()) > 0 for row in record_batches(shards, shards.taught()))
+
+
+def _predicted(model: keras.Model, shards: Prepared, keep: Keep, measured: bool) -> HeldBack:
+    """Predictions for the records that are wanted, in the order of their studies."""
+    logits, columns = [], []
+    for row in record_batches(shards, keep):
+        logits.append(predict_batch(model, row["image"]))
+        columns.append({name: row[name] for name in ("labels", "patient", "study", "order", "balanced")})
+    joined = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
+    place = np.lexsort((joined["order"], joined["study"]))
+    text = {name: np.asarray([value.decode() for value in joined[name]]) for name in ("patient", "study")}
+    return HeldBack(
+        np.concatenate(logits)[place],
+        joined["labels"][place],
+        text["patient"][place],
+        text["study"][place],
+        joined["balanced"][place] == 1,
+        np.full(len(place), measured),
+    )

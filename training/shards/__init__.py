@@ -1,0 +1,1 @@
+"""What ``firstread prepare`` writes and reads."""

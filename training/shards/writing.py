@@ -1,0 +1,225 @@
+"""One shard of ``firstread prepare``: looked over, decoded, composed and written, in a process of its own.
+
+A shard's note lies beside it and holds a digest of everything that the shard was made of: what another call has made of
+other items or for another recipe is made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from training.datasets import DataSetError, open_dataset
+from training.datasets.arrays import BRAIN_SHARE, BRAIN_WINDOW
+from training.datasets.base import UNKNOWN, DataSet, Item, Kind, label_matrix, studies
+from training.progress import progress
+from training.shards.records import example, told_of, write_records
+from worker.packages.card import InputSpec
+from worker.packages.preprocessing import compose
+
+BLANK_HU, BLANK_SHARE = -500.0, 0.01
+FORMAT = 2
+"""Counts the changes of what stands in a record."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where items come from and what is made of them; everything that a process needs beside the items."""
+
+    dataset: str
+    root: Path
+    kind: Kind
+    patient_regex: str
+    spec: InputSpec
+    labels: tuple[str, ...]
+    stride: int = 2
+
+    def open(self) -> DataSet:
+        return open_dataset(self.dataset, self.root, self.kind, self.patient_regex)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Whole studies; what is not ``usable`` in them is a neighbour and no more. ``balanced`` are keys."""
+
+    source: Source
+    items: list[Item]
+    path: Path
+    balanced: frozenset[str] = frozenset()
+    look: bool = False
+    """Only find out what has to be left out."""
+
+    def digest(self) -> str:
+        """Changes with everything that the result depends on."""
+        source = self.source
+        told: list[Any] = [FORMAT, source.dataset, str(source.root.resolve()), source.kind, source.patient_regex,
+                           source.spec.model_dump(mode="json"), source.labels, source.stride, self.look]  # fmt: skip
+        for item in self.items:
+            told.append([item.key, item.patient, item.study, item.order, dict(item.labels), item.split, item.usable,
+                         str(item.mask_path), item.key in self.balanced, _size(item.path)])  # fmt: skip
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass
+class Written:
+    """What became of a job's items: ``told`` has a row a record, see :func:`training.shards.records.told_of`."""
+
+    digest: str
+    left_out: dict[str, str] = field(default_factory=dict)
+    told: list[dict[str, Any]] = field(default_factory=list)
+
+
+def work(job: Job) -> Written:
+    """Look a job's items over or write its shard."""
+    dataset, result = job.source.open(), Written(job.digest())
+    labels = label_matrix(job.items, job.source.labels)
+    records = []
+    for members in studies(job.items).values():
+        for row, image, mask in _composed(dataset, job, members, result.left_out):
+            item = job.items[row]
+            if job.look or not item.usable or (job.source.labels and (labels[row] == UNKNOWN).all()):
+                continue
+            told = told_of(item, labels[row], item.key in job.balanced)
+            records.append(example(image, mask, told))
+            result.told.append({name: v.decode() if isinstance(v, bytes) else v for name, v in told.items()})
+    if not job.look:
+        write_records(job.path, records)
+    return result
+
+
+def bad_slice(pixels: np.ndarray, unit: np.ndarray, spec: InputSpec) -> str:
+    """Why a picture is left out: ``blank``, ``no_brain`` (HU only), or an empty string.
+
+    Blank: nearly everything is air, or one value fills the picture. Without brain: under two of a hundred pixels lie
+    inside the first window rather than at its ends.
+    """
+    if float(pixels.max()) == float(pixels.min()):
+        return "blank"
+    if spec.kind != "hu":
+        return ""
+    if float((pixels > BLANK_HU).mean()) < BLANK_SHARE:
+        return "blank"
+    soft = (unit[..., 0] > BRAIN_WINDOW[0]) & (unit[..., 0] < BRAIN_WINDOW[1])
+    return "no_brain" if float(soft.mean()) < BRAIN_SHARE else ""
+
+
+def _composed(
+    dataset: DataSet, job: Job, members: list[int], left_out: dict[str, str]
+) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+    """Rows of a study with their composed input and mask; bad slices stay neighbours and are not given out."""
+    spec = job.source.spec
+    alone = spec.neighbours == 0 and spec.crop != "head"
+    pixels, rows = [], []
+    for row in members:
+        item = job.items[row]
+        if not item.usable and (alone or job.look):
+            continue
+        try:
+            pixels.append(dataset.pixels(item))
+            rows.append(row)
+        except (OSError, ValueError, DataSetError) as error:
+            if item.usable:
+                left_out[item.key] = f"unreadable: {error}"
+    for shape in sorted({image.shape for image in pixels}):
+        index = [i for i, image in enumerate(pixels) if image.shape == shape]
+        batch = np.stack([pixels[i] for i in index])
+        unit, boxes = compose.located(batch, spec)
+        composed: Any = [] if job.look else compose.stack(compose.planes(batch, spec), spec)
+        for k, i in enumerate(index):
+            item = job.items[rows[i]]
+            if not item.usable:
+                continue
+            why = bad_slice(batch[k], unit[k], spec)
+            if why:
+                left_out[item.key] = why
+            elif not job.look:
+                mask = dataset.mask(item)
+                yield rows[i], composed[k], None if mask is None else _small(mask, boxes[k], job.source)
+
+
+def _small(mask: np.ndarray, box: compose.Box, source: Source) -> np.ndarray:
+    size = (source.spec.width // source.stride, source.spec.height // source.stride)
+    share = cv2.resize(compose.cut(mask.astype(np.float32), box), size, interpolation=cv2.INTER_AREA)
+    return np.asarray(np.round(share * 254), dtype=np.uint8)
+
+
+def run(jobs: Sequence[Job], processes: int, what: str) -> list[Written]:
+    """What became of every job: those without a note of their own digest are done, in parallel, with a bar."""
+    done = {job.path: note for job in jobs if (note := _noted(job)) is not None}
+    todo = [job for job in jobs if job.path not in done]
+    with progress(what, len(jobs), len(done)) as advance:
+        for job, written in _results(todo, processes):
+            _note(job.path, written)
+            done[job.path] = written
+            advance(1)
+    return [done[job.path] for job in jobs]
+
+
+def _results(todo: Sequence[Job], processes: int) -> Iterator[tuple[Job, Written]]:
+    if processes == 1 or len(todo) < 2:
+        yield from ((job, work(job)) for job in todo)
+        return
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        waiting = {pool.submit(work, job): job for job in todo}
+        for future in as_completed(waiting):
+            yield waiting[future], future.result()
+
+
+def _noted(job: Job) -> Written | None:
+    note = note_of(job.path)
+    if not note.is_file() or not (job.look or job.path.is_file()):
+        return None
+    try:
+        written = Written(**json.loads(note.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        return None
+    return written if written.digest == job.digest() else None
+
+
+def _note(path: Path, written: Written) -> None:
+    note = note_of(path)
+    partial = note.with_suffix(".part")
+    partial.write_text(json.dumps(asdict(written)), encoding="utf-8")
+    os.replace(partial, note)
+
+
+def note_of(path: Path) -> Path:
+    """The note beside a shard."""
+    return path.with_name(path.name + ".json")
+
+
+def in_bundles(
+    items: Sequence[Item], chosen: Sequence[int], size: int, make: Callable[[list[Item], int], Job]
+) -> Iterator[Job]:
+    """Jobs of whole studies with about ``size`` chosen items each; what is not chosen goes along as a neighbour."""
+    wanted = set(chosen)
+    bundle: list[Item] = []
+    count = number = 0
+    for members in studies(items).values():
+        picked = [i for i in members if i in wanted]
+        if not picked:
+            continue
+        bundle += [items[i] if i in wanted else replace(items[i], usable=False) for i in members]
+        count += len(picked)
+        if count >= size:
+            yield make(bundle, number)
+            bundle, count, number = [], 0, number + 1
+    if bundle:
+        yield make(bundle, number)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

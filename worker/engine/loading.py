@@ -1,0 +1,98 @@
+"""Loading the packages at start: checksum, network, self-test, warm-up. Runs in the engine's thread."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+from firstread.settings import Settings
+from worker.engine.serving import Refused, Serving
+from worker.packages.errors import ChecksumError, PackageError, SelfTestError
+from worker.packages.package import CARD, WEIGHTS, load
+from worker.packages.store import STATE_FILE, Entry, Store
+from worker.pipelines.base import Served
+
+REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (ChecksumError, "checksum"),
+    (SelfTestError, "self_test"),
+    (PackageError, "package_error"),
+)
+"""Why a package is refused; anything else that loading raises is ``load_failed``."""
+
+log = logging.getLogger(__name__)
+
+
+def set_up_tensorflow(threads: int) -> None:
+    """Threads and memory of TensorFlow, before it is used first.
+
+    Parameters
+    ----------
+    threads : int
+        Threads of one operation; 0 leaves one a core.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    import tensorflow as tf
+
+    if threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def package_folders(settings: Settings) -> list[Path]:
+    """Where packages lie: what ``firstread models import`` took in, and then the shipped ones."""
+    return list(dict.fromkeys((settings.home / "models", settings.models_dir)))
+
+
+def load_serving(settings: Settings) -> Serving:
+    """Every active and shadow package of :func:`package_folders` that passes its tests, warm.
+
+    A package that does not pass is noted with its reason and does not serve; the others do.
+    """
+    serving = Serving()
+    entries = Store(package_folders(settings), settings.home).entries()
+    wanted = [entry for entry in entries if entry.role != "off" or entry.error]
+    if wanted:
+        set_up_tensorflow(settings.inference_threads)
+    for entry in wanted:
+        _load_one(entry, serving)
+    return serving
+
+
+def _load_one(entry: Entry, serving: Serving) -> None:
+    card = entry.card
+    if card is None:
+        serving.refuse(Refused(entry.key, "", "", "card"))
+        return
+    started = time.perf_counter()
+    try:
+        package = load(entry.directory)
+        package.warm_up()
+    except (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, OSError, MemoryError) as error:
+        reason = next((code for kind, code in REASONS if isinstance(error, kind)), "load_failed")
+        log.error("package not loaded", exc_info=error, extra={"model": entry.key, "reason": reason})
+        # A shadow that does not load leaves nobody without a score.
+        serving.refuse(Refused(entry.key, card.pipeline, card.task if entry.role == "active" else "", reason))
+        return
+    serving.add(Served(card, entry.role), package)
+    log.info("package loaded and warm", extra={"model": entry.key, "seconds": round(time.perf_counter() - started, 2)})
+
+
+def fingerprint(settings: Settings) -> tuple[tuple[str, int, int], ...]:
+    """What the packages and the operator's choice look like: name, size and time of each file that matters."""
+    files = [settings.home / STATE_FILE]
+    for name in (CARD, WEIGHTS):
+        files += [path for folder in package_folders(settings) for path in sorted(folder.glob(f"*/*/{name}"))]
+    return tuple(found for path in files if (found := _look(path)) is not None)
+
+
+def _look(path: Path) -> tuple[str, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return str(path), stat.st_size, stat.st_mtime_ns

@@ -1,0 +1,1 @@
+"""Networks of the shipped packages, in Keras for any backend."""

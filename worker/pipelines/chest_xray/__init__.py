@@ -1,0 +1,1 @@
+"""Chest X-ray: pneumonia, its kind, COVID-19."""

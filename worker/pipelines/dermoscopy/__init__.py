@@ -1,0 +1,1 @@
+"""Dermoscopy: the outline of a lesion, and what it is."""

@@ -1,0 +1,1 @@
+"""Head CT: intracranial hemorrhage."""

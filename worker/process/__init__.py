@@ -1,0 +1,1 @@
+"""The worker process, its supervisor, its signs of life, and the sweeper."""

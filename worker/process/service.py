@@ -1,0 +1,206 @@
+"""The worker process: loads and warms the models, then answers doorbells until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+
+from sqlalchemy import delete
+from sqlalchemy.exc import SQLAlchemyError
+
+from firstread.errors import FirstreadError
+from firstread.logs import setup_logging
+from firstread.processes.spawning import process_id
+from firstread.records import Database, Process
+from firstread.records.clock import now_of
+from firstread.records.migrate import require_head
+from firstread.settings import Settings
+from firstread.storage.store import spool_of
+
+WARM_UP_LIMIT_S = 900.0
+HEARTBEAT_S = 5.0
+ENGINE_STOP_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class ProcessRow:
+    """This process's row in the database, and the thread that renews it every five seconds."""
+
+    def __init__(self, db: Database, key: str, kind: str) -> None:
+        self._db = db
+        self._key = key
+        self._details: dict[str, object] = {}
+        self._kind = kind
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self, **details: object) -> None:
+        """Write the row. ``details`` are facts without patient data: state, models ..."""
+        import socket
+
+        self._details = details
+        with self._db.write() as session:
+            now = now_of(session)
+            session.merge(
+                Process(
+                    id=self._key,
+                    kind=self._kind,
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                    started_at=now,
+                    heartbeat_at=now,
+                    details=details,
+                )
+            )
+        self._thread.start()
+
+    def say(self, **details: object) -> None:
+        """Change the facts and renew at once."""
+        self._details = {**self._details, **details}
+        self._renew()
+
+    def note(self, **details: object) -> None:
+        """Change the facts; the next renewal writes them. Does nothing else, so that signal handlers may call it."""
+        self._details = {**self._details, **details}
+
+    def close(self) -> None:
+        """Remove the row: an orderly end."""
+        self._stop.set()
+        self._thread.join(timeout=2 * HEARTBEAT_S)
+        try:
+            with self._db.write() as session:
+                session.execute(delete(Process).where(Process.id == self._key))
+        except SQLAlchemyError as error:
+            log.warning("process row not removed", extra={"reason": type(error).__name__})
+
+    def _renew(self) -> None:
+        try:
+            with self._db.write() as session:
+                row = session.get(Process, self._key)
+                if row is not None:
+                    row.heartbeat_at = now_of(session)
+                    row.details = dict(self._details)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the next renewal may do
+            log.warning("heartbeat not written", extra={"reason": type(error).__name__})
+
+    def _run(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            self._renew()
+
+
+def run_worker(settings: Settings) -> int:
+    """Run the worker process itself, in the main thread, until SIGTERM.
+
+    SIGTERM and SIGINT finish the studies in hand. ``firstread work`` runs this as its child and restarts it when it
+    dies or makes no progress.
+
+    Returns
+    -------
+    int
+        Exit status, 0 after an orderly end.
+    """
+    setup_logging(settings, "worker")
+    from firstread.dicom.ahead import WIDTH
+    from firstread.dicom.pixels.codecs import decode_with
+    from worker import metrics
+    from worker.decoder.pool import DecoderPool, cores
+    from worker.engine.device import Engine
+    from worker.engine.loading import load_serving
+    from worker.engine.serving import mark_waiting
+    from worker.pipelines import registry
+    from worker.process.app import consume, make_worker_app
+    from worker.process.beats import OWNER_VARIABLE, Beat, Beater
+    from worker.scoring.claims import Claimer
+    from worker.scoring.leases import LeaseKeeper
+    from worker.scoring.scorer import Scorer
+
+    owner = os.environ.get(OWNER_VARIABLE) or process_id("worker")
+    state = {"state": "starting"}
+    db = Database(settings.database_url)
+    require_head(db)
+    keeper = LeaseKeeper(db, owner, settings.lease_s)
+    doorbell_at = [time.monotonic()]
+    beater = Beater(
+        lambda: Beat(time.monotonic(), state=state["state"], jobs=keeper.progress(), doorbell_at=doorbell_at[0])
+    )
+    beater.start()
+    # Until Celery takes the signals over, a stop is a stop: nothing is in hand.
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, _leave)
+    row = ProcessRow(db, owner, "worker")
+    row.start(state="starting")
+    decoders = DecoderPool(min(cores(), WIDTH * settings.worker_threads))  # no more can be asked for at once
+    engine = Engine(batch_wait_s=settings.batch_wait_ms / 1000, limit_s=settings.stall_s)
+    engine_limit_s = 0.0  # models that are being loaded are left to the end of the process
+    try:
+        decoders.start()  # before TensorFlow is loaded
+        decode_with(decoders.decode)
+        engine.start()
+        serving = engine.call(lambda: load_serving(settings), WARM_UP_LIMIT_S)
+        engine_limit_s = ENGINE_STOP_S
+        engine.serve(serving.models)
+        able = serving.pipelines(registry.REGISTRY)
+        mark_waiting(db, able)
+        metrics.begin((row.name for row in registry.REGISTRY), serving.keys())
+        claimer = Claimer(db, settings, spool_of(settings), owner, lambda: able)
+        scorer = Scorer(
+            db=db, settings=settings, owner=owner, claimer=claimer, keeper=keeper, engine=engine, serving=serving
+        )
+        keeper.start()
+
+        def touch() -> None:
+            doorbell_at[0] = time.monotonic()
+
+        def answer() -> int:
+            touch()
+            taken = scorer.answer()
+            touch()
+            return taken
+
+        claimer.touch = touch
+
+        def ready() -> None:
+            state["state"] = "ready"
+            row.say(state="ready", models=sorted(serving.models), pipelines=sorted(able))
+            log.info("ready: %s", ", ".join(sorted(serving.models)) or "no package serves")
+
+        def stopping() -> None:
+            state["state"] = "stopping"
+            row.note(state="stopping")
+            scorer.stopping.set()
+
+        return consume(make_worker_app(settings, answer), settings, name=owner, on_ready=ready, on_stop=stopping)
+    finally:
+        keeper.close()
+        engine.close(engine_limit_s)
+        decoders.close()
+        row.close()
+        beater.close()
+        db.dispose()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+def main() -> None:
+    """The supervised process. Ends without the interpreter's teardown, which libraries' threads hold up or abort."""
+    try:
+        code = run_worker(Settings())
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    except FirstreadError as error:
+        print(f"firstread: {error}", file=sys.stderr, flush=True)
+        code = error.exit_code
+    logging.shutdown()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One study as an HTML page."""

@@ -1,0 +1,214 @@
+"""The task boundary: what a doorbell sets off, and the one place that catches everything, records and counts it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from firstread.records import Database
+from firstread.settings import Settings
+from firstread.states import JobState
+from firstread.storage.store import spool_of, store_of
+from worker import metrics
+from worker.decoder.limits import one_study
+from worker.engine.device import Engine
+from worker.engine.serving import Serving
+from worker.errors import LeaseLost, NoServingPackage, describe, reason_of
+from worker.pipelines import registry
+from worker.pipelines.base import Outcome
+from worker.pipelines.runner import run
+from worker.scoring.claims import Claim, Claimer
+from worker.scoring.corridor import Corridor
+from worker.scoring.evidence import EvidenceStore
+from worker.scoring.leases import Lease, LeaseKeeper
+from worker.scoring.reading import read_study
+from worker.scoring.results import Report, commit_failure, commit_outcome
+
+LEADING = {"head_ct": "any", "chest_xray": "pneumonia", "dermoscopy": "melanoma"}
+"""The finding whose probability the score histogram shows."""
+
+log = logging.getLogger(__name__)
+
+
+class Scorer:
+    """Everything that a task thread needs to take the next job and see it through."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        settings: Settings,
+        owner: str,
+        claimer: Claimer,
+        keeper: LeaseKeeper,
+        engine: Engine,
+        serving: Serving,
+    ) -> None:
+        self._db = db
+        self._settings = settings
+        self._owner = owner
+        self._claimer = claimer
+        self._keeper = keeper
+        self._engine = engine
+        self._serving = serving
+        self._spool = spool_of(settings)
+        self._evidence = EvidenceStore(settings.evidence_dir, store_of(settings))
+        self._corridor = Corridor()
+        self.stopping = threading.Event()
+        self.doorbell_at = time.monotonic()
+        """When a doorbell was answered last."""
+
+    def answer(self) -> int:
+        """Answer a doorbell: score the most urgent job, then the next, until none waits or the process shall stop.
+
+        Returns the number of jobs that were taken. Never raises: a database that is away leaves the work to the next
+        doorbell.
+        """
+        taken = 0
+        outcome = "nothing"
+        try:
+            while not self.stopping.is_set() and self._take_one():
+                taken += 1
+            outcome = "work" if taken else "nothing"
+        except SQLAlchemyError as error:
+            outcome = "error"
+            log.error("no claim: %s", describe(error), extra={"reason": reason_of(error)})
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  # the task boundary: a library's panic ends no thread
+            outcome = "error"
+            log.error("doorbell failed: %s", describe(error), extra={"reason": reason_of(error)})
+        metrics.DOORBELLS.labels(outcome).inc()
+        self.doorbell_at = time.monotonic()
+        return taken
+
+    def _take_one(self) -> bool:
+        with self._corridor.shared():
+            if self.stopping.is_set():
+                return False
+            claim = self._claimer.next()
+            if claim is None:
+                return False
+            if not claim.alone:
+                self._see_through(claim, lambda lease: nullcontext())
+                return True
+        self._see_through(claim, lambda lease: self._corridor.alone(still=lease.touch, limit_s=self._settings.stall_s))
+        return True
+
+    def _see_through(self, claim: Claim, room: Callable[[Lease], AbstractContextManager[object]]) -> None:
+        """Score a claimed job, or record why not. Whatever happens, the job ends in a state."""
+        fields = {**claim.log_fields, "attempt": claim.attempt}
+        try:
+            with self._keeper.hold(claim.job_id) as lease, room(lease):
+                state, report = self._score(claim, lease)
+        except LeaseLost:
+            metrics.JOBS.labels(claim.pipeline, "LOST").inc()
+            log.warning("lease lost, nothing written", extra=fields)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  # the task boundary: recorded and counted, a panic too
+            self._failed(claim, error)
+        else:
+            if not claim.self_test:
+                self._count(claim, state, report)
+            log.info("committed", extra={**fields, "outcome": state.value, "seconds": _since(claim)})
+
+    def _score(self, claim: Claim, lease: Lease) -> tuple[JobState, Report]:
+        report = Report(stage_seconds={"wait": claim.seconds_since(claim.closed_at)})
+        started = time.perf_counter()
+
+        def observe(stage: str, seconds: float) -> None:
+            report.stage_seconds[stage] = report.stage_seconds.get(stage, 0.0) + seconds
+            metrics.STAGE_SECONDS.labels(claim.pipeline, stage).observe(seconds)
+            lease.touch()
+
+        study = self._claimer.take_study(claim.revision_id) or read_study(self._db, self._spool, claim.revision_id)
+        study = study.asked(claim.forced)
+        observe("read", time.perf_counter() - started)
+        served = self._serving.of(claim.pipeline)
+        with self._engine.handle(claim.rank, lease) as engine, one_study(lease.touch):
+            result = run(registry.row(claim.pipeline), study, served, engine, observe)
+        report.outcome = result.outcome
+        report.reasons = result.reasons
+        report.notes = result.notes
+        report.detail = result.detail
+        report.warnings = study.warnings
+        report.models = tuple(package.key for group in served.values() for package in group)
+        report.statistics = {k: float(v) for k, v in result.details.items() if isinstance(v, int | float)}
+        if result.outcome is None:
+            return self._commit(claim, report, None), report
+        before = time.perf_counter()
+        path = self._evidence.write(result.outcome.evidence)
+        observe("evidence", time.perf_counter() - before)
+        try:
+            before = time.perf_counter()
+            state = self._commit(claim, report, path)
+        except BaseException:
+            self._evidence.discard(path)
+            raise
+        metrics.STAGE_SECONDS.labels(claim.pipeline, "commit").observe(time.perf_counter() - before)
+        return state, report
+
+    def _commit(self, claim: Claim, report: Report, evidence_path: str | None) -> JobState:
+        return commit_outcome(
+            self._db,
+            self._settings,
+            job_id=claim.job_id,
+            owner=self._owner,
+            report=report,
+            evidence_path=evidence_path,
+        )
+
+    def _failed(self, claim: Claim, error: BaseException) -> None:
+        reason = reason_of(error)
+        no_package = isinstance(error, NoServingPackage)
+        metrics.ERRORS.labels(claim.pipeline, reason).inc()
+        log.error(
+            "attempt failed: %s",
+            describe(error),
+            extra={**claim.log_fields, "reason": reason, "attempt": claim.attempt},
+        )
+        try:
+            state = commit_failure(
+                self._db,
+                job_id=claim.job_id,
+                owner=self._owner,
+                reason=NoServingPackage.reason if no_package else reason,
+                detail=describe(error),
+                settings=self._settings,
+                refund=no_package,
+            )
+        except (LeaseLost, SQLAlchemyError) as second:
+            # The lease runs out and the sweeper gives the job back.
+            metrics.JOBS.labels(claim.pipeline, "LOST").inc()
+            log.error("failure not recorded", extra={**claim.log_fields, "reason": reason_of(second)})
+            return
+        metrics.JOBS.labels(claim.pipeline, "FAILED" if state is JobState.FAILED else "RETRY").inc()
+
+    def _count(self, claim: Claim, state: JobState, report: Report) -> None:
+        metrics.JOBS.labels(claim.pipeline, state.value).inc()
+        metrics.RESULT_SECONDS.labels(claim.pipeline).observe(_since(claim))
+        for reason in report.reasons[:1]:
+            metrics.REJECTIONS.labels(claim.pipeline, reason).inc()
+        if report.outcome is not None:
+            _count_outcome(claim.pipeline, report.outcome)
+
+
+def _count_outcome(pipeline: str, outcome: Outcome) -> None:
+    for code in outcome.warnings:
+        metrics.WARNINGS.labels(pipeline, code).inc()
+    for finding in outcome.findings:
+        model = f"{finding.model_name}/{finding.model_version}"
+        if finding.flagged and finding.role == "active":
+            metrics.FLAGS.labels(pipeline, model).inc()
+        if finding.name == LEADING.get(pipeline) and finding.probability is not None:
+            metrics.SCORE.labels(pipeline, model).observe(finding.probability)
+
+
+def _since(claim: Claim) -> float:
+    return claim.seconds_since(claim.last_seen_at)
