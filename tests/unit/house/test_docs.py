@@ -144,15 +144,25 @@ def test_make_targets_that_are_shown_exist(path: Path) -> None:
             assert target in targets, line
 
 
+def anchors(text: str) -> set[str]:
+    """Names that a link may have behind ``#``: headings in small letters, blanks as hyphens, without other signs."""
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
 def test_links_and_paths_lead_somewhere(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         if not re.match(r"[a-z]+:|#", link):
-            assert (path.parent / link.split("#")[0]).exists(), link
+            file, _, anchor = link.partition("#")
+            assert (path.parent / file).exists(), link
+            assert not anchor or anchor in anchors((path.parent / file).read_text(encoding="utf-8")), link
     for code in code_of(text):
         if re.fullmatch(
-            r"(firstread|dicom_listener|worker|training|deploy|monitoring|docs|requirements)/[\w./-]*", code
+            r"(firstread|firstread_cli|dicom_listener|worker|training|tools|tests|migrations|deploy|monitoring|docs"
+            r"|requirements)/[\w./-]*",
+            code,
         ):
             assert (ROOT / code).exists(), code
 
