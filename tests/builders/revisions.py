@@ -18,7 +18,7 @@ from tests.builders.scored import image_header, write_evidence
 from tests.builders.waiting import put_revision
 from worker.outputs.objects.files import ensure_objects
 from worker.pipelines.base import Evidence, Finding, Outcome, SliceScore
-from worker.scoring.claims import Claim, Claimer
+from worker.scoring.claims import Claimer, JobClaim
 from worker.scoring.results import Report, commit_outcome
 
 UID = stable_uid("study", "standing")
@@ -73,16 +73,16 @@ class Site:
         """A closed revision of all that the study holds by then; returns its key."""
         return put_revision(self.db, self.settings, objects, **values)
 
-    def claim(self) -> Claim | None:
+    def claim(self) -> JobClaim | None:
         return self.claimer.next()
 
     def score(self, p: float = 0.2, flagged: bool = False, version: str = "1", mask: bool = False) -> None:
-        """Claim the one job that waits and commit a result."""
+        """JobClaim the one job that waits and commit a result."""
         claim = self.claim()
         assert claim is not None
         self.commit(claim, p, flagged, version, mask)
 
-    def commit(self, claim: Claim, p: float, flagged: bool = False, version: str = "1", mask: bool = False) -> None:
+    def commit(self, claim: JobClaim, p: float, flagged: bool = False, version: str = "1", mask: bool = False) -> None:
         """Commit a result of a claimed job; with ``mask`` on all images of the study, with evidence."""
         outcome = Outcome(
             findings=[Finding("any", "bleed", version, probability=p, threshold=0.5, flagged=flagged)],

@@ -115,7 +115,7 @@ def run_worker(settings: Settings) -> int:
     from worker.engine.serving import mark_waiting
     from worker.pipelines import registry
     from worker.process.app import consume, make_worker_app
-    from worker.process.beats import OWNER_VARIABLE, Beat, Beater
+    from worker.process.heartbeat import OWNER_VARIABLE, Beat, Beater
     from worker.scoring.claims import Claimer
     from worker.scoring.leases import LeaseKeeper
     from worker.scoring.scorer import Scorer
@@ -163,7 +163,7 @@ def run_worker(settings: Settings) -> int:
             touch()
             return taken
 
-        claimer.touch = touch
+        claimer.router.on_progress = touch
 
         def ready() -> None:
             state["state"] = "ready"

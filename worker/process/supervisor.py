@@ -29,7 +29,7 @@ from firstread.processes.spawning import is_running, process_id, settings_enviro
 from firstread.records import Database, Process
 from firstread.records.migrate import require_head
 from firstread.settings import Settings
-from worker.process.beats import BEAT_FD_VARIABLE, BEAT_S, OWNER_VARIABLE, BeatReader
+from worker.process.heartbeat import BEAT_FD_VARIABLE, BEAT_S, OWNER_VARIABLE, BeatReader
 
 if TYPE_CHECKING:
     from worker.process.sweeper import Sweeper

@@ -19,9 +19,9 @@ from worker.pipelines import registry
 from worker.pipelines.base import Study
 from worker.pipelines.reasons import Caution
 from worker.pipelines.registry import Orders
+from worker.routing.earlier_results import UNCHANGED, RoutingDecision, StandingResult, known_work
 from worker.routing.identity import CARRIED, carry, correct, end_deliveries
 from worker.routing.rejections import Rejected, apply
-from worker.routing.standing import UNCHANGED, Decision, Stands, known_work
 
 NO_PIPELINE = "no_pipeline"
 UNKNOWN_PIPELINE = "unknown_pipeline"
@@ -63,7 +63,7 @@ def commit_routing(
     serving: Collection[str],
     actor: str,
     settings: Settings,
-    decision: Decision | None = None,
+    decision: RoutingDecision | None = None,
     rejected: Rejected | None = None,
 ) -> bool:
     """Write the jobs of a revision, once; a pipeline whose earlier result stands gets none.
@@ -113,7 +113,7 @@ def commit_routing(
     return True
 
 
-def _stands(session: Session, revision: Revision, stands: Stands, settings: Settings, actor: str) -> bool:
+def _stands(session: Session, revision: Revision, stands: StandingResult, settings: Settings, actor: str) -> bool:
     """Let an earlier result stand for a revision; False where its images are to be scored all the same."""
     if stands.reason == UNCHANGED:
         session.add(

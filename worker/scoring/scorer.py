@@ -22,12 +22,12 @@ from worker.errors import LeaseLost, NoServingPackage, describe, reason_of
 from worker.pipelines import registry
 from worker.pipelines.base import Outcome
 from worker.pipelines.runner import run
-from worker.scoring.claims import Claim, Claimer
-from worker.scoring.corridor import Corridor
+from worker.reading import read_study
+from worker.scoring.claims import Claimer, JobClaim
 from worker.scoring.evidence import EvidenceStore
 from worker.scoring.leases import Lease, LeaseKeeper
-from worker.scoring.reading import read_study
 from worker.scoring.results import Report, commit_failure, commit_outcome
+from worker.scoring.shared_lock import SharedLock
 
 LEADING = {"head_ct": "any", "chest_xray": "pneumonia", "dermoscopy": "melanoma"}
 """The finding whose probability the score histogram shows."""
@@ -58,7 +58,7 @@ class Scorer:
         self._serving = serving
         self._spool = spool_of(settings)
         self._evidence = EvidenceStore(settings.evidence_dir, store_of(settings))
-        self._corridor = Corridor()
+        self._beside = SharedLock()
         self.stopping = threading.Event()
         self.doorbell_at = time.monotonic()
         """When a doorbell was answered last."""
@@ -88,7 +88,7 @@ class Scorer:
         return taken
 
     def _take_one(self) -> bool:
-        with self._corridor.shared():
+        with self._beside.shared():
             if self.stopping.is_set():
                 return False
             claim = self._claimer.next()
@@ -97,10 +97,10 @@ class Scorer:
             if not claim.alone:
                 self._see_through(claim, lambda lease: nullcontext())
                 return True
-        self._see_through(claim, lambda lease: self._corridor.alone(still=lease.touch, limit_s=self._settings.stall_s))
+        self._see_through(claim, lambda lease: self._beside.alone(still=lease.touch, limit_s=self._settings.stall_s))
         return True
 
-    def _see_through(self, claim: Claim, room: Callable[[Lease], AbstractContextManager[object]]) -> None:
+    def _see_through(self, claim: JobClaim, room: Callable[[Lease], AbstractContextManager[object]]) -> None:
         """Score a claimed job, or record why not. Whatever happens, the job ends in a state."""
         fields = {**claim.log_fields, "attempt": claim.attempt}
         try:
@@ -118,7 +118,7 @@ class Scorer:
                 self._count(claim, state, report)
             log.info("committed", extra={**fields, "outcome": state.value, "seconds": _since(claim)})
 
-    def _score(self, claim: Claim, lease: Lease) -> tuple[JobState, Report]:
+    def _score(self, claim: JobClaim, lease: Lease) -> tuple[JobState, Report]:
         report = Report(stage_seconds={"wait": claim.seconds_since(claim.closed_at)})
         started = time.perf_counter()
 
@@ -127,7 +127,9 @@ class Scorer:
             metrics.STAGE_SECONDS.labels(claim.pipeline, stage).observe(seconds)
             lease.touch()
 
-        study = self._claimer.take_study(claim.revision_id) or read_study(self._db, self._spool, claim.revision_id)
+        study = self._claimer.router.take_study(claim.revision_id) or read_study(
+            self._db, self._spool, claim.revision_id
+        )
         study = study.asked(claim.forced)
         observe("read", time.perf_counter() - started)
         served = self._serving.of(claim.pipeline)
@@ -154,7 +156,7 @@ class Scorer:
         metrics.STAGE_SECONDS.labels(claim.pipeline, "commit").observe(time.perf_counter() - before)
         return state, report
 
-    def _commit(self, claim: Claim, report: Report, evidence_path: str | None) -> JobState:
+    def _commit(self, claim: JobClaim, report: Report, evidence_path: str | None) -> JobState:
         return commit_outcome(
             self._db,
             self._settings,
@@ -164,7 +166,7 @@ class Scorer:
             evidence_path=evidence_path,
         )
 
-    def _failed(self, claim: Claim, error: BaseException) -> None:
+    def _failed(self, claim: JobClaim, error: BaseException) -> None:
         reason = reason_of(error)
         no_package = isinstance(error, NoServingPackage)
         metrics.ERRORS.labels(claim.pipeline, reason).inc()
@@ -190,7 +192,7 @@ class Scorer:
             return
         metrics.JOBS.labels(claim.pipeline, "FAILED" if state is JobState.FAILED else "RETRY").inc()
 
-    def _count(self, claim: Claim, state: JobState, report: Report) -> None:
+    def _count(self, claim: JobClaim, state: JobState, report: Report) -> None:
         metrics.JOBS.labels(claim.pipeline, state.value).inc()
         metrics.RESULT_SECONDS.labels(claim.pipeline).observe(_since(claim))
         for reason in report.reasons[:1]:
@@ -210,5 +212,5 @@ def _count_outcome(pipeline: str, outcome: Outcome) -> None:
             metrics.SCORE.labels(pipeline, model).observe(finding.probability)
 
 
-def _since(claim: Claim) -> float:
+def _since(claim: JobClaim) -> float:
     return claim.seconds_since(claim.last_seen_at)

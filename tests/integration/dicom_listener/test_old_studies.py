@@ -37,7 +37,7 @@ from worker.outputs.escalation import escalate
 from worker.pipelines import registry
 from worker.pipelines.base import Finding, Outcome
 from worker.process.sweeper import find_due
-from worker.scoring.claims import Claim, Claimer
+from worker.scoring.claims import JobClaim, Claimer
 from worker.scoring.results import Report, commit_outcome
 
 LONG_AGO = datetime(2019, 3, 4, 10, 0, tzinfo=UTC)
@@ -91,15 +91,15 @@ def claimer(db: Database, settings: Settings) -> Claimer:
     return Claimer(db, settings, Spool(settings.spool_dir), "w1", lambda: frozenset(["probe"]))
 
 
-def commit(db: Database, settings: Settings, claim: Claim, flagged: bool = True) -> None:
+def commit(db: Database, settings: Settings, claim: JobClaim, flagged: bool = True) -> None:
     findings = [Finding("any", "m", "1", probability=0.9, threshold=0.5, flagged=flagged)]
     report = Report(outcome=Outcome(findings))
     commit_outcome(db, settings, job_id=claim.job_id, owner="w1", report=report, evidence_path=None)
 
 
-def score_all(db: Database, settings: Settings, limit: int = BACKLOG) -> list[Claim]:
+def score_all(db: Database, settings: Settings, limit: int = BACKLOG) -> list[JobClaim]:
     source: Claimer = claimer(db, settings)
-    done: list[Claim] = []
+    done: list[JobClaim] = []
     while len(done) < limit and (claim := source.next()) is not None:
         commit(db, settings, claim)
         done.append(claim)

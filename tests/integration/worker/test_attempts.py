@@ -29,7 +29,7 @@ from worker.pipelines import registry
 from worker.pipelines.base import Finding, Outcome
 from worker.process.supervisor import STOPS, bury_predecessors
 from worker.process.sweeper import DeadOwner, Sweeper, give_back
-from worker.scoring.claims import Claim, Claimer
+from worker.scoring.claims import Claimer, JobClaim
 from worker.scoring.leases import LeaseKeeper
 from worker.scoring.results import commit_failure
 from worker.scoring.scorer import Scorer
@@ -50,7 +50,7 @@ def claimer(db: Database, settings: Settings) -> Claimer:
     return Claimer(db, settings, Spool(settings.spool_dir), "w1", lambda: frozenset({"probe"}))
 
 
-def claim(db: Database, settings: Settings) -> Claim:
+def claim(db: Database, settings: Settings) -> JobClaim:
     found = claimer(db, settings).next()
     assert found is not None
     return found

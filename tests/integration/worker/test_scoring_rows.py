@@ -38,7 +38,7 @@ from worker.errors import LeaseLost, NonFiniteScore
 from worker.pipelines import registry
 from worker.pipelines.base import Evidence, Finding, Outcome, SliceScore
 from worker.process.sweeper import DeadOwner, Sweeper, find_due, give_back
-from worker.scoring.claims import Claim, Claimer
+from worker.scoring.claims import Claimer, JobClaim
 from worker.scoring.leases import LeaseKeeper
 from worker.scoring.results import Report, commit_failure, commit_outcome
 from worker.scoring.scorer import Scorer
@@ -58,7 +58,7 @@ def claimer(db: Database, settings: Settings, owner: str = "w1", serving: Any = 
     return Claimer(db, settings, Spool(settings.spool_dir), owner, lambda: frozenset(serving))
 
 
-def claim(db: Database, settings: Settings, owner: str = "w1") -> Claim:
+def claim(db: Database, settings: Settings, owner: str = "w1") -> JobClaim:
     found = claimer(db, settings, owner).next()
     assert found is not None
     return found
@@ -157,7 +157,7 @@ def test_unreadable_study_is_given_up_with_a_reason(db: Database, settings: Sett
         spool.delete(key)
     source = claimer(db, settings)
     assert source.next() is None
-    source._routing.clear()
+    source.router._blocked_until.clear()
     assert source.next() is None
     with db.read() as session:
         assert session.get_one(Revision, revision).reason == "routing_failed"

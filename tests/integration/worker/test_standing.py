@@ -27,8 +27,8 @@ from worker.outputs.objects.files import ensure_objects, objects_dir
 from worker.outputs.watching import watch_of
 from worker.pipelines.base import Evidence, Finding, Outcome
 from worker.process.sweeper import find_due
+from worker.routing.earlier_results import RoutingDecision
 from worker.routing.jobs import Overtaken, commit_routing
-from worker.routing.standing import Decision
 from worker.scoring.results import Report, commit_failure, commit_outcome
 
 
@@ -186,7 +186,7 @@ def test_work_that_came_meanwhile_is_looked_at_again(site: Site) -> None:
     """Two revisions of a study routed at once: the second to commit decides anew."""
     images = slices()
     first, second = site.put(*images), site.put(*images, dose_report())
-    stale = Decision()
+    stale = RoutingDecision()
     commit_routing(
         site.db, first, ["head_ct"], None, serving=["head_ct"], actor="w2", settings=site.settings, decision=stale
     )

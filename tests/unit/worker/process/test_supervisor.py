@@ -14,7 +14,7 @@ from firstread.logs import JsonFormatter, frames_of
 from firstread.processes.spawning import settings_environ
 from firstread.settings import Settings
 from worker.errors import EngineTimeout, describe, reason_of
-from worker.process.beats import Beat, BeatReader
+from worker.process.heartbeat import Beat, BeatReader
 from worker.process.supervisor import SILENT_S, START_LIMIT_S, STOP_LIMIT_S, Child, ModelsWatch
 
 

@@ -22,7 +22,7 @@ from worker.pipelines.base import Lost, Study
 from worker.pipelines.registry import row
 from worker.pipelines.runner import RunResult, run
 from worker.pipelines.unread import GONE, UNPARSED, sentence, too_much
-from worker.scoring.reading import read_study
+from worker.reading import read_study
 
 SPEC = HeadSpec(slices=32, size=128, bleed="intraparenchymal")
 PLAIN = replace(SPEC, bleed=None)

@@ -7,29 +7,29 @@ import time
 
 import pytest
 
-from worker.scoring.corridor import Corridor
+from worker.scoring.shared_lock import SharedLock
 
 
 def test_alone_waits_for_the_others_and_keeps_new_ones_out() -> None:
-    corridor = Corridor()
+    lock = SharedLock()
     order: list[str] = []
     inside = threading.Event()
     leave = threading.Event()
 
     def first() -> None:
-        with corridor.shared():
+        with lock.shared():
             inside.set()
             leave.wait(5)
             order.append("first out")
 
     def alone() -> None:
-        with corridor.alone() as got:
+        with lock.alone() as got:
             assert got
             order.append("alone")
             time.sleep(0.1)
 
     def late() -> None:
-        with corridor.shared():
+        with lock.shared():
             order.append("late")
 
     threads = [threading.Thread(target=first)]
@@ -49,20 +49,20 @@ def test_alone_waits_for_the_others_and_keeps_new_ones_out() -> None:
 
 
 def test_alone_gives_up_after_its_limit_and_tells() -> None:
-    corridor = Corridor()
-    with corridor.shared(), corridor.alone(limit_s=0.1) as got:
+    lock = SharedLock()
+    with lock.shared(), lock.alone(limit_s=0.1) as got:
         assert not got
-    with corridor.alone() as got:
+    with lock.alone() as got:
         assert got
 
 
 def test_waiting_can_be_broken_off() -> None:
-    corridor = Corridor()
+    lock = SharedLock()
 
     def stop() -> None:
         raise RuntimeError("no longer")
 
-    with corridor.shared(), pytest.raises(RuntimeError), corridor.alone(still=stop):
+    with lock.shared(), pytest.raises(RuntimeError), lock.alone(still=stop):
         pass
-    with corridor.shared():
+    with lock.shared():
         pass

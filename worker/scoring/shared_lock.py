@@ -10,7 +10,7 @@ from contextlib import contextmanager
 LOOK_S = 0.5
 
 
-class Corridor:
+class SharedLock:
     """A lock with two ways in: shared, or alone. Whoever waits to be alone goes before new shared ones."""
 
     def __init__(self) -> None:

@@ -24,9 +24,9 @@ from worker.pipelines import registry
 from worker.pipelines.base import Instance, Study
 from worker.pipelines.reasons import Caution
 from worker.pipelines.registry import Orders
+from worker.reading import read_study
 from worker.routing.identity import Identity, identity_columns
 from worker.routing.scored_set import Change, compare, scored_images
-from worker.scoring.reading import read_study
 
 UNCHANGED = "unchanged"
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Stands:
+class StandingResult:
     """An earlier job whose result stands, and why."""
 
     job_id: int
@@ -44,7 +44,7 @@ class Stands:
 
 
 @dataclass(frozen=True)
-class Reference:
+class _EarlierJob:
     """The study's last other revision that a pipeline had a say on, and the job that spoke."""
 
     job_id: int
@@ -54,10 +54,10 @@ class Reference:
 
 
 @dataclass
-class Decision:
+class RoutingDecision:
     """What stands, by pipeline, warnings for the revision, and how much of the study's work was known."""
 
-    stands: dict[str, Stands] = field(default_factory=dict)
+    stands: dict[str, StandingResult] = field(default_factory=dict)
     identity: Identity | None = None
     """The one new identity that the images bear."""
     warnings: list[str] = field(default_factory=list)
@@ -72,7 +72,7 @@ def decide(
     names: Collection[str],
     orders_of: OrdersOf,
     touch: Callable[[], None] = lambda: None,
-) -> Decision:
+) -> RoutingDecision:
     """Compare a revision with the study's earlier work.
 
     Parameters
@@ -88,7 +88,7 @@ def decide(
     """
     with db.read() as session:
         revision = session.get_one(Revision, revision_id)
-        decision = Decision(known=known_work(session, revision.study_id))
+        decision = RoutingDecision(known=known_work(session, revision.study_id))
         references = {name: _reference(session, revision, name) for name in names}
         orders = orders_of(session, revision)
         earlier = {
@@ -111,13 +111,13 @@ def decide(
             change = Change.NONE  # routed out of turn: the later identity stands
         if change is Change.IDENTITY:
             decision.identity = identity_columns(images[0].ds)
-            decision.stands[name] = Stands(reference.job_id, str(Caution.IDENTITY_CORRECTED))
+            decision.stands[name] = StandingResult(reference.job_id, str(Caution.IDENTITY_CORRECTED))
         elif change is Change.IDENTITY_IN_PART:
             in_part = True
             decision.warnings.append(str(Caution.PATIENT_MISMATCH))
         told = Caution.PATIENT_MISMATCH in study.warnings and Caution.PATIENT_MISMATCH not in (warned_before or ())
         if change is Change.NONE and not told and reference.state != JobState.FAILED:
-            decision.stands[name] = Stands(reference.job_id, UNCHANGED)
+            decision.stands[name] = StandingResult(reference.job_id, UNCHANGED)
     if in_part:  # nothing is corrected
         decision.identity = None
         decision.stands = {name: stands for name, stands in decision.stands.items() if stands.reason == UNCHANGED}
@@ -134,7 +134,7 @@ def known_work(session: Session, study_id: int) -> tuple[int, int]:
     return session.scalar(jobs.where(of_study)) or 0, session.scalar(standing.where(of_study)) or 0
 
 
-def _reference(session: Session, revision: Revision, pipeline: str) -> Reference | None:
+def _reference(session: Session, revision: Revision, pipeline: str) -> _EarlierJob | None:
     """By revision number, not by time: revisions may be routed out of turn."""
     other = (Revision.study_id == revision.study_id, Revision.id != revision.id)
     own = select(Job.id, Job.state, Revision.id, Revision.number).join(Revision, Revision.id == Job.revision_id)
@@ -151,7 +151,7 @@ def _reference(session: Session, revision: Revision, pipeline: str) -> Reference
     if not found:
         return None
     job_id, state, revision_id, number = max(found, key=lambda row: row[3])
-    return Reference(job_id, JobState(state), revision_id, number)
+    return _EarlierJob(job_id, JobState(state), revision_id, number)
 
 
 def _change(
@@ -159,7 +159,7 @@ def _change(
     spool: Spool,
     study: Study,
     pipeline: str,
-    reference: Reference,
+    reference: _EarlierJob,
     forced: bool,
     touch: Callable[[], None],
 ) -> tuple[Sequence[Instance], Change]:
