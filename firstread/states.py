@@ -1,4 +1,4 @@
-"""The one state machine: which moves a revision and a job may make, each recorded as a row."""
+"""States of revisions, jobs and deliveries; which moves a revision and a job may make, each recorded as a row."""
 
 from __future__ import annotations
 
@@ -12,17 +12,37 @@ from firstread.records.clock import now_of
 
 
 class RevisionState(StrEnum):
+    """Whether the set of a revision's instances still grows."""
+
     RECEIVING = "RECEIVING"
     CLOSED = "CLOSED"
 
 
 class JobState(StrEnum):
+    """Where a pipeline's work on a revision stands."""
+
     WAITING = "WAITING"
     SCORING = "SCORING"
     DONE = "DONE"
     REJECTED = "REJECTED"
     FAILED = "FAILED"
 
+
+class DeliveryState(StrEnum):
+    """What became of a message to a destination."""
+
+    PENDING = "PENDING"
+    DELIVERED = "DELIVERED"
+    FAILED = "FAILED"
+    """Attempts used up; a person may retry or cancel it."""
+    SKIPPED = "SKIPPED"
+    """Nothing was left to send: no object could be made, say, or the flag was acknowledged first."""
+    CANCELLED = "CANCELLED"
+    """Given up by a person."""
+
+
+UNDELIVERED = (DeliveryState.PENDING, DeliveryState.FAILED)
+"""Deliveries that a person or the next attempt may still bring to an end."""
 
 TERMINAL = frozenset({JobState.DONE, JobState.REJECTED, JobState.FAILED})
 

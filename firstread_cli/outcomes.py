@@ -11,11 +11,12 @@ from sqlalchemy import text
 
 from firstread.priority import PIPELINES
 from firstread.settings import Settings
+from firstread.states import DeliveryState
 from firstread_cli.database import open_database
 from firstread_cli.services import settings_of_process
 from firstread_cli.tables import echo, print_json, print_table, view_rows
 
-DELIVERY_STATES = ("PENDING", "DELIVERED", "FAILED", "SKIPPED", "CANCELLED")
+DELIVERY_STATES = tuple(state.value for state in DeliveryState)
 
 
 @click.command()
@@ -153,7 +154,7 @@ def cancel(number: int, by: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="JSON.")
 def objects(uid: str, out: Path | None, as_json: bool) -> None:
     """Make the DICOM objects of a study's results (report, segmentation, secondary capture) and list them."""
-    from worker.outputs.objects.listing import study_objects
+    from worker.outputs.objects.files import study_objects
 
     settings = Settings()
     rows = study_objects(open_database(settings), settings, uid, out)

@@ -19,6 +19,7 @@ from firstread.priority import PIPELINES
 from firstread.records import Database, Flag, Job, Result, Revision, Verdict
 from firstread.records.clock import now_of
 from firstread.records.lookup import UnknownStudy, find_study
+from firstread.states import JobState
 
 READER, IMPORT = "reader", "import"
 TRUTHS = {"0": 0, "1": 1, "no": 0, "yes": 1, "false": 0, "true": 1, "negative": 0, "positive": 1}
@@ -172,7 +173,7 @@ def called_positive(session: Session, study_id: int, pipeline: str, finding: str
         .where(
             Revision.study_id == study_id,
             Job.pipeline == pipeline,
-            Job.state == "DONE",
+            Job.state == JobState.DONE,
             Result.run == Job.run,
             Result.role == "active",
             Result.finding == finding,

@@ -16,6 +16,7 @@ from firstread.pipelines import MAIN_FINDINGS
 from firstread.priority import PIPELINES
 from firstread.records import Delivery, DriftRow, Flag
 from firstread.records.clock import now_of
+from firstread.states import UNDELIVERED
 
 SLOW_FIGURES_S = 60.0
 """How long figures that need a look at many rows are kept."""
@@ -77,8 +78,7 @@ class OutcomeFigures:
 
 def _quick(session: Session) -> list[Sample]:
     samples: list[Sample] = []
-    states = ("PENDING", "FAILED")
-    counted = select(Delivery.kind, Delivery.state, func.count()).where(Delivery.state.in_(states))
+    counted = select(Delivery.kind, Delivery.state, func.count()).where(Delivery.state.in_(UNDELIVERED))
     for kind, state, number in session.execute(counted.group_by(Delivery.kind, Delivery.state)):
         samples.append(("firstread_open_deliveries", [kind, state], number))
     now = now_of(session)

@@ -31,12 +31,11 @@ from firstread.records import (
     Study,
 )
 from firstread.settings import Settings
-from firstread.states import TERMINAL, RevisionState
+from firstread.states import TERMINAL, UNDELIVERED, RevisionState
 from firstread.storage.store import spool_of, store_of
 from firstread.upkeep.refused import remove_refused
 
 TERMINAL_STATES = tuple(state.value for state in TERMINAL)
-UNDELIVERED = ("PENDING", "FAILED")
 BATCH = 200
 
 

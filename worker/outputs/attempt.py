@@ -8,18 +8,20 @@ from sqlalchemy.orm import Session
 from firstread.records import Database, Delivery, EscalationStep, Flag, Job, OutputObject, Revision
 from firstread.settings import Settings
 from worker.outputs.destinations import (
+    OBJECT_KINDS,
     Destination,
     DicomDestination,
     EmailDestination,
+    NotDelivered,
     StowDestination,
     WebhookDestination,
 )
 from worker.outputs.holding import check_held
 from worker.outputs.messages import UNREAD, flags_of, in_doubt, is_unread, message
 from worker.outputs.objects.files import ensure_objects, objects_dir
-from worker.outputs.senders.http import NotDelivered, send_email, send_stow, send_webhook
+from worker.outputs.senders.http import send_stow, send_webhook
+from worker.outputs.senders.mail import send_email
 from worker.outputs.senders.store import store_objects
-from worker.outputs.states import OBJECT_KINDS
 from worker.pipelines.reasons import Caution
 
 

@@ -21,14 +21,13 @@ from sqlalchemy.orm import Session
 from firstread.records import Database, Delivery, Flag, Job, Result, Revision
 from firstread.records.clock import now_of
 from firstread.settings import Settings
+from firstread.states import DeliveryState
 from worker.outputs.attempt import Skipped, attempt
-from worker.outputs.destinations import Destination, DestinationsError, DestinationsFile
+from worker.outputs.destinations import Destination, DestinationsError, DestinationsFile, NotDelivered
 from worker.outputs.escalation import escalate
 from worker.outputs.holding import Held
 from worker.outputs.messages import flags_of
 from worker.outputs.metrics import DELIVERIES, DELIVERY_SECONDS, NOTIFICATION_SECONDS
-from worker.outputs.senders.http import NotDelivered
-from worker.outputs.states import DELIVERED, FAILED, PENDING, SKIPPED
 from worker.outputs.summaries import tell_summary
 from worker.outputs.unread import escalate_unread
 from worker.outputs.watching import watch_of
@@ -49,7 +48,7 @@ def run_deliveries(settings: Settings, stop_event: threading.Event) -> None:
     Every lane goes by the one watch on the file of destinations.
     """
     for kind in KINDS:
-        DELIVERIES.labels(kind, FAILED)  # at zero from the start, for the alert that counts its increase
+        DELIVERIES.labels(kind, DeliveryState.FAILED)  # at zero from the start, for the alert that counts its increase
     db = Database(settings.database_url)
     lanes: dict[str, threading.Thread] = {}
     watch = watch_of(settings)
@@ -105,19 +104,19 @@ def work_one(db: Database, settings: Settings, destination: Destination) -> bool
     started = time.monotonic()
     try:
         status = attempt(db, settings, destination, delivery)
-        outcome = DELIVERED
+        outcome = DeliveryState.DELIVERED
     except Held as held:
         _postpone(db, delivery.id, held.until)
         return True
     except Skipped as skipped:
-        status, outcome = str(skipped), SKIPPED
+        status, outcome = str(skipped), DeliveryState.SKIPPED
     except NotDelivered as error:
-        status, outcome = str(error), FAILED
+        status, outcome = str(error), DeliveryState.FAILED
     except DestinationsError as error:
-        status, outcome = str(error), FAILED
+        status, outcome = str(error), DeliveryState.FAILED
     except Exception as error:
         log.exception("delivery %d to %s", delivery.id, destination.name)
-        status, outcome = type(error).__name__, FAILED
+        status, outcome = type(error).__name__, DeliveryState.FAILED
     DELIVERY_SECONDS.labels(destination.kind).observe(time.monotonic() - started)
     _conclude(db, destination, delivery.id, outcome, status)
     return True
@@ -126,7 +125,7 @@ def work_one(db: Database, settings: Settings, destination: Destination) -> bool
 def _claim(db: Database, destination: Destination) -> Delivery | None:
     mine = (
         Delivery.destination == destination.name,
-        Delivery.state == PENDING,
+        Delivery.state == DeliveryState.PENDING,
         Delivery.summary.is_(False),
     )
     with db.read() as session:
@@ -144,9 +143,9 @@ def _claim(db: Database, destination: Destination) -> Delivery | None:
         if row is None:
             return None
         if row.attempts >= destination.max_attempts:  # its last attempt was never concluded
-            row.state, row.next_at, row.finished_at = FAILED, None, now
+            row.state, row.next_at, row.finished_at = DeliveryState.FAILED, None, now
             row.last_status = row.last_status or "killed while sending"
-            DELIVERIES.labels(destination.kind, FAILED).inc()
+            DELIVERIES.labels(destination.kind, DeliveryState.FAILED).inc()
             return None
         row.attempts += 1
         row.next_at = now + timedelta(seconds=4 * destination.timeout_s + CLAIM_MARGIN_S)
@@ -159,7 +158,7 @@ def _postpone(db: Database, delivery_id: int, until: datetime) -> None:
     """Look at a held result again later; that was no attempt."""
     with db.write() as session:
         row = session.get_one(Delivery, delivery_id)
-        if row.state == PENDING:
+        if row.state == DeliveryState.PENDING:
             row.attempts, row.next_at = max(0, row.attempts - 1), until
 
 
@@ -173,19 +172,19 @@ def _conclude(db: Database, destination: Destination, delivery_id: int, outcome:
     with db.write() as session:
         now = now_of(session)
         row = session.get_one(Delivery, delivery_id)
-        if row.state != PENDING:
+        if row.state != DeliveryState.PENDING:
             return
         row.last_status = status[:STATUS_LIMIT]
-        if outcome == FAILED and row.attempts < destination.max_attempts:
+        if outcome == DeliveryState.FAILED and row.attempts < destination.max_attempts:
             row.next_at = now + timedelta(seconds=backoff_s(destination, row.attempts))
             DELIVERIES.labels(destination.kind, "retry").inc()
             log.warning("delivery %d to %s: attempt %d: %s", row.id, row.destination, row.attempts, row.last_status)
             return
         row.state, row.next_at, row.finished_at = outcome, None, now
         DELIVERIES.labels(destination.kind, outcome).inc()
-        if outcome == DELIVERED:
+        if outcome == DeliveryState.DELIVERED:
             _mark_notified(session, row)
-        elif outcome == FAILED:
+        elif outcome == DeliveryState.FAILED:
             log.error("delivery %d to %s failed for good: %s", row.id, row.destination, row.last_status)
 
 
@@ -224,7 +223,7 @@ class Orphans:
     def look(self, db: Database, file: DestinationsFile) -> None:
         """Compare what is pending with the file in force."""
         names = [d.name for d in file.destination]
-        pending = (Delivery.state == PENDING, Delivery.destination.not_in(names))
+        pending = (Delivery.state == DeliveryState.PENDING, Delivery.destination.not_in(names))
         with db.read() as session:
             missing = set(session.scalars(select(Delivery.destination).where(*pending).distinct()))
         now = self._clock()
@@ -236,6 +235,15 @@ class Orphans:
             now_there = now_of(session)
             session.execute(
                 update(Delivery)
-                .where(Delivery.state == PENDING, Delivery.destination.in_(gone), Delivery.next_at <= now_there)
-                .values(state=FAILED, next_at=None, finished_at=now_there, last_status="no such destination any more")
+                .where(
+                    Delivery.state == DeliveryState.PENDING,
+                    Delivery.destination.in_(gone),
+                    Delivery.next_at <= now_there,
+                )
+                .values(
+                    state=DeliveryState.FAILED,
+                    next_at=None,
+                    finished_at=now_there,
+                    last_status="no such destination any more",
+                )
             )

@@ -20,6 +20,10 @@ class DestinationsError(FirstreadError):
     exit_code = 2
 
 
+class NotDelivered(Exception):
+    """The destination did not take it, this time."""
+
+
 class Rule(BaseModel):
     """Which results a destination gets. Everything named must hold; what is left out does not restrict."""
 
@@ -139,6 +143,12 @@ class EmailDestination(_Destination):
     repeat: bool = False
     """A mail for each run; else one a study and pipeline."""
 
+
+STORED_WARNINGS = frozenset({0xB000, 0xB006, 0xB007})
+"""Coercion, elements discarded, data set does not match the class: stored all the same (PS3.4 annex B.2.3)."""
+
+OBJECT_KINDS = ("dicom", "stow")
+"""Kinds of destinations that get DICOM objects, which carry the patient's name."""
 
 Destination = DicomDestination | StowDestination | WebhookDestination | EmailDestination
 

@@ -13,8 +13,7 @@ from sqlalchemy.orm import Session
 from firstread.records import Delivery, Job, Result, Revision
 from firstread.records.clock import now_of
 from firstread.settings import Settings
-from firstread.states import JobState, RevisionState
-from worker.outputs.states import PENDING, SKIPPED
+from firstread.states import DeliveryState, JobState, RevisionState
 
 SUPERSEDED = "superseded"
 LOOK_AGAIN_S = 5.0
@@ -63,7 +62,7 @@ def supersede(session: Session, job: Job) -> None:
         update(Delivery)
         .where(
             Delivery.job_id.in_(earlier),
-            Delivery.state == PENDING,
+            Delivery.state == DeliveryState.PENDING,
             Delivery.attempts == 0,
             Delivery.escalation == 0,
             Delivery.topic == "",
@@ -71,7 +70,7 @@ def supersede(session: Session, job: Job) -> None:
             Delivery.next_at > now_of(session),
             Delivery.job_id.not_in(select(Result.job_id).where(Result.job_id.in_(earlier), Result.flagged)),
         )
-        .values(state=SKIPPED, next_at=None, finished_at=now_of(session), last_status=SUPERSEDED)
+        .values(state=DeliveryState.SKIPPED, next_at=None, finished_at=now_of(session), last_status=SUPERSEDED)
         .execution_options(synchronize_session="fetch")
     )
 

@@ -11,8 +11,9 @@ from firstread.records import Delivery, Job, Result, Revision, Study
 from firstread.records.clock import now_of
 from firstread.selftest import is_self_test
 from firstread.settings import Settings
-from firstread.states import JobState
+from firstread.states import DeliveryState, JobState
 from worker.outputs.destinations import (
+    OBJECT_KINDS,
     DestinationsFile,
     EmailDestination,
     Rule,
@@ -20,7 +21,6 @@ from worker.outputs.destinations import (
 )
 from worker.outputs.holding import hold_until, supersede
 from worker.outputs.messages import UNREAD, flags_of
-from worker.outputs.states import OBJECT_KINDS, PENDING
 from worker.outputs.summaries import QUIET, first_of_lists, only_old
 from worker.outputs.watching import watch_of
 from worker.pipelines.base import Finding, Outcome
@@ -136,7 +136,7 @@ def new_delivery(job: Job, name: str, kind: str, escalation: int = 0, *, summary
         destination=name,
         escalation=escalation,
         summary=summary,
-        state=PENDING,
+        state=DeliveryState.PENDING,
         next_at=now + QUIET if summary else now,
         last_status="waits for the next summary" if summary else None,
         created_at=now,
@@ -175,7 +175,7 @@ def _told_before(session: Session, job: Job, name: str, *, flags: bool) -> bool:
             Revision.study_id == study_id,
             Job.pipeline == job.pipeline,
             Delivery.destination == name,
-            Delivery.state.in_(("PENDING", "DELIVERED")),
+            Delivery.state.in_((DeliveryState.PENDING, DeliveryState.DELIVERED)),
             Delivery.topic == "",
         )
     )

@@ -20,19 +20,20 @@ from sqlalchemy.orm import Session
 from firstread.records import Database, Delivery, Flag, Job, Revision, Study
 from firstread.records.clock import now_of
 from firstread.records.urgency import WAITS_AS_OLD
-from firstread.states import JobState, RevisionState
+from firstread.states import DeliveryState, JobState, RevisionState
 from worker.errors import NoServingPackage
 from worker.outputs.destinations import (
     Destination,
     DestinationsFile,
     EmailDestination,
     Escalation,
+    NotDelivered,
     WebhookDestination,
 )
 from worker.outputs.messages import NOTICE, UNREAD, flags_of, is_unread
 from worker.outputs.metrics import DELIVERIES, DELIVERY_SECONDS
-from worker.outputs.senders.http import NotDelivered, send_email, send_webhook
-from worker.outputs.states import DELIVERED, FAILED, PENDING, SKIPPED
+from worker.outputs.senders.http import send_webhook
+from worker.outputs.senders.mail import send_email
 from worker.pipelines.base import Finding
 from worker.pipelines.reasons import Caution
 
@@ -89,16 +90,16 @@ def tell_summary(db: Database, destination: Destination) -> bool:
     started = time.monotonic()
     try:
         if not summary.content["flags"] and not summary.content["not_read"]:
-            outcome, status = SKIPPED, "acknowledged before this summary"
+            outcome, status = DeliveryState.SKIPPED, "acknowledged before this summary"
         elif isinstance(destination, WebhookDestination):
-            outcome, status = DELIVERED, send_webhook(destination, summary.content)
+            outcome, status = DeliveryState.DELIVERED, send_webhook(destination, summary.content)
         else:
-            outcome, status = DELIVERED, send_email(destination, summary.content)
+            outcome, status = DeliveryState.DELIVERED, send_email(destination, summary.content)
     except NotDelivered as error:
-        outcome, status = FAILED, str(error)
+        outcome, status = DeliveryState.FAILED, str(error)
     except Exception as error:
         log.exception("summary to %s", destination.name)
-        outcome, status = FAILED, type(error).__name__
+        outcome, status = DeliveryState.FAILED, type(error).__name__
     DELIVERY_SECONDS.labels(destination.kind).observe(time.monotonic() - started)
     _conclude(db, destination, summary, outcome, status)
     return True
@@ -110,13 +111,18 @@ def _mine(destination: Destination) -> tuple[Any, ...]:
 
 def _claim(db: Database, destination: WebhookDestination | EmailDestination) -> Summary | None:
     with db.read() as session:
-        if session.scalar(select(Delivery.id).where(*_mine(destination), Delivery.state == PENDING).limit(1)) is None:
+        if (
+            session.scalar(
+                select(Delivery.id).where(*_mine(destination), Delivery.state == DeliveryState.PENDING).limit(1)
+            )
+            is None
+        ):
             return None
     with db.write() as session:
         rows = list(
             session.scalars(
                 select(Delivery)
-                .where(*_mine(destination), Delivery.state == PENDING)
+                .where(*_mine(destination), Delivery.state == DeliveryState.PENDING)
                 .order_by(Delivery.id)
                 .with_for_update(skip_locked=True)
             )
@@ -127,8 +133,8 @@ def _claim(db: Database, destination: WebhookDestination | EmailDestination) -> 
         attempt = max(row.attempts for row in rows) + 1
         if attempt > destination.max_attempts:
             for row in rows:
-                _end(row, FAILED, row.last_status or "killed while sending", now)
-            DELIVERIES.labels(destination.kind, FAILED).inc()
+                _end(row, DeliveryState.FAILED, row.last_status or "killed while sending", now)
+            DELIVERIES.labels(destination.kind, DeliveryState.FAILED).inc()
             return None
         for row in rows:
             row.attempts = attempt
@@ -143,7 +149,7 @@ def _is_due(session: Session, destination: Destination, rows: Sequence[Delivery]
         return min(tried) <= now
     last = session.scalar(
         select(Delivery.finished_at)
-        .where(*_mine(destination), Delivery.state == DELIVERED)
+        .where(*_mine(destination), Delivery.state == DeliveryState.DELIVERED)
         .order_by(Delivery.finished_at.desc())
         .limit(1)
     )
@@ -219,21 +225,23 @@ def _content(session: Session, rows: Sequence[Delivery], now: datetime, *, patie
 def _conclude(db: Database, destination: Destination, summary: Summary, outcome: str, status: str) -> None:
     from worker.outputs.delivering import STATUS_LIMIT, backoff_s
 
-    again = outcome == FAILED and summary.attempt < destination.max_attempts
+    again = outcome == DeliveryState.FAILED and summary.attempt < destination.max_attempts
     with db.write() as session:
         now = now_of(session)
         wait = timedelta(seconds=backoff_s(destination, summary.attempt))
-        rows = session.scalars(select(Delivery).where(Delivery.id.in_(summary.rows), Delivery.state == PENDING)).all()
+        rows = session.scalars(
+            select(Delivery).where(Delivery.id.in_(summary.rows), Delivery.state == DeliveryState.PENDING)
+        ).all()
         for row in rows:
             if again:
                 row.last_status, row.next_at = status[:STATUS_LIMIT], now + wait
                 continue
             _end(row, outcome, status[:STATUS_LIMIT], now)
-            if outcome == DELIVERED:
+            if outcome == DeliveryState.DELIVERED:
                 for flag in flags_of(session, row):
                     flag.notified_at = flag.notified_at or now
     DELIVERIES.labels(destination.kind, "retry" if again else outcome).inc()
-    if outcome == FAILED:
+    if outcome == DeliveryState.FAILED:
         log.warning("summary to %s: attempt %d: %s", destination.name, summary.attempt, status[:STATUS_LIMIT])
 
 

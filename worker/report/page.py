@@ -15,12 +15,12 @@ from firstread.clock import utcnow
 from firstread.pipelines import flags_by_itself
 from firstread.records import Database, Delivery, Flag, Job, OutputObject, Result, Revision, Study, Verdict
 from firstread.records.lookup import find_study
-from worker.report.evidence import evidence_pictures
-from worker.report.slices import file_uri, slices_of
 from firstread.settings import Settings
 from worker.outputs.messages import NOTICE
 from worker.outputs.objects.codes import meaning_of
 from worker.outputs.words import measured
+from worker.report.evidence import evidence_pictures
+from worker.report.slices import file_uri, slices_of
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Firstread: study {{ study.id }}</title>

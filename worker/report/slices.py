@@ -21,9 +21,9 @@ from firstread.dicom.pixels.lookup import palette_rgb
 from firstread.dicom.pixels.reading import UnreadablePixels, layout_of, read_frame
 from firstread.pipelines import MAIN_FINDINGS
 from firstread.records import Instance, Job, SliceScoreRow
-from worker.report.evidence import mask_of, renumbering
 from firstread.settings import Settings
 from firstread.storage.store import spool_of
+from worker.report.evidence import mask_of, renumbering
 
 THUMBNAIL_PX = 192
 MOST_SLICES = 60

@@ -18,9 +18,9 @@ from firstread.dicom.datasets import text
 from firstread.records import Delivery, Flag, Job, Result, Revision, SliceScoreRow, Study
 from firstread.records.clock import now_of
 from firstread.settings import Settings
-from firstread.states import JobState, move_job
+from firstread.states import UNDELIVERED, DeliveryState, JobState, move_job
+from worker.outputs.destinations import OBJECT_KINDS
 from worker.outputs.planning import plan_objects
-from worker.outputs.states import OBJECT_KINDS, OPEN, SKIPPED
 from worker.pipelines.reasons import Caution
 from worker.report.evidence import renumbering
 
@@ -99,8 +99,8 @@ def end_deliveries(session: Session, study_id: int, revision_number: int, reason
     )
     ended = session.scalars(
         update(Delivery)
-        .where(Delivery.job_id.in_(earlier), Delivery.kind.in_(OBJECT_KINDS), Delivery.state.in_(OPEN))
-        .values(state=SKIPPED, next_at=None, finished_at=now_of(session), last_status=reason)
+        .where(Delivery.job_id.in_(earlier), Delivery.kind.in_(OBJECT_KINDS), Delivery.state.in_(UNDELIVERED))
+        .values(state=DeliveryState.SKIPPED, next_at=None, finished_at=now_of(session), last_status=reason)
         .returning(Delivery.id)
         .execution_options(synchronize_session="fetch")
     )

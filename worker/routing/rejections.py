@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 from firstread.dicom.rejection import EXPIRED, WRONG_WORKLIST, RejectionNote, rejection_note
 from firstread.records import Delivery, Flag, Instance, Job, RejectionRow, Result, Revision, RevisionInstance
 from firstread.records.clock import now_of
-from worker.outputs.states import DELIVERED, OBJECT_KINDS, OPEN, PENDING, SKIPPED
+from firstread.states import UNDELIVERED, DeliveryState
+from worker.outputs.destinations import OBJECT_KINDS
 from worker.pipelines.base import Study
 from worker.pipelines.reasons import Caution
 
@@ -143,8 +144,8 @@ def _hold_back(session: Session, jobs: list[int]) -> None:
     quiet = Delivery.job_id.not_in(raised) & (Delivery.escalation == 0) & (Delivery.topic == "")
     session.execute(
         update(Delivery)
-        .where(Delivery.job_id.in_(jobs), Delivery.state.in_(OPEN), Delivery.kind.in_(OBJECT_KINDS) | quiet)
-        .values(state=SKIPPED, next_at=None, finished_at=now_of(session), last_status=IDENTITY_IN_DOUBT)
+        .where(Delivery.job_id.in_(jobs), Delivery.state.in_(UNDELIVERED), Delivery.kind.in_(OBJECT_KINDS) | quiet)
+        .values(state=DeliveryState.SKIPPED, next_at=None, finished_at=now_of(session), last_status=IDENTITY_IN_DOUBT)
         .execution_options(synchronize_session="fetch")
     )
 
@@ -159,7 +160,7 @@ def _tell(session: Session, study_id: int, jobs: list[int]) -> None:
     )
     told = session.scalars(
         select(Delivery)
-        .where(Delivery.job_id.in_(jobs), Delivery.state == DELIVERED, Delivery.kind.not_in(OBJECT_KINDS))
+        .where(Delivery.job_id.in_(jobs), Delivery.state == DeliveryState.DELIVERED, Delivery.kind.not_in(OBJECT_KINDS))
         .order_by(Delivery.id.desc())
     )
     for delivery in told:
@@ -173,4 +174,11 @@ def notice(session: Session, delivery: Delivery, topic: str) -> Delivery:
     """A message to whom an earlier delivery went, on another topic than the result itself."""
     values: dict[str, Any] = {"job_id": delivery.job_id, "run": delivery.run, "kind": delivery.kind}
     now = now_of(session)
-    return Delivery(**values, destination=delivery.destination, topic=topic, state=PENDING, next_at=now, created_at=now)
+    return Delivery(
+        **values,
+        destination=delivery.destination,
+        topic=topic,
+        state=DeliveryState.PENDING,
+        next_at=now,
+        created_at=now,
+    )

@@ -17,11 +17,11 @@ import pytest
 from firstread.records import Database
 from firstread.records.migrate import head_revision, upgrade
 from firstread.settings import ENV_PREFIX, Settings
+from firstread.states import DeliveryState
 from firstread_cli.main import COMMANDS, cli
 from tests.builders.inventory import metrics, view_columns
 from tests.builders.reason_codes import codes_in_source
 from tools.docs.generate import BLOCK, BLOCKS, cards, documents, rendered
-from worker.outputs import states
 from worker.outputs.destinations import DestinationsFile
 from worker.outputs.senders import http
 
@@ -230,8 +230,7 @@ def test_install_commands_without_make_name_what_is_there() -> None:
 
 def test_states_of_a_delivery_and_keys_of_a_message_stand_in_the_document() -> None:
     text = text_of("docs/deliveries.md")
-    known = {value for name, value in vars(states).items() if name.isupper() and isinstance(value, str)}
-    assert set(rows_below(text, "What happens to a message")) == known
+    assert set(rows_below(text, "What happens to a message")) == set(DeliveryState)
     for name in (http.SIGNATURE_HEADER, http.TIMESTAMP_HEADER, http.DELIVERY_HEADER):
         assert f"`{name}`" in text
 

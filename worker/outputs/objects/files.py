@@ -6,9 +6,11 @@ import hashlib
 import io
 import logging
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -17,8 +19,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
-from firstread.records import Database, Job, OutputObject
+from firstread.records import Database, Job, OutputObject, Revision
+from firstread.records.lookup import find_study
 from firstread.settings import Settings
+from firstread.states import JobState
 from firstread.storage.home import make_private, private
 from firstread.storage.spool import sync_dir
 from worker.outputs.metrics import OBJECTS
@@ -36,6 +40,17 @@ IMPLEMENTATION_CLASS_UID = "2.25.146813203862318912366017812853187327161"
 
 REFUSALS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, NotImplementedError, RuntimeError)
 """What highdicom and pydicom raise on a source that breaks the rules."""
+
+_COLUMNS_OF_THE_FILE = (
+    "sop_instance_uid",
+    "sop_class_uid",
+    "series_instance_uid",
+    "path",
+    "size_bytes",
+    "sha256",
+    "reason",
+    "notes",
+)
 
 log = logging.getLogger(__name__)
 _lock = threading.Lock()
@@ -66,11 +81,54 @@ def ensure_objects(db: Database, settings: Settings, job_id: int) -> list[Output
                 if known is None:
                     session.add(row)
                 elif known.deleted_at is None:
-                    for name in ("sop_instance_uid", "sop_class_uid", "series_instance_uid", "path", "size_bytes",
-                                 "sha256", "reason", "notes"):  # fmt: skip
+                    for name in _COLUMNS_OF_THE_FILE:
                         setattr(known, name, getattr(row, name))
             session.flush()
             return _rows(session, job)
+
+
+def study_objects(db: Database, settings: Settings, study_uid: str, out: Path | None = None) -> list[dict[str, Any]]:
+    """Make and list the objects of every result of a study.
+
+    Parameters
+    ----------
+    out : Path, optional
+        Folder to copy the files to, named by their SOPInstanceUID, which is ours.
+
+    Raises
+    ------
+    firstread.records.lookup.UnknownStudy
+        If there is no such study.
+    """
+    with db.read() as session:
+        study = find_study(session, study_uid)
+        jobs = session.execute(
+            select(Job.id, Job.pipeline, Revision.number)
+            .join(Revision, Revision.id == Job.revision_id)
+            .where(Revision.study_id == study.id, Job.state == JobState.DONE)
+            .order_by(Revision.number, Job.pipeline)
+        ).all()
+    listed = []
+    for job_id, pipeline, revision in jobs:
+        for row in ensure_objects(db, settings, job_id):
+            file = None
+            if row.path is not None and row.deleted_at is None:
+                file = objects_dir(settings) / row.path
+                if out is not None:
+                    out.mkdir(parents=True, exist_ok=True)
+                    file = Path(shutil.copyfile(file, out / f"{row.sop_instance_uid}.dcm"))
+            listed.append(
+                {
+                    "pipeline": pipeline,
+                    "revision": revision,
+                    "kind": row.kind,
+                    "sop_instance_uid": row.sop_instance_uid,
+                    "file": str(file) if file else None,
+                    "reason": row.reason,
+                    "notes": row.notes,
+                }
+            )
+    return listed
 
 
 def _rows(session: Session, job: Job) -> list[OutputObject]:

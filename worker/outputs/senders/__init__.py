@@ -1,1 +1,4 @@
-"""How a message leaves, one module a protocol."""
+"""How a message leaves, one module a protocol.
+
+A sender returns a short status text, or raises ``NotDelivered``. Neither holds patient data.
+"""

@@ -1,40 +1,27 @@
-"""Sending to one destination over HTTP or SMTP; every answer is checked.
-
-A sender returns a short status text, or raises :class:`NotDelivered`. Neither holds patient data.
-"""
+"""Webhooks and STOW-RS over HTTP; every answer is checked."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import smtplib
 import ssl
 import time
 import uuid
 from collections.abc import Sequence
-from email.message import EmailMessage
-from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from worker.outputs.destinations import EmailDestination, StowDestination, WebhookDestination
-from worker.outputs.messages import as_json, mail_text, subject
+from worker.outputs.destinations import STORED_WARNINGS, NotDelivered, StowDestination, WebhookDestination
+from worker.outputs.messages import as_json
 
 SIGNATURE_HEADER = "X-Firstread-Signature"
 TIMESTAMP_HEADER = "X-Firstread-Timestamp"
 DELIVERY_HEADER = "X-Firstread-Delivery"
 
-STORED_WARNINGS = frozenset({0xB000, 0xB006, 0xB007})
-"""Coercion, elements discarded, data set does not match the class: stored all the same (PS3.4 annex B.2.3)."""
-
 _SOP_INSTANCE, _FAILED, _REFERENCED = "00081155", "00081198", "00081199"
 _FAILURE_REASON, _WARNING_REASON = "00081197", "00081196"
-
-
-class NotDelivered(Exception):
-    """The destination did not take it, this time."""
 
 
 def signature(secret: str, timestamp: str, body: bytes) -> str:
@@ -141,34 +128,3 @@ def _items(answer: dict[str, Any], tag: str) -> list[dict[str, Any]]:
 def _first(item: dict[str, Any], tag: str) -> Any:
     values = (item.get(tag) or {}).get("Value") or [None]
     return values[0]
-
-
-def send_email(destination: EmailDestination, content: dict[str, Any]) -> str:
-    """Send a mail by SMTP, with STARTTLS where the destination says so; every recipient must be accepted."""
-    mail = EmailMessage()
-    mail["Subject"] = subject(content)
-    mail["From"] = destination.sender
-    mail["To"] = ", ".join(destination.to)
-    mail["Date"] = formatdate(localtime=False)
-    mail["Message-ID"] = f"<firstread-{content['delivery']}-{uuid.uuid4().hex}@{destination.sender.split('@')[-1]}>"
-    mail.set_content(mail_text(content))
-    try:
-        with smtplib.SMTP(destination.host, destination.port, timeout=destination.timeout_s) as smtp:
-            if destination.starttls:
-                smtp.starttls(context=ssl.create_default_context(cafile=_text(destination.ca_file)))
-            if destination.username is not None and destination.password is not None:
-                smtp.login(destination.username, destination.password.value().get_secret_value())
-            refused = smtp.send_message(mail)
-    except smtplib.SMTPResponseException as error:
-        raise NotDelivered(f"SMTP {error.smtp_code}") from error
-    except smtplib.SMTPRecipientsRefused as error:
-        raise NotDelivered(f"SMTP: {len(error.recipients)} recipients refused") from error
-    except (smtplib.SMTPException, OSError) as error:
-        raise NotDelivered(type(error).__name__) from error
-    if refused:
-        raise NotDelivered(f"SMTP: {len(refused)} of {len(destination.to)} recipients refused")
-    return "SMTP 250"
-
-
-def _text(path: Path | None) -> str | None:
-    return str(path) if path else None

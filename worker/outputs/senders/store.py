@@ -18,8 +18,7 @@ from firstread.dicom.network import (
     configure_pynetdicom,
     set_nodelay,
 )
-from worker.outputs.destinations import DicomDestination
-from worker.outputs.senders.http import STORED_WARNINGS, NotDelivered
+from worker.outputs.destinations import STORED_WARNINGS, DicomDestination, NotDelivered
 
 
 def store_objects(
