@@ -1,24 +1,27 @@
 # The two commands are `make demo` (or `make up`, to stay) and `make test`. `make help` lists the rest.
 #   GPU=1      serve on an NVIDIA GPU (GPU=0 goes back); kept until said otherwise
 #   PYTHON=... interpreter for a new .venv (3.11 or 3.12)
+#   TEST_SERVERS=required  a server or tool that is not installed fails its tests, which are skipped otherwise
 #   ARGS=...   further arguments for `firstread` or pytest
 
 SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test lint format docs soak bench lock clean
+.PHONY: help setup up demo test test-fast lint format docs soak bench lock clean
 
 export PYTHON
 KIND := $(if $(filter 1,$(GPU)),--gpu,$(if $(filter 0,$(GPU)),--cpu))
 SOURCES := firstread firstread_cli dicom_listener worker training migrations tests tools deploy setup.py
 ARGS ?=
-PYTEST := .venv/bin/python -m pytest
-# unit tests side by side, a file in one process; those with processes and clocks of their own one after the other
-UNIT_TESTS := $(PYTEST) tests/unit tests/training --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+PYTEST := .venv/bin/python -m pytest --durations=15 --durations-min=1
+# side by side, a file in one process; those with processes and clocks of their own one after the other
+SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+QUICK_TESTS := $(PYTEST) tests/unit $(SIDE_BY_SIDE)
+UNIT_TESTS := $(PYTEST) tests/unit tests/training $(SIDE_BY_SIDE)
 OTHER_TESTS := $(PYTEST) tests/integration tests/system
 
 help:  ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 setup:  ## Make .venv with everything that running and training need
 	@requirements/install.sh $(KIND)
@@ -35,6 +38,10 @@ test:  ## Run the tests; installs what they need first (ARGS="tests/unit -k name
 	@code=0; $(if $(ARGS),$(PYTEST) $(ARGS) || code=$$?,$(UNIT_TESTS) || code=$$?; $(OTHER_TESTS) || code=$$?); \
 	if [ $$code = 0 ]; then echo "make test: passed"; \
 	else echo "make test: FAILED (pytest ended with $$code)"; exit $$code; fi
+
+test-fast:  ## Run the tests without trainings, servers and processes (two minutes on two cores)
+	@requirements/install.sh $(KIND) --test
+	@$(QUICK_TESTS) $(ARGS)
 
 lint:  ## Check style, types and the import contract
 	@requirements/install.sh $(KIND) --test

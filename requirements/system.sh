@@ -7,6 +7,7 @@
 set -u
 
 apt_limit_s=${APT_LIMIT_S:-300}
+apt_tries=${APT_TRIES:-3}
 
 # present NAME: whether what a package is wanted for is there already.
 present() {
@@ -57,14 +58,25 @@ apt() {
         -o Acquire::Retries=1 -o Acquire::http::Timeout=20 -o DPkg::Lock::Timeout=60 "$@" </dev/null >/dev/null 2>&1
 }
 
+# tried COMMAND...: apt-get, as often as it may take; mirrors and networks fail now and then.
+tried() {
+    try=1
+    until apt "$@"; do
+        code=$?
+        [ "$try" -ge "$apt_tries" ] && return "$code"
+        try=$((try + 1))
+        sleep 5
+    done
+}
+
 if [ -z "$reason" ]; then
     echo "system packages: installing$missing"
-    apt update || echo "system packages: apt-get update failed; trying with the lists that are here"
+    tried update || echo "system packages: apt-get update failed; trying with the lists that are here"
 fi
 left=""
 for package in $missing; do
     if [ -z "$reason" ]; then
-        apt install -y --no-install-recommends "$package"
+        tried install -y --no-install-recommends "$package"
         code=$?
         present "$package" && continue
         why="apt-get install ended with $code"
@@ -75,5 +87,5 @@ for package in $missing; do
     echo "system packages: left out $package ($why)"
     left="$left $package"
 done
-[ -z "$left" ] || echo "system packages: tests that need them are skipped and say so; by hand: apt-get install$left"
+[ -z "$left" ] || echo "system packages: tests that need them say so; by hand: apt-get install$left"
 exit 0

@@ -27,6 +27,7 @@ from firstread.processes.spawning import firstread_command, settings_environ, sp
 from firstread.records import Database
 from firstread.records.migrate import upgrade
 from firstread.settings import Settings
+from tests.builders.timing import free_port
 
 SLICES, SIZE = 200, 512
 SENDERS = (1, 4)
@@ -82,7 +83,7 @@ def measure(settings: Settings, pid: int, db: Database, folders: list[Path], kno
 
 def run(home: Path, repeats: int) -> dict[str, Any]:
     """Start a listener in ``home`` and measure; the median of the repeats of each arrangement is reported."""
-    settings = Settings(home=home, dicom_port=_free_port(), metrics_port=0, min_free_mb=0)
+    settings = Settings(home=home, dicom_port=free_port(), metrics_port=0, min_free_mb=0)
     db = Database(settings.database_url)
     upgrade(db)
     process = spawn(firstread_command("listen"), environ=settings_environ(settings))
@@ -103,14 +104,6 @@ def run(home: Path, repeats: int) -> dict[str, Any]:
         stop(process, 10)
         db.dispose()
     return {"cores": os.cpu_count(), "slice_bytes": SIZE * SIZE * 2, "repeats": repeats, "results": results}
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def main() -> None:

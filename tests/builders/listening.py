@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from firstread.queue import broker_url
 from firstread.records import Database
 from firstread.records.migrate import upgrade
 from firstread.settings import Settings
+from tests.builders.timing import until
 
 QUICK: dict[str, Any] = {
     "grace_s": 0.3,
@@ -80,17 +80,6 @@ def rows(db: Database, query: str, **values: Any) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in session.execute(text(query), values)]
 
 
-def eventually(look: Callable[[], Any], limit_s: float = 15.0) -> Any:
-    """The first true value of ``look``; fails the test when the time is over."""
-    end = time.monotonic() + limit_s
-    while time.monotonic() < end:
-        value = look()
-        if value:
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"did not happen within {limit_s} s")
-
-
 def closed(db: Database) -> list[tuple[Any, ...]]:
     """``(StudyInstanceUID, number, close_reason, images, warnings)`` of every closed revision, in order."""
     return rows(
@@ -109,7 +98,7 @@ def all_closed(db: Database, n: int = 1, limit_s: float = 15.0) -> list[tuple[An
         done = closed(db)
         return done if not still_open and len(done) >= n else ()
 
-    return list(eventually(look, limit_s))
+    return list(until(look, limit_s))
 
 
 def outcomes(db: Database) -> dict[str, int]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import http.server
 import ipaddress
 import json
-import shutil
 import socket
 import ssl
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,20 +23,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+from tests.builders.programs import DICOMWEB_PLUGIN, need_orthanc
+from tests.builders.timing import free_port, until
+
 START_LIMIT_S = 30.0
 ROUTING = """
 function OnStableStudy(id, tags, metadata)
     RestApiPost('/modalities/back/store', '{"Resources": ["' .. id .. '"], "Synchronous": false}')
 end
 """
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -100,15 +94,19 @@ class Orthanc:
 
 @contextlib.contextmanager
 def orthanc(
-    folder: Path, *, tls: Certificate | None = None, routes_back_to: tuple[str, int] | None = None
+    folder: Path,
+    *,
+    tls: Certificate | None = None,
+    routes_back_to: tuple[str, int] | None = None,
+    dicomweb: bool = False,
 ) -> Iterator[Orthanc]:
-    """Run Debian's Orthanc in a folder; with its DICOMweb plug-in where that is installed.
+    """Run Debian's Orthanc in a folder; with its DICOMweb plug-in where that is installed, or
+    for sure with ``dicomweb``.
 
     ``routes_back_to`` is the AE title and port of a node on this machine that gets every study whole as soon as it has
     been quiet for a second, and again whenever something was added to it.
     """
-    program = shutil.which("Orthanc")
-    assert program is not None
+    program = need_orthanc(dicomweb=dicomweb)
     folder.mkdir(parents=True, exist_ok=True)
     dicom_port, http_port = free_port(), free_port()
     config: dict[str, Any] = {
@@ -136,7 +134,9 @@ def orthanc(
         process = subprocess.Popen([program, str(path)], stdout=log, stderr=subprocess.STDOUT, cwd=folder)
     server = Orthanc(dicom_port, f"http://127.0.0.1:{http_port}")
     try:
-        _wait_until(lambda: _answers(server), lambda: process.poll() is not None, folder / "orthanc.log")
+        log_text = functools.partial((folder / "orthanc.log").read_text, errors="replace")
+        until(lambda: process.poll() is not None or _answers(server), START_LIMIT_S, lambda: log_text()[-2000:])
+        assert process.poll() is None, log_text()[-2000:]
         yield server
     finally:
         process.terminate()
@@ -155,14 +155,6 @@ def _answers(server: Orthanc) -> bool:
     with socket.socket() as sock:
         sock.settimeout(1)
         return sock.connect_ex(("127.0.0.1", server.dicom_port)) == 0
-
-
-def _wait_until(ready: Callable[[], bool], dead: Callable[[], bool], log: Path) -> None:
-    end = time.monotonic() + START_LIMIT_S
-    while not ready():
-        if dead() or time.monotonic() > end:
-            raise AssertionError(log.read_text(errors="replace")[-2000:])
-        time.sleep(0.1)
 
 
 @dataclass

@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,30 +13,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from firstread.processes.broker import server_binary
 from firstread.processes.spawning import settings_environ, stop
 from firstread.records import Database, Job, Process, Revision
 from firstread.settings import Settings
+from tests.builders.timing import free_port, until
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    """A port that nobody has at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def until(check: Callable[[], Any], limit_s: float = 90.0, step_s: float = 0.05, what: str = "") -> Any:
-    """The first true value of ``check``; fails after the limit."""
-    deadline = time.monotonic() + limit_s
-    while True:
-        value = check()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {limit_s:g} s: {what or check}")
-        time.sleep(step_s)
 
 
 class Site:
@@ -103,9 +85,7 @@ class Site:
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a real redis-server."""
-    binary = shutil.which("redis-server")
-    if binary is None:
-        pytest.skip("redis-server is not installed")
+    binary = shutil.which("redis-server") or str(server_binary())  # Valkey speaks the same protocol
     port = free_port()
     folder = tmp_path_factory.mktemp("redis")
     process = subprocess.Popen([binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""])

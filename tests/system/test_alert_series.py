@@ -13,7 +13,8 @@ import yaml
 from firstread.processes.spawning import firstread_command
 from firstread.settings import Settings
 from tests.builders.alerts import MONITORING, missing_series, rules
-from tests.system.conftest import Site, free_port, until
+from tests.builders.timing import free_port, until
+from tests.system.conftest import Site
 
 ALERTS = [rule["alert"] for rule in rules() if "alert" in rule]
 COMPOSE = yaml.safe_load((MONITORING.parents[1] / "docker-compose.yml").read_text(encoding="utf-8"))["services"]

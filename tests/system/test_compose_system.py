@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -28,8 +27,10 @@ import yaml
 from firstread.dicom.sender import echo, send_paths
 from firstread.phantoms.ct import CtLabels, write_series
 from firstread.phantoms.head import HeadSpec, head_study
+from firstread.processes.broker import server_binary
 from tests.builders.listening import small_files
-from tests.builders.servers import free_port
+from tests.builders.programs import need
+from tests.builders.timing import free_port, until
 from tests.builders.toy_package import write_toy_package
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,17 +42,6 @@ DASHBOARDS = {
 PASSWORDS = {"POSTGRES_PASSWORD": "ownerSecret1", "READER_PASSWORD": "readerSecret2"}
 START_LIMIT_S = 60.0
 RESULT_LIMIT_S = 90.0
-
-
-def wait_for(look: Callable[[], Any], limit_s: float, what: str) -> Any:
-    """The first true value of ``look``."""
-    end = time.monotonic() + limit_s
-    while time.monotonic() < end:
-        value = look()
-        if value:
-            return value
-        time.sleep(0.1)
-    raise AssertionError(f"{what}: not within {limit_s:g} s")
 
 
 def filled(value: object) -> str:
@@ -167,9 +157,7 @@ def make_database(server_url: str) -> tuple[str, str]:
 @pytest.fixture(scope="module")
 def system(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """Redis, PostgreSQL, migrate, listener and worker, with a few studies and a text file given in."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not installed (Debian: redis-server)")
+    program = shutil.which("redis-server") or str(server_binary())
     folder = tmp_path_factory.mktemp("compose")
     write_toy_package(folder / "models")
     url, reader_url = make_database(postgres_server)
@@ -194,7 +182,7 @@ def system(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> It
             for name in ("listener", "worker"):
                 system.start(name)
             for name in ("listener", "worker"):
-                wait_for(lambda name=name: system.healthy(name), START_LIMIT_S, f"{name} healthy")  # type: ignore[misc]
+                until(lambda name=name: system.healthy(name), START_LIMIT_S, f"{name} healthy")  # type: ignore[misc]
             give_in(system)
             yield system
         finally:
@@ -229,7 +217,7 @@ def give_in(system: System) -> None:
         return bool(refused) and len(states) == 3 and set(states) <= {"DONE", "REJECTED", "FAILED"}
 
     try:
-        wait_for(finished, RESULT_LIMIT_S, "three studies with an outcome and one refusal")
+        until(finished, RESULT_LIMIT_S, "three studies with an outcome and one refusal")
     except AssertionError as error:
         states = system.rows("SELECT state, reason, pipeline, finding FROM study_result")
         logs = {name: (system.folder / f"{name}.log").read_text(errors="replace")[-2000:] for name in system.processes}
@@ -276,9 +264,7 @@ def test_grafana_may_read_every_panel_as_the_reading_role(system: System) -> Non
 @pytest.fixture(scope="module")
 def prometheus(system: System) -> Iterator[Callable[..., Any]]:
     """A real Prometheus with our configuration, its names of containers replaced; gives a function to query it."""
-    program = shutil.which("prometheus")
-    if program is None:
-        pytest.skip("prometheus is not installed (Debian: prometheus)")
+    program = need("prometheus", "prometheus")
     folder = system.folder / "prometheus"
     shutil.copytree(ROOT / "monitoring/prometheus", folder)
     config = yaml.safe_load((folder / "prometheus.yml").read_text())
@@ -318,8 +304,8 @@ def prometheus(system: System) -> Iterator[Callable[..., Any]]:
                 return False
             return len(targets) == 2 and all(t["health"] == "up" for t in targets)
 
-        wait_for(ready, 60, "both endpoints scraped")
-        wait_for(lambda: get("query", query="firstread:jobs:rate5m")["result"], 60, "recorded series")
+        until(ready, 60, "both endpoints scraped")
+        until(lambda: get("query", query="firstread:jobs:rate5m")["result"], 60, "recorded series")
         yield get
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from firstread.records import Database, Delivery, Flag, Job, Process
 from firstread.settings import Settings
 from tests.builders.scored import database_in, scored_study, settings_in
 from tests.builders.servers import recorder
+from tests.builders.timing import until
 from worker.outputs.planning import new_delivery
 
 LIMIT_S = 40.0
@@ -42,10 +42,7 @@ def running(settings: Settings, log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def wait_for(done: Callable[[], bool], log: Path) -> None:
-    end = time.monotonic() + LIMIT_S
-    while not done():
-        assert time.monotonic() < end, log.read_text(errors="replace")[-2000:]
-        time.sleep(0.1)
+    until(done, LIMIT_S, lambda: log.read_text(errors="replace")[-2000:])
 
 
 def states(db: Database) -> list[str]:

@@ -26,14 +26,12 @@ from firstread.settings import Settings
 from firstread_cli.tables import view_rows
 from tests.builders.alerts import missing_series, rules
 from tests.builders.servers import Orthanc, Recorder, orthanc, recorder
+from tests.builders.timing import free_port, until
 from tests.builders.toy_package import write_toy_package
-from tests.system.conftest import ROOT, free_port, until
+from tests.system.conftest import ROOT
 from tests.system.test_alert_series import scrape
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("Orthanc") is None, reason="Orthanc is not installed (package orthanc)"),
-    pytest.mark.timeout(500),
-]
+pytestmark = pytest.mark.timeout(500)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from pynetdicom import AE
 
 from firstread.processes.spawning import firstread_command, is_running, settings_environ
 from firstread.settings import Settings
-from tests.system.conftest import ROOT, free_port, until
+from tests.builders.timing import free_port, until
+from tests.system.conftest import ROOT
 
 ECHO = "1.2.840.10008.1.1"
 

@@ -16,8 +16,9 @@ from firstread.dicom.uids import stable_uid
 from firstread.phantoms.ct import file_meta
 from firstread.queue import depth, redis_client
 from tests.builders.streams import endless_rle, with_streams
+from tests.builders.timing import until
 from tests.builders.waiting import probe_images, put_probe, put_revision
-from tests.system.conftest import Site, until
+from tests.system.conftest import Site
 
 MakeSite = Callable[..., Site]
 

@@ -6,7 +6,7 @@ import functools
 import json
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -21,16 +21,11 @@ from firstread.dicom.sender import echo
 from firstread.records import AssociationRefusal, Database
 from firstread.settings import Settings
 from firstread_cli.doctor.intake import check_refusals
-from tests.builders.listening import QUICK, broker_in, eventually, listening, rows
+from tests.builders.listening import QUICK, listening, rows
+from tests.builders.timing import until
 
 MakeSettings = Callable[..., Settings]
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with broker_in(tmp_path_factory.mktemp("broker")) as url:
-        yield url
 
 
 @pytest.fixture
@@ -74,7 +69,7 @@ def test_every_reason(quick: MakeSettings, caplog: pytest.LogCaptureFixture) -> 
             "bad_request": (1, None, None, "127.0.0.1", None),
             "silent": (1, None, None, "127.0.0.1", None),
         }
-        eventually(lambda: len(told(service.db)) == 7, limit_s=30)
+        until(lambda: len(told(service.db)) == 7, limit_s=30)
         found = told(service.db)
         *proposal, contexts = found.pop("no_presentation_contexts")
         assert proposal == [1, "CT1", "FIRSTREAD", "127.0.0.1"]
@@ -92,7 +87,7 @@ def test_too_many_associations_are_told(quick: MakeSettings) -> None:
         held = ae.associate("127.0.0.1", service.port, contexts=[build_context("1.2.840.10008.1.1")])
         ask(service.port, "CT2")
         held.release()
-        eventually(lambda: told(service.db))
+        until(lambda: told(service.db))
         assert told(service.db) == {"too_many_associations": (1, "CT2", "FIRSTREAD", "127.0.0.1", None)}
 
 

@@ -24,9 +24,7 @@ from tests.builders.bad_inputs import BAD_INPUTS
 from tests.builders.listening import (
     QUICK,
     all_closed,
-    broker_in,
     closed,
-    eventually,
     listening,
     outcomes,
     refusals,
@@ -34,14 +32,9 @@ from tests.builders.listening import (
     send,
     small_files,
 )
+from tests.builders.timing import until
 
 MakeSettings = Callable[..., Settings]
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with broker_in(tmp_path_factory.mktemp("broker")) as url:
-        yield url
 
 
 @pytest.fixture
@@ -193,7 +186,7 @@ def test_rubbish_is_rejected_with_a_reason(service: ListenerService, tmp_path: P
             bad.write(inbox / bad.name)
             expected[bad.name] = "no_pipeline" if bad.name in ("jpeg.dcm", "png.dcm") else bad.reason
     small_files(inbox / "good", 2)
-    eventually(lambda: len(refusals(service.db)) == len(expected), limit_s=25)
+    until(lambda: len(refusals(service.db)) == len(expected), limit_s=25)
     assert refusals(service.db) == expected
     texts = rejected(inbox)
     assert {name: text.splitlines()[0] for name, text in texts.items()} == {
@@ -209,7 +202,7 @@ def test_the_same_name_rejected_twice_keeps_both(service: ListenerService) -> No
     inbox = service.settings.inbox_dir
     for number in (1, 2):
         (inbox / "report.txt").write_text(f"report {number}\n" * 50)
-        eventually(lambda n=number: rows(service.db, "SELECT count(*) FROM intake_refusal") == [(n,)])
+        until(lambda n=number: rows(service.db, "SELECT count(*) FROM intake_refusal") == [(n,)])
     assert len(rejected(inbox)) == 2
 
 
@@ -252,7 +245,7 @@ def test_archives_beyond_the_limits(quick: MakeSettings, tmp_path: Path) -> None
         with zipfile.ZipFile(inbox / "none.zip", "w"):
             pass
         (inbox / "cut.zip").write_bytes(b"PK\3\4" + os.urandom(300))
-        eventually(lambda: len(refusals(service.db)) == 4, limit_s=25)
+        until(lambda: len(refusals(service.db)) == 4, limit_s=25)
         assert refusals(service.db) == {
             "big.zip": "bomb",
             "many.zip": "bomb",
@@ -309,11 +302,11 @@ def test_the_same_picture_is_a_repeat_and_another_place_is_refused(service: List
     inbox = service.settings.inbox_dir
     for name in ("a.jpg", "b.jpg"):
         (inbox / "dermoscopy" / name).write_bytes(picture(5))
-        eventually(lambda: not left_in(inbox))
+        until(lambda: not left_in(inbox))
     (inbox / "head_ct" / "c.jpg").write_bytes(picture(5))
     (inbox / "d.png").write_bytes(picture(5, "PNG"))
     (inbox / "chest_xray" / "cut.jpg").write_bytes(picture(5)[:400])
-    eventually(lambda: len(refusals(service.db)) == 3, limit_s=25)
+    until(lambda: len(refusals(service.db)) == 3, limit_s=25)
     assert refusals(service.db) == {"head_ct/c.jpg": "no_hu", "d.png": "no_pipeline", "chest_xray/cut.jpg": "truncated"}
     assert outcomes(service.db) == {"stored": 1, "repeat": 1}
     assert [row[1:4] for row in all_closed(service.db)] == [(1, "released", 1)]
@@ -324,7 +317,7 @@ def test_a_picture_that_is_too_large(service: ListenerService) -> None:
     buffer = io.BytesIO()
     huge.save(buffer, "PNG")
     (service.settings.inbox_dir / "dermoscopy" / "huge.png").write_bytes(buffer.getvalue())
-    eventually(lambda: refusals(service.db) == {"dermoscopy/huge.png": "bomb"}, limit_s=25)
+    until(lambda: refusals(service.db) == {"dermoscopy/huge.png": "bomb"}, limit_s=25)
 
 
 def test_accepted_files_are_kept_by_setting(quick: MakeSettings, tmp_path: Path) -> None:
@@ -332,7 +325,7 @@ def test_accepted_files_are_kept_by_setting(quick: MakeSettings, tmp_path: Path)
         inbox = service.settings.inbox_dir
         shutil.copytree(small_files(tmp_path / "ct", 2)[0].parent, inbox / "x")
         all_closed(service.db)
-        eventually(lambda: len(list((inbox / "accepted" / "x").glob("*.dcm"))) == 2)
+        until(lambda: len(list((inbox / "accepted" / "x").glob("*.dcm"))) == 2)
 
 
 def test_an_inbox_on_another_file_system(quick: MakeSettings, tmp_path: Path) -> None:
@@ -403,7 +396,7 @@ def test_real_images_and_copies_all_end_somewhere(service: ListenerService, real
     sources = [*(real_data / "dicom_zoo").rglob("*.dcm"), *(real_data / "head_ct/rsna_dicom").rglob("*.dcm")]
     for number, path in enumerate(sources * 2):
         shutil.copy(path, inbox / f"{number:03d}-{path.name}")
-    eventually(lambda: not left_in(inbox), limit_s=30)
+    until(lambda: not left_in(inbox), limit_s=30)
     all_closed(service.db, 10, limit_s=30)
     service.writer.flush()
     told = outcomes(service.db)

@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +22,17 @@ from tests.builders.bad_inputs import encoded, many_items, tiny_slice
 from tests.builders.listening import (
     QUICK,
     all_closed,
-    broker_in,
-    eventually,
     listening,
     outcomes,
     refusals,
     rows,
     small_files,
 )
+from tests.builders.timing import until
 from tests.unit.dicom_listener.inbox.test_wholeness import WHOLE, archive, compressed, picture
 
 MakeSettings = Callable[..., Settings]
 LATIN = b"M\xfcller.dcm"
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with broker_in(tmp_path_factory.mktemp("broker")) as url:
-        yield url
 
 
 @pytest.fixture
@@ -84,10 +77,10 @@ def test_a_writer_that_pauses_is_waited_for(quick: MakeSettings) -> None:
         for file, rest in open_files:
             with file:
                 file.write(rest)
-        eventually(lambda: sum(outcomes(service.db).values()) == 2 * (len(names) + 2), limit_s=30)
+        until(lambda: sum(outcomes(service.db).values()) == 2 * (len(names) + 2), limit_s=30)
         assert refusals(service.db) == {}
         assert {w for (w,) in rows(service.db, "SELECT warnings FROM instance")} == {"[]"}
-        eventually(lambda: not claimed(inbox))
+        until(lambda: not claimed(inbox))
 
 
 def test_what_stays_cut_is_truncated(impatient: MakeSettings) -> None:
@@ -104,7 +97,7 @@ def test_what_stays_cut_is_truncated(impatient: MakeSettings) -> None:
         with zipfile.ZipFile(buffer, "w") as target:
             target.writestr("slice.dcm", cut["native"])
         (inbox / "members.zip").write_bytes(buffer.getvalue())
-        eventually(lambda: len(refusals(service.db)) == 6 and outcomes(service.db), limit_s=25)
+        until(lambda: len(refusals(service.db)) == 6 and outcomes(service.db), limit_s=25)
         assert set(refusals(service.db).values()) == {"truncated"}
         assert set(refusals(service.db)) == {
             "native", "compressed", "zip", "dermoscopy/photo.jpg", "dermoscopy/photo.png", "members.zip/slice.dcm",
@@ -130,12 +123,12 @@ def test_what_grows_after_it_was_taken_in_is_taken_anew(quick: MakeSettings) -> 
         with (inbox / "a.zip").open("w+b") as file:
             file.write(first)
             file.flush()
-            eventually(lambda: outcomes(service.db) == {"stored": 1, "repeat": 2})
+            until(lambda: outcomes(service.db) == {"stored": 1, "repeat": 2})
             assert claimed(inbox) == ["a.zip"], "kept while it is open for writing"
             with zipfile.ZipFile(file, "a") as more:
                 more.writestr("late.dcm", second)
-        eventually(lambda: outcomes(service.db) == {"stored": 1, "repeat": 5, "changed": 1})
-        eventually(lambda: not claimed(inbox))
+        until(lambda: outcomes(service.db) == {"stored": 1, "repeat": 5, "changed": 1})
+        until(lambda: not claimed(inbox))
         assert refusals(service.db) == {}
 
 
@@ -147,13 +140,13 @@ def test_a_listener_that_ends_leaves_what_is_still_written_to(quick: MakeSetting
             file.write(archive(zipfile.ZIP_STORED))
             file.flush()
             os.rename(file.name, settings.inbox_dir / "a.zip")
-            eventually(lambda: outcomes(service.db) == {"stored": 1, "repeat": 2})
+            until(lambda: outcomes(service.db) == {"stored": 1, "repeat": 2})
         assert claimed(settings.inbox_dir) == ["a.zip"]
         with zipfile.ZipFile(file, "a") as more:
             more.writestr("late.dcm", encoded(compressed()))
     with listening(settings) as service:
-        eventually(lambda: outcomes(service.db).get("changed") == 1)
-        eventually(lambda: not claimed(settings.inbox_dir))
+        until(lambda: outcomes(service.db).get("changed") == 1)
+        until(lambda: not claimed(settings.inbox_dir))
 
 
 def test_what_changes_while_it_is_read_is_not_registered(quick: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +164,7 @@ def test_what_changes_while_it_is_read_is_not_registered(quick: MakeSettings, mo
 
         monkeypatch.setattr(service.storage, "store", slow_store)
         (inbox / "a.dcm").write_bytes(WHOLE["native"])
-        eventually(lambda: outcomes(service.db) == {"stored": 1})
+        until(lambda: outcomes(service.db) == {"stored": 1})
         all_closed(service.db)
         size, key = rows(service.db, "SELECT size_bytes, spool_key FROM instance")[0]
         assert service.storage.spool.path(key).read_bytes().endswith(b"more")
@@ -192,12 +185,12 @@ def test_every_name_ends_somewhere(impatient: MakeSettings) -> None:
             target.writestr("good.dcm", encoded(tiny_slice()))
             target.writestr("\u7d75" * 120 + "/" + "y" * 300, b"no image\n" * 9)
         (inbox / NAMES[-1]).write_bytes(zipped.getvalue())
-        eventually(lambda: len(refusals(service.db)) == len(NAMES), limit_s=25)
+        until(lambda: len(refusals(service.db)) == len(NAMES), limit_s=25)
         assert outcomes(service.db) == {"stored": 1}
         for path in kept(service).values():
             assert path.is_file() and path.with_name(path.name + ".txt").is_file()
         assert (inbox / "rejected" / "M%FCller.dcm").is_file()
-        eventually(lambda: not claimed(inbox))
+        until(lambda: not claimed(inbox))
     with listening(impatient()) as service:
         time.sleep(1.0)
         assert rows(service.db, "SELECT count(*) FROM intake_refusal") == [(len(NAMES),)], "nor are they found anew"
@@ -210,9 +203,9 @@ def test_a_name_that_ends_the_watch_costs_no_event(
     with listening(quick(inbox_rescan_s=60.0)) as service, caplog.at_level(logging.WARNING):
         inbox = service.settings.inbox_dir
         (inbox / os.fsdecode(LATIN)).write_bytes(b"no image\n" * 9)
-        eventually(lambda: "the watch of the inbox ended" in caplog.text)
+        until(lambda: "the watch of the inbox ended" in caplog.text)
         shutil.copytree(small_files(inbox.parent / "ct", 2)[0].parent, inbox / "ct")
-        eventually(lambda: outcomes(service.db) == {"stored": 2}, limit_s=20)
+        until(lambda: outcomes(service.db) == {"stored": 2}, limit_s=20)
         assert "ller" not in caplog.text
 
 
@@ -229,9 +222,9 @@ def test_claims_of_a_dead_listener_are_given_back_whatever_they_are_called(impat
     inner.parent.mkdir(parents=True)
     inner.write_bytes(b"its folder is a file\n" * 9)
     with listening(settings) as service:
-        eventually(lambda: rows(service.db, "SELECT count(*) FROM intake_refusal") == [(5,)], limit_s=25)
+        until(lambda: rows(service.db, "SELECT count(*) FROM intake_refusal") == [(5,)], limit_s=25)
         assert outcomes(service.db) == {"stored": 1}
-        eventually(lambda: not claimed(inbox))
+        until(lambda: not claimed(inbox))
 
 
 def test_logs_name_our_number_and_never_what_a_file_is_called(
@@ -251,8 +244,8 @@ def test_logs_name_our_number_and_never_what_a_file_is_called(
         (inbox / "dermoscopy" / "PLANTED.tif").write_bytes(b"II*\0" + bytes(200))
         with zipfile.ZipFile(folder / "PLANTED.zip", "w") as target:
             target.writestr("PLANTED/PLANTED.dcm", b"no image\n" * 9)
-        eventually(lambda: len(refusals(service.db)) == 4, limit_s=25)
-        eventually(lambda: "the inbox holds what is never read" in caplog.text)
+        until(lambda: len(refusals(service.db)) == 4, limit_s=25)
+        until(lambda: "the inbox holds what is never read" in caplog.text)
         service.writer.flush()
         numbers = rows(service.db, "SELECT number, reason, detail FROM intake_refusal")
         assert all(f"refusal {number} through inbox: {reason}" in caplog.text for number, reason, _ in numbers)

@@ -32,9 +32,7 @@ from tests.builders.bad_inputs import BAD_INPUTS
 from tests.builders.listening import (
     QUICK,
     all_closed,
-    broker_in,
     closed,
-    eventually,
     listening,
     outcomes,
     refusals,
@@ -43,17 +41,13 @@ from tests.builders.listening import (
     small_files,
     small_series,
 )
+from tests.builders.programs import need
+from tests.builders.timing import until
 
 MakeSettings = Callable[..., Settings]
 CT = "1.2.840.10008.5.1.4.1.1.2"
 STORED = 0x0000
 UNSENDABLE_BY_STORESCU = {"explicit_VR-UN.dcm"}
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with broker_in(tmp_path_factory.mktemp("broker")) as url:
-        yield url
 
 
 @pytest.fixture
@@ -70,9 +64,7 @@ def service(quick: MakeSettings) -> Iterator[ListenerService]:
 
 def storescu(port: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run DCMTK's sender; Nagle's algorithm would make it wait 40 ms an image."""
-    program = shutil.which("storescu")
-    if program is None:
-        pytest.skip("dcmtk is not installed: no storescu")
+    program = need("storescu", "dcmtk")
     return subprocess.run(
         [program, "-v", *arguments[:-1], "127.0.0.1", str(port), arguments[-1]],
         env={**os.environ, "TCP_NODELAY": "1"},
@@ -131,7 +123,7 @@ def test_file_keeps_the_bytes_and_says_who_sent_it(service: ListenerService, tmp
     data = path.read_bytes()
     body = data[144 + struct.unpack("<I", data[140:144])[0] :]
     send(service, path, calling_ae="SENDER")
-    key = eventually(lambda: rows(service.db, "SELECT spool_key FROM instance"))[0][0]
+    key = until(lambda: rows(service.db, "SELECT spool_key FROM instance"))[0][0]
     stored = service.storage.spool.path(key)
     assert stored.read_bytes().endswith(body)
     meta = read_dataset(stored).file_meta
@@ -290,7 +282,7 @@ def test_abort_in_the_middle_never_closes_early(service: ListenerService, tmp_pa
     assoc = open_association(service)
     assert c_store(assoc, body) == STORED
     end(assoc, abort=True)
-    eventually(lambda: rows(service.db, "SELECT ending FROM association") == [("aborted",)])
+    until(lambda: rows(service.db, "SELECT ending FROM association") == [("aborted",)])
     time.sleep(1.0)
     assert closed(service.db) == []
     files = small_files(tmp_path / "again", 3)
@@ -304,7 +296,7 @@ def test_a_peer_that_vanishes_counts_as_aborted(service: ListenerService) -> Non
     sock = assoc.dul.socket.socket
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
-    eventually(lambda: rows(service.db, "SELECT ending FROM association") == [("aborted",)])
+    until(lambda: rows(service.db, "SELECT ending FROM association") == [("aborted",)])
     assoc._reactor_checkpoint.set()
     assoc.kill()
 
@@ -316,7 +308,7 @@ def test_one_study_twice_at_once_from_two_senders(service: ListenerService, tmp_
     assert all(o.ok for outcome in done for o in outcome)
     assert [row[1:4] for row in all_closed(service.db)] == [(1, "released", 12)]
     assert outcomes(service.db) == {"stored": 12, "repeat": 12}
-    eventually(lambda: len(list(service.storage.spool.keys())) == 12)
+    until(lambda: len(list(service.storage.spool.keys())) == 12)
 
 
 def test_one_study_over_four_associations(service: ListenerService, tmp_path: Path) -> None:
@@ -398,7 +390,7 @@ def test_an_object_without_an_end_is_cut_off(quick: MakeSettings) -> None:
         assoc = open_association(service)
         assert c_store(assoc, _implicit_body(small_series(1)[0])) == STORED
         assert c_store(assoc, bytes(association.PATIENCE * 2**20 + 2**20), number=2) is None
-        eventually(lambda: rows(service.db, "SELECT ending FROM association") == [("aborted",)])
+        until(lambda: rows(service.db, "SELECT ending FROM association") == [("aborted",)])
         service.writer.flush()
         assert rows(service.db, "SELECT reason, kept_path FROM intake_refusal") == [("too_large", None)]
         assoc._reactor_checkpoint.set()
@@ -440,14 +432,14 @@ def test_more_associations_than_allowed(quick: MakeSettings) -> None:
         assert "rejected" in echo(host="127.0.0.1", port=service.port, called_ae="X")
         for assoc in held:
             end(assoc)
-        eventually(lambda: echo(host="127.0.0.1", port=service.port, called_ae="X") == "")
+        until(lambda: echo(host="127.0.0.1", port=service.port, called_ae="X") == "")
 
 
 def test_a_silent_association_ends(quick: MakeSettings) -> None:
     with listening(quick(network_timeout_s=1.0)) as service:
         assoc = open_association(service)
         assert c_store(assoc, _implicit_body(small_series(1)[0])) == STORED
-        eventually(lambda: rows(service.db, "SELECT ending FROM association") == [("aborted",)])
+        until(lambda: rows(service.db, "SELECT ending FROM association") == [("aborted",)])
         assoc._reactor_checkpoint.set()
         assoc.kill()
 
@@ -485,7 +477,7 @@ def test_the_doorbell_is_noted(service: ListenerService, tmp_path: Path) -> None
     send(service, *small_files(tmp_path / "ct", 2))
     all_closed(service.db)
     query = "SELECT publish_count FROM revision WHERE published_at IS NOT NULL"
-    eventually(lambda: rows(service.db, query) == [(1,)])
+    until(lambda: rows(service.db, query) == [(1,)])
 
 
 def test_stopping_is_prompt_and_leaves_no_threads(quick: MakeSettings, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,6 @@ from firstread.settings import Settings
 from tests.builders.listening import (
     QUICK,
     all_closed,
-    broker_in,
-    eventually,
     listening,
     outcomes,
     refusals,
@@ -39,14 +37,9 @@ from tests.builders.listening import (
     send,
     small_files,
 )
+from tests.builders.timing import until
 
 MakeSettings = Callable[..., Settings]
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with broker_in(tmp_path_factory.mktemp("broker")) as url:
-        yield url
 
 
 @pytest.fixture
@@ -65,7 +58,7 @@ def start(settings: Settings) -> subprocess.Popen[bytes]:
         assert process.poll() is None, "the listener ended"
         return echo(host="127.0.0.1", port=settings.dicom_port, called_ae="X", timeout_s=2) == ""
 
-    eventually(answers, limit_s=30)
+    until(answers, limit_s=30)
     return process
 
 
@@ -90,7 +83,7 @@ def test_kill_9_in_the_middle_of_an_association(settings: Settings, tmp_path: Pa
     try:
         sender = threading.Thread(target=lambda: first.extend(send_paths(sent, timeout_s=5, **target)))
         sender.start()
-        eventually(lambda: (outcomes(db).get("stored") or 0) >= 20)
+        until(lambda: (outcomes(db).get("stored") or 0) >= 20)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=10)
         sender.join(timeout=60)
@@ -98,7 +91,7 @@ def test_kill_9_in_the_middle_of_an_association(settings: Settings, tmp_path: Pa
         acknowledged = [o for o in first if o.ok]
         assert 20 <= len(acknowledged) < len(sent)
         process = start(settings)
-        eventually(lambda: sum(outcomes(db).values()) >= len(acknowledged))
+        until(lambda: sum(outcomes(db).values()) >= len(acknowledged))
         assert not list(settings.spool_dir.rglob("*.part"))
         time.sleep(1.0)
         assert rows(db, "SELECT state FROM revision") == [("RECEIVING",)], "a lost association closes nothing early"
@@ -131,14 +124,14 @@ def test_files_alone_rebuild_their_rows(make_settings: MakeSettings, broker: str
         (settings.inbox_dir / "no.txt").write_text("not an image\n" * 20)
         (tmp_path / "nouid.dcm").write_bytes(_without_study(files[0]))
         assert send(service, tmp_path / "nouid.dcm")[0].status == 0xC000
-        eventually(lambda: len(refusals(service.db)) == 2)
-        eventually(lambda: sum(outcomes(service.db).values()) == 4)
+        until(lambda: len(refusals(service.db)) == 2)
+        until(lambda: sum(outcomes(service.db).values()) == 4)
         before = [rows(service.db, q) for q in (query, instance, refused)]
     for suffix in ("", "-wal", "-shm"):
         (settings.home / f"firstread.sqlite{suffix}").unlink(missing_ok=True)
     with listening(settings) as service:
-        eventually(lambda: sum(outcomes(service.db).values()) == 4)
-        eventually(lambda: len(refusals(service.db)) == 2)
+        until(lambda: sum(outcomes(service.db).values()) == 4)
+        until(lambda: len(refusals(service.db)) == 2)
         assert [rows(service.db, q) for q in (query, instance, refused)] == before
         assert [row[1:4] for row in all_closed(service.db)] == [(1, "quiet", 4)]
         assert rows(service.db, "SELECT forced_pipeline FROM revision") == [("head_ct",)]
@@ -170,9 +163,9 @@ def test_leftovers_of_a_killed_listener_are_cleared(make_settings: MakeSettings,
     old = time.time() - 60
     os.utime(stored.parent / ("0" * 32 + ".part"), (old, old))
     with listening(settings) as service:
-        eventually(lambda: not list(settings.spool_dir.rglob("*.part")))
-        eventually(lambda: outcomes(service.db) == {"stored": 2, "repeat": 1})
-        eventually(lambda: not copy.exists())
+        until(lambda: not list(settings.spool_dir.rglob("*.part")))
+        until(lambda: outcomes(service.db) == {"stored": 2, "repeat": 1})
+        until(lambda: not copy.exists())
     assert stored.exists()
 
 
@@ -188,7 +181,7 @@ def test_a_repeat_whose_copy_was_not_removed_in_time(
         service.writer.flush()
         assert len(list(service.storage.spool.keys())) == 2
     with listening(settings) as service:
-        eventually(lambda: len(list(service.storage.spool.keys())) == 1)
+        until(lambda: len(list(service.storage.spool.keys())) == 1)
         assert outcomes(service.db) == {"stored": 1, "repeat": 1}
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from firstread.settings import Settings
 from firstread.storage.home import prepare_home
-from tests.builders.listening import QUICK, eventually, listening, outcomes, small_files
+from tests.builders.listening import QUICK, listening, outcomes, small_files
+from tests.builders.timing import until
 
 NOBODY = 65534
 
@@ -65,7 +66,7 @@ def test_drops_files_and_reads_what_was_rejected(
             folder = settings.inbox_dir / "head_ct"
             assert other.run("cp", str(source / "0.dcm"), str(folder / "again.dcm")).returncode == 0
             rejected = settings.inbox_dir / "rejected"
-            eventually(lambda: outcomes(service.db).get("stored") == 2 and list(rejected.rglob("*.txt")))
+            until(lambda: outcomes(service.db).get("stored") == 2 and list(rejected.rglob("*.txt")))
             for name in ("x2.dcm", "x2.dcm.txt"):
                 assert other.run("cat", str(rejected / name)).returncode == 0
             assert "not_dicom" in other.run("cat", str(rejected / "x2.dcm.txt")).stdout

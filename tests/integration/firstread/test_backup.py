@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from sqlalchemy import text
 from firstread.records import Database
 from firstread.records.migrate import require_head, upgrade
 from firstread.records.views import VIEWS
+from tests.builders.programs import need
 from tests.builders.scored import database_in, scored_study, settings_in
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -75,9 +75,7 @@ def test_postgresql_dump_and_restore(two_databases: tuple[str, str], tmp_path: P
 
 
 def test_sqlite_backup_of_a_running_database(tmp_path: Path) -> None:
-    program = shutil.which("sqlite3")
-    if program is None:
-        pytest.skip("sqlite3 is not installed (Debian: sqlite3)")
+    program = need("sqlite3", "sqlite3")
     assert re.search(r'sqlite3 \S+ "\.backup ', OPERATIONS)
     settings = settings_in(tmp_path / "home")
     db = database_in(settings)

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 
-from worker.report.evidence import key_picture
 from firstread.settings import Settings
 from firstread.storage.spool import DiskFull, Spool
 from firstread.storage.store import CACHE_KEEP_S, SharedSpool, Store, StoreAway, spool_of, store_of
 from tests.builders.scored import database_in, scored_study, settings_in
-from tests.builders.servers import free_port
+from tests.builders.timing import free_port
 from worker.outputs.objects.files import ensure_objects
 from worker.pipelines.base import Evidence
+from worker.report.evidence import key_picture
 from worker.scoring.evidence import EvidenceStore
 
 

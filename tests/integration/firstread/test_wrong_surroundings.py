@@ -14,7 +14,7 @@ import pytest
 from firstread.processes.spawning import settings_environ, stop
 from firstread.settings import Settings
 from firstread_cli.main import main
-from tests.builders.servers import free_port
+from tests.builders.timing import free_port
 
 VERBS = ("up", "listen", "work", "migrate")
 

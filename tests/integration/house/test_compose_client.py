@@ -7,17 +7,16 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
 import yaml
+
+from tests.builders.programs import need
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def compose(folder: Path, env: str) -> subprocess.CompletedProcess[str]:
     """``docker-compose config`` in a folder with our file and a ``.env``."""
-    program = shutil.which("docker-compose")
-    if program is None:
-        pytest.skip("docker-compose is not installed (Debian: docker-compose)")
+    program = need("docker-compose", "docker-compose")
     shutil.copy(ROOT / "docker-compose.yml", folder)
     (folder / ".env").write_text(env, encoding="utf-8")
     return subprocess.run(

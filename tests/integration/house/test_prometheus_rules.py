@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.builders.programs import need
+
 FOLDER = Path(__file__).resolve().parents[3] / "monitoring/prometheus"
 
 
 def promtool(*arguments: str) -> str:
-    program = shutil.which("promtool")
-    if program is None:
-        pytest.skip("promtool is not installed (Debian: prometheus)")
+    program = need("promtool", "prometheus")
     done = subprocess.run([program, *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -7,7 +7,6 @@ import email.policy
 import hashlib
 import hmac
 import json
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +33,6 @@ from firstread.settings import Settings
 from firstread_cli.doctor.command import check_destinations
 from tests.builders.scored import SECRET_ID, SECRET_NAME, Scored, database_in, scored_study, settings_in
 from tests.builders.servers import (
-    DICOMWEB_PLUGIN,
     Certificate,
     free_port,
     make_certificate,
@@ -55,12 +53,6 @@ from worker.outputs.planning import new_delivery, plan
 from worker.outputs.senders.store import store_status
 from worker.outputs.watching import SETTLE_S
 from worker.pipelines.base import Finding, Outcome
-
-needs_orthanc = pytest.mark.skipif(shutil.which("Orthanc") is None, reason="Orthanc is not installed (package orthanc)")
-needs_dicomweb = pytest.mark.skipif(
-    shutil.which("Orthanc") is None or not DICOMWEB_PLUGIN.is_file(),
-    reason="Orthanc's DICOMweb plug-in is not installed (package orthanc-dicomweb)",
-)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +152,6 @@ timeout_s = 5
 '''
 
 
-@needs_orthanc
 def test_orthanc_stores_the_objects_in_the_same_study(tmp_path: Path) -> None:
     with orthanc(tmp_path / "orthanc") as server:
         settings, db = site_with(tmp_path, pacs(server.dicom_port))
@@ -184,7 +175,6 @@ def test_orthanc_stores_the_objects_in_the_same_study(tmp_path: Path) -> None:
         assert len(groups) == 4
 
 
-@needs_orthanc
 def test_orthanc_over_tls(tmp_path: Path, certificate: Certificate) -> None:
     tls = f'tls = {{ ca_file = "{certificate.cert_file}", cert_file = "{certificate.cert_file}", key_file = "{certificate.key_file}", server_name = "localhost" }}'  # noqa: E501
     with orthanc(tmp_path / "orthanc", tls=certificate) as server:
@@ -195,9 +185,8 @@ def test_orthanc_over_tls(tmp_path: Path, certificate: Certificate) -> None:
         assert len(server.instances()) == 3
 
 
-@needs_dicomweb
 def test_orthanc_by_stow(tmp_path: Path) -> None:
-    with orthanc(tmp_path / "orthanc") as server:
+    with orthanc(tmp_path / "orthanc", dicomweb=True) as server:
         toml = f'[[destination]]\nname = "web"\nkind = "stow"\nurl = "{server.url}/dicom-web"\nobjects = ["sr", "sc"]\n'
         settings, db = site_with(tmp_path, toml)
         plan_for(db, settings, scored_study(db, settings))
@@ -561,7 +550,6 @@ def test_a_wrong_file_says_where(tmp_path: Path, toml: str, word: str) -> None:
     assert plan_for(db, settings, scored_study(db, settings)) == [], "scoring goes on"
 
 
-@needs_orthanc
 def test_the_doctor_looks_at_every_destination(tmp_path: Path, certificate: Certificate) -> None:
     tls = f'tls = {{ ca_file = "{certificate.cert_file}", cert_file = "{certificate.cert_file}", key_file = "{certificate.key_file}", server_name = "localhost" }}'  # noqa: E501
     login = f'username = "duty"\npassword = {{ env = "SMTP_PASSWORD" }}\nca_file = "{certificate.cert_file}"'

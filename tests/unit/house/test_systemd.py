@@ -11,6 +11,7 @@ import pytest
 
 from firstread.settings import ENV_PREFIX, Settings
 from firstread_cli.main import COMMANDS, cli
+from tests.builders.programs import need
 
 FOLDER = Path(__file__).resolve().parents[3] / "deploy/systemd"
 UNITS = sorted(FOLDER.glob("*.service"))
@@ -31,9 +32,7 @@ def test_a_unit_runs_a_command_of_ours(path: Path) -> None:
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda p: p.stem)
 def test_systemd_finds_nothing_wrong(path: Path, tmp_path: Path) -> None:
-    program = shutil.which("systemd-analyze")
-    if program is None:
-        pytest.skip("systemd-analyze is not installed (Debian: systemd)")
+    program = need("systemd-analyze", "systemd")
     copy = tmp_path / path.name
     copy.write_text(
         path.read_text(encoding="utf-8").replace("/opt/firstread/.venv/bin/firstread", shutil.which("true") or "")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -31,6 +31,7 @@ from firstread.dicom.pixels.reading import read_frame
 from firstread.phantoms.head import HeadSpec, head_study
 from tests.builders.bad_inputs import tiny_slice
 from tests.builders.streams import coded, endless_rle, jpeg, of_size, with_streams
+from tests.builders.timing import until
 from worker.decoder import handles, limits
 from worker.decoder import pool as pool_module
 from worker.decoder.pool import DecoderPool
@@ -56,13 +57,6 @@ def pool(shared_pool: DecoderPool, monkeypatch: pytest.MonkeyPatch) -> DecoderPo
 
 def ends(reason: str) -> float:
     return REGISTRY.get_sample_value("firstread_decoder_ends_total", {"reason": reason}) or 0.0
-
-
-def until(check: Callable[[], object], limit_s: float = 10.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not check():
-        assert time.monotonic() < deadline, check
-        time.sleep(0.005)
 
 
 def runs(pid: int) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
+from tests.builders.timing import until
 from worker.engine.device import Engine
 from worker.errors import EngineError, EngineTimeout, LeaseLost, NonFiniteScore
+from worker.metrics import ENGINE_REQUESTS
 from worker.scoring.leases import Lease
 
 
@@ -21,8 +22,10 @@ class Recorder:
         self.batches: list[list[float]] = []
         self.gate = threading.Event()
         self.gate.set()
+        self.entered = threading.Event()
 
     def predict(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        self.entered.set()
         assert self.gate.wait(10)
         self.batches.append([float(v) for v in x[:, 0, 0, 0]])
         if (x == 13.0).any():
@@ -70,6 +73,11 @@ def ask(engine: Engine, priority: int, x: np.ndarray, answers: dict[int, object]
     return thread
 
 
+def requests(n: int) -> None:
+    """Wait until so many requests are with the engine, those in the batch in hand among them."""
+    until(lambda: ENGINE_REQUESTS.collect()[0].samples[0].value == n, what=f"{n} requests")
+
+
 def finish(threads: list[threading.Thread]) -> None:
     for thread in threads:
         thread.join(10)
@@ -80,9 +88,9 @@ def test_urgent_request_overtakes_a_long_one_and_batches_are_shared(engine: Engi
     model.gate.clear()
     answers: dict[int, object] = {}
     threads = [ask(engine, 7, rows(1, 10), answers, 1)]
-    time.sleep(0.1)
+    assert model.entered.wait(10)
     threads.append(ask(engine, 0, rows(2, 3), answers, 2))
-    time.sleep(0.1)
+    requests(2)
     model.gate.set()
     finish(threads)
     assert model.batches[0] == [1, 1, 1, 1]
@@ -96,9 +104,9 @@ def test_failing_batch_hurts_only_the_study_that_made_it_fail(engine: Engine, mo
     model.gate.clear()
     answers: dict[int, object] = {}
     threads = [ask(engine, 5, rows(4, 1), answers, 0)]
-    time.sleep(0.05)
+    assert model.entered.wait(10)
     threads += [ask(engine, 5, rows(13, 1), answers, 1), ask(engine, 5, rows(5, 2), answers, 2)]
-    time.sleep(0.1)
+    requests(3)
     model.gate.set()
     finish(threads)
     assert isinstance(answers[1], RuntimeError)
@@ -110,7 +118,7 @@ def test_nan_is_a_failure_of_its_own_study_only(engine: Engine, model: Recorder)
     model.gate.clear()
     answers: dict[int, object] = {}
     threads = [ask(engine, 5, rows(99, 1), answers, 1), ask(engine, 5, rows(6, 1), answers, 2)]
-    time.sleep(0.1)
+    requests(2)
     model.gate.set()
     finish(threads)
     assert isinstance(answers[1], NonFiniteScore)
@@ -131,25 +139,34 @@ def test_lost_lease_ends_the_wait(engine: Engine, model: Recorder) -> None:
         handle.run("m/1", rows(1, 1))
 
 
-def test_waiting_behind_others_counts_as_progress(engine: Engine, model: Recorder) -> None:
-    model.gate.clear()
+def test_waiting_behind_others_counts_as_progress(engine: Engine) -> None:
+    permits = threading.Semaphore(0)
+
+    class Stepped(Recorder):
+        def predict(self, x: np.ndarray) -> dict[str, np.ndarray]:
+            assert permits.acquire(timeout=10)
+            return super().predict(x)
+
+    engine.serve({"m/1": Stepped()})
     answers: dict[int, object] = {}
     lease = Lease(9)
     before = lease.progress
     threads = [ask(engine, 0, rows(1, 8), answers, 1)]
-    time.sleep(0.05)
+    requests(1)
 
-    def slow() -> None:
+    def last() -> None:
         with engine.handle(9, lease) as handle:
-            handle.run("m/1", rows(2, 1))
+            answers[9] = handle.run("m/1", rows(2, 1))["p"]
 
-    threads.append(threading.Thread(target=slow))
+    threads.append(threading.Thread(target=last))
     threads[-1].start()
-    for _ in range(3):
-        time.sleep(0.3)
-        model.gate.set()
+    requests(2)
+    permits.release()
+    until(lambda: lease.progress > before, what="progress after a batch of another job")
+    assert 9 not in answers
+    permits.release(2)
     finish(threads)
-    assert lease.progress > before
+    assert 9 in answers
 
 
 @pytest.mark.parametrize("x", [np.zeros((0, 2, 2, 1)), np.zeros((2, 2)), np.full((1, 2, 2, 1), np.inf)])

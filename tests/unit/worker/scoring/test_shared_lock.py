@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
@@ -13,38 +12,36 @@ from worker.scoring.shared_lock import SharedLock
 def test_alone_waits_for_the_others_and_keeps_new_ones_out() -> None:
     lock = SharedLock()
     order: list[str] = []
-    inside = threading.Event()
-    leave = threading.Event()
+    inside, leave, alone_waits = threading.Event(), threading.Event(), threading.Event()
+    late_waits = threading.Semaphore(0)
 
     def first() -> None:
         with lock.shared():
             inside.set()
-            leave.wait(5)
+            assert leave.wait(10)
             order.append("first out")
 
     def alone() -> None:
-        with lock.alone() as got:
+        with lock.alone(still=alone_waits.set) as got:
             assert got
             order.append("alone")
-            time.sleep(0.1)
+            assert late_waits.acquire(timeout=10), "the late one still waits while another is alone"
 
     def late() -> None:
-        with lock.shared():
+        with lock.shared(still=lambda: late_waits.release()):
             order.append("late")
 
-    threads = [threading.Thread(target=first)]
+    threads = [threading.Thread(target=run) for run in (first, alone, late)]
     threads[0].start()
-    assert inside.wait(5)
-    threads.append(threading.Thread(target=alone))
-    threads[-1].start()
-    time.sleep(0.1)
-    threads.append(threading.Thread(target=late))
-    threads[-1].start()
-    time.sleep(0.1)
+    assert inside.wait(10)
+    threads[1].start()
+    assert alone_waits.wait(10)
+    threads[2].start()
+    assert late_waits.acquire(timeout=10)
     assert order == []
     leave.set()
     for thread in threads:
-        thread.join(5)
+        thread.join(10)
     assert order == ["first out", "alone", "late"]
 
 

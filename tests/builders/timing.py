@@ -1,0 +1,31 @@
+"""Waiting for what happens, and ports that are free; every test uses these."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+
+T = TypeVar("T")
+
+
+def free_port() -> int:
+    """A port of the loopback address that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(check: Callable[[], T], limit_s: float = 30.0, what: Callable[[], str] | str = "", step_s: float = 0.02) -> T:
+    """The first true value of ``check``; the test fails after the limit and says ``what`` did not happen."""
+    end = time.monotonic() + limit_s
+    while True:
+        value = check()
+        if value:
+            return value
+        if time.monotonic() > end:
+            pytest.fail(f"not within {limit_s:g} s: {(what() if callable(what) else what) or check}")
+        time.sleep(step_s)
