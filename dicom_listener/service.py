@@ -30,7 +30,7 @@ from firstread.clock import utcnow
 from firstread.errors import FirstreadError
 from firstread.logs import setup_logging
 from firstread.metrics.server import MULTIPROCESS_VARIABLE, MetricsServer, serve_metrics
-from firstread.records import Database, IntakeRefusal, Listener
+from firstread.records import LISTENER, Database, IntakeRefusal, Process
 from firstread.records.migrate import require_head
 from firstread.settings import Settings
 
@@ -45,7 +45,9 @@ class ListenerService:
         self.db = Database(settings.database_url)
         self.id = uuid.uuid4().hex
         now = utcnow()
-        self.row = Listener(id=self.id, host=socket.gethostname(), pid=os.getpid(), started_at=now, heartbeat_at=now)
+        self.row = Process(
+            id=self.id, kind=LISTENER, host=socket.gethostname(), pid=os.getpid(), started_at=now, heartbeat_at=now
+        )
         self.storage = Storage(settings)
         self.writer = RowWriter(Assembler(self.db, self.id), self.storage.spool)
         self.doorbell = Doorbell(self.db, settings)

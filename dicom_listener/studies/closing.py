@@ -15,11 +15,12 @@ from dicom_listener.studies.freshness import judge
 from firstread.dicom.modality import modality_of
 from firstread.priority import priority_of
 from firstread.records import (
+    LISTENER,
     Association,
     AssociationStudy,
     Database,
     Instance,
-    Listener,
+    Process,
     Revision,
     RevisionInstance,
     Study,
@@ -116,12 +117,13 @@ def _made_good(broken: Visit, later: Visit) -> bool:
     return same_sender and later.opened_at >= broken.last_at
 
 
-def beat(db: Database, listener: Listener) -> None:
+def beat(db: Database, listener: Process) -> None:
     """Say that a listener lives; makes its row where it is missing."""
     with db.write() as session:
         session.merge(
-            Listener(
+            Process(
                 id=listener.id,
+                kind=LISTENER,
                 host=listener.host,
                 pid=listener.pid,
                 started_at=listener.started_at,
@@ -133,7 +135,7 @@ def beat(db: Database, listener: Listener) -> None:
 def retire(db: Database, listener_id: str) -> None:
     """Strike off a listener that ends."""
     with db.write() as session:
-        session.execute(delete(Listener).where(Listener.id == listener_id))
+        session.execute(delete(Process).where(Process.id == listener_id))
 
 
 def reap_lost(db: Database) -> int:
@@ -155,13 +157,13 @@ def reap_lost(db: Database) -> int:
 def _listening_since(session: Session) -> datetime:
     """Since when there has been somebody to send to: a study is not quiet while no listener runs."""
     now = now_of(session)
-    alive = Listener.heartbeat_at >= now - timedelta(seconds=LOST_AFTER_S)
-    return session.scalar(select(func.min(Listener.started_at)).where(alive)) or now
+    alive = Process.heartbeat_at >= now - timedelta(seconds=LOST_AFTER_S)
+    return session.scalar(select(func.min(Process.started_at)).where(Process.kind == LISTENER, alive)) or now
 
 
 def _orphaned(session: Session) -> list[int]:
     alive_since = now_of(session) - timedelta(seconds=LOST_AFTER_S)
-    alive = select(Listener.id).where(Listener.heartbeat_at >= alive_since)
+    alive = select(Process.id).where(Process.kind == LISTENER, Process.heartbeat_at >= alive_since)
     query = select(Association.id).where(Association.ended_at.is_(None), Association.listener_id.not_in(alive))
     return list(session.scalars(query))
 

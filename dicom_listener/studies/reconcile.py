@@ -23,7 +23,7 @@ from dicom_listener.studies.rows import RowWriter
 from firstread.dicom.datasets import opened, read_dataset
 from firstread.dicom.files import UnusableFile, read_header
 from firstread.processes.spawning import is_running
-from firstread.records import Database, Instance, IntakeRefusal, Listener, Receipt
+from firstread.records import LISTENER, Database, Instance, IntakeRefusal, Process, Receipt
 from firstread.records.clock import now_of
 
 LOGGER = logging.getLogger(__name__)
@@ -46,17 +46,17 @@ class Reconciled:
     """Files of a listener that lives: it writes their rows itself."""
 
 
-def alive_listeners(db: Database, own: Listener) -> set[str]:
+def alive_listeners(db: Database, own: Process) -> set[str]:
     """Ids of the other listeners that live; those of this host whose process is gone are struck off."""
     with db.read() as session:
-        rows = list(session.scalars(select(Listener)))
+        rows = list(session.scalars(select(Process).where(Process.kind == LISTENER)))
         since = now_of(session) - timedelta(seconds=LOST_AFTER_S)
     # A row with our own pid is of a process before us: the number was given anew.
     others = [row for row in rows if row.id != own.id]
     gone = [r.id for r in others if r.host == own.host and (r.pid == own.pid or not is_running(r.pid))]
     if gone:
         with db.write() as session:
-            session.execute(delete(Listener).where(Listener.id.in_(gone)))
+            session.execute(delete(Process).where(Process.id.in_(gone)))
     return {row.id for row in others if row.heartbeat_at >= since and row.id not in gone}
 
 
@@ -78,7 +78,7 @@ class Reconciler:
         db: Database,
         storage: Storage,
         rows: RowWriter,
-        listener: Listener,
+        listener: Process,
         lost: threading.Event,
         reconciled: threading.Event,
         take_over: Callable[[set[str]], None],

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dicom_listener import metrics
 from dicom_listener.studies.closing import HEARTBEAT_S, beat, close_due, reap_lost
 from dicom_listener.studies.doorbell import Doorbell
-from firstread.records import Database, Listener
+from firstread.records import Database, Process
 from firstread.settings import Settings
 
 LOGGER = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class Closer:
     Nothing closes until ``reconciled`` is set, so that a revision does not miss what a killed process had received.
     """
 
-    def __init__(self, db: Database, settings: Settings, listener: Listener, doorbell: Doorbell) -> None:
+    def __init__(self, db: Database, settings: Settings, listener: Process, doorbell: Doorbell) -> None:
         self._db = db
         self._settings = settings
         self._listener = listener

@@ -18,7 +18,7 @@ from firstread.metrics.outcomes import OutcomeFigures
 from firstread.metrics.outcomes import families as outcome_families
 from firstread.metrics.server import Snapshot
 from firstread.queue import depth, redis_client
-from firstread.records import Database, Flag, Job, Listener, Process, Revision, Standing
+from firstread.records import Database, Flag, Job, Process, Revision, Standing
 from firstread.records.clock import now_of
 from firstread.settings import Settings
 from firstread.states import JobState, RevisionState
@@ -161,9 +161,6 @@ def _processes(session: Session, families: Families, now: datetime) -> None:
     beats: dict[str, list[float]] = {}
     for kind, at in session.execute(select(Process.kind, Process.heartbeat_at)):
         beats.setdefault(kind, []).append(_age_s(now, at))
-    if "listener" not in beats:
-        for at in session.scalars(select(Listener.heartbeat_at)):
-            beats.setdefault("listener", []).append(_age_s(now, at))
     for kind, ages in sorted(beats.items()):
         families["firstread_heartbeat_age_seconds"].add_metric([kind], min(ages))
         families["firstread_running_processes"].add_metric([kind], sum(age < ALIVE_S for age in ages))

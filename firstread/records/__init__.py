@@ -9,7 +9,6 @@ from firstread.records.intake import (
     AssociationStudy,
     Instance,
     IntakeRefusal,
-    Listener,
     Receipt,
     RejectionRow,
     Revision,
@@ -19,11 +18,14 @@ from firstread.records.intake import (
     newest_of_each,
 )
 from firstread.records.outcomes import AuditEvent, Deletion, DriftRow, EscalationStep, OutputObject, Verdict
-from firstread.records.scoring import Delivery, Flag, Job, Process, Result, SliceScoreRow, Standing, Transition
+from firstread.records.processes import LISTENER, WORKER, Process
+from firstread.records.scoring import Delivery, Flag, Job, Result, SliceScoreRow, Standing, Transition
 from firstread.records.senders import asked_for, senders_of
 
 __all__ = [
+    "LISTENER",
     "OWN",
+    "WORKER",
     "Association",
     "AssociationRefusal",
     "AssociationStudy",
@@ -38,7 +40,6 @@ __all__ = [
     "Instance",
     "IntakeRefusal",
     "Job",
-    "Listener",
     "OutputObject",
     "Process",
     "Receipt",

@@ -162,18 +162,6 @@ class AssociationRefusal(Base):
     """What was proposed, where nothing of it was accepted."""
 
 
-class Listener(Base):
-    """A running intake process. Associations of one whose heartbeat stopped count as lost."""
-
-    __tablename__ = "listener"
-
-    id: Mapped[str] = mapped_column(primary_key=True)
-    host: Mapped[str]
-    pid: Mapped[int]
-    started_at: Mapped[datetime]
-    heartbeat_at: Mapped[datetime]
-
-
 class Association(Base):
     """One association (or one drain of the inbox) that delivered, for the assembler's timers."""
 

@@ -1,4 +1,4 @@
-"""Rows that scoring writes: jobs, results, slice scores, flags, transitions, deliveries, processes."""
+"""Rows that scoring writes: jobs, results, slice scores, flags, transitions, deliveries."""
 
 from __future__ import annotations
 
@@ -193,17 +193,3 @@ class Delivery(Base):
     payload: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
-
-
-class Process(Base):
-    """A running process of ours and its last sign of life."""
-
-    __tablename__ = "process"
-
-    id: Mapped[str] = mapped_column(primary_key=True)
-    kind: Mapped[str]
-    host: Mapped[str]
-    pid: Mapped[int]
-    started_at: Mapped[datetime]
-    heartbeat_at: Mapped[datetime]
-    details: Mapped[dict[str, Any]] = mapped_column(default=dict)

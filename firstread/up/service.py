@@ -241,7 +241,7 @@ class Readiness:
         from sqlalchemy import select
         from sqlalchemy.exc import SQLAlchemyError
 
-        from firstread.records import Listener
+        from firstread.records import LISTENER, Process
 
         pid = self._listener_pid()
         if pid is None:
@@ -249,8 +249,8 @@ class Readiness:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.dicom_host, self._settings.dicom_host)
         try:
             with self._db.read() as session:
-                ours = select(Listener.id).where(Listener.pid == pid, Listener.host == socket.gethostname())
-                if session.scalar(ours) is None:
+                ours = (Process.kind == LISTENER, Process.pid == pid, Process.host == socket.gethostname())
+                if session.scalar(select(Process.id).where(*ours)) is None:
                     return False
             socket.create_connection((host, self._settings.dicom_port), timeout=0.5).close()
         except (OSError, SQLAlchemyError):

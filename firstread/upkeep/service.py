@@ -7,14 +7,14 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import httpx
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from firstread.clock import utcnow
-from firstread.records import Database, Listener, Process, Revision
+from firstread.records import LISTENER, WORKER, Database, Process, Revision
 from firstread.records.clock import now_of
 from firstread.selftest import remove_leftovers
 from firstread.settings import Settings
@@ -43,8 +43,8 @@ def problems(db: Database, settings: Settings) -> list[str]:
     try:
         with db.read() as session:
             now = now_of(session)
-            worker = session.scalar(select(func.max(Process.heartbeat_at)).where(Process.kind == "worker"))
-            listener = session.scalar(select(func.max(Listener.heartbeat_at)))
+            latest = select(Process.kind, func.max(Process.heartbeat_at)).group_by(Process.kind)
+            heartbeats: dict[str, datetime] = {kind: newest for kind, newest in session.execute(latest) if newest}
             waiting = session.scalar(
                 select(func.min(Revision.closed_at)).where(
                     Revision.state == RevisionState.CLOSED.value, Revision.routed_at.is_(None)
@@ -52,9 +52,10 @@ def problems(db: Database, settings: Settings) -> list[str]:
             )
     except SQLAlchemyError:
         return ["database"]
-    for name, beat in (("listener", listener), ("worker", worker)):
-        if beat is None or now - beat > timedelta(seconds=SILENT_S):
-            found.append(f"{name}_silent")
+    for kind in (LISTENER, WORKER):
+        heartbeat = heartbeats.get(kind)
+        if heartbeat is None or now - heartbeat > timedelta(seconds=SILENT_S):
+            found.append(f"{kind}_silent")
     if waiting is not None and now - waiting > timedelta(seconds=STUCK_S):
         found.append("stuck")
     try:

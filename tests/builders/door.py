@@ -12,7 +12,7 @@ from dicom_listener.studies.assembler import Assembler
 from dicom_listener.studies.closing import beat, close_due
 from firstread.clock import utcnow
 from firstread.dicom.files import header_of
-from firstread.records import Database, Listener
+from firstread.records import Database, Process
 from firstread.settings import Settings
 
 LISTENER = "listener-1"
@@ -27,7 +27,7 @@ class Door:
         self.numbers = 0
         now = utcnow()
         started_at = now - timedelta(hours=1)
-        beat(db, Listener(id=listener_id, host="test", pid=1, started_at=started_at, heartbeat_at=now))
+        beat(db, Process(id=listener_id, kind="listener", host="test", pid=1, started_at=started_at, heartbeat_at=now))
 
     def open(self, ago_s: float = 0.0, calling_ae: str = "CT1", source: str = "dicom") -> Delivery:
         return Delivery(source=source, calling_ae=calling_ae, opened_at=utcnow() - timedelta(seconds=ago_s))

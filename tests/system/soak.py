@@ -26,7 +26,7 @@ from firstread.dicom.sender import send_paths
 from firstread.phantoms.ct import CtLabels, write_series
 from firstread.phantoms.head import HeadSpec, head_study
 from firstread.processes.spawning import is_running
-from firstread.records import Database, Listener, Process
+from firstread.records import LISTENER, WORKER, Database, Process
 from firstread.settings import Settings
 from firstread_cli.demo import DemoFailed, start_system, stop_system, wait_for
 
@@ -91,8 +91,8 @@ class Soak:
     def processes(self) -> dict[str, int]:
         """Pid of a running listener and of a running worker."""
         with self.db.read() as session:
-            rows = [("listener", pid) for pid in session.scalars(select(Listener.pid))]
-            rows += [("worker", pid) for pid in session.scalars(select(Process.pid).where(Process.kind == "worker"))]
+            query = select(Process.kind, Process.pid).where(Process.kind.in_((LISTENER, WORKER)))
+            rows = session.execute(query).all()
         return {kind: pid for kind, pid in rows if is_running(pid) and pid != os.getpid()}
 
     def kill_one(self) -> None:

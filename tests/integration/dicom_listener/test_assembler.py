@@ -13,7 +13,7 @@ import pytest
 from dicom_listener.intake.arrivals import Refusal
 from dicom_listener.studies.closing import reap_lost
 from firstread.clock import utcnow
-from firstread.records import Database, Listener
+from firstread.records import Database, Process
 from firstread.settings import Settings
 from tests.builders.door import LISTENER, Door
 from tests.builders.listening import all_closed, closed, outcomes, rows, small_series
@@ -59,12 +59,12 @@ def test_a_study_is_not_quiet_while_nobody_listens(door: Door) -> None:
     """After a restart the quiet time starts anew: the sender could not go on."""
     door.bring(small_series(2), door.open(90), ago_s=80)
     with door.db.write() as session:
-        row = session.get(Listener, LISTENER)
+        row = session.get(Process, LISTENER)
         assert row is not None
         row.started_at = utcnow() - timedelta(seconds=30)
     assert door.close() == []
     with door.db.write() as session:
-        row = session.get(Listener, LISTENER)
+        row = session.get(Process, LISTENER)
         assert row is not None
         row.started_at = utcnow() - timedelta(seconds=61)
     assert door.close() == ["quiet"]
@@ -127,7 +127,7 @@ def test_lost_listener_counts_as_a_broken_association(db: Database, make_setting
     dead.bring(small_series(2), dead.open(50), ago_s=40)
     assert reap_lost(db) == 0
     with db.write() as session:
-        row = session.get(Listener, "listener-2")
+        row = session.get(Process, "listener-2")
         assert row is not None
         row.heartbeat_at = utcnow() - timedelta(seconds=16)
     assert door.close() == []

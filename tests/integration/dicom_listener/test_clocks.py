@@ -18,7 +18,7 @@ from firstread.clock import utcnow
 from firstread.dicom.files import header_of
 from firstread.metrics.server import serve_metrics
 from firstread.metrics.state import StateCollector
-from firstread.records import Association, Database, Job, Listener, Process, Receipt, Revision, Transition
+from firstread.records import LISTENER, Association, Database, Job, Process, Receipt, Revision, Transition
 from firstread.records import Delivery as DeliveryRow
 from firstread.records.clock import now_of
 from firstread.settings import Settings
@@ -114,9 +114,14 @@ def test_a_lease_that_ran_out_is_taken_whatever_the_sweeper_thinks(db: Database,
     assert job is not None and (job.state, job.reason) == ("WAITING", "lease_expired")
 
 
-def _listener(db: Database, name: str) -> Listener:
-    row = Listener(
-        id=name, host=f"{name}.example", pid=1, started_at=db.now() - timedelta(hours=1), heartbeat_at=REAL()
+def _listener(db: Database, name: str) -> Process:
+    row = Process(
+        id=name,
+        kind=LISTENER,
+        host=f"{name}.example",
+        pid=1,
+        started_at=db.now() - timedelta(hours=1),
+        heartbeat_at=REAL(),
     )
     beat(db, row)
     return row
@@ -169,8 +174,10 @@ def test_signs_of_life_are_young_for_everybody(db: Database, make_settings: Make
         _listener(db, "far")
     try:
         with db.read() as session:
-            process = session.scalars(select(Process)).one()
-            assert near(process.started_at) and near(process.heartbeat_at)
+            processes = session.scalars(select(Process)).all()
+            assert {process.kind for process in processes} == {"listener", "worker"}
+            worker = next(process for process in processes if process.kind == "worker")
+            assert near(worker.started_at) and near(worker.heartbeat_at)
         for seconds in (0.0, off_s):
             with clock_off(seconds):
                 families = {f.name: f for f in StateCollector(settings, db).collect()}

@@ -459,7 +459,7 @@ def test_two_listeners_share_database_and_spool(quick: MakeSettings, tmp_path: P
             assert all(o.ok for half in halves for o in half)
         assert [row[1:4] for row in all_closed(one.db)] == [(1, "released", 20)]
         assert outcomes(two.db) == {"stored": 20, "repeat": 4}
-    assert rows(one.db, "SELECT count(*) FROM listener") == [(0,)]
+    assert rows(one.db, "SELECT count(*) FROM process WHERE kind = 'listener'") == [(0,)]
 
 
 def test_intake_goes_on_without_a_broker(quick: MakeSettings, tmp_path: Path) -> None:

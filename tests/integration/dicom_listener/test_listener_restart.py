@@ -24,7 +24,7 @@ from dicom_listener.studies.rows import RowWriter
 from firstread.clock import utcnow
 from firstread.dicom.sender import SendOutcome, echo, send_paths
 from firstread.processes.spawning import firstread_command, settings_environ, spawn, stop
-from firstread.records import Database, Listener
+from firstread.records import LISTENER, Database, Process
 from firstread.records.migrate import upgrade
 from firstread.settings import Settings
 from tests.builders.listening import (
@@ -103,7 +103,7 @@ def test_kill_9_in_the_middle_of_an_association(settings: Settings, tmp_path: Pa
         endings = rows(db, "SELECT DISTINCT ending FROM association ORDER BY ending")
         assert ("released",) in endings and ("lost",) in endings
         assert stop(process, 15) == 0, "SIGTERM ends it cleanly"
-        assert rows(db, "SELECT count(*) FROM listener") == [(0,)]
+        assert rows(db, "SELECT count(*) FROM process WHERE kind = 'listener'") == [(0,)]
     finally:
         stop(process, 1)
         db.dispose()
@@ -211,15 +211,23 @@ def test_a_living_listeners_files_are_left_to_it(make_settings: MakeSettings, br
 
 def test_dead_processes_of_this_host_are_known_at_once(sqlite_db: Database) -> None:
     now = utcnow()
-    own = Listener(id="own", host="here", pid=os.getpid(), started_at=now, heartbeat_at=now)
+    own = Process(id="own", kind=LISTENER, host="here", pid=os.getpid(), started_at=now, heartbeat_at=now)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     for row_id, host, pid in (("dead", "here", ended.pid), ("alive", "here", os.getppid()), ("far", "there", 1)):
-        beat(sqlite_db, Listener(id=row_id, host=host, pid=pid, started_at=now, heartbeat_at=now))
+        beat(sqlite_db, Process(id=row_id, kind=LISTENER, host=host, pid=pid, started_at=now, heartbeat_at=now))
     with sqlite_db.write() as session:
-        session.add(Listener(id="stale", host="there", pid=1, started_at=now, heartbeat_at=now - timedelta(seconds=60)))
+        session.add(
+            Process(
+                id="stale", kind=LISTENER, host="there", pid=1, started_at=now, heartbeat_at=now - timedelta(seconds=60)
+            )
+        )
     assert alive_listeners(sqlite_db, own) == {"alive", "far"}
-    assert {r[0] for r in rows(sqlite_db, "SELECT id FROM listener")} == {"alive", "far", "stale"}
+    assert {r[0] for r in rows(sqlite_db, "SELECT id FROM process WHERE kind = 'listener'")} == {
+        "alive",
+        "far",
+        "stale",
+    }
 
 
 def test_rows_wait_for_a_database_that_is_away(settings: Settings, tmp_path: Path) -> None:

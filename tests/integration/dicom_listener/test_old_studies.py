@@ -23,7 +23,7 @@ from firstread.clock import utcnow
 from firstread.dicom.files import header_of
 from firstread.dicom.uids import stable_uid
 from firstread.metrics.outcomes import OutcomeFigures, families
-from firstread.records import Database, Delivery, EscalationStep, Flag, Job, Listener, Revision, Study
+from firstread.records import LISTENER, Database, Delivery, EscalationStep, Flag, Job, Process, Revision, Study
 from firstread.settings import Settings
 from firstread.storage.spool import Spool
 from firstread_cli.doctor.time import check_senders
@@ -284,7 +284,12 @@ def dated(seed: int, date: str) -> list[Dataset]:
 
 def test_age_is_read_at_intake_and_judged_at_close(db: Database, make_settings: Callable[..., Settings]) -> None:
     settings = make_settings(database_url=db.url, time_zone="Europe/Berlin")
-    beat(db, Listener(id="l1", host="h", pid=1, started_at=utcnow() - timedelta(hours=1), heartbeat_at=utcnow()))
+    beat(
+        db,
+        Process(
+            id="l1", kind=LISTENER, host="h", pid=1, started_at=utcnow() - timedelta(hours=1), heartbeat_at=utcnow()
+        ),
+    )
     assembler = Assembler(db, "l1")
     wishes = {1: ("20190304", 0), 2: ("20190304", 1), 3: (f"{utcnow():%Y%m%d}", 0)}
     for seed, (date, wish) in wishes.items():

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import bindparam, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from firstread.clock import utcnow
@@ -17,6 +17,7 @@ from firstread.records import (
     Flag,
     Instance,
     Job,
+    Process,
     Result,
     Revision,
     RevisionInstance,
@@ -24,6 +25,7 @@ from firstread.records import (
     Study,
 )
 from firstread.records.migrate import SchemaMismatch, current_revision, downgrade, head_revision, require_head, upgrade
+from firstread.records.types import UtcDateTime
 from firstread.records.views import VIEWS
 from firstread_cli.tables import view_rows
 
@@ -56,6 +58,36 @@ def test_a_table_made_anew_keeps_its_rows_and_what_hangs_on_them(database_url: s
             assert connection.scalar(text(f"SELECT count(*) FROM {table}")) == n
     with pytest.raises(IntegrityError), db.write() as session:
         session.add(RevisionInstance(revision_id=99, instance_id=99))
+    db.dispose()
+
+
+def test_listeners_move_into_the_table_of_processes_and_back(database_url: str) -> None:
+    db = Database(database_url)
+    upgrade(db, "0011")
+    at = utcnow()
+    with db.engine.begin() as connection:
+        for table, columns, row in (
+            ("listener", "id, host, pid, started_at, heartbeat_at", "'l1', 'ct', 7"),
+            ("process", "id, host, pid, started_at, heartbeat_at, kind, details", "'w1', 'gpu', 8"),
+        ):
+            values = f"{row}, :at, :at" + (", 'worker', '{\"state\": \"ready\"}'" if table == "process" else "")
+            statement = text(f"INSERT INTO {table} ({columns}) VALUES ({values})")
+            connection.execute(statement.bindparams(bindparam("at", type_=UtcDateTime())), {"at": at})
+    upgrade(db)
+    assert "listener" not in inspect(db.engine).get_table_names()
+    with db.read() as session:
+        processes = {row.id: row for row in session.scalars(select(Process))}
+    assert {key: row.kind for key, row in processes.items()} == {"l1": "listener", "w1": "worker"}
+    assert (processes["l1"].host, processes["l1"].pid, processes["l1"].details) == ("ct", 7, {})
+    assert (processes["l1"].started_at, processes["l1"].heartbeat_at) == (at, at)
+    downgrade(db, "0011")
+    with db.engine.connect() as connection:
+        assert connection.execute(text("SELECT id, host, pid FROM listener")).all() == [("l1", "ct", 7)]
+        assert connection.execute(text("SELECT id, kind FROM process")).all() == [("w1", "worker")]
+        heartbeat = text("SELECT heartbeat_at FROM listener").columns(heartbeat_at=UtcDateTime())
+        assert connection.scalar(heartbeat) == at
+    upgrade(db)
+    require_head(db)
     db.dispose()
 
 

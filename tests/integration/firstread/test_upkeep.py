@@ -33,7 +33,6 @@ from firstread.records import (
     Instance,
     IntakeRefusal,
     Job,
-    Listener,
     Process,
     Revision,
 )
@@ -338,7 +337,7 @@ def alive(db: Database, age_s: float = 0.0) -> None:
     at = utcnow() - timedelta(seconds=age_s)
     with db.write() as session:
         session.merge(Process(id="w", kind="worker", host="h", pid=1, started_at=at, heartbeat_at=at))
-        session.merge(Listener(id="l", host="h", pid=2, started_at=at, heartbeat_at=at))
+        session.merge(Process(id="l", kind="listener", host="h", pid=2, started_at=at, heartbeat_at=at))
 
 
 def test_the_heartbeat_is_silent_when_something_is_wrong(tmp_path: Path) -> None:

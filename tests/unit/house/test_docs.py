@@ -28,8 +28,11 @@ from worker.outputs.senders import http
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENTS = documents()
 IDS = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
-NO_CODES = {"accepted", "rejected", "normal", "pool", "none", "identity", "identity_in_part", "own", "images"}
-"""Names of folders, findings, steps of a network and kinds of change that look like codes and are none."""
+NO_CODES = {
+    *("accepted", "rejected", "normal", "pool", "none", "identity", "identity_in_part", "own", "images"),
+    *("listener", "worker"),
+}
+"""Names of folders, findings, processes, steps of a network and kinds of change that look like codes."""
 
 NOT_SETTINGS = {"FIRSTREAD_CONFIG", "FIRSTREAD_TEST_DATA"}
 
