@@ -7,15 +7,17 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 from zipfile import ZipFile
 
 from dicom_listener.inbox.archive import Member, members, open_archive, safe_name, unpack
+from dicom_listener.inbox.claims import InboxClaim
 from dicom_listener.inbox.files import (
     ACCEPTED,
     REJECTED,
+    UNPACKED,
     as_text,
     display_name,
     free_path,
@@ -24,11 +26,9 @@ from dicom_listener.inbox.files import (
     pipeline_of,
 )
 from dicom_listener.inbox.kinds import format_of, head_of, kind_of
-from dicom_listener.intake.arrivals import Arrival, Delivery, Refusal
+from dicom_listener.intake.arrivals import Arrival, IncomingDelivery, Overloaded, Refusal, Rows
 from dicom_listener.intake.part10 import IntakeNote
 from dicom_listener.intake.storage import Incoming, Storage, refusal_of
-from dicom_listener.scp.handlers import Rows
-from dicom_listener.studies.rows import Overloaded
 from firstread.clock import utcnow
 from firstread.dicom.datasets import opened, text
 from firstread.dicom.files import NoStudy, UnusableFile
@@ -39,8 +39,6 @@ from firstread.storage.spool import DiskFull, sync_dir
 LOGGER = logging.getLogger(__name__)
 CHUNK_BYTES = 2**20
 MEMBERS = ".members"
-UNPACKED = ".unpacked"
-"""Folder beside a claimed archive, of what is taken out of it; hidden, so that no folder of a person's is called so."""
 DICOMDIR_UID = "1.2.840.10008.1.3.10"
 EXPLANATION = """reason: {reason}
 detail: {detail}
@@ -57,34 +55,6 @@ class TryLater(Exception):
 
 class StillWritten(Exception):
     """The file changed after it was claimed: what was read of it is not all."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A file that is ours. ``relative`` is its path below the inbox as it was dropped.
-
-    ``looked`` is its size and time of change when it was claimed; None where nobody else can write to it.
-    """
-
-    path: Path
-    relative: Path
-    member: str | None = None
-    looked: tuple[int, int] | None = None
-
-    def has_changed(self) -> bool:
-        """Whether somebody wrote to the file since: a writer keeps its handle when a file is renamed."""
-        return self.looked is not None and look_of(self.path) != self.looked
-
-    @property
-    def name(self) -> str:
-        name = display_name(self.relative)
-        return f"{name}/{display_name(self.member)}" if self.member is not None else name
-
-
-def look_of(path: Path) -> tuple[int, int]:
-    """Size and time of change of a file."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 class Admission:
@@ -109,7 +79,7 @@ class Admission:
         self._listener_id = listener_id
         self._root = settings.inbox_dir
 
-    def admit(self, claim: Claim, delivery: Delivery) -> bool:
+    def admit(self, claim: InboxClaim, delivery: IncomingDelivery) -> bool:
         """Take a claimed file in, which stays where it is for :meth:`put_away`, or refuse it, which moves it.
 
         Returns
@@ -144,13 +114,13 @@ class Admission:
             return False
         return True
 
-    def _take(self, claim: Claim, delivery: Delivery) -> None:
+    def _take(self, claim: InboxClaim, delivery: IncomingDelivery) -> None:
         if kind_of(claim.path) == "zip":
             self._admit_archive(claim, delivery)
         else:
             self._admit_file(claim, delivery)
 
-    def reject(self, claim: Claim, error: UnusableFile) -> None:
+    def reject(self, claim: InboxClaim, error: UnusableFile) -> None:
         """Move a file to ``rejected`` with a text beside it that says why, and record it.
 
         Raises
@@ -180,7 +150,7 @@ class Admission:
         except Overloaded:
             LOGGER.error("a refusal was not recorded: the database does not keep up; the next start does")
 
-    def _place_of(self, claim: Claim) -> Path:
+    def _place_of(self, claim: InboxClaim) -> Path:
         """Where a refused file is kept; two tries, for a folder may have the name of a file that was refused before."""
         wanted = kept_path(claim.relative)
         if claim.member is not None:
@@ -190,7 +160,7 @@ class Admission:
             place = self._root / REJECTED / uuid.uuid4().hex / wanted
         return place
 
-    def _note(self, claim: Claim, reason: str | None = None, detail: str | None = None) -> IntakeNote:
+    def _note(self, claim: InboxClaim, reason: str | None = None, detail: str | None = None) -> IntakeNote:
         return IntakeNote(
             source="inbox",
             source_name=claim.name,
@@ -201,7 +171,7 @@ class Admission:
             detail=detail,
         )
 
-    def _admit_file(self, claim: Claim, delivery: Delivery) -> None:
+    def _admit_file(self, claim: InboxClaim, delivery: IncomingDelivery) -> None:
         kind = kind_of(claim.path)
         if kind == "empty":
             raise UnusableFile("empty", "the file has no bytes")
@@ -242,11 +212,10 @@ class Admission:
                 text(meta, "SourceApplicationEntityTitle", 16) or None,
             )
             odd = tuple(note for note in content.notes if note == "no_transfer_syntax")
-            note = self._note(claim)
-            note = IntakeNote(**{**vars(note), "warnings": odd})
+            note = replace(self._note(claim), warnings=odd)
             self._hand_in(claim, self._storage.store(incoming, note, delivery))
 
-    def _hand_in(self, claim: Claim, arrival: Arrival) -> None:
+    def _hand_in(self, claim: InboxClaim, arrival: Arrival) -> None:
         try:
             if claim.has_changed():
                 raise StillWritten
@@ -255,7 +224,7 @@ class Admission:
             self._storage.spool.delete(arrival.spool_key)
             raise
 
-    def _admit_archive(self, claim: Claim, delivery: Delivery) -> None:
+    def _admit_archive(self, claim: InboxClaim, delivery: IncomingDelivery) -> None:
         """Take every member in; a bad one is refused alone. An interrupted archive starts over: repeats are noted."""
         limit = self._settings.zip_max_mb * 2**20
         folder = claim.path.with_name(UNPACKED)
@@ -267,9 +236,11 @@ class Admission:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _admit_member(self, claim: Claim, delivery: Delivery, folder: Path, archive: ZipFile, member: Member) -> None:
+    def _admit_member(
+        self, claim: InboxClaim, delivery: IncomingDelivery, folder: Path, archive: ZipFile, member: Member
+    ) -> None:
         self._storage.spool.check_space(2 * member.info.file_size)
-        inner = Claim(folder / "member", claim.relative, member.name)
+        inner = InboxClaim(folder / "member", claim.relative, member.name)
         try:
             with inner.path.open("wb") as target:
                 unpack(archive, member, target)
@@ -278,7 +249,7 @@ class Admission:
             self.reject(inner, error)
         inner.path.unlink(missing_ok=True)
 
-    def put_away(self, claim: Claim) -> None:
+    def put_away(self, claim: InboxClaim) -> None:
         """Remove a file that was taken in, or keep it where the setting says so. Raises OSError."""
         if self._settings.inbox_keep_accepted:
             place = self._root / ACCEPTED / kept_path(claim.relative)

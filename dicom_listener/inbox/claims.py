@@ -6,12 +6,20 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicom_listener.inbox.admission import UNPACKED, Admission, Claim, look_of
-from dicom_listener.inbox.files import CLAIMED, NAME_BYTES, fitting, kept_name, open_for_writing, pipeline_of
+from dicom_listener.inbox.files import (
+    CLAIMED,
+    NAME_BYTES,
+    UNPACKED,
+    display_name,
+    fitting,
+    kept_name,
+    open_for_writing,
+    pipeline_of,
+)
 from firstread.storage.home import make_like
 from firstread.storage.spool import sync_dir
 
@@ -22,6 +30,34 @@ PARK_LIMIT_S = 60.0
 """The same where somebody has it open and writes nothing."""
 
 
+@dataclass(frozen=True)
+class InboxClaim:
+    """A file that is ours. ``relative`` is its path below the inbox as it was dropped.
+
+    ``looked`` is its size and time of change when it was claimed; None where nobody else can write to it.
+    """
+
+    path: Path
+    relative: Path
+    member: str | None = None
+    looked: tuple[int, int] | None = None
+
+    def has_changed(self) -> bool:
+        """Whether somebody wrote to the file since: a writer keeps its handle when a file is renamed."""
+        return self.looked is not None and look_of(self.path) != self.looked
+
+    @property
+    def name(self) -> str:
+        name = display_name(self.relative)
+        return f"{name}/{display_name(self.member)}" if self.member is not None else name
+
+
+def look_of(path: Path) -> tuple[int, int]:
+    """Size and time of change of a file."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
 class Claims:
     """The hidden folder of one listener's claims; each file lies in a folder of its own, under its path as dropped."""
 
@@ -29,14 +65,14 @@ class Claims:
         self._root = root
         self.folder = root / CLAIMED / listener_id
 
-    def claim(self, path: Path) -> Claim | None:
+    def claim(self, path: Path) -> InboxClaim | None:
         """Take a file, or None where it is gone. Raises OSError, with the file where it was."""
         relative = path.relative_to(self._root)
         target = self.folder / uuid.uuid4().hex / relative
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.rename(path, target)
-            return Claim(target, relative, looked=look_of(target))
+            return InboxClaim(target, relative, looked=look_of(target))
         except FileNotFoundError:  # taken away, or by another listener
             _remove_empty(target.parent, self.folder)
             return None
@@ -44,11 +80,11 @@ class Claims:
             _remove_empty(target.parent, self.folder)
             raise
 
-    def forget(self, claim: Claim) -> None:
+    def forget(self, claim: InboxClaim) -> None:
         """Remove the folders of a claim whose file has gone elsewhere."""
         _remove_empty(claim.path.parent, self.folder)
 
-    def give_back(self, claim: Claim) -> Path:
+    def give_back(self, claim: InboxClaim) -> Path:
         """Put a file back to where it was dropped, or as near as is possible; returns where. Raises OSError."""
         place, mark = self._root / claim.relative, uuid.uuid4().hex[:8]
         try:
@@ -73,7 +109,7 @@ class Claims:
                 if UNPACKED in parts:
                     path.unlink(missing_ok=True)  # a copy out of an archive, which is there itself
                 else:
-                    self.give_back(Claim(path, Path(*parts) if parts else Path(path.name)))
+                    self.give_back(InboxClaim(path, Path(*parts) if parts else Path(path.name)))
             except OSError as error:
                 LOGGER.error("a claimed file cannot be given back (%s); trying on", error.strerror)
         for inner in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
@@ -86,7 +122,7 @@ class Claims:
 class Parked:
     """A file that was taken in and not removed yet: its writer may have more to say."""
 
-    claim: Claim
+    claim: InboxClaim
     since_s: float
 
 
@@ -96,16 +132,16 @@ class Parking:
     A writer keeps its handle when its file is renamed, and what it writes after the file was removed would be lost.
     """
 
-    def __init__(self, claims: Claims, admission: Admission) -> None:
+    def __init__(self, claims: Claims, put_away: Callable[[InboxClaim], None]) -> None:
         self._claims = claims
-        self._admission = admission
+        self._put_away = put_away
         self._parked: list[Parked] = []
 
     def files(self) -> set[Path]:
         """Paths of what is parked."""
         return {parked.claim.path for parked in self._parked}
 
-    def take(self, claim: Claim) -> None:
+    def take(self, claim: InboxClaim) -> None:
         """Put a file away, at once where it can be told that nobody has it open."""
         self._parked.append(Parked(claim, time.monotonic()))
         self.release()
@@ -124,7 +160,7 @@ class Parking:
                 LOGGER.info("a file of the inbox has grown since it was taken in; it is taken anew")
                 self._claims.give_back(claim)
             elif _is_at_rest(claim.path, PARK_S if ending else rested_s):
-                self._admission.put_away(claim)
+                self._put_away(claim)
             else:
                 return False
         except FileNotFoundError:

@@ -22,6 +22,8 @@ CLAIMED: Final = ".claimed"
 REJECTED: Final = "rejected"
 ACCEPTED: Final = "accepted"
 OWN_FOLDERS: Final = frozenset({CLAIMED, REJECTED, ACCEPTED})
+UNPACKED: Final = ".unpacked"
+"""Folder beside a claimed archive, for what is taken out of it; hidden, so that no person's folder has this name."""
 PARTIAL_SUFFIXES: Final = (".part", ".partial", ".filepart", ".tmp", ".crdownload", ".download", ".swp", "~")
 """Names that a program gives to what it has not finished writing; the file is taken once it has its own name."""
 LITTER: Final = frozenset({"thumbs.db", "desktop.ini"})

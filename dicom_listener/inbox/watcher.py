@@ -13,14 +13,13 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from dicom_listener.inbox.admission import Admission, Claim, StillWritten, TryLater
-from dicom_listener.inbox.claims import Claims, Parking
+from dicom_listener.inbox.admission import Admission, StillWritten, TryLater
+from dicom_listener.inbox.claims import Claims, InboxClaim, Parking
 from dicom_listener.inbox.events import Watch
 from dicom_listener.inbox.files import CLAIMED, REJECTED, Settling, walk
 from dicom_listener.inbox.leftovers import in_words, left_aside
 from dicom_listener.inbox.wholeness import Wholeness, wholeness_of
-from dicom_listener.intake.arrivals import Delivery, Ending
-from dicom_listener.scp.handlers import Rows
+from dicom_listener.intake.arrivals import Ending, IncomingDelivery, Rows
 from firstread.clock import utcnow
 from firstread.errors import FirstreadError
 from firstread.priority import BY_PIPELINE
@@ -59,9 +58,9 @@ class Inbox:
         self._rows = rows
         self._root = settings.inbox_dir
         self._claims = Claims(self._root, listener_id)
-        self._parking = Parking(self._claims, admission)
+        self._parking = Parking(self._claims, admission.put_away)
         self._settling = Settling(settings.inbox_settle_s)
-        self._delivery: Delivery | None = None
+        self._delivery: IncomingDelivery | None = None
         self._last_at = utcnow()
         self._taken_from: set[Path] = set()
         self._stuck: dict[Path, float] = {}
@@ -182,10 +181,10 @@ class Inbox:
             self._judged[path] = (status.st_size, status.st_mtime_ns, said)
         return said is Wholeness.WHOLE or (said is Wholeness.DOUBTFUL and rested_s >= DOUBT_S)
 
-    def _admit(self, claim: Claim) -> bool:
+    def _admit(self, claim: InboxClaim) -> bool:
         """Admit a claimed file; False when the time is not right, with the file back in its place."""
         if self._delivery is None:
-            self._delivery = Delivery(source="inbox")
+            self._delivery = IncomingDelivery(source="inbox")
         self._taken_from.add((self._root / claim.relative).parent)
         try:
             if self._admission.admit(claim, self._delivery):

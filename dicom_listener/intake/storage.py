@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dicom_listener.intake.arrivals import Arrival, Delivery, Refusal
+from dicom_listener.intake.arrivals import Arrival, IncomingDelivery, Refusal
 from dicom_listener.intake.part10 import IntakeNote, file_meta
 from firstread.dicom.files import UnusableFile, read_header
 from firstread.settings import Settings
@@ -56,7 +56,7 @@ class Storage:
         self.ae_title = settings.ae_title
         self.limit_bytes = settings.max_instance_mb * 2**20
 
-    def store(self, incoming: Incoming, note: IntakeNote, delivery: Delivery | None = None) -> Arrival:
+    def store(self, incoming: Incoming, note: IntakeNote, delivery: IncomingDelivery | None = None) -> Arrival:
         """Make an instance durable.
 
         Raises
@@ -84,20 +84,20 @@ class Storage:
         """What is said of an object beyond the limit."""
         return TooLarge("too_large", f"more than {self.limit_bytes // 2**20} MiB")
 
-    def keep_refused(self, incoming: Incoming, note: IntakeNote, error: UnusableFile) -> Refusal:
+    def keep_refused(self, incoming: Incoming, note: IntakeNote, reason: str, detail: str | None) -> Refusal:
         """Keep bytes that cannot be used, with the reason in their note, as far as the disk allows."""
-        told = replace(note, reason=error.reason, detail=error.detail or None)
-        kept: str | None = None
+        refused_note = replace(note, reason=reason, detail=detail or None)
+        kept_path: str | None = None
         try:
             self.spool.check_space(incoming.size_bytes)
             with self.refused.create() as (key, file):
-                file.write(self._meta(incoming, told))
+                file.write(self._meta(incoming, refused_note))
                 for chunk in incoming.chunks:
                     file.write(chunk)
-            kept = str(self.refused.path(key))
+            kept_path = str(self.refused.path(key))
         except DiskFull:
-            told = replace(told, detail=f"{told.detail or ''} (not kept: the disk is full)".strip())
-        return refusal_of(told, kept)
+            refused_note = replace(refused_note, detail=f"{detail or ''} (not kept: the disk is full)".strip())
+        return refusal_of(refused_note, kept_path)
 
     def _meta(self, incoming: Incoming, note: IntakeNote) -> bytes:
         return file_meta(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from dataclasses import replace
+from typing import Any, Final
 
 from pydicom.uid import UID, ImplicitVRLittleEndian
 from pynetdicom import ALL_TRANSFER_SYNTAXES, evt, sop_class
@@ -13,25 +14,17 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_listener import metrics
-from dicom_listener.intake.arrivals import Arrival, Delivery, Ending, Refusal
+from dicom_listener.intake.arrivals import IncomingDelivery, Overloaded, Rows
 from dicom_listener.intake.part10 import IntakeNote
-from dicom_listener.intake.storage import Incoming, Storage, TooLarge, refusal_of
-from dicom_listener.studies.rows import Overloaded
+from dicom_listener.intake.storage import Incoming, Storage, refusal_of
+from dicom_listener.scp.status import SUCCESS, StoreFailure, failure_of
 from firstread.clock import utcnow
 from firstread.dicom.files import NotDicom, UnusableFile
-from firstread.dicom.network import set_nodelay
+from firstread.dicom.network import VERIFICATION, set_nodelay
 from firstread.settings import Settings
-from firstread.storage.spool import DiskFull
 
 LOGGER = logging.getLogger(__name__)
 
-SUCCESS: Final = 0x0000
-PROCESSING_FAILURE: Final = 0x0110
-OUT_OF_RESOURCES: Final = 0xA700
-CANNOT_UNDERSTAND: Final = 0xC000
-"""Statuses of the Storage Service Class, PS3.4 table B.2-1, and of PS3.7 annex C."""
-
-VERIFICATION: Final = "1.2.840.10008.1.1"
 _STORAGE_UIDS: Final = frozenset(sop_class._STORAGE_CLASSES.values())
 _OTHER_UIDS: Final = frozenset(
     uid
@@ -41,12 +34,6 @@ _OTHER_UIDS: Final = frozenset(
     if uid not in _STORAGE_UIDS
 )
 """SOP classes that pynetdicom knows as another service's."""
-
-
-class Rows(Protocol):
-    """Where arrivals go; :class:`dicom_listener.studies.rows.RowWriter`."""
-
-    def put(self, entry: Arrival | Refusal | Ending, timeout_s: float = ...) -> None: ...
 
 
 class Handlers:
@@ -106,10 +93,9 @@ class Handlers:
     def on_too_large(self, assoc: Any) -> tuple[int, str]:
         """Refuse an object of which nothing was kept, because it went on beyond the limit."""
         delivery = delivery_of(assoc)
-        error = self.storage.too_large()
-        return self._refuse(delivery, self._note(delivery), error.reason, error.detail, OUT_OF_RESOURCES)
+        return self._refuse(delivery, self._note(delivery), failure_of(self.storage.too_large()))
 
-    def _note(self, delivery: Delivery, priority: int | None = None) -> IntakeNote:
+    def _note(self, delivery: IncomingDelivery, priority: int | None = None) -> IntakeNote:
         return IntakeNote(
             source="dicom",
             source_name=delivery.peer_host,
@@ -120,61 +106,59 @@ class Handlers:
             dicom_priority=priority,
         )
 
-    def _store(self, incoming: Incoming, note: IntakeNote, delivery: Delivery) -> tuple[int, str]:
+    def _store(self, incoming: Incoming, note: IntakeNote, delivery: IncomingDelivery) -> tuple[int, str]:
         try:
             if not incoming.size_bytes:
                 raise NotDicom("no_dataset", "a C-STORE without a data set")
             arrival = self.storage.store(incoming, note, delivery)
-        except DiskFull as error:
-            LOGGER.error("object refused: %s", error)
-            return self._refuse(delivery, note, "disk_full", None, OUT_OF_RESOURCES)
-        except TooLarge as error:
-            return self._refuse(delivery, note, error.reason, error.detail, OUT_OF_RESOURCES)
         except UnusableFile as error:
-            return self._keep(incoming, note, error)
+            return self._turn_down(incoming, note, delivery, failure_of(error))
         except OSError as error:
-            LOGGER.error("object refused: the spool cannot be written (%s)", error.strerror)
-            return self._refuse(delivery, note, "write_failed", error.strerror, PROCESSING_FAILURE)
-        except Exception:
+            LOGGER.error("object refused: the spool takes nothing (%s)", error.strerror or error)
+            return self._turn_down(incoming, note, delivery, failure_of(error))
+        except Exception as error:
             LOGGER.exception("an object broke its reader")
-            return self._keep(incoming, note, NotDicom("error", "the object broke its reader"))
+            return self._turn_down(incoming, note, delivery, failure_of(error))
         try:
             self.rows.put(arrival)
-        except Overloaded:
+        except Overloaded as error:
             self.storage.spool.delete(arrival.spool_key)
-            metrics.INTAKE_REFUSALS.labels(reason="overloaded").inc()
-            return OUT_OF_RESOURCES, "the database does not keep up"
+            failure = failure_of(error)
+            metrics.INTAKE_REFUSALS.labels(reason=failure.reason).inc()
+            return failure.status, failure.detail or ""
         return SUCCESS, ""
 
-    def _keep(self, incoming: Incoming, note: IntakeNote, error: UnusableFile) -> tuple[int, str]:
-        """Keep what cannot be understood, so that a person can look at it."""
-        try:
-            self.rows.put(self.storage.keep_refused(incoming, note, error))
-        except (OSError, Overloaded) as failure:
-            LOGGER.error("a refused object was not kept (%s)", type(failure).__name__)
-        return CANNOT_UNDERSTAND, f"{error.reason}: {error.detail}"
-
-    def _refuse(
-        self, delivery: Delivery, note: IntakeNote, reason: str, detail: str | None, status: int
+    def _turn_down(
+        self, incoming: Incoming, note: IntakeNote, delivery: IncomingDelivery, failure: StoreFailure
     ) -> tuple[int, str]:
+        """Answer with a failure; what sending again would not help is kept, so that a person can look at it."""
+        if not failure.is_kept:
+            return self._refuse(delivery, note, failure)
+        try:
+            self.rows.put(self.storage.keep_refused(incoming, note, failure.reason, failure.detail))
+        except (OSError, Overloaded) as error:
+            LOGGER.error("a refused object was not kept (%s)", type(error).__name__)
+        return failure.status, failure.comment
+
+    def _refuse(self, delivery: IncomingDelivery, note: IntakeNote, failure: StoreFailure) -> tuple[int, str]:
         """Refuse without keeping; one row an association and reason, since a sender may try again for hours."""
-        if reason not in delivery.refused_for:
-            delivery.refused_for.add(reason)
-            told = IntakeNote(**{**vars(note), "reason": reason, "detail": detail})
+        if failure.reason not in delivery.refused_for:
+            delivery.refused_for.add(failure.reason)
+            refused_note = replace(note, reason=failure.reason, detail=failure.detail)
             try:
-                self.rows.put(refusal_of(told, None), timeout_s=1.0)
+                self.rows.put(refusal_of(refused_note, None), timeout_s=1.0)
             except Overloaded:
                 LOGGER.error("a refusal was not recorded: the database does not keep up")
         else:
-            metrics.INTAKE_REFUSALS.labels(reason=reason).inc()
-        return status, f"{reason}: {detail or ''}"
+            metrics.INTAKE_REFUSALS.labels(reason=failure.reason).inc()
+        return failure.status, failure.comment
 
 
-def delivery_of(assoc: Any) -> Delivery:
+def delivery_of(assoc: Any) -> IncomingDelivery:
     """The delivery that belongs to an association, made with its first object."""
-    delivery: Delivery | None = getattr(assoc, "delivery", None)
+    delivery: IncomingDelivery | None = getattr(assoc, "delivery", None)
     if delivery is None:
-        delivery = Delivery(
+        delivery = IncomingDelivery(
             source="dicom",
             calling_ae=clean(assoc.requestor.ae_title),
             called_ae=clean(assoc.requestor.primitive.called_ae_title if assoc.requestor.primitive else None),

@@ -15,27 +15,23 @@ from pynetdicom.association import Association
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from dicom_listener import metrics
-from dicom_listener.intake.arrivals import Ending
+from dicom_listener.intake.arrivals import Ending, Rows
 from dicom_listener.scp.association import ListenerAssociation, ListenerSocket
-from dicom_listener.scp.handlers import VERIFICATION, Handlers, Rows
+from dicom_listener.scp.handlers import Handlers
 from dicom_listener.scp.refusals import TurnedAway, turned_away
 from firstread.clock import utcnow
 from firstread.dicom.network import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION,
     MAX_PDU_BYTES,
+    VERIFICATION,
     configure_pynetdicom,
 )
-from firstread.errors import FirstreadError
-from firstread.processes.ports import listen_problem
+from firstread.processes.ports import PortTaken, listen_problem
 from firstread.settings import Settings
 
 LOGGER = logging.getLogger(__name__)
 STOP_WAIT_S = 3.0
-
-
-class PortTaken(FirstreadError):
-    """The DICOM port cannot be bound."""
 
 
 class _RequestHandler(RequestHandler):

@@ -16,8 +16,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from dicom_listener.intake.arrivals import Arrival, Delivery, Ending, Refusal
-from dicom_listener.studies.clocks import shifted
+from dicom_listener.intake.arrivals import Arrival, Ending, Entry, IncomingDelivery, Refusal
 from firstread.dicom.own_objects import is_result_object
 from firstread.records import (
     OWN,
@@ -62,12 +61,13 @@ class Assembler:
         self.db = db
         self.listener_id = listener_id
 
-    def write(self, entries: Sequence[Arrival | Refusal | Ending]) -> Registered:
+    def write(self, entries: Sequence[Entry]) -> Registered:
         """Commit a group of entries, in order. Entries that were written before change nothing."""
         done = Registered()
         with self.db.write() as session:
             shift = shift_of(session)
-            entries = shifted(entries, shift)
+            # Times of this machine become times of the database before they are written and compared.
+            entries = [entry.shifted(shift) for entry in entries] if shift else entries
             arrivals = [e for e in entries if isinstance(e, Arrival)]
             deliveries = self._associations(session, arrivals, shift)
             if arrivals:
@@ -82,8 +82,8 @@ class Assembler:
 
     def _associations(
         self, session: Session, arrivals: Iterable[Arrival], shift: timedelta
-    ) -> dict[Delivery, Association]:
-        rows: dict[Delivery, Association] = {}
+    ) -> dict[IncomingDelivery, Association]:
+        rows: dict[IncomingDelivery, Association] = {}
         for arrival in arrivals:
             delivery = arrival.delivery
             if delivery is None or delivery in rows:
@@ -117,7 +117,7 @@ class Assembler:
         session.flush()  # their numbers
 
     @staticmethod
-    def _end(session: Session, ending: Ending, deliveries: dict[Delivery, Association]) -> None:
+    def _end(session: Session, ending: Ending, deliveries: dict[IncomingDelivery, Association]) -> None:
         delivery = ending.delivery
         row = deliveries.get(delivery)
         if row is None and delivery.row_id is not None:
@@ -130,7 +130,11 @@ class _Registration:
     """One group of arrivals on its way into the tables."""
 
     def __init__(
-        self, session: Session, arrivals: list[Arrival], deliveries: dict[Delivery, Association], done: Registered
+        self,
+        session: Session,
+        arrivals: list[Arrival],
+        deliveries: dict[IncomingDelivery, Association],
+        done: Registered,
     ) -> None:
         self.session = session
         self.deliveries = deliveries

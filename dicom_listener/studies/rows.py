@@ -11,22 +11,17 @@ from collections.abc import Callable, Sequence
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from dicom_listener import metrics
-from dicom_listener.intake.arrivals import Arrival, Ending, Refusal
+from dicom_listener.intake.arrivals import Ending, Entry, Overloaded
 from dicom_listener.studies.assembler import Assembler, Registered
 from firstread.storage.spool import Spool
 
 LOGGER = logging.getLogger(__name__)
-Entry = Arrival | Refusal | Ending
 GROUP_SIZE = 200
 BACKLOG = 2000
 GATHER_S = 0.2
 """A commit costs as much as ten images in it, so a group waits this long for company."""
 RETRY_S = 0.5
 RETRY_LIMIT_S = 10.0
-
-
-class Overloaded(Exception):
-    """The database does not keep up; senders have to wait."""
 
 
 class RowWriter:

@@ -13,6 +13,8 @@ from firstread.dicom.uids import UID_LIMIT, stable_uid
 IMPLEMENTATION_CLASS_UID: Final = stable_uid("firstread", "implementation")
 IMPLEMENTATION_VERSION: Final = "FIRSTREAD"
 MAX_PDU_BYTES: Final = 256 * 1024
+VERIFICATION: Final = "1.2.840.10008.1.1"
+"""SOP class of C-ECHO."""
 AE_LIMIT: Final = 64
 
 

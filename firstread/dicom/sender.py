@@ -21,12 +21,12 @@ from firstread.dicom.network import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION,
     MAX_PDU_BYTES,
+    VERIFICATION,
     configure_pynetdicom,
     set_nodelay,
 )
 from firstread.dicom.uids import stable_uid
 
-VERIFICATION: Final = "1.2.840.10008.1.1"
 FALLBACK_SOP_CLASS_UID: Final = "1.2.840.10008.5.1.4.1.1.7"
 """Secondary Capture Image Storage, announced for a file that names no SOP class anywhere."""
 CONTEXTS_PER_ASSOCIATION: Final = 128

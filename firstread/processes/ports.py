@@ -5,6 +5,12 @@ from __future__ import annotations
 import errno
 import socket
 
+from firstread.errors import FirstreadError
+
+
+class PortTaken(FirstreadError):
+    """A port that we need cannot be bound."""
+
 
 def listen_problem(host: str, port: int, error: OSError, what: str) -> str:
     """One line about an address that could not be bound.

@@ -9,7 +9,7 @@ import socket
 from typing import IO, TYPE_CHECKING
 
 from firstread.errors import FirstreadError
-from firstread.processes.ports import listen_problem
+from firstread.processes.ports import PortTaken, listen_problem
 from firstread.queue import require_broker
 from firstread.settings import Settings
 from firstread.storage.home import HomeUnusable, disk_warning, prepare_home, private, require_models_dir
@@ -23,10 +23,6 @@ log = logging.getLogger(__name__)
 
 class AlreadyRunning(FirstreadError):
     """Another ``firstread up`` runs in this home."""
-
-
-class PortTaken(FirstreadError):
-    """Another program has a port that we need."""
 
 
 def say(text: str = "") -> None:

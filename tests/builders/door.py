@@ -6,7 +6,7 @@ import hashlib
 from datetime import timedelta
 from typing import Any
 
-from dicom_listener.intake.arrivals import Arrival, Delivery, Ending
+from dicom_listener.intake.arrivals import Arrival, Ending, IncomingDelivery
 from dicom_listener.intake.part10 import IntakeNote
 from dicom_listener.studies.assembler import Assembler
 from dicom_listener.studies.closing import beat, close_due
@@ -29,10 +29,10 @@ class Door:
         started_at = now - timedelta(hours=1)
         beat(db, Process(id=listener_id, kind="listener", host="test", pid=1, started_at=started_at, heartbeat_at=now))
 
-    def open(self, ago_s: float = 0.0, calling_ae: str = "CT1", source: str = "dicom") -> Delivery:
-        return Delivery(source=source, calling_ae=calling_ae, opened_at=utcnow() - timedelta(seconds=ago_s))
+    def open(self, ago_s: float = 0.0, calling_ae: str = "CT1", source: str = "dicom") -> IncomingDelivery:
+        return IncomingDelivery(source=source, calling_ae=calling_ae, opened_at=utcnow() - timedelta(seconds=ago_s))
 
-    def arrival(self, ds: Any, delivery: Delivery | None, ago_s: float = 0.0, **note: Any) -> Arrival:
+    def arrival(self, ds: Any, delivery: IncomingDelivery | None, ago_s: float = 0.0, **note: Any) -> Arrival:
         self.numbers += 1
         said: dict[str, Any] = {
             "source": delivery.source if delivery else "dicom",
@@ -45,12 +45,14 @@ class Door:
         key = f"20260101/00/{self.listener_id[-1]}{self.numbers:031x}.dcm"
         return Arrival(key, header_of(ds, ds.file_meta), IntakeNote(**said), digest, 1000, delivery)
 
-    def bring(self, objects: list[Any], delivery: Delivery | None, ago_s: float = 0.0, **note: Any) -> list[Arrival]:
+    def bring(
+        self, objects: list[Any], delivery: IncomingDelivery | None, ago_s: float = 0.0, **note: Any
+    ) -> list[Arrival]:
         arrivals = [self.arrival(ds, delivery, ago_s, **note) for ds in objects]
         self.assembler.write(arrivals)
         return arrivals
 
-    def end(self, delivery: Delivery, ending: str = "released", ago_s: float = 0.0) -> None:
+    def end(self, delivery: IncomingDelivery, ending: str = "released", ago_s: float = 0.0) -> None:
         self.assembler.write([Ending(delivery, ending, utcnow() - timedelta(seconds=ago_s))])
 
     def close(self) -> list[str]:

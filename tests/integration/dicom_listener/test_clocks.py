@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from dicom_listener.intake.arrivals import Arrival, Delivery, Ending
+from dicom_listener.intake.arrivals import Arrival, Ending, IncomingDelivery
 from dicom_listener.intake.part10 import IntakeNote
 from dicom_listener.studies.assembler import Assembler
 from dicom_listener.studies.closing import beat, close_due, reap_lost
@@ -134,7 +134,7 @@ def test_listeners_with_other_clocks_live_beside_each_other(
     here = _listener(db, "here")
     with clock_off(off_s):
         there = _listener(db, "there")
-        visit = Delivery(source="dicom", calling_ae="CT1", opened_at=utcnow())
+        visit = IncomingDelivery(source="dicom", calling_ae="CT1", opened_at=utcnow())
         _bring(db, "there", visit)
         assert alive_listeners(db, there) == {"here"}
         assert reap_lost(db) == 0
@@ -154,7 +154,7 @@ def test_listeners_with_other_clocks_live_beside_each_other(
         assert all(near(row.received_at) for row in session.scalars(select(Receipt)))
 
 
-def _bring(db: Database, listener: str, visit: Delivery) -> None:
+def _bring(db: Database, listener: str, visit: IncomingDelivery) -> None:
     note = IntakeNote("dicom", "10.0.0.9", utcnow().isoformat(), listener, calling_ae="CT1")
     arrivals = [
         Arrival(f"20260101/00/{n:032x}.dcm", header_of(ds, ds.file_meta), note, f"digest-{n}", 10, visit)

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dicom_listener.inbox.admission import UNPACKED
-from dicom_listener.inbox.files import CLAIMED
+from dicom_listener.inbox.files import CLAIMED, UNPACKED
 from dicom_listener.service import ListenerService
 from firstread.dicom.files import read_dataset, read_header
 from firstread.dicom.pixels.reading import read_frame

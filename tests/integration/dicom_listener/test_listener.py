@@ -23,10 +23,11 @@ from pynetdicom.presentation import build_context
 
 from dicom_listener.intake.part10 import IntakeNote
 from dicom_listener.intake.storage import Incoming
-from dicom_listener.scp import association, server
+from dicom_listener.scp import association
 from dicom_listener.service import ListenerService
 from firstread.dicom.files import read_dataset
 from firstread.dicom.sender import echo, send_paths
+from firstread.processes.ports import PortTaken
 from firstread.settings import Settings
 from tests.builders.bad_inputs import BAD_INPUTS
 from tests.builders.listening import (
@@ -446,7 +447,7 @@ def test_a_silent_association_ends(quick: MakeSettings) -> None:
 
 def test_a_taken_port_is_told(quick: MakeSettings, service: ListenerService) -> None:
     settings = quick(home=service.settings.home / "other", dicom_port=service.port)
-    with pytest.raises(server.PortTaken, match="FIRSTREAD_DICOM_PORT"), listening(settings):
+    with pytest.raises(PortTaken, match="FIRSTREAD_DICOM_PORT"), listening(settings):
         pass
 
 

@@ -14,7 +14,7 @@ import pytest
 from pydicom.dataset import Dataset
 from sqlalchemy import select, update
 
-from dicom_listener.intake.arrivals import Arrival, Delivery as Visit, Ending  # isort: skip
+from dicom_listener.intake.arrivals import Arrival, Ending, IncomingDelivery
 from dicom_listener.intake.part10 import IntakeNote
 from dicom_listener.studies.assembler import Assembler
 from dicom_listener.studies.closing import beat, close_due
@@ -293,7 +293,7 @@ def test_age_is_read_at_intake_and_judged_at_close(db: Database, make_settings: 
     assembler = Assembler(db, "l1")
     wishes = {1: ("20190304", 0), 2: ("20190304", 1), 3: (f"{utcnow():%Y%m%d}", 0)}
     for seed, (date, wish) in wishes.items():
-        visit = Visit(source="dicom", calling_ae="CT1", opened_at=utcnow() - timedelta(seconds=30))
+        visit = IncomingDelivery(source="dicom", calling_ae="CT1", opened_at=utcnow() - timedelta(seconds=30))
         at = (utcnow() - timedelta(seconds=20)).isoformat()
         note = IntakeNote("dicom", "10.0.0.9", at, "l1", calling_ae="CT1", dicom_priority=wish)
         assembler.write(
