@@ -37,7 +37,7 @@ from worker.outputs.escalation import escalate
 from worker.pipelines import registry
 from worker.pipelines.base import Finding, Outcome
 from worker.process.sweeper import find_due
-from worker.scoring.claims import JobClaim, Claimer
+from worker.scoring.claims import Claimer, JobClaim
 from worker.scoring.results import Report, commit_outcome
 
 LONG_AGO = datetime(2019, 3, 4, 10, 0, tzinfo=UTC)
