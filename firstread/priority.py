@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-HIGHEST, LOWEST = 0, 9
-BY_PIPELINE = {"head_ct": 3, "chest_xray": 5, "dermoscopy": 7}
-PIPELINES = tuple(BY_PIPELINE)
-"""The names of all pipelines, the most urgent first."""
+from firstread import pipelines
 
+HIGHEST, LOWEST = 0, 9
 DEFAULT = 6
-PIPELINE_OF_MODALITY = {
-    "CT": "head_ct",
-    "CR": "chest_xray",
-    "DX": "chest_xray",
-    "DR": "chest_xray",
-    "RG": "chest_xray",
-    "XC": "dermoscopy",
-    "DMS": "dermoscopy",
-}
+"""Of studies that no pipeline is known to want."""
+
 DICOM_HIGH, DICOM_LOW = 1, 2
 
 
@@ -75,6 +66,7 @@ def on_broker(priority: int, old: bool) -> int:
 
 
 def _default(modalities: Iterable[str], forced_pipeline: str | None, ordered: Iterable[str]) -> int:
-    guessed = [PIPELINE_OF_MODALITY.get(m, "") for m in modalities]
-    pipelines = [forced_pipeline] if forced_pipeline else [*guessed, *ordered]
-    return min((BY_PIPELINE.get(p, DEFAULT) for p in pipelines), default=DEFAULT)
+    guessed = [pipelines.of_modality(modality) for modality in modalities]
+    asked = [pipelines.described(name) for name in ordered]
+    served = [pipelines.described(forced_pipeline)] if forced_pipeline else [*guessed, *asked]
+    return min((DEFAULT if pipeline is None else pipeline.priority for pipeline in served), default=DEFAULT)

@@ -9,14 +9,13 @@ from typing import Any
 import click
 from sqlalchemy import text
 
-from firstread.priority import PIPELINES
+from firstread import pipelines
 from firstread.settings import Settings
 from firstread.states import JobState, RevisionState
 from firstread_cli.database import open_database
 from firstread_cli.tables import echo, print_json, print_table, view_rows
 
 STATES = (RevisionState.RECEIVING.value, *(state.value for state in JobState))
-HEADLINES = ("any", "pneumonia", "covid19", "melanoma", "bleed_volume", "lesion_area")
 RESULT_COLUMNS = (
     "accession_number",
     "source_name",
@@ -54,7 +53,7 @@ FLAG_COLUMNS = (
 
 
 @click.command()
-@click.option("--pipeline", type=click.Choice(PIPELINES), help="Only this pipeline.")
+@click.option("--pipeline", type=click.Choice(pipelines.names()), help="Only this pipeline.")
 @click.option("--state", type=click.Choice(STATES, case_sensitive=False), help="Only this state.")
 @click.option("--study", "study_uid", metavar="UID", help="Only this StudyInstanceUID.")
 @click.option("--flagged", is_flag=True, help="Only flagged findings.")
@@ -81,7 +80,7 @@ def results(
     if flagged:
         where.append("flagged")
     if not (as_json or everything or history):
-        names = ", ".join(f"'{name}'" for name in HEADLINES)
+        names = ", ".join(f"'{term.name}'" for known in pipelines.PIPELINES for term in known.terms if term.listed)
         where.append(f"(finding IS NULL OR finding IN ({names}))")
     query = f"SELECT * FROM {view}"
     if where:
@@ -158,7 +157,9 @@ def _key(row: dict[str, Any]) -> tuple[str, ...]:
 
 @flags.command()
 @click.argument("study_uid", metavar="UID")
-@click.option("--pipeline", type=click.Choice(PIPELINES), help="Whose flag; default: the head's, or the only open one.")
+@click.option(
+    "--pipeline", type=click.Choice(pipelines.names()), help="Whose flag; default: the head's, or the only open one."
+)
 @click.option("--by", help="Who acknowledges; default: the user of this machine.")
 def ack(study_uid: str, pipeline: str | None, by: str | None) -> None:
     """Acknowledge the flag of a study (UID, accession number, or key as #12). The first acknowledgement stays."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from sqlalchemy import text
 
-from firstread.priority import PIPELINES
+from firstread import pipelines
 from firstread.settings import Settings
 from firstread.states import DeliveryState
 from firstread_cli.database import open_database
@@ -33,7 +33,7 @@ def deliver() -> None:
 
 @click.command()
 @click.argument("uid", metavar="UID")
-@click.option("--pipeline", type=click.Choice(PIPELINES), required=True, help="Whose result is judged.")
+@click.option("--pipeline", type=click.Choice(pipelines.names()), required=True, help="Whose result is judged.")
 @click.option("--agree/--disagree", default=None, help="With the result as it stands.")
 @click.option("--finding", help="Default: the pipeline's leading finding.")
 @click.option("--truth", type=click.IntRange(0, 1), help="1: the finding is there; 0: it is not.")
@@ -169,7 +169,7 @@ def objects(uid: str, out: Path | None, as_json: bool) -> None:
 @click.option(
     "--pipeline",
     "pipelines",
-    type=click.Choice(PIPELINES),
+    type=click.Choice(pipelines.names()),
     multiple=True,
     help="Only these; may be given more than once.",
 )

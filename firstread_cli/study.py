@@ -10,8 +10,8 @@ import click
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
+from firstread import pipelines
 from firstread.dicom.rejection import TITLES
-from firstread.priority import PIPELINES
 from firstread.records import (
     Delivery,
     Instance,
@@ -210,7 +210,7 @@ def report(uid: str, output: Path | None) -> None:
 
 @click.command()
 @click.argument("uid", metavar="UID")
-@click.option("--pipeline", type=click.Choice(PIPELINES), help="Only this pipeline's job.")
+@click.option("--pipeline", type=click.Choice(pipelines.names()), help="Only this pipeline's job.")
 @click.option("--by", help="Who asks; default: the user of this machine.")
 @click.option("--priority", type=click.IntRange(0, 9), help="Of this study from here on: 0 is first; never old.")
 @click.option("--give-up", is_flag=True, help="Instead: end jobs that wait (for a package that never comes) as FAILED.")

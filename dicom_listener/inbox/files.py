@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from firstread.priority import BY_PIPELINE
+from firstread.pipelines import names
 
 LOGGER = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def pipeline_of(relative: Path) -> str | None:
     if len(relative.parts) < 2:
         return None
     first = relative.parts[0].casefold()
-    return first if first in BY_PIPELINE else None
+    return first if first in names() else None
 
 
 def kept_name(name: str, room: int = 0) -> str:

@@ -26,12 +26,12 @@ from dicom_listener.inbox.picture_bytes import END_OF_IMAGE, JPEG_START, end_of_
 from firstread.dicom.files import UnusableFile
 from firstread.dicom.pixels.colour import is_srgb, to_srgb
 from firstread.dicom.uids import stable_uid
+from firstread.pipelines import PIPELINES, described
 
 PIXEL_LIMIT: Final = 100_000_000
 FILE_LIMIT_BYTES: Final = 256 * 2**20
 SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 VL_PHOTOGRAPHIC: Final = "1.2.840.10008.5.1.4.1.1.77.1.4"
-CLASS_OF_PIPELINE: Final = {"dermoscopy": (VL_PHOTOGRAPHIC, "XC"), "chest_xray": (SECONDARY_CAPTURE, "OT")}
 PICTURE_ERRORS: Final = (
     OSError,
     ValueError,
@@ -67,10 +67,11 @@ def wrap_picture(path: Path, pipeline: str | None) -> Wrapped:
     UnusablePicture
         With the reason.
     """
-    if pipeline not in CLASS_OF_PIPELINE:
-        if pipeline == "head_ct":
+    wanted = described(pipeline)
+    if wanted is None or wanted.picture is None:
+        if wanted is not None and wanted.hounsfield:
             raise UnusablePicture("no_hu", "a picture holds no Hounsfield units; send the CT as DICOM")
-        places = " or ".join(f"inbox/{name}/" for name in sorted(CLASS_OF_PIPELINE))
+        places = " or ".join(f"inbox/{name}/" for name in sorted(p.name for p in PIPELINES if p.picture is not None))
         raise UnusablePicture("no_pipeline", f"pictures are read in {places} only")
     if path.stat().st_size > FILE_LIMIT_BYTES:
         raise UnusablePicture("bomb", f"more than {FILE_LIMIT_BYTES // 2**20} MiB")
@@ -82,14 +83,14 @@ def wrap_picture(path: Path, pipeline: str | None) -> Wrapped:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            ds, syntax = _described(data, colours=pipeline == "dermoscopy")
+            ds, syntax = _described(data, colours=wanted.in_colour)
     except Image.DecompressionBombError as error:
         raise _too_large() from error
     except PICTURE_ERRORS as error:
         raise UnusablePicture("corrupt", f"the picture cannot be read ({type(error).__name__})") from error
     digest = hashlib.sha256(data).hexdigest()
-    sop_class, modality = CLASS_OF_PIPELINE[pipeline]
-    _identify(ds, sop_class, modality, digest, pipeline)
+    sop_class = wanted.picture.SOPClassUID
+    _identify(ds, sop_class, wanted.picture.Modality, digest, wanted.name)
     buffer = io.BytesIO()
     dcmwrite(buffer, ds, implicit_vr=False, little_endian=True)
     return Wrapped(buffer.getvalue(), syntax, sop_class, str(ds.SOPInstanceUID))

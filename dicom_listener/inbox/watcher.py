@@ -20,9 +20,9 @@ from dicom_listener.inbox.files import CLAIMED, REJECTED, Settling, walk
 from dicom_listener.inbox.leftovers import in_words, left_aside
 from dicom_listener.inbox.wholeness import Wholeness, wholeness_of
 from dicom_listener.intake.arrivals import Ending, IncomingDelivery, Rows
+from firstread import pipelines
 from firstread.clock import utcnow
 from firstread.errors import FirstreadError
-from firstread.priority import BY_PIPELINE
 from firstread.settings import Settings
 from firstread.storage.home import make_like
 
@@ -80,7 +80,7 @@ class Inbox:
         """Make the folders. Raises :class:`InboxUnusable`."""
         try:
             self._root.mkdir(parents=True, exist_ok=True)
-            for name in (*BY_PIPELINE, REJECTED):
+            for name in (*pipelines.names(), REJECTED):
                 make_like(self._root / name, self._root)
             self._claims.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -213,7 +213,7 @@ class Inbox:
     def _remove_emptied(self) -> None:
         """Remove folders that were emptied by us and have rested since; those of the contract stay."""
         for folder in sorted(self._taken_from, key=lambda f: len(f.parts), reverse=True):
-            keep = folder == self._root or (folder.parent == self._root and folder.name in BY_PIPELINE)
+            keep = folder == self._root or (folder.parent == self._root and folder.name in pipelines.names())
             try:
                 if not keep and time.time() - folder.stat().st_mtime < IDLE_FOLDER_S:
                     continue

@@ -11,11 +11,11 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from firstread import pipelines
 from firstread.actions import audit
 from firstread.clock import utcnow
 from firstread.errors import FirstreadError
-from firstread.pipelines import DEFAULT_THRESHOLD, MAIN_FINDINGS, PIPELINE_OF_FINDING
-from firstread.priority import PIPELINES
+from firstread.pipelines import DEFAULT_THRESHOLD, findings_of, flags_by_itself, leading_finding, pipeline_of_finding
 from firstread.records import Database, Flag, Job, Result, Revision, Verdict
 from firstread.records.clock import now_of
 from firstread.records.lookup import UnknownStudy, find_study
@@ -60,7 +60,7 @@ def acknowledge(db: Database, study_uid: str, by: str, pipeline: str | None = No
                 flag.acknowledged_at, flag.acknowledged_by = now, by
                 detail = {"pipeline": flag.pipeline, "finding": flag.finding, "by": by}
                 audit.record(session, "flag.acknowledge", subject=f"study/{study.id}", detail=detail)
-        return next((f for f in meant if MAIN_FINDINGS.get(f.pipeline) == f.finding), meant[0])
+        return next((f for f in meant if flags_by_itself(f.pipeline, f.finding)), meant[0])
 
 
 def _meant(flags: list[Flag], pipeline: str | None) -> list[Flag]:
@@ -73,8 +73,8 @@ def _meant(flags: list[Flag], pipeline: str | None) -> list[Flag]:
         if pipeline not in names:
             raise VerdictError(f"that study has no flag of {pipeline}; flagged: {', '.join(names)}")
         chosen = pipeline
-    elif PIPELINES[0] in names:
-        chosen = PIPELINES[0]
+    elif pipelines.names()[0] in names:
+        chosen = pipelines.names()[0]
     elif len(still_open) > 1:
         raise VerdictError(f"that study has several open flags; say which: --pipeline {' or '.join(still_open)}")
     else:
@@ -83,7 +83,8 @@ def _meant(flags: list[Flag], pipeline: str | None) -> list[Flag]:
 
 
 def _ordered(names: set[str]) -> list[str]:
-    return sorted(names, key=lambda name: (PIPELINES.index(name) if name in PIPELINES else len(PIPELINES), name))
+    known = pipelines.names()
+    return sorted(names, key=lambda name: (known.index(name) if name in known else len(known), name))
 
 
 def open_pipelines(db: Database, study_uid: str) -> list[str]:
@@ -123,12 +124,11 @@ def record_verdict(
     firstread.records.lookup.UnknownStudy
         If there is no such study.
     """
-    finding = finding or MAIN_FINDINGS.get(pipeline)
-    if finding is None:
-        raise VerdictError(f"no pipeline {pipeline}; there are {', '.join(MAIN_FINDINGS)}")
-    if PIPELINE_OF_FINDING.get(finding) != pipeline:
-        known = ", ".join(name for name, owner in PIPELINE_OF_FINDING.items() if owner == pipeline)
-        raise VerdictError(f"that is no finding of {pipeline}; there are {known}")
+    finding = finding or leading_finding(pipeline)
+    if not finding:
+        raise VerdictError(f"no pipeline {pipeline}; there are {', '.join(pipelines.names())}")
+    if pipeline_of_finding(finding) != pipeline:
+        raise VerdictError(f"that is no finding of {pipeline}; there are {', '.join(findings_of(pipeline))}")
     if agree is None and truth is None:
         raise VerdictError("say whether you agree, or what the truth is")
     if truth is not None and truth not in (0, 1):
@@ -239,12 +239,12 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 def _import_row(session: Session, number: int, row: dict[str, str], outcome: Import, by: str | None) -> None:
     finding = row.get("finding", "").lower()
-    pipeline = row.get("pipeline") or PIPELINE_OF_FINDING.get(finding)
+    pipeline = row.get("pipeline") or pipeline_of_finding(finding)
     truth = TRUTHS.get(row.get("truth", "").lower())
     if truth is None:
         outcome.wrong[number] = "truth is neither 0 nor 1"
         return
-    if pipeline is None or PIPELINE_OF_FINDING.get(finding) != pipeline:
+    if pipeline is None or pipeline_of_finding(finding) != pipeline:
         outcome.wrong[number] = "no such finding"
         return
     try:

@@ -23,7 +23,7 @@ from firstread.dicom.datasets import UnusableFile
 from firstread.dicom.pixels.reading import UnreadablePixels
 from firstread.errors import FirstreadError
 from firstread.export.deidentify import BurnedIn, Pseudonyms, deidentified_frames, encoded, position_of
-from firstread.pipelines import MAIN_FINDINGS, PIPELINE_OF_FINDING
+from firstread.pipelines import described, findings_of, leading_finding, names
 from firstread.records import (
     Database,
     Flag,
@@ -111,7 +111,7 @@ def export_studies(
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / "README.txt").write_text(README, encoding="utf-8")
-        for pipeline in pipelines or tuple(MAIN_FINDINGS):
+        for pipeline in pipelines or names():
             _export_pipeline(db, settings, out / pipeline, pipeline, since, judged_only, pseudonyms, told)
     except OSError as error:
         raise ExportError(f"{out} cannot be written ({error.strerror})") from error
@@ -146,7 +146,7 @@ def _export_pipeline(
     pseudonyms: Pseudonyms,
     told: Exported,
 ) -> None:
-    findings = [name for name, owner in PIPELINE_OF_FINDING.items() if owner == pipeline]
+    findings = findings_of(pipeline)
     with db.read() as session:
         jobs = _jobs(session, pipeline, since, judged_only)
     if not jobs:
@@ -237,11 +237,12 @@ class _Case:
 
     def _labels(self, whole: bool, key: bool) -> Iterable[str]:
         """Truth of one image for each finding: ``1``, ``0``, or empty where it is not known."""
+        pipeline = described(self.job.pipeline)
         for finding in self.findings:
             verdict = self.verdicts.get(finding)
-            if verdict is None and self.job.pipeline == "head_ct":
-                any_bleed = self.verdicts.get("any")
-                verdict = any_bleed if any_bleed is not None and any_bleed.truth == 0 else None
+            if verdict is None and pipeline is not None and pipeline.kinds_of_leading:
+                leading = self.verdicts.get(pipeline.leading)
+                verdict = leading if leading is not None and leading.truth == 0 else None
             if verdict is None:
                 yield ""
             elif verdict.truth == 0:
@@ -300,7 +301,7 @@ def _key_frame(session: Session, job: Job) -> tuple[int, int] | None:
             SliceScoreRow.job_id == job.id,
             SliceScoreRow.run == job.run,
             SliceScoreRow.role == "active",
-            SliceScoreRow.finding == MAIN_FINDINGS.get(job.pipeline, ""),
+            SliceScoreRow.finding == leading_finding(job.pipeline),
         )
         .order_by(SliceScoreRow.probability.desc(), SliceScoreRow.id)
         .limit(1)

@@ -12,8 +12,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
-from firstread.pipelines import MAIN_FINDINGS
-from firstread.priority import PIPELINES
+from firstread.pipelines import flags_by_itself, names
 from firstread.records import Delivery, DriftRow, Flag
 from firstread.records.clock import now_of
 from firstread.states import UNDELIVERED
@@ -82,7 +81,7 @@ def _quick(session: Session) -> list[Sample]:
     for kind, state, number in session.execute(counted.group_by(Delivery.kind, Delivery.state)):
         samples.append(("firstread_open_deliveries", [kind, state], number))
     now = now_of(session)
-    ages = dict.fromkeys(PIPELINES, 0.0)
+    ages = dict.fromkeys(names(), 0.0)
     oldest = select(Flag.pipeline, func.min(Flag.flagged_at)).where(Flag.acknowledged_at.is_(None), Flag.old.is_(False))
     for pipeline, at in session.execute(oldest.group_by(Flag.pipeline)):
         ages[pipeline] = max(0.0, (now - at).total_seconds())
@@ -98,7 +97,7 @@ def _verdicts(session: Session) -> list[Sample]:
     counts: dict[str, dict[str, int]] = {}
     month = f"{utcnow():%Y-%m}"
     for row in session.execute(query).mappings():
-        if MAIN_FINDINGS.get(row["pipeline"]) != row["finding"]:
+        if not flags_by_itself(row["pipeline"], row["finding"]):
             continue
         sums = counts.setdefault(row["pipeline"], {})
         for name in ("true_positive", "false_positive", "true_negative", "false_negative"):

@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from firstread import pipelines
 from firstread.clock import has_zones, is_zone
-from firstread.priority import PIPELINES
 from firstread.settings import checks
 from firstread.settings.names import Names, WrongSetting, judge, secrets_named_in
 from firstread.settings.sources import EnvironmentSource, FileSource, is_set, read_toml
@@ -203,8 +203,8 @@ class Settings(BaseSettings):
     @classmethod
     def _known_pipelines(cls, value: Any) -> Any:
         named = {name for names in value.values() for name in names} if isinstance(value, dict) else set(value)
-        if named - set(PIPELINES):
-            raise ValueError(f"no such pipeline; there are {', '.join(PIPELINES)}")
+        if named - set(pipelines.names()):
+            raise ValueError(f"no such pipeline; there are {', '.join(pipelines.names())}")
         return value
 
     @model_validator(mode="before")

@@ -19,7 +19,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
-from firstread.pipelines import MAIN_FINDINGS
+from firstread.pipelines import leading_finding
 from firstread.records import Database, DriftRow, Job, Result, Revision, Study
 from firstread.selftest import no_self_test
 from firstread.settings import Settings
@@ -194,7 +194,7 @@ def _rows(session: Session, baseline: Baseline, start: datetime, end: datetime, 
             Result.role.in_(("active", "member", "shadow")),
             Result.model_name == baseline.name,
             Result.model_version == baseline.version,
-            Result.finding == MAIN_FINDINGS.get(baseline.pipeline, ""),
+            Result.finding == leading_finding(baseline.pipeline),
             no_self_test(Study.id),
         )
         .order_by(Job.finished_at)

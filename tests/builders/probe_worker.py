@@ -5,6 +5,7 @@ Everything but the registry and the packages is the product's own.
 
 from __future__ import annotations
 
+from firstread.pipelines import Pipeline
 from firstread.settings import Settings
 from tests.builders.probe_pipeline import ProbeModel
 from worker.engine import loading
@@ -14,7 +15,19 @@ from worker.pipelines import registry
 from worker.pipelines.base import Served
 from worker.process import service
 
-ROW = registry.PipelineRow("probe", "tests.builders.probe_pipeline", frozenset({"CT"}))
+PROBE = Pipeline(
+    name="probe",
+    priority=3,
+    modalities=frozenset({"CT"}),
+    alone=frozenset(),
+    findings=(),
+    leading="",
+    tasks=frozenset({"probe"}),
+    headline="",
+    subject="probe",
+    procedure="Probe",
+)
+ROW = registry.PipelineRow(PROBE, "tests.builders.probe_pipeline")
 
 
 def probe_card() -> Card:

@@ -9,14 +9,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
-from firstread.pipelines import flags_by_itself
+from firstread.pipelines import NOTICE, flags_by_itself, headline_of, meaning_of, names
 from firstread.records import Delivery, Flag, Job, Result, Revision, Study
 from firstread.states import JobState
-from worker.outputs.objects.codes import meaning_of
 from worker.outputs.words import measured
 from worker.pipelines.reasons import TEXTS, Caution
 
-NOTICE = "Firstread result, not for diagnosis. A study that is not flagged is not thereby normal."
 UNREAD = "not_read"
 """Event of a notice that a study failed for good, so that nobody and nothing has read it."""
 
@@ -29,12 +27,6 @@ MOST_LINES = 200
 
 REJECTIONS = (Caution.IDENTITY_IN_DOUBT, Caution.IMAGES_REJECTED)
 """Warnings that a mail tells in words: the result may be another patient's, or of images that were taken back."""
-
-HEADLINES = {
-    "head_ct": "suspected intracranial hemorrhage",
-    "chest_xray": "suspected pneumonia",
-    "dermoscopy": "suspected melanoma",
-}
 
 
 def flags_of(session: Session, delivery: Delivery) -> list[Flag]:
@@ -140,7 +132,7 @@ def subject(content: dict[str, Any]) -> str:
     if content["event"] == "result":
         return f"Firstread: {content['pipeline']} {content['state']}, study {content['study_key']}"
     again = f" (notice {content['escalation'] + 1}, not acknowledged)" if content["escalation"] else ""
-    return f"Firstread: {HEADLINES.get(content['pipeline'], content['pipeline'])}, study {content['study_key']}{again}"
+    return f"Firstread: {headline_of(content['pipeline'])}, study {content['study_key']}{again}"
 
 
 def mail_text(content: dict[str, Any]) -> str:
@@ -178,7 +170,7 @@ def mail_text(content: dict[str, Any]) -> str:
 
 def acknowledge_command(uid: str, pipeline: str) -> str:
     """What a person types to acknowledge a flag."""
-    return f"firstread flags ack {uid}" + ("" if pipeline == "head_ct" else f" --pipeline {pipeline}")
+    return f"firstread flags ack {uid}" + ("" if pipeline == names()[0] else f" --pipeline {pipeline}")
 
 
 def count_of(content: dict[str, Any]) -> str:
@@ -199,7 +191,7 @@ def summary_text(content: dict[str, Any]) -> str:
     for flag in content["flags"][:MOST_LINES]:
         made = f"made {flag['made_at'][:10]}, " if flag["made_at"] else ""
         lines.append(
-            f"study {flag['study_key']}, {made}{HEADLINES.get(flag['pipeline'], flag['pipeline'])}: "
+            f"study {flag['study_key']}, {made}{headline_of(flag['pipeline'])}: "
             f"{meaning_of(flag['finding'])} {flag['probability']:.2f}, threshold {flag['threshold']:.2f}"
         )
         if "patient_id" in flag:

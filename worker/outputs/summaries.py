@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from firstread.pipelines import NOTICE
 from firstread.records import Database, Delivery, Flag, Job, Revision, Study
 from firstread.records.clock import now_of
 from firstread.records.urgency import WAITS_AS_OLD
@@ -30,7 +31,7 @@ from worker.outputs.destinations import (
     NotDelivered,
     WebhookDestination,
 )
-from worker.outputs.messages import NOTICE, UNREAD, flags_of, is_unread
+from worker.outputs.messages import UNREAD, flags_of, is_unread
 from worker.outputs.metrics import DELIVERIES, DELIVERY_SECONDS
 from worker.outputs.senders.http import send_webhook
 from worker.outputs.senders.mail import send_email

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from firstread.pipelines import flags_by_itself
+from firstread.pipelines import NOT_FOR_DIAGNOSIS, flags_by_itself, meaning_of, subject_of
 from firstread.records import Result
-from worker.outputs.objects.codes import meaning_of
 
-SUBJECTS = {"head_ct": "head CT", "chest_xray": "chest film", "dermoscopy": "skin lesion"}
 KINDS = {"sr": "report", "seg": "outline", "sc": "heat map"}
-NOT_FOR_DIAGNOSIS = "not for diagnosis"
 NOT_EXCLUDED = "Not for diagnosis. A finding that is not flagged is not thereby excluded."
 
 
 def series_title(pipeline: str, kind: str) -> str:
     """What a viewer lists: ``Firstread head CT: report (not for diagnosis)``; at most 64 characters (LO)."""
-    return f"Firstread {SUBJECTS.get(pipeline, pipeline)}: {KINDS[kind]} ({NOT_FOR_DIAGNOSIS})"[:64]
+    return f"Firstread {subject_of(pipeline)}: {KINDS[kind]} ({NOT_FOR_DIAGNOSIS})"[:64]
 
 
 def percent(p: float) -> str:
@@ -39,7 +36,7 @@ def opening(pipeline: str, findings: Sequence[Result]) -> str:
     """One or two sentences: the leading finding, whether it is flagged, and what was measured of it."""
     leading = next((f for f in findings if flags_by_itself(pipeline, f.finding) and f.probability is not None), None)
     if leading is None or leading.probability is None:
-        return f"Firstread has scored this {SUBJECTS.get(pipeline, pipeline)}."
+        return f"Firstread has scored this {subject_of(pipeline)}."
     said = f"certainty {percent(leading.probability)} %"
     if leading.threshold is not None:
         said += f", threshold of the flag {percent(leading.threshold)} %"

@@ -18,7 +18,7 @@ from typing import Literal, get_args
 from worker.packages.card import Card
 from worker.packages.errors import PackageError
 from worker.packages.package import CARD, read_card
-from worker.packages.tasks import BASELINES, serves_unasked
+from worker.packages.tasks import is_baseline, serves_unasked
 
 Role = Literal["active", "shadow", "off"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -103,7 +103,7 @@ class Store:
         if entry.card is None:
             raise PackageError(entry.error)
         roles = {e.key: e.role for e in self.entries() if e.card is not None and e.card.task == entry.card.task}
-        if role == "active" and entry.card.task in BASELINES:
+        if role == "active" and is_baseline(entry.card):
             raise PackageError(f"{entry.key} is a baseline (task {entry.card.task}): it can only be a shadow")
         if role == "shadow" and [k for k, was in roles.items() if was == "active"] == [entry.key]:
             raise PackageError(f"{entry.key} is the only active one of its task: activate another first, or say --off")
@@ -117,7 +117,7 @@ class Store:
         stored = {key: role for key, role in self._stored().items() if key in cards}
         roles: dict[str, Role] = dict.fromkeys(cards, "off")
         roles.update(stored)
-        roles.update({key: "off" for key, card in cards.items() if card.task in BASELINES and roles[key] == "active"})
+        roles.update({key: "off" for key, card in cards.items() if is_baseline(card) and roles[key] == "active"})
         for task in {card.task for card in cards.values() if serves_unasked(card)}:
             keys = [key for key, card in cards.items() if card.task == task]
             if any(key in stored for key in keys):

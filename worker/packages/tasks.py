@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from firstread import pipelines
 from worker.packages.card import Card
 
-SERVED: dict[str, frozenset[str]] = {
-    "head_ct": frozenset({"bleed"}),
-    "chest_xray": frozenset({"pneumonia", "pneumonia4"}),
-    "dermoscopy": frozenset({"lesion"}),
-}
-"""Pipeline -> tasks whose newest package is active where nobody has decided; of other pipelines, any task."""
 
-BASELINES = frozenset({"bleed_slice"})
-"""Tasks that are there to compare with: their packages may be shadows, and never raise or average a flag."""
+def is_baseline(card: Card) -> bool:
+    """Whether a package is there to compare with: it may be a shadow, and never raises or averages a flag."""
+    return any(card.task in pipeline.baselines for pipeline in pipelines.PIPELINES)
 
 
 def serves_unasked(card: Card) -> bool:
     """Whether the newest package of the card's task is active until somebody decides otherwise."""
-    return card.task not in BASELINES and card.task in SERVED.get(card.pipeline, frozenset({card.task}))
+    pipeline = pipelines.described(card.pipeline)
+    return not is_baseline(card) and (pipeline is None or card.task in pipeline.tasks)

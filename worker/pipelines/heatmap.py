@@ -7,7 +7,8 @@ from typing import Final
 import cv2
 import numpy as np
 
-WORDS: Final = "AI result, not for diagnosis"
+from firstread.pipelines import PICTURE_NOTICE
+
 ASSUMED: Final = "sides assumed"
 PANEL: Final = 512
 _HEADER: Final = 28
@@ -28,7 +29,7 @@ def picture(
     sides: bool = True,
     assumed: bool = False,
 ) -> np.ndarray:
-    """Two panels, the plain image and the same with the heat map, between a title and :data:`WORDS`.
+    """Two panels, the plain image and the same with the heat map, between a title and ``PICTURE_NOTICE``.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ def picture(
     out = np.zeros((_HEADER + PANEL + _FOOTER, body.shape[1], 3), np.uint8)
     out[_HEADER : _HEADER + PANEL] = body
     _write(out, "  ".join(lines), (8, 20), 0.5)
-    _write(out, f"{WORDS}; {ASSUMED}" if sides and assumed else WORDS, (8, _HEADER + PANEL + 20), 0.5)
+    _write(out, f"{PICTURE_NOTICE}; {ASSUMED}" if sides and assumed else PICTURE_NOTICE, (8, _HEADER + PANEL + 20), 0.5)
     return out
 
 

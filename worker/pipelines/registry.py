@@ -1,4 +1,4 @@
-"""The pipelines that there are. A new one is a module, a row here, and a test."""
+"""The pipelines as the worker knows them: each description with the folder that scores for it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,21 @@ from typing import Final, cast
 
 from firstread.dicom.datasets import text
 from firstread.dicom.modality import modality_of
+from firstread.pipelines import PIPELINES, Pipeline
 from worker.pipelines.base import PipelineModule, Study
 
-COLOUR: Final = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT",
-                           "YBR_RCT", "PALETTE COLOR"})  # fmt: skip
+COLOUR: Final = frozenset(
+    {
+        "RGB",
+        "YBR_FULL",
+        "YBR_FULL_422",
+        "YBR_PARTIAL_422",
+        "YBR_PARTIAL_420",
+        "YBR_ICT",
+        "YBR_RCT",
+        "PALETTE COLOR",
+    }
+)
 """Values of Photometric Interpretation of pictures that are stored as colours, grey ones perhaps among them."""
 
 
@@ -40,17 +51,18 @@ class Orders:
 
 @dataclass(frozen=True)
 class PipelineRow:
-    """One pipeline: where it lives, and which studies it wants to look at."""
+    """A pipeline in the worker: its description, the module of its five functions, and which studies it looks at."""
 
-    name: str
+    described: Pipeline
     module: str
-    modalities: frozenset[str]
-    alone: frozenset[str] = frozenset()
-    """Modalities that say little: they count where the study has no other than these and ``modalities``."""
-    grey: bool = True
-    """Whether its pictures are grey: a study of colours alone goes where it was asked for."""
+
+    @property
+    def name(self) -> str:
+        """As in the description."""
+        return self.described.name
 
     def load(self) -> PipelineModule:
+        """The module with ``select``, ``gate``, ``preprocess``, ``infer`` and ``interpret``."""
         return cast(PipelineModule, import_module(self.module))
 
     def wants(self, study: Study, orders: Orders) -> bool:
@@ -60,15 +72,16 @@ class PipelineRow:
         """
         if orders.folder is not None:
             return orders.folder == self.name
-        found = {modality_of(text(i.ds, "Modality", 16), i.SOPClassUID) for i in study.instances}
-        if found & self.modalities:
+        modalities = {modality_of(text(i.ds, "Modality", 16), i.SOPClassUID) for i in study.instances}
+        own, alone = self.described.modalities, self.described.alone
+        if modalities & own:
             return True
         if self.name in orders.sender:
-            return not any(found & row.modalities for row in REGISTRY)
-        if not (found & self.alone and found <= self.modalities | self.alone):
+            return not any(modalities & row.described.modalities for row in REGISTRY)
+        if not (modalities & alone and modalities <= own | alone):
             return False
-        ordered = any(orders.name(row.name) and not row.grey for row in REGISTRY)
-        return not (self.grey and ordered and _in_colour(study))
+        ordered_in_colour = any(row.described.in_colour and orders.name(row.name) for row in REGISTRY)
+        return self.described.in_colour or not (ordered_in_colour and _in_colour(study))
 
 
 def _in_colour(study: Study) -> bool:
@@ -77,22 +90,10 @@ def _in_colour(study: Study) -> bool:
     return kinds <= COLOUR
 
 
-REGISTRY: tuple[PipelineRow, ...] = (
-    PipelineRow("head_ct", "worker.pipelines.head_ct.pipeline", frozenset({"CT"})),
-    PipelineRow(
-        "chest_xray",
-        "worker.pipelines.chest_xray.pipeline",
-        frozenset({"CR", "DX", "DR", "RG"}),
-        frozenset({"OT", "SC"}),
-    ),
-    PipelineRow(
-        "dermoscopy",
-        "worker.pipelines.dermoscopy.pipeline",
-        frozenset({"XC", "DMS"}),
-        frozenset({"ES", "OT", "SC"}),
-        grey=False,
-    ),
+REGISTRY: tuple[PipelineRow, ...] = tuple(
+    PipelineRow(pipeline, f"worker.pipelines.{pipeline.name}.pipeline") for pipeline in PIPELINES
 )
+"""What only the worker knows of each pipeline: a module ``pipeline`` in the folder of its name."""
 
 
 def row(name: str) -> PipelineRow:

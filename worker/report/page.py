@@ -12,12 +12,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
-from firstread.pipelines import flags_by_itself
+from firstread.pipelines import NOTICE, flags_by_itself, meaning_of
 from firstread.records import Database, Delivery, Flag, Job, OutputObject, Result, Revision, Study, Verdict
 from firstread.records.lookup import find_study
 from firstread.settings import Settings
-from worker.outputs.messages import NOTICE
-from worker.outputs.objects.codes import meaning_of
 from worker.outputs.words import measured
 from worker.report.evidence import evidence_pictures
 from worker.report.slices import file_uri, slices_of

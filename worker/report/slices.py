@@ -19,7 +19,7 @@ from firstread.dicom.geometry import turn_of
 from firstread.dicom.pixels.hounsfield import padding_of, to_hu
 from firstread.dicom.pixels.lookup import palette_rgb
 from firstread.dicom.pixels.reading import UnreadablePixels, layout_of, read_frame
-from firstread.pipelines import MAIN_FINDINGS
+from firstread.pipelines import leading_finding
 from firstread.records import Instance, Job, SliceScoreRow
 from firstread.settings import Settings
 from firstread.storage.store import spool_of
@@ -66,7 +66,7 @@ def slices_of(session: Session, settings: Settings, job: Job) -> tuple[list[Slic
             SliceScoreRow.job_id == job.id,
             SliceScoreRow.run == job.run,
             SliceScoreRow.role == "active",
-            SliceScoreRow.finding == MAIN_FINDINGS.get(job.pipeline, ""),
+            SliceScoreRow.finding == leading_finding(job.pipeline),
         )
         .order_by(SliceScoreRow.id)
     ).all()

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from firstread.pipelines import flags_by_itself
 from firstread.records import Database
 from firstread.settings import Settings
 from firstread.states import JobState
@@ -29,7 +30,6 @@ from worker.scoring.leases import Lease, LeaseKeeper
 from worker.scoring.results import Report, commit_failure, commit_outcome
 from worker.scoring.shared_lock import SharedLock
 
-LEADING = {"head_ct": "any", "chest_xray": "pneumonia", "dermoscopy": "melanoma"}
 """The finding whose probability the score histogram shows."""
 
 log = logging.getLogger(__name__)
@@ -208,7 +208,7 @@ def _count_outcome(pipeline: str, outcome: Outcome) -> None:
         model = f"{finding.model_name}/{finding.model_version}"
         if finding.flagged and finding.role == "active":
             metrics.FLAGS.labels(pipeline, model).inc()
-        if finding.name == LEADING.get(pipeline) and finding.probability is not None:
+        if flags_by_itself(pipeline, finding.name) and finding.probability is not None:
             metrics.SCORE.labels(pipeline, model).observe(finding.probability)
 
 

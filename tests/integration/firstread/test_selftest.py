@@ -15,6 +15,7 @@ from firstread.actions.verdicts import record_verdict
 from firstread.clock import utcnow
 from firstread.export.studies import export_studies
 from firstread.metrics.outcomes import OutcomeFigures, families
+from firstread.pipelines import HEAD_CT
 from firstread.records import Base, Database, Delivery, Flag, Job, SelfTest, Study
 from firstread.records.lookup import UnknownStudy
 from firstread.settings import Settings
@@ -52,7 +53,7 @@ secret = { env = "HOOK" }
 name = "night"
 destinations = ["duty"]
 """
-ROW = registry.PipelineRow("head_ct", "tests.builders.probe_pipeline", frozenset({"CT"}))
+ROW = registry.PipelineRow(HEAD_CT, "tests.builders.probe_pipeline")
 
 
 def everything(db: Database) -> dict[str, int]:

@@ -30,7 +30,7 @@ from firstread.records import (
 )
 from firstread.settings import Settings
 from firstread.storage.spool import Spool
-from tests.builders.probe_worker import ROW, probe_serving
+from tests.builders.probe_worker import PROBE, ROW, probe_serving
 from tests.builders.waiting import job_of, put_probe
 from worker.engine.device import Engine
 from worker.engine.serving import Refused, mark_waiting
@@ -132,7 +132,7 @@ def test_claims_of_many_threads_never_meet(db: Database, settings: Settings) -> 
 
 
 def test_study_that_nobody_wants_says_so(db: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = registry.PipelineRow("probe", ROW.module, frozenset({"MR"}))
+    other = registry.PipelineRow(replace(PROBE, modalities=frozenset({"MR"})), ROW.module)
     monkeypatch.setattr(registry, "REGISTRY", (other,))
     plain = put_probe(db, settings, "plain")
     asked = put_probe(db, settings, "asked", forced_pipeline="probe")
@@ -348,7 +348,7 @@ def test_retry_remembers_what_a_person_asked_for(db: Database, settings: Setting
 def test_an_order_for_a_sender_counts_for_what_it_sent(
     db: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "REGISTRY", (replace(ROW, modalities=frozenset({"MR"})),))
+    monkeypatch.setattr(registry, "REGISTRY", (replace(ROW, described=replace(PROBE, modalities=frozenset({"MR"}))),))
     settings = settings.model_copy(update={"force_pipelines_by_calling_ae": {"CT2": ("probe",)}})
     put_probe(db, settings, "mine")
     asked = put_probe(db, settings, "asked")

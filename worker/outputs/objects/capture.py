@@ -12,8 +12,7 @@ from pydicom.dataset import Dataset
 
 from firstread.dicom.frames import frames_of
 from firstread.dicom.uids import is_standard_uid
-from firstread.pipelines import MAIN_FINDINGS
-from worker.outputs.objects.codes import meaning_of
+from firstread.pipelines import described, leading_finding, meaning_of
 from worker.outputs.objects.finishing import common_arguments, finish
 from worker.outputs.objects.source import NotWritten, Source
 from worker.outputs.words import percent, series_title
@@ -25,11 +24,6 @@ MIN_WIDTH = 512
 LINE = 28
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 WHITE, AMBER = (255, 255, 255), (255, 191, 0)
-
-BODY_PARTS = {"head_ct": "HEAD", "chest_xray": "CHEST"}
-"""Unpaired ones (PS3.16 annex L), for which Laterality (PS3.3 C.7.3.1) has no meaning."""
-
-SIDED = ("head_ct", "chest_xray")
 
 
 def make_capture(source: Source) -> Dataset:
@@ -67,7 +61,8 @@ def make_capture(source: Source) -> Dataset:
     if orientation is None:
         del made.PatientOrientation
         made.add_new("PatientOrientation", "CS", None)
-    made.BodyPartExamined = BODY_PARTS.get(source.pipeline, "")
+    pipeline = described(source.pipeline)
+    made.BodyPartExamined = "" if pipeline is None else pipeline.body_part
     if not made.BodyPartExamined:
         made.Laterality = ""
     made.ConversionType = "WSD"
@@ -83,7 +78,7 @@ def make_capture(source: Source) -> Dataset:
 
 
 def _lines(source: Source, orientation: tuple[str, str] | None) -> list[str]:
-    main = MAIN_FINDINGS.get(source.pipeline)
+    main = leading_finding(source.pipeline)
     shown = [f for f in source.findings if f.finding == main] or source.findings[:1]
     finding = shown[0]
     lines = []
@@ -93,7 +88,8 @@ def _lines(source: Source, orientation: tuple[str, str] | None) -> list[str]:
             text += f" (threshold {percent(finding.threshold)} %) - {'FLAGGED' if finding.flagged else 'not flagged'}"
         lines.append(text)
     lines.append(f"Firstread, {finding.model_name} {finding.model_version}")
-    if orientation is None and source.pipeline in SIDED:
+    pipeline = described(source.pipeline)
+    if orientation is None and pipeline is not None and pipeline.sides_from is not None:
         lines.append("The header does not say which side is which.")
     return lines
 
@@ -104,12 +100,14 @@ def display_orientation(pipeline: str, header: Dataset, frame: int) -> tuple[str
     Pipelines turn what they show into the usual display, the patient's right at the left, by what the header says of
     the stored image. None where the header says nothing, and for photographs: no side is marked then.
     """
-    if pipeline == "head_ct":
+    known = described(pipeline)
+    sides_from = None if known is None else known.sides_from
+    if sides_from == "ImageOrientationPatient":
         frames = frames_of(header)
-        known = frames[min(max(0, frame - 1), len(frames) - 1)].ImageOrientationPatient
-        return ("L", "P") if known is not None else None
+        orientation = frames[min(max(0, frame - 1), len(frames) - 1)].ImageOrientationPatient
+        return ("L", "P") if orientation is not None else None
     value = header.get("PatientOrientation")
-    if pipeline != "chest_xray" or value is None or isinstance(value, str) or len(value) != 2:
+    if sides_from != "PatientOrientation" or value is None or isinstance(value, str) or len(value) != 2:
         return None
     axes = {str(part)[:1].upper() for part in value}
     return ("L", "F") if axes & {"L", "R"} and axes & {"H", "F"} else None

@@ -13,17 +13,16 @@ from pydicom.valuerep import DSfloat
 
 from firstread.dicom.own_objects import MANUFACTURER, MODEL
 from firstread.dicom.uids import stable_uid
-from firstread.pipelines import flags_by_itself
+from firstread.pipelines import flags_by_itself, meaning_of
 from firstread.records import Instance, Result
 from worker.outputs.objects.codes import (
     FLAGGED,
-    MEASURED,
     PROBABILITY,
     THRESHOLD,
     WARNING,
     finding_code,
-    meaning_of,
     procedure_code,
+    quantity_code,
     unit_code,
     warning_code,
 )
@@ -118,7 +117,7 @@ def _measurements(finding: Result, threshold: float | None) -> list[sr.Measureme
     if finding.probability is None:
         if finding.value is None:
             return []
-        name = MEASURED.get(finding.finding) or finding_code("", finding.finding)
+        name = quantity_code(finding.finding)
         return [_measurement(name, rounded(finding.value), unit_code(finding.unit))]
     rows = [_measurement(PROBABILITY, percent(finding.probability), codes.UCUM.Percent)]
     if threshold is not None:

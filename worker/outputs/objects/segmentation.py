@@ -10,8 +10,9 @@ from pydicom.dataset import Dataset
 
 from firstread.dicom.geometry import normal_of
 from firstread.dicom.numbers import decimal_string
+from firstread.pipelines import described
 from firstread.records import Instance, Result
-from worker.outputs.objects.codes import SEGMENTS
+from worker.outputs.objects.codes import code_of
 from worker.outputs.objects.finishing import algorithm, common_arguments, finish
 from worker.outputs.objects.source import NotWritten, Source
 from worker.outputs.words import series_title
@@ -22,8 +23,6 @@ TEMPLATE_VERSION = 2
 UNKNOWN_THICKNESS_MM = 1.0
 """Where neither thickness nor spacing is known."""
 
-MEASURED_BY_MASK = ("bleed_volume", "lesion_area")
-
 
 def make_segmentation(source: Source) -> Dataset:
     """A binary Segmentation of the frames on which the mask is not empty.
@@ -33,26 +32,27 @@ def make_segmentation(source: Source) -> Dataset:
     NotWritten
         Where there is no mask, nothing in it, or the source has no geometry to hang it on.
     """
-    kind = SEGMENTS.get(source.pipeline)
-    read = source.mask() if kind is not None else None
-    if kind is None or read is None:
+    pipeline = described(source.pipeline)
+    outlined = None if pipeline is None else pipeline.outline
+    read = source.mask() if outlined is not None else None
+    if outlined is None or read is None:
         raise NotWritten("no_mask")
     source.check_references()
     images, planes = _planes(source, *read)
     if len(images) > 1 and "FrameOfReferenceUID" not in images[0]:
         raise NotWritten("no_frame_of_reference")
-    thicknesses = _complete(source, images) if source.pipeline == "head_ct" else []
+    thicknesses = _complete(source, images) if outlined.in_space else []
     model = _model(source)
     segment = hd.seg.SegmentDescription(
         segment_number=1,
-        segment_label=kind.label,
+        segment_label=outlined.label,
         segmented_property_category=hd.sr.CodedConcept("49755003", "SCT", "Morphologically Abnormal Structure"),
-        segmented_property_type=kind.type_code,
+        segmented_property_type=code_of(outlined.type_concept),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=algorithm(model.model_name, model.model_version),
-        anatomic_regions=[kind.region],
+        anatomic_regions=[code_of(outlined.region)],
         tracking_uid=source.uid("seg", "tracking"),
-        tracking_id=f"{kind.label} 1",
+        tracking_id=f"{outlined.label} 1",
     )
     made = hd.seg.Segmentation(
         source_images=images,
@@ -108,7 +108,9 @@ def _set_thickness(made: Dataset, thickness_mm: dict[str, float]) -> None:
 
 def _model(source: Source) -> Result:
     """The result whose model made the mask."""
-    by_mask = [f for f in source.findings if f.finding in MEASURED_BY_MASK]
+    pipeline = described(source.pipeline)
+    on_mask = {term.name for term in pipeline.measures if term.from_outline} if pipeline is not None else set()
+    by_mask = [f for f in source.findings if f.finding in on_mask]
     return (by_mask or source.findings)[0]
 
 

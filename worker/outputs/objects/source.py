@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from firstread.dicom.datasets import PARSE_ERRORS, UnusableFile, read_dataset
 from firstread.dicom.dates import offset_at, offset_of, offset_text
 from firstread.dicom.uids import is_standard_uid, stable_uid
-from firstread.pipelines import MAIN_FINDINGS
+from firstread.pipelines import leading_finding
 from firstread.records import (
     Flag,
     Instance,
@@ -212,7 +212,7 @@ def read_clean_header(settings: Settings, image: Instance, notes: list[str]) -> 
 def _key_image(session: Session, job: Job, images: list[Instance]) -> tuple[Instance, int]:
     """The image and frame that the evidence shows: the flag's, else that of the highest score, else the middle one."""
     flag_uid = session.scalar(select(Flag.key_sop_instance_uid).where(Flag.job_id == job.id))
-    finding = MAIN_FINDINGS.get(job.pipeline, "")
+    finding = leading_finding(job.pipeline)
     score = session.scalars(
         select(SliceScoreRow)
         .where(

@@ -8,11 +8,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from firstread.pipelines import CHEST_XRAY
 from worker.pipelines.base import Engine, Served
 from worker.pipelines.chest_xray.evidence import Voice, joint_shares
 from worker.pipelines.chest_xray.maps import OCCLUSION_GRID, Grid, Part, log_odds, occlusion_map
 
-BINARY: Final = "pneumonia"
+BINARY: Final = CHEST_XRAY.leading
 FOUR: Final = "pneumonia4"
 NORMAL: Final = "normal"
 FALLBACK_THRESHOLD: Final = 0.5

@@ -7,7 +7,8 @@ from typing import Final
 import cv2
 import numpy as np
 
-from worker.pipelines.heatmap import WORDS, painted
+from firstread.pipelines import PICTURE_NOTICE
+from worker.pipelines.heatmap import painted
 
 PANEL_WIDTH: Final = 480
 _LINE: Final = 24
@@ -20,7 +21,7 @@ OUTLINE_RGB: Final = (0, 255, 120)
 def lesion_picture(
     rgb: np.ndarray, mask: np.ndarray | None, heat: np.ndarray | None, title: str, words: str = ""
 ) -> np.ndarray:
-    """Three panels side by side under a title, with the next step and :data:`WORDS` below.
+    """Three panels side by side under a title, with the next step and ``PICTURE_NOTICE`` below.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ def lesion_picture(
     lines = wrapped(words, width - 2 * _MARGIN)
     head, foot = np.zeros((_LINE + 6, width, 3), np.uint8), np.zeros((_LINE * (len(lines) + 1) + 6, width, 3), np.uint8)
     _write(head, title, 20)
-    for i, line in enumerate([*lines, WORDS]):
+    for i, line in enumerate([*lines, PICTURE_NOTICE]):
         _write(foot, line, 20 + _LINE * i)
     return np.vstack([head, body, foot])
 

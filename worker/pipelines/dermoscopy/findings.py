@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from firstread.dicom.numbers import small_integer
+from firstread.pipelines import DERMOSCOPY
 from firstread.settings import Settings
 from worker.errors import NonFiniteScore, NoServingPackage
 from worker.pipelines.base import Engine, Evidence, Finding, Outcome, Series, Served, SliceScore, Study
@@ -20,7 +21,7 @@ from worker.pipelines.next_steps import next_steps_or_defaults
 from worker.pipelines.population import age_years, outside
 from worker.pipelines.reasons import Caution, Reason, Unsuitable
 
-FLAG: Final = "melanoma"
+FLAG: Final = DERMOSCOPY.leading
 FALLBACK_THRESHOLD: Final = 0.5
 
 

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from firstread.dicom.numbers import small_integer
+from firstread.pipelines import HEAD_CT
 from worker.errors import NonFiniteScore, NoServingPackage
 from worker.packages.preprocessing.compose import restore
 from worker.packages.probabilities import slice_probabilities, study_probability
@@ -18,7 +19,7 @@ from worker.pipelines.heatmap import picture, window
 from worker.pipelines.population import age_years, outside
 from worker.pipelines.reasons import Caution, Reason, Unsuitable
 
-FLAG: Final = "any"
+FLAG: Final = HEAD_CT.leading
 FALLBACK_THRESHOLD: Final = 0.5
 BRAIN_WINDOW: Final = (0.0, 80.0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from firstread.pipelines import MAIN_FINDINGS
+from firstread.pipelines import names
 from firstread.records import Result
 from worker.outputs.words import KINDS, hint, measured, opening, percent, series_title
 
@@ -39,7 +39,7 @@ def test_the_opening_says_what_leads_and_excludes_nothing() -> None:
     assert opening("dermoscopy", [result("melanoma", 0.2)]).startswith("Not flagged for melanoma: certainty 20.0 %.")
 
 
-@pytest.mark.parametrize("pipeline", MAIN_FINDINGS)
+@pytest.mark.parametrize("pipeline", names())
 def test_titles_fit_and_are_no_verdict(pipeline: str) -> None:
     titles = [series_title(pipeline, kind) for kind in KINDS]
     assert all(len(title) <= 64 and title.startswith("Firstread ") for title in titles)

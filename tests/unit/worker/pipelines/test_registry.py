@@ -14,7 +14,8 @@ from firstread.phantoms.chest import chest_film
 from firstread.phantoms.ct import CtLabels, secondary_capture
 from firstread.phantoms.head import HeadSpec, head_study
 from firstread.phantoms.lesion import lesion_photograph
-from firstread.priority import BY_PIPELINE, PIPELINE_OF_MODALITY, priority_of
+from firstread.pipelines import DERMOSCOPY, HEAD_CT
+from firstread.priority import priority_of
 from firstread.settings import Settings
 from tests.builders.skin import BROWN
 from tests.builders.studies import study_from
@@ -76,14 +77,17 @@ def test_a_class_decides_only_where_modality_says_nothing() -> None:
 
 
 def test_every_modality_that_a_pipeline_wants_has_its_priority() -> None:
-    for entry in REGISTRY:
-        assert {PIPELINE_OF_MODALITY[m] for m in entry.modalities} == {entry.name}
-        assert {priority_of([m]) for m in entry.modalities} == {BY_PIPELINE[entry.name]}
+    wanted = [(modality, entry) for entry in REGISTRY for modality in entry.described.modalities]
+    assert {"CT", "CR", "DX", "DR", "RG", "XC", "DMS"} == {modality for modality, _ in wanted}
+    assert len(wanted) == 7  # none is wanted twice
+    for modality, entry in wanted:
+        assert priority_of([modality]) == entry.described.priority
+    assert priority_of(["DR"]) == priority_of(["RG"]) == 5
 
 
 def test_what_a_sender_orders_lends_its_priority() -> None:
-    assert priority_of(["OT"], ordered=["head_ct"]) == BY_PIPELINE["head_ct"]
-    assert priority_of(["OT"], forced_pipeline="dermoscopy", ordered=["head_ct"]) == BY_PIPELINE["dermoscopy"]
+    assert priority_of(["OT"], ordered=["head_ct"]) == HEAD_CT.priority
+    assert priority_of(["OT"], forced_pipeline="dermoscopy", ordered=["head_ct"]) == DERMOSCOPY.priority
 
 
 @pytest.mark.parametrize(
