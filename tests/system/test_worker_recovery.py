@@ -244,7 +244,8 @@ def test_jobs_without_a_package_wait_until_one_is_there(make_site: MakeSite, tmp
 
 
 SLOW_LOAD = """import time
-from worker import loading, service
+from worker.engine import loading
+from worker.process import service
 loading.load_serving = lambda settings: time.sleep(60)
 service.main()"""
 
