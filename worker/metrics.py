@@ -49,7 +49,7 @@ INFERENCE_SECONDS = Histogram(
 BATCH_IMAGES = Histogram("firstread_batch_images", "Images in a batch.", ["model"], buckets=BATCH_BUCKETS)
 IMAGES = Counter("firstread_images_total", "Images scored.", ["model"])
 ENGINE_REQUESTS = Gauge("firstread_engine_requests", "Requests that wait for the device.", multiprocess_mode="livesum")
-JOBS_IN_HAND = Gauge("firstread_hand_jobs", "Jobs being worked on.", multiprocess_mode="livesum")
+SCORING_JOBS = Gauge("firstread_scoring_jobs", "Jobs that workers have in hand.", multiprocess_mode="livesum")
 DOORBELLS = Counter(
     "firstread_doorbells_total", "Doorbell messages by what came of them: work, nothing or error.", ["outcome"]
 )

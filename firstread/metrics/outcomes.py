@@ -29,7 +29,7 @@ Sample = tuple[str, list[str], float]
 def families() -> Families:
     """Every figure of this module with its help."""
     rows = (
-        ("firstread_open_deliveries", "Deliveries that are pending or failed, by kind (stage).", ("stage", "outcome")),
+        ("firstread_open_deliveries", "Deliveries that are pending or failed, by kind.", ("kind", "outcome")),
         (
             "firstread_unacknowledged_age_seconds",
             "Age of the oldest flag that nobody acknowledged, old studies apart; 0 where there is none.",
@@ -46,8 +46,8 @@ def families() -> Families:
         ("firstread_positive_ratio", "Of all scored studies, leading finding, this month.", ("pipeline",)),
         (
             "firstread_drift_psi_ratio",
-            "Population stability index of the last day that has one, all scanners together; stage is the quantity.",
-            ("pipeline", "model", "stage"),
+            "Population stability index of a quantity on the last day that has one, all scanners together.",
+            ("pipeline", "model", "quantity"),
         ),
     )
     return {name: GaugeMetricFamily(name, help_text, labels=list(labels)) for name, help_text, labels in rows}

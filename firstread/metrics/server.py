@@ -12,8 +12,6 @@ import os
 import shutil
 import socket
 import threading
-import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
     from firstread.records import Database
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-SCRAPE_LIMIT_S = 2.0
-SNAPSHOT_AGE_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +67,7 @@ def forget_process(pid: int) -> None:
 
 
 def make_registry(settings: Settings, db: Database | None, clock: Database | None = None) -> CollectorRegistry:
-    """What one endpoint shows: the counted figures of this process or of all that share, and :class:`StateCollector`.
+    """What one endpoint shows: what this process or all that share count, and what the database, broker and disk hold.
 
     Parameters
     ----------
@@ -82,31 +78,19 @@ def make_registry(settings: Settings, db: Database | None, clock: Database | Non
     """
     from prometheus_client import REGISTRY, CollectorRegistry, multiprocess
 
-    from firstread.metrics.clock import ClockCollector
-    from firstread.metrics.state import StateCollector
+    from firstread.metrics.former import WithFormerNames
+    from firstread.metrics.state import ClockCollector, StateCollector
 
     registry = CollectorRegistry(auto_describe=False)
     shared = os.environ.get(MULTIPROCESS_VARIABLE)
-    if shared:
-        multiprocess.MultiProcessCollector(registry, path=shared)  # type: ignore[no-untyped-call]
-    else:
-        registry.register(_Other(REGISTRY))
+    counted = multiprocess.MultiProcessCollector(None, path=shared) if shared else REGISTRY  # type: ignore[no-untyped-call]
+    registry.register(WithFormerNames(counted))
     if db is not None:
-        registry.register(StateCollector(settings, db))
+        registry.register(WithFormerNames(StateCollector(settings, db)))
     compared = db or clock
     if compared is not None:
         registry.register(ClockCollector(compared))
     return registry
-
-
-class _Other:
-    """Another registry's figures, ours only."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-
-    def collect(self) -> Iterable[Any]:
-        return self._registry.collect()
 
 
 class MetricsServer:
@@ -162,37 +146,3 @@ def serve_metrics(
             f"/metrics: {listen_problem(settings.metrics_host, port, error, 'FIRSTREAD_METRICS')} (0: none)"
         ) from error
     return MetricsServer(server, thread)
-
-
-class Snapshot:
-    """A value that is made anew by a thread of its own and never waited for longer than ``limit_s``.
-
-    A database that hangs leaves the last value standing (its age tells) instead of hanging the scrape.
-    """
-
-    def __init__(self, make: Any, limit_s: float = SCRAPE_LIMIT_S, fresh_s: float = SNAPSHOT_AGE_S) -> None:
-        self._make = make
-        self._limit_s = limit_s
-        self._fresh_s = fresh_s
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._value: Any = None
-        self._made_at: float | None = None
-
-    def get(self) -> tuple[Any, float | None]:
-        """The newest value that can be had within the limit, and its age in seconds (None: there is none)."""
-        with self._lock:
-            old = self._made_at is None or time.monotonic() - self._made_at > self._fresh_s
-            if old and (self._thread is None or not self._thread.is_alive()):
-                self._thread = threading.Thread(target=self._refresh, name="metrics-snapshot", daemon=True)
-                self._thread.start()
-            thread = self._thread if old else None
-        if thread is not None:
-            thread.join(self._limit_s)
-        with self._lock:
-            return self._value, None if self._made_at is None else time.monotonic() - self._made_at
-
-    def _refresh(self) -> None:
-        value = self._make()
-        with self._lock:
-            self._value, self._made_at = value, time.monotonic()

@@ -1,12 +1,14 @@
-"""Figures that the database, the broker and the disk hold: read at scrape time, within a limit."""
+"""What the database, the broker, the disk and the clocks say: read at scrape time, within a limit."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any
+from typing import Generic, TypeVar
 
 import redis
 from prometheus_client.core import GaugeMetricFamily
@@ -14,52 +16,125 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from firstread.metrics.outcomes import OutcomeFigures
+from firstread.metrics.outcomes import Families, OutcomeFigures
 from firstread.metrics.outcomes import families as outcome_families
-from firstread.metrics.server import Snapshot
 from firstread.queue import depth, redis_client
 from firstread.records import Database, Flag, Job, Process, Revision, Standing
-from firstread.records.clock import now_of
+from firstread.records.clock import now_of, skew_of
 from firstread.settings import Settings
 from firstread.states import JobState, RevisionState
+from firstread.storage.store import retention_watermark_bytes
+
+SCRAPE_LIMIT_S = 2.0
+"""Longest that a scrape waits for the database."""
+
+SNAPSHOT_AGE_S = 1.0
+"""Age at which figures are read anew."""
 
 ALIVE_S = 30.0
 """A process whose heartbeat is younger counts as running."""
 
-STATES = ("RECEIVING", "WAITING", "SCORING", "DONE", "REJECTED", "FAILED")
+FIGURES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("firstread_state_studies", "Studies by state, one a job of a revision.", ("outcome",)),
+    ("firstread_waiting_jobs", "Jobs that wait, by what keeps them waiting.", ("pipeline", "reason")),
+    ("firstread_waiting_age_seconds", "Age of the oldest closed revision that is not finished.", ()),
+    ("firstread_queue_messages", "Doorbell messages on the broker, over all priorities.", ()),
+    ("firstread_flagged_studies", "Flags that stand.", ("pipeline",)),
+    ("firstread_unacknowledged_flags", "Flags that nobody has acknowledged.", ("pipeline",)),
+    ("firstread_heartbeat_age_seconds", "Youngest sign of life of a kind of process.", ("process",)),
+    ("firstread_running_processes", "Processes with a heartbeat in the last 30 s.", ("process",)),
+    ("firstread_disk_free_bytes", "Free space on the spool's disk.", ()),
+    ("firstread_disk_watermark_bytes", "Free space under which images are refused.", ()),
+    (
+        "firstread_retention_watermark_bytes",
+        "Free space under which images of finished studies go; 0 where they never do.",
+        (),
+    ),
+    ("firstread_database_up", "1 if the database answered.", ()),
+    ("firstread_broker_up", "1 if the broker answered.", ()),
+    ("firstread_snapshot_age_seconds", "Age of these figures; grows while the database is silent.", ()),
+)
+"""Name, help and labels of the figures that are read here; one that cannot be read has no sample."""
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-Families = dict[str, GaugeMetricFamily]
+
+class Snapshot(Generic[T]):
+    """A value that a thread of its own reads anew, and that nobody waits for longer than ``limit_s``.
+
+    While a database hangs the last value is given, with its age, and the scrape does not hang.
+    """
+
+    def __init__(self, read: Callable[[], T], limit_s: float = SCRAPE_LIMIT_S, fresh_s: float = SNAPSHOT_AGE_S) -> None:
+        self._read = read
+        self._limit_s = limit_s
+        self._fresh_s = fresh_s
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._value: T | None = None
+        self._read_at: float | None = None
+
+    def get(self) -> tuple[T | None, float | None]:
+        """The newest value that can be had within the limit, and its age in seconds; None for both before the first."""
+        with self._lock:
+            old = self._read_at is None or time.monotonic() - self._read_at > self._fresh_s
+            if old and (self._thread is None or not self._thread.is_alive()):
+                self._thread = threading.Thread(target=self._refresh, name="metrics-snapshot", daemon=True)
+                self._thread.start()
+            thread = self._thread if old else None
+        if thread is not None:
+            thread.join(self._limit_s)
+        with self._lock:
+            return self._value, None if self._read_at is None else time.monotonic() - self._read_at
+
+    def _refresh(self) -> None:
+        value = self._read()
+        with self._lock:
+            self._value, self._read_at = value, time.monotonic()
+
+
+class ClockCollector:
+    """How far this machine's clock is from the database's; without a sample while the database does not answer.
+
+    Every endpoint shows it, since every host has a clock.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._snapshot = Snapshot(self._read)
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """The figure without a look at the database, for the registry."""
+        help_text = "Clock of the database minus that of the host that serves this endpoint."
+        return [GaugeMetricFamily("firstread_clock_skew_seconds", help_text)]
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """The difference as it was at the last look."""
+        (family,) = self.describe()
+        skew_s, _ = self._snapshot.get()
+        if skew_s is not None:
+            family.add_metric([], skew_s)
+        return [family]
+
+    def _read(self) -> float | None:
+        try:
+            with self._db.read() as session:
+                return skew_of(session).total_seconds()
+        except SQLAlchemyError as error:
+            log.warning("metrics: the database's clock cannot be read (%s)", type(error).__name__)
+            return None
 
 
 def _families() -> Families:
-    """Every figure of this module with its help; a figure that cannot be read has no sample."""
-
-    def gauge(name: str, text: str, *labels: str) -> tuple[str, GaugeMetricFamily]:
-        return name, GaugeMetricFamily(name, text, labels=labels)
-
-    return outcome_families() | dict(
-        [
-            gauge("firstread_state_studies", "Studies by state, one a job of a revision.", "outcome"),
-            gauge("firstread_waiting_jobs", "Jobs that wait, by what keeps them waiting.", "pipeline", "reason"),
-            gauge("firstread_waiting_age_seconds", "Age of the oldest closed revision that is not finished."),
-            gauge("firstread_queue_messages", "Doorbell messages on the broker, over all priorities."),
-            gauge("firstread_flagged_studies", "Flags that stand.", "pipeline"),
-            gauge("firstread_unacknowledged_flags", "Flags that nobody has acknowledged.", "pipeline"),
-            gauge("firstread_heartbeat_age_seconds", "Youngest sign of life of a kind of process.", "stage"),
-            gauge("firstread_running_processes", "Processes with a heartbeat in the last 30 s.", "stage"),
-            gauge("firstread_disk_free_bytes", "Free space on the spool's disk."),
-            gauge("firstread_disk_watermark_bytes", "Free space under which images are refused."),
-            gauge("firstread_database_up", "1 if the database answered."),
-            gauge("firstread_broker_up", "1 if the broker answered."),
-            gauge("firstread_snapshot_age_seconds", "Age of these figures; grows while the database is silent."),
-        ]
-    )  # fmt: skip
+    return outcome_families() | {
+        name: GaugeMetricFamily(name, help_text, labels=labels) for name, help_text, labels in FIGURES
+    }
 
 
 class StateCollector:
-    """Collector for ``make_registry``. Never raises, never waits longer than two seconds."""
+    """What the database, the broker and the disk hold. Never raises, never waits longer than two seconds."""
 
     def __init__(self, settings: Settings, db: Database) -> None:
         self._settings = settings
@@ -67,18 +142,18 @@ class StateCollector:
         self._outcomes = OutcomeFigures()
         self._snapshot = Snapshot(self._read)
 
-    def describe(self) -> Iterable[Any]:
+    def describe(self) -> Iterable[GaugeMetricFamily]:
         """Names without a look at the database, for the registry."""
         return list(_families().values())
 
-    def collect(self) -> Iterable[Any]:
+    def collect(self) -> Iterable[GaugeMetricFamily]:
         """The families of the newest snapshot."""
-        families, age_s = self._snapshot.get()
-        if families is None:
+        snapshot, age_s = self._snapshot.get()
+        if snapshot is None:
             families = _families()
             families["firstread_database_up"].add_metric([], 0)
         else:
-            families = dict(families)
+            families = dict(snapshot)
         age = _families()["firstread_snapshot_age_seconds"]
         if age_s is not None:
             age.add_metric([], age_s)
@@ -102,8 +177,10 @@ class StateCollector:
         except (redis.RedisError, OSError):
             families["firstread_broker_up"].add_metric([], 0)
         try:
-            free = shutil.disk_usage(self._settings.spool_dir).free
-            families["firstread_disk_free_bytes"].add_metric([], free)
+            disk = shutil.disk_usage(self._settings.spool_dir)
+            families["firstread_disk_free_bytes"].add_metric([], disk.free)
+            removal = retention_watermark_bytes(self._settings, disk.total)
+            families["firstread_retention_watermark_bytes"].add_metric([], removal)
         except OSError as error:
             log.warning("metrics: no free space to be read (%s)", type(error).__name__)
         families["firstread_disk_watermark_bytes"].add_metric([], self._settings.min_free_mb * 2**20)
@@ -130,21 +207,19 @@ def read_database(session: Session, families: Families) -> None:
 
 
 def _states(session: Session, families: Families) -> None:
-    counts = dict.fromkeys(STATES, 0)
-    counts["RECEIVING"] = (
-        session.scalar(select(func.count()).select_from(Revision).where(Revision.state == "RECEIVING")) or 0
-    )
-    unrouted = select(func.count()).select_from(Revision).where(
-        Revision.state == RevisionState.CLOSED.value, Revision.routed_at.is_(None)
-    )  # fmt: skip
-    counts["WAITING"] = session.scalar(unrouted) or 0
-    families["firstread_waiting_jobs"].add_metric(["", "unrouted"], counts["WAITING"])
-    unwanted = select(func.count()).select_from(Revision).where(
+    revisions = select(func.count()).select_from(Revision)
+    unrouted = revisions.where(Revision.state == RevisionState.CLOSED.value, Revision.routed_at.is_(None))
+    unwanted = revisions.where(
         Revision.routed_at.is_not(None),
         ~select(Job.id).where(Job.revision_id == Revision.id).exists(),
         ~select(Standing.id).where(Standing.revision_id == Revision.id).exists(),
-    )  # fmt: skip
-    counts["REJECTED"] = session.scalar(unwanted) or 0
+    )
+    counts = dict.fromkeys((RevisionState.RECEIVING.value, *JobState), 0)
+    receiving = revisions.where(Revision.state == RevisionState.RECEIVING.value)
+    counts[RevisionState.RECEIVING.value] = session.scalar(receiving) or 0
+    counts[JobState.WAITING.value] = session.scalar(unrouted) or 0
+    counts[JobState.REJECTED.value] = session.scalar(unwanted) or 0
+    families["firstread_waiting_jobs"].add_metric(["", "unrouted"], counts[JobState.WAITING.value])
     for state, number in session.execute(select(Job.state, func.count()).group_by(Job.state)):
         counts[state] += number
     for pipeline, reason, number in session.execute(

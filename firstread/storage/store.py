@@ -247,3 +247,17 @@ def spool_of(settings: Settings, min_free_mb: int = 0) -> Spool:
 def cache_of(settings: Settings, store: Store) -> Cache:
     """The cache of this home."""
     return Cache(store, settings.home / "cache")
+
+
+def retention_watermark_bytes(settings: Settings, total_bytes: int) -> int:
+    """Free space under which images of finished studies go; 0 where they never do.
+
+    More than half of a disk is not asked for, and on any disk more than what images are refused under (twice that,
+    where the disk is large enough), so that room is made before anything is refused. Where images lie in a store their
+    removal makes no room on the disk.
+    """
+    if not settings.retention_free_mb or settings.store_url:
+        return 0
+    refused = settings.min_free_mb * 2**20
+    least = min(2 * refused, max(refused, (refused + total_bytes) // 2))
+    return max(least, min(settings.retention_free_mb * 2**20, total_bytes // 2))

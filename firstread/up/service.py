@@ -21,8 +21,8 @@ from firstread.processes.broker import EmbeddedBroker
 from firstread.processes.spawning import firstread_command, settings_environ, spawn
 from firstread.settings import Settings
 from firstread.storage.home import disk_warning, private
+from firstread.storage.store import retention_watermark_bytes
 from firstread.up.checks import lock_home, prepare, say
-from firstread.upkeep.retention import watermark_bytes
 
 if TYPE_CHECKING:
     from firstread.records import Database
@@ -300,7 +300,7 @@ def announce(settings: Settings) -> None:
 
 def retention_lines(settings: Settings) -> list[str]:
     """What becomes of images when the disk fills."""
-    watermark = watermark_bytes(settings, shutil.disk_usage(settings.home).total) // 2**20
+    watermark = retention_watermark_bytes(settings, shutil.disk_usage(settings.home).total) // 2**20
     if settings.store_url:
         return ["Images lie in a store; they go by FIRSTREAD_RETENTION_DAYS alone."]
     if not watermark:

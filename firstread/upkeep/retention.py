@@ -32,7 +32,7 @@ from firstread.records import (
 )
 from firstread.settings import Settings
 from firstread.states import TERMINAL, UNDELIVERED, RevisionState
-from firstread.storage.store import spool_of, store_of
+from firstread.storage.store import retention_watermark_bytes, spool_of, store_of
 from firstread.upkeep.refused import remove_refused
 
 TERMINAL_STATES = tuple(state.value for state in TERMINAL)
@@ -109,7 +109,7 @@ def make_room(
     if not settings.retention_free_mb or not settings.spool_dir.is_dir():
         return False
     free = free_bytes or (lambda: shutil.disk_usage(settings.spool_dir).free)
-    watermark = watermark_bytes(settings, shutil.disk_usage(settings.spool_dir).total)
+    watermark = retention_watermark_bytes(settings, shutil.disk_usage(settings.spool_dir).total)
     missing = watermark - free()
     if missing <= 0:
         return False
@@ -120,20 +120,6 @@ def make_room(
         if removed.size_bytes - before >= missing + spare or (not dry_run and free() >= watermark + spare):
             break
     return True
-
-
-def watermark_bytes(settings: Settings, total_bytes: int) -> int:
-    """Free space under which images of finished studies go; 0 where they never do.
-
-    More than half of a disk is not asked for, and on any disk more than what images are refused under (twice that,
-    where the disk is large enough), so that room is made before anything is refused. Where images lie in a store their
-    removal makes no room on the disk.
-    """
-    if not settings.retention_free_mb or settings.store_url:
-        return 0
-    refused = settings.min_free_mb * 2**20
-    least = min(2 * refused, max(refused, (refused + total_bytes) // 2))
-    return max(least, min(settings.retention_free_mb * 2**20, total_bytes // 2))
 
 
 def finished_studies(db: Database, *, no_open_flag: bool = False) -> Iterator[tuple[int, str, datetime]]:

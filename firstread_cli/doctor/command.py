@@ -16,7 +16,8 @@ from firstread.errors import FirstreadError
 from firstread.records import Database, Process
 from firstread.records.clock import now_of
 from firstread.settings import ENV_PREFIX, Settings
-from firstread.upkeep.retention import kept_back, watermark_bytes
+from firstread.storage.store import retention_watermark_bytes
+from firstread.upkeep.retention import kept_back
 from firstread_cli.doctor.checks import Check
 from firstread_cli.doctor.intake import check_inbox, check_refusals
 from firstread_cli.doctor.path import check_study
@@ -44,7 +45,7 @@ def check_home(settings: Settings) -> Iterator[Check]:
             yield Check(name, "ok", str(path))
     place = settings.home if settings.home.is_dir() else settings.home.parent
     usage = shutil.disk_usage(place if place.is_dir() else Path("/"))
-    free_mb, watermark_mb = usage.free // 2**20, watermark_bytes(settings, usage.total) // 2**20
+    free_mb, watermark_mb = usage.free // 2**20, retention_watermark_bytes(settings, usage.total) // 2**20
     enough_mb = min(2 * settings.min_free_mb, watermark_mb or 2 * settings.min_free_mb)
     status = "ok" if free_mb >= enough_mb else "warn" if free_mb > settings.min_free_mb else "fail"
     going = f"images of finished studies go under {watermark_mb} MiB" if watermark_mb else "no images go for want of it"
@@ -80,7 +81,7 @@ def _room(settings: Settings, db: Database) -> Iterator[Check]:
     if not settings.spool_dir.is_dir():
         return
     usage = shutil.disk_usage(settings.spool_dir)
-    if usage.free >= watermark_bytes(settings, usage.total):
+    if usage.free >= retention_watermark_bytes(settings, usage.total):
         return
     kept = kept_back(db)
     yield Check(

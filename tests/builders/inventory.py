@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from firstread.metrics.former import FORMER_LABELS, FORMER_NAMES, GONE_IN
+
 ROOT = Path(__file__).resolve().parents[2]
 
 _METRICS = """
@@ -31,8 +33,7 @@ for collector in list(REGISTRY._collector_to_names):
         if family.name.startswith("firstread_"):
             rows[family.name] = (family.type, sorted(collector._labelnames), family.documentation)
 
-from firstread.metrics.clock import ClockCollector
-from firstread.metrics.state import StateCollector
+from firstread.metrics.state import ClockCollector, StateCollector
 from firstread.records import Database
 from firstread.settings import Settings
 
@@ -73,6 +74,18 @@ def metrics() -> dict[str, Metric]:
         name = family + "_total" if kind == "counter" else family
         found[name] = Metric(name, kind, tuple(labels), text)
     return found
+
+
+@cache
+def former_metrics() -> tuple[tuple[str, str, str], ...]:
+    """Former name or series with its label, what stands in its place, and the release in which the former goes."""
+    names = {name.removesuffix("_total"): name for name in metrics()}
+    labels = [
+        (f"{names[family]}{{{former}}}", f"{names[family]}{{{label}}}", GONE_IN)
+        for family, renamed in FORMER_LABELS.items()
+        for former, label in renamed.items()
+    ]
+    return tuple(sorted([*((former, name, GONE_IN) for former, name in FORMER_NAMES.items()), *labels]))
 
 
 @cache

@@ -106,10 +106,10 @@ def test_up_answers_counts_and_ends_in_order(start_up: Callable[..., RunningUp])
     for name in (
         "firstread_database_up 1.0",
         "firstread_broker_up 1.0",
-        'firstread_running_processes{stage="worker"} 1.0',
-        'firstread_running_processes{stage="listener"} 1.0',
+        'firstread_running_processes{process="worker",stage="worker"} 1.0',
+        'firstread_running_processes{process="listener",stage="listener"} 1.0',
         "firstread_open_associations",
-        "firstread_hand_jobs",
+        "firstread_scoring_jobs",
     ):
         assert name in metrics
     for words in ("C-STORE", "inbox", "database", "evidence", "metrics", "logs", "FIRSTREAD_DICOM_HOST=0.0.0.0"):

@@ -57,6 +57,14 @@ def metrics() -> str:
     return table(("metric", "type", "labels", "meaning"), rows)
 
 
+def former_metrics() -> str:
+    """Former names and labels of metrics, and the release in which they go."""
+    from tests.builders.inventory import former_metrics as former
+
+    rows = ((f"`{old}`", f"`{new}`", release) for old, new, release in former())
+    return table(("former", "now", "goes in"), rows)
+
+
 def _describe(name: str, command: click.Command, parents: str) -> list[str]:
     ctx = click.Context(command, info_name=name)
     usage = " ".join([parents, name, *command.collect_usage_pieces(ctx)])
@@ -411,6 +419,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "experiments_chest": lambda: experiments("chest"),
     "settings": settings,
     "metrics": metrics,
+    "former_metrics": former_metrics,
     "commands": commands,
     "storage": storage,
     "syntaxes": syntaxes,

@@ -6,13 +6,13 @@ from prometheus_client import Counter, Histogram
 
 DELIVERIES = Counter(
     "firstread_deliveries_total",
-    "Attempts at a delivery by kind (stage) and outcome: DELIVERED, SKIPPED, FAILED, retry, bad_file.",
-    ["stage", "outcome"],
+    "Attempts at a delivery by kind and outcome: DELIVERED, SKIPPED, FAILED, retry, bad_file.",
+    ["kind", "outcome"],
 )
 DELIVERY_SECONDS = Histogram(
     "firstread_delivery_seconds",
-    "Duration of an attempt at a delivery, by kind (stage).",
-    ["stage"],
+    "Duration of an attempt at a delivery, by kind.",
+    ["kind"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
 NOTIFICATION_SECONDS = Histogram(
@@ -23,8 +23,8 @@ NOTIFICATION_SECONDS = Histogram(
 )
 OBJECTS = Counter(
     "firstread_objects_total",
-    "DICOM objects made, by kind (stage) and outcome; reason says why one was not written.",
-    ["stage", "outcome", "reason"],
+    "DICOM objects made, by kind and outcome; reason says why one was not written.",
+    ["kind", "outcome", "reason"],
 )
 ESCALATIONS = Counter(
     "firstread_escalations_total",

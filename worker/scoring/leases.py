@@ -15,7 +15,7 @@ from firstread.records import Database, Job
 from firstread.records.clock import now_of
 from firstread.states import JobState
 from worker.errors import LeaseLost
-from worker.metrics import JOBS_IN_HAND
+from worker.metrics import SCORING_JOBS
 
 log = logging.getLogger(__name__)
 
@@ -81,13 +81,13 @@ class LeaseKeeper:
         lease = Lease(job_id)
         with self._lock:
             self._leases[job_id] = lease
-            JOBS_IN_HAND.set(len(self._leases))
+            SCORING_JOBS.set(len(self._leases))
         try:
             yield lease
         finally:
             with self._lock:
                 self._leases.pop(job_id, None)
-                JOBS_IN_HAND.set(len(self._leases))
+                SCORING_JOBS.set(len(self._leases))
 
     def progress(self) -> dict[int, float]:
         """``time.monotonic()`` of the last step of each job in hand."""

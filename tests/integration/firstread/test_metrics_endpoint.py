@@ -12,17 +12,18 @@ from collections.abc import Callable
 import pytest
 
 from firstread.clock import utcnow
-from firstread.metrics.server import MetricsPortTaken, Snapshot, serve_metrics
+from firstread.metrics.server import MetricsPortTaken, serve_metrics
+from firstread.metrics.state import Snapshot
 from firstread.processes.spawning import settings_environ
 from firstread.records import Database, Flag, Job, Process
 from firstread.settings import Settings
 from tests.builders.waiting import put_probe
 
 COUNT = """
-from worker.metrics import JOBS, JOBS_IN_HAND, STAGE_SECONDS
+from worker.metrics import JOBS, SCORING_JOBS, STAGE_SECONDS
 JOBS.labels("probe", "DONE").inc(2)
 STAGE_SECONDS.labels("probe", "read").observe(0.02)
-JOBS_IN_HAND.set(1)
+SCORING_JOBS.set(1)
 """
 
 PARENT = f"""
@@ -65,6 +66,7 @@ def test_children_and_parent_add_up_and_dead_ones_keep_their_counts(
         parent.communicate(timeout=10)
     assert 'firstread_jobs_total{outcome="DONE",pipeline="probe"} 8.0' in text
     assert 'firstread_stage_seconds_count{pipeline="probe",stage="read"} 4.0' in text
+    assert "firstread_scoring_jobs 2.0" in text
     assert "firstread_hand_jobs 2.0" in text
 
 
@@ -95,7 +97,7 @@ def test_figures_of_database_broker_and_disk(make_settings: Callable[..., Settin
         'firstread_waiting_jobs{pipeline="",reason="unrouted"} 2.0',
         'firstread_flagged_studies{pipeline="head_ct"} 1.0',
         'firstread_unacknowledged_flags{pipeline="head_ct"} 1.0',
-        'firstread_running_processes{stage="worker"} 1.0',
+        'firstread_running_processes{process="worker",stage="worker"} 1.0',
         "firstread_disk_watermark_bytes 3.145728e+06",
         "firstread_database_up 1.0",
         "firstread_broker_up 0.0",

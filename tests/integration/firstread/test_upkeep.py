@@ -38,9 +38,10 @@ from firstread.records import (
 )
 from firstread.settings import Settings
 from firstread.storage.spool import DiskFull, Spool
+from firstread.storage.store import retention_watermark_bytes
 from firstread.up.service import retention_lines
 from firstread.upkeep.drift import LEAST_STUDIES, Histogram, compute_drift, psi
-from firstread.upkeep.retention import clean, kept_back, watermark_bytes
+from firstread.upkeep.retention import clean, kept_back
 from firstread.upkeep.service import Room, beat, problems, run_upkeep
 from tests.builders.scored import SECRET_ID, Scored, database_in, scored_study, settings_in
 from tests.builders.servers import recorder
@@ -201,7 +202,7 @@ def test_room_is_made_before_anything_is_refused(
     tmp_path: Path, values: dict[str, Any], total_mb: int, expected_mb: int
 ) -> None:
     settings = Settings(home=tmp_path, **values)
-    assert watermark_bytes(settings, total_mb * 2**20) == expected_mb * 2**20
+    assert retention_watermark_bytes(settings, total_mb * 2**20) == expected_mb * 2**20
 
 
 def test_up_says_what_becomes_of_images(tmp_path: Path) -> None:

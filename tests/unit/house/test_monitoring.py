@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.version import Version
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
 
+from firstread.metrics.former import FORMER_LABELS, FORMER_NAMES, GONE_IN, WithFormerNames
 from tests.builders.inventory import metrics, view_columns
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -22,7 +27,18 @@ RULES: list[dict[str, Any]] = [
     for rule in group["rules"]
 ]
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
+LABELS = {"pipeline", "model", "outcome", "reason", "stage", "kind", "process", "quantity"}
 NAME = re.compile(r"\bfirstread[_:][a-z0-9_:]+")
+
+
+class _Fixed:
+    """A collector of the same families each time."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        return self._families
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -78,7 +94,53 @@ def test_an_alert_says_what_and_what_to_do_and_is_tested(rule: dict[str, Any]) -
 
 def test_expressions_name_no_patient_and_no_uid() -> None:
     for metric in metrics().values():
-        assert set(metric.labels) <= {"pipeline", "model", "outcome", "reason", "stage"}, metric.name
+        assert set(metric.labels) <= LABELS, metric.name
+
+
+def test_a_label_means_one_thing() -> None:
+    """``stage`` is that of a job; what else has a kind, a process or a quantity says so."""
+    assert {name for name, metric in metrics().items() if "stage" in metric.labels} == {"firstread_stage_seconds"}
+
+
+def test_former_names_and_labels_are_served_and_listed_with_the_release_in_which_they_go() -> None:
+    known = {name.removesuffix("_total"): metric for name, metric in metrics().items()}
+    assert not set(FORMER_NAMES) & set(known)
+    rows = (ROOT / "docs/metrics.md").read_text(encoding="utf-8").partition("<!-- begin former_metrics -->")[2]
+    for family, renamed in FORMER_LABELS.items():
+        assert set(renamed.values()) <= set(known[family].labels) and not set(renamed) & set(known[family].labels)
+        for former in renamed:
+            assert f"| `{known[family].name}{{{former}}}` |" in rows
+    for former, name in FORMER_NAMES.items():
+        assert name in known
+        assert f"| `{former}` | `{name}` | {GONE_IN} |" in rows
+    families = [
+        GaugeMetricFamily(family, family, labels=sorted(known[family].labels))
+        for family in [*FORMER_LABELS, *FORMER_NAMES.values()]
+    ]
+    for family in families:
+        family.add_metric([f"a {label}" for label in family._labelnames], 3)
+    served = {metric.name: metric for metric in WithFormerNames(_Fixed(families)).collect()}
+    for former in FORMER_NAMES:
+        assert [sample.value for sample in served[former].samples] == [3]
+        assert [sample.name for sample in served[former].samples] == [former]
+    for family, renamed in FORMER_LABELS.items():
+        (sample,) = served[family].samples
+        assert {former: sample.labels[former] for former in renamed} == {
+            former: f"a {label}" for former, label in renamed.items()
+        }
+
+
+def test_former_names_go_in_time() -> None:
+    """When the version comes, ``firstread/metrics/former.py`` goes."""
+    assert Version(version("firstread")) < Version(GONE_IN)
+
+
+def test_rules_and_dashboards_use_no_former_name() -> None:
+    text = "\n".join(expr for _, expr in expressions())
+    assert not {name for name in FORMER_NAMES if re.search(rf"\b{name}\b", text)}
+    for where, expr in expressions():
+        if re.search(r"\bstage\b", expr):
+            assert "firstread_stage_seconds" in expr, where
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda p: p.stem)
