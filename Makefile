@@ -17,7 +17,7 @@ PYTEST := .venv/bin/python -m pytest --durations=15 --durations-min=1
 # side by side, a file in one process; those with processes and clocks of their own one after the other
 SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 QUICK_TESTS := $(PYTEST) tests/unit $(SIDE_BY_SIDE)
-UNIT_TESTS := $(PYTEST) tests/unit tests/training $(SIDE_BY_SIDE)
+UNIT_TESTS := $(PYTEST) tests/unit tests/training tests/tools $(SIDE_BY_SIDE)
 OTHER_TESTS := $(PYTEST) tests/integration tests/system
 
 help:  ## This list

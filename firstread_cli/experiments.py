@@ -1,22 +1,64 @@
-"""``firstread chest``: experiments with chest films. Each prints a table, and writes it as Markdown and JSON."""
+"""``firstread chest`` and ``firstread dermoscopy``: experiments, each of which prints a table and writes it."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from tools.experiments.erasure import erase
-from tools.experiments.looks import looks
-from tools.experiments.upscaler import upscaler
+from firstread.logs import log_to_terminal
 from training.chest.blend import blend
 from training.chest.compare import compare
+from training.chest.gate import gate
 from training.chest.maps import maps
 from training.chest.stress import stress
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.group("chest")
 def chest() -> None:
-    """Chest X-ray experiments: comparisons, damaged films, what models look at, the joint score."""
+    """Chest X-ray experiments: comparisons, damaged films, what models look at, the joint score, the gate's rule."""
 
 
-for command in (compare, stress, upscaler, looks, maps, erase, blend):
+for command in (compare, stress, maps, blend, gate):
     chest.add_command(command)
+
+
+@click.group("dermoscopy")
+def dermoscopy() -> None:
+    """Dermoscopy experiments."""
+
+
+@dermoscopy.command("question")
+@click.option("--data", type=FOLDER, required=True, help="Folder of HAM10000, as the reader ham10000 takes it.")
+@click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
+              help="EfficientNet-Lite0's ImageNet weights (npz); default: start from nothing.")  # fmt: skip
+@click.option(
+    "--package", required=True, help="Package whose outlines cut test pictures: a folder, NAME or NAME/VERSION."
+)
+@click.option("--steps", type=click.IntRange(min=1), default=300, show_default=True, help="Steps of each run.")
+@click.option("--pictures", type=click.IntRange(min=1), default=None,
+              help="About so many pictures of each split, every diagnosis in its share; default: all.")  # fmt: skip
+@click.option("--by-picture", is_flag=True, help="Also train after a split by picture instead of by lesion.")
+@click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads of TensorFlow; 0: its own choice.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/lesion_question"),
+              show_default=True, help="Folder of question.md and .json; a later call goes on in it.")  # fmt: skip
+def question(
+    data: Path,
+    weights: Path | None,
+    package: str,
+    steps: int,
+    pictures: int | None,
+    by_picture: bool,
+    threads: int,
+    out: Path,
+) -> None:
+    """Whole picture, cut picture, or the mask as a fourth channel? Same split and budget for every input."""
+    from training.dermoscopy.question import answer_question
+    from training.train import set_threads
+
+    log_to_terminal()
+    set_threads(threads)
+    answer_question(data, weights, package, steps, pictures, by_picture, out)
+    click.echo((out / "question.md").read_text(encoding="utf-8"))

@@ -20,12 +20,7 @@ from worker.packages.card import Card
 from worker.packages.comparison import doubts, figures_of
 from worker.packages.errors import PackageError
 from worker.packages.package import CARD
-from worker.packages.store import Entry, Role, Store
-
-
-def open_store(settings: Settings) -> Store:
-    """The shipped packages and those imported into the home."""
-    return Store([settings.home / "models", settings.models_dir], settings.home)
+from worker.packages.store import Entry, Role, Store, find_package, open_store, package_below
 
 
 @contextmanager
@@ -165,25 +160,9 @@ def _on_a_terminal() -> bool:
 def export(key: str, target: Path) -> None:
     """Write a package (NAME, NAME/VERSION, its folder, or the folder of the run that trained it) to one file."""
     try:
-        click.echo(export_package(folder_of(Path(key)) or _entry(key).directory, target))
+        click.echo(export_package(find_package(key, Settings()), target))
     except (PackageError, OSError) as error:
         raise click.ClickException(str(error)) from error
-
-
-def folder_of(path: Path) -> Path | None:
-    """The package in a folder: itself, or the only one that a run of ``firstread train`` wrote below it.
-
-    Raises
-    ------
-    PackageError
-        If there are several.
-    """
-    if (path / CARD).is_file():
-        return path
-    below = sorted(found.parent for depth in ("*", "*/*", "*/*/*") for found in path.glob(f"{depth}/{CARD}"))
-    if len(below) > 1:
-        raise PackageError(f"several packages in {path.name}: {', '.join(str(b.relative_to(path)) for b in below)}")
-    return below[0] if below else None
 
 
 @models.command("import")
@@ -222,7 +201,7 @@ def _as_archive(source: Path) -> Iterator[Path]:
     if source.is_file():
         yield source
         return
-    folder = folder_of(source)
+    folder = package_below(source)
     if folder is None:
         raise PackageError(f"no package in {source.name}: no {CARD} there, nor in a folder below")
     with tempfile.TemporaryDirectory() as held:

@@ -146,9 +146,9 @@ def check_next_steps(settings: Settings) -> Iterator[Check]:
 def check_models(settings: Settings) -> Iterator[Check]:
     """Every package passes its checksum and its golden outputs."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow talks to the terminal, past every log
-    from firstread_cli.models import open_store
     from worker.packages.errors import PackageError
     from worker.packages.package import load
+    from worker.packages.store import open_store
 
     entries = open_store(settings).entries()
     if not entries:

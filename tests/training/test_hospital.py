@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from firstread.settings import Settings
 from firstread_cli import models
 from tests.builders.toy_sets import write_ct_ich
-from training.evaluation.scoring import evaluate_package, find_package, reader_for
+from training.evaluation.scoring import evaluate_package, reader_for
 from training.fit.crossval import with_named_folds
 from training.head_ct.evaluate import evaluate_run
 from training.recipe import Recipe, RecipeError, load_recipe
@@ -22,6 +22,7 @@ from training.train import Order, open_items, train_all
 from worker.packages.card import Card
 from worker.packages.comparison import doubts, figures_of
 from worker.packages.package import load
+from worker.packages.store import find_package, open_store
 
 ROOT = Path(__file__).resolve().parents[2]
 WARDS = ("east", "west")
@@ -78,7 +79,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_table_without_masks_gives_a_package_that_draws_nothing(run: Path) -> None:
-    package = load(find_package(str(run)))
+    package = load(find_package(str(run), Settings()))
     assert {path.name for path in run.glob("oof_*.npz")} == {"oof_east.npz", "oof_west.npz"}
     assert package.card.parameters["outlines"] is False and "mask_threshold" not in package.card.parameters
     assert package.card.operating_points["flag"].n == 12
@@ -134,7 +135,7 @@ def test_what_training_wrote_is_taken_in_and_passed_on_as_it_lies(run: Path, hom
         assert done.exit_code == code, done.output
         return done.output
 
-    package = find_package(str(run))
+    package = find_package(str(run), Settings())
     assert "off     hospital_head_ct/1.0.0" in call("import", str(run))
     assert "there already" in call("import", str(package), code=1)
     for source in (str(run), str(package), "hospital_head_ct/1.0.0"):
@@ -153,7 +154,7 @@ def test_a_worse_card_is_asked_about_on_a_terminal(run: Path, home: Path, monkey
         return CliRunner().invoke(models.models, list(arguments), input=answer).exit_code
 
     def roles() -> dict[str, str]:
-        store = models.open_store(Settings())
+        store = open_store(Settings())
         return {e.key: e.role for e in store.entries() if e.card and e.card.task == "bleed"}
 
     assert call("import", str(run), "--activate", answer="n\n") == 0

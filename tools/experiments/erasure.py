@@ -1,13 +1,13 @@
 """What a four-class model still knows when adult and child look alike to it.
 
-``firstread chest erase PACKAGE --data DIR --out DIR``. COVID films are of adults and nearly all others of children, so
-a model may call age, or the source of a film, COVID. An adversary that learns the age from the pooled features while
-these learn to hide it would remove that. What a linear adversary could ever find is removed here at once and in closed
-form (LEACE: Belrose et al. 2023, arXiv 2306.03819), without training the network again, so that the price can be read
-off: the age that probes still find, the four-class figures, and how many adults without COVID are called COVID.
+``python -m tools.experiments.erasure PACKAGE --data DIR --out DIR``. COVID films are of adults and nearly all others of
+children, so a model may take age, or the source of a film, for COVID. An adversary that learns the age from the pooled
+features while these learn to hide it would remove that. Here everything that a linear adversary could find is removed
+in closed form (LEACE: Belrose et al. 2023, arXiv 2306.03819), without training the network again. The table shows the
+price: the age that probes still find, the four-class figures, and how many adults without COVID are called COVID.
 
-Age is looked for among films without COVID alone and within their classes, so that neither COVID nor pneumonia goes
-with it. What the features hold of age in curved ways stays: the probe by neighbours tells.
+Age is looked for among films without COVID and within their classes, so that neither COVID nor pneumonia goes with it.
+What the features hold of age in a non-linear way stays; the probe by nearest neighbours measures it.
 """
 
 from __future__ import annotations
@@ -218,3 +218,7 @@ def age_aucs(parts: dict[str, list[Item]], x: dict[str, np.ndarray], groups: np.
     # rounded, so that what is left of a line that was erased does not rank films by the last bit
     scores = {"age_auc_line": np.round(asked @ line, 9), "age_auc_neighbours": adult[nearest].mean(axis=1)}
     return {name: metrics.auc(truth, score) for name, score in scores.items()}
+
+
+if __name__ == "__main__":
+    erase()

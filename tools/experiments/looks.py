@@ -1,8 +1,8 @@
 """How often a called film carries ``low_evidence``, by what it truly is, and for which model's map.
 
-``firstread chest looks BINARY FOUR --data DIR --out DIR``. Nothing is trained: the test films are scored as they are in
-service, and the maps of those that are called pneumonia are measured as :mod:`worker.pipelines.chest_xray.evidence`
-does.
+``python -m tools.experiments.looks BINARY FOUR --data DIR --out DIR``. Nothing is trained: the test films are scored as
+they are in service, and the maps of those that are called pneumonia are measured as
+:mod:`worker.pipelines.chest_xray.evidence` does.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import click
 import numpy as np
 
+from training.chest.maps import DirectEngine
 from training.chest.readers import class_of
 from training.datasets import open_dataset
 from training.datasets.base import DataSetError, Item
@@ -39,25 +40,6 @@ class Called:
     lung_share: dict[str, float]
     doubted: dict[str, bool]
     agreement: dict[str, float]
-
-
-class DirectEngine:
-    """Packages without a queue. Fulfils :class:`worker.pipelines.base.Engine`."""
-
-    def __init__(self, packages: Sequence[Package]) -> None:
-        self._packages = {package.key: package for package in packages}
-
-    def run(self, package: str, x: np.ndarray) -> dict[str, np.ndarray]:
-        """As :meth:`worker.packages.package.Package.predict`."""
-        return self._packages[package].predict(x)
-
-    def gradients(self, package: str, x: np.ndarray, finding: str) -> np.ndarray:
-        """As the package's method."""
-        return self._packages[package].gradients(x, finding)
-
-    def class_maps(self, package: str, x: np.ndarray, finding: str) -> np.ndarray:
-        """As the package's method."""
-        return self._packages[package].class_maps(x, finding)
 
 
 @click.command("looks")
@@ -151,3 +133,7 @@ def _figures(name: str, groups: Mapping[str, Sequence[Called]]) -> dict[str, Any
     row["median_lung_share_pneumonia"] = float(np.nanmedian(shares)) if np.isfinite(shares).any() else None
     row["agreement_with_served"] = float(np.mean([film.agreement[name] for film in ill])) if ill else None
     return row
+
+
+if __name__ == "__main__":
+    looks()

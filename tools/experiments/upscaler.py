@@ -1,8 +1,9 @@
 """A small network that sharpens films which were enlarged from few pixels.
 
-``firstread chest upscaler --data DIR --out DIR`` trains it on the training films, and ``firstread chest stress
---upscaler`` measures what it is worth to a model. It corrects a bicubic enlargement, so that it starts as one, and
-works on the picture folded to a quarter of its pixels (Shi et al. 2016, arXiv 1609.05158), in a quarter of the time.
+``python -m tools.experiments.upscaler --data DIR --out DIR`` trains it on the training films and measures it in
+decibels; with ``--package`` it also measures what it is worth to a model on the test films. It corrects a bicubic
+enlargement, so it starts as one, and works on the picture folded to a quarter of its pixels (Shi et al. 2016, arXiv
+1609.05158), in a quarter of the time.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.chest.stress import SIZES, Change, stress_rows, unchanged
 from training.datasets import open_dataset
 from training.datasets.base import DataSetError
 from training.evaluation.tables import write_table
 from worker.packages.card import InputSpec
+from worker.packages.package import load
 from worker.packages.preprocessing.compose import planes
 from worker.packages.weights import load_by_layer, save_by_layer
 
@@ -146,6 +149,19 @@ def decibels(films: np.ndarray, upscaler: Upscaler | None, side_px: int) -> floa
     return float(np.mean(found))
 
 
+def enlargements(upscaler: Upscaler) -> dict[str, Change]:
+    """Films of few pixels, enlarged with cubics and by the network, for each of :data:`SIZES` below its own size."""
+
+    def cubic(side_px: int) -> Change:
+        return lambda film, rng: bicubic(film, side_px)
+
+    def learned(side_px: int) -> Change:
+        return lambda film, rng: upscaler.enlarged(reduced(film, side_px))
+
+    ways = {"bicubic": cubic, "learned upscaler": learned}
+    return {f"at {size} px, {name}": way(size) for size in SIZES if size < SIDE for name, way in ways.items()}
+
+
 @click.command("upscaler")
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
               help="Folder of chest film collections.")  # fmt: skip
@@ -154,7 +170,13 @@ def decibels(films: np.ndarray, upscaler: Upscaler | None, side_px: int) -> floa
 @click.option("--films", type=int, default=800, show_default=True, help="Training films, evenly spaced.")
 @click.option("--test-films", type=int, default=60, show_default=True, help="Validation films of the table.")
 @click.option("--steps", type=int, default=1500, show_default=True, help="Batches of 16 patches.")
-def upscaler(data: Path, out: Path, films: int, test_films: int, steps: int) -> None:
+@click.option(
+    "--package",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help="Also score the test films with this package, reduced and enlarged in both ways.",
+)
+def upscaler(data: Path, out: Path, films: int, test_films: int, steps: int, package: Path | None) -> None:
     """Train the learned upscaler on training films; measure it against bicubic enlargement on validation films."""
     dataset = open_dataset("chest_films", data)
 
@@ -174,6 +196,14 @@ def upscaler(data: Path, out: Path, films: int, test_films: int, steps: int) -> 
         out, "upscaler", "Films enlarged from few pixels", budget, rows_of(read("val", test_films), out / WEIGHTS)
     )
     click.echo(path.read_text(encoding="utf-8"))
+    if package is not None:
+        loaded = load(package)
+        items = [item for item in dataset.items() if item.split == "test" and item.labels]
+        changes = {"as they are": unchanged, **enlargements(Upscaler(out / WEIGHTS))}
+        rows = stress_rows(loaded, items, [dataset.pixels(item) for item in items], changes)
+        budget = f"{len(items)} test films, package {loaded.key}, no training"
+        path = write_table(out, "upscaler_stress", "Films of few pixels, enlarged in two ways", budget, rows)
+        click.echo(path.read_text(encoding="utf-8"))
 
 
 def rows_of(films: np.ndarray, weights: Path, sides_px: Sequence[int] = MEASURED) -> list[dict[str, Any]]:
@@ -183,3 +213,7 @@ def rows_of(films: np.ndarray, weights: Path, sides_px: Sequence[int] = MEASURED
         {"side_px": side, "bicubic_db": decibels(films, None, side), "learned_db": decibels(films, network, side)}
         for side in sides_px
     ]
+
+
+if __name__ == "__main__":
+    upscaler()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from firstread.errors import FirstreadError
+from firstread.settings import Settings
 from training.chest.figures import BINARY, four_class_truth, package_figures, worst
 from training.chest.figures import binary_figures as binary
 from training.chest.labels import CLASSES
@@ -18,6 +19,7 @@ from training.datasets.base import DataSet, DataSetError, Item, gathered
 from training.evaluation.report import write_report
 from worker.packages.package import Package, load
 from worker.packages.preprocessing.compose import compose, planes
+from worker.packages.store import find_package
 from worker.pipelines.base import Served
 from worker.pipelines.chest_xray.scores import Scores, combined_scores, flag_threshold
 
@@ -115,11 +117,9 @@ def partner_of(package: Package, named: str | None, beside: Path) -> tuple[Packa
     wanted = named or partner_key(package)
     if wanted is None:
         return None, ["The card joins the score with a package that it does not name: give it with --with."]
-    from training.evaluation.scoring import find_package
-
     local = beside / wanted
     try:
-        other = load(local if (local / "card.json").is_file() else find_package(wanted))
+        other = load(local if (local / "card.json").is_file() else find_package(wanted, Settings()))
     except FirstreadError as error:
         if named is not None:
             raise

@@ -1,19 +1,19 @@
 """Make the rule by which the chest pipeline's gate knows a chest film, and say how well it does.
 
-Run as ``python -m training.chest.gate --data DIR --out FILE``. With ``--measure`` the shipped rule is not remade:
-the table of what it lets through is written to FILE (``docs/experiments`` holds the release's). Not-chest pictures are
-head CT slices, skin pictures, drawn limbs, hands, skulls and bellies, and chest films lying, upside down or inverted.
+``firstread chest gate --data DIR --out FILE`` fits the rule of :mod:`worker.pipelines.chest_xray.likeness`; the file
+goes there as ``likeness.npz``. With ``--measure`` it writes the table of what the shipped rule lets through
+(``docs/experiments`` holds the release's).
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import cv2
 import numpy as np
 
@@ -32,28 +32,51 @@ HIDDEN = 24
 REFUSED_SHARE = 0.005
 DRAWN = 2400
 
+COLLECTIONS = {"kermany": "kermany224", "covid_chestxray": "covid_ieee8023"}
+"""Reader of chest films -> its folder below ``chest_xray``."""
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with chest_xray, head_ct and dermoscopy")
-    parser.add_argument("--out", type=Path, required=True, help="npz to write; the figures go beside it as JSON")
-    parser.add_argument("--measure", action="store_true", help="a table of the shipped rule, as JSON, instead")
-    options = parser.parse_args()
-    if options.measure:
-        write_table(options.out.parent, options.out.stem, *gate_table(options.data))
+OTHERS = {
+    "head_ct": "head_ct/ct_ich/images",
+    "head_ct_2": "head_ct/phe_sich/images",
+    "skin": "dermoscopy/ham10000_200x150",
+}
+"""Kind of other picture -> its folder."""
+
+
+@click.command("gate")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="Folder with chest_xray, head_ct and dermoscopy.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="File of the rule (npz); its figures go beside it as JSON. With --measure: the table, without suffix.",
+)
+@click.option("--measure", is_flag=True, help="Do not fit: write the table of what the shipped rule lets through.")
+def gate(data: Path, out: Path, measure: bool) -> None:
+    """Fit the rule by which the pipeline knows a chest film, or measure the shipped one.
+
+    It learns from the films of the collections, and from pictures that are no chest film: head CT slices, skin
+    pictures, drawn limbs, hands, skulls and bellies, and films that lie, stand upside down or are inverted.
+    """
+    cv2.setNumThreads(1)
+    if measure:
+        click.echo(write_table(out.parent, out.stem, *gate_table(data)).read_text(encoding="utf-8"))
         return
-    films = [item for name, folder in (("kermany", "kermany224"), ("covid_chestxray", "covid_ieee8023"))
-             for item in open_dataset(name, options.data / "chest_xray" / folder).items()]  # fmt: skip
-    others = {name: thumbs(read_grey(path) for path in sampled(options.data / folder))
-              for name, folder in (("head_ct", "head_ct/ct_ich/images"), ("head_ct_2", "head_ct/phe_sich/images"),
-                                   ("skin", "dermoscopy/ham10000_200x150"))}  # fmt: skip
+    films = [item for name, folder in COLLECTIONS.items()
+             for item in open_dataset(name, data / "chest_xray" / folder).items()]  # fmt: skip
+    others = {kind: thumbs(read_grey(path) for path in sampled(data / folder)) for kind, folder in OTHERS.items()}
     rng = np.random.default_rng(1)
     others["drawn_parts"] = thumbs(other_part(rng) for _ in range(DRAWN))
-    rule, figures = make(films, thumbs(read_grey(item.path) for item in films), others)
-    write(rule, options.out)
-    options.out.with_suffix(".json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(figures, indent=2))
+    rule, figures = fit_rule(films, thumbs(read_grey(item.path) for item in films), others)
+    write_rule(rule, out)
+    text = json.dumps(figures, indent=2) + "\n"
+    out.with_suffix(".json").write_text(text, encoding="utf-8")
+    click.echo(text, nl=False)
 
 
 def gate_table(data: Path) -> tuple[str, str, list[dict[str, Any]]]:
@@ -106,7 +129,7 @@ def thumbs(films: Iterable[np.ndarray]) -> Array:
     return np.stack([thumb(film) for film in films])
 
 
-def make(films: list[Item], chest: Array, others: dict[str, Array]) -> tuple[Rule, dict[str, object]]:
+def fit_rule(films: list[Item], chest: Array, others: dict[str, Array]) -> tuple[Rule, dict[str, object]]:
     """Fit the rule on training patients and the first half of each kind of other picture.
 
     Returns
@@ -129,7 +152,7 @@ def make(films: list[Item], chest: Array, others: dict[str, Array]) -> tuple[Rul
     def table(x: Array) -> Array:
         return features(x, means, components, variances)
 
-    layers = fit(table(chest[train]), weight[train], table(negative))
+    layers = fit_layers(table(chest[train]), weight[train], table(negative))
     rule = Rule(means.astype(np.float32), components, variances, **layers)
     rule = replace(rule, offset=rule.offset - float(np.quantile(rule.log_odds(chest[train]), REFUSED_SHARE)))
     figures: dict[str, object] = {"films_refused": {}, "others_let_through": {}}
@@ -142,7 +165,7 @@ def make(films: list[Item], chest: Array, others: dict[str, Array]) -> tuple[Rul
     return rule, figures
 
 
-def fit(positive: Array, weight: np.ndarray, negative: Array) -> dict[str, Any]:
+def fit_layers(positive: Array, weight: np.ndarray, negative: Array) -> dict[str, Any]:
     """One hidden layer, films drawn by weight and as many others: the layers' weights for raw features."""
     from sklearn.neural_network import MLPClassifier
 
@@ -181,14 +204,9 @@ TURNS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def write(rule: Rule, path: Path) -> None:
+def write_rule(rule: Rule, path: Path) -> None:
     """Write the rule; means and components as float16."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = {name: getattr(rule, name).astype(np.float16) for name in ("means", "components")}
     rest = {name: getattr(rule, name) for name in ("variances", "hidden", "hidden_offset", "weights")}
     np.savez_compressed(path, **half, **rest, offset=np.float32(rule.offset))
-
-
-if __name__ == "__main__":
-    cv2.setNumThreads(1)
-    main()

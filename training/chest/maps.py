@@ -18,7 +18,6 @@ import numpy as np
 
 from firstread.dicom.datasets import UnusableFile, read_dataset
 from firstread.dicom.pixels.reading import UnreadablePixels
-from tools.experiments.looks import DirectEngine
 from training.chest.readers import PICTURES
 from training.datasets.base import DataSetError
 from training.head_ct.readers import read_grey
@@ -43,6 +42,25 @@ from worker.pipelines.chest_xray.scores import BINARY, FOUR, combined_scores, jo
 
 GRAD_CAM: Final = "grad_cam"
 NUMBERS: Final = "maps.json"
+
+
+class DirectEngine:
+    """Packages without a queue. Fulfils :class:`worker.pipelines.base.Engine`."""
+
+    def __init__(self, packages: Sequence[Package]) -> None:
+        self._packages = {package.key: package for package in packages}
+
+    def run(self, package: str, x: np.ndarray) -> dict[str, np.ndarray]:
+        """As :meth:`worker.packages.package.Package.predict`."""
+        return self._packages[package].predict(x)
+
+    def gradients(self, package: str, x: np.ndarray, finding: str) -> np.ndarray:
+        """As the package's method."""
+        return self._packages[package].gradients(x, finding)
+
+    def class_maps(self, package: str, x: np.ndarray, finding: str) -> np.ndarray:
+        """As the package's method."""
+        return self._packages[package].class_maps(x, finding)
 
 
 @click.command("maps")

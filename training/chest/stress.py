@@ -1,8 +1,7 @@
 """A package on films that are not as they should be: low resolution, objects in the film, borders, lungs cut out.
 
 ``firstread chest stress PACKAGE... --data DIR --out DIR``. Nothing is trained: each change is made to the test films,
-and the package scores them as it serves. With ``--upscaler`` films of few pixels are scored enlarged by it too, beside
-bicubic enlargement, which is what the upscaler starts from.
+and the package scores them as it serves.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import click
 import cv2
 import numpy as np
 
-from tools.experiments.upscaler import SIDE, Upscaler, bicubic, reduced
 from training.augmentation.films import lower_resolution
 from training.chest.figures import four_class_truth, patients_of
 from training.chest.labels import CLASSES
@@ -39,18 +37,15 @@ BATCH = 32
               help="Folder of chest film collections.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the table.")
 @click.option("--films", type=int, default=0, help="Test films to use; 0 for all.")
-@click.option("--upscaler", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
-              help="Weights of the learned upscaler, to score films of few pixels with and without it.")  # fmt: skip
-def stress(packages: tuple[Path, ...], data: Path, out: Path, films: int, upscaler: Path | None) -> None:
+def stress(packages: tuple[Path, ...], data: Path, out: Path, films: int) -> None:
     """Score the test films of --data with each PACKAGE, unchanged and changed, and write a table for each."""
     dataset = open_dataset("chest_films", data)
     items = [item for item in dataset.items() if item.split == "test" and item.labels]
     if films:
         items = items[:: max(1, len(items) // films)][:films]
     pixels = [dataset.pixels(item) for item in items]
-    more = {} if upscaler is None else enlargements(Upscaler(upscaler))
     for loaded in map(load, packages):
-        rows = stress_rows(loaded, items, pixels, CHANGES | more)
+        rows = stress_rows(loaded, items, pixels, CHANGES)
         budget = f"{len(items)} test films, package {loaded.key}, no training"
         name = "stress" if len(packages) == 1 else f"stress_{loaded.card.name}"
         click.echo(write_table(out, name, "Films that are not as they should be", budget, rows).read_text("utf-8"))
@@ -120,19 +115,6 @@ def resolution(side_px: int) -> Change:
         return lower_resolution(film.astype(np.float32), side_px)
 
     return change
-
-
-def enlargements(upscaler: Upscaler) -> dict[str, Change]:
-    """Films of few pixels, enlarged with cubics and by the network, for each of :data:`SIZES` below its own size."""
-
-    def cubic(side_px: int) -> Change:
-        return lambda film, rng: bicubic(film, side_px)
-
-    def learned(side_px: int) -> Change:
-        return lambda film, rng: upscaler.enlarged(reduced(film, side_px))
-
-    ways = {"bicubic": cubic, "learned upscaler": learned}
-    return {f"at {size} px, {name}": way(size) for size in SIZES if size < SIDE for name, way in ways.items()}
 
 
 def letters(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:

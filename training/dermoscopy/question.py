@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from firstread.settings import Settings
 from training.augmentation.planes import augment_from
 from training.datasets import open_dataset
 from training.datasets.arrays import Arrays, load_arrays
@@ -29,13 +30,13 @@ from training.dermoscopy.scores import over_views, softmax
 from training.fit.batches import draw_rows, groups_by
 from training.fit.loop import learning_rate
 from training.recipe import Recipe, load_recipe
+from worker.packages.package import Package, load
 from worker.packages.preprocessing import compose
+from worker.packages.store import find_package
 from worker.pipelines.dermoscopy.lesion import reduced
 
 if TYPE_CHECKING:
     import keras
-
-    from worker.packages.package import Package
 
 MASK_STEM = "conv_stem"
 
@@ -271,10 +272,7 @@ def answer_question(
     PackageError
         If there is no such package (a folder, NAME or NAME/VERSION), or it does not pass its self-test.
     """
-    from training.evaluation.scoring import find_package
-    from worker.packages.package import load
-
-    segmenter = load(find_package(package))
+    segmenter = load(find_package(package, Settings()))
     recipe = smaller(load_recipe("lesion_lite"), steps)
     whole_set = open_dataset("ham10000", data)
     dataset = whole_set if pictures is None else Fewer(whole_set, pictures)

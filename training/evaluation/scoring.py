@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from firstread.settings import Settings
 from training.datasets import open_dataset
 from training.datasets.base import UNKNOWN, DataSet, DataSetError, Item, label_matrix, studies
 from training.datasets.folders import PICTURES, RANGE
@@ -24,6 +25,7 @@ from worker.packages.card import Card
 from worker.packages.package import Package, load
 from worker.packages.preprocessing import compose
 from worker.packages.probabilities import slice_probabilities, study_probability
+from worker.packages.store import find_package
 
 DATASETS = {"bleed": "ct_ich", "lesion": "ham10000", "lesion_mask": "ham10000", "lesion_class": "ham10000",
             "pneumonia": "chest_films", "pneumonia4": "chest_films"}  # fmt: skip
@@ -60,7 +62,7 @@ def evaluate_package(
     DataSetError
         If no reader is named or known, or nothing is left to score.
     """
-    directory = find_package(package)
+    directory = find_package(package, Settings())
     loaded = load(directory)
     name = dataset_name or reader_for(loaded.card.task, data)
     if name is None:
@@ -103,18 +105,6 @@ def reader_for(task: str, data: Path) -> str | None:
     first = rows[0] if rows else {}
     pictures = Path(first.get("file") or "").suffix.lower() in PICTURES and not first.get(RANGE[0])
     return "ct_ich" if pictures and {"mask", "fold"} <= first.keys() else "plain_csv"
-
-
-def find_package(package: str) -> Path:
-    """The package of a folder (a run's too), else the package of that key among those installed."""
-    from firstread.settings import Settings
-    from firstread_cli.models import folder_of, open_store
-
-    directory = folder_of(Path(package))
-    if directory is not None:
-        return directory
-
-    return open_store(Settings()).entry(package).directory
 
 
 def score(package: Package, dataset: DataSet, split: str | None = None) -> Scored:

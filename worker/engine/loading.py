@@ -11,7 +11,7 @@ from firstread.settings import Settings
 from worker.engine.serving import Refused, Serving
 from worker.packages.errors import ChecksumError, PackageError, SelfTestError
 from worker.packages.package import CARD, WEIGHTS, load
-from worker.packages.store import STATE_FILE, Entry, Store
+from worker.packages.store import STATE_FILE, Entry, open_store, package_folders
 from worker.pipelines.base import Served
 
 REASONS: tuple[tuple[type[Exception], str], ...] = (
@@ -43,18 +43,13 @@ def set_up_tensorflow(threads: int) -> None:
         tf.config.experimental.set_memory_growth(gpu, True)
 
 
-def package_folders(settings: Settings) -> list[Path]:
-    """Where packages lie: what ``firstread models import`` took in, and then the shipped ones."""
-    return list(dict.fromkeys((settings.home / "models", settings.models_dir)))
-
-
 def load_serving(settings: Settings) -> Serving:
-    """Every active and shadow package of :func:`package_folders` that passes its tests, warm.
+    """Every active and shadow package of the installed ones that passes its tests, warm.
 
     A package that does not pass is noted with its reason and does not serve; the others do.
     """
     serving = Serving()
-    entries = Store(package_folders(settings), settings.home).entries()
+    entries = open_store(settings).entries()
     wanted = [entry for entry in entries if entry.role != "off" or entry.error]
     if wanted:
         set_up_tensorflow(settings.inference_threads)

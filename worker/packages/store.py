@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from firstread.settings import Settings
 from worker.packages.card import Card
 from worker.packages.errors import PackageError
 from worker.packages.package import CARD, read_card
@@ -144,6 +145,43 @@ class Store:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, self.state_path)
+
+
+def package_folders(settings: Settings) -> list[Path]:
+    """Where packages lie: what ``firstread models import`` took in, and then the shipped ones."""
+    return list(dict.fromkeys((settings.home / "models", settings.models_dir)))
+
+
+def open_store(settings: Settings) -> Store:
+    """The packages of :func:`package_folders`."""
+    return Store(package_folders(settings), settings.home)
+
+
+def package_below(folder: Path) -> Path | None:
+    """The folder of a package: the given one, or the only one that a run of ``firstread train`` wrote below it.
+
+    Raises
+    ------
+    PackageError
+        If there are several.
+    """
+    if (folder / CARD).is_file():
+        return folder
+    below = sorted(card.parent for depth in ("*", "*/*", "*/*/*") for card in folder.glob(f"{depth}/{CARD}"))
+    if len(below) > 1:
+        raise PackageError(f"several packages in {folder.name}: {', '.join(str(b.relative_to(folder)) for b in below)}")
+    return below[0] if below else None
+
+
+def find_package(package: str, settings: Settings) -> Path:
+    """The folder of a package that is given as a folder (a run's too), as NAME or as NAME/VERSION.
+
+    Raises
+    ------
+    PackageError
+        If there is none.
+    """
+    return package_below(Path(package)) or open_store(settings).entry(package).directory
 
 
 def _read(directory: Path) -> tuple[Card | None, str]:

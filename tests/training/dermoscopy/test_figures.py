@@ -316,7 +316,7 @@ def test_an_evaluation_uses_the_cards_points_views_and_cutting(tmp_path: Path) -
 def test_evaluate_of_a_dermoscopy_package_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = _toy(tmp_path / "data")
     for name, stand_in in (("lesion", _Package()), ("mask", _Package(task="lesion_mask", labels=[]))):
-        monkeypatch.setattr(scoring, "find_package", lambda text: Path(text))
+        monkeypatch.setattr(scoring, "find_package", lambda text, settings: Path(text))
         monkeypatch.setattr(scoring, "load", lambda folder, stand_in=stand_in: stand_in)
         page = scoring.evaluate_package("x", root, None, "test", tmp_path / name).read_text(encoding="utf-8")
         assert "bootstrap by lesion" in page and "mean iou" in page

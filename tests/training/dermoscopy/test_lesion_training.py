@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from dicom_listener.inbox.picture import wrap_picture
-from firstread_cli.dermoscopy import dermoscopy
+from firstread_cli.experiments import dermoscopy
 from tests.builders.skin import lesion_card, write_lesions
 from training.datasets import open_dataset
 from training.datasets.arrays import Arrays, load_arrays
@@ -371,7 +371,7 @@ def test_the_question_from_the_command_line(toy: Path, tmp_path: Path, monkeypat
     package = SimpleNamespace(card=lesion_card(parameters={"views": ["plain", "turned"]}), predict=predict)
     (tmp_path / "card.json").write_text("{}", encoding="utf-8")
     monkeypatch.setattr(question, "ask", ask)
-    monkeypatch.setattr("worker.packages.package.load", lambda folder: package)
+    monkeypatch.setattr(question, "load", lambda folder: package)
     given = ["question", "--data", str(toy / "ham10000_200x150"), "--package", str(tmp_path), "--steps", "7",
              "--pictures", "14", "--out", str(tmp_path / "out")]  # fmt: skip
     done = CliRunner().invoke(dermoscopy, given)
@@ -385,7 +385,7 @@ def test_the_question_from_the_command_line(toy: Path, tmp_path: Path, monkeypat
 def test_help_needs_no_tensorflow() -> None:
     program = (
         "import sys\n"
-        "from firstread_cli.dermoscopy import dermoscopy\n"
+        "from firstread_cli.experiments import dermoscopy\n"
         "dermoscopy(['question', '--help'], standalone_mode=False)\n"
         "sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))\n"
     )

@@ -1,4 +1,4 @@
-"""``firstread chest``: what it offers, and that asking costs nothing."""
+"""``firstread chest`` and ``firstread dermoscopy``: what they offer, and that asking costs nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PROBE = """
 import sys
 from click.testing import CliRunner
 from firstread_cli.main import cli
-for words in (["chest"], ["chest", "compare"], ["chest", "stress"]):
+for words in (["chest"], ["chest", "compare"], ["chest", "stress"], ["dermoscopy", "question"]):
     result = CliRunner().invoke(cli, [*words, "--help"], catch_exceptions=False)
     assert result.exit_code == 0
     print(result.output)
@@ -27,6 +27,6 @@ def test_help_lists_the_experiments_and_loads_no_network_library() -> None:
     )
     assert done.returncode == 0, done.stderr
     words = done.stdout.split()
-    assert {"compare", "stress", "upscaler", "looks", "erase", "blend"} <= set(words)
-    assert {"SUITE", "PACKAGE...", "--data", "--full", "--upscaler"} <= set(words)
+    assert {"compare", "stress", "maps", "blend", "gate"} <= set(words)
+    assert {"SUITE", "PACKAGE...", "--data", "--full", "--films", "--pictures"} <= set(words)
     assert "loaded: []" in done.stdout

@@ -3,7 +3,7 @@
 The map that is shown, measured and judged is that of the score that flags. Where the four-class model has joined it,
 that is the mean of both models' maps, each weighted with what its model brings to the joint log odds of this very film.
 One model's map alone would show where half of a judgement came from: a film would be doubted because of a model that
-hardly spoke, or believed because of one. ``firstread chest looks`` measures it against either model's map alone and
+hardly spoke, or believed because of one. ``tools/experiments/looks.py`` measured it against either model's map alone and
 their plain mean.
 """
 

@@ -15,10 +15,9 @@ from firstread.actions.audit import current_user
 from firstread.records import AuditEvent, Database
 from firstread.records.migrate import SchemaMismatch, downgrade, upgrade
 from firstread.settings import Settings
-from firstread_cli.models import open_store
 from training.golden import golden_pixels
 from training.package.writing import rewrite_card, write_package
-from worker.engine.loading import fingerprint, load_serving, package_folders
+from worker.engine.loading import fingerprint, load_serving
 from worker.packages.archive import export_package, import_package
 from worker.packages.card import Calibration, Card, InputSpec, OperatingPoint
 from worker.packages.errors import ChecksumError, PackageError, SelfTestError
@@ -26,7 +25,7 @@ from worker.packages.networks import build
 from worker.packages.package import CARD, GOLDEN, WEIGHTS, load
 from worker.packages.preprocessing.compose import compose
 from worker.packages.runtimes.folding import fold
-from worker.packages.store import Store
+from worker.packages.store import Store, open_store
 
 SPEC = InputSpec(kind="hu", height=32, width=32, windows=((0, 80),), neighbours=1, crop="head", scale="imagenet_lite")
 LABELS = ["any", "subdural"]
@@ -306,7 +305,7 @@ def test_an_imported_package_serves(shipped: Path, tmp_path: Path) -> None:
     card.write(directory / CARD)
     directory.rename(directory.with_name("1.1.0"))
     assert fingerprint(settings) != before
-    Store(package_folders(settings), settings.home).activate("toy/1.1.0")
+    open_store(settings).activate("toy/1.1.0")
     serving = load_serving(settings)
     assert [served.key for served in serving.of("head_ct")["bleed"]] == ["toy/1.1.0"]
     assert not serving.refused

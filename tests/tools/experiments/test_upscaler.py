@@ -12,8 +12,17 @@ from click.testing import CliRunner
 from firstread.phantoms.chest import FilmSpec, chest_image
 from tests.builders.chest import covid_folder, kermany_folder, write_film
 from tools.experiments import upscaler as module
-from tools.experiments.upscaler import SIDE, WEIGHTS, Upscaler, bicubic, build, decibels, reduced, train_upscaler
-from training.chest.stress import enlargements
+from tools.experiments.upscaler import (
+    SIDE,
+    WEIGHTS,
+    Upscaler,
+    bicubic,
+    build,
+    decibels,
+    enlargements,
+    reduced,
+    train_upscaler,
+)
 from training.datasets import open_dataset
 from training.datasets.base import DataSetError
 from worker.packages.weights import WeightsMismatchError, save_by_layer

@@ -1,4 +1,4 @@
-"""``firstread chest looks``: which called films have low evidence, by which map, on a folder of films."""
+"""``python -m tools.experiments.looks``: which called films have low evidence, by which map, on a folder of films."""
 
 from __future__ import annotations
 
