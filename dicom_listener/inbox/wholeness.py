@@ -24,7 +24,7 @@ from firstread.dicom.datasets import (
     text,
 )
 from firstread.dicom.elements import Scanner, Window
-from firstread.dicom.pixels.fragments import walk_fragments
+from firstread.dicom.fragments import walk_fragments
 
 _IDENTIFIED_BY: Final = 0x0020000E
 """Series Instance UID, the last of the elements without which a data set belongs to no study."""

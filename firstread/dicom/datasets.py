@@ -29,7 +29,7 @@ from pydicom.uid import (
 
 from firstread.dicom.elements import UNDEFINED_LENGTH as UNDEFINED_LENGTH
 from firstread.dicom.elements import Encoding, HeaderTooLong, Scanner, TooManyElements, Window
-from firstread.dicom.pixels.fragments import walk_fragments
+from firstread.dicom.fragments import walk_fragments
 
 INFLATED_LIMIT_BYTES: Final = 32 * 2**20
 """How much of a deflated data set is inflated to find its header."""

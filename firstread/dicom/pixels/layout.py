@@ -10,7 +10,6 @@ from pydicom.dataset import Dataset
 
 from firstread.dicom.datasets import PARSE_ERRORS, number, text
 from firstread.dicom.pixels.codecs import UnreadablePixels
-from firstread.dicom.pixels.subsampled import SUBSAMPLED
 
 FRAME_LIMIT_BYTES: Final = 512 * 2**20
 """Largest decoded frame; a 16-bit mammogram has 50 MB, a whole-slide tile less."""
@@ -26,6 +25,8 @@ class PixelNote(StrEnum):
     EXTRA_PIXEL_DATA = "extra_pixel_data"
 
 
+SUBSAMPLED: Final = frozenset({"YBR_FULL_422", "YBR_PARTIAL_422"})
+"""Native colour whose chrominance is stored once for two pixels (PS3.3 C.7.6.3.1.2)."""
 ONE_SAMPLE: Final = frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"})
 
 

@@ -11,8 +11,8 @@ from pydicom.pixels.processing import convert_color_space
 
 from firstread.dicom.pixels.bits import stored_values
 from firstread.dicom.pixels.codecs import UnreadablePixels
+from firstread.dicom.pixels.colour import rgb_of_pairs
 from firstread.dicom.pixels.layout import PixelLayout, PixelNote
-from firstread.dicom.pixels.subsampled import rgb_of_pairs
 
 _SHORT = "the pixel data are shorter than the header says"
 

@@ -33,7 +33,7 @@ from firstread.dicom.datasets import (
 )
 from firstread.dicom.pixels.codecs import UnreadablePixels as UnreadablePixels
 from firstread.dicom.pixels.codecs import elsewhere
-from firstread.dicom.pixels.coded import coded_frames
+from firstread.dicom.pixels.compressed import compressed_frames
 from firstread.dicom.pixels.layout import FRAME_LIMIT_BYTES as FRAME_LIMIT_BYTES
 from firstread.dicom.pixels.layout import PixelLayout as PixelLayout
 from firstread.dicom.pixels.layout import PixelNote as PixelNote
@@ -115,7 +115,7 @@ def _frames(content: Content, layout: PixelLayout, wanted: Sequence[int], notes:
         if syntax in _NATIVE:
             raise UnreadablePixels("code streams under a transfer syntax without compression")
         content.fp.seek(content.pixel_offset)
-        yield from coded_frames(content.fp, syntax, layout, wanted, content.ds, notes)
+        yield from compressed_frames(content.fp, syntax, layout, wanted, content.ds, notes)
         return
     if syntax not in _NATIVE:
         raise UnreadablePixels("pixel data without code streams under a transfer syntax with compression")

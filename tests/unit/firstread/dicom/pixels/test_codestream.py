@@ -13,25 +13,31 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
 from firstread.dicom.pixels import codecs
 from firstread.dicom.pixels.codecs import UnreadablePixels
-from firstread.dicom.pixels.codestream import stream_sizes
+from firstread.dicom.pixels.codestream import code_stream
 from firstread.dicom.pixels.encapsulation import Encapsulated
 from firstread.dicom.pixels.reading import read_frame
 from tests.builders.bad_inputs import tiny_slice
 from tests.builders.streams import LIE, behind_segments, jpeg, of_size, second_header, with_streams
 
 
+def sizes_of(data: bytes) -> list[tuple[int, int]]:
+    stream = code_stream(data)
+    assert stream is not None
+    return stream.sizes
+
+
 def test_every_frame_header_of_a_jpeg_counts() -> None:
     plain = jpeg()
-    assert stream_sizes(plain) == [(64, 64)]
-    assert stream_sizes(behind_segments(of_size(plain))) == [LIE]
-    assert stream_sizes(second_header(plain)) == [(64, 64), LIE]
+    assert sizes_of(plain) == [(64, 64)]
+    assert sizes_of(behind_segments(of_size(plain))) == [LIE]
+    assert sizes_of(second_header(plain)) == [(64, 64), LIE]
 
 
 def test_a_picture_inside_a_segment_or_behind_the_end_is_another_one() -> None:
     plain, other = jpeg(), jpeg(32)
     thumbnail = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(other) + 2) + other + plain[2:]
-    assert stream_sizes(thumbnail) == [(64, 64)]
-    assert stream_sizes(plain + other) == [(64, 64)]
+    assert sizes_of(thumbnail) == [(64, 64)]
+    assert sizes_of(plain + other) == [(64, 64)]
 
 
 def test_sizes_of_jpeg2000_and_jpeg_ls() -> None:
@@ -39,9 +45,9 @@ def test_sizes_of_jpeg2000_and_jpeg_ls() -> None:
         ds = tiny_slice()
         ds.compress(syntax, generate_instance_uid=False)
         stream = Encapsulated(io.BytesIO(ds.PixelData), 1).stream(0)
-        assert stream_sizes(stream) == [(32, 32)]
-    assert stream_sizes(b"no code stream") == []
-    assert stream_sizes(stream[:8]) == []
+        assert sizes_of(stream) == [(32, 32)]
+    assert code_stream(b"no code stream") is None
+    assert sizes_of(stream[:8]) == []
 
 
 @pytest.mark.parametrize("name", ["plain", "behind_segments", "second_header", "second_frame"])
@@ -116,3 +122,20 @@ def test_items_that_are_none_and_lengths_that_cannot_be() -> None:
         _frames(struct.pack("<HHIHHI", 0xFFFE, 0xE000, 0, 0xFFFE, 0xE000, 0x1FFFFFF0) + b"short", 1)
     with pytest.raises(UnreadablePixels, match="larger"):
         _frames(struct.pack("<HHIHHI", 0xFFFE, 0xE000, 0, 0xFFFE, 0xE000, 0xFFFFFFF0) + b"short", 1)
+
+
+def test_impossible_headers_are_damage_and_break_no_reader() -> None:
+    plain = bytearray(jpeg())
+    frame = plain.index(b"\xff\xc0")
+    plain[plain.index(b"\xff\xc4") : plain.index(b"\xff\xc4")] = b"\xff\xdd\x00\x04\x00\x01"  # a restart interval
+    plain[frame + 11] = 0  # sampling factors
+    jpeg_stream = code_stream(bytes(plain))
+    ds = tiny_slice()
+    ds.compress(JPEG2000Lossless, generate_instance_uid=False)
+    j2k = bytearray(Encapsulated(io.BytesIO(ds.PixelData), 1).stream(0))
+    size = j2k.index(b"\xff\x51")
+    j2k[size + 38 : size + 40] = b"\0\0"  # no components
+    for stream in (jpeg_stream, code_stream(bytes(j2k))):
+        assert stream is not None
+        with pytest.raises(UnreadablePixels, match="the code stream"):
+            stream.facts()

@@ -16,10 +16,9 @@ from pydicom.uid import UID, RLELossless
 
 from firstread.dicom.pixels.bits import stored_values
 from firstread.dicom.pixels.codecs import CodedFrame, UnreadablePixels, decode
-from firstread.dicom.pixels.codestream import stream_sizes
+from firstread.dicom.pixels.codestream import Jpeg2000Stream, JpegStream, StreamFacts, check_rle, code_stream
 from firstread.dicom.pixels.encapsulation import Encapsulated
 from firstread.dicom.pixels.layout import PixelLayout, PixelNote
-from firstread.dicom.pixels.streamfacts import StreamFacts, check_rle, facts_of
 
 _DCT: Final = ("1.2.840.10008.1.2.4.50", ("pylibjpeg", "gdcm"))
 _LOSSLESS: Final = ("1.2.840.10008.1.2.4.57", ("gdcm", "pylibjpeg"))
@@ -36,7 +35,7 @@ _LUMINANCE: Final = frozenset({"YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "Y
 _WITHIN_JPEG_2000: Final = frozenset({"YBR_ICT", "YBR_RCT"})
 
 
-def coded_frames(
+def compressed_frames(
     fp: BinaryIO, syntax: UID, layout: PixelLayout, wanted: Sequence[int], ds: Dataset, notes: list[str]
 ) -> Iterator[np.ndarray]:
     """Frames of encapsulated pixel data.
@@ -71,14 +70,14 @@ def coded_frames(
         if syntax == RLELossless:
             yield _run_lengths(data, layout, notes)
         else:
-            yield _coded(data, layout, notes)
+            yield _decoded(data, layout, notes)
 
 
 def _run_lengths(data: bytes, layout: PixelLayout, notes: list[str]) -> np.ndarray:
     check_rle(data, layout.samples * max(1, layout.bits_allocated // 8))
-    told = StreamFacts(layout.samples, layout.bits_allocated)
-    colours = _colours(told, layout, notes)
-    return _set_right(_decode(_RLE, data, told, layout, colours), told, layout, notes)
+    facts = StreamFacts(layout.samples, layout.bits_allocated)
+    colours = _colours(facts, layout, notes)
+    return _set_right(_decode(_RLE, data, facts, layout, colours), facts, layout, notes)
 
 
 def _check_all(streams: Encapsulated, layout: PixelLayout) -> None:
@@ -88,20 +87,21 @@ def _check_all(streams: Encapsulated, layout: PixelLayout) -> None:
             data = streams.stream(index)
         except UnreadablePixels:
             continue  # its own frame says so where it is asked for
-        _check_sizes(data, layout)
+        _check_sizes(code_stream(data), layout)
 
 
-def _check_sizes(data: bytes, layout: PixelLayout) -> None:
-    for rows, columns in stream_sizes(data):
+def _check_sizes(stream: JpegStream | Jpeg2000Stream | None, layout: PixelLayout) -> None:
+    for rows, columns in stream.sizes if stream is not None else ():
         if rows not in (0, layout.rows) or columns not in (0, layout.columns):
             raise UnreadablePixels("the code stream is of another size than Rows and Columns")
 
 
-def _coded(data: bytes, layout: PixelLayout, notes: list[str]) -> np.ndarray:
-    _check_sizes(data, layout)
-    facts = facts_of(data)
-    if facts is None:
+def _decoded(data: bytes, layout: PixelLayout, notes: list[str]) -> np.ndarray:
+    stream = code_stream(data)
+    _check_sizes(stream, layout)
+    if stream is None:
         raise UnreadablePixels("no code stream of a kind that is decoded")
+    facts = stream.facts()
     if facts.components != layout.samples:
         raise UnreadablePixels(f"a code stream of {facts.components} components, and {layout.samples} samples a pixel")
     if not facts.header and not facts.sampled_alike:

@@ -11,9 +11,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from firstread.dicom.pixels.codecs import CodedFrame, UnreadablePixels, decode_here
+from firstread.dicom.pixels.codestream import code_stream
 from firstread.dicom.pixels.complaints import cannot, heard, tells_of_damage
 from firstread.dicom.pixels.reading import read_frame
-from firstread.dicom.pixels.streamfacts import facts_of
 from firstread.phantoms.chest import FilmSpec
 from tests.builders.chest import film_ds
 from tests.builders.encodings import Change, coded_picture, compressed, dcmtk, stream_of, with_cells, with_stream
@@ -146,10 +146,11 @@ def test_the_first_plug_in_that_finds_damage_has_the_last_word(tmp_path: Path) -
 
 def test_facts_of_a_colour_jpeg() -> None:
     rgb = np.zeros((16, 24, 3), np.uint8)
-    facts = facts_of(coded_picture(rgb, "JPEG", subsampling=2))
-    assert facts is not None
+    stream = code_stream(coded_picture(rgb, "JPEG", subsampling=2))
+    assert stream is not None
+    facts = stream.facts()
     assert (facts.components, facts.precision, facts.colours, facts.sampled_alike) == (3, 8, "YBR_FULL", False)
-    assert facts_of(b"no code stream") is None
+    assert code_stream(b"no code stream") is None
 
 
 def test_what_codecs_say_is_heard_and_told_apart() -> None:
