@@ -41,7 +41,7 @@ def up() -> None:
     """
     from firstread.up.checks import say
     from firstread.up.service import run_up
-    from worker.outputs.destinations import complaint_at_start
+    from worker.outputs.destinations.file import complaint_at_start
     from worker.pipelines.next_steps import NextStepsError, next_steps
 
     settings = settings_of_process()

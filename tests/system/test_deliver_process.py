@@ -19,7 +19,7 @@ from firstread.settings import Settings
 from tests.builders.scored import database_in, scored_study, settings_in
 from tests.builders.servers import recorder
 from tests.builders.timing import until
-from worker.outputs.planning import new_delivery
+from worker.outputs.deliveries.rows import new_delivery
 
 LIMIT_S = 40.0
 

@@ -21,8 +21,9 @@ from firstread.records.clock import now_of
 from firstread.records.migrate import require_head
 from firstread.settings import Settings
 from firstread.upkeep.service import run_upkeep
-from worker.outputs.delivering import CLAIM_MARGIN_S, run_deliveries
-from worker.outputs.destinations import complaint_at_start
+from worker.outputs.deliveries.lanes import run_deliveries
+from worker.outputs.deliveries.rows import CLAIM_MARGIN_S
+from worker.outputs.destinations.file import complaint_at_start
 
 KIND = "deliver"
 BEAT_S = 5.0

@@ -19,8 +19,8 @@ from firstread.records import Delivery, Flag, Job, Result, Revision, SliceScoreR
 from firstread.records.clock import now_of
 from firstread.settings import Settings
 from firstread.states import UNDELIVERED, DeliveryState, JobState, move_job
-from worker.outputs.destinations import OBJECT_KINDS
-from worker.outputs.planning import plan_objects
+from worker.outputs.deliveries.planning import plan_objects
+from worker.outputs.destinations.file import OBJECT_KINDS
 from worker.pipelines.reasons import Caution
 from worker.report.evidence import renumbering
 

@@ -18,7 +18,7 @@ from firstread.dicom.rejection import EXPIRED, WRONG_WORKLIST, RejectionNote, re
 from firstread.records import Delivery, Flag, Instance, Job, RejectionRow, Result, Revision, RevisionInstance
 from firstread.records.clock import now_of
 from firstread.states import UNDELIVERED, DeliveryState
-from worker.outputs.destinations import OBJECT_KINDS
+from worker.outputs.destinations.file import OBJECT_KINDS
 from worker.pipelines.base import Study
 from worker.pipelines.reasons import Caution
 

@@ -21,7 +21,7 @@ from firstread.selftest import is_self_test
 from firstread.settings import Settings
 from firstread.states import JobState, move_job
 from worker.errors import LeaseLost, NonFiniteScore
-from worker.outputs.planning import plan
+from worker.outputs.deliveries.planning import plan
 from worker.pipelines.base import Outcome, SeriesNote
 from worker.pipelines.reasons import Caution
 from worker.scoring.flags import raise_flags

@@ -31,9 +31,9 @@ from tests.builders.probe_worker import ROW
 from tests.builders.servers import recorder
 from tests.builders.waiting import job_of, put_probe
 from tests.integration.firstread.test_metrics_endpoint import scrape
-from worker.outputs.delivering import work_one
-from worker.outputs.destinations import WebhookDestination
-from worker.outputs.planning import new_delivery
+from worker.outputs.deliveries.lanes import work_one
+from worker.outputs.deliveries.rows import new_delivery
+from worker.outputs.destinations.file import WebhookDestination
 from worker.pipelines import registry
 from worker.process.service import ProcessRow
 from worker.process.sweeper import Sweeper

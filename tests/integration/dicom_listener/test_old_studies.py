@@ -31,9 +31,9 @@ from tests.builders.listening import small_series
 from tests.builders.probe_worker import ROW
 from tests.builders.servers import Recorder, recorder, smtp_sink
 from tests.builders.waiting import put_probe
-from worker.outputs.delivering import work_one
-from worker.outputs.destinations import read_file
-from worker.outputs.escalation import escalate
+from worker.outputs.deliveries.escalation import escalate_flags
+from worker.outputs.deliveries.lanes import work_one
+from worker.outputs.destinations.file import read_file
 from worker.pipelines import registry
 from worker.pipelines.base import Finding, Outcome
 from worker.process.sweeper import find_due
@@ -108,7 +108,7 @@ def score_all(db: Database, settings: Settings, limit: int = BACKLOG) -> list[Jo
 
 def deliver(db: Database, settings: Settings) -> None:
     file = read_file(settings)
-    escalate(db, file)
+    escalate_flags(db, file)
     for destination in file.destination:
         while work_one(db, settings, destination):
             pass

@@ -17,11 +17,11 @@ from firstread_cli.study import study as study_command
 from tests.builders.rejection import rejection
 from tests.builders.revisions import UID, Site, deliveries, dose_report, flagged_with_mask, slices
 from tests.builders.servers import Recorder, recorder
-from worker.outputs.delivering import work_one
-from worker.outputs.escalation import escalate
+from worker.outputs.deliveries.escalation import escalate_flags
+from worker.outputs.deliveries.lanes import work_one
+from worker.outputs.destinations.watch import watch_of
 from worker.outputs.messages import mail_text
 from worker.outputs.objects.files import ensure_objects, objects_dir
-from worker.outputs.watching import watch_of
 
 
 @pytest.fixture
@@ -105,13 +105,13 @@ def test_where_every_image_is_rejected_the_result_stands_with_the_warning(
 def test_an_open_flag_goes_on_escalating_and_says_so(site: Site, hook: Recorder) -> None:
     images = flagged_with_mask(site)
     file = watch_of(site.settings).current()
-    assert escalate(site.db, file) == 1
+    assert escalate_flags(site.db, file) == 1
     assert send(site, "duty")
     site.put(*images, rejection(images, "113037"))
     assert site.claim() is None
     with site.db.write() as session:
         session.execute(update(EscalationStep).values(at=utcnow() - timedelta(seconds=90)))
-    assert escalate(site.db, file) == 1
+    assert escalate_flags(site.db, file) == 1
     assert send(site, "chief")
     last = contents(hook)[-1]
     assert (last["event"], last["escalation"]) == ("escalation", 1)
@@ -124,7 +124,7 @@ def test_a_wrong_worklist_entry_holds_back_the_name_and_tells_once(site: Site, h
     file = watch_of(site.settings).current()
     assert send(site, "worklist")  # told, under the name; the other webhook and the PACS are not yet
     assert contents(hook)[0]["patient_id"] == "MRN-7771234"
-    assert escalate(site.db, file) == 1
+    assert escalate_flags(site.db, file) == 1
     assert send(site, "duty")
     note = rejection(images, "113038")
     site.put(*images, note)
@@ -143,7 +143,7 @@ def test_a_wrong_worklist_entry_holds_back_the_name_and_tells_once(site: Site, h
     assert late["event"] == "flag" and "patient_id" not in late and "identity_in_doubt" in late["warnings"]  # type: ignore[operator]
     with site.db.write() as session:
         session.execute(update(EscalationStep).values(at=utcnow() - timedelta(seconds=90)))
-    assert escalate(site.db, file) == 1
+    assert escalate_flags(site.db, file) == 1
     assert send(site, "chief") and "patient_id" not in contents(hook)[-1]
     with site.db.read() as session:
         assert session.scalars(select(Flag.acknowledged_at)).all() == [None]

@@ -30,8 +30,8 @@ from tests.builders.scored import database_in, scored_study, settings_in
 from worker.engine.device import Engine
 from worker.engine.serving import Serving
 from worker.metrics import FLAGS, JOBS
-from worker.outputs.destinations import read_file
-from worker.outputs.escalation import escalate
+from worker.outputs.deliveries.escalation import escalate_flags
+from worker.outputs.destinations.file import read_file
 from worker.pipelines import registry
 from worker.pipelines.base import Served
 from worker.scoring.claims import Claimer
@@ -126,7 +126,7 @@ def test_the_doctor_tells_nobody_and_leaves_nothing(site: Settings, monkeypatch:
                          "verdict_performance"):  # fmt: skip
                 seen[view] = session.execute(text(f"SELECT COUNT(*) FROM {view}")).scalar() or 0
             seen["flag"] = len(session.scalars(select(Flag)).all())
-        seen["escalation"] = escalate(db, read_file(settings))
+        seen["escalation"] = escalate_flags(db, read_file(settings))
         with db.read() as session:
             seen["delivery"] = len(session.scalars(select(Delivery)).all())
         return selftest.remove(db, settings, uid)

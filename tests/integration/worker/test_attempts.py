@@ -21,10 +21,10 @@ from tests.builders.probe_worker import ROW, probe_serving
 from tests.builders.servers import recorder, smtp_sink
 from tests.builders.waiting import job_of, put_probe
 from worker.engine.device import Engine
-from worker.outputs.delivering import work_one
-from worker.outputs.destinations import read_file
-from worker.outputs.planning import plan
-from worker.outputs.unread import escalate_unread
+from worker.outputs.deliveries.escalation import escalate_unread
+from worker.outputs.deliveries.lanes import work_one
+from worker.outputs.deliveries.planning import plan
+from worker.outputs.destinations.file import read_file
 from worker.pipelines import registry
 from worker.pipelines.base import Finding, Outcome
 from worker.process.supervisor import STOPS, bury_predecessors

@@ -40,18 +40,19 @@ from tests.builders.servers import (
     recorder,
     smtp_sink,
 )
-from worker.outputs.delivering import Orphans, backoff_s, run_deliveries, work_one
-from worker.outputs.destinations import (
+from worker.outputs.deliveries.escalation import escalate_flags
+from worker.outputs.deliveries.lanes import OrphanedDeliveries, run_deliveries, work_one
+from worker.outputs.deliveries.planning import plan
+from worker.outputs.deliveries.rows import backoff_s, new_delivery
+from worker.outputs.destinations.file import (
     DestinationsError,
     DestinationsFile,
     DicomDestination,
     read_destinations,
     read_file,
 )
-from worker.outputs.escalation import escalate
-from worker.outputs.planning import new_delivery, plan
+from worker.outputs.destinations.watch import SETTLE_S
 from worker.outputs.senders.store import store_status
-from worker.outputs.watching import SETTLE_S
 from worker.pipelines.base import Finding, Outcome
 
 
@@ -457,20 +458,20 @@ def test_a_flag_that_nobody_acknowledges_goes_to_the_next_address(tmp_path: Path
         quiet = scored_study(db, settings, probability=0.1)
         assert plan_for(db, settings, scored) == [], "a listed destination is the list's alone"
         file = read_file(settings)
-        assert escalate(db, file) == 1
-        assert escalate(db, file) == 0
+        assert escalate_flags(db, file) == 1
+        assert escalate_flags(db, file) == 0
         deliver_all(db, settings)
         assert [to for to, _ in box.mails] == [["duty@hospital.example"]]
         assert notified_at(db, scored) is not None
         first = notified_at(db, scored)
         pass_time(db, 601)
-        assert escalate(db, file) == 1
+        assert escalate_flags(db, file) == 1
         deliver_all(db, settings)
         assert [to for to, _ in box.mails][1:] == [["senior@hospital.example"]]
         assert b"not acknowledged" in box.mails[1][1].replace(b"=\n", b"").replace(b"\r\n ", b" ")
         assert notified_at(db, scored) == first
         pass_time(db, 601)
-        assert escalate(db, file) == 0, "the list has an end"
+        assert escalate_flags(db, file) == 0, "the list has an end"
         assert quiet.flag_id is None
 
 
@@ -484,10 +485,10 @@ def test_an_acknowledgement_ends_the_escalation(tmp_path: Path) -> None:
         settings, db = site_with(tmp_path, toml)
         scored = scored_study(db, settings)
         file = read_file(settings)
-        escalate(db, file)
+        escalate_flags(db, file)
         deliver_all(db, settings)
         pass_time(db, 6)
-        assert escalate(db, file) == 1
+        assert escalate_flags(db, file) == 1
         with db.write() as session:
             session.execute(
                 update(Flag).where(Flag.id == scored.flag_id).values(acknowledged_at=utcnow(), acknowledged_by="x")
@@ -495,7 +496,7 @@ def test_an_acknowledgement_ends_the_escalation(tmp_path: Path) -> None:
         deliver_all(db, settings)
         assert len(box.mails) == 1
         assert [row.state for row in deliveries(db)] == ["DELIVERED", "SKIPPED"]
-        assert escalate(db, file) == 0
+        assert escalate_flags(db, file) == 0
 
 
 def test_objects_that_cannot_be_made_end_the_delivery(tmp_path: Path) -> None:
@@ -607,13 +608,13 @@ def test_deliveries_to_a_destination_that_was_taken_out_end_after_a_minute(tmp_p
     scored = scored_study(db, settings)
     plan_for(db, settings, scored)
     now = [0.0]
-    orphans = Orphans(lambda: now[0])
+    orphans = OrphanedDeliveries(lambda: now[0])
     with_it, without = read_file(settings), DestinationsFile()
     for at, file, state in (
         (0.0, without, "PENDING"), (50.0, without, "PENDING"), (55.0, with_it, "PENDING"), (70.0, without, "PENDING"),
         (129.0, without, "PENDING"), (130.0, without, "FAILED"),
     ):  # fmt: skip
         now[0] = at
-        orphans.look(db, file)
+        orphans.end_missing(db, file)
         assert deliveries(db)[0].state == state, at
     assert deliveries(db)[0].last_status == "no such destination any more"

@@ -15,8 +15,8 @@ from firstread.records import Database, Delivery, Revision
 from firstread.settings import Settings
 from tests.builders.revisions import Site, corrected, deliveries, dose_report, slices
 from tests.builders.servers import Recorder, recorder
-from worker.outputs.delivering import work_one
-from worker.outputs.watching import watch_of
+from worker.outputs.deliveries.lanes import work_one
+from worker.outputs.destinations.watch import watch_of
 
 HELD_S = 120.0
 

@@ -22,9 +22,9 @@ from firstread.states import JobState
 from firstread.upkeep.retention import finished_studies
 from firstread_cli.study import study as study_command
 from tests.builders.revisions import UID, Site, corrected, deliveries, dose_report, encoded, flagged_with_mask, slices
-from worker.outputs.attempt import Skipped, attempt
+from worker.outputs.deliveries.attempt import Skipped, attempt
+from worker.outputs.destinations.watch import watch_of
 from worker.outputs.objects.files import ensure_objects, objects_dir
-from worker.outputs.watching import watch_of
 from worker.pipelines.base import Evidence, Finding, Outcome
 from worker.process.sweeper import find_due
 from worker.routing.earlier_results import RoutingDecision

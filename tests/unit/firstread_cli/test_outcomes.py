@@ -12,8 +12,8 @@ from firstread.records import Database, Job
 from firstread.settings import Settings
 from firstread_cli.main import cli
 from tests.builders.scored import Scored, database_in, scored_study, settings_in
+from worker.outputs.deliveries.rows import new_delivery
 from worker.outputs.messages import mail_text, message
-from worker.outputs.planning import new_delivery
 
 
 @pytest.fixture

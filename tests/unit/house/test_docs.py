@@ -23,7 +23,7 @@ from firstread_cli.main import COMMANDS, cli
 from tests.builders.inventory import metrics, view_columns
 from tests.builders.reason_codes import codes_in_source
 from tools.docs.generate import BLOCK, BLOCKS, cards, documents, rendered
-from worker.outputs.destinations import DestinationsFile
+from worker.outputs.destinations.file import DestinationsFile
 from worker.outputs.senders import http
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from worker.outputs.destinations import STORED_WARNINGS, NotDelivered, StowDestination, WebhookDestination
+from worker.outputs.destinations.file import STORED_WARNINGS, NotDelivered, StowDestination, WebhookDestination
 from worker.outputs.messages import as_json
 
 SIGNATURE_HEADER = "X-Firstread-Signature"

@@ -9,7 +9,7 @@ from email.message import EmailMessage
 from email.utils import formatdate
 from typing import Any
 
-from worker.outputs.destinations import EmailDestination, NotDelivered
+from worker.outputs.destinations.file import EmailDestination, NotDelivered
 from worker.outputs.messages import mail_text, subject
 
 

@@ -18,7 +18,7 @@ from firstread.dicom.network import (
     configure_pynetdicom,
     set_nodelay,
 )
-from worker.outputs.destinations import STORED_WARNINGS, DicomDestination, NotDelivered
+from worker.outputs.destinations.file import STORED_WARNINGS, DicomDestination, NotDelivered
 
 
 def store_objects(

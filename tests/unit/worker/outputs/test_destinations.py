@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from firstread.settings import Settings
-from worker.outputs.destinations import DestinationsError, complaint_at_start, read_file
-from worker.outputs.watching import LOOK_S, SETTLE_S, DestinationsWatch, watch_of
+from worker.outputs.destinations.file import DestinationsError, complaint_at_start, read_file
+from worker.outputs.destinations.watch import LOOK_S, SETTLE_S, DestinationsWatch, watch_of
 
 HOOK = '[[destination]]\nname = "{}"\nkind = "webhook"\nurl = "http://127.0.0.1/"\nsecret = {{ env = "HOOK" }}\n'
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pynetdicom import AE
 
 from firstread.dicom.network import configure_pynetdicom
-from worker.outputs.destinations import Destination, DestinationsError, DicomDestination, EmailDestination
+from worker.outputs.destinations.file import Destination, DestinationsError, DicomDestination, EmailDestination
 from worker.outputs.senders.store import tls_arguments
 
 VERIFICATION = "1.2.840.10008.1.1"

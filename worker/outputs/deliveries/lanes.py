@@ -1,4 +1,4 @@
-"""Working off the deliveries: one lane, a thread of its own, for each destination.
+"""Sending: one lane, a thread of its own, for each destination.
 
 A lane takes the rows of its destination that are due, one after the other, and waits for nobody else, so a dead
 destination holds up neither the others nor the scoring. Rows are claimed in the database, so that several processes
@@ -8,7 +8,6 @@ may run lanes at once; a claim that a killed process held comes back when it run
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -22,22 +21,20 @@ from firstread.records import Database, Delivery, Flag, Job, Result, Revision
 from firstread.records.clock import now_of
 from firstread.settings import Settings
 from firstread.states import DeliveryState
-from worker.outputs.attempt import Skipped, attempt
-from worker.outputs.destinations import Destination, DestinationsError, DestinationsFile, NotDelivered
-from worker.outputs.escalation import escalate
-from worker.outputs.holding import Held
+from worker.outputs.deliveries.attempt import Skipped, attempt
+from worker.outputs.deliveries.escalation import escalate_flags, escalate_unread
+from worker.outputs.deliveries.holding import Held
+from worker.outputs.deliveries.rows import CLAIM_MARGIN_S, STATUS_LIMIT, backoff_s, claimed_until, end
+from worker.outputs.deliveries.summaries import send_summary
+from worker.outputs.destinations.file import Destination, DestinationsError, DestinationsFile, NotDelivered
+from worker.outputs.destinations.watch import watch_of
 from worker.outputs.messages import flags_of
 from worker.outputs.metrics import DELIVERIES, DELIVERY_SECONDS, NOTIFICATION_SECONDS
-from worker.outputs.summaries import tell_summary
-from worker.outputs.unread import escalate_unread
-from worker.outputs.watching import watch_of
 
 KINDS = ("dicom", "stow", "webhook", "email")
 TICK_S = 1.0
-CLAIM_MARGIN_S = 60.0
-STATUS_LIMIT = 500
 ORPHAN_S = 60.0
-"""How long a destination is missing from the file until deliveries to it end."""
+"""How long a destination must be missing from the file until deliveries to it end."""
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +49,7 @@ def run_deliveries(settings: Settings, stop_event: threading.Event) -> None:
     db = Database(settings.database_url)
     lanes: dict[str, threading.Thread] = {}
     watch = watch_of(settings)
-    orphans = Orphans()
+    orphans = OrphanedDeliveries()
     try:
         while not stop_event.is_set():
             file = watch.current()
@@ -62,9 +59,9 @@ def run_deliveries(settings: Settings, stop_event: threading.Event) -> None:
                 if lane is None or not lane.is_alive():
                     lanes[destination.name] = _start_lane(settings, db, destination.name, stop_event)
             try:
-                escalate(db, file)
+                escalate_flags(db, file)
                 escalate_unread(db, file)
-                orphans.look(db, file)
+                orphans.end_missing(db, file)
             except SQLAlchemyError as error:
                 log.warning("deliveries: the database does not answer (%s)", type(error).__name__)
             stop_event.wait(TICK_S)
@@ -100,7 +97,7 @@ def work_one(db: Database, settings: Settings, destination: Destination) -> bool
     """Claim and attempt the next delivery that is due for a destination; False where there is none."""
     delivery = _claim(db, destination)
     if delivery is None:
-        return tell_summary(db, destination)
+        return send_summary(db, destination)
     started = time.monotonic()
     try:
         status = attempt(db, settings, destination, delivery)
@@ -110,9 +107,7 @@ def work_one(db: Database, settings: Settings, destination: Destination) -> bool
         return True
     except Skipped as skipped:
         status, outcome = str(skipped), DeliveryState.SKIPPED
-    except NotDelivered as error:
-        status, outcome = str(error), DeliveryState.FAILED
-    except DestinationsError as error:
+    except (NotDelivered, DestinationsError) as error:
         status, outcome = str(error), DeliveryState.FAILED
     except Exception as error:
         log.exception("delivery %d to %s", delivery.id, destination.name)
@@ -123,19 +118,19 @@ def work_one(db: Database, settings: Settings, destination: Destination) -> bool
 
 
 def _claim(db: Database, destination: Destination) -> Delivery | None:
-    mine = (
+    pending = (
         Delivery.destination == destination.name,
         Delivery.state == DeliveryState.PENDING,
         Delivery.summary.is_(False),
     )
     with db.read() as session:
-        if session.scalar(select(Delivery.id).where(*mine, Delivery.next_at <= now_of(session)).limit(1)) is None:
+        if session.scalar(select(Delivery.id).where(*pending, Delivery.next_at <= now_of(session)).limit(1)) is None:
             return None
     with db.write() as session:
         now = now_of(session)
         row = session.scalar(
             select(Delivery)
-            .where(*mine, Delivery.next_at <= now)
+            .where(*pending, Delivery.next_at <= now)
             .order_by(Delivery.next_at, Delivery.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -143,44 +138,37 @@ def _claim(db: Database, destination: Destination) -> Delivery | None:
         if row is None:
             return None
         if row.attempts >= destination.max_attempts:  # its last attempt was never concluded
-            row.state, row.next_at, row.finished_at = DeliveryState.FAILED, None, now
-            row.last_status = row.last_status or "killed while sending"
+            end(row, DeliveryState.FAILED, row.last_status or "killed while sending", now)
             DELIVERIES.labels(destination.kind, DeliveryState.FAILED).inc()
             return None
         row.attempts += 1
-        row.next_at = now + timedelta(seconds=4 * destination.timeout_s + CLAIM_MARGIN_S)
+        row.next_at = claimed_until(destination, now)
         session.flush()
         session.expunge(row)
         return row
 
 
 def _postpone(db: Database, delivery_id: int, until: datetime) -> None:
-    """Look at a held result again later; that was no attempt."""
+    """Put off a result that is held back; that was no attempt."""
     with db.write() as session:
         row = session.get_one(Delivery, delivery_id)
         if row.state == DeliveryState.PENDING:
             row.attempts, row.next_at = max(0, row.attempts - 1), until
 
 
-def backoff_s(destination: Destination, attempts: int) -> float:
-    """Seconds until the next attempt: doubled each time, bounded, with a tenth of chance so that lanes spread."""
-    wait: float = min(destination.backoff_s * 2.0 ** (attempts - 1), destination.backoff_max_s)
-    return wait * random.uniform(0.9, 1.1)
-
-
-def _conclude(db: Database, destination: Destination, delivery_id: int, outcome: str, status: str) -> None:
+def _conclude(db: Database, destination: Destination, delivery_id: int, outcome: DeliveryState, status: str) -> None:
     with db.write() as session:
         now = now_of(session)
         row = session.get_one(Delivery, delivery_id)
         if row.state != DeliveryState.PENDING:
             return
-        row.last_status = status[:STATUS_LIMIT]
         if outcome == DeliveryState.FAILED and row.attempts < destination.max_attempts:
+            row.last_status = status[:STATUS_LIMIT]
             row.next_at = now + timedelta(seconds=backoff_s(destination, row.attempts))
             DELIVERIES.labels(destination.kind, "retry").inc()
             log.warning("delivery %d to %s: attempt %d: %s", row.id, row.destination, row.attempts, row.last_status)
             return
-        row.state, row.next_at, row.finished_at = outcome, None, now
+        end(row, outcome, status, now)
         DELIVERIES.labels(destination.kind, outcome).inc()
         if outcome == DeliveryState.DELIVERED:
             _mark_notified(session, row)
@@ -213,15 +201,15 @@ def _first_seen(session: Session, flag: Flag) -> datetime | None:
     )
 
 
-class Orphans:
-    """Ends deliveries to a destination that has been missing from the file for a while, visibly."""
+class OrphanedDeliveries:
+    """Deliveries to destinations that were taken out of the file: they end as ``FAILED`` after a while."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._missing_since: dict[str, float] = {}
 
-    def look(self, db: Database, file: DestinationsFile) -> None:
-        """Compare what is pending with the file in force."""
+    def end_missing(self, db: Database, file: DestinationsFile) -> None:
+        """End what is due at a destination that the file in force has not named for ``ORPHAN_S`` seconds."""
         names = [d.name for d in file.destination]
         pending = (Delivery.state == DeliveryState.PENDING, Delivery.destination.not_in(names))
         with db.read() as session:

@@ -7,7 +7,8 @@ from sqlalchemy.orm import Session
 
 from firstread.records import Database, Delivery, EscalationStep, Flag, Job, OutputObject, Revision
 from firstread.settings import Settings
-from worker.outputs.destinations import (
+from worker.outputs.deliveries.holding import check_held
+from worker.outputs.destinations.file import (
     OBJECT_KINDS,
     Destination,
     DicomDestination,
@@ -16,7 +17,6 @@ from worker.outputs.destinations import (
     StowDestination,
     WebhookDestination,
 )
-from worker.outputs.holding import check_held
 from worker.outputs.messages import UNREAD, flags_of, in_doubt, is_unread, message
 from worker.outputs.objects.files import ensure_objects, objects_dir
 from worker.outputs.senders.http import send_stow, send_webhook
@@ -26,13 +26,13 @@ from worker.pipelines.reasons import Caution
 
 
 class Skipped(Exception):
-    """There is nothing to tell any more, or nothing that could be sent."""
+    """A delivery that is no longer needed, must not go, or has nothing that could be sent; the text says which."""
 
 
 def attempt(db: Database, settings: Settings, destination: Destination, delivery: Delivery) -> str:
     """Send; returns the status text. Raises :class:`NotDelivered`, :class:`Skipped` or :class:`Held`."""
-    _check_needed(db, delivery)
     with db.read() as session:
+        _check_needed(session, delivery)
         check_held(session, delivery, settings)
     if isinstance(destination, DicomDestination | StowDestination):
         return _send_objects(db, settings, destination, delivery)
@@ -51,36 +51,31 @@ def is_superseded(session: Session, job: Job) -> bool:
     return any(Caution.IDENTITY_CORRECTED in (warnings or ()) for warnings in session.scalars(later))
 
 
-def _check_needed(db: Database, delivery: Delivery) -> None:
-    """An escalation ends with the acknowledgement, that nobody read a study with another attempt at it; objects do not
-    go out under an identity that was corrected or is in doubt, nor do messages about results that raise no flag.
+def _check_needed(session: Session, delivery: Delivery) -> None:
+    """Raise :class:`Skipped` where a delivery has become needless or must not go.
+
+    The notice of a study that nobody read ends with another attempt at it, an escalation with the acknowledgement.
+    Objects do not go out under an identity that was corrected or is in doubt, nor do messages about results that raise
+    no flag where the identity is in doubt.
     """
-    if delivery.payload.get("event") == UNREAD:
-        with db.read() as session:
-            if not is_unread(session.get_one(Job, delivery.job_id), delivery):
-                raise Skipped("tried again before this notice")
+    job = session.get_one(Job, delivery.job_id)
+    event = delivery.payload.get("event")
+    if event == UNREAD and not is_unread(job, delivery):
+        raise Skipped("tried again before this notice")
     if delivery.kind in OBJECT_KINDS:
-        with db.read() as session:
-            job = session.get_one(Job, delivery.job_id)
-            if in_doubt(job):
-                raise Skipped(str(Caution.IDENTITY_IN_DOUBT))
-            if is_superseded(session, job):
-                raise Skipped(str(Caution.IDENTITY_CORRECTED))
-        return
-    with db.read() as session:
-        job = session.get_one(Job, delivery.job_id)
-        quiet = not (
-            delivery.topic or delivery.escalation or delivery.payload.get("event") or flags_of(session, delivery)
-        )
-        if quiet and in_doubt(job):
+        if in_doubt(job):
             raise Skipped(str(Caution.IDENTITY_IN_DOUBT))
-    query = (
+        if is_superseded(session, job):
+            raise Skipped(str(Caution.IDENTITY_CORRECTED))
+        return
+    urgent = delivery.topic or delivery.escalation or event or flags_of(session, delivery)
+    if in_doubt(job) and not urgent:
+        raise Skipped(str(Caution.IDENTITY_IN_DOUBT))
+    times = session.scalars(
         select(Flag.acknowledged_at)
         .join(EscalationStep, EscalationStep.flag_id == Flag.id)
         .where(EscalationStep.delivery_id == delivery.id)
-    )
-    with db.read() as session:
-        times = list(session.scalars(query))
+    ).all()
     if times and all(time is not None for time in times):
         raise Skipped("acknowledged before this notice")
 
@@ -100,10 +95,10 @@ def _send_objects(
         session.execute(
             update(Delivery).where(Delivery.id == delivery.id).values(payload={**delivery.payload, "objects": done})
         )
-    told = ", ".join(f"{row.kind} {done[str(row.sop_instance_uid)]}" for row in written)
+    summary = ", ".join(f"{row.kind} {done[str(row.sop_instance_uid)]}" for row in written)
     if any(not done[str(row.sop_instance_uid)].startswith("stored") for row in written):
-        raise NotDelivered(told)
-    return told
+        raise NotDelivered(summary)
+    return summary
 
 
 def _store(

@@ -1,8 +1,8 @@
-"""Flags of old studies: one message an hour and a destination, however many there are.
+"""Flags of old studies: at most one message an hour to a destination, however many there are.
 
 The rows of a summary are deliveries like any other, one a job and destination; they are claimed, sent and concluded
-together. A summary goes when no old study waits any more and the last flag is a minute old, or when the first of its
-flags has waited for an hour; the next one not before another hour has passed.
+together. A summary goes when no old study waits any more and its last row is a minute old, or when its first row has
+waited for an hour; the next one goes an hour later at the earliest.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from firstread.pipelines import NOTICE
-from firstread.records import Database, Delivery, Flag, Job, Revision, Study
+from firstread.records import Database, Delivery, Job, Revision, Study
 from firstread.records.clock import now_of
 from firstread.records.urgency import WAITS_AS_OLD
 from firstread.states import DeliveryState, JobState, RevisionState
 from worker.errors import NoServingPackage
-from worker.outputs.destinations import (
+from worker.outputs.deliveries.rows import STATUS_LIMIT, backoff_s, claimed_until, end
+from worker.outputs.destinations.file import (
     Destination,
-    DestinationsFile,
     EmailDestination,
-    Escalation,
     NotDelivered,
     WebhookDestination,
 )
@@ -35,53 +34,23 @@ from worker.outputs.messages import UNREAD, flags_of, is_unread
 from worker.outputs.metrics import DELIVERIES, DELIVERY_SECONDS
 from worker.outputs.senders.http import send_webhook
 from worker.outputs.senders.mail import send_email
-from worker.pipelines.base import Finding
 from worker.pipelines.reasons import Caution
 
-EVERY = timedelta(hours=1)
-QUIET = timedelta(seconds=60)
-CLAIM_MARGIN_S = 60.0
+INTERVAL = timedelta(hours=1)
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A summary that is ours to send: its rows, and what it says."""
+    """A summary that this process has claimed: the keys of its rows, the number of the attempt, and the message."""
 
     rows: tuple[int, ...]
     attempt: int
     content: dict[str, Any]
 
 
-def only_old(session: Session, job: Job, findings: Sequence[Finding]) -> bool:
-    """Whether a run raised or confirmed flags, all of them of old studies."""
-    names = [f.name for f in findings if f.flagged]
-    if not names:
-        return False
-    study_id = select(Revision.study_id).where(Revision.id == job.revision_id).scalar_subquery()
-    query = select(Flag.old).where(Flag.study_id == study_id, Flag.pipeline == job.pipeline, Flag.finding.in_(names))
-    found = list(session.scalars(query))
-    return bool(found) and all(found)
-
-
-def first_of_lists(file: DestinationsFile, job: Job, findings: Sequence[Finding] | None = None) -> list[Destination]:
-    """The first address of every escalation list that a flag belongs to: a summary goes no further.
-
-    Without findings, of every list of the pipeline.
-    """
-    flagged = {f.name for f in findings or () if f.flagged}
-
-    def concerns(escalation: Escalation) -> bool:
-        if escalation.pipelines and job.pipeline not in escalation.pipelines:
-            return False
-        return findings is None or not escalation.findings or bool(flagged & set(escalation.findings))
-
-    named = [file.named(escalation.destinations[0]) for escalation in file.escalation if concerns(escalation)]
-    return [destination for destination in named if destination is not None]
-
-
-def tell_summary(db: Database, destination: Destination) -> bool:
+def send_summary(db: Database, destination: Destination) -> bool:
     """Send the summary of a destination if it is due; False where none is."""
     if not isinstance(destination, WebhookDestination | EmailDestination):
         return False
@@ -106,7 +75,7 @@ def tell_summary(db: Database, destination: Destination) -> bool:
     return True
 
 
-def _mine(destination: Destination) -> tuple[Any, ...]:
+def _rows_of(destination: Destination) -> tuple[Any, ...]:
     return Delivery.destination == destination.name, Delivery.summary
 
 
@@ -114,7 +83,7 @@ def _claim(db: Database, destination: WebhookDestination | EmailDestination) -> 
     with db.read() as session:
         if (
             session.scalar(
-                select(Delivery.id).where(*_mine(destination), Delivery.state == DeliveryState.PENDING).limit(1)
+                select(Delivery.id).where(*_rows_of(destination), Delivery.state == DeliveryState.PENDING).limit(1)
             )
             is None
         ):
@@ -123,7 +92,7 @@ def _claim(db: Database, destination: WebhookDestination | EmailDestination) -> 
         rows = list(
             session.scalars(
                 select(Delivery)
-                .where(*_mine(destination), Delivery.state == DeliveryState.PENDING)
+                .where(*_rows_of(destination), Delivery.state == DeliveryState.PENDING)
                 .order_by(Delivery.id)
                 .with_for_update(skip_locked=True)
             )
@@ -134,12 +103,12 @@ def _claim(db: Database, destination: WebhookDestination | EmailDestination) -> 
         attempt = max(row.attempts for row in rows) + 1
         if attempt > destination.max_attempts:
             for row in rows:
-                _end(row, DeliveryState.FAILED, row.last_status or "killed while sending", now)
+                end(row, DeliveryState.FAILED, row.last_status or "killed while sending", now)
             DELIVERIES.labels(destination.kind, DeliveryState.FAILED).inc()
             return None
         for row in rows:
             row.attempts = attempt
-            row.next_at = now + timedelta(seconds=4 * destination.timeout_s + CLAIM_MARGIN_S)
+            row.next_at = claimed_until(destination, now)
         content = _content(session, rows, now, patient_data=destination.patient_data)
         return Summary(tuple(row.id for row in rows), attempt, content)
 
@@ -150,13 +119,13 @@ def _is_due(session: Session, destination: Destination, rows: Sequence[Delivery]
         return min(tried) <= now
     last = session.scalar(
         select(Delivery.finished_at)
-        .where(*_mine(destination), Delivery.state == DeliveryState.DELIVERED)
+        .where(*_rows_of(destination), Delivery.state == DeliveryState.DELIVERED)
         .order_by(Delivery.finished_at.desc())
         .limit(1)
     )
-    if last is not None and last > now - EVERY:
+    if last is not None and last > now - INTERVAL:
         return False
-    if min(row.created_at for row in rows) <= now - EVERY:
+    if min(row.created_at for row in rows) <= now - INTERVAL:
         return True
     return max(row.next_at or now for row in rows) <= now and not _old_ones_wait(session)
 
@@ -192,12 +161,12 @@ def _content(session: Session, rows: Sequence[Delivery], now: datetime, *, patie
         revision = session.get_one(Revision, job.revision_id)
         study = session.get_one(Study, revision.study_id)
         if row.payload.get("event") == UNREAD and is_unread(job, row):
-            which = {"study_key": study.id, "study_instance_uid": study.study_instance_uid, "pipeline": job.pipeline}
-            unread.append({**which, "reason": job.reason})
+            names = {"study_key": study.id, "study_instance_uid": study.study_instance_uid, "pipeline": job.pipeline}
+            unread.append({**names, "reason": job.reason})
         for flag in flags_of(session, row):
             if flag.acknowledged_at is not None:
                 continue
-            said = flags[flag.id] = {
+            item = flags[flag.id] = {
                 "study_key": study.id,
                 "study_instance_uid": study.study_instance_uid,
                 "made_at": revision.made_at.isoformat() if revision.made_at else None,
@@ -210,7 +179,7 @@ def _content(session: Session, rows: Sequence[Delivery], now: datetime, *, patie
                 "flagged_at": flag.flagged_at.isoformat(),
             }
             if patient_data and Caution.IDENTITY_IN_DOUBT not in flag.warnings:
-                said |= {"patient_id": study.patient_id, "accession_number": study.accession_number}
+                item |= {"patient_id": study.patient_id, "accession_number": study.accession_number}
     return {
         "event": "summary",
         "delivery": rows[0].id,
@@ -223,9 +192,7 @@ def _content(session: Session, rows: Sequence[Delivery], now: datetime, *, patie
     }
 
 
-def _conclude(db: Database, destination: Destination, summary: Summary, outcome: str, status: str) -> None:
-    from worker.outputs.delivering import STATUS_LIMIT, backoff_s
-
+def _conclude(db: Database, destination: Destination, summary: Summary, outcome: DeliveryState, status: str) -> None:
     again = outcome == DeliveryState.FAILED and summary.attempt < destination.max_attempts
     with db.write() as session:
         now = now_of(session)
@@ -237,14 +204,10 @@ def _conclude(db: Database, destination: Destination, summary: Summary, outcome:
             if again:
                 row.last_status, row.next_at = status[:STATUS_LIMIT], now + wait
                 continue
-            _end(row, outcome, status[:STATUS_LIMIT], now)
+            end(row, outcome, status, now)
             if outcome == DeliveryState.DELIVERED:
                 for flag in flags_of(session, row):
                     flag.notified_at = flag.notified_at or now
     DELIVERIES.labels(destination.kind, "retry" if again else outcome).inc()
     if outcome == DeliveryState.FAILED:
         log.warning("summary to %s: attempt %d: %s", destination.name, summary.attempt, status[:STATUS_LIMIT])
-
-
-def _end(row: Delivery, state: str, status: str, at: datetime) -> None:
-    row.state, row.last_status, row.next_at, row.finished_at = state, status, None, at

@@ -5,24 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session, object_session
+from sqlalchemy.orm import Session
 
-from firstread.records import Delivery, Job, Result, Revision, Study
-from firstread.records.clock import now_of
+from firstread.records import Delivery, Flag, Job, Result, Revision, Study
 from firstread.selftest import is_self_test
 from firstread.settings import Settings
 from firstread.states import DeliveryState, JobState
-from worker.outputs.destinations import (
+from worker.outputs.deliveries.holding import hold_until, supersede
+from worker.outputs.deliveries.rows import new_delivery
+from worker.outputs.destinations.file import (
     OBJECT_KINDS,
+    DeliveryRule,
+    Destination,
     DestinationsFile,
     EmailDestination,
-    Rule,
+    Escalation,
     WebhookDestination,
 )
-from worker.outputs.holding import hold_until, supersede
+from worker.outputs.destinations.watch import watch_of
 from worker.outputs.messages import UNREAD, flags_of
-from worker.outputs.summaries import QUIET, first_of_lists, only_old
-from worker.outputs.watching import watch_of
 from worker.pipelines.base import Finding, Outcome
 
 
@@ -48,41 +49,39 @@ def plan(session: Session, job: Job, outcome: Outcome | None, settings: Settings
     flags = outcome is not None and any(f.flagged and f.role != "shadow" for f in outcome.findings)
     if settings.deliver_after_s and job.state == JobState.DONE.value:
         supersede(session, job)
-    told = [d for d in file.destination if d.name not in file.escalated and matches(d.when, job, findings)]
-    old = only_old(session, job, findings)
+    destinations = [d for d in file.destination if d.name not in file.escalated and matches(d.when, job, findings)]
+    old = _only_old(session, job, findings)
     if old:
-        told += first_of_lists(file, job, findings)
+        destinations += _first_addresses(file, job, findings)
     rows = []
-    for destination in told:
+    for destination in destinations:
         once = isinstance(destination, EmailDestination) and not destination.repeat
-        if once and _told_before(session, job, destination.name, flags=flags):
+        if once and _has_mail(session, job, destination.name, flags=flags):
             continue
         in_summary = old and isinstance(destination, WebhookDestination | EmailDestination)
         rows.append(new_delivery(job, destination.name, destination.kind, summary=in_summary))
     session.add_all(rows)
-    if settings.deliver_after_s and not flags:
-        held = hold_until(session, job, settings)
-        for row in rows:
-            row.next_at = held
+    if not flags:
+        _hold_back(session, job, rows, settings)
     return rows
 
 
 def _plan_unread(session: Session, job: Job, revision: Revision, file: DestinationsFile) -> list[Delivery]:
-    """Nobody read this study: whoever is told of a flag of the pipeline is told so, whatever the flag would have been.
+    """Nobody read this study: whoever gets flags of the pipeline gets a notice, whatever the flag would have been.
 
-    An escalation list has it at its first address. Where the study is an old one, the next summary tells of it.
+    Of an escalation list the first address gets it. Notices of an old study go with the next summary.
     """
     old = revision.old and session.get_one(Study, revision.study_id).priority is None
-    first = first_of_lists(file, job)
+    first = _first_addresses(file, job)
     rows = []
     for destination in file.destination:
-        tells = isinstance(destination, WebhookDestination | EmailDestination)
+        notifies = isinstance(destination, WebhookDestination | EmailDestination)
         if destination.name in file.escalated:
-            told = tells and destination in first
+            wanted = notifies and destination in first
         else:
-            told = matches(destination.when, job, []) or (tells and _tells_flags(destination.when, job))
-        if told:
-            row = new_delivery(job, destination.name, destination.kind, summary=old and tells)
+            wanted = matches(destination.when, job, []) or (notifies and _may_get_flags(destination.when, job))
+        if wanted:
+            row = new_delivery(job, destination.name, destination.kind, summary=old and notifies)
             row.payload = {"event": UNREAD}
             rows.append(row)
     session.add_all(rows)
@@ -90,7 +89,7 @@ def _plan_unread(session: Session, job: Job, revision: Revision, file: Destinati
 
 
 def plan_objects(session: Session, job: Job, results: Sequence[Result], settings: Settings) -> list[Delivery]:
-    """Add a row for each destination of objects whose rule a carried result meets; nobody else is told again."""
+    """Add a row for each destination of objects whose rule a carried result meets; nothing else is sent again."""
     file = watch_of(settings).current()
     findings = [
         Finding(
@@ -112,38 +111,52 @@ def plan_objects(session: Session, job: Job, results: Sequence[Result], settings
         and destination.name not in file.escalated
         and matches(destination.when, job, findings)
     ]
-    if settings.deliver_after_s and not any(f.flagged for f in findings):
-        held = hold_until(session, job, settings)
-        for row in rows:
-            row.next_at = held
+    if not any(f.flagged for f in findings):
+        _hold_back(session, job, rows, settings)
     session.add_all(rows)
     return rows
 
 
-def _tells_flags(rule: Rule, job: Job) -> bool:
+def _only_old(session: Session, job: Job, findings: Sequence[Finding]) -> bool:
+    """Whether a run raised or confirmed flags, all of them of old studies."""
+    names = [f.name for f in findings if f.flagged]
+    if not names:
+        return False
+    study_id = select(Revision.study_id).where(Revision.id == job.revision_id).scalar_subquery()
+    query = select(Flag.old).where(Flag.study_id == study_id, Flag.pipeline == job.pipeline, Flag.finding.in_(names))
+    old = list(session.scalars(query))
+    return bool(old) and all(old)
+
+
+def _first_addresses(file: DestinationsFile, job: Job, findings: Sequence[Finding] | None = None) -> list[Destination]:
+    """The first address of every escalation list that a flag belongs to; a summary goes to no later one.
+
+    Without findings: that of every list of the pipeline.
+    """
+    flagged = {f.name for f in findings or () if f.flagged}
+
+    def concerns(escalation: Escalation) -> bool:
+        if escalation.pipelines and job.pipeline not in escalation.pipelines:
+            return False
+        return findings is None or not escalation.findings or bool(flagged & set(escalation.findings))
+
+    named = [file.named(escalation.destinations[0]) for escalation in file.escalation if concerns(escalation)]
+    return [destination for destination in named if destination is not None]
+
+
+def _may_get_flags(rule: DeliveryRule, job: Job) -> bool:
     return JobState.DONE.value in rule.states and (not rule.pipelines or job.pipeline in rule.pipelines)
 
 
-def new_delivery(job: Job, name: str, kind: str, escalation: int = 0, *, summary: bool = False) -> Delivery:
-    """A row that is due at once, or with the next summary of its destination."""
-    session = object_session(job)
-    assert session is not None, "a job that is in no session has no deliveries"
-    now = now_of(session)
-    return Delivery(
-        job_id=job.id,
-        run=job.run,
-        kind=kind,
-        destination=name,
-        escalation=escalation,
-        summary=summary,
-        state=DeliveryState.PENDING,
-        next_at=now + QUIET if summary else now,
-        last_status="waits for the next summary" if summary else None,
-        created_at=now,
-    )
+def _hold_back(session: Session, job: Job, rows: list[Delivery], settings: Settings) -> None:
+    """Put rows of a result that does not flag off until the study is quiet."""
+    if settings.deliver_after_s:
+        held_until = hold_until(session, job, settings)
+        for row in rows:
+            row.next_at = held_until
 
 
-def matches(rule: Rule, job: Job, findings: list[Finding]) -> bool:
+def matches(rule: DeliveryRule, job: Job, findings: list[Finding]) -> bool:
     """Whether a run meets a rule."""
     if job.state not in rule.states or (rule.pipelines and job.pipeline not in rule.pipelines):
         return False
@@ -161,10 +174,10 @@ def is_positive(finding: Finding) -> bool:
     )
 
 
-def _told_before(session: Session, job: Job, name: str, *, flags: bool) -> bool:
+def _has_mail(session: Session, job: Job, name: str, *, flags: bool) -> bool:
     """Whether this mailbox has, or is about to get, a mail about a result of the study's pipeline.
 
-    A flag is only told by a mail about a flag: neither "not read" nor a result that did not flag stands for it.
+    Only a mail about a flag counts as one for a flag: neither "not read" nor a result that did not flag does.
     """
     study_id = select(Revision.study_id).where(Revision.id == job.revision_id).scalar_subquery()
     query = (

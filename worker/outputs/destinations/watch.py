@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from firstread.settings import Settings
-from worker.outputs.destinations import DestinationsError, DestinationsFile, kept_path, parse, read_file
+from worker.outputs.destinations.file import DestinationsError, DestinationsFile, kept_path, parse, read_file
 from worker.outputs.metrics import DELIVERIES
 
 LOOK_S = 0.5

@@ -24,7 +24,7 @@ class NotDelivered(Exception):
     """The destination did not take it, this time."""
 
 
-class Rule(BaseModel):
+class DeliveryRule(BaseModel):
     """Which results a destination gets. Everything named must hold; what is left out does not restrict."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,7 +41,7 @@ class _Destination(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    when: Rule = Rule()
+    when: DeliveryRule = DeliveryRule()
     timeout_s: float = Field(30.0, gt=0, le=600)
     max_attempts: int = Field(10, ge=1, le=100)
     backoff_s: float = Field(5.0, gt=0)
@@ -206,7 +206,7 @@ class DestinationsFile(BaseModel):
 def read_file(settings: Settings) -> DestinationsFile:
     """The site's file of destinations as it lies there; an empty one where none is set.
 
-    Whatever sends goes by :class:`worker.outputs.watching.DestinationsWatch`, which keeps the last good one.
+    Whatever sends goes by :class:`worker.outputs.destinations.watch.DestinationsWatch`, which keeps the last good one.
 
     Raises
     ------

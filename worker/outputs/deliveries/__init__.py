@@ -1,0 +1,1 @@
+"""The rows of messages: planned with a result, held back, sent, escalated, put together in summaries."""
