@@ -24,7 +24,7 @@ from firstread.records import (
     Study,
     Transition,
 )
-from firstread.records.lookup import find_study
+from firstread.records.studies import find_study
 from firstread.settings import Settings
 from firstread_cli.database import open_database
 from firstread_cli.tables import echo, print_json, print_table, view_rows

@@ -18,7 +18,7 @@ from firstread.errors import FirstreadError
 from firstread.pipelines import DEFAULT_THRESHOLD, findings_of, flags_by_itself, leading_finding, pipeline_of_finding
 from firstread.records import Database, Flag, Job, Result, Revision, Verdict
 from firstread.records.clock import now_of
-from firstread.records.lookup import UnknownStudy, find_study
+from firstread.records.studies import UnknownStudy, find_study
 from firstread.states import JobState
 
 READER, IMPORT = "reader", "import"
@@ -47,7 +47,7 @@ def acknowledge(db: Database, study_uid: str, by: str, pipeline: str | None = No
     ------
     VerdictError
         If there is no flag of that pipeline on it, or a choice to be made.
-    firstread.records.lookup.UnknownStudy
+    firstread.records.studies.UnknownStudy
         If there is no such study.
     """
     with db.write() as session:
@@ -121,7 +121,7 @@ def record_verdict(
     ------
     VerdictError
         If neither is given, if they contradict each other, or if there is no such result.
-    firstread.records.lookup.UnknownStudy
+    firstread.records.studies.UnknownStudy
         If there is no such study.
     """
     finding = finding or leading_finding(pipeline)

@@ -37,7 +37,7 @@ from firstread.records import (
     Verdict,
     newest_of_each,
 )
-from firstread.selftest import no_self_test
+from firstread.records.studies import no_self_test
 from firstread.settings import Settings
 from firstread.storage.store import spool_of
 

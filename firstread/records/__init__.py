@@ -20,7 +20,7 @@ from firstread.records.intake import (
 from firstread.records.outcomes import AuditEvent, Deletion, DriftRow, EscalationStep, OutputObject, Verdict
 from firstread.records.processes import LISTENER, WORKER, Process
 from firstread.records.scoring import Delivery, Flag, Job, Result, SliceScoreRow, Standing, Transition
-from firstread.records.senders import asked_for, senders_of
+from firstread.records.studies import asked_for, senders_of
 
 __all__ = [
     "LISTENER",

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from firstread.clock import utcnow
 from firstread.pipelines import leading_finding
 from firstread.records import Database, DriftRow, Job, Result, Revision, Study
-from firstread.selftest import no_self_test
+from firstread.records.studies import no_self_test
 from firstread.settings import Settings
 
 ALL = "*"

@@ -16,11 +16,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from firstread.clock import utcnow
 from firstread.records import LISTENER, WORKER, Database, Process, Revision
 from firstread.records.clock import now_of
-from firstread.selftest import remove_leftovers
 from firstread.settings import Settings
 from firstread.states import RevisionState
 from firstread.upkeep.drift import compute_drift
 from firstread.upkeep.retention import Removed, clean, kept_back, make_room
+from firstread.upkeep.self_tests import remove_leftovers
 
 SILENT_S = 60.0
 STUCK_S = 900.0

@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 
 from firstread.errors import FirstreadError
 from firstread.records import Database, Job, Result, Revision, Study
-from firstread.selftest import register, remove, remove_leftovers
 from firstread.settings import Settings
 from firstread.states import TERMINAL
+from firstread.upkeep.self_tests import register, remove, remove_leftovers
 from firstread_cli.database import open_database
 from firstread_cli.doctor.checks import Check
 

@@ -23,7 +23,7 @@ from firstread.queue import depth, make_app, redis_client, ring
 from firstread.records import Database, Job, Revision
 from firstread.records import Study as StudyRow
 from firstread.records.clock import now_of
-from firstread.records.urgency import ORDER, PRIORITY, WAITS_AS_OLD
+from firstread.records.studies import ORDER, PRIORITY, WAITS_AS_OLD
 from firstread.settings import Settings
 from firstread.states import JobState, RevisionState
 from worker.errors import NoServingPackage

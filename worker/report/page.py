@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from firstread.clock import utcnow
 from firstread.pipelines import NOTICE, flags_by_itself, meaning_of
 from firstread.records import Database, Delivery, Flag, Job, OutputObject, Result, Revision, Study, Verdict
-from firstread.records.lookup import find_study
+from firstread.records.studies import find_study
 from firstread.settings import Settings
 from worker.outputs.words import measured
 from worker.report.evidence import evidence_pictures
@@ -95,7 +95,7 @@ def write_report(db: Database, settings: Settings, study_uid: str, path: Path) -
 
     Raises
     ------
-    firstread.records.lookup.UnknownStudy
+    firstread.records.studies.UnknownStudy
         If there is no such study.
     """
     with db.read() as session:

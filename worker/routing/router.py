@@ -12,7 +12,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from firstread.records import Database, Revision
-from firstread.selftest import is_self_test
+from firstread.records.studies import is_self_test
 from firstread.settings import Settings
 from firstread.storage.spool import Spool
 from worker.errors import describe, reason_of

@@ -15,8 +15,7 @@ from sqlalchemy import ColumnElement, Select, and_, case, func, select
 from firstread.clock import utcnow
 from firstread.records import Database, Job, Revision, Study
 from firstread.records.clock import now_of
-from firstread.records.urgency import ORDER
-from firstread.selftest import is_self_test
+from firstread.records.studies import ORDER, is_self_test
 from firstread.settings import Settings
 from firstread.states import JobState, RevisionState, move_job
 from firstread.storage.spool import Spool
@@ -86,7 +85,7 @@ _Queue = Select[int, int, bool, bool, datetime]
 
 
 def _by_urgency(model: type[Revision] | type[Job], alone: ColumnElement[bool]) -> _Queue:
-    """A query over revisions and studies in the order of :data:`firstread.records.urgency.ORDER`.
+    """A query over revisions and studies in the order of :data:`firstread.records.studies.ORDER`.
 
     Of equal priority and age, those that run alone come last.
     """

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from firstread.records import Database, Delivery, Job, Result, Revision, SliceScoreRow
 from firstread.records import Study as StudyRow
 from firstread.records.clock import now_of
-from firstread.selftest import is_self_test
+from firstread.records.studies import is_self_test
 from firstread.settings import Settings
 from firstread.states import JobState, move_job
 from worker.errors import LeaseLost, NonFiniteScore

@@ -15,7 +15,7 @@ from firstread.actions.deliveries import DeliveryError, cancel_delivery, retry_d
 from firstread.actions.verdicts import VerdictError, acknowledge, import_truth, record_verdict
 from firstread.metrics.outcomes import OutcomeFigures, families
 from firstread.records import AuditEvent, Database, Delivery, Flag, Verdict
-from firstread.records.lookup import UnknownStudy
+from firstread.records.studies import UnknownStudy
 from firstread.settings import Settings
 from tests.builders.scored import database_in, scored_study, settings_in
 

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from firstread.records import Delivery, Flag, Job, Result, Revision, Study
-from firstread.selftest import is_self_test
+from firstread.records.studies import is_self_test
 from firstread.settings import Settings
 from firstread.states import DeliveryState, JobState
 from worker.outputs.deliveries.holding import hold_until, supersede

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from firstread.pipelines import NOTICE
 from firstread.records import Database, Delivery, Job, Revision, Study
 from firstread.records.clock import now_of
-from firstread.records.urgency import WAITS_AS_OLD
+from firstread.records.studies import WAITS_AS_OLD
 from firstread.states import DeliveryState, JobState, RevisionState
 from worker.errors import NoServingPackage
 from worker.outputs.deliveries.rows import STATUS_LIMIT, backoff_s, claimed_until, end

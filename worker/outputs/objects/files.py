@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
 from firstread.records import Database, Job, OutputObject, Revision
-from firstread.records.lookup import find_study
+from firstread.records.studies import find_study
 from firstread.settings import Settings
 from firstread.states import JobState
 from firstread.storage.home import make_private, private
@@ -97,7 +97,7 @@ def study_objects(db: Database, settings: Settings, study_uid: str, out: Path | 
 
     Raises
     ------
-    firstread.records.lookup.UnknownStudy
+    firstread.records.studies.UnknownStudy
         If there is no such study.
     """
     with db.read() as session:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from firstread.actions.verdicts import record_verdict
-from firstread.records.lookup import UnknownStudy
+from firstread.records.studies import UnknownStudy
 from tests.builders.scored import database_in, scored_study, settings_in
 from worker.report.page import write_report
 from worker.report.slices import MOST_SLICES, chosen

@@ -1,13 +1,21 @@
-"""The study that a person means."""
+"""Queries over studies: which one a person means, which are a self-test's, who sent one, and who is served first."""
 
 from __future__ import annotations
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, and_, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from firstread.errors import FirstreadError
-from firstread.records import Study
-from firstread.selftest import no_self_test
+from firstread.records.intake import OWN, Instance, Receipt, Revision, SelfTest, Study
+
+PRIORITY = func.coalesce(Study.priority, Revision.priority)
+"""That set by hand, else that of the close. Queries must join revision and study, as for all that follow."""
+
+WAITS_AS_OLD = and_(Revision.old, Study.priority.is_(None))
+"""Made long ago; a priority by hand makes it count as fresh."""
+
+ORDER = (PRIORITY, WAITS_AS_OLD, Revision.closed_at, Revision.id)
+"""Lower priorities first, fresh studies before old ones, then first closed first."""
 
 KEY_MARK = "#"
 LARGEST_KEY = 2**31 - 1
@@ -59,3 +67,31 @@ def find_study(session: Session, said: str, *, keys: bool = True, bare: bool = T
 def _key(said: str) -> int | None:
     digits = said.removeprefix(KEY_MARK)
     return int(digits) if digits.isascii() and digits.isdigit() and int(digits) <= LARGEST_KEY else None
+
+
+def is_self_test(session: Session, study_id: int) -> bool:
+    """Whether a study is a self-test's phantom."""
+    return session.scalar(_self_tests().where(Study.id == study_id)) is not None
+
+
+def no_self_test(study_id: InstrumentedAttribute[int]) -> ColumnElement[bool]:
+    """Condition that a row's study is a patient's, for queries that count or hand on."""
+    return study_id.not_in(_self_tests())
+
+
+def _self_tests() -> Select[int]:
+    return select(Study.id).join(SelfTest, SelfTest.study_instance_uid == Study.study_instance_uid)
+
+
+def senders_of(session: Session, study_uid: str) -> list[str]:
+    """Calling AE titles that delivered something of a study, in order of their names; result objects do not count."""
+    query = select(Receipt.calling_ae).where(Receipt.study_instance_uid == study_uid, Receipt.outcome != OWN).distinct()
+    return sorted(ae for ae in session.scalars(query) if ae)
+
+
+def asked_for(session: Session, study_id: int) -> str | None:
+    """The pipeline in whose inbox folder the newest file lay; an order outlives later copies that came without one."""
+    ordered = select(Instance.pipeline_hint).where(
+        Instance.study_id == study_id, Instance.own.is_(False), Instance.pipeline_hint.is_not(None)
+    )
+    return session.scalar(ordered.order_by(Instance.received_at.desc(), Instance.id.desc()).limit(1))

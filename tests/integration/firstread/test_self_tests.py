@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, text, update
 
-from firstread import selftest
 from firstread.actions.verdicts import record_verdict
 from firstread.clock import utcnow
 from firstread.export.studies import export_studies
 from firstread.metrics.outcomes import OutcomeFigures, families
 from firstread.pipelines import HEAD_CT
 from firstread.records import Base, Database, Delivery, Flag, Job, SelfTest, Study
-from firstread.records.lookup import UnknownStudy
+from firstread.records.studies import UnknownStudy
 from firstread.settings import Settings
 from firstread.storage.store import spool_of
+from firstread.upkeep import self_tests
 from firstread.upkeep.drift import Baseline, _rows
 from firstread_cli.doctor import path
 from tests.builders import probe_pipeline
@@ -129,7 +129,7 @@ def test_the_doctor_tells_nobody_and_leaves_nothing(site: Settings, monkeypatch:
         seen["escalation"] = escalate_flags(db, read_file(settings))
         with db.read() as session:
             seen["delivery"] = len(session.scalars(select(Delivery)).all())
-        return selftest.remove(db, settings, uid)
+        return self_tests.remove(db, settings, uid)
 
     monkeypatch.setattr(path, "remove", while_it_is_there)
     checks = list(path.check_study(site))
@@ -151,7 +151,7 @@ def test_an_allow_list_keeps_the_doctor_out_of_nothing(site: Settings) -> None:
 def test_nothing_counts_or_hands_on_a_phantom(tmp_path: Path, database_url: str) -> None:
     settings = settings_in(tmp_path / "home", database_url=database_url)
     db = database_in(settings)
-    uid = selftest.register(db)
+    uid = self_tests.register(db)
     scored_study(db, settings, study_uid=uid)
     real = scored_study(db, settings, accession="A-2")
     with db.read() as session:
@@ -173,16 +173,16 @@ def test_leftovers_go_when_nobody_waits_for_them_and_no_process_has_them(tmp_pat
     settings = settings_in(tmp_path / "home", database_url=database_url)
     db = database_in(settings)
     real = scored_study(db, settings, accession="A-2")
-    uid = selftest.register(db)
+    uid = self_tests.register(db)
     phantom = scored_study(db, settings, study_uid=uid)
-    assert selftest.remove_leftovers(db, settings) == 0, "the doctor may still wait for it"
+    assert self_tests.remove_leftovers(db, settings) == 0, "the doctor may still wait for it"
     with db.write() as session:
-        session.execute(update(SelfTest).values(started_at=utcnow() - timedelta(seconds=selftest.LEFTOVER_S + 1)))
+        session.execute(update(SelfTest).values(started_at=utcnow() - timedelta(seconds=self_tests.LEFTOVER_S + 1)))
         session.execute(update(Job).where(Job.id == phantom.job_id).values(state="SCORING"))
-    assert selftest.remove_leftovers(db, settings) == 0, "a worker has it in hand"
+    assert self_tests.remove_leftovers(db, settings) == 0, "a worker has it in hand"
     with db.write() as session:
         session.execute(update(Job).where(Job.id == phantom.job_id).values(state="DONE"))
-    assert selftest.remove_leftovers(db, settings) == 1
+    assert self_tests.remove_leftovers(db, settings) == 1
     with db.read() as session:
         assert session.scalars(select(Study.study_instance_uid)).all() == [real.study_uid]
         assert session.scalars(select(Flag.study_id)).all() == [real.study_id]

@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from firstread.actions.verdicts import import_truth
 from firstread.records import Database, Revision, Study
-from firstread.records.lookup import UnknownStudy, find_study
+from firstread.records.studies import UnknownStudy, find_study
 from firstread.settings import Settings
 from firstread_cli.listings import RESULT_COLUMNS, SPARE_COLUMNS
 from firstread_cli.main import cli

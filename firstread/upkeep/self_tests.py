@@ -11,8 +11,8 @@ import uuid
 from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, Select, delete, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import Select, delete, select
+from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
 from firstread.records import (
@@ -42,20 +42,6 @@ def register(db: Database) -> str:
     with db.write() as session:
         session.add(SelfTest(study_instance_uid=uid, started_at=utcnow()))
     return uid
-
-
-def is_self_test(session: Session, study_id: int) -> bool:
-    """Whether a study is a self-test's phantom."""
-    return session.scalar(_phantoms().where(Study.id == study_id)) is not None
-
-
-def no_self_test(study_id: InstrumentedAttribute[int]) -> ColumnElement[bool]:
-    """Condition that a row's study is a patient's, for queries that count or hand on."""
-    return study_id.not_in(_phantoms())
-
-
-def _phantoms() -> Select[int]:
-    return select(Study.id).join(SelfTest, SelfTest.study_instance_uid == Study.study_instance_uid)
 
 
 def remove(db: Database, settings: Settings, study_instance_uid: str) -> bool:
