@@ -44,6 +44,12 @@ class Instance(Base):
     __tablename__ = "instance"
     __table_args__ = (
         UniqueConstraint("study_id", "series_instance_uid", "sop_instance_uid", "sha256", name="uq_instance_identity"),
+        Index(
+            "ix_instance_on_disk",
+            "study_id",
+            sqlite_where=text("deleted_at IS NULL"),
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

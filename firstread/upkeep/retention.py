@@ -8,13 +8,13 @@ the oldest first. Files that were refused belong to no study and have an age of 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from firstread.actions import audit
@@ -31,11 +31,14 @@ from firstread.records import (
     Study,
 )
 from firstread.settings import Settings
-from firstread.states import TERMINAL, UNDELIVERED, RevisionState
+from firstread.states import TERMINAL, UNDELIVERED, JobState, RevisionState
 from firstread.storage.store import retention_watermark_bytes, spool_of, store_of
 from firstread.upkeep.refused import remove_refused
 
 TERMINAL_STATES = tuple(state.value for state in TERMINAL)
+OUTCOMES = (JobState.REJECTED.value, JobState.DONE.value, JobState.FAILED.value)
+"""Outcomes of a study, the one that counts most last."""
+
 BATCH = 200
 
 
@@ -71,19 +74,16 @@ def clean(
     now = now or utcnow()
     free = free_bytes or (lambda: shutil.disk_usage(settings.spool_dir).free)
     removed = Removed()
-    by_outcome = [days for outcome, days in settings.retention_days.items() if outcome not in ("evidence", "refused")]
-    for study_id, outcome, last in finished_studies(db) if by_outcome else ():
-        if last > now - timedelta(days=min(by_outcome)):
-            break  # the longest finished come first
-        days = settings.retention_days.get(outcome)
-        if days is not None and last <= now - timedelta(days=days):
-            _remove_images(db, settings, study_id, "age", removed, dry_run)
+    days_of = settings.retention_days
+    before = {outcome: now - timedelta(days=days_of[outcome]) for outcome in OUTCOMES if outcome in days_of}
+    for study_id, _, _ in finished_studies(db, before=before) if before else ():
+        _remove_images(db, settings, study_id, "age", removed, dry_run)
     make_room(db, settings, removed, free_bytes=free, dry_run=dry_run)
-    if "evidence" in settings.retention_days:
-        _remove_evidence(db, settings, now - timedelta(days=settings.retention_days["evidence"]), removed, dry_run)
-    if "refused" in settings.retention_days:
-        before = now - timedelta(days=settings.retention_days["refused"])
-        removed.refused, size_bytes = remove_refused(db, settings, before, dry_run)
+    if "evidence" in days_of:
+        _remove_evidence(db, settings, now - timedelta(days=days_of["evidence"]), removed, dry_run)
+    if "refused" in days_of:
+        refused_before = now - timedelta(days=days_of["refused"])
+        removed.refused, size_bytes = remove_refused(db, settings, refused_before, dry_run)
         removed.size_bytes += size_bytes
     return removed
 
@@ -122,50 +122,53 @@ def make_room(
     return True
 
 
-def finished_studies(db: Database, *, no_open_flag: bool = False) -> Iterator[tuple[int, str, datetime]]:
+def finished_studies(
+    db: Database, *, before: Mapping[str, datetime] | None = None, no_open_flag: bool = False
+) -> Iterator[tuple[int, str, datetime]]:
     """Finished studies that still have files, the longest finished first: key, outcome, and when last touched.
 
     The outcome is FAILED if any job failed, else DONE if any is done, else REJECTED.
+
+    Parameters
+    ----------
+    before : mapping, optional
+        Outcome to the moment until which a study was last touched; studies of other outcomes are left out.
     """
     after: tuple[datetime, int] | None = None
     while True:
         with db.read() as session:
-            rows = _page(session, after, no_open_flag)
+            rows = session.execute(_page(before, after, no_open_flag)).all()
         if not rows:
             return
-        for study_id, last, outcome in rows:
-            yield study_id, outcome, last
+        for study_id, last, rank in rows:
+            yield study_id, OUTCOMES[rank], last
         after = (rows[-1][1], rows[-1][0])
 
 
-def _page(session: Session, after: tuple[datetime, int] | None, no_open_flag: bool) -> list[tuple[int, datetime, str]]:
+def _page(
+    before: Mapping[str, datetime] | None, after: tuple[datetime, int] | None, no_open_flag: bool
+) -> Select[int, datetime, int]:
     # A study without a revision holds nothing but result objects that came from elsewhere.
     last = func.max(func.coalesce(Job.finished_at, Revision.closed_at, Study.received_at)).label("last")
+    rank = func.max(case({state: rank for rank, state in enumerate(OUTCOMES)}, value=Job.state, else_=0)).label("rank")
     query = (
-        select(Study.id, last)
+        select(Study.id, last, rank)
         .outerjoin(Revision, Revision.study_id == Study.id)
         .outerjoin(Job, Job.revision_id == Revision.id)
-        .where(*_finished(Study.id))
-        .where(select(Instance.id).where(Instance.study_id == Study.id, Instance.deleted_at.is_(None)).exists())
+        .where(Study.id.in_(select(Instance.study_id).where(Instance.deleted_at.is_(None))), *_finished(Study.id))
         .group_by(Study.id)
         .order_by(last, Study.id)
         .limit(BATCH)
     )
     if no_open_flag:
         query = query.where(~_open_flag(Study.id).exists())
+    if before is not None:
+        due = [and_(rank == OUTCOMES.index(outcome), last <= moment) for outcome, moment in before.items()]
+        query = query.having(or_(*due))
     if after is not None:
         at, key = after
         query = query.having((last > at) | ((last == at) & (Study.id > key)))
-    found = []
-    for study_id, moment in session.execute(query):
-        states = set(
-            session.scalars(
-                select(Job.state).join(Revision, Revision.id == Job.revision_id).where(Revision.study_id == study_id)
-            )
-        )
-        outcome = "FAILED" if "FAILED" in states else "DONE" if "DONE" in states else "REJECTED"
-        found.append((study_id, moment, outcome))
-    return found
+    return query
 
 
 def _finished(study_id: Any) -> tuple[ColumnElement[bool], ...]:
@@ -269,7 +272,7 @@ def _remove_evidence(db: Database, settings: Settings, before: datetime, removed
     """Remove pictures and masks of old jobs, never those of a flag that nobody has acknowledged."""
     waiting = select(Flag.study_id).where(Flag.acknowledged_at.is_(None))
     with db.read() as session:
-        found = session.execute(
+        jobs = session.execute(
             select(Job.id, Job.evidence_path, Revision.study_id)
             .join(Revision, Revision.id == Job.revision_id)
             .where(
@@ -279,7 +282,7 @@ def _remove_evidence(db: Database, settings: Settings, before: datetime, removed
                 Revision.study_id.not_in(waiting),
             )
         ).all()
-    for job_id, path, study_id in found:
+    for job_id, path, study_id in jobs:
         removed.evidence += 1
         if dry_run:
             continue

@@ -13,7 +13,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
-FOLDERS = ("firstread", "dicom_listener", "worker", "training", "migrations", "models")
+PACKAGES = ("firstread", "firstread_cli", "dicom_listener", "worker", "training")
+FOLDERS = (*PACKAGES, "migrations", "models")
+NOT_SHIPPED = ("tools", "tests", "docs", "deploy")
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("source")
     for name in FILES:
         shutil.copy(ROOT / name, source)
-    for name in FOLDERS:
+    for name in (*FOLDERS, *NOT_SHIPPED):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     target = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
@@ -34,10 +36,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_wheel_carries_code_migrations_and_models_and_no_tests(wheel: Path) -> None:
+def test_the_wheel_carries_code_types_migrations_and_models_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     suffixes = {".py", ".npz", ".toml", ".html", ".json", ".css", ".j2"}
-    for folder in ("firstread", "dicom_listener", "worker", "training"):
+    for folder in PACKAGES:
+        assert f"{folder}/py.typed" in names
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in suffixes and "__pycache__" not in path.parts:
                 assert path.relative_to(ROOT).as_posix() in names
@@ -45,7 +48,7 @@ def test_the_wheel_carries_code_migrations_and_models_and_no_tests(wheel: Path) 
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 assert f"firstread/_data/{path.relative_to(ROOT).as_posix()}" in names
-    assert not [name for name in names if name.split("/")[0] in {"tests", "docs", "migrations", "models", "deploy"}]
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == set(PACKAGES)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from firstread.settings import ENV_PREFIX, Settings
+from firstread.storage.home import HOME_MODE
 from firstread_cli.main import COMMANDS, cli
 from tests.builders.programs import need
 
@@ -40,6 +41,13 @@ def test_systemd_finds_nothing_wrong(path: Path, tmp_path: Path) -> None:
     done = subprocess.run([program, "verify", str(copy)], capture_output=True, text=True, timeout=60, check=False)
     ours = [line for line in done.stderr.splitlines() if path.name in line]
     assert ours == []
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda p: p.stem)
+def test_systemd_makes_the_home_with_the_mode_that_we_give_it(path: Path) -> None:
+    """Others may pass through it to the inbox; systemd's own 0755 would let them list it."""
+    modes = re.findall(r"^StateDirectoryMode=(\d+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert [int(mode, 8) for mode in modes] == [HOME_MODE]
 
 
 def test_the_environment_file_is_made_of_settings() -> None:

@@ -13,8 +13,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from firstread.phantoms.body import body_study
-from firstread.phantoms.chest import chest_film
+from firstread.phantoms.chest import body_study, chest_film
 from firstread.phantoms.ct import CtLabels, localizer, secondary_capture
 from firstread.phantoms.head import HeadPhantom, HeadSpec, head_grid, head_study
 from firstread.phantoms.lesion import lesion_photograph

@@ -1,4 +1,4 @@
-"""listeners stand in the table of processes"""
+"""listeners stand in the table of processes; an index of the images that retention has not removed"""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ def upgrade() -> None:
         "WHERE id NOT IN (SELECT id FROM process)"
     )
     op.drop_table("listener")
+    there = sa.text("deleted_at IS NULL")
+    op.create_index("ix_instance_on_disk", "instance", ["study_id"], sqlite_where=there, postgresql_where=there)
 
 
 def downgrade() -> None:
+    op.drop_index("ix_instance_on_disk", "instance")
     op.create_table(
         "listener",
         sa.Column("id", sa.Text(), nullable=False),
