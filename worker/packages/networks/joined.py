@@ -6,7 +6,7 @@ One flat graph, so that folding, class maps and the file of weights work as for 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from worker.packages.card import InputSpec
@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     import keras
 
 
-def joined(spec: InputSpec, classes: int, members: Sequence[Mapping[str, Any]]) -> keras.Model:
+def joined(
+    spec: InputSpec,
+    classes: int,
+    members: Sequence[Mapping[str, Any]],
+    build: Callable[[Mapping[str, Any], InputSpec], keras.Model],
+) -> keras.Model:
     """The mean of the members' logits, and of their masks' logits.
 
     Parameters
@@ -25,6 +30,8 @@ def joined(spec: InputSpec, classes: int, members: Sequence[Mapping[str, Any]]) 
     members : sequence of mapping
         ``builder`` and options of each, as in a card, and ``trained``, which tells people where its weights come from.
         A member's layers get its prefix (:func:`prefix`).
+    build : callable
+        :func:`worker.packages.networks.build.build`, handed in by itself.
 
     Raises
     ------
@@ -33,8 +40,6 @@ def joined(spec: InputSpec, classes: int, members: Sequence[Mapping[str, Any]]) 
     """
     import keras
     from keras import layers
-
-    from worker.packages.networks.build import build
 
     if not members:
         raise ValueError("no members to join")
@@ -48,7 +53,7 @@ def joined(spec: InputSpec, classes: int, members: Sequence[Mapping[str, Any]]) 
 
 
 def prefix(index: int) -> str:
-    """What stands before the layer names of a member."""
+    """What the layer names of a member begin with."""
     return f"m{index}_"
 
 
