@@ -164,6 +164,9 @@ class Pipeline:
         return (*self.findings, *self.measures)
 
 
+VOLUME = Concept("118565006", "SCT", "Volume")
+"""The quantity of a measure that goes to the flag as its volume in mL."""
+
 _HEMORRHAGE = Concept("1386000", "SCT", "Intracranial hemorrhage")
 _LESION = Concept("52988006", "SCT", "Lesion")
 
@@ -190,7 +193,7 @@ HEAD_CT = Pipeline(
             "bleed_volume",
             concept=_HEMORRHAGE,
             listed=True,
-            quantity=Concept("118565006", "SCT", "Volume"),
+            quantity=VOLUME,
             from_outline=True,
         ),
     ),
@@ -322,6 +325,12 @@ def meaning_of(finding: str) -> str:
     """A finding's name in plain words."""
     term = term_of(finding)
     return (term.meaning if term is not None else "") or finding.replace("_", " ").capitalize()
+
+
+def is_volume(finding: str) -> bool:
+    """Whether a finding is a volume."""
+    term = term_of(finding)
+    return isinstance(term, MeasureTerm) and term.quantity == VOLUME
 
 
 def subject_of(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from firstread.pipelines import NOT_FOR_DIAGNOSIS, flags_by_itself, meaning_of, subject_of
+from firstread.pipelines import NOT_FOR_DIAGNOSIS, flags_by_itself, is_volume, meaning_of, subject_of
 from firstread.records import Result
 
 KINDS = {"sr": "report", "seg": "outline", "sc": "heat map"}
@@ -42,7 +42,7 @@ def opening(pipeline: str, findings: Sequence[Result]) -> str:
         said += f", threshold of the flag {percent(leading.threshold)} %"
     name = _within(meaning_of(leading.finding))
     head = f"Suspected {name}, flagged for early reading" if leading.flagged else f"Not flagged for {name}"
-    volume = next((f.value for f in findings if f.finding == "bleed_volume" and f.value), None)
+    volume = next((f.value for f in findings if is_volume(f.finding) and f.value), None)
     if volume is None:
         return f"{head}: {said}."
     return f"{head}: {said}. The outlined volume is {measured(volume, 'mL')}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Final, cast
@@ -90,10 +91,13 @@ def _in_colour(study: Study) -> bool:
     return kinds <= COLOUR
 
 
-REGISTRY: tuple[PipelineRow, ...] = tuple(
-    PipelineRow(pipeline, f"worker.pipelines.{pipeline.name}.pipeline") for pipeline in PIPELINES
-)
-"""What only the worker knows of each pipeline: a module ``pipeline`` in the folder of its name."""
+def rows_of(descriptions: Iterable[Pipeline]) -> tuple[PipelineRow, ...]:
+    """What only the worker knows of each pipeline: a module ``pipeline`` in the folder of its name."""
+    return tuple(PipelineRow(each, f"worker.pipelines.{each.name}.pipeline") for each in descriptions)
+
+
+REGISTRY = rows_of(PIPELINES)
+"""All pipelines, the most urgent first."""
 
 
 def row(name: str) -> PipelineRow:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from firstread.pipelines import is_volume
 from firstread.records import Flag, Instance, Job, Revision
 from worker.pipelines.base import Finding, Outcome
 from worker.pipelines.reasons import Caution
-
-VOLUME_FINDING = "bleed_volume"
 
 
 def flagged_findings(outcome: Outcome) -> list[Finding]:
@@ -38,7 +37,7 @@ def raise_flags(session: Session, job: Job, revision: Revision, outcome: Outcome
     key_uid = None
     if outcome.evidence.key_instance is not None:
         key_uid = session.scalar(select(Instance.sop_instance_uid).where(Instance.id == outcome.evidence.key_instance))
-    volume_ml = next((f.value for f in outcome.findings if f.name == VOLUME_FINDING and f.role == "active"), None)
+    volume_ml = next((f.value for f in outcome.findings if is_volume(f.name) and f.role == "active"), None)
     for finding in flagged_findings(outcome):
         flag = session.scalar(
             select(Flag)

@@ -30,8 +30,6 @@ from worker.scoring.leases import Lease, LeaseKeeper
 from worker.scoring.results import Report, commit_failure, commit_outcome
 from worker.scoring.shared_lock import SharedLock
 
-"""The finding whose probability the score histogram shows."""
-
 log = logging.getLogger(__name__)
 
 

@@ -15,9 +15,6 @@ from worker.packages.card import InputSpec
 if TYPE_CHECKING:
     import keras
 
-JOINED = "joined"
-"""The builder of several networks as one, which builds its members with :func:`build`."""
-
 BUILDERS: dict[str, str] = {
     "effnet_lite_unet": "worker.packages.networks.segmenter:effnet_lite_unet",
     "effnet_lite_classifier": "worker.packages.networks.classifier:effnet_lite_classifier",
@@ -28,7 +25,7 @@ BUILDERS: dict[str, str] = {
     "lesion_lite": "worker.packages.networks.lesion:lesion_lite",
     "lesion_unet": "worker.packages.networks.lesion:lesion_unet",
     "lesion_resnet50": "worker.packages.networks.lesion:lesion_resnet50",
-    JOINED: "worker.packages.networks.joined:joined",
+    "joined": "worker.packages.networks.joined:joined",
     "tiny_unet": "worker.packages.networks.segmenter:tiny_unet",
     "tiny_classifier": "worker.packages.networks.classifier:tiny_classifier",
 }
@@ -59,7 +56,7 @@ def build(architecture: Mapping[str, Any], spec: InputSpec) -> keras.Model:
         raise UnknownBuilderError(name)
     module, _, function = BUILDERS[name].partition(":")
     options.pop("softmax_groups", None)
-    if name == JOINED:
-        options["build"] = build
+    if name == "joined":
+        options["build"] = build  # for its members
     model: keras.Model = getattr(import_module(module), function)(spec, **options)
     return model

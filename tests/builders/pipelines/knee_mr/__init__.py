@@ -1,0 +1,1 @@
+"""A toy pipeline: a tear of the meniscus on MR of the knee."""
