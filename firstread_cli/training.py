@@ -58,8 +58,9 @@ def train(
     package_version: str,
 ) -> None:
     """Train RECIPE (a shipped one by name, or a TOML file); go on where an earlier call with the same folder ended."""
+    from training.package.order import Order
     from training.recipe import load_recipe
-    from training.train import Order, train_all
+    from training.train import train_all
 
     log_to_terminal()
     if (data is None) == (shards is None):
@@ -130,7 +131,7 @@ def evaluate(
 
         page = evaluate_run(package, data, run, out, baseline)
     else:
-        from training.evaluation.scoring import evaluate_package
+        from training.evaluate import evaluate_package
 
         page = evaluate_package(package, data, dataset_name, split, out, partner)
     click.echo((out / "evaluation.json").read_text(encoding="utf-8") if as_json else f"report: {page}")
@@ -162,8 +163,9 @@ def prepare(
     as_json: bool,
 ) -> None:
     """Turn DATASET (ct_ich, phe_sich, rsna, class_folders, plain_csv, ...) into TFRecord shards with a report."""
+    from training.pipelines import recipe_for
     from training.recipe import load_recipe
-    from training.shards.prepare import prepare_dataset, recipe_for
+    from training.shards.prepare import prepare_dataset
 
     loaded = load_recipe(recipe or recipe_for(dataset_name))
     counts = prepare_dataset(dataset_name, data, loaded, out, shard_size, jobs, undersample, patient_regex)

@@ -161,6 +161,18 @@ def sized(recipe: Recipe, rows: int) -> Recipe:
     return recipe.model_copy(update={"schedule": schedule.model_copy(update=steps)})
 
 
+def mask_stride(recipe: Recipe) -> int:
+    """Pixels of the input, either way, for one of the mask."""
+    return int(recipe.parameters.get("mask_stride", 2))
+
+
+def mask_size(recipe: Recipe) -> tuple[int, int] | None:
+    """Height and width of the network's mask; None for a recipe without."""
+    if "mask_logits" not in recipe.losses:
+        return None
+    return recipe.input.height // mask_stride(recipe), recipe.input.width // mask_stride(recipe)
+
+
 def shipped() -> list[str]:
     """Names of the recipes that come with Firstread."""
     return sorted(p.name.removesuffix(".toml") for p in (files("training") / "recipes").iterdir()

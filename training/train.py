@@ -3,86 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
-from dataclasses import dataclass, replace
-from importlib import import_module
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from training.datasets import open_dataset
-from training.datasets.arrays import Arrays, load_arrays, mute_bad_slices
-from training.datasets.base import DataSet, Item, gathered, label_matrix
+from training.datasets.arrays import Arrays, open_arrays
 from training.fit.crossval import cross_validate, train_final, train_fold, with_named_folds
-from training.fit.loop import build_model
+from training.fit.model import build_model
 from training.fit.structure import save_structure
 from training.fit.teacher import RECIPE_COPY
+from training.package.from_shards import train_on_shards
 from training.package.joining import join, join_packages, own_part, with_members
+from training.package.order import Order
+from training.package.plain import package_run
+from training.pipelines import training_of
 from training.recipe import Recipe, RecipeError
-from training.shards.prepared import mask_size
 
 log = logging.getLogger(__name__)
-
-PACKAGERS: dict[str, str] = {
-    "bleed": "training.head_ct.package:finish",
-    "pneumonia": "training.chest.package:finish",
-    "pneumonia4": "training.chest.package:finish",
-    "lesion": "training.dermoscopy.package:finish",
-    "lesion_mask": "training.dermoscopy.package:finish",
-    "lesion_class": "training.dermoscopy.package:finish",
-}
-"""Task -> what evaluates a run's folds and writes its package. A function ``check`` beside it is asked before training
-whether the data will do for that."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What ``firstread train`` was asked for."""
-
-    recipe: Recipe
-    data: Path
-    out: Path
-    weights: str = "none"
-    start: Path | None = None
-    """An earlier run on the same folds, whose weights and masks each part begins with."""
-    baseline: Path | None = None
-    """Another recipe's run on the same folds, whose figures stand beside."""
-    cache: Path | None = None
-    folds: tuple[str, ...] | None = None
-    final: bool = True
-    threads: int = 0
-    mixed_precision: bool = False
-    distribute: bool = False
-    wandb: bool = False
-    shards: Path | None = None
-    version: str = "1.0.0"
-    join: tuple[Path, ...] = ()
-    """Packages whose networks become the recipe's network, instead of training one."""
-
-
-def open_arrays(recipe: Recipe, data: Path, cache: Path | None) -> Arrays:
-    """The recipe's data sets below ``data``, decoded; masks at the size of the network's output."""
-    arrays = load_arrays(open_datasets(recipe, data), recipe.input, recipe.labels, mask_size(recipe), cache,
-                         workers=os.cpu_count() or 2)  # fmt: skip
-    if recipe.parameters.get("drop_bad_slices"):
-        mute_bad_slices(arrays)
-    return arrays
-
-
-def open_datasets(recipe: Recipe, data: Path) -> list[DataSet]:
-    """Readers of the recipe's data sets; ``[parameters] patient_regex`` is for folders of pictures."""
-    regex = str(recipe.parameters.get("patient_regex", ""))
-    return [
-        open_dataset(name, data / sub, recipe.input.kind, regex if name == "class_folders" else "")
-        for name, sub in recipe.datasets.items()
-    ]
-
-
-def open_items(recipe: Recipe, data: Path) -> tuple[list[Item], np.ndarray]:
-    """Items and labels (n, labels) of the recipe's data sets, without decoding a picture."""
-    items = gathered(open_datasets(recipe, data))
-    return items, label_matrix(items, recipe.labels)
 
 
 def train_all(order: Order) -> Path | None:
@@ -92,8 +29,6 @@ def train_all(order: Order) -> Path | None:
         told = "joins packages: give --join" if order.recipe.joins else "trains a network: leave --join out"
         raise RecipeError(f"recipe {order.recipe.name} {told}")
     if order.shards is not None:
-        from training.package.from_shards import train_on_shards
-
         return train_on_shards(order, order.shards, **_options(order))
     if order.start is None and order.weights != "none":
         build_model(order.recipe, order.weights)  # what does not fit is refused before hours of decoding
@@ -104,10 +39,9 @@ def train_all(order: Order) -> Path | None:
     if unknown:
         raise RecipeError(f"no fold {', '.join(sorted(unknown))}; there are {', '.join(order.recipe.folds.names)}")
     write_recipe(order.recipe, order.out)
-    module, _, function = PACKAGERS.get(order.recipe.task, "training.package.plain:finish").partition(":")
-    packager = import_module(module)
-    if order.final and hasattr(packager, "check"):
-        packager.check(order, arrays)
+    pipeline = training_of(order.recipe.task)
+    if order.final and pipeline is not None and pipeline.require is not None:
+        pipeline.require(order, arrays)
     if order.join:
         order, model = join_packages(order)
     else:
@@ -117,8 +51,8 @@ def train_all(order: Order) -> Path | None:
             return None
         order, model = _final(order, arrays, options)
     save_structure(model, order.out / "final")
-    directory: Path | None = getattr(packager, function)(order, arrays, model)
-    return directory
+    package = package_run if pipeline is None else pipeline.package
+    return package(order, arrays, model)
 
 
 def _final(order: Order, arrays: Arrays, options: dict[str, Any]) -> tuple[Order, Any]:

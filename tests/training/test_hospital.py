@@ -14,11 +14,13 @@ from click.testing import CliRunner
 from firstread.settings import Settings
 from firstread_cli import models
 from tests.builders.toy_sets import write_ct_ich
-from training.evaluation.scoring import evaluate_package, reader_for
+from training.datasets.registry import open_items
+from training.evaluate import evaluate_package, reader_for
 from training.fit.crossval import with_named_folds
 from training.head_ct.evaluate import evaluate_run
+from training.package.order import Order
 from training.recipe import Recipe, RecipeError, load_recipe
-from training.train import Order, open_items, train_all
+from training.train import train_all
 from worker.packages.card import Card
 from worker.packages.comparison import doubts, figures_of
 from worker.packages.package import load

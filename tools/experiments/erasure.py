@@ -24,8 +24,8 @@ from training.chest.calibration import fit_softmax, softmax_p
 from training.chest.figures import four_class_figures, is_adult
 from training.chest.labels import CLASSES
 from training.chest.readers import class_of
-from training.datasets import open_dataset
 from training.datasets.base import DataSet, DataSetError, Item, label_matrix
+from training.datasets.registry import open_dataset
 from training.evaluation import metrics
 from training.evaluation.tables import write_table
 from worker.packages.package import CLASS_LAYER, Package, load

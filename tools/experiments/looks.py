@@ -17,8 +17,8 @@ import numpy as np
 
 from training.chest.maps import DirectEngine
 from training.chest.readers import class_of
-from training.datasets import open_dataset
 from training.datasets.base import DataSetError, Item
+from training.datasets.registry import open_dataset
 from training.evaluation import metrics
 from training.evaluation.tables import write_table
 from worker.packages.package import Package, load

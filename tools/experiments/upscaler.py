@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.chest.stress import SIZES, Change, stress_rows, unchanged
-from training.datasets import open_dataset
 from training.datasets.base import DataSetError
+from training.datasets.registry import open_dataset
 from training.evaluation.tables import write_table
 from worker.packages.card import InputSpec
 from worker.packages.package import load

@@ -15,8 +15,8 @@ import numpy as np
 from training.chest.figures import binary_figures
 from training.chest.package import INTERVALS
 from training.chest.pictures import confusion_pictures
-from training.datasets import open_dataset
 from training.datasets.base import Item
+from training.datasets.registry import open_dataset
 from training.evaluation import metrics
 from training.evaluation.figures import without_curves
 from training.evaluation.report import write_report

@@ -20,7 +20,6 @@ from firstread.dicom.datasets import UnusableFile, read_dataset
 from firstread.dicom.pixels.reading import UnreadablePixels
 from training.chest.labels import labels_of
 from training.chest.readers import (
-    PICTURES,
     CovidChestxray,
     Films,
     Kermany,
@@ -30,8 +29,7 @@ from training.chest.readers import (
     pictures,
     with_validation,
 )
-from training.datasets.base import DataSetError, Item
-from training.head_ct.readers import read_grey, read_rows
+from training.datasets.base import PICTURES, DataSetError, Item, read_grey, read_rows
 from worker.pipelines.chest_xray.film import read_film
 
 log = logging.getLogger(__name__)

@@ -18,14 +18,15 @@ import numpy as np
 from training.augmentation.films import lower_resolution
 from training.chest.calibration import softmax_p
 from training.chest.figures import fit_figures, four_class_figures, four_class_truth
-from training.datasets.arrays import Arrays
+from training.datasets.arrays import Arrays, open_arrays
 from training.datasets.base import label_matrix
 from training.evaluation import metrics
 from training.evaluation.tables import write_table
-from training.fit.loop import Run, predict, train
+from training.fit.loop import train
+from training.fit.model import predict
+from training.fit.run import Run
 from training.fit.transfer import WeightsError
 from training.recipe import Recipe, load_recipe
-from training.train import open_arrays
 from worker.packages.card import Calibration
 
 if TYPE_CHECKING:

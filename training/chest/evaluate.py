@@ -17,6 +17,7 @@ from training.chest.package import INTERVALS
 from training.chest.pictures import confusion_pictures
 from training.datasets.base import DataSet, DataSetError, Item, gathered
 from training.evaluation.report import write_report
+from training.evaluation.scoring import FLATTERED, EvaluationOrder
 from worker.packages.package import Package, load
 from worker.packages.preprocessing.compose import compose, planes
 from worker.packages.store import find_package
@@ -24,34 +25,25 @@ from worker.pipelines.base import Served
 from worker.pipelines.chest_xray.scores import Scores, combined_scores, flag_threshold
 
 BATCH = 32
-FLATTERED = "Where the package was trained on these patients, these figures flatter it: the card says on which."
 ALL = "all"
 """Split that takes every film."""
 
 
-def evaluate_films(
-    package: Package, partner: str | None, dataset: DataSet, split: str | None, out: Path, beside: Path
-) -> Path:
+def evaluate_films(order: EvaluationOrder) -> Path:
     """Score and measure; write the page and its JSON, and give back the page's path.
 
-    Parameters
-    ----------
-    partner : str, optional
-        The four-class package of a joint score; without one, that which the card of the binary package was joined with.
-    split : str, optional
-        Part of the data; without one the test part, where the data have one, and ``all`` takes every film.
-
-    beside : Path
-        Folder of packages in which the partner is looked for before the installed ones.
+    Without a split the test part is taken, where the data have one; ``all`` takes every film. Without a partner the
+    joint score is that with the package which the card of the binary one was joined with.
 
     Raises
     ------
     DataSetError
         If nothing is left to score, or the partner is not the one that the joint score was fitted with.
     """
-    items, told = chosen_items(dataset, split)
+    package, dataset = order.package, order.dataset
+    items, told = chosen_items(dataset, order.split)
     readable, pixels, left_out = _read(dataset, items)
-    other, notes = partner_of(package, partner, beside)
+    other, notes = partner_of(package, order.partner, order.beside)
     p = _scored(package, pixels)
     figures: dict[str, Any] = {"package": package.key, "left_out": len(left_out)}
     if other is not None:
@@ -65,7 +57,7 @@ def evaluate_films(
     films = np.stack([planes(film[None], package.card.input)[0, ..., 0] for film in pixels])
     misses = worst(readable, films, _p_true(package, readable, p))
     notes = [f"Package {package.key}, {told}.", INTERVALS, *notes, FLATTERED]
-    return write_report(out, f"{package.key}: {told}", notes, figures, misses, confusion_pictures(figures))
+    return write_report(order.out, f"{package.key}: {told}", notes, figures, misses, confusion_pictures(figures))
 
 
 def chosen_items(dataset: DataSet, split: str | None) -> tuple[list[Item], str]:

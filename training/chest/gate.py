@@ -19,11 +19,10 @@ import numpy as np
 
 from training.chest.other_parts import other_part
 from training.chest.readers import pictures
-from training.datasets import open_dataset
-from training.datasets.base import Item
+from training.datasets.base import Item, read_grey
+from training.datasets.registry import open_dataset
 from training.evaluation import metrics
 from training.evaluation.tables import write_table
-from training.head_ct.readers import read_grey
 from worker.pipelines.chest_xray.likeness import CERTAIN, POSSIBLE, SIDE, Array, Rule, features, likeness, thumb
 
 COMPONENTS = 16

@@ -18,9 +18,7 @@ import numpy as np
 
 from firstread.dicom.datasets import UnusableFile, read_dataset
 from firstread.dicom.pixels.reading import UnreadablePixels
-from training.chest.readers import PICTURES
-from training.datasets.base import DataSetError
-from training.head_ct.readers import read_grey
+from training.datasets.base import PICTURES, DataSetError, read_grey
 from worker.packages.package import Package, load
 from worker.packages.preprocessing.lungs import lung_field
 from worker.pipelines.base import Served

@@ -16,7 +16,8 @@ from training.datasets.base import Item
 from training.evaluation.figures import without_curves
 from training.evaluation.metrics import fit_platt
 from training.evaluation.report import Miss, write_report
-from training.fit.loop import predict
+from training.fit.model import predict
+from training.package.order import Order
 from training.package.writing import write_package
 from training.recipe import Recipe
 from worker.packages.activation import sigmoid
@@ -24,8 +25,6 @@ from worker.packages.card import Calibration, Card, OperatingPoint
 
 if TYPE_CHECKING:
     import keras
-
-    from training.train import Order
 
 INTERVALS = "Intervals are 95 %, from resampling patients (Wilson by patient where all or none hit)."
 
@@ -36,7 +35,7 @@ ADULTS_WITHOUT_COVID_WEIGHT = 4.0
 """Weight of an adult without COVID in calibration: as many, by weight, as those with it."""
 
 
-def finish(order: Order, arrays: Arrays, model: keras.Model) -> Path:
+def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path:
     """Calibrate on the validation part, measure on the test part, and write the package and its report."""
     recipe = order.recipe
     split = np.asarray([item.split for item in arrays.items])

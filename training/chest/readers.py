@@ -14,10 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from training.chest.labels import CLASSES, labels_of
-from training.datasets.base import DataSetError, Item, Kind
-from training.head_ct.readers import read_grey, read_rows
-
-PICTURES = (".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff")
+from training.datasets.base import PICTURES, DataSetError, Item, Kind, read_grey, read_rows
 
 ADULT_YEARS = 18.0
 TINY = 0.02

@@ -17,8 +17,8 @@ import numpy as np
 from training.augmentation.films import lower_resolution
 from training.chest.figures import four_class_truth, patients_of
 from training.chest.labels import CLASSES
-from training.datasets import open_dataset
 from training.datasets.base import Item
+from training.datasets.registry import open_dataset
 from training.evaluation import metrics
 from training.evaluation.tables import write_table
 from worker.packages.package import Package, load

@@ -15,7 +15,9 @@ import numpy as np
 
 from firstread.errors import FirstreadError
 from training.datasets.base import DataSet, DataSetError, Item, gathered, label_matrix, studies
+from training.datasets.registry import open_datasets
 from training.progress import progress
+from training.recipe import Recipe, mask_size
 from worker.packages.card import InputSpec
 from worker.packages.preprocessing import compose
 
@@ -124,6 +126,15 @@ def load_arrays(
         mask_shares=shares,
         left_out=left_out,
     )
+
+
+def open_arrays(recipe: Recipe, data: Path, cache: Path | None) -> Arrays:
+    """The recipe's data sets below ``data``, decoded; masks at the size of the network's output."""
+    arrays = load_arrays(open_datasets(recipe, data), recipe.input, recipe.labels, mask_size(recipe), cache,
+                         workers=os.cpu_count() or 2)  # fmt: skip
+    if recipe.parameters.get("drop_bad_slices"):
+        mute_bad_slices(arrays)
+    return arrays
 
 
 def plane_channels(spec: InputSpec) -> int:

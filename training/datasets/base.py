@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -9,12 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+import cv2
 import numpy as np
 
 from firstread.errors import FirstreadError
 
 UNKNOWN = -1.0
 PLACES = 2**32
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+"""Suffixes of picture files."""
 Kind = Literal["hu", "grey", "rgb"]
 
 
@@ -100,3 +104,19 @@ def label_matrix(items: Sequence[Item], labels: Sequence[str]) -> np.ndarray:
     """Float32 (n, labels) of 0, 1 and :data:`UNKNOWN`."""
     rows = [[float(item.labels.get(label, UNKNOWN)) for label in labels] for item in items]
     return np.asarray(rows, dtype=np.float32).reshape(len(items), len(labels))
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """Float32 (H, W) of a grey picture; raises :class:`DataSetError` where it cannot be read."""
+    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise DataSetError(f"cannot read picture {path.name}")
+    return np.asarray(image, dtype=np.float32)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file with a header; raises :class:`DataSetError` where there is none."""
+    if not path.is_file():
+        raise DataSetError(f"no {path.name} in {path.parent.name}")
+    with path.open(newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))

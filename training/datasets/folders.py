@@ -12,10 +12,8 @@ from firstread.dicom.datasets import UnusableFile, read_dataset
 from firstread.dicom.frames import Rescale, frames_of
 from firstread.dicom.pixels.hounsfield import padding_of, to_hu
 from firstread.dicom.pixels.reading import UnreadablePixels, layout_of, read_frame
-from training.datasets.base import DataSetError, Item, Kind
-from training.head_ct.readers import read_grey, read_rows
+from training.datasets.base import PICTURES, DataSetError, Item, Kind, read_grey, read_rows
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 DICOM = (".dcm",)
 RANGE = ("hu_low", "hu_high")
 RANGE_TEXT = " and ".join(RANGE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,28 @@ import numpy as np
 from training.datasets.base import DataSet, DataSetError, Item, label_matrix
 from training.dermoscopy import figures as fig
 from training.dermoscopy.package import overlap_of, rows_of
-from training.dermoscopy.scores import over_views
-from training.evaluation.scoring import Scored
+from training.evaluation.scoring import (
+    EvaluationOrder,
+    Scored,
+    evaluate_pictures,
+    over_views,
+    write_scores,
+)
 from worker.packages.card import Card
 from worker.packages.package import Package
 from worker.packages.preprocessing.compose import compose
 from worker.pipelines.dermoscopy.lesion import CLASSES, reduced
 
 BATCH = 32
+
+
+def evaluate_order(order: EvaluationOrder) -> Path:
+    """Score and measure; figures by lesion where the data set knows lesions. Give back the page's path."""
+    order.refuse_partner()
+    if order.dataset.name != "ham10000":
+        return evaluate_pictures(order)
+    scored, result = evaluate_lesions(order.package, order.dataset, order.split)
+    return write_scores(order, scored, result, "bootstrap by lesion.")
 
 
 def evaluate_lesions(package: Package, dataset: DataSet, split: str | None = None) -> tuple[Scored, dict[str, Any]]:

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.datasets import open_dataset
 from training.datasets.arrays import Arrays
 from training.datasets.base import DataSet, DataSetError, Item, label_matrix
+from training.datasets.registry import open_dataset
 from training.dermoscopy import figures as fig
 from training.dermoscopy import operating
 from training.dermoscopy.readers import class_shares
-from training.dermoscopy.scores import Forward, Scores, forward_of, score
+from training.dermoscopy.scores import Scores, forward_of, score
 from training.dermoscopy.traits import traits_of
+from training.evaluation.scoring import Forward
+from training.package.order import Order
 from training.package.writing import write_package
 from training.recipe import Recipe
 from worker.packages.card import Card
@@ -26,8 +28,6 @@ from worker.pipelines.dermoscopy.lesion import reduced
 
 if TYPE_CHECKING:
     import keras
-
-    from training.train import Order
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def splits(dataset: DataSet) -> dict[str, list[Item]]:
     return found
 
 
-def check(order: Order, arrays: Arrays) -> None:
+def require_parts(order: Order, arrays: Arrays) -> None:
     """What the package will need of validation and test pictures, asked before hours of training.
 
     Raises
@@ -218,7 +218,7 @@ def card_of(
     )
 
 
-def finish(order: Order, arrays: Arrays, model: keras.Model) -> Path:
+def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path:
     """What ``firstread train`` does with a trained dermoscopy network: the package below the run's folder."""
     recipe = order.recipe
     (name, sub), *_ = recipe.datasets.items()

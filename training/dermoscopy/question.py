@@ -20,15 +20,16 @@ import numpy as np
 
 from firstread.settings import Settings
 from training.augmentation.planes import augment_from
-from training.datasets import open_dataset
 from training.datasets.arrays import Arrays, load_arrays
 from training.datasets.base import DataSet, Item
+from training.datasets.registry import open_dataset
 from training.dermoscopy.answers import BY_PICTURE, INPUTS, Answer, report, store, stored
 from training.dermoscopy.figures import truth_of_three
 from training.dermoscopy.operating import cut, prior_bias, three, truth_columns
-from training.dermoscopy.scores import over_views, softmax
+from training.dermoscopy.scores import softmax
+from training.evaluation.scoring import over_views
 from training.fit.batches import draw_rows, groups_by
-from training.fit.loop import learning_rate
+from training.fit.model import learning_rate
 from training.recipe import Recipe, load_recipe
 from worker.packages.package import Package, load
 from worker.packages.preprocessing import compose
@@ -69,8 +70,9 @@ def network(recipe: Recipe, channels: int, weights: Path | None) -> keras.Model:
     """EfficientNet-Lite0 with seven logits on three or four channels; a fourth starts with a kernel of zeros."""
     from keras import layers
 
+    from training.fit.transfer import load_torch_encoder
     from worker.packages.networks.classifier import _head as head
-    from worker.packages.networks.effnet_lite import encoder, load_imagenet
+    from worker.packages.networks.effnet_lite import encoder
 
     def build(count: int) -> keras.Model:
         image = layers.Input((recipe.input.height, recipe.input.width, count), name="image")
@@ -78,7 +80,7 @@ def network(recipe: Recipe, channels: int, weights: Path | None) -> keras.Model:
 
     plain = build(3)
     if weights is not None:
-        load_imagenet(plain, weights)
+        load_torch_encoder(plain, weights)
     if channels == 3:
         return plain
     wide = build(channels)

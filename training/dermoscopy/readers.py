@@ -13,10 +13,9 @@ import numpy as np
 from PIL import Image
 
 from firstread.dicom.pixels.colour import to_srgb
-from training.datasets.base import DataSetError, Item, Kind
+from training.datasets.base import PICTURES, DataSetError, Item, Kind
 from worker.pipelines.dermoscopy.lesion import CLASSES, DIAGNOSES, FOLD, framed, framing
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
 CSV_NAMES = ("labels.csv", "HAM10000_metadata.csv", "HAM10000_metadata", "metadata.csv")
 NAMES = {
     "mel": ("mel", "melanoma", "melanomas"),

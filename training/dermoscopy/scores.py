@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from training.datasets.base import DataSetError, Item
+from training.evaluation.scoring import Forward
 from worker.packages.activation import sigmoid
 from worker.packages.card import InputSpec
 from worker.packages.preprocessing.compose import compose
 from worker.pipelines.dermoscopy.pipeline import VIEWS
-
-Forward = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -74,24 +73,6 @@ def forward_of(model: object) -> Forward:
         return found
 
     return forward
-
-
-def over_views(predict: Forward, x: np.ndarray, views: Sequence[str]) -> dict[str, np.ndarray]:
-    """Mean over views of ``p`` (n, labels) and ``mask`` (n, h, w), as the pipeline takes it.
-
-    Parameters
-    ----------
-    predict : callable
-        :meth:`worker.packages.package.Package.predict`.
-    x : float32 (n, H, W, C)
-    """
-    sums: dict[str, np.ndarray] = {}
-    for name in views:
-        down, right = VIEWS[name]
-        for key, value in predict(np.ascontiguousarray(x[:, ::down, ::right])).items():
-            undone = value[:, ::down, ::right] if key == "mask" else value
-            sums[key] = sums.get(key, 0.0) + undone / len(views)
-    return sums
 
 
 def score(

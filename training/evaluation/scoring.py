@@ -1,35 +1,50 @@
-"""``firstread evaluate PACKAGE``: score a labelled data set with a package as it serves, and measure it."""
+"""A labelled data set scored with a package as it serves, and measured picture by picture."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from firstread.settings import Settings
-from training.datasets import open_dataset
 from training.datasets.base import UNKNOWN, DataSet, DataSetError, Item, label_matrix, studies
-from training.datasets.folders import PICTURES, RANGE
-from training.dermoscopy.scores import over_views
 from training.evaluation import figures, metrics
-from training.evaluation.published import PUBLISHED
 from training.evaluation.report import Miss, write_report
-from training.evaluation.sizes import by_size, by_subtype
-from training.head_ct.readers import read_rows
 from training.progress import progress
 from worker.packages.activation import softmax_groups
 from worker.packages.card import Card
-from worker.packages.package import Package, load
+from worker.packages.package import Package
 from worker.packages.preprocessing import compose
-from worker.packages.probabilities import slice_probabilities, study_probability
-from worker.packages.store import find_package
+from worker.packages.probabilities import slice_probabilities
+from worker.pipelines.dermoscopy.pipeline import VIEWS
 
-DATASETS = {"bleed": "ct_ich", "lesion": "ham10000", "lesion_mask": "ham10000", "lesion_class": "ham10000",
-            "pneumonia": "chest_films", "pneumonia4": "chest_films"}  # fmt: skip
-"""Task -> reader that ``evaluate`` takes where none is named."""
+Forward = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""Outputs by name of composed input, float32 (n, H, W, C)."""
+
+FLATTERED = "Where the package was trained on these patients, these figures flatter it: the card says on which."
+
+
+@dataclass(frozen=True)
+class EvaluationOrder:
+    """What ``firstread evaluate PACKAGE`` was asked for."""
+
+    package: Package
+    dataset: DataSet
+    split: str | None
+    """Part of the data; None for the pipeline's own choice."""
+    out: Path
+    """Folder of the page and its JSON."""
+    beside: Path
+    """Folder of packages in which a partner is looked for before the installed ones."""
+    partner: str | None = None
+    """The four-class package that joins the score of a binary chest package."""
+
+    def refuse_partner(self) -> None:
+        """Raise :class:`DataSetError` if a partner is named: for packages that join their score with no other."""
+        if self.partner is not None:
+            raise DataSetError(f"{self.package.key} joins its score with no other package")
 
 
 @dataclass(frozen=True)
@@ -48,63 +63,28 @@ class Scored:
     left_out: dict[str, str]
 
 
-def evaluate_package(
-    package: str, data: Path, dataset_name: str | None, split: str | None, out: Path, partner: str | None = None
+def evaluate_pictures(order: EvaluationOrder) -> Path:
+    """Score and measure a package of a pipeline without figures of its own; give back the page's path."""
+    order.refuse_partner()
+    scored = score(order.package, order.dataset, order.split)
+    return write_scores(order, scored, package_figures(order.package.card, scored))
+
+
+def write_scores(
+    order: EvaluationOrder,
+    scored: Scored,
+    result: dict[str, Any],
+    intervals: str = "Wilson for proportions, bootstrap by patient for the rest.",
 ) -> Path:
-    """Score and measure; write the page and its JSON, and give back the page's path.
-
-    ``partner`` is the four-class package that joins the score of a binary chest package.
-
-    Raises
-    ------
-    PackageError
-        If there is no such package, or it does not pass its self-test.
-    DataSetError
-        If no reader is named or known, or nothing is left to score.
-    """
-    directory = find_package(package, Settings())
-    loaded = load(directory)
-    name = dataset_name or reader_for(loaded.card.task, data)
-    if name is None:
-        raise DataSetError(f"name a data set reader for task {loaded.card.task}")
-    dataset = open_dataset(name, data, loaded.card.input.kind)
-    if loaded.card.pipeline == "chest_xray":
-        from training.chest.evaluate import evaluate_films
-
-        return evaluate_films(loaded, partner, dataset, split, out, directory.resolve().parents[1])
-    if partner is not None:
-        raise DataSetError(f"{loaded.key} joins its score with no other package")
-    intervals = "Wilson for proportions, bootstrap by patient for the rest."
-    if loaded.card.pipeline == "dermoscopy" and name == "ham10000":
-        from training.dermoscopy.evaluate import evaluate_lesions
-
-        scored, result = evaluate_lesions(loaded, dataset, split)
-        intervals = "bootstrap by lesion."
-    else:
-        scored = score(loaded, dataset, split)
-        result = package_figures(loaded.card, scored)
+    """Write the page of figures with its worst misses, and its JSON; give back the page's path."""
+    card, name = order.package.card, order.dataset.name
     notes = [
-        f"Package {loaded.key}, data set {name}" + (f", split {split}." if split else "."),
+        f"Package {order.package.key}, data set {name}" + (f", split {order.split}." if order.split else "."),
         f"Intervals are 95 %: {intervals}",
-        "Where the package was trained on these patients, these figures flatter it: the card says on which.",
+        FLATTERED,
     ]
-    misses = _worst(loaded.card, dataset, scored) if loaded.card.labels else []
-    return write_report(out, f"{loaded.key} on {name}", notes, result, misses)
-
-
-def reader_for(task: str, data: Path) -> str | None:
-    """The reader for data of a task where none is named: a hospital's own table is known by its columns.
-
-    CT-ICH lists pictures whose Hounsfield units are known, with the columns ``mask`` and ``fold``; a hospital lists
-    DICOM images, or says itself what black and white are in Hounsfield units.
-    """
-    table = data / "labels.csv"
-    if DATASETS.get(task) != "ct_ich" or not table.is_file():
-        return DATASETS.get(task)
-    rows = read_rows(table)
-    first = rows[0] if rows else {}
-    pictures = Path(first.get("file") or "").suffix.lower() in PICTURES and not first.get(RANGE[0])
-    return "ct_ich" if pictures and {"mask", "fold"} <= first.keys() else "plain_csv"
+    misses = _worst(card, order.dataset, scored) if card.labels else []
+    return write_report(order.out, f"{order.package.key} on {name}", notes, result, misses)
 
 
 def score(package: Package, dataset: DataSet, split: str | None = None) -> Scored:
@@ -139,6 +119,24 @@ def score(package: Package, dataset: DataSet, split: str | None = None) -> Score
     return Scored(chosen_items, labels, np.concatenate(p), dice, area, left_out)
 
 
+def over_views(predict: Forward, x: np.ndarray, views: Sequence[str]) -> dict[str, np.ndarray]:
+    """Mean over views of ``p`` (n, labels) and ``mask`` (n, h, w), as the pipeline takes it.
+
+    Parameters
+    ----------
+    predict : callable
+        :meth:`worker.packages.package.Package.predict`.
+    x : float32 (n, H, W, C)
+    """
+    sums: dict[str, np.ndarray] = {}
+    for name in views:
+        down, right = VIEWS[name]
+        for key, value in predict(np.ascontiguousarray(x[:, ::down, ::right])).items():
+            undone = value[:, ::down, ::right] if key == "mask" else value
+            sums[key] = sums.get(key, 0.0) + undone / len(views)
+    return sums
+
+
 def _shown(parts: list[list[int]]) -> Iterator[list[int]]:
     """The parts, with a progress bar over what is in them."""
     with progress("scoring", sum(len(part) for part in parts)) as advance:
@@ -147,18 +145,17 @@ def _shown(parts: list[list[int]]) -> Iterator[list[int]]:
             advance(len(part))
 
 
-def package_figures(card: Card, scored: Scored) -> dict[str, Any]:
-    """Figures per picture, per study where studies have several, by group of exclusive labels, and of masks."""
+def package_figures(card: Card, scored: Scored, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Figures of pictures, the pipeline's ``own``, and those of groups of exclusive labels and of masks."""
     patients = np.asarray([item.patient for item in scored.items])
     result: dict[str, Any] = {"package": f"{card.name}/{card.version}", "left_out": len(scored.left_out)}
-    result["pictures"] = {
-        label: figures.binary(scored.labels[:, c], scored.p[:, c], patients, scored.p[:, c] >= _threshold(card, label))
-        for c, label in enumerate(card.labels)
-        if (scored.labels[:, c] >= 0).any()
-    }
-    groups = studies(scored.items)
-    if card.pipeline == "head_ct":
-        result |= head_ct_figures(card, scored, list(groups.values()))
+    pictures: dict[str, Any] = {}
+    for column, label in enumerate(card.labels):
+        y, p = scored.labels[:, column], scored.p[:, column]
+        if (y >= 0).any():
+            pictures[label] = figures.binary(y, p, patients, p >= threshold_of(card, label))
+    result["pictures"] = pictures
+    result |= own or {}
     for number, group in enumerate(softmax_groups(card), start=1):
         truth = scored.labels[:, group]
         y = np.where(truth.min(axis=1) >= 0, truth.argmax(axis=1), -1)
@@ -172,49 +169,8 @@ def package_figures(card: Card, scored: Scored) -> dict[str, Any]:
     return result
 
 
-def head_ct_figures(card: Card, scored: Scored, groups: Sequence[list[int]]) -> dict[str, Any]:
-    """Studies by label, the flag by subtype and by size of bleed, and what calling nothing would give.
-
-    A study with a bleed on any slice bleeds; one is free of it where every slice is known to be.
-    """
-    rows: dict[str, Any] = {}
-    study_rows = [np.asarray(members) for members in groups]
-    patients = np.asarray([scored.items[members[0]].patient for members in groups])
-    flagged = np.zeros(len(groups), dtype=bool)
-    compared: dict[str, Any] = {}
-    for column, label in enumerate(card.labels):
-        known = [scored.labels[members, column] for members in groups]
-        y = np.asarray([1.0 if (values == 1).any() else float(values.min()) for values in known])
-        p = np.asarray([study_probability(scored.p[members, column], card.parameters, label) for members in groups])
-        called = p >= _threshold(card, label)
-        if column == 0:
-            flagged = called
-            slices = scored.labels[:, 0], np.asarray([item.patient for item in scored.items])
-            compared = {"always_normal": {"slices": _nothing(*slices), "studies": _nothing(y, patients)}}
-        if (y >= 0).any():
-            rows[label] = figures.binary(y, p, patients, called)
-    called_slices = scored.p[:, 0] >= 0.5
-    found = {
-        "studies": rows,
-        "compared": compared,
-        "published": PUBLISHED,
-        "studies_by_subtype": by_subtype(scored.labels, card.labels, flagged, study_rows),
-    }
-    if (scored.area > 0).any():
-        found["by_size"] = by_size(scored.area, called_slices, flagged, study_rows)
-    return found
-
-
-def _nothing(y: np.ndarray, patients: np.ndarray) -> dict[str, Any]:
-    """No score but the prevalence, and nothing called; empty where no label is known."""
-    known = y >= 0
-    if not known.any():
-        return {}
-    found = figures.binary(y, np.full(len(y), float(y[known].mean())), patients, np.zeros(len(y), dtype=bool))
-    return {name: value for name, value in found.items() if name not in ("curves", "calibration")}
-
-
-def _threshold(card: Card, label: str) -> float:
+def threshold_of(card: Card, label: str) -> float:
+    """The operating point of a label, or 0.5."""
     found = card.threshold(label)
     return 0.5 if found is None else found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -12,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.fit import loop
+from training.fit.checkpoint import Checkpoint, TrainingError
 from training.fit.feeds import validation_feed
+from training.fit.model import learning_rate, predict_batch, validation_loss
+from training.fit.run import Run
 from training.fit.tracking import Tracker, machine_load
 
 if TYPE_CHECKING:
     import keras
 
-log = logging.getLogger(__name__)
-
 
 def loop_callbacks(
     model: keras.Model,
-    run: loop.Run,
-    state: loop.Checkpoint,
+    run: Run,
+    state: Checkpoint,
     tracker: Tracker | None = None,
     advance: Callable[[int], None] = lambda more: None,
 ) -> list[Any]:
@@ -38,7 +37,7 @@ def loop_callbacks(
         begin_step = 0
 
         def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-            rate = loop.learning_rate(run.recipe.schedule, run.steps, self.begin_step + batch)
+            rate = learning_rate(run.recipe.schedule, run.steps, self.begin_step + batch)
             model.optimizer.learning_rate.assign(rate)
 
         def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -53,7 +52,7 @@ def loop_callbacks(
         def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
             values = {name: float(value) for name, value in (logs or {}).items()}
             if not math.isfinite(values.get("loss", 0.0)):
-                raise loop.TrainingError(f"loss is not finite after step {epoch + 1}")
+                raise TrainingError(f"loss is not finite after step {epoch + 1}")
             values["seconds"] = time.monotonic() - self.started
             values |= machine_load()
             notes, stop = _judge(model, run, state, values)
@@ -73,32 +72,30 @@ def loop_callbacks(
     return [Steps()]
 
 
-def _judge(
-    model: keras.Model, run: loop.Run, state: loop.Checkpoint, values: dict[str, float]
-) -> tuple[dict[str, Any], bool]:
+def _judge(model: keras.Model, run: Run, state: Checkpoint, values: dict[str, float]) -> tuple[dict[str, Any], bool]:
     """Validate; where the recipe wants the best epoch or early stopping, keep the best weights."""
     schedule, notes = run.recipe.schedule, state.notes()
     if not has_validation(run):
         return notes, False
-    values["val_loss"] = loop.validation_loss(model, run)
+    values["val_loss"] = validation_loss(model, run)
     if not (schedule.best or schedule.early_stopping):
         return notes, False
     if values["val_loss"] < notes.get("best", math.inf):
         notes = {"best": values["val_loss"], "waited": 0}
-        loop.Checkpoint(run.out / "best.npz", state.identity).save(model, 0, {})
+        Checkpoint(run.out / "best.npz", state.identity).save(model, 0, {})
     else:
         notes["waited"] = notes.get("waited", 0) + 1
     return notes, bool(schedule.early_stopping and notes["waited"] >= schedule.early_stopping)
 
 
-def has_validation(run: loop.Run) -> bool:
+def has_validation(run: Run) -> bool:
     """Whether the run has rows, or a share of its shards' patients, that it does not train on."""
     if run.shards is not None:
         return run.shards.count(run.shards.validated()) > 0
     return len(run.val_rows) > 0
 
 
-def confusion_rows(model: keras.Model, run: loop.Run) -> tuple[list[int], list[int], list[str]]:
+def confusion_rows(model: keras.Model, run: Run) -> tuple[list[int], list[int], list[str]]:
     """True and called class of every validation row that is labelled, and the classes' names.
 
     Labels that exclude each other (one softmax over all of them) are the classes; else they are the first label's
@@ -108,7 +105,7 @@ def confusion_rows(model: keras.Model, run: loop.Run) -> tuple[list[int], list[i
     truth: list[int] = []
     guess: list[int] = []
     for x, targets in validation_feed(run):
-        logits, y = loop.predict_batch(model, x), targets["logits"]
+        logits, y = predict_batch(model, x), targets["logits"]
         if exclusive:
             known = (y.min(axis=1) >= 0) & (y.sum(axis=1) == 1)
             rows, called = y.argmax(axis=1), logits.argmax(axis=1)

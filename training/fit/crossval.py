@@ -16,7 +16,9 @@ from training.datasets.arrays import Arrays
 from training.datasets.base import Item, first_places, place_of
 from training.datasets.folders import SPLITS
 from training.fit.checkpoint import TrainingError
-from training.fit.loop import Run, identity, predict, train
+from training.fit.loop import train
+from training.fit.model import predict
+from training.fit.run import Run, identity
 from training.fit.teacher import checkpoint_of, with_taught_masks
 from training.recipe import Recipe, RecipeError, sized
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from training.augmentation.carve import Donors
 from training.augmentation.planes import augment_from
 from training.fit.batches import Added, Targets, groups_by, mixed, targets_of, train_batch
-from training.shards.prepared import Prepared, mask_size
+from training.fit.run import Run
+from training.recipe import mask_size
+from training.shards.prepared import Prepared
 from training.shards.records import Keep, read_records, training_pipeline
 from worker.packages.preprocessing import compose
-
-if TYPE_CHECKING:
-    from training.fit.loop import Run
 
 Batch = Callable[[int], tuple[np.ndarray, Targets]]
 

@@ -2,114 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.datasets.arrays import Arrays
 from training.fit.batches import Targets
-from training.fit.checkpoint import Checkpoint as Checkpoint
-from training.fit.checkpoint import TrainingError as TrainingError
-from training.fit.feeds import Batch, train_feed, validation_feed
-from training.fit.losses import LOSSES
+from training.fit.callbacks import loop_callbacks
+from training.fit.checkpoint import Checkpoint, TrainingError
+from training.fit.feeds import Batch, train_feed
+from training.fit.model import build_model, compile_model
+from training.fit.run import Run, identity
 from training.fit.structure import save_structure
 from training.fit.tracking import Tracker
 from training.progress import progress
 from training.recipe import Recipe, Schedule
-from training.shards.prepared import Prepared
-from worker.packages.networks import build
-from worker.packages.package import sha256_of
 
 if TYPE_CHECKING:
     import keras
-
-log = logging.getLogger(__name__)
-
-
-@dataclass
-class Run:
-    """One training: a recipe on some rows of the arrays, in a folder of its own."""
-
-    recipe: Recipe
-    arrays: Arrays
-    train_rows: np.ndarray
-    out: Path
-    steps: int
-    val_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    weights: str = "none"
-    mixed_precision: bool = False
-    distribute: bool = False
-    wandb: bool = False
-    shards: Prepared | None = None
-    """Shards to train on; the arrays' rows then count for nothing."""
-    on_epoch: Callable[[int, dict[str, float]], None] | None = None
-
-
-def learning_rate(schedule: Schedule, steps: int, step: int) -> float:
-    """Rate at a step: linear warm-up, then cosine to zero or constant."""
-    if step < schedule.warmup_steps:
-        return schedule.learning_rate * (step + 1) / schedule.warmup_steps
-    if schedule.decay != "cosine":
-        return schedule.learning_rate
-    done = (step - schedule.warmup_steps) / max(1, steps - schedule.warmup_steps)
-    return schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
-def build_model(recipe: Recipe, weights: str) -> keras.Model:
-    """The recipe's network with starting weights.
-
-    Parameters
-    ----------
-    weights : str
-        ``none``, a path to an npz or ``.weights.h5``, or ``imagenet`` (which Keras may download, for builders that
-        know it; nothing is downloaded otherwise).
-    """
-    import keras
-
-    from training.fit.transfer import load_start
-
-    keras.utils.set_random_seed(recipe.seed)
-    model = build.build(recipe.architecture, recipe.input)
-    load_start(model, weights, recipe.architecture["builder"])
-    return model
-
-
-def compile_model(model: keras.Model, recipe: Recipe, frozen: bool) -> None:
-    """Attach losses and a fresh optimizer; with ``frozen`` the encoder's layers do not learn."""
-    import keras
-
-    from training.fit.transfer import set_encoder_trainable
-
-    schedule = recipe.schedule
-    set_encoder_trainable(model, not frozen)
-    for layer in model.layers:
-        if schedule.frozen and layer.name.startswith(schedule.frozen):
-            layer.trainable = False
-    common: dict[str, Any] = {"learning_rate": schedule.learning_rate}
-    if schedule.clip_norm:
-        common["global_clipnorm"] = schedule.clip_norm
-    if schedule.ema:
-        common |= {"use_ema": True, "ema_momentum": schedule.ema}
-    if schedule.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(weight_decay=schedule.weight_decay, **common)
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    elif schedule.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(momentum=schedule.momentum, **common)
-    else:
-        optimizer = keras.optimizers.Adam(**common)
-    # Keras puts the averages in place at the end of every fit, and a fit here is only one epoch.
-    optimizer.finalize_variable_values = lambda variables: None
-    losses = {name: LOSSES[spec.name](**spec.options) for name, spec in recipe.losses.items()}
-    model.compile(optimizer, loss=losses, loss_weights={name: spec.weight for name, spec in recipe.losses.items()})
 
 
 def train(run: Run) -> keras.Model:
@@ -201,8 +113,6 @@ def _fit(
     model: keras.Model, run: Run, batch: Batch, state: Checkpoint, steps: tuple[int, int, int], tracker: Tracker | None
 ) -> None:
     """The epochs of one stage: ``steps`` are where it starts, where it goes on, and where it ends."""
-    from training.fit.callbacks import loop_callbacks
-
     begins, first, last = steps
     ends = range(begins, last, run.recipe.schedule.steps_per_epoch)
     bounds = [first, *(end for end in ends if end > first), last]
@@ -251,59 +161,9 @@ def _dataset(batch: Batch, begin: int, end: int) -> Any:
     return tf.data.Dataset.from_generator(steps, output_signature=signature).prefetch(2).with_options(options)
 
 
-def identity(run: Run) -> str:
-    """Everything that a run's weights depend on, as JSON: the recipe first, without what it only says in the card."""
-    recipe = run.recipe.model_dump(mode="json", exclude={"card", "description"})
-    if run.shards is not None:
-        columns = [run.shards.index[name] for name in ("key", "split", "place", "balanced", "labels")]
-    else:
-        keys = [f"{item.dataset}/{item.key}/{item.usable}" for item in run.arrays.items]
-        columns = [np.asarray(keys), run.arrays.labels, run.train_rows, run.val_rows]
-    data = hashlib.sha256()
-    for column in columns:
-        data.update(np.ascontiguousarray(column).tobytes())
-    path = Path(run.weights)
-    weights = sha256_of(path) if path.is_file() else run.weights
-    return json.dumps([recipe, run.steps, weights, run.mixed_precision, data.hexdigest()], sort_keys=True)
-
-
 def _assert_initial_loss(model: keras.Model, recipe: Recipe, batch: Batch) -> None:
     compile_model(model, recipe, frozen=False)
     values = [float(model.test_on_batch(*batch(step), return_dict=True)["loss"]) for step in range(4)]
     expected = recipe.schedule.initial_loss or 0.0
     if abs(float(np.mean(values)) - expected) > 0.1:
         raise TrainingError(f"initial loss {np.mean(values):.3f}, the recipe expects {expected:.2f} within 0.1")
-
-
-def predict(model: keras.Model, arrays: Arrays, rows: np.ndarray, batch_size: int = 32, flip: bool = False) -> Targets:
-    """Outputs of the model for rows in their order, without augmentation; ``flip`` mirrors left and right."""
-    from keras import ops
-
-    parts: list[Targets] = []
-    for start in range(0, len(rows), batch_size):
-        x = arrays.inputs(rows[start : start + batch_size])
-        count = len(x)
-        if count < batch_size:
-            x = np.concatenate([x, np.repeat(x[-1:], batch_size - count, axis=0)])
-        out = model.predict_on_batch(x[:, :, ::-1] if flip else x)
-        parts.append({name: ops.convert_to_numpy(value)[:count] for name, value in out.items()})
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    if flip and "mask_logits" in joined:
-        joined["mask_logits"] = joined["mask_logits"][:, :, ::-1]
-    return joined
-
-
-def predict_batch(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    """Logits (n, labels) of composed input."""
-    from keras import ops
-
-    return np.asarray(ops.convert_to_numpy(model.predict_on_batch(x)["logits"]))
-
-
-def validation_loss(model: keras.Model, run: Run) -> float:
-    """Mean loss over the validation rows, weighted by batch size."""
-    total = count = 0.0
-    for x, targets in validation_feed(run):
-        result = model.test_on_batch(x, targets, return_dict=True)
-        total, count = total + float(result["loss"]) * len(x), count + len(x)
-    return total / max(1.0, count)

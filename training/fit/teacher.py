@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from training.datasets.arrays import MASK_UNKNOWN, Arrays
-from training.fit.loop import build_model, predict
+from training.fit.model import build_model, predict
 from training.fit.transfer import WeightsError
 from training.recipe import Recipe, Teacher
 

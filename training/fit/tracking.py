@@ -7,12 +7,10 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from firstread.errors import FirstreadError
-
-if TYPE_CHECKING:
-    from training.fit.loop import Run
+from training.fit.run import Run, identity
 
 
 class TrackingError(FirstreadError):
@@ -72,8 +70,6 @@ class Tracker:
 
 def _run_id(run: Run) -> str:
     """The same for a run that goes on, another for every folder and everything that training depends on."""
-    from training.fit.loop import identity
-
     told = f"{run.out.resolve()} {identity(run)}"
     return f"{run.recipe.name}-{run.out.name}-{hashlib.sha256(told.encode()).hexdigest()[:12]}".replace("/", "-")
 

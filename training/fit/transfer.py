@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from firstread.errors import FirstreadError
-from worker.packages.weights import settle
+from worker.packages.networks.pneumonia import BASES
+from worker.packages.weights import load_by_layer, settle
 
 if TYPE_CHECKING:
     import keras
@@ -18,6 +19,10 @@ ENCODER_PREFIXES = (
     "stem_", "block", "top_conv", "top_bn", "conv1_", "conv2_", "conv3_", "conv4_", "conv5_", "conv_7b",
 )  # fmt: skip
 """Layer names of pre-trained encoders; ``bn0`` and ``bn1`` are EfficientNet-Lite's outer norms."""
+TORCH_ENCODER = ("_conv_stem", "_bn0", "_blocks.", "_conv_head", "_bn1")
+"""How the names of its layers begin in an npz with PyTorch names."""
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+"""Standard deviation of ImageNet's red, green and blue, as shares of their range."""
 
 
 class WeightsError(FirstreadError):
@@ -39,8 +44,6 @@ def load_start(model: keras.Model, weights: str, builder: str) -> None:
     if weights == "none":
         return
     if weights == "imagenet":
-        from training.transfer_imagenet import load_keras_imagenet
-
         load_keras_imagenet(model, builder)
         return
     path = Path(weights)
@@ -48,25 +51,134 @@ def load_start(model: keras.Model, weights: str, builder: str) -> None:
         raise WeightsError(f"no weights file {path.name}; give --weights PATH, imagenet or none")
     try:
         if builder == "keras_transfer" and path.suffix == ".h5" and not path.name.endswith(".weights.h5"):
-            from training.transfer_imagenet import copy_application
-
             copy_application(model, str(path))
         elif path.suffix == ".h5":
             model.load_weights(path)
         elif _has_torch_names(path):
-            from worker.packages.networks.effnet_lite import load_imagenet
-
-            load_imagenet(model, path)
+            load_torch_encoder(model, path)
         elif _has_variable_names(path):
             _load_encoder(model, path)
         elif _is_checkpoint(path):
             _load_checkpoint(model, path)
         else:
-            from worker.packages.weights import load_by_layer
-
             load_by_layer(model, path)
     except (KeyError, ValueError) as error:
         raise WeightsError(f"{path.name} does not fit the network: {error}") from error
+
+
+def load_keras_imagenet(model: keras.Model, builder: str) -> None:
+    """Copy an application's ImageNet weights, layer by layer in order of creation; Keras downloads them if need be.
+
+    Raises
+    ------
+    WeightsError
+        For a builder that Keras has no ImageNet weights for.
+    """
+    import keras
+
+    if builder == "keras_transfer":
+        copy_application(model)
+        return
+    if builder == "lesion_resnet50":
+        _load_resnet50(model)
+        return
+    if not builder.startswith("inception_v3"):
+        raise WeightsError(f"Keras has no ImageNet weights for {builder}; give --weights PATH")
+    source = keras.applications.InceptionV3(include_top=False, weights="imagenet")
+    for kind in (keras.layers.Conv2D, keras.layers.BatchNormalization):
+        prefix = "conv2d" if kind is keras.layers.Conv2D else "batch_normalization"
+        theirs = sorted((x for x in source.layers if isinstance(x, kind)), key=_number)
+        ours = sorted((x for x in model.layers if isinstance(x, kind) and x.name.startswith(prefix)), key=_number)
+        for target, layer in zip(ours, theirs, strict=True):
+            target.set_weights(layer.get_weights())
+
+
+def copy_application(model: keras.Model, weights: str = "imagenet") -> None:
+    """Weights of the application that the model's name begins with, onto its layers in the same order.
+
+    Parameters
+    ----------
+    weights : str
+        ``imagenet``, or the path of the application's ``.h5`` file without its top.
+    """
+    import keras
+
+    base = next(name for name in BASES if model.name.startswith(name.lower()))
+    source = getattr(keras.applications, base)(include_top=False, weights=weights)
+    copy_layers(model, source, stem_gain() if base.startswith("EfficientNet") else None)
+
+
+def copy_layers(model: keras.Model, source: keras.Model, gain: np.ndarray | None = None) -> None:
+    """Weights of ``source`` onto the first layers of the model that have any, in the same order.
+
+    Parameters
+    ----------
+    gain : ndarray (channels,), optional
+        Factors of the input's channels that the weights were trained behind and the model's graph has not: they go into
+        the kernel of the first convolution.
+
+    Raises
+    ------
+    ValueError
+        If a layer does not fit.
+    """
+    import keras
+
+    theirs = [layer for layer in source.layers if layer.weights]
+    ours = [layer for layer in model.layers if layer.weights][: len(theirs)]
+    for target, layer in zip(ours, theirs, strict=True):
+        values = layer.get_weights()
+        if gain is not None and isinstance(layer, keras.layers.Conv2D):
+            values[0] = values[0] * gain[None, None, :, None].astype(values[0].dtype)
+            gain = None
+        target.set_weights(values)
+    settle(model)
+
+
+def stem_gain() -> np.ndarray:
+    """What EfficientNet's ImageNet weights expect after normalization: another division by the root of the deviation.
+
+    Keras adds a layer for it only where it loads those weights itself (tensorflow#49930).
+    """
+    return np.asarray(1.0 / np.sqrt(IMAGENET_DEVIATION))
+
+
+def load_torch_encoder(model: keras.Model, npz_path: Path) -> int:
+    """Fill the encoder's layers of ``model`` from an npz with PyTorch names.
+
+    Kernels are transposed (OIHW to HWIO, depthwise (C, 1, k, k) to (k, k, C, 1)). A stem of one channel gets the sum
+    over the colours, which is the same on grey input. Blocks that the network leaves out are passed over, and so is a
+    layer of another shape (a narrower head).
+
+    Returns
+    -------
+    int
+        Number of layers that were filled.
+
+    Raises
+    ------
+    KeyError
+        If the file lacks a layer of the encoder.
+    """
+    filled = 0
+    with np.load(npz_path) as arrays:
+        for layer in model.layers:
+            stem = _torch_name(layer.name)
+            if not stem.startswith(TORCH_ENCODER) or not layer.weights:
+                continue
+            weight = arrays[f"{stem}.weight"].astype(np.float32)
+            if weight.ndim == 1:
+                rest = [arrays[f"{stem}.{part}"].astype(np.float32) for part in ("bias", "running_mean", "running_var")]
+                values = [weight, *rest]
+            else:
+                kernel = weight.transpose(2, 3, 0, 1) if "depthwise" in stem else weight.transpose(2, 3, 1, 0)
+                if stem == "_conv_stem" and layer.kernel.shape[2] == 1:
+                    kernel = kernel.sum(axis=2, keepdims=True)
+                values = [kernel]
+            if all(value.shape == tuple(own.shape) for value, own in zip(values, layer.weights, strict=True)):
+                layer.set_weights(values)
+                filled += 1
+    return filled
 
 
 def set_encoder_trainable(model: keras.Model, trainable: bool) -> None:
@@ -119,3 +231,25 @@ def _has_torch_names(path: Path) -> bool:
         return False
     with np.load(path) as arrays:
         return "_conv_stem.weight" in arrays.files
+
+
+def _load_resnet50(model: keras.Model) -> None:
+    """Copy ResNet-50's ImageNet weights by layer name; Keras downloads them if need be."""
+    import keras
+
+    source = keras.applications.ResNet50(include_top=False, weights="imagenet")
+    for layer in source.layers:
+        if layer.weights:
+            model.get_layer(layer.name).set_weights(layer.get_weights())
+
+
+def _torch_name(layer_name: str) -> str:
+    if layer_name.startswith("blocks_"):
+        _, index, rest = layer_name.split("_", 2)
+        return f"_blocks.{index}._{rest}"
+    return f"_{layer_name}"
+
+
+def _number(layer: keras.layers.Layer) -> int:
+    tail = layer.name.rsplit("_", 1)[-1]
+    return int(tail) if tail.isdigit() else 0

@@ -1,14 +1,33 @@
-"""``firstread evaluate RECIPE --out-of-fold RUN``: the figures of a run whose folds are trained."""
+"""``firstread evaluate`` for head CT: a package on a data set, and the folds of a run."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from training.datasets.base import studies
+from training.datasets.registry import open_items
+from training.evaluation import figures
+from training.evaluation.scoring import EvaluationOrder, Scored, package_figures, score, threshold_of, write_scores
 from training.fit.crossval import with_named_folds
+from training.head_ct.baselines import PUBLISHED
+from training.head_ct.figures import by_size, by_subtype
 from training.head_ct.out_of_fold import PredictionsError, read_out_of_fold
 from training.head_ct.package import evaluate_folds, with_learnt_outlines
 from training.recipe import load_recipe
-from training.train import open_items
+from worker.packages.card import Card
+from worker.packages.probabilities import study_probability
+
+
+def evaluate_heads(order: EvaluationOrder) -> Path:
+    """Score and measure a package's slices and studies; write the page and its JSON, and give back the page's path."""
+    order.refuse_partner()
+    card, scored = order.package.card, score(order.package, order.dataset, order.split)
+    own = head_ct_figures(card, scored, list(studies(scored.items).values()))
+    return write_scores(order, scored, package_figures(card, scored, own))
 
 
 def evaluate_run(recipe_name: str, data: Path, run: Path, out: Path, baseline: Path | None = None) -> Path:
@@ -33,3 +52,45 @@ def evaluate_run(recipe_name: str, data: Path, run: Path, out: Path, baseline: P
     found = with_learnt_outlines(read_out_of_fold(paths, items, labels, recipe.labels, recipe.folds.dataset))
     evaluate_folds(recipe, found, data, out, baseline)
     return out / "evaluation.html"
+
+
+def head_ct_figures(card: Card, scored: Scored, groups: Sequence[list[int]]) -> dict[str, Any]:
+    """Studies by label, the flag by subtype and by size of bleed, and what calling nothing would give.
+
+    A study with a bleed on any slice bleeds; one is free of it where every slice is known to be.
+    """
+    rows: dict[str, Any] = {}
+    study_rows = [np.asarray(members) for members in groups]
+    patients = np.asarray([scored.items[members[0]].patient for members in groups])
+    flagged = np.zeros(len(groups), dtype=bool)
+    compared: dict[str, Any] = {}
+    for column, label in enumerate(card.labels):
+        known = [scored.labels[members, column] for members in groups]
+        y = np.asarray([1.0 if (values == 1).any() else float(values.min()) for values in known])
+        p = np.asarray([study_probability(scored.p[members, column], card.parameters, label) for members in groups])
+        called = p >= threshold_of(card, label)
+        if column == 0:
+            flagged = called
+            slices = scored.labels[:, 0], np.asarray([item.patient for item in scored.items])
+            compared = {"always_normal": {"slices": _nothing(*slices), "studies": _nothing(y, patients)}}
+        if (y >= 0).any():
+            rows[label] = figures.binary(y, p, patients, called)
+    called_slices = scored.p[:, 0] >= 0.5
+    found = {
+        "studies": rows,
+        "compared": compared,
+        "published": PUBLISHED,
+        "studies_by_subtype": by_subtype(scored.labels, card.labels, flagged, study_rows),
+    }
+    if (scored.area > 0).any():
+        found["by_size"] = by_size(scored.area, called_slices, flagged, study_rows)
+    return found
+
+
+def _nothing(y: np.ndarray, patients: np.ndarray) -> dict[str, Any]:
+    """No score but the prevalence, and nothing called; empty where no label is known."""
+    known = y >= 0
+    if not known.any():
+        return {}
+    found = figures.binary(y, np.full(len(y), float(y[known].mean())), patients, np.zeros(len(y), dtype=bool))
+    return {name: value for name, value in found.items() if name not in ("curves", "calibration")}

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.datasets import open_dataset
 from training.datasets.arrays import Arrays
 from training.datasets.base import studies
+from training.datasets.registry import open_dataset
 from training.evaluation import metrics
 from training.evaluation.figures import without_curves
 from training.evaluation.report import write_report
@@ -21,6 +21,7 @@ from training.head_ct import figures as head_ct_figures
 from training.head_ct.baselines import compared_rows, read_baseline
 from training.head_ct.out_of_fold import OutOfFold, of_arrays
 from training.head_ct.sequence import Stages
+from training.package.order import Order
 from training.package.postprocess import Postprocess
 from training.package.writing import write_package
 from training.recipe import Recipe
@@ -32,10 +33,8 @@ TISSUE = (0.02, 0.98)
 if TYPE_CHECKING:
     import keras
 
-    from training.train import Order
 
-
-def finish(order: Order, arrays: Arrays, model: keras.Model) -> Path | None:
+def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path | None:
     """Evaluate the run's folds, fit what the card holds on their pooled predictions, and write the package.
 
     A recipe without folds is a start for others: nothing says how good it is, so it gives no package (None).

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from training.datasets.base import DataSetError, Item, Kind
+from training.datasets.base import Item, Kind, read_grey, read_rows
 
 SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
 LABELS = ("any", *SUBTYPES)
-
-
-def read_grey(path: Path) -> np.ndarray:
-    """Float32 (H, W) of a grey picture; raises :class:`DataSetError` where it cannot be read."""
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise DataSetError(f"cannot read picture {path.name}")
-    return np.asarray(image, dtype=np.float32)
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header; raises :class:`DataSetError` where there is none."""
-    if not path.is_file():
-        raise DataSetError(f"no {path.name} in {path.parent.name}")
-    with path.open(newline="", encoding="utf-8") as handle:
-        return list(csv.DictReader(handle))
 
 
 class CtIch:

@@ -19,9 +19,9 @@ import numpy as np
 from firstread.dicom.datasets import UnusableFile, number, read_dataset, text
 from firstread.dicom.frames import frames_of
 from firstread.dicom.geometry import normal_of
-from training.datasets.base import DataSetError, Item, Kind
+from training.datasets.base import DataSetError, Item, Kind, read_rows
 from training.datasets.folders import read_hu
-from training.head_ct.readers import LABELS, read_rows
+from training.head_ct.readers import LABELS
 from training.progress import progress
 
 LONG_CSV, WIDE_CSV = "stage_2_train.csv", "labels.csv"

@@ -9,17 +9,18 @@ import numpy as np
 
 from training.datasets.arrays import Arrays
 from training.fit.feeds import record_batches
-from training.fit.loop import Run, predict_batch, train
+from training.fit.loop import train
+from training.fit.model import predict_batch
+from training.fit.run import Run
 from training.fit.structure import save_structure
+from training.package.order import Order
 from training.package.plain import HeldBack, NothingHeldBackError, package_of, require_plain
-from training.recipe import sized
-from training.shards.prepared import Prepared, local, mask_size, open_prepared
+from training.recipe import mask_size, sized
+from training.shards.prepared import Prepared, local, open_prepared
 from training.shards.records import Keep
 
 if TYPE_CHECKING:
     import keras
-
-    from training.train import Order
 
 
 def train_on_shards(order: Order, folder: Path, **options: Any) -> Path:

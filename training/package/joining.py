@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from firstread.errors import FirstreadError
+from training.package.order import Order
 from training.recipe import Recipe
 from worker.packages.card import Card, InputSpec
 from worker.packages.networks import build
@@ -17,8 +18,6 @@ from worker.packages.weights import load_by_layer
 
 if TYPE_CHECKING:
     import keras
-
-    from training.train import Order
 
 
 COMMON = ("classes", "softmax_groups")

@@ -14,7 +14,8 @@ from training.evaluation import metrics
 from training.evaluation.figures import binary, without_curves
 from training.evaluation.report import write_report
 from training.fit.crossval import fold_rows
-from training.fit.loop import predict
+from training.fit.model import predict
+from training.package.order import Order
 from training.package.postprocess import FLAG_SENSITIVITY, Postprocess, Predictions, fit
 from training.package.writing import write_package
 from training.recipe import Recipe
@@ -23,8 +24,6 @@ from worker.packages.card import Calibration, Card, OperatingPoint
 
 if TYPE_CHECKING:
     import keras
-
-    from training.train import Order
 
 
 class NothingHeldBackError(FirstreadError):
@@ -65,7 +64,7 @@ def require_plain(recipe: Recipe) -> None:
         raise PackagerError(f"packages of task {recipe.task} are made with --data, not from shards")
 
 
-def finish(order: Order, arrays: Arrays, model: keras.Model) -> Path:
+def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path:
     """Fit calibration and thresholds on the held-back patients, measure, and write the package.
 
     Raises
@@ -94,7 +93,7 @@ def finish(order: Order, arrays: Arrays, model: keras.Model) -> Path:
 
 
 def package_of(order: Order, model: keras.Model, held: HeldBack, counts: dict[str, Any], outlines: bool = True) -> Path:
-    """Calibrate, measure and write; see :func:`finish`.
+    """Calibrate, measure and write; see :func:`package_run`.
 
     Without ``outlines`` nobody drew what a network with masks should outline: it then shows none.
 

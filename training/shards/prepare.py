@@ -14,31 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from training.datasets import DataSetError, open_dataset
-from training.datasets.base import UNKNOWN, Item, first_places, gathered, label_matrix, place_of
-from training.recipe import Recipe, RecipeError
-from training.shards.prepared import INDEX, REPORT, held_back_share, mask_stride
+from training.datasets.base import UNKNOWN, DataSetError, Item, first_places, gathered, label_matrix, place_of
+from training.datasets.registry import open_dataset
+from training.recipe import Recipe, mask_stride
+from training.shards.prepared import INDEX, REPORT, held_back_share
 from training.shards.writing import Job, Source, Written, in_bundles, note_of, run
 
-RECIPES = {
-    "ct_ich": "head_ct_unet",
-    "phe_sich": "head_ct_unet",
-    "rsna": "rsna_inceptionv3",
-    "ham10000": "lesion_lite",
-    "kermany": "pneumonia4",
-    "covid_chestxray": "pneumonia4",
-    "chest_films": "pneumonia4",
-}
-"""Data set -> recipe that it is prepared for where none is named."""
-
 SHARD = re.compile(r"(?P<dataset>\w+)-\d{5}\.(tfrecord|part|look)(\.json|\.part)?")
-
-
-def recipe_for(dataset: str) -> str:
-    """The recipe that a data set is prepared for; :class:`RecipeError` where only the user can know."""
-    if dataset not in RECIPES:
-        raise RecipeError(f"say which recipe {dataset} is prepared for: --recipe")
-    return RECIPES[dataset]
 
 
 def prepare_dataset(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from training.datasets.base import first_places
-from training.recipe import Recipe
+from training.recipe import Recipe, mask_size, mask_stride
 from training.shards.records import Keep, RecordsError
 from worker.packages.card import InputSpec
 
@@ -142,18 +142,6 @@ def local(prepared: Prepared, cache: Path | None) -> Prepared:
 def held_back_share(recipe: Recipe) -> float:
     """Share of the patients of shards that is held back: the recipe's largest."""
     return max(recipe.folds.validation.values(), default=0.0)
-
-
-def mask_stride(recipe: Recipe) -> int:
-    """Pixels of the input, either way, for one of the mask."""
-    return int(recipe.parameters.get("mask_stride", 2))
-
-
-def mask_size(recipe: Recipe) -> tuple[int, int] | None:
-    """Height and width of the network's mask; None for a recipe without."""
-    if "mask_logits" not in recipe.losses:
-        return None
-    return recipe.input.height // mask_stride(recipe), recipe.input.width // mask_stride(recipe)
 
 
 def _check(report: dict[str, Any], recipe: Recipe) -> None:

@@ -19,9 +19,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from training.datasets import DataSetError, open_dataset
 from training.datasets.arrays import BRAIN_SHARE, BRAIN_WINDOW
-from training.datasets.base import UNKNOWN, DataSet, Item, Kind, label_matrix, studies
+from training.datasets.base import UNKNOWN, DataSet, DataSetError, Item, Kind, label_matrix, studies
+from training.datasets.registry import open_dataset
 from training.progress import progress
 from training.shards.records import example, told_of, write_records
 from worker.packages.card import InputSpec

@@ -15,8 +15,8 @@ from tests.builders.chest import chest_card, covid_folder, kermany_folder
 from tools.experiments.looks import SERVED, Called, look_rows, looks, variants_of
 from training.chest.labels import labels_of
 from training.chest.readers import class_of
-from training.datasets import open_dataset
 from training.datasets.base import Item
+from training.datasets.registry import open_dataset
 from training.package.writing import write_package
 from worker.packages.card import OperatingPoint
 from worker.packages.networks import build

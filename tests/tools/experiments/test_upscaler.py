@@ -23,8 +23,8 @@ from tools.experiments.upscaler import (
     reduced,
     train_upscaler,
 )
-from training.datasets import open_dataset
 from training.datasets.base import DataSetError
+from training.datasets.registry import open_dataset
 from worker.packages.weights import WeightsMismatchError, save_by_layer
 
 

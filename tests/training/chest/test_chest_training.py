@@ -21,13 +21,14 @@ from training.chest.figures import adults_without_covid, four_class_figures, fou
 from training.chest.labels import CLASSES, labels_of
 from training.chest.readers import class_of, kermany_patient
 from training.chest.stress import CHANGES, stress_rows
-from training.datasets import open_dataset
 from training.datasets.base import DataSetError, Item
+from training.datasets.registry import open_dataset
 from training.evaluation.tables import markdown
 from training.fit.callbacks import validation_proportions
+from training.fit.transfer import copy_layers
+from training.package.order import Order
 from training.recipe import load_recipe
-from training.train import Order, train_all
-from training.transfer_imagenet import copy_layers
+from training.train import train_all
 from worker.packages.card import InputSpec
 from worker.packages.package import load
 from worker.packages.runtimes.folding import fold

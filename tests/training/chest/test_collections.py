@@ -14,8 +14,8 @@ from tests.builders.chest import kermany_folder, write_film
 from training.chest.figures import binary_figures, four_class_figures
 from training.chest.labels import CLASSES, SINGLE, labels_of
 from training.chest.readers import class_of, with_validation
-from training.datasets import open_dataset
 from training.datasets.base import DataSetError, Item, gathered
+from training.datasets.registry import open_dataset
 
 OPEN = {"normal": 0.0, "bacterial": 1.0, "viral": 1.0, "covid19": 0.0, "pneumonia": 1.0}
 NOT_COVID = {"normal": 1.0, "bacterial": 1.0, "viral": 1.0, "covid19": 0.0}

@@ -10,9 +10,9 @@ import pytest
 
 from tests.builders.chest import chest_card, covid_folder, kermany_folder
 from training.chest.evaluate import chosen_items
-from training.datasets import open_dataset
 from training.datasets.base import DataSetError
-from training.evaluation.scoring import evaluate_package
+from training.datasets.registry import open_dataset
+from training.evaluate import evaluate_package
 from training.package.writing import write_package
 from worker.packages.networks import build
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.builders.toy_sets import write_ct_ich, write_rsna
-from training.datasets import open_dataset
 from training.datasets.base import DataSetError, studies
+from training.datasets.registry import open_dataset
 from training.head_ct import rsna
 from training.head_ct.readers import CtIch
 from training.head_ct.rsna import LONG_CSV, Rsna, read_long_labels

@@ -12,6 +12,7 @@ import pytest
 
 from firstread.phantoms.lesion import LesionSpec, lesion_image
 from tests.builders.skin import lesion_card, write_lesions
+from training import evaluate
 from training.datasets.arrays import load_arrays
 from training.datasets.base import DataSetError, Item
 from training.dermoscopy import package
@@ -21,7 +22,7 @@ from training.dermoscopy.operating import operating_points, prior_bias, truth_co
 from training.dermoscopy.readers import Lesions, labels_of
 from training.dermoscopy.scores import Scores
 from training.dermoscopy.traits import has_dark_corners, traits_of
-from training.evaluation import metrics, scoring
+from training.evaluation import metrics
 from training.recipe import Recipe, load_recipe, shipped
 from worker.packages.card import OperatingPoint
 from worker.pipelines.dermoscopy.lesion import CLASSES, DX
@@ -243,7 +244,7 @@ def test_what_a_package_will_need_is_asked_before_training(
     loaded = _small(recipe)
     arrays = load_arrays([Lesions(root)], loaded.input, loaded.labels, (12, 16))
     with pytest.raises(DataSetError, match=match):
-        package.check(cast(Any, SimpleNamespace(recipe=loaded)), arrays)
+        package.require_parts(cast(Any, SimpleNamespace(recipe=loaded)), arrays)
 
 
 def test_unreadable_pictures_and_missing_masks_cost_only_themselves(tmp_path: Path) -> None:
@@ -316,8 +317,8 @@ def test_an_evaluation_uses_the_cards_points_views_and_cutting(tmp_path: Path) -
 def test_evaluate_of_a_dermoscopy_package_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = _toy(tmp_path / "data")
     for name, stand_in in (("lesion", _Package()), ("mask", _Package(task="lesion_mask", labels=[]))):
-        monkeypatch.setattr(scoring, "find_package", lambda text, settings: Path(text))
-        monkeypatch.setattr(scoring, "load", lambda folder, stand_in=stand_in: stand_in)
-        page = scoring.evaluate_package("x", root, None, "test", tmp_path / name).read_text(encoding="utf-8")
+        monkeypatch.setattr(evaluate, "find_package", lambda text, settings: Path(text))
+        monkeypatch.setattr(evaluate, "load", lambda folder, stand_in=stand_in: stand_in)
+        page = evaluate.evaluate_package("x", root, None, "test", tmp_path / name).read_text(encoding="utf-8")
         assert "bootstrap by lesion" in page and "mean iou" in page
         assert ("flag melanoma" in page) == (name == "lesion")

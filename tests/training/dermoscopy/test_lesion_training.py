@@ -21,17 +21,18 @@ from click.testing import CliRunner
 from dicom_listener.inbox.picture import wrap_picture
 from firstread_cli.experiments import dermoscopy
 from tests.builders.skin import lesion_card, write_lesions
-from training.datasets import open_dataset
 from training.datasets.arrays import Arrays, load_arrays
 from training.datasets.base import DataSetError
+from training.datasets.registry import open_dataset
 from training.dermoscopy import question
 from training.dermoscopy.answers import STATISTICS, Answer
 from training.dermoscopy.operating import choose_mask, operating_points, prior_bias
 from training.dermoscopy.readers import Lesions, class_shares, diagnosis
 from training.evaluation import scoring
+from training.package.order import Order
 from training.recipe import Recipe, load_recipe
 from training.shards.prepare import prepare_dataset
-from training.train import Order, train_all
+from training.train import train_all
 from worker.packages.package import load
 from worker.packages.preprocessing.compose import compose
 from worker.pipelines.dermoscopy.lesion import CLASSES, DIAGNOSES, DX
@@ -220,8 +221,10 @@ def test_the_resnet_is_kerass_own() -> None:
 
 @pytest.mark.parametrize(("bce", "dice"), [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
 def test_the_outline_learns_under_each_loss(bce: float, dice: float, toy: Path, tmp_path: Path) -> None:
-    from training.fit.loop import Run, predict, train
-    from training.train import open_arrays
+    from training.datasets.arrays import open_arrays
+    from training.fit.loop import train
+    from training.fit.model import predict
+    from training.fit.run import Run
 
     order = _toy_order(toy, tmp_path, "lesion_unet", filters=[8, 16], dropout=0.0)
     loss = {"mask_logits": order.recipe.losses["mask_logits"].model_copy(

@@ -10,13 +10,14 @@ import pytest
 
 from tests.builders.toy_package import write_toy_package
 from tests.builders.toy_sets import write_ct_ich, write_phe_sich
-from training.datasets import open_dataset
+from training.datasets.registry import open_dataset
+from training.evaluate import evaluate_package
 from training.evaluation import metrics
 from training.evaluation.figures import binary
-from training.evaluation.scoring import evaluate_package, head_ct_figures, score
-from training.evaluation.sizes import by_size, by_subtype
+from training.evaluation.scoring import score
 from training.fit.losses import masked_bce
-from training.head_ct.figures import fold_aucs, weighted_log_loss
+from training.head_ct.evaluate import head_ct_figures
+from training.head_ct.figures import by_size, by_subtype, fold_aucs, weighted_log_loss
 from training.package.postprocess import EVIDENCE, Predictions, fit, fit_label_head, fit_mask
 from worker.packages.card_page import brief, render
 from worker.packages.package import Package, load

@@ -13,10 +13,10 @@ import pytest
 
 from tests.builders.toy_sets import write_ct_ich, write_phe_sich
 from tests.training.fit.test_loop import TOY
-from training.fit.loop import Run
+from training.datasets.arrays import open_arrays
+from training.fit.run import Run
 from training.fit.tracking import _run_id, gpu_load, machine_load
 from training.recipe import load_recipe
-from training.train import open_arrays
 
 SCRIPT = """
 import json, sys
@@ -26,8 +26,9 @@ if sys.argv[3] == "two":
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import numpy as np
-from training.fit.loop import Run, train
-from training.train import open_arrays
+from training.fit.loop import train
+from training.fit.run import Run
+from training.datasets.arrays import open_arrays
 from training.recipe import load_recipe
 recipe = load_recipe(sys.argv[1])
 arrays = open_arrays(recipe, Path(sys.argv[1]).parent, None)

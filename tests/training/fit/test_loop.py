@@ -19,16 +19,19 @@ import pytest
 from tests.builders.toy_sets import write_ct_ich, write_phe_sich
 from training.augmentation.carve import Donors, put_bleed
 from training.augmentation.planes import augment_from
-from training.datasets.arrays import Arrays, MemoryNeeded, memory_bytes, require_memory
+from training.datasets.arrays import Arrays, MemoryNeeded, memory_bytes, open_arrays, require_memory
 from training.fit.batches import Added, draw_rows, groups_by, train_batch
-from training.fit.checkpoint import Checkpoint
+from training.fit.checkpoint import Checkpoint, TrainingError
 from training.fit.crossval import cross_validate, fold_rows, held_back
-from training.fit.loop import Run, TrainingError, learning_rate, predict, train
+from training.fit.loop import train
+from training.fit.model import learning_rate, predict
+from training.fit.run import Run
 from training.fit.teacher import checkpoint_of, with_taught_masks
 from training.fit.transfer import WeightsError
 from training.head_ct.out_of_fold import PredictionsError, of_arrays
+from training.package.order import Order
 from training.recipe import Recipe, RecipeError, Teacher, load_recipe, shipped, sized
-from training.train import Order, open_arrays, train_all
+from training.train import train_all
 from worker.packages.package import load
 
 TOY = """
@@ -171,9 +174,11 @@ CHILD = """
 import sys
 from pathlib import Path
 import numpy as np
-from training.fit.loop import Run, predict, train
+from training.fit.loop import train
+from training.fit.model import predict
+from training.fit.run import Run
 from training.recipe import load_recipe
-from training.train import open_arrays
+from training.datasets.arrays import open_arrays
 data, out, recipe = Path(sys.argv[1]), Path(sys.argv[2]), load_recipe(sys.argv[3])
 arrays = open_arrays(recipe, data, None)
 model = train(Run(recipe, arrays, np.arange(len(arrays)), out, recipe.schedule.steps))
@@ -397,7 +402,7 @@ def test_best_epoch_and_early_stopping(arrays: Arrays, data: Path, tmp_path: Pat
 
 def test_confusion_of_the_validation_rows(arrays: Arrays, data: Path, tmp_path: Path) -> None:
     from training.fit.callbacks import confusion_rows, has_validation
-    from training.fit.loop import build_model
+    from training.fit.model import build_model
 
     recipe, rows = recipe_of(data), np.arange(len(arrays))
     run = Run(recipe, arrays, rows, tmp_path, 5, val_rows=rows[:12])
@@ -408,7 +413,7 @@ def test_confusion_of_the_validation_rows(arrays: Arrays, data: Path, tmp_path: 
 
 
 def test_transfer_in_two_stages_from_a_file(arrays: Arrays, data: Path, tmp_path: Path) -> None:
-    from training.fit.loop import build_model
+    from training.fit.model import build_model
     from training.fit.transfer import WeightsError
     from worker.packages.weights import save_by_layer
 
@@ -429,7 +434,7 @@ def test_transfer_in_two_stages_from_a_file(arrays: Arrays, data: Path, tmp_path
 def test_structure_is_written(data: Path, tmp_path: Path) -> None:
     import keras
 
-    from training.fit.loop import build_model
+    from training.fit.model import build_model
     from training.fit.structure import save_structure
 
     model = build_model(recipe_of(data), "none")
@@ -499,7 +504,7 @@ def test_carved_batches_carry_the_labels_of_both_slices(arrays: Arrays, data: Pa
 
 
 def test_encoder_comes_from_arrays_by_layer_and_variable(tmp_path: Path) -> None:
-    from training.fit.loop import build_model
+    from training.fit.model import build_model
 
     recipe = load_recipe("ct_ich_inceptionv3")
     small = recipe.model_copy(update={"input": recipe.input.model_copy(update={"height": 96, "width": 96})})

@@ -12,9 +12,10 @@ from tests.training.fit.test_loop import TOY
 from training.fit.teacher import checkpoint_of
 from training.fit.transfer import WeightsError
 from training.package.joining import JoiningError, join, join_packages, with_members
+from training.package.order import Order
 from training.package.writing import write_package
 from training.recipe import Recipe, RecipeError, load_recipe
-from training.train import Order, train_all
+from training.train import train_all
 from worker.packages.card import Card, InputSpec
 from worker.packages.networks import build
 from worker.packages.package import Package, load

@@ -16,15 +16,17 @@ from firstread.errors import FirstreadError
 from firstread_cli.training import prepare
 from tests.builders.toy_sets import write_ct_ich, write_phe_sich, write_rsna
 from training.augmentation.planes import Augment
-from training.datasets import DataSetError, open_dataset
 from training.datasets.arrays import Arrays
+from training.datasets.base import DataSetError
+from training.datasets.registry import open_dataset
 from training.fit.feeds import train_feed, validation_feed
-from training.fit.loop import Run
+from training.fit.run import Run
+from training.package.order import Order
 from training.recipe import Folds, Recipe, RecipeError, load_recipe
 from training.shards.prepare import prepare_dataset
 from training.shards.prepared import open_prepared
 from training.shards.records import RecordsError, read_records, training_pipeline
-from training.train import Order, train_all
+from training.train import train_all
 from worker.packages.package import load
 from worker.packages.preprocessing.compose import planes, scale, stack
 

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-
-if TYPE_CHECKING:
-    import keras
+from typing import Any
 
 # expansion, channels, kernel, stride of the first, repeats
 STAGES = ((1, 16, 3, 1, 1), (6, 24, 3, 2, 2), (6, 40, 5, 2, 2), (6, 80, 3, 2, 3), (6, 112, 5, 1, 3), (6, 192, 5, 2, 4),
           (6, 320, 3, 1, 1))  # fmt: skip
 DEPTH, TOP = 16, 1280
-ENCODER = ("_conv_stem", "_bn0", "_blocks.", "_conv_head", "_bn1")
-"""How the names of its layers begin in an npz with PyTorch names."""
 BN_MOMENTUM = 0.97
 
 
@@ -75,48 +67,3 @@ def _norm(x: Any, name: str) -> Any:
     from keras import layers
 
     return layers.BatchNormalization(epsilon=1e-3, momentum=BN_MOMENTUM, name=name)(x)
-
-
-def load_imagenet(model: keras.Model, npz_path: Path) -> int:
-    """Fill the encoder's layers of ``model`` from an npz with PyTorch names.
-
-    Kernels are transposed (OIHW to HWIO, depthwise (C, 1, k, k) to (k, k, C, 1)). A stem of one channel gets the sum
-    over the colours, which is the same on grey input. Blocks that the network leaves out are passed over, and so is a
-    layer of another shape (a narrower head).
-
-    Returns
-    -------
-    int
-        Number of layers that were filled.
-
-    Raises
-    ------
-    KeyError
-        If the file lacks a layer of the encoder.
-    """
-    filled = 0
-    with np.load(npz_path) as arrays:
-        for layer in model.layers:
-            stem = _torch_name(layer.name)
-            if not stem.startswith(ENCODER) or not layer.weights:
-                continue
-            weight = arrays[f"{stem}.weight"].astype(np.float32)
-            if weight.ndim == 1:
-                rest = [arrays[f"{stem}.{part}"].astype(np.float32) for part in ("bias", "running_mean", "running_var")]
-                values = [weight, *rest]
-            else:
-                kernel = weight.transpose(2, 3, 0, 1) if "depthwise" in stem else weight.transpose(2, 3, 1, 0)
-                if stem == "_conv_stem" and layer.kernel.shape[2] == 1:
-                    kernel = kernel.sum(axis=2, keepdims=True)
-                values = [kernel]
-            if all(value.shape == tuple(own.shape) for value, own in zip(values, layer.weights, strict=True)):
-                layer.set_weights(values)
-                filled += 1
-    return filled
-
-
-def _torch_name(layer_name: str) -> str:
-    if layer_name.startswith("blocks_"):
-        _, index, rest = layer_name.split("_", 2)
-        return f"_blocks.{index}._{rest}"
-    return f"_{layer_name}"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import keras
+from typing import Any
 
 RESNET50 = (3, 4, 6, 3)
 EPSILON = 1.001e-5
@@ -30,16 +27,6 @@ def resnet(x: Any, blocks: tuple[int, ...] = RESNET50, width: int = 64) -> Any:
             stride = 2 if stage and not block else 1
             x = _bottleneck(x, width << stage, stride, not block, f"conv{stage + 2}_block{block + 1}")
     return x
-
-
-def load_imagenet(model: keras.Model) -> None:
-    """Copy ResNet-50's ImageNet weights by layer name; Keras downloads them if need be."""
-    import keras
-
-    source = keras.applications.ResNet50(include_top=False, weights="imagenet")
-    for layer in source.layers:
-        if layer.weights:
-            model.get_layer(layer.name).set_weights(layer.get_weights())
 
 
 def _bottleneck(x: Any, filters: int, stride: int, project: bool, name: str) -> Any:

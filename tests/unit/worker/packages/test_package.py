@@ -15,8 +15,7 @@ from firstread.actions.audit import current_user
 from firstread.records import AuditEvent, Database
 from firstread.records.migrate import SchemaMismatch, downgrade, upgrade
 from firstread.settings import Settings
-from training.golden import golden_pixels
-from training.package.writing import rewrite_card, write_package
+from training.package.writing import golden_pixels, rewrite_card, write_package
 from worker.engine.loading import fingerprint, load_serving
 from worker.packages.archive import export_package, import_package
 from worker.packages.card import Calibration, Card, InputSpec, OperatingPoint

@@ -10,7 +10,7 @@ import pytest
 from firstread.dicom.files import read_dataset
 from tests.builders.chest import LowerLungEngine, chest_served, study_of
 from training.chest.readers import pictures
-from training.head_ct.readers import read_grey
+from training.datasets.base import read_grey
 from worker.packages.preprocessing.lungs import lung_field
 from worker.pipelines.base import Instance
 from worker.pipelines.chest_xray.likeness import CERTAIN, likeness

@@ -1,0 +1,72 @@
+"""Readers of data sets by name, and the data sets of a recipe."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.datasets.base import DataSet, DataSetError, Item, Kind, gathered, label_matrix
+from training.recipe import Recipe
+
+READERS: dict[str, str] = {
+    "ham10000": "training.dermoscopy.readers:Lesions",
+    "ct_ich": "training.head_ct.readers:CtIch",
+    "phe_sich": "training.head_ct.readers:PheSich",
+    "rsna": "training.head_ct.rsna:Rsna",
+    "class_folders": "training.datasets.folders:ClassFolders",
+    "plain_csv": "training.datasets.folders:PlainCsv",
+    "kermany": "training.chest.readers:Kermany",
+    "covid_chestxray": "training.chest.readers:CovidChestxray",
+    "chest_folders": "training.chest.collections:ChestFolders",
+    "chest_csv": "training.chest.collections:ChestCsv",
+    "chest_films": "training.chest.collections:ChestFilms",
+}
+
+
+ANY_KIND = ("class_folders", "plain_csv")
+"""Readers that read pictures as the recipe wants them."""
+
+
+def open_dataset(name: str, root: Path, kind: Kind | None = None, patient_regex: str = "") -> DataSet:
+    """The reader of that name on a folder.
+
+    Parameters
+    ----------
+    kind : str, optional
+        How a reader of :data:`ANY_KIND` gives its pixels; others know.
+    patient_regex : str
+        Of ``class_folders``: where a picture's path names the patient.
+
+    Raises
+    ------
+    DataSetError
+        If there is no such reader, or it takes no such option.
+    """
+    if name not in READERS:
+        raise DataSetError(f"no data set reader called {name!r}; there are {', '.join(sorted(READERS))}")
+    options: dict[str, Any] = {"kind": kind} if kind is not None and name in ANY_KIND else {}
+    if patient_regex:
+        if name != "class_folders":
+            raise DataSetError(f"{name} knows its patients; --patient-regex is for class_folders")
+        options["patient_regex"] = patient_regex
+    module, _, attribute = READERS[name].partition(":")
+    dataset: DataSet = getattr(import_module(module), attribute)(root, **options)
+    return dataset
+
+
+def open_datasets(recipe: Recipe, data: Path) -> list[DataSet]:
+    """Readers of the recipe's data sets; ``[parameters] patient_regex`` is for folders of pictures."""
+    regex = str(recipe.parameters.get("patient_regex", ""))
+    return [
+        open_dataset(name, data / sub, recipe.input.kind, regex if name == "class_folders" else "")
+        for name, sub in recipe.datasets.items()
+    ]
+
+
+def open_items(recipe: Recipe, data: Path) -> tuple[list[Item], np.ndarray]:
+    """Items and labels (n, labels) of the recipe's data sets, without decoding a picture."""
+    items = gathered(open_datasets(recipe, data))
+    return items, label_matrix(items, recipe.labels)

@@ -1,0 +1,108 @@
+"""The network of a recipe: built, compiled with its losses and optimizer, and asked for predictions."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from training.datasets.arrays import Arrays
+from training.fit.batches import Targets
+from training.fit.feeds import validation_feed
+from training.fit.losses import LOSSES
+from training.fit.run import Run
+from training.fit.transfer import load_start, set_encoder_trainable
+from training.recipe import Recipe, Schedule
+from worker.packages.networks import build
+
+if TYPE_CHECKING:
+    import keras
+
+
+def learning_rate(schedule: Schedule, steps: int, step: int) -> float:
+    """Rate at a step: linear warm-up, then cosine to zero or constant."""
+    if step < schedule.warmup_steps:
+        return schedule.learning_rate * (step + 1) / schedule.warmup_steps
+    if schedule.decay != "cosine":
+        return schedule.learning_rate
+    done = (step - schedule.warmup_steps) / max(1, steps - schedule.warmup_steps)
+    return schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def build_model(recipe: Recipe, weights: str) -> keras.Model:
+    """The recipe's network with starting weights.
+
+    Parameters
+    ----------
+    weights : str
+        ``none``, a path to an npz or ``.weights.h5``, or ``imagenet`` (which Keras may download, for builders that
+        know it; nothing is downloaded otherwise).
+    """
+    import keras
+
+    keras.utils.set_random_seed(recipe.seed)
+    model = build.build(recipe.architecture, recipe.input)
+    load_start(model, weights, recipe.architecture["builder"])
+    return model
+
+
+def compile_model(model: keras.Model, recipe: Recipe, frozen: bool) -> None:
+    """Attach losses and a fresh optimizer; with ``frozen`` the encoder's layers do not learn."""
+    import keras
+
+    schedule = recipe.schedule
+    set_encoder_trainable(model, not frozen)
+    for layer in model.layers:
+        if schedule.frozen and layer.name.startswith(schedule.frozen):
+            layer.trainable = False
+    common: dict[str, Any] = {"learning_rate": schedule.learning_rate}
+    if schedule.clip_norm:
+        common["global_clipnorm"] = schedule.clip_norm
+    if schedule.ema:
+        common |= {"use_ema": True, "ema_momentum": schedule.ema}
+    if schedule.optimizer == "adamw":
+        optimizer = keras.optimizers.AdamW(weight_decay=schedule.weight_decay, **common)
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    elif schedule.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(momentum=schedule.momentum, **common)
+    else:
+        optimizer = keras.optimizers.Adam(**common)
+    # Keras puts the averages in place at the end of every fit, and a fit here is only one epoch.
+    optimizer.finalize_variable_values = lambda variables: None
+    losses = {name: LOSSES[spec.name](**spec.options) for name, spec in recipe.losses.items()}
+    model.compile(optimizer, loss=losses, loss_weights={name: spec.weight for name, spec in recipe.losses.items()})
+
+
+def predict(model: keras.Model, arrays: Arrays, rows: np.ndarray, batch_size: int = 32, flip: bool = False) -> Targets:
+    """Outputs of the model for rows in their order, without augmentation; ``flip`` mirrors left and right."""
+    from keras import ops
+
+    parts: list[Targets] = []
+    for start in range(0, len(rows), batch_size):
+        x = arrays.inputs(rows[start : start + batch_size])
+        count = len(x)
+        if count < batch_size:
+            x = np.concatenate([x, np.repeat(x[-1:], batch_size - count, axis=0)])
+        out = model.predict_on_batch(x[:, :, ::-1] if flip else x)
+        parts.append({name: ops.convert_to_numpy(value)[:count] for name, value in out.items()})
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if flip and "mask_logits" in joined:
+        joined["mask_logits"] = joined["mask_logits"][:, :, ::-1]
+    return joined
+
+
+def predict_batch(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    """Logits (n, labels) of composed input."""
+    from keras import ops
+
+    return np.asarray(ops.convert_to_numpy(model.predict_on_batch(x)["logits"]))
+
+
+def validation_loss(model: keras.Model, run: Run) -> float:
+    """Mean loss over the validation rows, weighted by batch size."""
+    total = count = 0.0
+    for x, targets in validation_feed(run):
+        result = model.test_on_batch(x, targets, return_dict=True)
+        total, count = total + float(result["loss"]) * len(x), count + len(x)
+    return total / max(1.0, count)

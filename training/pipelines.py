@@ -1,0 +1,79 @@
+"""The one table of what only training knows of a pipeline: how its packages are made, measured and prepared for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.chest.evaluate import evaluate_films
+from training.chest.package import package_run as package_chest
+from training.datasets.arrays import Arrays
+from training.dermoscopy.evaluate import evaluate_order as evaluate_dermoscopy
+from training.dermoscopy.package import package_run as package_dermoscopy
+from training.dermoscopy.package import require_parts
+from training.evaluation.scoring import EvaluationOrder
+from training.head_ct.evaluate import evaluate_heads
+from training.head_ct.package import package_run as package_head_ct
+from training.package.order import Order
+from training.recipe import RecipeError
+
+Packager = Callable[[Order, Arrays, Any], Path | None]
+"""Evaluates a run's folds or parts and writes the package of the trained Keras model; None where there is none."""
+
+
+@dataclass(frozen=True)
+class PipelineTraining:
+    """What only training knows of a pipeline."""
+
+    tasks: tuple[str, ...]
+    """Tasks of recipes and cards."""
+    package: Packager
+    evaluate: Callable[[EvaluationOrder], Path]
+    """Measures a package on a data set; gives the path of the page."""
+    reader: str
+    """Reader that ``firstread evaluate`` takes where none is named."""
+    recipes: Mapping[str, str]
+    """Data set -> recipe that it is prepared for where none is named."""
+    require: Callable[[Order, Arrays], None] | None = None
+    """Raises before the training where the data will not do for the package."""
+
+
+PIPELINES: dict[str, PipelineTraining] = {
+    "head_ct": PipelineTraining(
+        tasks=("bleed",),
+        package=package_head_ct,
+        evaluate=evaluate_heads,
+        reader="ct_ich",
+        recipes={"ct_ich": "head_ct_unet", "phe_sich": "head_ct_unet", "rsna": "rsna_inceptionv3"},
+    ),
+    "chest_xray": PipelineTraining(
+        tasks=("pneumonia", "pneumonia4"),
+        package=package_chest,
+        evaluate=evaluate_films,
+        reader="chest_films",
+        recipes={"kermany": "pneumonia4", "covid_chestxray": "pneumonia4", "chest_films": "pneumonia4"},
+    ),
+    "dermoscopy": PipelineTraining(
+        tasks=("lesion", "lesion_mask", "lesion_class"),
+        package=package_dermoscopy,
+        evaluate=evaluate_dermoscopy,
+        reader="ham10000",
+        recipes={"ham10000": "lesion_lite"},
+        require=require_parts,
+    ),
+}
+
+
+def training_of(task: str) -> PipelineTraining | None:
+    """The row of a task; None for one that no pipeline names, whose packages are plain."""
+    return next((row for row in PIPELINES.values() if task in row.tasks), None)
+
+
+def recipe_for(dataset: str) -> str:
+    """The recipe that a data set is prepared for; :class:`RecipeError` where only the user can know."""
+    for row in PIPELINES.values():
+        if dataset in row.recipes:
+            return row.recipes[dataset]
+    raise RecipeError(f"say which recipe {dataset} is prepared for: --recipe")
