@@ -197,7 +197,7 @@ def _print_transitions(rows: list[dict[str, Any]], indent: str = "  ") -> None:
 )
 def report(uid: str, output: Path | None) -> None:
     """Write one study as a self-contained HTML page: slices, heat map, mask, numbers."""
-    from worker.report.page import write_report
+    from firstread.report.page import write_report
 
     settings = Settings()
     db = open_database(settings)

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from firstread.clock import utcnow
 from firstread.pipelines import NOTICE, flags_by_itself, headline_of, meaning_of, names
 from firstread.records import Delivery, Flag, Job, Result, Revision, Study
+from firstread.report.words import measured
 from firstread.states import JobState
-from worker.outputs.words import measured
 from worker.pipelines.reasons import TEXTS, Caution
 
 UNREAD = "not_read"

@@ -17,12 +17,12 @@ from sqlalchemy.orm import Session
 from firstread.dicom.datasets import text
 from firstread.records import Delivery, Flag, Job, Result, Revision, SliceScoreRow, Study
 from firstread.records.clock import now_of
+from firstread.report.evidence import renumbering
 from firstread.settings import Settings
 from firstread.states import UNDELIVERED, DeliveryState, JobState, move_job
 from worker.outputs.deliveries.planning import plan_objects
 from worker.outputs.destinations.file import OBJECT_KINDS
 from worker.pipelines.reasons import Caution
-from worker.report.evidence import renumbering
 
 CARRIED = frozenset({JobState.DONE, JobState.REJECTED})
 """States of a job whose result can be carried over: the others have none yet, and their images are scored."""

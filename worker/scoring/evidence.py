@@ -13,13 +13,12 @@ import cv2
 import numpy as np
 
 from firstread.clock import utcnow
+from firstread.report.evidence import MASK_FILE, STORE_PREFIX
 from firstread.storage.spool import sync_dir
 from firstread.storage.store import Store
 from worker.errors import WorkerError
 from worker.pipelines.base import Evidence
 
-MASK_FILE = "mask.npz"
-STORE_PREFIX = "evidence/"
 STEM = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 
 
@@ -41,7 +40,7 @@ class EvidenceStore:
         """Write pictures as PNG and the mask as ``mask.npz``, durably, and only then under their final name.
 
         ``mask.npz`` holds ``mask`` (packed bits of the (n, H, W) mask, last axis first), ``shape``, ``keys``
-        ((n, 2) int64: instance row and frame) and ``label``; :func:`read_mask` reads it.
+        ((n, 2) int64: instance row and frame) and ``label``; :func:`firstread.report.evidence.read_mask` reads it.
 
         Returns
         -------
@@ -116,12 +115,3 @@ def _mask(evidence: Evidence) -> bytes:
         label=np.asarray(evidence.mask_label),
     )
     return file.getvalue()
-
-
-def read_mask(path: Path) -> tuple[np.ndarray, tuple[tuple[int, int], ...], str]:
-    """A mask as written: bool (n, H, W), the (instance row, frame) of each slice, and its label."""
-    with np.load(path, allow_pickle=False) as content:
-        shape = tuple(int(n) for n in content["shape"])
-        mask = np.unpackbits(content["mask"], axis=-1, count=shape[2]).astype(bool).reshape(shape)
-        keys = tuple((int(a), int(b)) for a, b in content["keys"])
-        return mask, keys, str(content["label"])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 
+from firstread.report.evidence import key_picture
 from firstread.settings import Settings
 from firstread.storage.spool import DiskFull, Spool
 from firstread.storage.store import CACHE_KEEP_S, SharedSpool, Store, StoreAway, spool_of, store_of
@@ -19,7 +20,6 @@ from tests.builders.scored import database_in, scored_study, settings_in
 from tests.builders.timing import free_port
 from worker.outputs.objects.files import ensure_objects
 from worker.pipelines.base import Evidence
-from worker.report.evidence import key_picture
 from worker.scoring.evidence import EvidenceStore
 
 

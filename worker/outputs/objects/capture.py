@@ -13,9 +13,9 @@ from pydicom.dataset import Dataset
 from firstread.dicom.frames import frames_of
 from firstread.dicom.uids import is_standard_uid
 from firstread.pipelines import described, leading_finding, meaning_of
+from firstread.report.words import percent, series_title
 from worker.outputs.objects.finishing import common_arguments, finish
 from worker.outputs.objects.source import NotWritten, Source
-from worker.outputs.words import percent, series_title
 
 TEMPLATE_VERSION = 2
 """To be raised with every change of what this object says or how: a test compares the bytes of fixed results."""

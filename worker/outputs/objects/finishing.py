@@ -17,8 +17,8 @@ from pydicom.valuerep import DA, DT, TM
 
 from firstread.dicom.dates import offset_text
 from firstread.dicom.own_objects import MANUFACTURER, MODEL
+from firstread.report.words import series_title
 from worker.outputs.objects.source import Source
-from worker.outputs.words import series_title
 
 SERIAL_NUMBER = "0"
 OWN_NAMES = frozenset({Tag("SOPInstanceUID"), Tag("SeriesInstanceUID")})

@@ -15,6 +15,7 @@ from firstread.dicom.own_objects import MANUFACTURER, MODEL
 from firstread.dicom.uids import stable_uid
 from firstread.pipelines import flags_by_itself, meaning_of
 from firstread.records import Instance, Result
+from firstread.report.words import NOT_EXCLUDED, hint, opening, percent, rounded
 from worker.outputs.objects.codes import (
     FLAGGED,
     PROBABILITY,
@@ -28,7 +29,6 @@ from worker.outputs.objects.codes import (
 )
 from worker.outputs.objects.finishing import common_arguments, finish, software_version
 from worker.outputs.objects.source import Source
-from worker.outputs.words import NOT_EXCLUDED, hint, opening, percent, rounded
 
 TEMPLATE_VERSION = 2
 """To be raised with every change of what this object says or how: a test compares the bytes of fixed results."""

@@ -12,10 +12,10 @@ from firstread.dicom.geometry import normal_of
 from firstread.dicom.numbers import decimal_string
 from firstread.pipelines import described
 from firstread.records import Instance, Result
+from firstread.report.words import series_title
 from worker.outputs.objects.codes import code_of
 from worker.outputs.objects.finishing import algorithm, common_arguments, finish
 from worker.outputs.objects.source import NotWritten, Source
-from worker.outputs.words import series_title
 
 TEMPLATE_VERSION = 2
 """To be raised with every change of what this object says or how: a test compares the bytes of fixed results."""

@@ -29,10 +29,10 @@ from firstread.records import (
     Study,
     newest_of_each,
 )
+from firstread.report.evidence import key_picture, mask_of, renumbering
 from firstread.settings import Settings
 from firstread.storage.store import spool_of
 from worker.outputs.objects.header import clean_header
-from worker.report.evidence import key_picture, mask_of, renumbering
 
 
 class NotWritten(Exception):

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from firstread.report.evidence import read_mask
 from worker.pipelines.base import Evidence
-from worker.scoring.evidence import EvidenceError, EvidenceStore, read_mask
+from worker.scoring.evidence import EvidenceError, EvidenceStore
 
 
 def test_pictures_and_mask_come_back_as_they_were(tmp_path: Path) -> None:

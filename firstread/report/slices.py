@@ -1,4 +1,4 @@
-"""Pictures of a report: the scored slices as small images with the outline of the mask."""
+"""The scored slices of a job as small images with the outline of the mask."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ from firstread.dicom.pixels.lookup import palette_rgb
 from firstread.dicom.pixels.reading import UnreadablePixels, layout_of, read_frame
 from firstread.pipelines import leading_finding
 from firstread.records import Instance, Job, SliceScoreRow
+from firstread.report.evidence import mask_of, renumbering
 from firstread.settings import Settings
 from firstread.storage.store import spool_of
-from worker.report.evidence import mask_of, renumbering
 
 THUMBNAIL_PX = 192
 MOST_SLICES = 60
+MOST_SUSPICIOUS = 12
+"""Of them; the rest is an even choice."""
+
 BRAIN_WINDOW = (0.0, 80.0)
 OUTLINE = (255, 60, 60)
 
 
 @dataclass(frozen=True)
-class Slice:
-    """One thumbnail: position in the series from 1, probability of the leading finding, and the picture as a URI."""
+class Thumbnail:
+    """A scored frame: position in the series from 1, probability of the leading finding, and the picture as a URI."""
 
     number: int
     probability: float
@@ -41,13 +44,12 @@ class Slice:
     masked: bool
 
 
-def data_uri(image: np.ndarray, kind: str = ".jpg") -> str:
-    """An RGB picture (H, W, 3) of uint8 as a data URI."""
-    done, content = cv2.imencode(kind, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+def data_uri(image: np.ndarray) -> str:
+    """An RGB picture (H, W, 3) of uint8 as a JPEG in a data URI."""
+    done, content = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not done:
         raise ValueError("picture not encoded")
-    mime = "jpeg" if kind == ".jpg" else "png"
-    return f"data:image/{mime};base64,{base64.b64encode(content.tobytes()).decode('ascii')}"
+    return f"data:image/jpeg;base64,{base64.b64encode(content.tobytes()).decode('ascii')}"
 
 
 def file_uri(path: Path) -> str:
@@ -55,7 +57,7 @@ def file_uri(path: Path) -> str:
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
 
 
-def slices_of(session: Session, settings: Settings, job: Job) -> tuple[list[Slice], int]:
+def slices_of(session: Session, settings: Settings, job: Job) -> tuple[list[Thumbnail], int]:
     """Thumbnails of the scored frames, in the order of scoring, and how many frames could not be shown.
 
     Of a long series every n-th is shown, and besides it the most suspicious ones.
@@ -71,10 +73,10 @@ def slices_of(session: Session, settings: Settings, job: Job) -> tuple[list[Slic
         .order_by(SliceScoreRow.id)
     ).all()
     renumbered = renumbering(session, job) if job.carried_from is not None else None
-    read = mask_of(settings, job.evidence_path, renumbered)
-    masks = dict(zip(read[1], read[0], strict=True)) if read else {}
-    shown, missing = [], 0
-    for position in chosen(len(scores), [row.probability for row in scores]):
+    mask_and_keys = mask_of(settings, job.evidence_path, renumbered)
+    masks = dict(zip(mask_and_keys[1], mask_and_keys[0], strict=True)) if mask_and_keys else {}
+    thumbnails, missing = [], 0
+    for position in choose_frames(len(scores), [row.probability for row in scores]):
         row = scores[position]
         instance = session.get_one(Instance, row.instance_id)
         mask = masks.get((row.instance_id, row.frame))
@@ -83,16 +85,16 @@ def slices_of(session: Session, settings: Settings, job: Job) -> tuple[list[Slic
             missing += 1
             continue
         masked = mask is not None and bool(mask.any())
-        shown.append(Slice(position + 1, row.probability, data_uri(image), masked))
-    return shown, missing
+        thumbnails.append(Thumbnail(position + 1, row.probability, data_uri(image), masked))
+    return thumbnails, missing
 
 
-def chosen(count: int, probabilities: list[float]) -> list[int]:
-    """Which of ``count`` frames are shown: all, or an even choice with the twelve most suspicious."""
+def choose_frames(count: int, probabilities: list[float]) -> list[int]:
+    """Indices of the frames that are shown: all, or an even choice and the ``MOST_SUSPICIOUS`` most suspicious ones."""
     if count <= MOST_SLICES:
         return list(range(count))
-    even = np.linspace(0, count - 1, MOST_SLICES - 12).round().astype(int)
-    top = np.argsort(probabilities)[-12:]
+    even = np.linspace(0, count - 1, MOST_SLICES - MOST_SUSPICIOUS).round().astype(int)
+    top = np.argsort(probabilities)[-MOST_SUSPICIOUS:]
     return sorted({int(i) for i in even} | {int(i) for i in top})
 
 

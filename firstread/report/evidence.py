@@ -1,4 +1,4 @@
-"""Reading the evidence back: the picture and the mask that scoring left below ``evidence`` in the home."""
+"""The pictures and the mask of a result, as scoring left them below ``evidence`` in the home."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from sqlalchemy.orm import Session
 from firstread.records import Instance, Job, Revision, RevisionInstance
 from firstread.settings import Settings
 from firstread.storage.store import store_of
-from worker.scoring.evidence import MASK_FILE, STORE_PREFIX, read_mask
+
+MASK_FILE = "mask.npz"
+STORE_PREFIX = "evidence/"
+"""Of the keys in a store; the rest is the path below ``evidence``."""
 
 
 def evidence_file(settings: Settings, evidence_path: str | None) -> Path | None:
@@ -39,8 +42,8 @@ def evidence_pictures(settings: Settings, evidence_path: str | None) -> dict[str
     if path is None:
         return {}
     folder = path if path.is_dir() else path.parent
-    found = sorted(folder.glob("*.png"), key=lambda p: (p != path, p.name))
-    return {p.stem: p for p in found}
+    pictures = sorted(folder.glob("*.png"), key=lambda p: (p != path, p.name))
+    return {p.stem: p for p in pictures}
 
 
 def key_picture(settings: Settings, evidence_path: str | None) -> np.ndarray | None:
@@ -70,6 +73,15 @@ def renumbering(session: Session, job: Job) -> dict[int, int]:
         )
     )
     return {key: own[series, sop] for key, series, sop in known if (series, sop) in own}
+
+
+def read_mask(path: Path) -> tuple[np.ndarray, tuple[tuple[int, int], ...], str]:
+    """A mask as written: bool (n, H, W), the (instance row, frame) of each slice, and its label."""
+    with np.load(path, allow_pickle=False) as content:
+        shape = tuple(int(n) for n in content["shape"])
+        mask = np.unpackbits(content["mask"], axis=-1, count=shape[2]).astype(bool).reshape(shape)
+        keys = tuple((int(a), int(b)) for a, b in content["keys"])
+        return mask, keys, str(content["label"])
 
 
 def mask_of(

@@ -6,7 +6,7 @@ import pytest
 
 from firstread.pipelines import names
 from firstread.records import Result
-from worker.outputs.words import KINDS, hint, measured, opening, percent, series_title
+from firstread.report.words import KINDS, hint, measured, opening, percent, series_title
 
 
 @pytest.mark.parametrize(

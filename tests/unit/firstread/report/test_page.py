@@ -11,9 +11,9 @@ import pytest
 
 from firstread.actions.verdicts import record_verdict
 from firstread.records.studies import UnknownStudy
+from firstread.report.page import write_report
+from firstread.report.slices import MOST_SLICES, choose_frames
 from tests.builders.scored import database_in, scored_study, settings_in
-from worker.report.page import write_report
-from worker.report.slices import MOST_SLICES, chosen
 
 
 class Seen(HTMLParser):
@@ -78,8 +78,8 @@ def test_files_that_are_gone_are_told(tmp_path: Path) -> None:
 def test_long_series_keep_the_suspicious_slices() -> None:
     probabilities = [0.0] * 500
     probabilities[137] = 0.9
-    picked = chosen(500, probabilities)
+    picked = choose_frames(500, probabilities)
     assert 137 in picked
     assert len(picked) <= MOST_SLICES
     assert picked == sorted(picked)
-    assert chosen(3, [0.1, 0.2, 0.3]) == [0, 1, 2]
+    assert choose_frames(3, [0.1, 0.2, 0.3]) == [0, 1, 2]
