@@ -166,7 +166,7 @@ def check_models(settings: Settings) -> Iterator[Check]:
 def check_destinations(settings: Settings) -> Iterator[Check]:
     """Each destination: C-ECHO to a PACS, greeting and login at a mail server, a connection to a web server."""
     from worker.outputs.destinations.file import DestinationsError, complaint_at_start, read_destinations
-    from worker.outputs.destinations.probe import probe
+    from worker.outputs.senders.probe import probe
 
     try:
         complaint = complaint_at_start(settings)

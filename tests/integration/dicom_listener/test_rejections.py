@@ -20,8 +20,8 @@ from tests.builders.servers import Recorder, recorder
 from worker.outputs.deliveries.escalation import escalate_flags
 from worker.outputs.deliveries.lanes import work_one
 from worker.outputs.destinations.watch import watch_of
-from worker.outputs.messages import mail_text
 from worker.outputs.objects.files import ensure_objects, objects_dir
+from worker.outputs.senders.mail import mail_text
 
 
 @pytest.fixture

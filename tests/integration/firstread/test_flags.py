@@ -18,7 +18,7 @@ from firstread.records import Result as ResultRow
 from firstread.settings import Settings
 from firstread_cli.listings import flags
 from tests.builders.scored import Scored, database_in, scored_study, settings_in
-from worker.outputs.messages import acknowledge_command
+from worker.outputs.senders.mail import acknowledge_command
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from firstread.settings import Settings
 from firstread_cli.main import cli
 from tests.builders.scored import Scored, database_in, scored_study, settings_in
 from worker.outputs.deliveries.rows import new_delivery
-from worker.outputs.messages import mail_text, message
+from worker.outputs.messages import message
+from worker.outputs.senders.mail import mail_text
 
 
 @pytest.fixture

@@ -1,16 +1,32 @@
-"""Mails by SMTP: subject, text, sending."""
+"""Mails: subject, text, and sending by SMTP."""
 
 from __future__ import annotations
 
 import smtplib
 import ssl
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from email.message import EmailMessage
 from email.utils import formatdate
 from typing import Any
 
+from firstread.pipelines import NOTICE, flags_by_itself, headline_of, meaning_of, names
+from firstread.report.words import measured
+from firstread.states import JobState
 from worker.outputs.destinations.file import EmailDestination, NotDelivered
-from worker.outputs.messages import mail_text, subject
+from worker.outputs.messages import UNREAD
+from worker.pipelines.reasons import TEXTS, Caution
+
+UNREAD_TEXT = (
+    "Firstread tried and failed: nobody and nothing has read this study. This says nothing of what is in it.",
+    "Please have it read by a person.",
+)
+MOST_LINES = 200
+"""Flags that a mail of many lists."""
+
+REJECTIONS = (Caution.IDENTITY_IN_DOUBT, Caution.IMAGES_REJECTED)
+"""Warnings that a mail explains: the result may be another patient's, or of images that were taken back."""
 
 
 def send_email(destination: EmailDestination, content: dict[str, Any]) -> str:
@@ -23,13 +39,7 @@ def send_email(destination: EmailDestination, content: dict[str, Any]) -> str:
     mail["Message-ID"] = f"<firstread-{content['delivery']}-{uuid.uuid4().hex}@{destination.sender.split('@')[-1]}>"
     mail.set_content(mail_text(content))
     try:
-        with smtplib.SMTP(destination.host, destination.port, timeout=destination.timeout_s) as smtp:
-            if destination.starttls:
-                smtp.starttls(
-                    context=ssl.create_default_context(cafile=str(destination.ca_file) if destination.ca_file else None)
-                )
-            if destination.username is not None and destination.password is not None:
-                smtp.login(destination.username, destination.password.value().get_secret_value())
+        with connect(destination, destination.timeout_s) as smtp:
             refused = smtp.send_message(mail)
     except smtplib.SMTPResponseException as error:
         raise NotDelivered(f"SMTP {error.smtp_code}") from error
@@ -40,3 +50,106 @@ def send_email(destination: EmailDestination, content: dict[str, Any]) -> str:
     if refused:
         raise NotDelivered(f"SMTP: {len(refused)} of {len(destination.to)} recipients refused")
     return "SMTP 250"
+
+
+@contextmanager
+def connect(destination: EmailDestination, timeout_s: float) -> Iterator[smtplib.SMTP]:
+    """A connection to the mail server: STARTTLS and login where the destination says so.
+
+    Raises
+    ------
+    smtplib.SMTPException, OSError
+        Where any of it fails.
+    """
+    with smtplib.SMTP(destination.host, destination.port, timeout=timeout_s) as smtp:
+        if destination.starttls:
+            ca_file = str(destination.ca_file) if destination.ca_file else None
+            smtp.starttls(context=ssl.create_default_context(cafile=ca_file))
+        if destination.username is not None and destination.password is not None:
+            smtp.login(destination.username, destination.password.value().get_secret_value())
+        yield smtp
+
+
+def subject(content: dict[str, Any]) -> str:
+    """Subject of a mail: no patient data, ever, since subjects are shown on lock screens."""
+    if content["event"] == "summary":
+        return f"Firstread: {_count(content)} of old studies"
+    if content["event"] == Caution.IDENTITY_IN_DOUBT:
+        return f"Firstread: IDENTITY IN DOUBT, study {content['study_key']}"
+    if content["event"] == UNREAD:
+        number = f" (notice {content['escalation'] + 1})" if content["escalation"] else ""
+        return f"Firstread: NOT READ ({content['pipeline']}), study {content['study_key']}{number}"
+    if content["event"] == "result":
+        return f"Firstread: {content['pipeline']} {content['state']}, study {content['study_key']}"
+    again = f" (notice {content['escalation'] + 1}, not acknowledged)" if content["escalation"] else ""
+    return f"Firstread: {headline_of(content['pipeline'])}, study {content['study_key']}{again}"
+
+
+def mail_text(content: dict[str, Any]) -> str:
+    """Body of a mail, for a person in a hurry."""
+    if content["event"] == "summary":
+        return _summary_text(content)
+    lines = [subject(content), ""]
+    if content["event"] == UNREAD:
+        lines += [*UNREAD_TEXT, f"Reason: {content['reason'] or 'unknown'}"]
+    if content["detail"] and content["state"] != JobState.FAILED:
+        lines += [content["detail"], ""]
+    for finding in content["findings"]:
+        if finding["probability"] is not None:
+            flags = finding["flagged"] or flags_by_itself(content["pipeline"], finding["finding"])
+            limit = f", threshold {finding['threshold']:.2f}" if flags and finding["threshold"] is not None else ""
+            mark = "  FLAGGED" if finding["flagged"] else ""
+            lines.append(f"{meaning_of(finding['finding'])}: {finding['probability']:.2f}{limit}{mark}")
+        elif finding["value"] is not None:
+            lines.append(f"{meaning_of(finding['finding'])}: {measured(finding['value'], finding['unit'])}")
+    lines += [TEXTS[code] for code in REJECTIONS if code in content["warnings"]]
+    if content["warnings"]:
+        lines.append(f"Warnings: {', '.join(content['warnings'])}")
+    lines += ["", f"StudyInstanceUID: {content['study_instance_uid']}", f"Revision: {content['revision']}"]
+    if "patient_id" in content:
+        lines.append(f"Patient ID: {content['patient_id'] or '-'}")
+        lines.append(f"Accession number: {content['accession_number'] or '-'}")
+    if content["event"] == UNREAD:
+        uid = content["study_instance_uid"]
+        verdict = f"A person has read it: firstread verdict {uid} --pipeline {content['pipeline']} --truth 0 (or 1)"
+        return "\n".join([*lines, "", verdict, f"Try again: firstread retry {uid}", ""])
+    command = acknowledge_command(content["study_instance_uid"], content["pipeline"])
+    lines += ["", f"Acknowledge: {command}", "", NOTICE, ""]
+    return "\n".join(lines)
+
+
+def acknowledge_command(uid: str, pipeline: str) -> str:
+    """What a person types to acknowledge a flag."""
+    return f"firstread flags ack {uid}" + ("" if pipeline == names()[0] else f" --pipeline {pipeline}")
+
+
+def _count(content: dict[str, Any]) -> str:
+    """How many flags, and how many studies that nobody read, a summary lists, in words."""
+    flags = "1 flag" if content["count"] == 1 else f"{content['count']} flags"
+    return f"{flags} and {len(content['not_read'])} not read" if content["not_read"] else flags
+
+
+def _summary_text(content: dict[str, Any]) -> str:
+    """Body of a mail about flags of old studies."""
+    lines = [
+        subject(content),
+        "",
+        "These studies were made long before they came, so nobody is called. Each flag stands until somebody",
+        "acknowledges it.",
+        "",
+    ]
+    for flag in content["flags"][:MOST_LINES]:
+        day = f"made {flag['made_at'][:10]}, " if flag["made_at"] else ""
+        lines.append(
+            f"study {flag['study_key']}, {day}{headline_of(flag['pipeline'])}: "
+            f"{meaning_of(flag['finding'])} {flag['probability']:.2f}, threshold {flag['threshold']:.2f}"
+        )
+        if "patient_id" in flag:
+            lines.append(f"    patient ID {flag['patient_id'] or '-'}, accession {flag['accession_number'] or '-'}")
+        lines.append(f"    {acknowledge_command(flag['study_instance_uid'], flag['pipeline'])}")
+    for study in content["not_read"][:MOST_LINES]:
+        lines.append(f"study {study['study_key']}: NOT READ ({study['pipeline']}), {study['reason'] or 'unknown'}")
+        lines.append(f"    firstread retry {study['study_instance_uid']}")
+    if content["count"] > MOST_LINES:
+        lines.append(f"and {content['count'] - MOST_LINES} more: firstread flags --open")
+    return "\n".join([*lines, "", NOTICE, ""])

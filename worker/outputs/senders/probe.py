@@ -11,6 +11,7 @@ from pynetdicom import AE
 
 from firstread.dicom.network import configure_pynetdicom
 from worker.outputs.destinations.file import Destination, DestinationsError, DicomDestination, EmailDestination
+from worker.outputs.senders.mail import connect
 from worker.outputs.senders.store import tls_arguments
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -58,12 +59,8 @@ def _echo(destination: DicomDestination, calling_ae: str) -> str:
 
 def _greet(destination: EmailDestination) -> str:
     try:
-        with smtplib.SMTP(destination.host, destination.port, timeout=LIMIT_S) as smtp:
-            if destination.starttls:
-                ca_file = str(destination.ca_file) if destination.ca_file else None
-                smtp.starttls(context=ssl.create_default_context(cafile=ca_file))
-            if destination.username is not None and destination.password is not None:
-                smtp.login(destination.username, destination.password.value().get_secret_value())
+        with connect(destination, LIMIT_S):
+            pass
     except smtplib.SMTPResponseException as error:
         return f"SMTP {error.smtp_code}"
     except (smtplib.SMTPException, OSError) as error:
