@@ -11,7 +11,7 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from firstread.records import Instance, Job, Revision, RevisionInstance
+from firstread.records import Instance, Job, Revision, RevisionInstance, newest_of_each
 from firstread.settings import Settings
 from firstread.storage.store import store_of
 
@@ -61,18 +61,14 @@ def renumbering(session: Session, job: Job) -> dict[int, int]:
     Evidence and scores of a result that was carried over name the images of the revision that was scored.
     """
     revision = session.get_one(Revision, job.revision_id)
-    members = session.execute(
-        select(Instance.id, Instance.series_instance_uid, Instance.sop_instance_uid)
+    members = session.scalars(
+        select(Instance)
         .join(RevisionInstance, RevisionInstance.instance_id == Instance.id)
         .where(RevisionInstance.revision_id == revision.id)
     )
-    own = {(series, sop): key for key, series, sop in members}
-    known = session.execute(
-        select(Instance.id, Instance.series_instance_uid, Instance.sop_instance_uid).where(
-            Instance.study_id == revision.study_id
-        )
-    )
-    return {key: own[series, sop] for key, series, sop in known if (series, sop) in own}
+    own = {image.identity: image.id for image in newest_of_each(members)}
+    images = session.scalars(select(Instance).where(Instance.study_id == revision.study_id))
+    return {image.id: own[image.identity] for image in images if image.identity in own}
 
 
 def read_mask(path: Path) -> tuple[np.ndarray, tuple[tuple[int, int], ...], str]:

@@ -75,12 +75,16 @@ def slices_of(session: Session, settings: Settings, job: Job) -> tuple[list[Thum
     renumbered = renumbering(session, job) if job.carried_from is not None else None
     mask_and_keys = mask_of(settings, job.evidence_path, renumbered)
     masks = dict(zip(mask_and_keys[1], mask_and_keys[0], strict=True)) if mask_and_keys else {}
+    headers: dict[int, Dataset | None] = {}
     thumbnails, missing = [], 0
     for position in choose_frames(len(scores), [row.probability for row in scores]):
         row = scores[position]
-        instance = session.get_one(Instance, row.instance_id)
+        path = spool_of(settings).path(session.get_one(Instance, row.instance_id).spool_key)
+        if row.instance_id not in headers:
+            headers[row.instance_id] = _header(path)
+        header = headers[row.instance_id]
         mask = masks.get((row.instance_id, row.frame))
-        image = thumbnail(spool_of(settings).path(instance.spool_key), row.frame, mask)
+        image = None if header is None else thumbnail(path, header, row.frame, mask)
         if image is None:
             missing += 1
             continue
@@ -98,17 +102,38 @@ def choose_frames(count: int, probabilities: list[float]) -> list[int]:
     return sorted({int(i) for i in even} | {int(i) for i in top})
 
 
-def thumbnail(path: Path, frame: int, mask: np.ndarray | None) -> np.ndarray | None:
-    """A frame as a small RGB picture in display orientation, the mask outlined; None where it cannot be read."""
+def _header(path: Path) -> Dataset | None:
     try:
-        ds = read_dataset(path)
+        return read_dataset(path)
+    except (UnusableFile, OSError, *PARSE_ERRORS):
+        return None
+
+
+def thumbnail(path: Path, ds: Dataset, frame_number: int, mask: np.ndarray | None) -> np.ndarray | None:
+    """A frame as a small RGB picture in display orientation, the mask outlined; None where it cannot be read.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Header of the file.
+    frame_number : int
+        From 1; 0 for a file of one image.
+    mask : ndarray or None
+        (H, W) of bool, in the stored orientation.
+
+    Returns
+    -------
+    ndarray or None
+        (h, w, 3) uint8, the longer side ``THUMBNAIL_PX``.
+    """
+    try:
         frames = frames_of(ds)
-        header = frames[min(max(0, frame - 1), len(frames) - 1)]
-        stored = read_frame(path, header.index)
+        frame = frames[min(max(0, frame_number - 1), len(frames) - 1)]
+        stored = read_frame(path, frame.index)
         if stored.ndim == 2 and layout_of(ds).photometric == "PALETTE COLOR":
             stored = palette_rgb(ds, stored)
             stored = stored if stored.dtype == np.uint8 else (stored >> 8).astype(np.uint8)
-        rgb = stored if stored.ndim == 3 else cv2.cvtColor(_grey(ds, header, stored), cv2.COLOR_GRAY2RGB)
+        rgb = stored if stored.ndim == 3 else cv2.cvtColor(_grey(ds, frame, stored), cv2.COLOR_GRAY2RGB)
     except (UnreadablePixels, UnusableFile, OSError, *PARSE_ERRORS):
         return None
     outlines: Sequence[np.ndarray] = []
@@ -121,16 +146,16 @@ def thumbnail(path: Path, frame: int, mask: np.ndarray | None) -> np.ndarray | N
         cv2.polylines(small, [np.round(outline * factor).astype(np.int32)], True, OUTLINE, 1, cv2.LINE_AA)
     if str(ds.get("Modality", "")) != "CT":
         return np.asarray(small)
-    turn = turn_of(header.ImageOrientationPatient)
+    turn = turn_of(frame.ImageOrientationPatient)
     turned: np.ndarray = np.ascontiguousarray(np.moveaxis(turn.apply(np.moveaxis(small, -1, 0)), 0, -1))
     return turned
 
 
-def _grey(ds: Dataset, header: Frame, stored: np.ndarray) -> np.ndarray:
-    """Grey levels: the brain window of what has Hounsfield units, else the range of the middle 99 %."""
+def _grey(ds: Dataset, frame: Frame, stored: np.ndarray) -> np.ndarray:
+    """Grey levels as (H, W) uint8: the brain window of Hounsfield units, else the middle 99 % of the values."""
     layout = layout_of(ds)
-    if header.rescale is not None and str(ds.get("Modality", "")) == "CT":
-        values = to_hu(stored, header.rescale, layout, padding_of(ds, layout))
+    if frame.rescale is not None and str(ds.get("Modality", "")) == "CT":
+        values = to_hu(stored, frame.rescale, layout, padding_of(ds, layout))
         low, high = BRAIN_WINDOW
     else:
         values = stored.astype(np.float32)

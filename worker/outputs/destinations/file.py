@@ -1,4 +1,4 @@
-"""Who is told of results: a TOML file of destinations, rules and escalation lists."""
+"""Who gets results: a TOML file of destinations, rules and escalation lists."""
 
 from __future__ import annotations
 
@@ -66,16 +66,16 @@ class Secret(BaseModel):
     def value(self) -> SecretStr:
         """The secret itself. Raises :class:`DestinationsError` where it is not there."""
         if self.env is not None:
-            found = os.environ.get(self.env, "")
+            secret = os.environ.get(self.env, "")
         else:
             assert self.file is not None
             try:
-                found = self.file.read_text(encoding="utf-8").strip()
+                secret = self.file.read_text(encoding="utf-8").strip()
             except OSError as error:
                 raise DestinationsError(f"the secret file {self.file} cannot be read ({error.strerror})") from error
-        if not found:
+        if not secret:
             raise DestinationsError(f"the secret in {self.env or self.file} is empty")
-        return SecretStr(found)
+        return SecretStr(secret)
 
 
 class Tls(BaseModel):
@@ -282,7 +282,7 @@ def _place(loc: tuple[int | str, ...], content: dict[str, Any]) -> str:
     rows = content.get(str(table))
     row = rows[rest[0]] if isinstance(rows, list) and rest[0] < len(rows) else None
     named = isinstance(row, dict) and isinstance(row.get("name"), str)
-    shown = f'{table} "{row["name"][:64]}"' if named and row is not None else f"{table} number {rest[0] + 1}"
+    name = f'{table} "{row["name"][:64]}"' if named and row is not None else f"{table} number {rest[0] + 1}"
     kind = row.get("kind") if isinstance(row, dict) else None
     parts = rest[2:] if len(rest) > 1 and rest[1] == kind else rest[1:]
-    return ", ".join([shown, ".".join(str(part) for part in parts)]) if parts else shown
+    return ", ".join([name, ".".join(str(part) for part in parts)]) if parts else name

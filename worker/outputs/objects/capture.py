@@ -1,6 +1,6 @@
-"""The evidence picture as a colour Secondary Capture, with what was found written below.
+"""The evidence picture as a colour Secondary Capture, with the finding written below.
 
-The picture bears its side letters and the words that it is not for diagnosis already.
+The picture has its side letters and the notice that it is not for diagnosis already.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from firstread.dicom.frames import frames_of
 from firstread.dicom.uids import is_standard_uid
 from firstread.pipelines import described, leading_finding, meaning_of
 from firstread.report.words import percent, series_title
-from worker.outputs.objects.finishing import common_arguments, finish
-from worker.outputs.objects.source import NotWritten, Source
+from worker.outputs.objects.finishing import common_arguments, finish_object
+from worker.outputs.objects.source import NotWritten, ObjectSource
 
 TEMPLATE_VERSION = 2
 """To be raised with every change of what this object says or how: a test compares the bytes of fixed results."""
@@ -26,7 +26,7 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 WHITE, AMBER = (255, 255, 255), (255, 191, 0)
 
 
-def make_capture(source: Source) -> Dataset:
+def make_capture(source: ObjectSource) -> Dataset:
     """A colour Secondary Capture of the evidence picture with lines of text below.
 
     Raises
@@ -40,7 +40,7 @@ def make_capture(source: Source) -> Dataset:
     orientation = display_orientation(source.pipeline, source.header, source.key_frame)
     framed = frame_picture(picture, _lines(source, orientation))
     header = source.header
-    made = hd.sc.SCImage(
+    capture = hd.sc.SCImage(
         pixel_array=framed,
         photometric_interpretation="RGB",
         bits_allocated=8,
@@ -59,25 +59,25 @@ def make_capture(source: Source) -> Dataset:
         **common_arguments(source, "sc", TEMPLATE_VERSION),
     )
     if orientation is None:
-        del made.PatientOrientation
-        made.add_new("PatientOrientation", "CS", None)
+        del capture.PatientOrientation
+        capture.add_new("PatientOrientation", "CS", None)
     pipeline = described(source.pipeline)
-    made.BodyPartExamined = "" if pipeline is None else pipeline.body_part
-    if not made.BodyPartExamined:
-        made.Laterality = ""
-    made.ConversionType = "WSD"
-    made.BurnedInAnnotation = "NO"
-    made.DerivationDescription = "Key image with what the model looked at"
-    made.ImageComments = series_title(source.pipeline, "sc")
+    capture.BodyPartExamined = "" if pipeline is None else pipeline.body_part
+    if not capture.BodyPartExamined:
+        capture.Laterality = ""
+    capture.ConversionType = "WSD"
+    capture.BurnedInAnnotation = "NO"
+    capture.DerivationDescription = "Key image with what the model looked at"
+    capture.ImageComments = series_title(source.pipeline, "sc")
     if is_standard_uid(source.key.sop_instance_uid) and is_standard_uid(source.key.sop_class_uid):
         item = Dataset()
         item.ReferencedSOPClassUID = source.key.sop_class_uid
         item.ReferencedSOPInstanceUID = source.key.sop_instance_uid
-        made.SourceImageSequence = [item]
-    return finish(made, source, "sc", TEMPLATE_VERSION)
+        capture.SourceImageSequence = [item]
+    return finish_object(capture, source, "sc", TEMPLATE_VERSION)
 
 
-def _lines(source: Source, orientation: tuple[str, str] | None) -> list[str]:
+def _lines(source: ObjectSource, orientation: tuple[str, str] | None) -> list[str]:
     main = leading_finding(source.pipeline)
     shown = [f for f in source.findings if f.finding == main] or source.findings[:1]
     finding = shown[0]
@@ -139,7 +139,7 @@ def frame_picture(picture: np.ndarray, lines: list[str]) -> np.ndarray:
 
 
 def _write(out: np.ndarray, line: str, at: tuple[int, int], colour: tuple[int, int, int]) -> None:
-    """One line of text, made smaller until it fits."""
+    """One line of text, capture smaller until it fits."""
     scale = 0.6
     while scale > 0.3 and cv2.getTextSize(line, FONT, scale, 1)[0][0] > out.shape[1] - 12:
         scale -= 0.05

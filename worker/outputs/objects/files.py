@@ -29,9 +29,9 @@ from worker.outputs.metrics import OBJECTS
 from worker.outputs.objects.capture import make_capture
 from worker.outputs.objects.report import make_report
 from worker.outputs.objects.segmentation import make_segmentation
-from worker.outputs.objects.source import NotWritten, Source, gather
+from worker.outputs.objects.source import NotWritten, ObjectSource, gather
 
-MAKERS: dict[str, Callable[[Source], Dataset]] = {
+MAKERS: dict[str, Callable[[ObjectSource], Dataset]] = {
     "sr": make_report,
     "seg": make_segmentation,
     "sc": make_capture,
@@ -39,7 +39,7 @@ MAKERS: dict[str, Callable[[Source], Dataset]] = {
 IMPLEMENTATION_CLASS_UID = "2.25.146813203862318912366017812853187327161"
 
 REFUSALS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, NotImplementedError, RuntimeError)
-"""What highdicom and pydicom raise on a source that breaks the rules."""
+"""What highdicom and pydicom raise on a source that breaks the standard\'s rules."""
 
 _COLUMNS_OF_THE_FILE = (
     "sop_instance_uid",
@@ -73,10 +73,10 @@ def ensure_objects(db: Database, settings: Settings, job_id: int) -> list[Output
             rows = _rows(session, job)
             if len(rows) == len(MAKERS) and all(_is_there(settings, row) for row in rows):
                 return rows
-            made = _make_all(session, settings, job)
+            objects = _make_all(session, settings, job)
         with db.write() as session:
             job = session.get_one(Job, job_id)
-            for kind, row in made.items():
+            for kind, row in objects.items():
                 known = next((r for r in _rows(session, job) if r.kind == kind), None)
                 if known is None:
                     session.add(row)
@@ -145,13 +145,15 @@ def _make_all(session: Session, settings: Settings, job: Job) -> dict[str, Outpu
         source = gather(session, settings, job)
     except NotWritten as refusal:
         return {kind: _refused(job, kind, refusal.reason, []) for kind in MAKERS}
-    made = {kind: _make(settings, job, kind, maker, source) for kind, maker in MAKERS.items()}
-    for kind, row in made.items():
+    objects = {kind: _make(settings, job, kind, maker, source) for kind, maker in MAKERS.items()}
+    for kind, row in objects.items():
         OBJECTS.labels(kind, "written" if row.path else "left_out", row.reason or "").inc()
-    return made
+    return objects
 
 
-def _make(settings: Settings, job: Job, kind: str, maker: Callable[[Source], Dataset], source: Source) -> OutputObject:
+def _make(
+    settings: Settings, job: Job, kind: str, maker: Callable[[ObjectSource], Dataset], source: ObjectSource
+) -> OutputObject:
     try:
         ds = maker(source)
         data = encode(ds)

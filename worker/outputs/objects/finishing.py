@@ -1,4 +1,4 @@
-"""What all objects of ours share: equipment, dates, character set, and the words that say what they are."""
+"""What all objects of ours share: equipment, dates, character set, and UIDs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pydicom.valuerep import DA, DT, TM
 from firstread.dicom.dates import offset_text
 from firstread.dicom.own_objects import MANUFACTURER, MODEL
 from firstread.report.words import series_title
-from worker.outputs.objects.source import Source
+from worker.outputs.objects.source import ObjectSource
 
 SERIAL_NUMBER = "0"
-OWN_NAMES = frozenset({Tag("SOPInstanceUID"), Tag("SeriesInstanceUID")})
+_OWN_UIDS = frozenset({Tag("SOPInstanceUID"), Tag("SeriesInstanceUID")})
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SERIES_NUMBERS = {"sr": 9901, "seg": 9902, "sc": 9903}
 
@@ -34,9 +34,9 @@ def software_version() -> str:
         return "unknown"
 
 
-def common_arguments(source: Source, kind: str, template: int) -> dict[str, Any]:
+def common_arguments(source: ObjectSource, kind: str, template: int) -> dict[str, Any]:
     """Arguments that highdicom's constructors take alike. ``template`` is the version of the object's template."""
-    made = source.made_at
+    made_at = source.made_at
     return {
         "series_instance_uid": source.uid(kind, "series"),
         "series_number": SERIES_NUMBERS[kind],
@@ -47,31 +47,31 @@ def common_arguments(source: Source, kind: str, template: int) -> dict[str, Any]
         "software_versions": (software_version(), f"{kind} template {template}"),
         "device_serial_number": SERIAL_NUMBER,
         "series_description": series_title(source.pipeline, kind),
-        "series_date": made.date(),
-        "series_time": made.time(),
-        "content_date": made.date(),
-        "content_time": made.time(),
+        "series_date": made_at.date(),
+        "series_time": made_at.time(),
+        "content_date": made_at.date(),
+        "content_time": made_at.time(),
     }
 
 
-def finish(ds: Dataset, source: Source, kind: str, template: int) -> Dataset:
-    """Set what depends on the clock to the source's date, complete patient and study, and name the object.
+def finish_object(ds: Dataset, source: ObjectSource, kind: str, template: int) -> Dataset:
+    """Set what depends on the clock to the source's date, complete patient and study, and make the UIDs.
 
     The UIDs are made from study, content, result, the template's version and all other bytes of the object: whatever
     changes them (another version of this program, of its texts or of a library, another time zone) makes another
     object, and never one that an archive knows with other bytes.
     """
-    made = source.made_at
-    ds.InstanceCreationDate = DA(made.date())
-    ds.InstanceCreationTime = TM(made.time())
+    made_at = source.made_at
+    ds.InstanceCreationDate = DA(made_at.date())
+    ds.InstanceCreationTime = TM(made_at.time())
     for keyword in ("ContentDate", "DateOfSecondaryCapture"):
         if keyword in ds:
-            setattr(ds, keyword, DA(made.date()))
+            setattr(ds, keyword, DA(made_at.date()))
     for keyword in ("ContentTime", "TimeOfSecondaryCapture"):
         if keyword in ds:
-            setattr(ds, keyword, TM(made.time()))
+            setattr(ds, keyword, TM(made_at.time()))
     for item in ds.get("ContributingEquipmentSequence", []):
-        item.ContributionDateTime = DT(made)
+        item.ContributionDateTime = DT(made_at)
     for keyword in ("StudyDescription", "IssuerOfPatientID", "PatientAge"):
         if keyword in source.header:
             setattr(ds, keyword, source.header[keyword].value)
@@ -88,10 +88,10 @@ def finish(ds: Dataset, source: Source, kind: str, template: int) -> Dataset:
 
 
 def _digest(ds: Dataset) -> str:
-    """SHA-256 of everything but the object's own names."""
+    """SHA-256 of everything but the object's own UIDs."""
     rest = Dataset()
     for element in ds:
-        if element.tag not in OWN_NAMES:
+        if element.tag not in _OWN_UIDS:
             rest.add(element)
     buffer = io.BytesIO()
     dcmwrite(buffer, rest, implicit_vr=False, little_endian=True, enforce_file_format=False)

@@ -27,8 +27,8 @@ from worker.outputs.objects.codes import (
     unit_code,
     warning_code,
 )
-from worker.outputs.objects.finishing import common_arguments, finish, software_version
-from worker.outputs.objects.source import Source
+from worker.outputs.objects.finishing import common_arguments, finish_object, software_version
+from worker.outputs.objects.source import ObjectSource
 
 TEMPLATE_VERSION = 2
 """To be raised with every change of what this object says or how: a test compares the bytes of fixed results."""
@@ -36,7 +36,7 @@ TEMPLATE_VERSION = 2
 DEVICE_UID = stable_uid("device", MODEL)
 
 
-def make_report(source: Source) -> Dataset:
+def make_report(source: ObjectSource) -> Dataset:
     """A Comprehensive SR of everything that the job found.
 
     Raises
@@ -56,7 +56,7 @@ def make_report(source: Source) -> Dataset:
     for place, words in enumerate(_opening(source), _first_container(content)):
         content.insert(place, _comment(words))
     evidence = [source.header, *(source.reference(i) for i in source.images if i is not source.key)]
-    made = sr.ComprehensiveSR(
+    report = sr.ComprehensiveSR(
         evidence=evidence,
         content=document[0],
         is_complete=True,
@@ -65,7 +65,7 @@ def make_report(source: Source) -> Dataset:
         previous_versions=source.predecessors or None,
         **common_arguments(source, "sr", TEMPLATE_VERSION),
     )
-    return finish(made, source, "sr", TEMPLATE_VERSION)
+    return finish_object(report, source, "sr", TEMPLATE_VERSION)
 
 
 def _context() -> sr.ObservationContext:
@@ -79,7 +79,7 @@ def _context() -> sr.ObservationContext:
     )
 
 
-def _in_order(source: Source) -> list[Result]:
+def _in_order(source: ObjectSource) -> list[Result]:
     """What may be flagged first, then what was measured, then hints."""
 
     def rank(finding: Result) -> int:
@@ -88,7 +88,7 @@ def _in_order(source: Source) -> list[Result]:
     return sorted(source.findings, key=rank)
 
 
-def _group(source: Source, finding: Result) -> sr.MeasurementsAndQualitativeEvaluations:
+def _group(source: ObjectSource, finding: Result) -> sr.MeasurementsAndQualitativeEvaluations:
     parameters = [f"Firstread {software_version()}", f"run {finding.role}"]
     may_flag = finding.flagged or flags_by_itself(source.pipeline, finding.finding)
     threshold = finding.threshold if may_flag else None
@@ -127,12 +127,12 @@ def _measurements(finding: Result, threshold: float | None) -> list[sr.Measureme
 
 def _measurement(name: Code, number: str, unit: Code) -> sr.Measurement:
     """A measurement that bears the digits of ``number`` and no others."""
-    made = sr.Measurement(name=name, value=float(number), unit=unit)
-    measured = made[0].MeasuredValueSequence[0]
+    measurement = sr.Measurement(name=name, value=float(number), unit=unit)
+    measured = measurement[0].MeasuredValueSequence[0]
     measured.NumericValue = DSfloat(number)
     if "FloatingPointValue" in measured:
         del measured.FloatingPointValue
-    return made
+    return measurement
 
 
 def _image(image: Instance, frame: int) -> sr.SourceImageForMeasurementGroup:
@@ -153,13 +153,13 @@ def _comment(words: str) -> sr.TextContentItem:
     return sr.TextContentItem(name=codes.DCM.Comment, value=words, relationship_type=contains)
 
 
-def _opening(source: Source) -> list[str]:
+def _opening(source: ObjectSource) -> list[str]:
     """What a reader should see first, a sentence or two each: what was not looked at before what was seen."""
     unread = [source.job.detail] if source.job.detail else []
     return [*unread, opening(source.pipeline, source.findings), NOT_EXCLUDED]
 
 
-def _comments(source: Source) -> list[hd.sr.ContentItem]:
+def _comments(source: ObjectSource) -> list[hd.sr.ContentItem]:
     """The warnings of the result."""
     contains = sr.RelationshipTypeValues.CONTAINS
     return [

@@ -14,8 +14,8 @@ from firstread.pipelines import described
 from firstread.records import Instance, Result
 from firstread.report.words import series_title
 from worker.outputs.objects.codes import code_of
-from worker.outputs.objects.finishing import algorithm, common_arguments, finish
-from worker.outputs.objects.source import NotWritten, Source
+from worker.outputs.objects.finishing import algorithm, common_arguments, finish_object
+from worker.outputs.objects.source import NotWritten, ObjectSource
 
 TEMPLATE_VERSION = 2
 """To be raised with every change of what this object says or how: a test compares the bytes of fixed results."""
@@ -24,21 +24,21 @@ UNKNOWN_THICKNESS_MM = 1.0
 """Where neither thickness nor spacing is known."""
 
 
-def make_segmentation(source: Source) -> Dataset:
+def make_segmentation(source: ObjectSource) -> Dataset:
     """A binary Segmentation of the frames on which the mask is not empty.
 
     Raises
     ------
     NotWritten
-        Where there is no mask, nothing in it, or the source has no geometry to hang it on.
+        Where there is no mask, nothing in it, or the source has no geometry.
     """
     pipeline = described(source.pipeline)
     outlined = None if pipeline is None else pipeline.outline
-    read = source.mask() if outlined is not None else None
-    if outlined is None or read is None:
+    mask_and_keys = source.mask() if outlined is not None else None
+    if outlined is None or mask_and_keys is None:
         raise NotWritten("no_mask")
     source.check_references()
-    images, planes = _planes(source, *read)
+    images, planes = _planes(source, *mask_and_keys)
     if len(images) > 1 and "FrameOfReferenceUID" not in images[0]:
         raise NotWritten("no_frame_of_reference")
     thicknesses = _complete(source, images) if outlined.in_space else []
@@ -54,7 +54,7 @@ def make_segmentation(source: Source) -> Dataset:
         tracking_uid=source.uid("seg", "tracking"),
         tracking_id=f"{outlined.label} 1",
     )
-    made = hd.seg.Segmentation(
+    segmentation = hd.seg.Segmentation(
         source_images=images,
         pixel_array=planes,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
@@ -64,16 +64,18 @@ def make_segmentation(source: Source) -> Dataset:
         content_creator_name=None,
         **common_arguments(source, "seg", TEMPLATE_VERSION),
     )
-    for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
+    for item in (*segmentation.DimensionOrganizationSequence, *segmentation.DimensionIndexSequence):
         item.DimensionOrganizationUID = source.uid("seg", "dimensions")
     if len(set(thicknesses)) > 1:
-        _set_thickness(made, dict(zip((str(image.SOPInstanceUID) for image in images), thicknesses, strict=True)))
+        _set_thickness(
+            segmentation, dict(zip((str(image.SOPInstanceUID) for image in images), thicknesses, strict=True))
+        )
     if "FrameOfReferenceUID" not in images[0]:
-        made.PatientOrientation = images[0].get("PatientOrientation")
-    return finish(made, source, "seg", TEMPLATE_VERSION)
+        segmentation.PatientOrientation = images[0].get("PatientOrientation")
+    return finish_object(segmentation, source, "seg", TEMPLATE_VERSION)
 
 
-def _complete(source: Source, images: list[Dataset]) -> list[float]:
+def _complete(source: ObjectSource, images: list[Dataset]) -> list[float]:
     """Thickness of each single-frame slice, put where the header has none: that of the series, else its spacing.
 
     Raises
@@ -95,18 +97,18 @@ def _complete(source: Source, images: list[Dataset]) -> list[float]:
     return [float(image.SliceThickness) for image in images]
 
 
-def _set_thickness(made: Dataset, thickness_mm: dict[str, float]) -> None:
+def _set_thickness(segmentation: Dataset, thickness_mm: dict[str, float]) -> None:
     """Pixel Measures of each frame's own source (PS3.3 C.7.6.16.2.1) in place of the first source's for all."""
-    measures = made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
-    del made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
-    for group in made.PerFrameFunctionalGroupsSequence:
+    measures = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    del segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    for group in segmentation.PerFrameFunctionalGroupsSequence:
         own = deepcopy(measures)
         uid = str(group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID)
         own[0].SliceThickness = decimal_string(thickness_mm[uid])
         group.PixelMeasuresSequence = own
 
 
-def _model(source: Source) -> Result:
+def _model(source: ObjectSource) -> Result:
     """The result whose model made the mask."""
     pipeline = described(source.pipeline)
     on_mask = {term.name for term in pipeline.measures if term.from_outline} if pipeline is not None else set()
@@ -114,20 +116,19 @@ def _model(source: Source) -> Result:
     return (by_mask or source.findings)[0]
 
 
-def _planes(source: Source, mask: np.ndarray, keys: list[tuple[int, int]]) -> tuple[list[Dataset], np.ndarray]:
-    """Source headers, and the planes of the mask that belong to them, shape (n, H, W) of uint8."""
+def _planes(source: ObjectSource, mask: np.ndarray, keys: list[tuple[int, int]]) -> tuple[list[Dataset], np.ndarray]:
+    """Headers of the sources, and the planes of the mask that belong to them, shape (n, H, W) of uint8."""
     rows = {image.id: image for image in source.images}
-    filled = [(rows[key], frame, plane) for (key, frame), plane in zip(keys, mask, strict=True)
-              if key in rows and plane.any()]  # fmt: skip
+    filled = [
+        (rows[key], frame, plane) for (key, frame), plane in zip(keys, mask, strict=True) if key in rows and plane.any()
+    ]
     if not filled:
         raise NotWritten("empty_mask")
-    first = source.header_of(filled[0][0])
-    n_frames = int(first.get("NumberOfFrames") or 1)
+    n_frames = int(source.header_of(filled[0][0]).get("NumberOfFrames") or 1)
     if n_frames > 1:
-        return [first], _all_frames(filled, n_frames)
-    headers = [first, *(source.header_of(image) for image, _, _ in filled[1:])]
+        return [source.header_of(filled[0][0])], _all_frames(filled, n_frames)
+    headers = [deepcopy(source.header_of(image)) for image, _, _ in filled]  # a thickness may be added to them
     for header in headers:
-        header.StudyInstanceUID = source.study.study_instance_uid
         _check_size(header, filled[0][2])
     return headers, np.stack([plane for _, _, plane in filled]).astype(np.uint8)
 

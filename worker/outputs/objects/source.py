@@ -44,7 +44,7 @@ class NotWritten(Exception):
 
 
 @dataclass
-class Source:
+class ObjectSource:
     """One job's result with everything that its objects need.
 
     Attributes
@@ -68,6 +68,8 @@ class Source:
     digest: str
     settings: Settings
     notes: list[str] = field(default_factory=list)
+    headers: dict[int, Dataset] = field(default_factory=dict)
+    """Clean headers that were read already, by the keys of their images."""
     renumbered: dict[int, int] = field(default_factory=dict)
     """For a result that was carried over: keys of the images that were scored, each with that of its later copy."""
     predecessors: list[Dataset] = field(default_factory=list)
@@ -75,6 +77,7 @@ class Source:
 
     @property
     def pipeline(self) -> str:
+        """The pipeline whose result this is."""
         return self.job.pipeline
 
     @property
@@ -108,8 +111,10 @@ class Source:
         return stable_uid(self.study.study_instance_uid, self.digest, *parts)
 
     def header_of(self, image: Instance) -> Dataset:
-        """Clean header of another image of the series. Raises :class:`NotWritten`."""
-        return read_clean_header(self.settings, image, self.notes)
+        """Clean header of an image of the series, read once. Raises :class:`NotWritten`."""
+        if image.id not in self.headers:
+            self.headers[image.id] = read_clean_header(self.settings, self.study, image, self.notes)
+        return self.headers[image.id]
 
     def picture(self) -> np.ndarray | None:
         """Picture of the evidence, (H, W, 3) uint8, or None."""
@@ -137,7 +142,7 @@ class Source:
         return ds
 
 
-def gather(session: Session, settings: Settings, job: Job) -> Source:
+def gather(session: Session, settings: Settings, job: Job) -> ObjectSource:
     """Collect what the objects of a job need. Raises :class:`NotWritten`."""
     revision = session.get_one(Revision, job.revision_id)
     study = session.get_one(Study, revision.study_id)
@@ -167,10 +172,11 @@ def gather(session: Session, settings: Settings, job: Job) -> Source:
         raise NotWritten("patient_mismatch")
     key, frame = _key_image(session, job, images)
     notes: list[str] = []
-    header = read_clean_header(settings, key, notes)
-    header.StudyInstanceUID = study.study_instance_uid
+    header = read_clean_header(settings, study, key, notes)
     digest = _digest(members, job, findings)
-    source = Source(study, revision, job, findings, images, key, frame, header, digest, settings, notes)
+    source = ObjectSource(
+        study, revision, job, findings, images, key, frame, header, digest, settings, notes, {key.id: header}
+    )
     if job.carried_from is not None:
         source.renumbered = renumbering(session, job)
         source.predecessors = _predecessors(session, study, job.carried_from)
@@ -179,22 +185,28 @@ def gather(session: Session, settings: Settings, job: Job) -> Source:
 
 def _predecessors(session: Session, study: Study, job_id: int) -> list[Dataset]:
     """The last report that was made of an earlier job (Predecessor Documents, PS3.3 C.17.2)."""
-    made = session.scalars(
+    report = session.scalars(
         select(OutputObject)
         .where(OutputObject.job_id == job_id, OutputObject.kind == "sr", OutputObject.sop_instance_uid.is_not(None))
         .order_by(OutputObject.run.desc())
         .limit(1)
     ).first()
-    if made is None:
+    if report is None:
         return []
     ds = Dataset()
-    ds.StudyInstanceUID, ds.SeriesInstanceUID = study.study_instance_uid, made.series_instance_uid
-    ds.SOPClassUID, ds.SOPInstanceUID = made.sop_class_uid, made.sop_instance_uid
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = study.study_instance_uid, report.series_instance_uid
+    ds.SOPClassUID, ds.SOPInstanceUID = report.sop_class_uid, report.sop_instance_uid
     return [ds]
 
 
-def read_clean_header(settings: Settings, image: Instance, notes: list[str]) -> Dataset:
-    """Header of a stored image, cleaned. Raises :class:`NotWritten` where the file is gone or unreadable."""
+def read_clean_header(settings: Settings, study: Study, image: Instance, notes: list[str]) -> Dataset:
+    """Header of a stored image, cleaned; what was dropped is added to ``notes``.
+
+    Raises
+    ------
+    NotWritten
+        Where the file is gone or cannot be read.
+    """
     try:
         ds = read_dataset(spool_of(settings).path(image.spool_key))
     except FileNotFoundError as error:
@@ -203,6 +215,7 @@ def read_clean_header(settings: Settings, image: Instance, notes: list[str]) -> 
         raise NotWritten("source_unreadable", type(error).__name__) from error
     header, dropped = clean_header(ds)
     notes.extend(note for note in dropped if note not in notes)
+    header.StudyInstanceUID = study.study_instance_uid
     header.SeriesInstanceUID = image.series_instance_uid
     header.SOPInstanceUID = image.sop_instance_uid
     header.SOPClassUID = image.sop_class_uid
