@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from sqlalchemy import delete, update
 
+from firstread.dicom.datasets import read_dataset
 from firstread.records import Database, Job, OutputObject, Result, Revision
 from firstread.settings import Settings
 from tests.builders.scored import (
@@ -32,7 +33,7 @@ from tests.builders.scored import (
     write_evidence,
 )
 from tests.builders.templates import template_digests
-from worker.outputs.objects import capture, finishing, report, segmentation
+from worker.outputs.objects import capture, finishing, report, segmentation, source
 from worker.outputs.objects.capture import display_orientation, frame_picture
 from worker.outputs.objects.files import ensure_objects, objects_dir
 from worker.pipelines.heatmap import picture
@@ -481,3 +482,20 @@ def test_what_could_not_be_read_is_the_first_sentence_of_the_report(site: tuple[
     report = read(site, row)
     told = [item for item in report.ContentSequence if item.RelationshipType == "CONTAINS"]
     assert told[0].ValueType == "TEXT" and told[0].TextValue == said
+
+
+def test_each_file_is_parsed_once_for_all_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_in(tmp_path / "home")
+    db = database_in(settings)
+    scored = scored_study(db, settings, n=4)
+    parsed: list[Path] = []
+
+    def read(path: Path) -> Dataset:
+        parsed.append(path)
+        return read_dataset(path)
+
+    monkeypatch.setattr(source, "read_dataset", read)
+    rows = ensure_objects(db, settings, scored.job_id)
+    assert [row.kind for row in rows if row.path is not None] == ["sr", "seg", "sc"]
+    assert len(parsed) == 1, "the mask lies on the key image"
+    db.dispose()
