@@ -156,7 +156,9 @@ class _Registration:
         }
         self.instances: dict[tuple[int, str, str], list[Instance]] = defaultdict(list)
         for instance in session.scalars(
-            select(Instance).where(Instance.study_id.in_(ids), Instance.sop_instance_uid.in_(sops))
+            select(Instance)
+            .where(Instance.study_id.in_(ids), Instance.sop_instance_uid.in_(sops))
+            .order_by(Instance.received_at, Instance.id)
         ):
             self.instances[instance.study_id, *instance.identity].append(instance)
         self.visits: dict[tuple[int, int], datetime] = {}
@@ -181,7 +183,9 @@ class _Registration:
         same_uid = self.instances[study.id, arrival.header.SeriesInstanceUID, arrival.header.SOPInstanceUID]
         hint = arrival.note.pipeline_hint
         known = next((i for i in same_uid if i.sha256 == arrival.sha256), None)
-        if known is not None:
+        newest = same_uid[-1] if same_uid else None
+        is_late = newest is not None and arrival.note.received < newest.received_at
+        if known is not None and (known is newest or is_late):
             self._keep_one(known, arrival)
             if hint and known.pipeline_hint != hint:
                 # The same bytes, but a person asks for another reading: that is news.
@@ -194,9 +198,17 @@ class _Registration:
         outcome = "changed" if same_uid else "stored"
         if same_uid and INSTANCE_CHANGED not in revision.warnings:
             revision.warnings = [*revision.warnings, INSTANCE_CHANGED]
+        if known is not None and newest is not None:
+            # Earlier bytes came again after others: the last ones received are scored, so they count as the newest.
+            self._keep_one(known, arrival)
+            known.received_at = max(arrival.note.received, newest.received_at + timedelta(microseconds=1))
+            known.pipeline_hint = hint or known.pipeline_hint
+            same_uid.sort(key=lambda row: row.received_at)
+            return known, outcome
         instance = _instance_row(study, arrival)
         self.session.add(instance)
         same_uid.append(instance)
+        same_uid.sort(key=lambda row: row.received_at)
         return instance, outcome
 
     def _is_own(self, arrival: Arrival) -> bool:

@@ -109,7 +109,8 @@ class Sweeper:
         for owner in dead:
             give_back(self._db, owner, actor=self._actor, settings=self._settings)
             with self._lock:
-                self._dead.remove(owner)
+                if owner in self._dead:  # the thread and close() may both be at it
+                    self._dead.remove(owner)
 
     def _expire(self) -> None:
         """Leases that nobody renewed: the job waits again, or has failed where its attempts are used up."""

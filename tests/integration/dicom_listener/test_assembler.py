@@ -167,13 +167,54 @@ def test_other_bytes_make_a_revision_with_a_warning(door: Door) -> None:
         (1, "released", 3, "[]"),
         (2, "released", 3, '["instance_changed"]'),
     ]
-    keys = rows(
-        door.db,
-        """SELECT i.spool_key FROM revision_instance m JOIN instance i ON i.id = m.instance_id
-           JOIN revision r ON r.id = m.revision_id WHERE r.number = 2""",
-    )
-    assert (newest.spool_key,) in keys and len(keys) == 3
+    keys = _scored(door, 2)
+    assert newest.spool_key in keys and len(keys) == 3
     assert rows(door.db, "SELECT count(*) FROM instance") == [(4,)]
+
+
+def _scored(door: Door, number: int) -> list[str]:
+    """Spool keys of a revision's members."""
+    query = f"""SELECT i.spool_key FROM revision_instance m JOIN instance i ON i.id = m.instance_id
+                JOIN revision r ON r.id = m.revision_id WHERE r.number = {number}"""
+    return [key for (key,) in rows(door.db, query)]
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_the_bytes_received_last_are_scored_also_where_they_came_before(door: Door, at_once: bool) -> None:
+    """A, B and A again under one UID: the third delivery takes the correction back."""
+    original, corrected = small_series(1), small_series(1)
+    corrected[0].ImageComments = "corrected"
+    delivery = door.open(60)
+    arrivals = []
+    for objects, ago_s in ((original, 50), (corrected, 40), (original, 30)):
+        arrivals += [door.arrival(objects[0], delivery, ago_s)]
+        if not at_once:
+            door.assembler.write([arrivals[-1]])
+            door.end(delivery, ago_s=ago_s - 1)
+            assert door.close() == ["released"]
+            delivery = door.open(ago_s - 2)
+    if at_once:
+        done = door.assembler.write(arrivals)
+        assert done.superfluous == [arrivals[2].spool_key]
+        door.end(delivery, ago_s=20)
+        assert door.close() == ["released"]
+    assert outcomes(door.db) == {"stored": 1, "changed": 2}
+    assert rows(door.db, "SELECT count(*) FROM instance") == [(2,)]
+    assert _scored(door, 1 if at_once else 3) == [arrivals[0].spool_key]
+    assert closed(door.db)[-1][1:] == (1 if at_once else 3, "released", 1, '["instance_changed"]')
+
+
+def test_old_bytes_that_are_registered_late_take_nothing_back(door: Door) -> None:
+    original, corrected = small_series(1), small_series(1)
+    corrected[0].ImageComments = "corrected"
+    delivery = door.open(60)
+    door.bring(original, delivery, ago_s=50)
+    newest = door.bring(corrected, delivery, ago_s=30)[0]
+    door.bring(original, delivery, ago_s=40)
+    door.end(delivery, ago_s=20)
+    assert door.close() == ["released"]
+    assert outcomes(door.db) == {"stored": 1, "changed": 1, "repeat": 1}
+    assert _scored(door, 1) == [newest.spool_key]
 
 
 def test_two_series_may_share_sop_instance_uids(door: Door) -> None:

@@ -1,0 +1,31 @@
+"""The sweeper's own thread and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from firstread.records import Database
+from firstread.settings import Settings
+from worker.process import sweeper as sweeper_module
+from worker.process.sweeper import DeadOwner, Sweeper
+
+
+def test_a_dead_owner_may_be_given_back_by_the_thread_and_by_close(
+    sqlite_db: Database, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread is still in its look when close() gives up waiting for it; both remove the owner from the list."""
+    sweeper = Sweeper(sqlite_db, make_settings())
+    looks: list[str] = []
+
+    def give_back(_db: Database, owner: DeadOwner, **_options: Any) -> None:
+        looks.append(owner.owner)
+        if len(looks) == 1:
+            sweeper._give_back()
+
+    monkeypatch.setattr(sweeper_module, "give_back", give_back)
+    sweeper.bury(DeadOwner("w1", "worker_died"))
+    sweeper.close()
+    assert looks == ["w1", "w1"]
