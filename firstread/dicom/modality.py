@@ -14,6 +14,14 @@ VL_PHOTOGRAPHIC: Final = "1.2.840.10008.5.1.4.1.1.77.1.4"
 CAPTURES: Final = frozenset(f"1.2.840.10008.5.1.4.1.1.7{part}" for part in ("", ".1", ".2", ".3", ".4"))
 """Secondary Capture Image Storage and its multi-frame kinds."""
 
+COLOUR: Final = frozenset(
+    (
+        *("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420"),
+        *("YBR_ICT", "YBR_RCT"),
+    )
+)
+"""Values of Photometric Interpretation of pictures that are stored as colours, grey ones perhaps among them."""
+
 _DEVICES: Final = {
     **dict.fromkeys(CT_CLASSES, "CT"),
     "1.2.840.10008.5.1.4.1.1.1": "CR",

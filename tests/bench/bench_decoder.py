@@ -32,8 +32,8 @@ from firstread.dicom.pixels.reading import read_frame
 from firstread.phantoms.head import HeadSpec, head_study
 from worker.decoder.pool import DecoderPool
 from worker.pipelines.base import Instance, Study
-from worker.pipelines.head_ct import pipeline
 from worker.pipelines.head_ct.hounsfield import decode
+from worker.pipelines.head_ct.selection import select
 
 SLICE, SLICES, FILM = 512, 40, 2500
 _DCMCJPEG = {"1.2.840.10008.1.2.4.70": ["+e1"], "1.2.840.10008.1.2.4.57": ["+el"], "1.2.840.10008.1.2.4.51": ["+ee"]}
@@ -90,7 +90,7 @@ def head(path: Path, folder: Path) -> Callable[[], object]:
         uids = (str(ds.SOPInstanceUID), str(ds.SeriesInstanceUID), str(ds.SOPClassUID))
         instances.append(Instance(number, folder / f"{number}.dcm", header, *uids))
     study = Study(StudyInstanceUID=str(ds.StudyInstanceUID), revision=1, instances=tuple(instances))
-    stack = pipeline.select(study).series[0].pixels
+    stack = select(study).series[0].images
     return lambda: decode(stack, forced=False)
 
 

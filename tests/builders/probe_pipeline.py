@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +16,22 @@ import numpy as np
 from firstread.dicom.pixels.reading import UnreadablePixels, read_frame
 from worker.errors import NoServingPackage
 from worker.pipelines.base import (
-    Engine,
     Evidence,
     Finding,
     Gate,
+    Instance,
+    NetworkInputs,
     Outcome,
+    PipelineSteps,
+    ScoredSeries,
     Selection,
     Series,
     SeriesNote,
-    Served,
+    ServedByTask,
     SliceScore,
     Study,
 )
+from worker.pipelines.ensemble import infer_each
 
 
 class Panic(BaseException):
@@ -39,13 +42,13 @@ def behaviour(study: Study) -> str:
     return str(study.instances[0].ds.get("SeriesDescription", "ok"))
 
 
-def select(study: Study) -> Selection:
+def select(study: Study) -> Selection[tuple[Instance, ...]]:
     uid = study.instances[0].SeriesInstanceUID
     note = SeriesNote(uid, chosen=True, reasons=(), n_instances=len(study.instances))
-    return Selection((Series(uid, list(study.instances), details={"what": behaviour(study)}),), (note,))
+    return Selection((Series(uid, study.instances, study.instances, {"what": behaviour(study)}),), (note,))
 
 
-def gate(study: Study, series: Series) -> Gate:
+def gate(study: Study, series: Series[tuple[Instance, ...]]) -> Gate[tuple[Instance, ...]]:
     what, _, value = behaviour(study).partition(":")
     if what == "reject":
         return Gate(reasons=("not_wanted",))
@@ -62,13 +65,13 @@ def gate(study: Study, series: Series) -> Gate:
         raise Panic("a value that must not be logged")
     if what == "pixels":
         try:
-            for instance in series.instances:
+            for instance in series.images:
                 read_frame(instance.path)
         except UnreadablePixels:
             return Gate(reasons=("unreadable_pixel_data",))
     if what == "gone":
         raise NoServingPackage("probe")
-    return Gate(warnings=("probe_warning",))
+    return Gate(warnings=("probe_warning",), pixels=series.images)
 
 
 def _seen(path: Path) -> bool:
@@ -78,26 +81,13 @@ def _seen(path: Path) -> bool:
     return False
 
 
-def preprocess(series: Series, served: Mapping[str, Sequence[Served]]) -> dict[str, np.ndarray]:
-    return {"probe/1": np.full((len(series.instances), 8, 8, 1), 0.5, dtype=np.float32)}
+def preprocess(instances: tuple[Instance, ...], served: ServedByTask) -> NetworkInputs[None]:
+    return NetworkInputs({"probe/1": np.full((len(instances), 8, 8, 1), 0.5, dtype=np.float32)})
 
 
-def infer(
-    inputs: dict[str, np.ndarray], served: Mapping[str, Sequence[Served]], engine: Engine
-) -> dict[str, dict[str, np.ndarray]]:
-    return {key: engine.run(key, x) for key, x in inputs.items()}
-
-
-def interpret(
-    study: Study,
-    series: Series,
-    inputs: dict[str, np.ndarray],
-    outputs: dict[str, dict[str, np.ndarray]],
-    served: Mapping[str, Sequence[Served]],
-    engine: Engine,
-) -> Outcome:
-    what = behaviour(study)
-    p = outputs["probe/1"]["p"][:, 0]
+def interpret(scored: ScoredSeries[tuple[Instance, ...], None]) -> Outcome:
+    what = behaviour(scored.study)
+    p = scored.outputs["probe/1"]["p"][:, 0]
     top = float("nan") if what == "nan" else float(p.max())
     flagged = what == "flag"
     return Outcome(
@@ -106,16 +96,25 @@ def interpret(
             Finding("bleed_volume", "probe", "1", value=12.5, unit="mL"),
         ],
         slice_scores=[
-            SliceScore(i.key, 0, n + 1, "any", float(p[n]), "probe", "1") for n, i in enumerate(series.instances)
+            SliceScore(i.key, 0, n + 1, "any", float(p[n]), "probe", "1") for n, i in enumerate(scored.pixels)
         ],
         warnings=("low_evidence",),
         evidence=Evidence(
             pictures={"key_slice": np.zeros((8, 8, 3), dtype=np.uint8)},
-            key_instance=series.instances[0].key,
+            key_instance=scored.pixels[0].key,
         ),
-        SeriesInstanceUID=series.SeriesInstanceUID,
+        SeriesInstanceUID=scored.SeriesInstanceUID,
         statistics={"intensity_mean": 3.0},
     )
+
+
+STEPS = PipelineSteps[tuple[Instance, ...], tuple[Instance, ...], None](
+    select=select,
+    gate=gate,
+    preprocess=preprocess,
+    infer=infer_each,
+    interpret=interpret,
+)
 
 
 class ProbeModel:

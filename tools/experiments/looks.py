@@ -26,7 +26,7 @@ from worker.packages.preprocessing.lungs import lung_field
 from worker.pipelines.base import Served
 from worker.pipelines.chest_xray.evidence import FilmMaps, film_maps, low_evidence
 from worker.pipelines.chest_xray.maps import Map, agreement, composed, enlarged, look_of
-from worker.pipelines.chest_xray.scores import BINARY, combined_scores, flag_threshold, voices_of
+from worker.pipelines.chest_xray.scores import BINARY, combined_scores, voices_of
 
 BATCH = 32
 SERVED = "joined by share (as served)"
@@ -73,7 +73,7 @@ def called_films(packages: Sequence[Package], items: Sequence[Item], pixels: Seq
     inputs = {key: x for key, (x, _) in made.items()}
     outputs = {key: {"p": _scored(engine, key, x)} for key, x in inputs.items()}
     combined, own = combined_scores(groups, outputs)
-    above = combined[BINARY].of(BINARY) >= flag_threshold(combined[BINARY])
+    above = combined[BINARY].of(BINARY) >= combined[BINARY].flag_threshold(BINARY)
     return [
         _measured(
             items[i],

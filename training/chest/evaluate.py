@@ -22,7 +22,8 @@ from worker.packages.package import Package, load
 from worker.packages.preprocessing.compose import compose, planes
 from worker.packages.store import find_package
 from worker.pipelines.base import Served
-from worker.pipelines.chest_xray.scores import Scores, combined_scores, flag_threshold
+from worker.pipelines.chest_xray.scores import combined_scores
+from worker.pipelines.ensemble import ModelScores
 
 BATCH = 32
 ALL = "all"
@@ -48,7 +49,7 @@ def evaluate_films(order: EvaluationOrder) -> Path:
     figures: dict[str, Any] = {"package": package.key, "left_out": len(left_out)}
     if other is not None:
         scores = joint_scores(package, other, p, _scored(other, pixels))
-        figures["joint_score"] = binary(readable, scores.of(BINARY), flag_threshold(scores))
+        figures["joint_score"] = binary(readable, scores.of(BINARY), scores.flag_threshold(BINARY))
         figures["binary_model_alone"] = package_figures(package.card, readable, p)
     elif BINARY in package.card.labels:
         figures["binary_model_alone"] = package_figures(package.card, readable, p)
@@ -128,7 +129,7 @@ def partner_key(package: Package) -> str | None:
     return joined[0].removeprefix("joined_with_") if len(joined) == 1 else None
 
 
-def joint_scores(package: Package, other: Package, own: np.ndarray, four: np.ndarray) -> Scores:
+def joint_scores(package: Package, other: Package, own: np.ndarray, four: np.ndarray) -> ModelScores:
     """The score that flags, as the pipeline joins it."""
     groups = {found.card.task: [Served(found.card)] for found in (package, other)}
     combined, alone = combined_scores(groups, {package.key: {"p": own}, other.key: {"p": four}})

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from worker.engine.requests import Kind, NoProgress, Outputs, Progress, Request, ServedModel
-from worker.errors import EngineError, EngineTimeout, NonFiniteScore
+from worker.errors import EngineError, EngineTimeout
 from worker.metrics import BATCH_IMAGES, ENGINE_REQUESTS, IMAGES, INFERENCE_SECONDS
+from worker.pipelines.finite import check_finite
 
 LOOK_S = 0.25
 DEFAULT_BATCH = 32
@@ -150,8 +151,7 @@ class Engine:
                 model = self._model(request.package)
                 maps = model.class_maps if request.kind == "class_maps" else model.gradients
                 result = maps(request.x, request.finding)
-                if not np.isfinite(result).all():
-                    raise NonFiniteScore(f"{request.package}: class-activation map")
+                check_finite(f"{request.package}: class-activation map", result)
                 request.lease.touch()
         except Exception as error:  # noqa: BLE001  # handed to the thread that asked
             self._finish(request, error=error)
@@ -225,8 +225,7 @@ class Engine:
         """Give a request its rows; the last ones complete it."""
         try:
             for name, rows in outputs.items():
-                if not np.isfinite(rows).all():
-                    raise NonFiniteScore(f"{request.package}: {name}")
+                check_finite(f"{request.package}: {name}", rows)
             request.lease.touch()
             request.parts.append({name: np.asarray(rows) for name, rows in outputs.items()})
             request.done += n
@@ -277,7 +276,7 @@ class EngineHandle:
 
         Raises
         ------
-        EngineError, EngineTimeout, NonFiniteScore, worker.errors.LeaseLost
+        EngineError, EngineTimeout, worker.errors.NonFiniteScore, worker.errors.LeaseLost
         """
         return self._ask(package, x, "predict")  # type: ignore[no-any-return]
 
@@ -293,7 +292,6 @@ class EngineHandle:
         x = np.ascontiguousarray(x, dtype=np.float32)
         if x.ndim != 4 or x.shape[0] == 0:
             raise EngineError(f"{package}: input of shape {x.shape}")
-        if not np.isfinite(x).all():
-            raise NonFiniteScore(f"{package}: the input is not finite")
+        check_finite(f"{package}: the input", x)
         request = Request(package, x, kind, (self._priority, 0), self._lease, finding)
         return self._engine._wait(self._engine._submit(request), self._engine._limit_s)

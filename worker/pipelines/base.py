@@ -1,20 +1,34 @@
 """What every pipeline is made of: five functions in one order, and the values that pass between them.
 
-A pipeline is a module with ``select``, ``gate``, ``preprocess``, ``infer`` and ``interpret``, called in that order by
-:func:`worker.pipelines.runner.run`. Nothing here imports TensorFlow or Celery, so that training may use it.
+A pipeline is one :class:`PipelineSteps` value. :func:`worker.pipelines.runner.run` calls its functions in the order
+``select``, ``gate``, ``preprocess``, ``infer``, ``interpret``. No step changes what an earlier one returned. Nothing
+here imports TensorFlow or Celery, so that training can use it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from pydicom.dataset import Dataset
 
 from worker.packages.card import Card
+
+Images = TypeVar("Images")
+"""What ``select`` found in the headers of one candidate: slices in their order, films, photographs."""
+
+Pixels = TypeVar("Pixels")
+"""What ``gate`` decoded of them."""
+
+Crop = TypeVar("Crop")
+"""Which part of an image the input of a network shows; ``None`` where it is always the whole image."""
+
+Detail = str | float | bool | None
+Details = Mapping[str, Detail]
+"""Numbers and words worth keeping with the job: ``thickness_mm``, ``n_films``, ``view`` ..."""
 
 
 @dataclass(frozen=True)
@@ -82,22 +96,18 @@ class Study:
         return replace(self, forced=forced) if self.forced != forced else self
 
 
-@dataclass
-class Series:
-    """A candidate series in the order in which it will be scored, with whatever later steps attach to it.
+@dataclass(frozen=True)
+class Series(Generic[Images]):
+    """A candidate for scoring: usually one series.
 
-    A pipeline whose views of one thing come in series of their own pools them: the instances are then those of all, and
-    the UID becomes that of the series that the outcome is about.
+    A pipeline whose views of one thing come in series of their own pools them: the instances are then those of all of
+    them, and the UID is that of the first.
     """
 
     SeriesInstanceUID: str
-    instances: list[Instance]
-    pixels: Any = None
-    """Set by ``gate`` or ``preprocess``: e.g. the decoded volume, so that it is decoded once."""
-    details: dict[str, Any] = field(default_factory=dict)
-    """Numbers worth keeping with the job: ``thickness_mm``, ``spacing_mm``, ``orientation`` ..."""
-    refused: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Where several series of the study are scored as one: why nothing of a series was used, by its own UID."""
+    instances: tuple[Instance, ...]
+    images: Images
+    details: Details = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,26 +121,42 @@ class SeriesNote:
 
 
 @dataclass(frozen=True)
-class Selection:
+class Selection(Generic[Images]):
     """Outcome of ``select``: suitable series, the best first, and a note on every series of the study."""
 
-    series: tuple[Series, ...]
+    series: tuple[Series[Images], ...]
     notes: tuple[SeriesNote, ...]
 
 
 @dataclass(frozen=True)
-class Gate:
-    """Outcome of ``gate``: rejected if there is any reason; warnings never hide a score.
+class Gate(Generic[Pixels]):
+    """Outcome of ``gate``: either reasons against scoring, or the decoded pixels. Warnings never hide a score.
 
-    ``detail`` says in words what a reason leaves open, such as why pixel data are unreadable, without patient data.
+    Attributes
+    ----------
+    unread : str
+        A sentence on images that could not be read and why, free of patient data; empty where all were read.
+    pixels : Pixels or None
+        None where the series is refused.
+    details : mapping
+        Added to those of the series.
+    scored_series : frozenset of str
+        Where series are pooled: UIDs of those of which anything is scored. Empty: all.
+    unused_series : mapping
+        Where series are pooled: why nothing of a series is scored, by its UID.
     """
 
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    detail: str = ""
+    unread: str = ""
+    pixels: Pixels | None = None
+    details: Details = field(default_factory=dict)
+    scored_series: frozenset[str] = frozenset()
+    unused_series: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
+        """Whether nothing speaks against scoring."""
         return not self.reasons
 
 
@@ -190,16 +216,20 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     evidence: Evidence = field(default_factory=Evidence)
     SeriesInstanceUID: str | None = None
+    """The series that the findings are about."""
     statistics: dict[str, float] = field(default_factory=dict)
     """Numbers for drift: ``intensity_mean``, ``thickness_mm`` ..."""
-    detail: str = ""
-    """What was left out of it and why, in words: :func:`worker.pipelines.unread.sentence`."""
+    details: Details = field(default_factory=dict)
+    """Added to those of the series and the gate."""
     next_step: str = ""
     """The site's own sentence on what to do next, where the pipeline has one."""
 
 
 class Engine(Protocol):
-    """Runs a package on a batch. The worker's engine thread batches over studies; training calls the model directly."""
+    """Runs a package on a batch. The worker's engine thread batches over studies; training calls the model directly.
+
+    Every method raises :class:`worker.errors.NonFiniteScore` where a model gives NaN or Inf.
+    """
 
     def run(self, package: str, x: np.ndarray) -> dict[str, np.ndarray]:
         """Score ``x`` (n, H, W, C) float32 with the package ``name/version``; the outputs have n rows each."""
@@ -223,28 +253,56 @@ class Served:
 
     @property
     def key(self) -> str:
+        """``name/version``."""
         return f"{self.card.name}/{self.card.version}"
 
 
-class PipelineModule(Protocol):
-    """The five functions. ``served`` maps a task (``card.task``) to the packages that serve it, the active first."""
+ServedByTask = Mapping[str, Sequence[Served]]
+"""Packages by the task that they serve (``card.task``), the active first."""
 
-    def select(self, study: Study) -> Selection: ...
+OutputsByPackage = dict[str, dict[str, np.ndarray]]
+"""What each package gave, by ``name/version``: arrays with one row an image."""
 
-    def gate(self, study: Study, series: Series) -> Gate: ...
 
-    def preprocess(self, series: Series, served: Mapping[str, Sequence[Served]]) -> dict[str, np.ndarray]: ...
+@dataclass(frozen=True)
+class NetworkInputs(Generic[Crop]):
+    """Outcome of ``preprocess``.
 
-    def infer(
-        self, inputs: dict[str, np.ndarray], served: Mapping[str, Sequence[Served]], engine: Engine
-    ) -> dict[str, dict[str, np.ndarray]]: ...
+    Attributes
+    ----------
+    x : dict
+        By package, float32 (n, H, W, C).
+    crops : dict
+        By package, which part of each image its input shows.
+    """
 
-    def interpret(
-        self,
-        study: Study,
-        series: Series,
-        inputs: dict[str, np.ndarray],
-        outputs: dict[str, dict[str, np.ndarray]],
-        served: Mapping[str, Sequence[Served]],
-        engine: Engine,
-    ) -> Outcome: ...
+    x: dict[str, np.ndarray]
+    crops: dict[str, list[Crop]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScoredSeries(Generic[Pixels, Crop]):
+    """Everything that ``interpret`` works on: one candidate, what the networks saw of it and what they gave.
+
+    ``next_steps`` is the site's own file of sentences on what to do next, or None.
+    """
+
+    study: Study
+    SeriesInstanceUID: str
+    pixels: Pixels
+    inputs: NetworkInputs[Crop]
+    outputs: OutputsByPackage
+    served: ServedByTask
+    engine: Engine
+    next_steps: Path | None = None
+
+
+@dataclass(frozen=True)
+class PipelineSteps(Generic[Images, Pixels, Crop]):
+    """The five functions of a pipeline, in the order in which they are called."""
+
+    select: Callable[[Study], Selection[Images]]
+    gate: Callable[[Study, Series[Images]], Gate[Pixels]]
+    preprocess: Callable[[Pixels, ServedByTask], NetworkInputs[Crop]]
+    infer: Callable[[NetworkInputs[Crop], ServedByTask, Engine], OutputsByPackage]
+    interpret: Callable[[ScoredSeries[Pixels, Crop]], Outcome]

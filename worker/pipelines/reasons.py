@@ -5,6 +5,7 @@ Codes are part of the public contract (``study_result.reason`` and ``.warnings``
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 
@@ -164,8 +165,13 @@ TEXTS: dict[str, str] = {
 """One line of text for each code; a code that is both has one."""
 
 
+def merge_codes(*groups: Iterable[str] | None) -> list[str]:
+    """Codes of several groups as plain strings, each once, in the order in which they first occur."""
+    return list(dict.fromkeys(str(code) for group in groups for code in group or ()))
+
+
 class Unsuitable(Exception):
-    """Only the models could see that a series cannot be scored; the next series is tried, as after the gate."""
+    """Raised by ``interpret``: only the models could see that a series cannot be scored. The next one is tried."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(str(reason))

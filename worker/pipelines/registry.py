@@ -5,26 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Final, cast
+from typing import cast
 
 from firstread.dicom.datasets import text
-from firstread.dicom.modality import modality_of
+from firstread.dicom.modality import COLOUR, modality_of
 from firstread.pipelines import PIPELINES, Pipeline
-from worker.pipelines.base import PipelineModule, Study
-
-COLOUR: Final = frozenset(
-    {
-        "RGB",
-        "YBR_FULL",
-        "YBR_FULL_422",
-        "YBR_PARTIAL_422",
-        "YBR_PARTIAL_420",
-        "YBR_ICT",
-        "YBR_RCT",
-        "PALETTE COLOR",
-    }
-)
-"""Values of Photometric Interpretation of pictures that are stored as colours, grey ones perhaps among them."""
+from worker.pipelines.base import PipelineSteps, Study
 
 
 @dataclass(frozen=True)
@@ -62,9 +48,9 @@ class PipelineRow:
         """As in the description."""
         return self.described.name
 
-    def load(self) -> PipelineModule:
-        """The module with ``select``, ``gate``, ``preprocess``, ``infer`` and ``interpret``."""
-        return cast(PipelineModule, import_module(self.module))
+    def load(self) -> PipelineSteps[object, object, object]:
+        """The five functions: the module's ``STEPS``."""
+        return cast("PipelineSteps[object, object, object]", import_module(self.module).STEPS)
 
     def wants(self, study: Study, orders: Orders) -> bool:
         """Whether the study is this pipeline's business: asked for by a person, or by the modality of an instance.

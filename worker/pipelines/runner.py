@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-
-import numpy as np
+from pathlib import Path
 
 from firstread.dicom.files import patient_key
 from firstread.dicom.pixels.reading import UnreadablePixels
-from worker.errors import NonFiniteScore, NoServingPackage
-from worker.pipelines.base import Engine, Gate, Outcome, PipelineModule, Series, SeriesNote, Served, Study
-from worker.pipelines.reasons import Caution, Reason, Unsuitable
+from worker.errors import NoServingPackage
+from worker.pipelines.base import (
+    Details,
+    Engine,
+    Gate,
+    Outcome,
+    PipelineSteps,
+    ScoredSeries,
+    Series,
+    SeriesNote,
+    ServedByTask,
+    Study,
+)
+from worker.pipelines.finite import check_outcome, check_outputs
+from worker.pipelines.reasons import Caution, Reason, Unsuitable, merge_codes
 from worker.pipelines.registry import PipelineRow
 from worker.pipelines.unread import sentence
 
 STAGES = ("select", "gate", "preprocess", "infer", "interpret")
 
 ObserveStage = Callable[[str, float], None]
+Steps = PipelineSteps[object, object, object]
 
 
 @dataclass(frozen=True)
@@ -35,8 +47,8 @@ class RunResult:
     notes : tuple of SeriesNote
         Every series of the study, with its reasons.
     detail : str
-        More on the reasons, or on what was left out of the outcome, in words.
-    details : dict
+        Which images could not be read, and why, in words.
+    details : mapping
         Numbers of the chosen series: ``thickness_mm``, ``n_slices`` ...
     seconds : dict
         Time spent by stage.
@@ -46,20 +58,53 @@ class RunResult:
     reasons: tuple[str, ...]
     notes: tuple[SeriesNote, ...]
     detail: str = ""
-    details: dict[str, object] = field(default_factory=dict)
+    details: Details = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def rejected(self) -> bool:
+        """Whether no series passed."""
         return self.outcome is None
+
+
+class _Clock:
+    """Seconds by stage; a stage that is entered for several series adds up."""
+
+    def __init__(self, observe: ObserveStage | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._observe = observe
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+            if self._observe is not None:
+                self._observe(name, spent)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """What came of one series: an outcome, or reasons; without its pixels, since a decoded volume is large."""
+
+    outcome: Outcome | None
+    reasons: tuple[str, ...]
+    unread: str
+    details: Details = field(default_factory=dict)
+    scored_series: frozenset[str] = frozenset()
+    unused_series: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def run(
     row: PipelineRow,
     study: Study,
-    served: Mapping[str, Sequence[Served]],
+    served: ServedByTask,
     engine: Engine,
     observe_stage: ObserveStage | None = None,
+    next_steps: Path | None = None,
 ) -> RunResult:
     """Score a revision with one pipeline.
 
@@ -70,11 +115,13 @@ def run(
     study : Study
         Instances with headers; pixel data are read from their files when a series is tried.
     served : mapping
-        Packages by task, as the pipeline's functions take them.
+        Packages by task.
     engine : Engine
         Runs packages.
     observe_stage : callable, optional
         Called with each stage's name and its seconds as it ends.
+    next_steps : Path, optional
+        The site's own sentences on what to do next.
 
     Raises
     ------
@@ -85,71 +132,73 @@ def run(
     """
     if not any(served.values()):
         raise NoServingPackage(row.name)
-    module = row.load()
-    seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - start
-            seconds[name] = seconds.get(name, 0.0) + spent
-            if observe_stage is not None:
-                observe_stage(name, spent)
-
-    with stage("select"):
-        selection = module.select(study)
+    steps = row.load()
+    clock = _Clock(observe_stage)
+    with clock.stage("select"):
+        selection = steps.select(study)
     reasons: list[str] = []
-    detail: list[str] = []
+    unread: list[str] = []
     refused: dict[str, list[str]] = {}
     for series in selection.series:
-        with stage("gate"):
-            passed = _gate(module, study, series)
-        against = passed.reasons
-        if passed.passed:
-            try:
-                outcome = _score(module, study, series, passed, served, engine, stage)
-            except Unsuitable as unsuitable:
-                against = (unsuitable.reason,)
-            else:
-                if Reason.UNREADABLE_PIXEL_DATA in reasons and _is_partial_negative(outcome):
-                    against = (str(Reason.UNREADABLE_PIXEL_DATA),)
-            if not against:
-                for uid, why in series.refused.items():
-                    refused.setdefault(uid, []).extend(why)
-                chosen = {series.SeriesInstanceUID, *(instance.SeriesInstanceUID for instance in series.instances)}
-                notes = _notes(selection.notes, refused, chosen)
-                outcome.detail = passed.detail
-                if Reason.UNREADABLE_PIXEL_DATA in reasons:
-                    # The series that would have been scored first could not be read.
-                    codes = dict.fromkeys([*outcome.warnings, str(Caution.UNREADABLE_SLICES)])
-                    outcome.warnings = tuple(codes)
-                    outcome.detail = " ".join(dict.fromkeys([*detail, passed.detail])).strip()
-                return RunResult(outcome, (), notes, outcome.detail, dict(series.details), seconds)
-        detail += [passed.detail] if passed.detail else []
-        series.pixels = None  # a decoded volume is large, and the next series brings its own
+        attempt = _attempt(steps, study, series, served, engine, next_steps, clock)
+        outcome, against = attempt.outcome, attempt.reasons
+        best_unread = Reason.UNREADABLE_PIXEL_DATA in reasons
+        if outcome is not None and best_unread and _is_partial_negative(outcome):
+            outcome, against = None, (str(Reason.UNREADABLE_PIXEL_DATA),)
+        if outcome is not None:
+            for uid, why in attempt.unused_series.items():
+                refused.setdefault(uid, []).extend(why)
+            detail = attempt.unread
+            if best_unread:
+                outcome.warnings = tuple(merge_codes(outcome.warnings, [Caution.UNREADABLE_SLICES]))
+                detail = " ".join(dict.fromkeys([*unread, attempt.unread])).strip()
+            notes = _notes(selection.notes, refused, attempt.scored_series)
+            return RunResult(outcome, (), notes, detail, attempt.details, clock.seconds)
+        unread += [attempt.unread] if attempt.unread else []
         reasons += against
         refused.setdefault(series.SeriesInstanceUID, []).extend(against)
     for note in selection.notes:
         reasons += note.reasons
     if not reasons:
-        reasons.append(str(Reason.NO_IMAGES))
-    notes = _notes(selection.notes, refused, set())
-    if not detail and study.lost:
+        reasons.append(Reason.NO_IMAGES)
+    if not unread and study.lost:
         total = len(study.instances) + len(study.lost)
-        detail.append(sentence(total, "objects", [entry.cause for entry in study.lost]))
-    told = " ".join(dict.fromkeys(detail))
-    return RunResult(None, tuple(dict.fromkeys(str(reason) for reason in reasons)), notes, told, {}, seconds)
+        unread.append(sentence(total, "objects", [entry.cause for entry in study.lost]))
+    notes = _notes(selection.notes, refused, set())
+    detail = " ".join(dict.fromkeys(unread))
+    return RunResult(None, tuple(merge_codes(reasons)), notes, detail, {}, clock.seconds)
 
 
-def _gate(module: PipelineModule, study: Study, series: Series) -> Gate:
+def _attempt(
+    steps: Steps,
+    study: Study,
+    series: Series[object],
+    served: ServedByTask,
+    engine: Engine,
+    next_steps: Path | None,
+    clock: _Clock,
+) -> _Attempt:
+    """Try one series."""
+    with clock.stage("gate"):
+        gate = _gate(steps, study, series)
+    if not gate.passed:
+        return _Attempt(None, gate.reasons, gate.unread)
+    try:
+        outcome = _score(steps, study, series, gate, served, engine, next_steps, clock.stage)
+    except Unsuitable as unsuitable:
+        return _Attempt(None, (unsuitable.reason,), gate.unread)
+    uids = gate.scored_series or {instance.SeriesInstanceUID for instance in series.instances}
+    scored_uids = {*uids, outcome.SeriesInstanceUID or series.SeriesInstanceUID}
+    details = {**series.details, **gate.details, **outcome.details}
+    return _Attempt(outcome, (), gate.unread, details, frozenset(scored_uids), gate.unused_series)
+
+
+def _gate(steps: Steps, study: Study, series: Series[object]) -> Gate[object]:
     """A pipeline's gate. Pixel data that it did not expect to be unreadable are a reason all the same, no failure."""
     try:
-        return module.gate(study, series)
+        return steps.gate(study, series)
     except UnreadablePixels as error:
-        return Gate((str(Reason.UNREADABLE_PIXEL_DATA),), (), f"{str(error).capitalize()}.")
+        return Gate((str(Reason.UNREADABLE_PIXEL_DATA),), unread=f"{str(error).capitalize()}.")
 
 
 def _is_partial_negative(outcome: Outcome) -> bool:
@@ -159,36 +208,34 @@ def _is_partial_negative(outcome: Outcome) -> bool:
 
 
 def _score(
-    module: PipelineModule,
+    steps: Steps,
     study: Study,
-    series: Series,
-    passed: Gate,
-    served: Mapping[str, Sequence[Served]],
+    series: Series[object],
+    gate: Gate[object],
+    served: ServedByTask,
     engine: Engine,
-    stage: Callable[[str], object],
+    next_steps: Path | None,
+    stage: Callable[[str], AbstractContextManager[None]],
 ) -> Outcome:
-    with stage("preprocess"):  # type: ignore[attr-defined]
-        inputs = module.preprocess(series, served)
-    with stage("infer"):  # type: ignore[attr-defined]
-        outputs = module.infer(inputs, served, engine)
-    with stage("interpret"):  # type: ignore[attr-defined]
-        outcome = module.interpret(study, series, inputs, outputs, served, engine)
-    _check_finite(outcome)
-    warnings = [*study.warnings, *_patients(study), *passed.warnings, *outcome.warnings]
-    outcome.warnings = tuple(dict.fromkeys(str(code) for code in warnings))
+    with stage("preprocess"):
+        inputs = steps.preprocess(gate.pixels, served)
+    with stage("infer"):
+        outputs = steps.infer(inputs, served, engine)
+        check_outputs(outputs)
+    with stage("interpret"):
+        outcome = steps.interpret(
+            ScoredSeries(
+                study, series.SeriesInstanceUID, gate.pixels, inputs, outputs, served, engine, next_steps=next_steps
+            )
+        )
+    check_outcome(outcome)
+    outcome.warnings = tuple(merge_codes(study.warnings, _patients(study), gate.warnings, outcome.warnings))
     return outcome
 
 
 def _patients(study: Study) -> tuple[str, ...]:
     keys = {key for key in (patient_key(instance.ds) for instance in study.instances) if key is not None}
-    return (str(Caution.PATIENT_MISMATCH),) if len(keys) > 1 else ()
-
-
-def _check_finite(outcome: Outcome) -> None:
-    numbers = [n for f in outcome.findings for n in (f.probability, f.value) if n is not None]
-    numbers += [score.probability for score in outcome.slice_scores]
-    if not np.isfinite(numbers).all():
-        raise NonFiniteScore("outcome")
+    return (Caution.PATIENT_MISMATCH,) if len(keys) > 1 else ()
 
 
 def _notes(notes: Sequence[SeriesNote], refused: Mapping[str, list[str]], chosen: Set[str]) -> tuple[SeriesNote, ...]:

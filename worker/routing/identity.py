@@ -7,7 +7,7 @@ the earlier report as their predecessor. What was not sent yet under the earlier
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
@@ -22,7 +22,7 @@ from firstread.settings import Settings
 from firstread.states import UNDELIVERED, DeliveryState, JobState, move_job
 from worker.outputs.deliveries.planning import plan_objects
 from worker.outputs.destinations.file import OBJECT_KINDS
-from worker.pipelines.reasons import Caution
+from worker.pipelines.reasons import Caution, merge_codes
 
 CARRIED = frozenset({JobState.DONE, JobState.REJECTED})
 """States of a job whose result can be carried over: the others have none yet, and their images are scored."""
@@ -48,7 +48,7 @@ def correct(session: Session, study: Study, identity: Identity) -> None:
     study.patient_id = identity.patient_id or study.patient_id
     study.accession_number = identity.accession_number or study.accession_number
     for flag in session.scalars(select(Flag).where(Flag.study_id == study.id).with_for_update()):
-        flag.warnings = _with(flag.warnings, [Caution.IDENTITY_CORRECTED])
+        flag.warnings = merge_codes(flag.warnings, [Caution.IDENTITY_CORRECTED])
 
 
 def carry(session: Session, revision: Revision, old: Job, settings: Settings, *, actor: str) -> Job:
@@ -70,7 +70,7 @@ def carry(session: Session, revision: Revision, old: Job, settings: Settings, *,
         reason=old.reason,
         detail=old.detail,
         next_step=old.next_step,
-        warnings=_with(kept, new),
+        warnings=merge_codes(kept, new),
         series_notes=list(old.series_notes),
         series_instance_uid=old.series_instance_uid,
         statistics=dict(old.statistics),
@@ -105,10 +105,6 @@ def end_deliveries(session: Session, study_id: int, revision_number: int, reason
         .execution_options(synchronize_session="fetch")
     )
     return len(ended.all())
-
-
-def _with(codes: Iterable[str], more: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys([*map(str, codes), *map(str, more)]))
 
 
 def _copy_results(session: Session, old: Job, job: Job) -> Sequence[Result]:

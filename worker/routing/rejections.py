@@ -7,7 +7,6 @@ what was not sent yet is not sent under that name, and whoever was told is told 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +19,7 @@ from firstread.records.clock import now_of
 from firstread.states import UNDELIVERED, DeliveryState
 from worker.outputs.destinations.file import OBJECT_KINDS
 from worker.pipelines.base import Study
-from worker.pipelines.reasons import Caution
+from worker.pipelines.reasons import Caution, merge_codes
 
 IDENTITY_IN_DOUBT = str(Caution.IDENTITY_IN_DOUBT)
 
@@ -76,7 +75,7 @@ def apply(session: Session, revision: Revision, rejected: Rejected) -> None:
         _note(session, revision, key, rejected.uids[key], note)
     if not rejected.left_out:
         return
-    revision.warnings = _with(revision.warnings, rejected.warnings)
+    revision.warnings = merge_codes(revision.warnings, rejected.warnings)
     in_doubt = WRONG_WORKLIST in rejected.left_out.values()
     codes = [str(Caution.IMAGES_REJECTED), *([IDENTITY_IN_DOUBT] if in_doubt else [])]
     touched = _warn(session, revision, set(rejected.left_out), codes)
@@ -122,20 +121,16 @@ def _warn(session: Session, revision: Revision, images: set[int], codes: list[st
     jobs: list[int] = []
     for earlier in session.scalars(query.where(Revision.id != revision.id)):
         for job in session.scalars(select(Job).where(Job.revision_id == earlier.id).with_for_update()):
-            job.warnings = _with(job.warnings, codes)
+            job.warnings = merge_codes(job.warnings, codes)
             jobs.append(job.id)
-        earlier.warnings = _with(earlier.warnings, codes)
+        earlier.warnings = merge_codes(earlier.warnings, codes)
     for flag in session.scalars(select(Flag).where(Flag.job_id.in_(jobs)).with_for_update()):
-        flag.warnings = _with(flag.warnings, codes)
+        flag.warnings = merge_codes(flag.warnings, codes)
     return jobs
 
 
 def _instances(session: Session, *conditions: ColumnElement[bool]) -> list[Instance]:
     return list(session.scalars(select(Instance).where(*conditions)))
-
-
-def _with(codes: Iterable[str] | None, more: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys([*(codes or ()), *more]))
 
 
 def _hold_back(session: Session, jobs: list[int]) -> None:

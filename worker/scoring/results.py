@@ -7,7 +7,7 @@ is the job's ``run``; a retry counts one up and hides nothing until it commits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,10 +20,11 @@ from firstread.records.clock import now_of
 from firstread.records.studies import is_self_test
 from firstread.settings import Settings
 from firstread.states import JobState, move_job
-from worker.errors import LeaseLost, NonFiniteScore
+from worker.errors import LeaseLost
 from worker.outputs.deliveries.planning import plan
 from worker.pipelines.base import Outcome, SeriesNote
-from worker.pipelines.reasons import Caution
+from worker.pipelines.finite import check_outcome
+from worker.pipelines.reasons import Caution, merge_codes
 from worker.scoring.flags import raise_flags
 
 
@@ -39,27 +40,9 @@ class Report:
     detail: str = ""
     warnings: tuple[str, ...] = ()
     notes: tuple[SeriesNote, ...] = ()
-    SeriesInstanceUID: str | None = None
     statistics: dict[str, float] = field(default_factory=dict)
     models: tuple[str, ...] = ()
     stage_seconds: dict[str, float] = field(default_factory=dict)
-
-
-def check_finite(outcome: Outcome) -> None:
-    """Raise :class:`NonFiniteScore` if any number of the outcome is NaN or Inf, or a probability is none."""
-    for finding in outcome.findings:
-        if (finding.probability is None) == (finding.value is None):
-            raise NonFiniteScore(f"{finding.name}: either a probability or a value")
-        _check(finding.name, finding.probability)
-        if finding.value is not None and not math.isfinite(finding.value):
-            raise NonFiniteScore(finding.name)
-    for score in outcome.slice_scores:
-        _check(score.finding, score.probability)
-
-
-def _check(name: str, probability: float | None) -> None:
-    if probability is not None and not 0.0 <= probability <= 1.0:  # NaN is in no interval
-        raise NonFiniteScore(name)
 
 
 def commit_outcome(
@@ -75,7 +58,7 @@ def commit_outcome(
         If a model gave NaN or Inf.
     """
     if report.outcome is not None:
-        check_finite(report.outcome)
+        check_outcome(report.outcome)
     with db.write() as session:
         # A study is locked before its jobs, here as everywhere: flags belong to it, so two of its jobs commit one
         # after the other, and what was said of its images meanwhile is read behind the lock.
@@ -94,8 +77,8 @@ def commit_outcome(
         job.series_notes = [_note(note) for note in report.notes]
         job.stage_seconds = {name: round(seconds, 4) for name, seconds in report.stage_seconds.items()}
         job.models = list(report.models)
-        job.warnings = _warnings(
-            revision.warnings or (),
+        job.warnings = merge_codes(
+            revision.warnings,
             report.warnings,
             outcome.warnings if outcome else (),
             [Caution.OLD_STUDY] if old else (),
@@ -108,12 +91,12 @@ def commit_outcome(
         job.lease_owner = job.lease_until = None
         if outcome is None:
             job.reason = ", ".join(report.reasons) or "nothing_suitable"
-            job.series_instance_uid = report.SeriesInstanceUID
+            job.series_instance_uid = None
             job.evidence_path = None
             state = JobState.REJECTED
         else:
             job.reason = None
-            job.series_instance_uid = outcome.SeriesInstanceUID or report.SeriesInstanceUID
+            job.series_instance_uid = outcome.SeriesInstanceUID
             job.evidence_path = evidence_path
             _add_results(session, job, outcome)
             raise_flags(session, job, revision, outcome, old)
@@ -139,10 +122,6 @@ def _note(note: SeriesNote) -> dict[str, Any]:
         "reasons": list(note.reasons),
         "n_instances": note.n_instances,
     }
-
-
-def _warnings(*groups: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(str(code) for group in groups for code in group))
 
 
 def _finite(numbers: Mapping[str, float]) -> dict[str, float]:

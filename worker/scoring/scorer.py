@@ -132,7 +132,9 @@ class Scorer:
         observe("read", time.perf_counter() - started)
         served = self._serving.of(claim.pipeline)
         with self._engine.handle(claim.rank, lease) as engine, one_study(lease.touch):
-            result = run(registry.row(claim.pipeline), study, served, engine, observe)
+            result = run(
+                registry.row(claim.pipeline), study, served, engine, observe, next_steps=self._settings.next_steps
+            )
         report.outcome = result.outcome
         report.reasons = result.reasons
         report.notes = result.notes

@@ -256,7 +256,8 @@ def test_training_and_service_see_the_same_picture(toy: Path, tmp_path: Path) ->
     from tests.builders.studies import part10, study_of
     from worker.packages.card import InputSpec
     from worker.packages.preprocessing.compose import compose
-    from worker.pipelines.dermoscopy.gate import gate, network_view
+    from worker.pipelines.dermoscopy.gate import gate
+    from worker.pipelines.dermoscopy.photographs import network_view
     from worker.pipelines.dermoscopy.selection import select
 
     spec = InputSpec(kind="rgb", height=48, width=64)
@@ -276,8 +277,9 @@ def test_training_and_service_see_the_same_picture(toy: Path, tmp_path: Path) ->
         dicom.write_bytes(part10(wrapped))
         study = study_of([dicom], forced=True)
         (series,) = select(study).series
-        assert gate(study, series).passed
-        served = compose(network_view(series.pixels.pictures[0]), spec)
+        photographs = gate(study, series).pixels
+        assert photographs is not None
+        served = compose(network_view(photographs[0]), spec)
         (tmp_path / "data" / "labels.csv").write_text(f"file,dx\n{name},nv\n", encoding="utf-8")
         reader = Lesions(tmp_path / "data")
         trained = compose(reader.pixels(reader.items()[0])[None], spec)

@@ -3,21 +3,21 @@
 The map that is shown, measured and judged is that of the score that flags. Where the four-class model has joined it,
 that is the mean of both models' maps, each weighted with what its model brings to the joint log odds of this very film.
 One model's map alone would show where half of a judgement came from: a film would be doubted because of a model that
-hardly spoke, or believed because of one. ``tools/experiments/looks.py`` measured it against either model's map alone and
-their plain mean.
+hardly spoke, or believed because of one. ``tools/experiments/looks.py`` measured it against either model's map alone
+and their plain mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
 
 from worker.packages.preprocessing.lungs import LungField
-from worker.pipelines.base import Engine, Served
+from worker.pipelines.base import Detail, Engine, Served
 from worker.pipelines.chest_xray.maps import WHOLE, Map, Part, agreement, enlarged, log_odds, look_of, on_film
 from worker.pipelines.heatmap import picture
 
@@ -83,14 +83,14 @@ def film_maps(
     return FilmMaps(tuple(pair[0] for pair in pairs), enlarged(np.asarray(joined[0])), enlarged(np.asarray(joined[1])))
 
 
-def map_numbers(maps: FilmMaps, field: LungField) -> dict[str, Any]:
+def map_numbers(maps: FilmMaps, field: LungField) -> dict[str, Detail]:
     """Share of the map in the lungs, side and zone of its peak, and how far other maps agree with it.
 
     ``map_agreement`` is the correlation of the two models' maps, ``plus_agreement`` that of the joined map with
     Grad-CAM++, whose own share in the lungs is ``plus_lung_share``.
     """
     look = look_of(maps.joined, field)
-    numbers: dict[str, Any] = {
+    numbers: dict[str, Detail] = {
         "lungs_measured": field.measured,
         "map_lung_share": _share(look.lung_share),
         "map_side": look.side,

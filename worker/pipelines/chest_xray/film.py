@@ -1,4 +1,4 @@
-"""A radiograph as a person sees it: stored values through Modality LUT and VOI LUT, bright for dense, head up."""
+"""A chest film, and how it is read: through Modality LUT and VOI LUT, bright for dense, head up."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from firstread.dicom.datasets import text
+from firstread.dicom.datasets import number, text
 from firstread.dicom.pixels.display import modality_values, voi_views
 from firstread.dicom.pixels.hounsfield import padding_of
 from firstread.dicom.pixels.lookup import palette_rgb
 from firstread.dicom.pixels.reading import UnreadablePixels, layout_of, read_frame
+from worker.pipelines.base import Instance
 from worker.pipelines.reasons import Caution
 
 Grey = NDArray[np.float32]
@@ -24,6 +25,40 @@ COLOUR_TOLERANCE: Final = 12.0
 
 SATURATION_LIMIT: Final = 0.6
 """A window that leaves more of the film than this at its ends is no window for this film, and is not used."""
+
+
+_RANK_OF_VIEW: Final = {"PA": 0, "AP": 1}
+
+
+@dataclass(frozen=True)
+class FilmCandidate:
+    """One frame that may be a frontal chest film, by its header.
+
+    Attributes
+    ----------
+    frame : int
+        0 for a single-frame object, else counted from 1.
+    view : str
+        View Position, in capitals.
+    cautions : tuple of str
+        Codes of what is doubtful about the header.
+    """
+
+    instance: Instance
+    frame: int
+    view: str
+    cautions: tuple[str, ...] = ()
+
+    @property
+    def raw(self) -> bool:
+        """Whether it is a detector's image, not processed for people."""
+        return Caution.FOR_PROCESSING in self.cautions
+
+    @property
+    def rank(self) -> tuple[bool, int, float, int, str]:
+        """Smaller is better: processed for people, posterior-anterior, then by number."""
+        order = number(self.instance.ds, "InstanceNumber") or 0.0
+        return (self.raw, _RANK_OF_VIEW.get(self.view, 2), order, self.frame, self.instance.SOPInstanceUID)
 
 
 class ColourImage(UnreadablePixels):
@@ -44,6 +79,29 @@ class Turn:
         out = film.T if self.transpose else film
         out = out[:, ::-1] if self.mirror else out
         return np.ascontiguousarray(out[::-1] if self.upside_down else out)
+
+
+@dataclass(frozen=True)
+class Film:
+    """A frontal chest film that was read.
+
+    Attributes
+    ----------
+    grey : ndarray of float32, shape (H, W)
+        Display values, upright, bright for dense.
+    likeness : float
+        How much the pixels look like a frontal chest (:mod:`worker.pipelines.chest_xray.likeness`).
+    cautions : tuple of str
+        Codes of what is doubtful about it.
+    """
+
+    instance: Instance
+    frame: int
+    view: str
+    grey: Grey
+    turn: Turn
+    likeness: float
+    cautions: tuple[str, ...] = ()
 
 
 def turn_of(ds: Dataset) -> Turn:
@@ -126,17 +184,17 @@ def _display_values(stored: np.ndarray, ds: Dataset, index: int, cautions: list[
     """Modality LUT, then the first VOI LUT or window that leaves something to see; without any, with a caution."""
     values = modality_values(stored, ds, index)
     plain = values.astype(np.float32)
-    shown = None
-    for shown in voi_views(values, ds, index):
-        if not _saturated(shown, plain):
-            return shown
-    if shown is not None:
+    windowed = None
+    for windowed in voi_views(values, ds, index):
+        if not _saturated(windowed, plain):
+            return windowed
+    if windowed is not None:
         cautions.append(str(Caution.WINDOW_NOT_USED))
     return plain
 
 
-def _saturated(shown: Grey, values: Grey) -> bool:
-    sample, raw = shown[::8, ::8], values[::8, ::8]
+def _saturated(windowed: Grey, values: Grey) -> bool:
+    sample, raw = windowed[::8, ::8], values[::8, ::8]
     at_ends = float(np.mean((sample <= sample.min()) | (sample >= sample.max())))
     before = float(np.mean((raw <= raw.min()) | (raw >= raw.max())))
     return at_ends > max(SATURATION_LIMIT, before + 0.05)

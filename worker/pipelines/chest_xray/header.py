@@ -1,24 +1,14 @@
-"""What the header of a radiograph says of the part of the body and of the view, word by word."""
+"""Body part and view of a radiograph, by the words of its header."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Final
 
 from pydicom.dataset import Dataset
 
-from firstread.dicom.datasets import PARSE_ERRORS, text
-
-DESCRIPTIONS: Final = (
-    "SeriesDescription",
-    "ProtocolName",
-    "AcquisitionDeviceProcessingDescription",
-    "PerformedProcedureStepDescription",
-    "RequestedProcedureDescription",
-    "StudyDescription",
-)
-"""Free text, the closest to the film first."""
+from firstread.dicom.datasets import text
+from worker.pipelines.header_words import DESCRIPTIONS, meanings, tokens
 
 CHEST: Final = re.compile(r"CHEST|THORA[XK]|TORAX|TORACE|PULMON|^CXR$|^THX$|^LUNGS?$|^LUNGEN?")
 OTHER: Final = re.compile(
@@ -38,16 +28,16 @@ FRONTAL: Final = re.compile(r"^(PA|AP|FRONTAL|ANTEROPOSTERIOR|POSTEROANTERIOR)$"
 def other_part(ds: Dataset) -> bool:
     """Whether Body Part Examined, else Anatomic Region Sequence, names a part of the body that is not the chest."""
     for words in (text(ds, "BodyPartExamined", 64), meanings(ds, "AnatomicRegionSequence")):
-        said = part_of(words)
-        if said is not None:
-            return said == "other"
+        part = part_of(words)
+        if part is not None:
+            return part == "other"
     return False
 
 
 def other_part_described(ds: Dataset) -> bool:
     """Whether descriptions name another part of the body, where no element names the chest."""
-    told = (text(ds, "BodyPartExamined", 64), meanings(ds, "AnatomicRegionSequence"))
-    if any(part_of(words) == "chest" for words in told):
+    elements = (text(ds, "BodyPartExamined", 64), meanings(ds, "AnatomicRegionSequence"))
+    if any(part_of(words) == "chest" for words in elements):
         return False
     return part_of(" ".join(text(ds, keyword, 64) for keyword in DESCRIPTIONS)) == "other"
 
@@ -64,8 +54,8 @@ def part_of(words: str) -> str | None:
 def is_lateral(ds: Dataset) -> bool:
     """Whether View Position, View Code, Patient Orientation or a description says that the film is a lateral one.
 
-    What View Position says of a frontal view counts more than any description; of a field that names both views
-    (``PA and lateral``) nothing is learnt.
+    What View Position says of a frontal view counts more than any description; a field that names both views
+    (``PA and lateral``) says nothing.
     """
     view = tokens(text(ds, "ViewPosition", 32))
     if "".join(view) in LATERAL_CODES or any(LATERAL.search(word) for word in view):
@@ -80,17 +70,3 @@ def is_lateral(ds: Dataset) -> bool:
         if lateral != frontal:
             return lateral
     return False
-
-
-def tokens(words: str) -> list[str]:
-    """Words of letters alone, in capitals; dots of abbreviations are left out (``P.A.`` is ``PA``)."""
-    return re.findall(r"[^\W\d_]+", words.replace(".", "").upper())
-
-
-def meanings(ds: Dataset, keyword: str) -> str:
-    """Code Meaning of every item of a sequence, in one string; empty where there is none."""
-    try:
-        items: Iterable[Dataset] = ds.get(keyword) or []
-        return " ".join(text(item, "CodeMeaning", 64) for item in items)
-    except PARSE_ERRORS:
-        return ""

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
-
-import numpy as np
+from typing import Final
 
 from firstread.dicom.datasets import number, text
 from firstread.dicom.modality import CAPTURES, modality_of
 from worker.pipelines.base import Instance, Selection, Series, SeriesNote, Study
-from worker.pipelines.chest_xray.film import Turn
+from worker.pipelines.chest_xray.film import FilmCandidate
 from worker.pipelines.chest_xray.header import is_lateral, other_part, other_part_described
-from worker.pipelines.chest_xray.maps import Part
 from worker.pipelines.reasons import Caution, Reason
 
 MODALITIES: Final = frozenset({"CR", "DX", "DR", "RG", "OT", "SC"})
@@ -23,51 +19,9 @@ FOR_PROCESSING: Final = "1.2.840.10008.5.1.4.1.1.1.1.1"
 MIN_SIDE_PX: Final = 112
 MAX_FRAMES: Final = 4
 
-_RANK: Final = {"PA": 0, "AP": 1}
 
-
-@dataclass
-class Film:
-    """One frame that may be a frontal chest film; the gate fills in the pixels.
-
-    Attributes
-    ----------
-    frame : int
-        0 for a single-frame object, else counted from 1.
-    grey : ndarray of float32, shape (H, W), or None
-        Display values, upright, bright for dense.
-    likeness : float
-        How much the pixels look like a frontal chest (:mod:`worker.pipelines.chest_xray.likeness`).
-    fault : str
-        Why the pixels cannot be read, in words.
-    parts : dict of Part
-        By package, the part of the film that its network sees; set as the film is preprocessed.
-    """
-
-    instance: Instance
-    frame: int
-    view: str
-    cautions: list[str] = field(default_factory=list)
-    grey: np.ndarray | None = None
-    turn: Turn = field(default_factory=Turn)
-    likeness: float = 0.0
-    fault: str = ""
-    parts: dict[str, Part] = field(default_factory=dict)
-
-    @property
-    def raw(self) -> bool:
-        """Whether it is a detector's image, not processed for people."""
-        return Caution.FOR_PROCESSING in self.cautions
-
-    @property
-    def rank(self) -> tuple[Any, ...]:
-        """Smaller is better: processed for people, posterior-anterior, then by number."""
-        order = number(self.instance.ds, "InstanceNumber") or 0.0
-        return (self.raw, _RANK.get(self.view, 2), order, self.frame, self.instance.SOPInstanceUID)
-
-
-def select(study: Study) -> Selection:
-    """All candidate films of the study as one series, in the order of :func:`in_turn`; a note on every series.
+def select(study: Study) -> Selection[tuple[FilmCandidate, ...]]:
+    """All candidate films of the study as one series, in the order of :func:`by_turns`; a note on every series.
 
     Views of one examination often come in series of their own: an opacity on the second one must not be missed because
     the first is normal.
@@ -75,10 +29,10 @@ def select(study: Study) -> Selection:
     groups: dict[str, list[Instance]] = defaultdict(list)
     for instance in study.instances:
         groups[instance.SeriesInstanceUID].append(instance)
-    pool: list[list[Film]] = []
+    pool: list[list[FilmCandidate]] = []
     notes: list[SeriesNote] = []
     for uid, instances in groups.items():
-        films: list[Film] = []
+        films: list[FilmCandidate] = []
         reasons: list[str] = []
         for instance in instances:
             candidates, reason = films_of(instance, study.forced)
@@ -88,21 +42,21 @@ def select(study: Study) -> Selection:
             pool.append(films)
             reasons = []
         notes.append(SeriesNote(uid, bool(films), tuple(dict.fromkeys(reasons)), len(instances)))
-    films = in_turn(pool)
+    films = by_turns(pool)
     if not films:
         return Selection((), tuple(notes))
-    used = list({film.instance.key: film.instance for film in films}.values())
-    return Selection((Series(films[0].instance.SeriesInstanceUID, used, pixels=films),), tuple(notes))
+    used = tuple({film.instance.key: film.instance for film in films}.values())
+    return Selection((Series(films[0].instance.SeriesInstanceUID, used, tuple(films)),), tuple(notes))
 
 
-def in_turn(groups: Sequence[Sequence[Film]]) -> list[Film]:
+def by_turns(groups: Sequence[Sequence[FilmCandidate]]) -> list[FilmCandidate]:
     """Films of several series, the best first: each series' best, then each one's second; raw ones after all others."""
     turns = [(turn, film) for films in groups for turn, film in enumerate(sorted(films, key=lambda film: film.rank))]
     turns.sort(key=lambda pair: (pair[1].raw, pair[0], pair[1].rank))
     return [film for _, film in turns]
 
 
-def films_of(instance: Instance, forced: bool) -> tuple[list[Film], Reason | None]:
+def films_of(instance: Instance, forced: bool) -> tuple[list[FilmCandidate], Reason | None]:
     """Candidate films of one object, or why there is none.
 
     What a person asked for is only refused for sure signs, as a body part that the header names in so many words is.
@@ -130,4 +84,4 @@ def films_of(instance: Instance, forced: bool) -> tuple[list[Film], Reason | Non
     count = int(number(ds, "NumberOfFrames") or 1)
     frames = range(1, min(count, MAX_FRAMES) + 1) if count > 1 else (0,)
     view = text(ds, "ViewPosition", 16).upper()
-    return [Film(instance, frame, view, list(cautions)) for frame in frames], None
+    return [FilmCandidate(instance, frame, view, tuple(cautions)) for frame in frames], None

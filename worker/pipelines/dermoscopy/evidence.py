@@ -1,4 +1,4 @@
-"""Evidence picture of a lesion: as it came, with its outline, and with the heat map, said to be an AI result."""
+"""Where the suspicion of a lesion comes from: its mask, and the picture with outline and heat map."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import cv2
 import numpy as np
 
 from firstread.pipelines import PICTURE_NOTICE
+from worker.pipelines.base import Evidence
+from worker.pipelines.dermoscopy.lesion import CLASSES, unframed
+from worker.pipelines.dermoscopy.outline import Outline
+from worker.pipelines.dermoscopy.photographs import Photograph
+from worker.pipelines.ensemble import ModelScores
 from worker.pipelines.heatmap import painted
 
 PANEL_WIDTH: Final = 480
@@ -16,6 +21,32 @@ _MARGIN: Final = 8
 _FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
 _SIZE: Final = 0.55
 OUTLINE_RGB: Final = (0, 255, 120)
+
+
+def evidence_of(
+    photograph: Photograph, outline: Outline | None, heat: np.ndarray, scores: ModelScores, next_step: str
+) -> Evidence:
+    """Overlay of outline and class-activation map, and the mask of the key picture at its own size.
+
+    Parameters
+    ----------
+    heat : ndarray of float32, shape (h, w)
+        Map of the picture as the network saw it, framed to 4:3.
+    """
+    evidence = Evidence(key_instance=photograph.instance.key, key_frame=photograph.frame.number)
+    shape = (photograph.rgb.shape[0], photograph.rgb.shape[1])
+    evidence.pictures["lesion"] = lesion_picture(
+        photograph.rgb,
+        None if outline is None else outline.mask,
+        unframed(heat, photograph.framing, shape),
+        "  ".join(f"{name} {scores.p_study[name]:.2f}" for name in CLASSES),
+        next_step,
+    )
+    if outline is not None:
+        evidence.mask = outline.mask[None]
+        evidence.mask_keys = ((photograph.instance.key, photograph.frame.number),)
+        evidence.mask_label = "lesion"
+    return evidence
 
 
 def lesion_picture(

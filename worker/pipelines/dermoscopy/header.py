@@ -1,4 +1,4 @@
-"""What the header of a photograph says of the organ that it shows, word by word."""
+"""The organ that a photograph shows, by the words of its header."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from pydicom.dataset import Dataset
 
 from firstread.dicom.datasets import text
-from worker.pipelines.chest_xray.header import DESCRIPTIONS, meanings, tokens
+from worker.pipelines.header_words import DESCRIPTIONS, meanings, tokens
 
 SKIN: Final = re.compile(
     r"DERM(A|O|I|$)|^(EPI)?DERM|SKIN|^CUT(AN|IS)|SUBCUT|^HAUT|^PEAU|^PELLE$|^PIEL$|^PELE$|TRICHOSC|ONYCHOSC|CAPILLAROSC"
@@ -30,16 +30,16 @@ OTHER: Final = re.compile(
 def other_organ(ds: Dataset) -> bool:
     """Whether Body Part Examined or an anatomic sequence names an organ and no skin."""
     regions = ("AnatomicRegionSequence", "PrimaryAnatomicStructureSequence")
-    told = [text(ds, "BodyPartExamined", 64), *(meanings(ds, keyword) for keyword in regions)]
-    return any(_first_said([words]) == "other" for words in told)
+    elements = [text(ds, "BodyPartExamined", 64), *(meanings(ds, keyword) for keyword in regions)]
+    return any(_first_named([words]) == "other" for words in elements)
 
 
 def other_organ_described(ds: Dataset) -> bool:
     """Whether the description closest to the picture that says anything names an organ, or a look into one."""
-    return _first_said(text(ds, keyword, 64) for keyword in (*DESCRIPTIONS, "ImageComments")) == "other"
+    return _first_named(text(ds, keyword, 64) for keyword in (*DESCRIPTIONS, "ImageComments")) == "other"
 
 
-def _first_said(fields: Iterable[str]) -> str | None:
+def _first_named(fields: Iterable[str]) -> str | None:
     """``skin`` or ``other``, by the first field that names either; skin where it names both."""
     for words in fields:
         named = tokens(words)

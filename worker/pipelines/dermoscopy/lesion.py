@@ -70,8 +70,8 @@ def framed(image: np.ndarray, frame: Framing) -> np.ndarray:
     """
     out = np.rot90(image) if frame.turned else image
     if frame.top or frame.bottom or frame.left or frame.right:
-        out = cv2.copyMakeBorder(np.ascontiguousarray(out), frame.top, frame.bottom, frame.left, frame.right,
-                                 cv2.BORDER_REFLECT_101)  # fmt: skip
+        margins = (frame.top, frame.bottom, frame.left, frame.right)
+        out = cv2.copyMakeBorder(np.ascontiguousarray(out), *margins, cv2.BORDER_REFLECT_101)
     return np.ascontiguousarray(out)
 
 

@@ -1,4 +1,4 @@
-"""The outlines of a study's pictures, and which picture speaks for the study."""
+"""The outlines of a study's pictures, and which picture is the key picture: that whose scores are said of the study."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worker.pipelines.base import Served
+from worker.pipelines.base import OutputsByPackage, Served
 from worker.pipelines.dermoscopy.lesion import MIN_MASK_SHARE, Measures, framing, measured, outlined, unframed
-from worker.pipelines.dermoscopy.selection import Photograph
+from worker.pipelines.dermoscopy.photographs import Photograph
 
 
 @dataclass(frozen=True)
@@ -22,36 +22,36 @@ class Outline:
 
 
 @dataclass(frozen=True)
-class Speaker:
-    """The picture that speaks for the study.
+class KeyPicture:
+    """The picture whose scores are said of the study, by its ``index``.
 
     ``outline`` is None where the picture has none; ``missing`` says whether one was looked for. ``passed_over`` says
     whether a more suspicious picture was left aside because nothing is outlined in it.
     """
 
-    key: int
+    index: int
     outline: Outline | None
     missing: bool
     passed_over: bool
 
 
-def outliner(packages: Sequence[Served], outputs: dict[str, dict[str, np.ndarray]]) -> Served | None:
+def outliner(packages: Sequence[Served], outputs: OutputsByPackage) -> Served | None:
     """The active package whose masks count: the first of the task ``lesion_mask``, else one that outlines too."""
     able = [p for p in packages if p.role == "active" and "mask" in outputs[p.key]]
     return min(able, key=lambda p: p.card.task != "lesion_mask") if able else None
 
 
-def speaker(
+def key_picture(
     p_melanoma: np.ndarray,
     flag_threshold: float,
     pictures: Sequence[Photograph],
     packages: Sequence[Served],
-    outputs: dict[str, dict[str, np.ndarray]],
-) -> Speaker:
+    outputs: OutputsByPackage,
+) -> KeyPicture:
     """The most suspicious picture in which a lesion is outlined.
 
-    One without an outline speaks all the same where no other picture has one, or where it alone reaches the flag: an
-    outline that failed must not silence a suspicion.
+    One without an outline is taken all the same where no other picture has one, or where it alone reaches the flag: an
+    outline that failed must not hide a suspicion.
 
     Parameters
     ----------
@@ -61,15 +61,15 @@ def speaker(
     order = [int(i) for i in np.argsort(-p_melanoma, kind="stable")]
     package = outliner(packages, outputs)
     if package is None:
-        return Speaker(order[0], None, missing=False, passed_over=False)
-    for key in order:
-        outline = outline_of(pictures[key], outputs[package.key]["mask"][key], package)
+        return KeyPicture(order[0], None, missing=False, passed_over=False)
+    for index in order:
+        outline = outline_of(pictures[index], outputs[package.key]["mask"][index], package)
         if outline is not None:
-            silenced = p_melanoma[order[0]] >= flag_threshold > p_melanoma[key]
-            if silenced:
+            hides_a_flag = p_melanoma[order[0]] >= flag_threshold > p_melanoma[index]
+            if hides_a_flag:
                 break
-            return Speaker(key, outline, missing=False, passed_over=key != order[0])
-    return Speaker(order[0], None, missing=True, passed_over=False)
+            return KeyPicture(index, outline, missing=False, passed_over=index != order[0])
+    return KeyPicture(order[0], None, missing=True, passed_over=False)
 
 
 def outline_of(picture: Photograph, p_mask: np.ndarray, package: Served) -> Outline | None:
@@ -80,15 +80,15 @@ def outline_of(picture: Photograph, p_mask: np.ndarray, package: Served) -> Outl
     p_mask : float32 (h, w)
         Probabilities of the picture as the network saw it, framed to 4:3.
     """
-    chosen = package.card.parameters
+    parameters = package.card.parameters
     mask = outlined(
         # The framing is that of the source: ``picture.framing`` is in pixels of the picture that was kept in memory.
         unframed(p_mask, framing(*picture.shape), picture.shape),
-        float(chosen.get("mask_threshold", 0.5)),
-        largest=bool(chosen.get("mask_largest", True)),
-        fill=bool(chosen.get("mask_fill", True)),
+        float(parameters.get("mask_threshold", 0.5)),
+        largest=bool(parameters.get("mask_largest", True)),
+        fill=bool(parameters.get("mask_fill", True)),
     )
-    measures = measured(mask, picture.spacing_mm)
+    measures = measured(mask, picture.candidate.spacing_mm)
     if measures is None or measures.area_fraction < MIN_MASK_SHARE:
         return None
     return Outline(package, mask, measures)

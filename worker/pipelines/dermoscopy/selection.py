@@ -1,62 +1,28 @@
-"""Which pictures of a study are photographs of skin, by their headers, and what was decoded of them."""
+"""Which pictures of a study are photographs of skin, by their headers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Final
-
-import numpy as np
 
 from firstread.dicom.datasets import number, text
 from firstread.dicom.frames import Frame, frames_of
-from firstread.dicom.modality import DERMOSCOPIC, VL_PHOTOGRAPHIC, modality_of
+from firstread.dicom.modality import COLOUR, DERMOSCOPIC, VL_PHOTOGRAPHIC, modality_of
 from worker.pipelines.base import Instance, Selection, Series, SeriesNote, Study
 from worker.pipelines.dermoscopy.header import other_organ, other_organ_described
-from worker.pipelines.dermoscopy.lesion import Framing
+from worker.pipelines.dermoscopy.photographs import PhotographCandidate
 from worker.pipelines.reasons import Reason
-from worker.pipelines.registry import COLOUR
 
 PHOTOGRAPHS: Final = frozenset({VL_PHOTOGRAPHIC, DERMOSCOPIC, "1.2.840.10008.5.1.4.1.1.77.1"})
 """VL Photographic Image Storage, Dermoscopic Photography Image Storage, VL Image Storage - Trial."""
 
-CAPTURES: Final = frozenset({
-    "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture Image Storage
-    "1.2.840.10008.5.1.4.1.1.7.4",  # Multi-frame True Color Secondary Capture Image Storage
-})  # fmt: skip
+COLOUR_CAPTURES: Final = frozenset({"1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.7.4"})
+"""Secondary Capture Image Storage, Multi-frame True Color Secondary Capture Image Storage."""
+
 MODALITIES: Final = frozenset({"XC", "DMS"})
 """Photographs from outside of the body; OT, SC and ES are only taken where somebody asked for it."""
 
-MAX_PICTURES: Final = 64
 
-
-@dataclass
-class Photograph:
-    """One colour frame.
-
-    ``rgb`` is uint8 (h, w, 3), reduced where the source is very large; ``shape`` is the source's own (H, W), and
-    ``spacing_mm`` belongs to that. ``rgb`` is None until the gate has read it; ``cautions`` are what had to be assumed
-    for that, ``fault`` says why it could not be.
-    """
-
-    instance: Instance
-    frame: Frame
-    shape: tuple[int, int]
-    spacing_mm: tuple[float, float] | None
-    rgb: np.ndarray | None = None
-    cautions: list[str] = field(default_factory=list)
-    fault: str = ""
-    framing: Framing = field(default_factory=lambda: Framing(False, 0, 0, 0, 0))
-
-
-@dataclass
-class Photographs:
-    """All pictures of a study that may be scored together, and what is doubtful about them."""
-
-    pictures: list[Photograph]
-    cautions: list[str] = field(default_factory=list)
-
-
-def select(study: Study) -> Selection:
+def select(study: Study) -> Selection[tuple[PhotographCandidate, ...]]:
     """All colour photographs of a study as one candidate: a lesion's pictures often lie in series of their own.
 
     The notes say of each series what kept it out. What a person asked for is only kept out where it is no picture.
@@ -64,7 +30,7 @@ def select(study: Study) -> Selection:
     by_series: dict[str, list[Instance]] = {}
     for instance in study.instances:
         by_series.setdefault(instance.SeriesInstanceUID, []).append(instance)
-    pictures: list[Photograph] = []
+    pictures: list[PhotographCandidate] = []
     notes = []
     for uid, instances in by_series.items():
         reasons: list[str] = []
@@ -79,10 +45,13 @@ def select(study: Study) -> Selection:
         notes.append(SeriesNote(uid, taken, tuple(dict.fromkeys(reasons)), len(instances)))
     if not pictures:
         return Selection((), tuple(notes))
-    used = list(dict.fromkeys(picture.instance.key for picture in pictures))
-    first = pictures[0].instance
-    series = Series(first.SeriesInstanceUID, [i for i in study.instances if i.key in used], Photographs(pictures))
-    series.details["n_pictures"] = len(pictures)
+    used = {picture.instance.key for picture in pictures}
+    series = Series(
+        pictures[0].instance.SeriesInstanceUID,
+        tuple(instance for instance in study.instances if instance.key in used),
+        tuple(pictures),
+        {"n_pictures": len(pictures)},
+    )
     return Selection((series,), tuple(notes))
 
 
@@ -100,10 +69,10 @@ def unsuitable(instance: Instance, forced: bool) -> Reason | None:
         return Reason.NOT_A_SKIN_PHOTOGRAPH
     if forced:
         return None
-    photograph = instance.SOPClassUID in PHOTOGRAPHS | CAPTURES
-    outside = modality_of(text(ds, "Modality", 16), instance.SOPClassUID) in MODALITIES
-    dermoscopic = instance.SOPClassUID == DERMOSCOPIC
-    if not photograph or not (outside or dermoscopic) or other_organ_described(ds):
+    is_photograph = instance.SOPClassUID in PHOTOGRAPHS | COLOUR_CAPTURES
+    from_outside = modality_of(text(ds, "Modality", 16), instance.SOPClassUID) in MODALITIES
+    is_dermoscopic = instance.SOPClassUID == DERMOSCOPIC
+    if not is_photograph or not (from_outside or is_dermoscopic) or other_organ_described(ds):
         return Reason.NOT_A_SKIN_PHOTOGRAPH
     return None
 
@@ -113,9 +82,9 @@ def _order(instance: Instance) -> tuple[float, str]:
     return (float("inf") if order is None else order, instance.SOPInstanceUID)
 
 
-def _frames(instance: Instance) -> list[Photograph]:
+def _frames(instance: Instance) -> list[PhotographCandidate]:
     shape = (int(number(instance.ds, "Rows") or 0), int(number(instance.ds, "Columns") or 0))
-    return [Photograph(instance, frame, shape, _spacing(frame)) for frame in frames_of(instance.ds)]
+    return [PhotographCandidate(instance, frame, shape, _spacing(frame)) for frame in frames_of(instance.ds)]
 
 
 def _spacing(frame: Frame) -> tuple[float, float] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -15,7 +16,8 @@ from firstread.dicom.frames import Rescale
 from firstread.dicom.modality import CT_CLASSES
 from firstread.dicom.pixels.hounsfield import looks_like_hu, padding_of, to_hu
 from firstread.dicom.pixels.reading import PixelLayout, UnreadablePixels, decoded_elsewhere, iter_frames, layout_of
-from worker.pipelines.head_ct.stack import Grid, HeadStack, Slice, Unread, grid_of, slabs_of
+from worker.pipelines.head_ct.grid import Grid, grid_of
+from worker.pipelines.head_ct.stack import HeadStack, Slice, Unread, slabs_of
 from worker.pipelines.reasons import Caution, Reason
 from worker.pipelines.unread import MAX_SHARE, cause_of, too_much
 
@@ -26,40 +28,82 @@ MOST_RESTARTS: Final = 64
 """Readings of one object after a frame that could not be read."""
 
 
-def decode(head: HeadStack, forced: bool) -> tuple[Reason | None, list[str]]:
-    """Fill ``head.hu``, ``head.slab_of`` and ``head.grid``; the reason where that cannot be, and warnings.
+@dataclass(frozen=True)
+class HounsfieldVolume:
+    """The slices of a head as one volume.
 
-    Slices that cannot be read are left out and go to ``head.unread``, with the warning ``unreadable_slices``. Where
-    they are too many, or neighbours, ``head.too_much_unread`` says so: what is left may flag, and is never a negative.
+    Attributes
+    ----------
+    head : HeadStack
+        The slices that were read; another slice at the place of one that cannot be read stands for it.
+    hu : ndarray of float32, shape (m, H, W)
+        Hounsfield units of slabs in display orientation on square pixels; thin slices are averaged to slabs.
+    slab_of : ndarray of int, shape (n,)
+        Slab of each slice; -1 where a slice could not be decoded.
+    grid : Grid
+        From the pixels as they come to those of ``hu``.
+    too_much_unread : bool
+        Whether so much is unread that what is left can only flag, and never be a negative.
+    """
+
+    head: HeadStack
+    hu: np.ndarray
+    slab_of: np.ndarray
+    grid: Grid
+    too_much_unread: bool
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Outcome of :func:`decode`: a volume, or the reason why there is none.
+
+    ``cautions`` are codes of what reading the pixel data had to assume, ``warnings`` those about the slices.
+    ``unread`` are all slices that could not be read, those of the headers among them; ``n_read`` counts the others.
+    """
+
+    volume: HounsfieldVolume | None = None
+    reason: Reason | None = None
+    cautions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    unread: tuple[Unread, ...] = ()
+    n_read: int = 0
+
+
+def decode(head: HeadStack, forced: bool) -> Decoded:
+    """Decode the slices of a stack.
+
+    Slices that cannot be read are left out and listed in ``unread``, with the warning ``unreadable_slices``. Where
+    they are too many, or neighbours, ``too_much_unread`` says so: what is left may flag, and is never a negative.
     """
     warnings: list[str] = []
     without = [entry for entry in head.slices if not _is_hu(entry.frame.rescale)]
     if without and (forced or len(without) > MAX_SHARE * len(head.slices)):
-        refusal = _no_rescale(head, without, forced)
+        refusal, unread = _no_rescale(without, forced)
         if refusal is not None:
-            return refusal, warnings
+            return Decoded(reason=refusal, unread=head.unread + unread)
         warnings.append(Caution.RESCALE_MISSING)
         without = []
     slabs = slabs_of(head.stack)
     if (np.bincount(slabs) > 1).any():
         warnings.append(Caution.SLICES_AVERAGED)
     n = len(head.slices)
-    head.slab_of = np.full(n, -1)
+    slab_of = np.full(n, -1)
     count = int(slabs[-1]) + 1
     try:
-        head.grid = grid = _grid(head, count)
+        grid = _grid(head, count)
     except UnreadablePixels as error:
-        _note_unread(head, dict.fromkeys(range(n), str(error)))
-        return Reason.UNREADABLE_PIXEL_DATA, warnings
+        unread = head.unread + _unread_of(head, dict.fromkeys(range(n), str(error)))
+        return Decoded(reason=Reason.UNREADABLE_PIXEL_DATA, warnings=tuple(warnings), unread=unread)
+    reader = _SliceReader(head)
     hu, members = np.zeros((count, *grid.shape), np.float32), np.zeros(count, int)
     causes: dict[int, str] = {}
     blank: dict[int, float] = {}
-    for index, plane in _planes(head):
-        if isinstance(plane, str) and (twin := _twin(head, index, grid)) is not None:
+    for index, plane in reader.planes():
+        if isinstance(plane, str) and (twin := reader.twin(index, grid)) is not None:
             plane = twin
         if isinstance(plane, str):
             causes[index] = plane
-        elif without and not _is_hu(head.slices[index].frame.rescale):
+        elif without and not _is_hu(reader.slices[index].frame.rescale):
             causes[index] = "no rescale to Hounsfield units"
         elif plane.shape != grid.displayed:
             causes[index] = "of another size than the rest"
@@ -69,48 +113,45 @@ def decode(head: HeadStack, forced: bool) -> tuple[Reason | None, list[str]]:
             slab = int(slabs[index])
             hu[slab] += grid.squared(plane)
             members[slab] += 1
-            head.slab_of[index] = slab
-    shown = np.flatnonzero(head.slab_of >= 0)
+            slab_of[index] = slab
+    shown = np.flatnonzero(slab_of >= 0)
     for index, value in blank.items():
         if len(shown) and shown[0] < index < shown[-1]:
             causes[index] = "every pixel has one value"
         else:  # air beyond the head
             hu[slabs[index]] += np.float32(value)
             members[slabs[index]] += 1
-            head.slab_of[index] = slabs[index]
-    _note_unread(head, causes)
+            slab_of[index] = slabs[index]
+    unread = head.unread + _unread_of(head, causes)
+    cautions, n_read = tuple(reader.cautions), int(np.count_nonzero(slab_of >= 0))
     if not members.any():
-        return Reason.UNREADABLE_PIXEL_DATA, warnings
-    if head.unread:
+        return Decoded(None, Reason.UNREADABLE_PIXEL_DATA, cautions, tuple(warnings), unread, n_read)
+    too_much_unread = _too_much_unread(head, slab_of, unread)
+    if unread:
         warnings.append(Caution.UNREADABLE_SLICES)
-        kept = members > 0
-        renumber = np.cumsum(kept) - 1
-        head.slab_of = np.where(head.slab_of >= 0, renumber[np.maximum(head.slab_of, 0)], -1)
-        hu, members = hu[kept], members[kept]
+        has_slices = members > 0
+        renumbered = np.cumsum(has_slices) - 1
+        slab_of = np.where(slab_of >= 0, renumbered[np.maximum(slab_of, 0)], -1)
+        hu, members = hu[has_slices], members[has_slices]
     if int(members.max()) > 1:
         hu /= members[:, None, None].astype(np.float32)
-    head.hu = hu
-    return None, warnings
+    volume = HounsfieldVolume(replace(head, slices=tuple(reader.slices)), hu, slab_of, grid, too_much_unread)
+    return Decoded(volume, None, cautions, tuple(warnings), unread, n_read)
 
 
-def _note_unread(head: HeadStack, causes: dict[int, str]) -> None:
+def _places(head: HeadStack) -> np.ndarray:
     known = head.stack.position_mm
-    places = np.arange(len(head.slices), dtype=float) if known is None else known
-    head.unread += [Unread(cause, float(places[index])) for index, cause in sorted(causes.items())]
-    readable = [float(place) for place, slab in zip(places, head.slab_of, strict=True) if slab >= 0]
-    head.too_much_unread = bool(head.unread) and too_much(readable, [entry.place for entry in head.unread])
+    return np.arange(len(head.slices), dtype=float) if known is None else known
 
 
-def _twin(head: HeadStack, index: int, grid: Grid) -> np.ndarray | None:
-    """Hounsfield units of another slice at the place of one that cannot be read, which it then stands for."""
-    for twin in head.twins.get(index, ()):
-        slices = head.slices
-        head.slices = (*slices[:index], twin, *slices[index + 1 :])
-        plane = next(_planes_of(head, [index], head.cautions))[1]
-        if isinstance(plane, np.ndarray) and plane.shape == grid.displayed and _is_hu(twin.frame.rescale):
-            return plane
-        head.slices = slices
-    return None
+def _unread_of(head: HeadStack, causes: dict[int, str]) -> tuple[Unread, ...]:
+    places = _places(head)
+    return tuple(Unread(cause, float(places[index])) for index, cause in sorted(causes.items()))
+
+
+def _too_much_unread(head: HeadStack, slab_of: np.ndarray, unread: Sequence[Unread]) -> bool:
+    readable = [float(place) for place, slab in zip(_places(head), slab_of, strict=True) if slab >= 0]
+    return bool(unread) and too_much(readable, [entry.place for entry in unread])
 
 
 def _grid(head: HeadStack, slabs: int) -> Grid:
@@ -151,76 +192,103 @@ def _is_hu(rescale: Rescale | None) -> bool:
     return rescale is not None and rescale.kind in ("", "HU", "US", "HOUNSFIELD")
 
 
-def _no_rescale(head: HeadStack, without: list[Slice], forced: bool) -> Reason | None:
-    """None where the stored values may be taken as Hounsfield units: asked for, and they look like it."""
-    middle = without[len(without) // 2]
+def _no_rescale(without: Sequence[Slice], forced: bool) -> tuple[Reason | None, tuple[Unread, ...]]:
+    """Why the stored values cannot be taken as Hounsfield units; no reason where they were asked for and look like it.
+
+    The second value is the slice that could not be read to find out, if any.
+    """
     if not forced:
-        return Reason.RESCALE_MISSING
+        return Reason.RESCALE_MISSING, ()
+    middle = without[len(without) // 2]
     try:
         stored = next(iter_frames(middle.instance.path, (middle.frame.index,)))
     except UnreadablePixels as error:
-        head.unread.append(Unread(str(error), None))
-        return Reason.UNREADABLE_PIXEL_DATA
+        return Reason.UNREADABLE_PIXEL_DATA, (Unread(str(error), None),)
     if looks_like_hu(stored):
-        return None
-    return Reason.RESCALE_MISSING if middle.instance.SOPClassUID in CT_CLASSES else Reason.PICTURE_HAS_NO_HU
+        return None, ()
+    is_ct = middle.instance.SOPClassUID in CT_CLASSES
+    return Reason.RESCALE_MISSING if is_ct else Reason.PICTURE_HAS_NO_HU, ()
 
 
 Plane = tuple[int, np.ndarray | str]
 """A slice's index and its Hounsfield units in display orientation; the cause if it is unreadable."""
 
 
-def _planes(head: HeadStack) -> Iterator[Plane]:
-    """Every slice, object by object. Objects of one frame each that another process decodes are read a little ahead."""
-    by_instance: dict[int, list[int]] = {}
-    for index, entry in enumerate(head.slices):
-        by_instance.setdefault(entry.instance.key, []).append(index)
-    groups = list(by_instance.values())
-    if len(groups) == len(head.slices) and all(decoded_elsewhere(entry.instance.ds) for entry in head.slices):
-        for planes, cautions in in_order(partial(_whole, head, indices) for indices in groups):
-            head.cautions += cautions
-            yield from planes
-        return
-    for indices in groups:
-        yield from _object_planes(head, indices, head.cautions)
+class _SliceReader:
+    """Reads the slices of a stack.
 
+    ``slices`` are those of the stack, with a twin in the place of one that could not be read; ``cautions`` are codes
+    of what had to be assumed.
+    """
 
-def _whole(head: HeadStack, indices: list[int]) -> tuple[list[Plane], list[str]]:
-    """An object's planes and cautions."""
-    cautions: list[str] = []
-    return list(_object_planes(head, indices, cautions)), cautions
+    def __init__(self, head: HeadStack) -> None:
+        self.slices = list(head.slices)
+        self.cautions: list[str] = []
+        self._turn = head.turn
+        self._twins = head.twins
 
+    def planes(self) -> Iterator[Plane]:
+        """Every slice, object by object.
 
-def _object_planes(head: HeadStack, indices: Sequence[int], cautions: list[str]) -> Iterator[Plane]:
-    left, restarts = indices, 0
-    while left:
+        Objects of one frame each that another process decodes are read a little ahead.
+        """
+        by_instance: dict[int, list[int]] = {}
+        for index, entry in enumerate(self.slices):
+            by_instance.setdefault(entry.instance.key, []).append(index)
+        groups = list(by_instance.values())
+        if len(groups) == len(self.slices) and all(decoded_elsewhere(entry.instance.ds) for entry in self.slices):
+            for planes, cautions in in_order(partial(self._whole, indices) for indices in groups):
+                self.cautions += cautions
+                yield from planes
+            return
+        for indices in groups:
+            yield from self._object_planes(indices, self.cautions)
+
+    def twin(self, index: int, grid: Grid) -> np.ndarray | None:
+        """Hounsfield units of another slice at the place of one that cannot be read, which it then stands for."""
+        unreadable = self.slices[index]
+        for twin in self._twins.get(index, ()):
+            self.slices[index] = twin
+            plane = next(self._planes_of([index], self.cautions))[1]
+            if isinstance(plane, np.ndarray) and plane.shape == grid.displayed and _is_hu(twin.frame.rescale):
+                return plane
+            self.slices[index] = unreadable
+        return None
+
+    def _whole(self, indices: list[int]) -> tuple[list[Plane], list[str]]:
+        """An object's planes and cautions."""
+        cautions: list[str] = []
+        return list(self._object_planes(indices, cautions)), cautions
+
+    def _object_planes(self, indices: Sequence[int], cautions: list[str]) -> Iterator[Plane]:
+        left, restarts = indices, 0
+        while left:
+            done = 0
+            for index, plane in self._planes_of(left, cautions):
+                done += 1
+                yield index, plane
+            # One bad frame ends a reading; the frames behind it are read anew.
+            if done < len(left) and restarts == MOST_RESTARTS:
+                yield from ((index, "too many frames before it could not be read") for index in left[done:])
+                break
+            left, restarts = left[done:], restarts + 1
+
+    def _planes_of(self, indices: Sequence[int], cautions: list[str]) -> Iterator[Plane]:
+        """Frames of one object up to the first that cannot be read."""
+        instance = self.slices[indices[0]].instance
         done = 0
-        for index, plane in _planes_of(head, left, cautions):
-            done += 1
-            yield index, plane
-        # One bad frame ends a reading; the frames behind it are read anew.
-        if done < len(left) and restarts == MOST_RESTARTS:
-            yield from ((index, "too many frames before it could not be read") for index in left[done:])
-            break
-        left, restarts = left[done:], restarts + 1
-
-
-def _planes_of(head: HeadStack, indices: Sequence[int], cautions: list[str]) -> Iterator[Plane]:
-    """Frames of one object up to the first that cannot be read."""
-    instance = head.slices[indices[0]].instance
-    done = 0
-    try:
-        layout: PixelLayout = layout_of(instance.ds)
-        padding = padding_of(instance.ds, layout)
-        for stored in iter_frames(instance.path, [head.slices[i].frame.index for i in indices], cautions):
-            index = indices[done]
-            if stored.ndim != 2:
-                plane: np.ndarray | str = "more than one sample a pixel"
-            else:
-                rescale = head.slices[index].frame.rescale
-                line = rescale if rescale is not None and _is_hu(rescale) else Rescale(1.0, 0.0)
-                plane = head.turn.apply(to_hu(stored, line, layout, padding))
-            done += 1
-            yield index, plane
-    except (UnreadablePixels, OSError) as error:
-        yield indices[done], cause_of(error)
+        try:
+            layout: PixelLayout = layout_of(instance.ds)
+            padding = padding_of(instance.ds, layout)
+            for stored in iter_frames(instance.path, [self.slices[i].frame.index for i in indices], cautions):
+                index = indices[done]
+                if stored.ndim != 2:
+                    plane: np.ndarray | str = "more than one sample a pixel"
+                else:
+                    rescale = self.slices[index].frame.rescale
+                    line = rescale if rescale is not None and _is_hu(rescale) else Rescale(1.0, 0.0)
+                    plane = self._turn.apply(to_hu(stored, line, layout, padding))
+                done += 1
+                yield index, plane
+        except (UnreadablePixels, OSError) as error:
+            yield indices[done], cause_of(error)

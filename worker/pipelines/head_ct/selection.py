@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
@@ -18,10 +19,10 @@ from firstread.dicom.datasets import number, text
 from firstread.dicom.frames import Frame, frames_of
 from firstread.dicom.geometry import plane_of, turn_of
 from firstread.dicom.modality import CT_CLASSES
-from worker.pipelines.base import Instance, Lost, Selection, Series, SeriesNote, Study
+from worker.pipelines.base import Details, Instance, Lost, Selection, Series, SeriesNote, Study
 from worker.pipelines.head_ct.series import arranged, completed, grouped, located, twins_of, with_places
 from worker.pipelines.head_ct.stack import MIN_SLICES, HeadStack, Slice, Unread
-from worker.pipelines.reasons import Caution, Reason
+from worker.pipelines.reasons import Caution, Reason, merge_codes
 
 _DOSE_SR: Final = ("1.2.840.10008.5.1.4.1.1.88.67", "1.2.840.10008.5.1.4.1.1.88.74")
 _SC_ROOT: Final = "1.2.840.10008.5.1.4.1.1.7"
@@ -53,31 +54,31 @@ _CONTRAST_WORDS: Final = frozenset({"CTA", "ANGIO", "POST", "CE", "C+", "+C", "C
 _SHARP_WORDS: Final = ("BONE", "EDGE", "LUNG", "SHARP", "DETAIL")
 
 
-def select(study: Study) -> Selection:
+def select(study: Study) -> Selection[HeadStack]:
     """Candidate series, the best first, and a note on every series of the study."""
     by_series: dict[str, list[Instance]] = defaultdict(list)
     for instance in study.instances:
         by_series[instance.SeriesInstanceUID].append(instance)
-    candidates: list[tuple[tuple[Any, ...], Series]] = []
+    candidates: list[tuple[Rank, Series[HeadStack]]] = []
     notes: list[SeriesNote] = []
     for uid, instances in sorted(by_series.items()):
         lost = [entry for entry in study.lost if entry.SeriesInstanceUID == uid]
-        found, reasons = _candidates(uid, instances, lost, study.forced)
-        candidates.extend(found)
-        notes.append(SeriesNote(uid, bool(found), tuple(reasons), len(instances)))
+        of_series, reasons = _candidates(uid, instances, lost, study.forced)
+        candidates.extend(of_series)
+        notes.append(SeriesNote(uid, bool(of_series), tuple(reasons), len(instances)))
     candidates.sort(key=lambda entry: entry[0])
     return Selection(tuple(series for _, series in candidates), tuple(notes))
 
 
 def _candidates(
     uid: str, instances: list[Instance], lost: Sequence[Lost], forced: bool
-) -> tuple[list[tuple[tuple[Any, ...], Series]], list[str]]:
+) -> tuple[list[tuple[Rank, Series[HeadStack]]], list[str]]:
     reasons: list[str] = []
     slices: list[Slice] = []
     unseen: list[tuple[Slice, str]] = []
     cautions: dict[tuple[int, int], set[str]] = {}
     for instance in instances:
-        reason, found = _left_aside(instance, forced)
+        reason, doubts = _left_aside(instance, forced)
         if reason is not None:
             reasons.append(reason)
             if instance.SOPClassUID in CT_CLASSES and reason in UNSEEN:
@@ -86,7 +87,7 @@ def _candidates(
         agent = has_contrast(instance.ds)
         for frame in frames_of(instance.ds):
             why = _frame_left_aside(frame)
-            caution = set(found)
+            caution = set(doubts)
             if why is None and plane_of(frame.ImageOrientationPatient) not in (None, "axial"):
                 why = Reason.NOT_AXIAL
             if why is not None and not (forced and why in (Reason.NOT_AXIAL, Reason.DERIVED)):
@@ -101,15 +102,15 @@ def _candidates(
     groups = grouped(slices)
     for place, group in enumerate(groups):
         others = groups[:place] + groups[place + 1 :]
-        made = _series(uid, *completed(group, others, unseen), lost, forced)
-        if isinstance(made, Series):
-            head: HeadStack = made.pixels
-            found = {code for entry in head.slices for code in cautions[entry.instance.key, entry.frame.number]}
-            head.cautions = sorted(found.union(head.cautions))
-            out.append((_rank(made), made))
-        else:
-            reasons.append(made)
-    return out, list(dict.fromkeys(str(reason) for reason in reasons))
+        head = _head_stack(*completed(group, others, unseen), lost, forced)
+        if isinstance(head, Reason):
+            reasons.append(head)
+            continue
+        doubts = {code for entry in head.slices for code in cautions[entry.instance.key, entry.frame.number]}
+        head = replace(head, cautions=tuple(sorted(doubts.union(head.cautions))))
+        used = tuple({entry.instance.key: entry.instance for entry in head.slices}.values())
+        out.append((_rank(uid, head), Series(uid, used, head, _details(head))))
+    return out, merge_codes(reasons)
 
 
 def _left_aside(instance: Instance, forced: bool) -> tuple[Reason | None, set[str]]:
@@ -159,29 +160,27 @@ def _frame_left_aside(frame: Frame) -> Reason | None:
     return None
 
 
-def _series(uid: str, slices: list[Slice], unread: list[Unread], lost: Sequence[Lost], forced: bool) -> Series | Reason:
-    made = arranged(slices, forced)
-    if isinstance(made, Reason):
-        return made
-    unread = [*unread, *located(lost, made.slices, made.stack)]
-    ordered = tuple(made.slices[i] for i in made.stack.order)
+def _head_stack(slices: list[Slice], unread: list[Unread], lost: Sequence[Lost], forced: bool) -> HeadStack | Reason:
+    arrangement = arranged(slices, forced)
+    if isinstance(arrangement, Reason):
+        return arrangement
+    unread = [*unread, *located(lost, arrangement.slices, arrangement.stack)]
+    ordered = tuple(arrangement.slices[i] for i in arrangement.stack.order)
     known = [entry.frame for entry in ordered if entry.frame.ImageOrientationPatient is not None]
     spacings = [entry.frame.PixelSpacing for entry in ordered if entry.frame.PixelSpacing is not None]
-    head = HeadStack(
+    return HeadStack(
         slices=ordered,
-        stack=with_places(made.stack, unread),
+        stack=with_places(arrangement.stack, unread),
         turn=turn_of(known[len(known) // 2].ImageOrientationPatient if known else None),
         PixelSpacing=tuple(float(mm) for mm in np.median(spacings, axis=0)) if spacings else None,
         contrast=any(entry.contrast for entry in ordered),
-        cautions=sorted(made.cautions),
-        twins=twins_of(made.slices, made.stack),
-        unread=unread,
+        cautions=tuple(sorted(arrangement.cautions)),
+        twins=twins_of(arrangement.slices, arrangement.stack),
+        unread=tuple(unread),
     )
-    instances = list({entry.instance.key: entry.instance for entry in ordered}.values())
-    return Series(uid, instances, pixels=head, details=_details(head))
 
 
-def _details(head: HeadStack) -> dict[str, Any]:
+def _details(head: HeadStack) -> Details:
     return {
         "n_slices": len(head.slices),
         "thickness_mm": head.thickness_mm,
@@ -194,8 +193,10 @@ def _details(head: HeadStack) -> dict[str, Any]:
     }
 
 
-def _rank(series: Series) -> tuple[Any, ...]:
-    head: HeadStack = series.pixels
+Rank = tuple[bool, bool, bool, bool, bool, bool, int, int, str]
+
+
+def _rank(SeriesInstanceUID: str, head: HeadStack) -> Rank:
     ds = head.slices[0].instance.ds
     part = text(ds, "BodyPartExamined", 64).upper()
     thickness = max(head.thickness_mm or 0.0, head.stack.spacing_mm or 0.0)
@@ -209,7 +210,7 @@ def _rank(series: Series) -> tuple[Any, ...]:
         len(head.slices) < MIN_SLICES,
         class_of_thickness,
         -len(head.slices),
-        series.SeriesInstanceUID,
+        SeriesInstanceUID,
     )
 
 

@@ -60,19 +60,22 @@ def _alike(slices: Sequence[Slice]) -> list[list[Slice]]:
     for entry in slices:
         by_look[entry.frame.ImageOrientationPatient, entry.frame.PixelSpacing].append(entry)
     groups: list[tuple[Look, list[Slice]]] = []
-    for look in sorted((look for look in by_look if None not in look), key=str):
+
+    def join(look: Look) -> None:
         home = next((group for leader, group in groups if same_look(leader, look)), None)
         if home is None:
             groups.append((look, list(by_look[look])))
         else:
             home += by_look[look]
+
+    in_order = sorted(by_look, key=str)
+    for look in in_order:
+        if None not in look:
+            join(look)
     groups.sort(key=lambda entry: len(entry[1]), reverse=True)
-    for look in sorted((look for look in by_look if None in look), key=str):
-        home = next((group for leader, group in groups if same_look(leader, look)), None)
-        if home is None:
-            groups.append((look, list(by_look[look])))
-        else:
-            home += by_look[look]
+    for look in in_order:
+        if None in look:
+            join(look)
     return [group for _, group in groups]
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import ceil
 from typing import Final
 
-import cv2
 import numpy as np
 
 from firstread.dicom.datasets import number
 from firstread.dicom.frames import Frame
 from firstread.dicom.geometry import Stack, Turn
 from firstread.dicom.numbers import integer
-from worker.packages.preprocessing.compose import Box
 from worker.pipelines.base import Instance
 
 MIN_SLICES: Final = 8
@@ -28,81 +26,6 @@ SLAB_MM: Final = 5.5
 MAX_SLABS: Final = 160
 ALIKE: Final = 0.2
 """Neighbours whose lengths differ by less than this share are of one kind."""
-
-SQUARE_WITHIN: Final = 0.01
-"""Pixels count as square where their sides differ by no more than this share."""
-
-SOFT_HU: Final = (-20.0, 100.0)
-"""A little more than the window that the models see."""
-
-MAX_SIDE: Final = 1024
-"""Pixels are made square without letting a side grow beyond this, unless it is as long already."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """From the pixels of a slice in display orientation to square ones, and back.
-
-    Attributes
-    ----------
-    displayed : tuple of int
-        Rows and columns in display orientation, as they come.
-    shape : tuple of int
-        Rows and columns on square pixels: the same where they are square.
-    pixel_mm : tuple of float or None
-        Sides of a pixel of ``shape``; None where the header does not tell.
-    """
-
-    displayed: tuple[int, int]
-    shape: tuple[int, int]
-    pixel_mm: tuple[float, float] | None
-
-    def squared(self, plane: np.ndarray) -> np.ndarray:
-        """Hounsfield units (H, W) on square pixels.
-
-        Only soft tissue is interpolated, and what lies beside it counts as no more than its rim: a mean of bone and
-        air would look like blood.
-        """
-        if self.shape == self.displayed:
-            return plane
-        nearest = _picked(plane, self.shape)
-        soft = np.clip(plane, *SOFT_HU).astype(np.float32)
-        between = cv2.resize(soft, (self.shape[1], self.shape[0]), interpolation=cv2.INTER_LINEAR)
-        return np.where((nearest < SOFT_HU[0]) | (nearest > SOFT_HU[1]), nearest, between)
-
-    def stored(self, mask: np.ndarray) -> np.ndarray:
-        """A mask on square pixels (..., H, W) on the pixels as they come."""
-        return _picked(mask, self.displayed)
-
-
-def _picked(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    if plane.shape[-2:] == shape:
-        return plane
-    rows, columns = (
-        ((np.arange(n) + 0.5) * old / n).astype(int) for n, old in zip(shape, plane.shape[-2:], strict=True)
-    )
-    return plane[..., rows[:, None], columns[None, :]]
-
-
-def grid_of(rows: int, columns: int, spacing_mm: Sequence[float] | None, aspect: Sequence[float] | None) -> Grid:
-    """Grid of square pixels, as small as the smaller side, for slices in display orientation.
-
-    Parameters
-    ----------
-    spacing_mm : sequence of 2 floats or None
-        Between rows, between columns.
-    aspect : sequence of 2 floats or None
-        Pixel Aspect Ratio (PS3.3 C.7.6.3.1.7), height and width, which counts where there is no spacing.
-    """
-    sides = spacing_mm or aspect
-    known = None if spacing_mm is None else (float(spacing_mm[0]), float(spacing_mm[1]))
-    if sides is None or abs(sides[0] / sides[1] - 1.0) <= SQUARE_WITHIN:
-        return Grid((rows, columns), (rows, columns), known)
-    length = rows * sides[0], columns * sides[1]
-    side = max(min(sides), max(length) / max(MAX_SIDE, rows, columns))
-    shape = max(1, round(length[0] / side)), max(1, round(length[1] / side))
-    square = None if known is None else (length[0] / shape[0], length[1] / shape[1])
-    return Grid((rows, columns), shape, square)
 
 
 @dataclass(frozen=True)
@@ -171,28 +94,20 @@ class Ruler:
         return self.places[after - 1] + share * (self.places[after] - self.places[after - 1])
 
 
-@dataclass
+@dataclass(frozen=True)
 class HeadStack:
-    """A candidate with its slices from foot to head; ``gate`` adds the pixels.
+    """A candidate as its headers describe it: slices from foot to head.
 
     Attributes
     ----------
-    hu : ndarray of float32, shape (m, H, W), or None
-        Hounsfield units in display orientation on square pixels, thin slices averaged to slabs.
-    slab_of : ndarray of int, shape (n,)
-        Slab of each slice; -1 where a slice could not be decoded.
-    boxes : dict
-        Crop of each slab, by package; set by ``preprocess``.
-    extent_mm : ndarray of float64, shape (n,), or None
-        How far each slice stands for along the normal.
-    twins : dict of lists of Slice
+    PixelSpacing : tuple of float or None
+        Median over the slices, in mm.
+    cautions : tuple of str
+        Codes of what is doubtful about slices and order.
+    twins : mapping
         Further slices at the place of a slice, by its index.
-    unread : list of Unread
-        Slices of the series that could not be read, in no order.
-    too_much_unread : bool
-        Whether so much is unread that what is left can only flag, and never be a negative.
-    grid : Grid or None
-        From the pixels as they come to those of ``hu``.
+    unread : tuple of Unread
+        Slices of the series that cannot be read, in no order.
     """
 
     slices: tuple[Slice, ...]
@@ -200,18 +115,9 @@ class HeadStack:
     turn: Turn
     PixelSpacing: tuple[float, ...] | None
     contrast: bool
-    cautions: list[str] = field(default_factory=list)
-    hu: np.ndarray | None = None
-    slab_of: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
-    boxes: dict[str, list[Box]] = field(default_factory=dict)
-    grid: Grid | None = None
-    twins: dict[int, list[Slice]] = field(default_factory=dict)
-    unread: list[Unread] = field(default_factory=list)
-    too_much_unread: bool = False
-
-    @property
-    def extent_mm(self) -> np.ndarray | None:
-        return self.stack.extent_mm()
+    cautions: tuple[str, ...] = ()
+    twins: Mapping[int, Sequence[Slice]] = field(default_factory=dict)
+    unread: tuple[Unread, ...] = ()
 
     @property
     def thickness_mm(self) -> float | None:

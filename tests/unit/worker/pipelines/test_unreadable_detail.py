@@ -64,4 +64,4 @@ def test_of_a_photograph(tmp_path: Path) -> None:
     study = study_from([with_stream(ds, stream[:-200], "1.2.840.10008.1.2.4.50", "YBR_FULL_422")], tmp_path)
     (series,) = skin_select(study).series
     told = skin_gate(study, series)
-    assert told.reasons == ("unreadable_pixel_data",) and "the code stream ends early" in told.detail
+    assert told.reasons == ("unreadable_pixel_data",) and "the code stream ends early" in told.unread

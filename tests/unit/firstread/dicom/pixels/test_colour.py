@@ -24,10 +24,9 @@ SPACES = {"display_p3": DISPLAY_P3, "adobe_rgb": ADOBE_RGB}
 
 def _seen(study: Study) -> np.ndarray:
     (series,) = select(study).series
-    assert gate(study, series).passed
-    rgb = series.pixels.pictures[0].rgb
-    assert isinstance(rgb, np.ndarray)
-    return rgb.astype(int)
+    photographs = gate(study, series).pixels
+    assert photographs is not None
+    return photographs[0].rgb.astype(int)
 
 
 @pytest.mark.parametrize("space", SPACES)

@@ -114,7 +114,7 @@ def test_a_broken_table_is_refused_in_words(name: str, tmp_path: Path) -> None:
     study = study_of(instance)
     (series,) = select(study).series
     told = gate(study, series)
-    assert told.reasons == ("unreadable_pixel_data",) and said in told.detail
+    assert told.reasons == ("unreadable_pixel_data",) and said in told.unread
 
 
 COMMAS = ["RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"]

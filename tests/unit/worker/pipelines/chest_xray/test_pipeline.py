@@ -176,9 +176,8 @@ def test_an_opacity_in_a_series_of_its_own_flags_and_all_evidence_is_of_that_fil
     assert outcome.SeriesInstanceUID == "1.2.3.2"
     assert outcome.evidence.key_instance == 2
     assert {score.instance_key for score in outcome.slice_scores} == {1, 2}
-    assert {note.SeriesInstanceUID: note.chosen for note in result.notes} == {
-        "1.2.3.1": True, "1.2.3.2": True, "1.2.3.3": False
-    }  # fmt: skip
+    chosen = {note.SeriesInstanceUID: note.chosen for note in result.notes}
+    assert chosen == {"1.2.3.1": True, "1.2.3.2": True, "1.2.3.3": False}
     assert result.details["view"] == "AP"
 
 
@@ -190,7 +189,7 @@ def test_a_series_of_which_no_film_passes_says_why_beside_the_score(tmp_path: Pa
     assert [note.chosen for note in result.notes] == [True, False]
     assert result.details["films_left_out"] == 1
     assert "pictures_left_out" in _done(result).warnings
-    assert _done(result).detail.startswith("1 of 2 films could not be read (1: ")
+    assert result.detail.startswith("1 of 2 films could not be read (1: ")
     alone = _run(study_of(broken))
     assert alone.reasons == ("unreadable_pixel_data",) and alone.detail.startswith("1 of 1 films could not be read")
 
@@ -198,9 +197,10 @@ def test_a_series_of_which_no_film_passes_says_why_beside_the_score(tmp_path: Pa
 def test_a_film_whose_file_is_gone_does_not_hide_behind_another(tmp_path: Path) -> None:
     well = _in_series(tmp_path, FilmSpec(size=256), 1, 1)
     lost = Lost("1.2.3.2", well.SOPClassUID, 2, GONE), Lost("1.2.3.9", "1.2.840.10008.5.1.4.1.1.88.67", 1, GONE)
-    outcome = _done(_run(replace(study_of(well), lost=lost)))
+    result = _run(replace(study_of(well), lost=lost))
+    outcome = _done(result)
     assert "pictures_left_out" in outcome.warnings and not any(f.flagged for f in outcome.findings)
-    assert outcome.detail == sentence(2, "films", [GONE])
+    assert result.detail == sentence(2, "films", [GONE])
 
 
 def test_every_series_has_its_turn_and_films_past_the_limit_are_counted(tmp_path: Path) -> None:

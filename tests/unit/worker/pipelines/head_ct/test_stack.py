@@ -15,7 +15,8 @@ from firstread.dicom.geometry import stack_of
 from firstread.phantoms.head import HeadPhantom, HeadSpec, head_study
 from tests.builders.heads import altered, squeezed, thin_below
 from tests.builders.studies import ThresholdEngine, head_card, served, study_from
-from worker.pipelines.head_ct.stack import Grid, grid_of, slabs_of
+from worker.pipelines.head_ct.grid import Grid, grid_of
+from worker.pipelines.head_ct.stack import slabs_of
 from worker.pipelines.registry import row
 from worker.pipelines.runner import RunResult, run
 
