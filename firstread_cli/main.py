@@ -101,7 +101,7 @@ def settings_errors(error: ValidationError) -> list[str]:
 def main(argv: list[str] | None = None) -> Any:
     """Entry point. A wrong setting or a state of things that we know ends in one clear line, not in a traceback."""
     from firstread.errors import FirstreadError
-    from firstread.logs.filters import silence_libraries
+    from firstread.logs import silence_libraries
 
     silence_libraries()
     try:

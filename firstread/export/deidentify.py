@@ -117,8 +117,14 @@ def _object(
     ds.PatientIdentityRemoved = "YES"
     ds.DeidentificationMethod = "Firstread: built anew from a list of permitted elements"
     ds.LongitudinalTemporalInformationModified = "REMOVED"
-    for keyword in ("StudyDate", "StudyTime", "AccessionNumber", "StudyID", "ReferringPhysicianName",
-                    "PatientBirthDate"):  # fmt: skip
+    for keyword in (
+        "StudyDate",
+        "StudyTime",
+        "AccessionNumber",
+        "StudyID",
+        "ReferringPhysicianName",
+        "PatientBirthDate",
+    ):
         setattr(ds, keyword, "")
     ds.PatientSex = sex if (sex := text(source, "PatientSex").upper()) in SEXES else ""
     age = age_of(source)

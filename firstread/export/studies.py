@@ -42,9 +42,20 @@ from firstread.settings import Settings
 from firstread.storage.store import spool_of
 
 STUDY_COLUMNS = (
-    "study", "patient", "pipeline", "finding", "truth", "agree", "source", "probability", "threshold", "flagged",
-    "model", "warnings", "images",
-)  # fmt: skip
+    "study",
+    "patient",
+    "pipeline",
+    "finding",
+    "truth",
+    "agree",
+    "source",
+    "probability",
+    "threshold",
+    "flagged",
+    "model",
+    "warnings",
+    "images",
+)
 
 README = """Images without names, numbers, dates or free text, for training.
 
@@ -107,18 +118,18 @@ def export_studies(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExportError(f"{out} is there and not empty")
     pseudonyms = Pseudonyms(_key(key_file))
-    told = Exported()
+    exported = Exported()
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / "README.txt").write_text(README, encoding="utf-8")
         for pipeline in pipelines or names():
-            _export_pipeline(db, settings, out / pipeline, pipeline, since, judged_only, pseudonyms, told)
+            _export_pipeline(db, settings, out / pipeline, pipeline, since, judged_only, pseudonyms, exported)
     except OSError as error:
         raise ExportError(f"{out} cannot be written ({error.strerror})") from error
     with db.write() as session:
-        detail = {"studies": told.studies, "images": told.images, "pipelines": list(pipelines)}
+        detail = {"studies": exported.studies, "images": exported.images, "pipelines": list(pipelines)}
         audit.record(session, "export", detail=detail, actor=by)
-    return told
+    return exported
 
 
 def _key(path: Path | None) -> bytes:
@@ -144,7 +155,7 @@ def _export_pipeline(
     since: datetime | None,
     judged_only: bool,
     pseudonyms: Pseudonyms,
-    told: Exported,
+    exported: Exported,
 ) -> None:
     findings = findings_of(pipeline)
     with db.read() as session:
@@ -163,10 +174,10 @@ def _export_pipeline(
         for job_id in jobs:
             with db.read() as session:
                 case = _Case(session, settings, session.get_one(Job, job_id), findings, pseudonyms)
-                written = case.write_images(folder, labels, told)
+                written = case.write_images(folder, labels, exported)
                 if written:
-                    told.studies += 1
-                    told.images += written
+                    exported.studies += 1
+                    exported.images += written
                     studies.writerows(case.study_rows(written))
 
 
@@ -209,7 +220,7 @@ class _Case:
         self.results = {row.finding: row for row in session.scalars(active) if row.probability is not None}
         self.key = _key_frame(session, job)
 
-    def write_images(self, folder: Path, labels: object, told: Exported) -> int:
+    def write_images(self, folder: Path, labels: object, exported: Exported) -> int:
         """Write the images and their rows; returns how many."""
         place = folder / "images" / self.study
         written = 0
@@ -228,11 +239,11 @@ class _Case:
                     labels.writerow(row)  # type: ignore[attr-defined]
                     written += 1
             except FileNotFoundError:
-                told.leave_out("deleted")
+                exported.leave_out("deleted")
             except BurnedIn:
-                told.leave_out("burned_in_annotation")
+                exported.leave_out("burned_in_annotation")
             except (UnreadablePixels, UnusableFile):
-                told.leave_out("unreadable")
+                exported.leave_out("unreadable")
         return written
 
     def _labels(self, whole: bool, key: bool) -> Iterable[str]:

@@ -1,7 +1,7 @@
 """The database's clock: hosts that share a database agree on nothing else.
 
 Whatever one process writes and another compares (leases, heartbeats, when something is due, when a study was last
-seen) is told by this clock. SQLite lives on one machine, and its clock is that machine's.
+seen) is a time of this clock. SQLite lives on one machine, and its clock is that machine's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from firstread.clock import utcnow
 NOISE = timedelta(seconds=1)
 """Less is the way to the database and back, and no difference of clocks."""
 
-_ASKS = {
+_QUERIES = {
     "postgresql": text("SELECT clock_timestamp()"),
     "sqlite": text("SELECT strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')"),
 }
@@ -24,8 +24,8 @@ _ASKS = {
 
 def now_of(session: Session) -> datetime:
     """The present moment by the database's clock, aware, in UTC; not that of the transaction's start."""
-    told = session.execute(_ASKS[session.get_bind().dialect.name]).scalar_one()
-    moment = datetime.fromisoformat(told) if isinstance(told, str) else told
+    value = session.execute(_QUERIES[session.get_bind().dialect.name]).scalar_one()
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     assert isinstance(moment, datetime)
     return moment.astimezone(UTC)
 
@@ -33,8 +33,8 @@ def now_of(session: Session) -> datetime:
 def skew_of(session: Session) -> timedelta:
     """How far the database's clock is ahead of this machine's, negative where it is behind."""
     before = utcnow()
-    told = now_of(session)
-    return told - (before + (utcnow() - before) / 2)
+    now = now_of(session)
+    return now - (before + (utcnow() - before) / 2)
 
 
 def shift_of(session: Session) -> timedelta:

@@ -16,7 +16,7 @@ OWN = "own"
 
 
 class Study(Base):
-    """One StudyInstanceUID. What is said here of the patient is what the first instance said, or as corrected."""
+    """One StudyInstanceUID. Patient and accession number are those of the first instance, or as corrected later."""
 
     __tablename__ = "study"
 
@@ -91,13 +91,13 @@ class Instance(Base):
 
 def newest_of_each(rows: Iterable[Instance]) -> list[Instance]:
     """The row received last of each instance, in the order given: where bytes changed, the newest are scored."""
-    kept = list(rows)
+    instances = list(rows)
     newest: dict[tuple[str, str], Instance] = {}
-    for row in kept:
+    for row in instances:
         known = newest.get(row.identity)
         if known is None or (row.received_at, row.id) > (known.received_at, known.id):
             newest[row.identity] = row
-    return [row for row in kept if newest[row.identity] is row]
+    return [row for row in instances if newest[row.identity] is row]
 
 
 class Receipt(Base):

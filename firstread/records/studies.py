@@ -25,12 +25,12 @@ class UnknownStudy(FirstreadError):
     """No study goes by that name, or several do."""
 
 
-def find_study(session: Session, said: str, *, keys: bool = True, bare: bool = True) -> Study:
+def find_study(session: Session, name: str, *, keys: bool = True, bare: bool = True) -> Study:
     """The study of a StudyInstanceUID, of an accession number that only one has, or of a key as in logs and mails.
 
     Parameters
     ----------
-    said : str
+    name : str
         ``12`` or ``#12`` for a key; ``#12`` is one whatever accession numbers there are.
     bare : bool
         False, for whatever changes something: only ``#12`` is a key, since a bare number may be an accession number
@@ -43,14 +43,14 @@ def find_study(session: Session, said: str, *, keys: bool = True, bare: bool = T
     UnknownStudy
         If there is none, if several studies have that accession number, or if one study has it and another has the key.
     """
-    key = _key(said) if keys and (bare or said.startswith(KEY_MARK)) else None
-    if said.startswith(KEY_MARK) and key is not None:
+    key = _key(name) if keys and (bare or name.startswith(KEY_MARK)) else None
+    if name.startswith(KEY_MARK) and key is not None:
         rows = []
     else:
-        found = session.scalar(select(Study).where(Study.study_instance_uid == said, no_self_test(Study.id)))
-        if found is not None:
-            return found
-        query = select(Study).where(Study.accession_number == said, no_self_test(Study.id)).limit(2)
+        study = session.scalar(select(Study).where(Study.study_instance_uid == name, no_self_test(Study.id)))
+        if study is not None:
+            return study
+        query = select(Study).where(Study.accession_number == name, no_self_test(Study.id)).limit(2)
         rows = list(session.scalars(query))
         if len(rows) > 1:
             raise UnknownStudy("several studies have that accession number; give the StudyInstanceUID")
@@ -64,8 +64,8 @@ def find_study(session: Session, said: str, *, keys: bool = True, bare: bool = T
     return rows[0]
 
 
-def _key(said: str) -> int | None:
-    digits = said.removeprefix(KEY_MARK)
+def _key(name: str) -> int | None:
+    digits = name.removeprefix(KEY_MARK)
     return int(digits) if digits.isascii() and digits.isdigit() and int(digits) <= LARGEST_KEY else None
 
 

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from firstread import pipelines
 from firstread.clock import has_zones, is_zone
 from firstread.settings import checks
-from firstread.settings.names import Names, WrongSetting, judge, secrets_named_in
+from firstread.settings.names import Names, WrongSetting, secrets_named_in, sort_names
 from firstread.settings.sources import EnvironmentSource, FileSource, is_set, read_toml
 
 ENV_PREFIX = "FIRSTREAD_"
@@ -225,6 +225,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment with its secret files, then the TOML file."""
         asked_for = bool(os.environ.get(ENV_PREFIX + "CONFIG"))
         return (
             init_settings,
@@ -244,7 +245,7 @@ class Settings(BaseSettings):
     def names(self) -> Names:
         """Names in the environment that are nearly settings', and those that nothing here knows."""
         known = [*(name.upper() for name in type(self).model_fields), *OTHER_NAMES]
-        return judge(os.environ, ENV_PREFIX, known, secrets_named_in(self.destinations_file))
+        return sort_names(os.environ, ENV_PREFIX, known, secrets_named_in(self.destinations_file))
 
     @property
     def zone(self) -> ZoneInfo | None:
@@ -253,23 +254,28 @@ class Settings(BaseSettings):
 
     @property
     def inbox_dir(self) -> Path:
+        """The folder to drop files into."""
         assert self.inbox is not None
         return self.inbox
 
     @property
     def spool_dir(self) -> Path:
+        """Folder of the received objects."""
         return self.home / "spool"
 
     @property
     def evidence_dir(self) -> Path:
+        """Folder of heat maps, masks and pictures."""
         return self.home / "evidence"
 
     @property
     def run_dir(self) -> Path:
+        """Folder of sockets, locks and shared counters of running processes."""
         return self.home / "run"
 
     @property
     def log_dir(self) -> Path:
+        """Folder of the logs."""
         return self.home / "log"
 
     @property
@@ -282,10 +288,11 @@ class Settings(BaseSettings):
 
     @property
     def embedded_broker(self) -> bool:
+        """Whether the broker is our own, in the home."""
         return not self.broker_url
 
     def forced_for(self, calling_aes: Iterable[str]) -> frozenset[str]:
-        """Pipelines that the site asks for for one of these senders."""
+        """Pipelines that score whatever one of these senders sends."""
         known = self.force_pipelines_by_calling_ae
         return frozenset(name for ae in calling_aes for name in known.get(ae, ()))
 
@@ -307,7 +314,7 @@ class Settings(BaseSettings):
         """Values in force as text, with passwords in URLs replaced by ``***`` and secrets hidden."""
         from sqlalchemy.engine import make_url
 
-        shown = {}
+        values = {}
         ports = ", ".join(f"{self.port_of_metrics(role)} ({role})" for role in ("listen", "work", "deliver"))
         in_force = {
             "destinations": self.destinations_file,
@@ -318,5 +325,5 @@ class Settings(BaseSettings):
             if name in SECRET_FIELDS and value:
                 value = make_url(value).render_as_string(hide_password=True)
             value = in_force.get(name, value)
-            shown[name] = "***" if isinstance(value, SecretStr) else "none" if value is None else str(value)
-        return shown
+            values[name] = "***" if isinstance(value, SecretStr) else "none" if value is None else str(value)
+        return values

@@ -29,13 +29,13 @@ class WrongSetting(FirstreadError):
 
 @dataclass
 class Names:
-    """What was found: mistyped names with the setting that was meant, and names that nothing here knows."""
+    """Mistyped names with the setting that was meant, and names that nothing here knows."""
 
     mistyped: dict[str, str] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
 
 
-def judge(environ: Mapping[str, str], prefix: str, known: Iterable[str], others: Iterable[str] = ()) -> Names:
+def sort_names(environ: Mapping[str, str], prefix: str, known: Iterable[str], others: Iterable[str] = ()) -> Names:
     """Sort the names in an environment that begin with our prefix.
 
     Parameters
@@ -47,17 +47,17 @@ def judge(environ: Mapping[str, str], prefix: str, known: Iterable[str], others:
     """
     known, others = sorted(known), set(others)
     legal = {*known, *(name + FILE_SUFFIX for name in known)}
-    found = Names()
+    names = Names()
     for name, value in sorted(environ.items()):
         bare = name.upper().removeprefix(prefix)
         if not name.upper().startswith(prefix) or bare in legal or name in others or is_injected(bare, value):
             continue
         meant = nearest(bare, known)
         if meant is None:
-            found.unknown.append(name)
+            names.unknown.append(name)
         else:
-            found.mistyped[name] = prefix + meant
-    return found
+            names.mistyped[name] = prefix + meant
+    return names
 
 
 def is_injected(bare: str, value: str) -> bool:

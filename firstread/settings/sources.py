@@ -23,8 +23,8 @@ class EnvironmentSource(EnvSettingsSource):
     def __init__(self, settings_cls: type[BaseSettings], environ: Mapping[str, str], prefix: str) -> None:
         super().__init__(settings_cls)
         self._prefix = prefix
-        found = {name.lower(): value for name, value in environ.items() if value}
-        self.env_vars = {**found, **_secret_files(settings_cls, found, prefix)}
+        values = {name.lower(): value for name, value in environ.items() if value}
+        self.env_vars = {**values, **_secret_files(settings_cls, values, prefix)}
 
     def prepare_field_value(
         self, field_name: str, field: FieldInfo, value: Any, value_is_complex: bool
@@ -49,7 +49,7 @@ def _example(field_name: str, field: FieldInfo) -> str:
 
 
 def _secret_files(settings_cls: type[BaseSettings], environ: Mapping[str, str], prefix: str) -> dict[str, str]:
-    found = {}
+    secrets = {}
     for field_name in settings_cls.model_fields:
         name = f"{prefix}{field_name.upper()}"
         path = environ.get(f"{name}{FILE_SUFFIX}".lower())
@@ -64,8 +64,8 @@ def _secret_files(settings_cls: type[BaseSettings], environ: Mapping[str, str], 
             raise WrongSetting(f"{name}{FILE_SUFFIX}: {path} cannot be read ({why})") from error
         if not content:
             raise WrongSetting(f"{name}{FILE_SUFFIX}: {path} is empty")
-        found[name.lower()] = content
-    return found
+        secrets[name.lower()] = content
+    return secrets
 
 
 class FileSource(InitSettingsSource):

@@ -1,4 +1,4 @@
-"""The home's folders: made, and closed to everybody else, for they hold images, names and results of patients.
+"""The home's folders: made, and closed to everybody else, since they hold images, names and results of patients.
 
 Others may pass through the home to the inbox and list nothing on the way. The inbox keeps the mode and the group that a
 person gave it.
@@ -24,7 +24,7 @@ SPECIAL_BITS = 0o7000
 PRIVATE = ("spool", "refused", "evidence", "objects", "log", "run", "broker", "cache", "models")
 DATABASE_FILE = "firstread.sqlite"
 """The embedded database; its companions (``-wal``, ``-shm``) begin with the same name."""
-MADE = ("spool", "evidence", "log", "run")
+MADE_AT_START = ("spool", "evidence", "log", "run")
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def prepare_home(settings: Settings, *, inbox: bool = False) -> None:
         With the folder that cannot be made or written, and the setting that names it.
     """
     _make(settings.home, "HOME", HOME_MODE)
-    for name in MADE:
+    for name in MADE_AT_START:
         _make(settings.home / name, "HOME", FOLDER_MODE)
     if inbox:
         _make(settings.inbox_dir, "INBOX", None)
@@ -85,15 +85,15 @@ def make_like(folder: Path, model: Path) -> None:
     """
     for missing in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
         missing.mkdir(exist_ok=True)
-        _as(missing, model.stat(), 0o7777)
+        _give_mode(missing, model.stat(), 0o7777)
 
 
 def share(file: Path, model: Path) -> None:
     """Let whoever may read a folder read a file that we made in it."""
-    _as(file, model.stat(), 0o666)
+    _give_mode(file, model.stat(), 0o666)
 
 
-def _as(path: Path, model: os.stat_result, mask: int) -> None:
+def _give_mode(path: Path, model: os.stat_result, mask: int) -> None:
     if path.stat().st_gid != model.st_gid:
         with contextlib.suppress(PermissionError):
             os.chown(path, -1, model.st_gid)
@@ -140,10 +140,10 @@ def _tighten(settings: Settings) -> None:
 def _narrow(path: Path, mode: int) -> bool:
     """Take away the rights beyond a mode; whether there were any. Files of somebody else stay as they are."""
     try:
-        found = stat.S_IMODE(path.lstat().st_mode)
-        if stat.S_ISLNK(path.lstat().st_mode) or not found & ~(mode | SPECIAL_BITS):
+        rights = stat.S_IMODE(path.lstat().st_mode)
+        if stat.S_ISLNK(path.lstat().st_mode) or not rights & ~(mode | SPECIAL_BITS):
             return False
-        path.chmod(found & (mode | SPECIAL_BITS))
+        path.chmod(rights & (mode | SPECIAL_BITS))
     except FileNotFoundError:
         return False
     except OSError as error:

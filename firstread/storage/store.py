@@ -35,7 +35,7 @@ class StoreUnusable(FirstreadError):
     """The URL of the store leads nowhere that we know."""
 
 
-class Store:
+class SharedStore:
     """Files by key below one URL.
 
     Parameters
@@ -95,10 +95,10 @@ class Store:
         """Every key below a prefix, in order. Raises :class:`StoreAway`."""
         with _translated("list"):
             try:
-                found = self._fs.find(self._path(prefix), withdirs=False)
+                paths = self._fs.find(self._path(prefix), withdirs=False)
             except FileNotFoundError:
-                found = []
-        yield from (path[len(self._root) + 1 :] for path in sorted(found))
+                paths = []
+        yield from (path[len(self._root) + 1 :] for path in sorted(paths))
 
     def _protocols(self) -> tuple[str, ...]:
         protocol = self._fs.protocol
@@ -119,7 +119,7 @@ def _translated(what: str) -> Iterator[None]:
 class Cache:
     """Local copies of files of the store, dropped an hour after they came."""
 
-    def __init__(self, store: Store, root: Path) -> None:
+    def __init__(self, store: SharedStore, root: Path) -> None:
         self._store = store
         self._root = root
         self._lock = threading.Lock()
@@ -156,7 +156,7 @@ class SharedSpool(Spool):
 
     PREFIX = "spool/"
 
-    def __init__(self, root: Path, store: Store, cache: Cache, min_free_mb: int = 0) -> None:
+    def __init__(self, root: Path, store: SharedStore, cache: Cache, min_free_mb: int = 0) -> None:
         super().__init__(root, min_free_mb)
         self._store = store
         self._cache = cache
@@ -170,11 +170,11 @@ class SharedSpool(Spool):
         DiskFull
             When the disk refuses the bytes, or, as :class:`StoreAway`, the store does.
         """
-        with super().create(key) as (made, file):
-            yield made, file
-        local = super().path(made)
+        with super().create(key) as (new_key, file):
+            yield new_key, file
+        local = super().path(new_key)
         try:
-            self._store.put(local, self.PREFIX + made)
+            self._store.put(local, self.PREFIX + new_key)
         finally:
             local.unlink(missing_ok=True)
 
@@ -221,18 +221,18 @@ class SharedSpool(Spool):
                 yield bare
 
 
-_stores: dict[tuple[int, str], Store] = {}
+_stores: dict[tuple[int, str], SharedStore] = {}
 _stores_lock = threading.Lock()
 
 
-def store_of(settings: Settings) -> Store | None:
+def store_of(settings: Settings) -> SharedStore | None:
     """The site's store, one a process; None where files lie in a folder."""
     if not settings.store_url:
         return None
     with _stores_lock:
         key = (os.getpid(), settings.store_url)
         if key not in _stores:
-            _stores[key] = Store(settings.store_url)
+            _stores[key] = SharedStore(settings.store_url)
         return _stores[key]
 
 
@@ -244,7 +244,7 @@ def spool_of(settings: Settings, min_free_mb: int = 0) -> Spool:
     return SharedSpool(settings.spool_dir, store, cache_of(settings, store), min_free_mb)
 
 
-def cache_of(settings: Settings, store: Store) -> Cache:
+def cache_of(settings: Settings, store: SharedStore) -> Cache:
     """The cache of this home."""
     return Cache(store, settings.home / "cache")
 

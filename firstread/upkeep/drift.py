@@ -80,13 +80,13 @@ class Baseline:
 
 def read_baselines(settings: Settings) -> list[Baseline]:
     """Baselines of every package in the folders of models; a card that cannot be read is left out."""
-    found = []
+    baselines = []
     for folder in dict.fromkeys((settings.models_dir, settings.home / "models")):
         for path in sorted(folder.glob("*/*/card.json")):
             baseline = _read_card(path)
             if baseline is not None:
-                found.append(baseline)
-    return found
+                baselines.append(baseline)
+    return baselines
 
 
 def _read_card(path: Path) -> Baseline | None:
@@ -106,7 +106,7 @@ def _read_card(path: Path) -> Baseline | None:
 
 
 @dataclass(frozen=True)
-class _Row:
+class _ScoredStudy:
     modality: str
     scanner: str
     values: dict[str, float]
@@ -120,7 +120,7 @@ def compute_drift(db: Database, settings: Settings, day: date) -> list[DriftRow]
     list of DriftRow
         Rows of groups with at least ``LEAST_STUDIES`` studies; ``*`` stands for all modalities and scanners.
     """
-    made: list[DriftRow] = []
+    drift: list[DriftRow] = []
     with db.read() as session:
         for baseline in read_baselines(settings):
             start = datetime.combine(day, time(), UTC)
@@ -128,26 +128,26 @@ def compute_drift(db: Database, settings: Settings, day: date) -> list[DriftRow]
             if len(rows) < LEAST_STUDIES:
                 continue
             histograms = dict(baseline.histograms) | _site_reference(session, baseline, start)
-            made += _of_model(baseline, histograms, rows, day)
+            drift += _of_model(baseline, histograms, rows, day)
     with db.write() as session:
         session.execute(delete(DriftRow).where(DriftRow.day == day))
-        session.add_all(made)
-    return made
+        session.add_all(drift)
+    return drift
 
 
 def _of_model(
-    baseline: Baseline, histograms: Mapping[str, Histogram], rows: Sequence[_Row], day: date
+    baseline: Baseline, histograms: Mapping[str, Histogram], rows: Sequence[_ScoredStudy], day: date
 ) -> list[DriftRow]:
-    groups: dict[tuple[str, str], list[_Row]] = {(ALL, ALL): list(rows)}
+    groups: dict[tuple[str, str], list[_ScoredStudy]] = {(ALL, ALL): list(rows)}
     for row in rows:
         groups.setdefault((row.modality, row.scanner), []).append(row)
-    made = []
+    drift = []
     for (modality, scanner), members in groups.items():
         for quantity, histogram in histograms.items():
             values = [row.values[quantity] for row in members if quantity in row.values]
             if len(values) < LEAST_STUDIES:
                 continue
-            made.append(
+            drift.append(
                 DriftRow(
                     day=day,
                     pipeline=baseline.pipeline,
@@ -161,7 +161,7 @@ def _of_model(
                     computed_at=utcnow(),
                 )
             )
-    return made
+    return drift
 
 
 def _site_reference(session: Session, baseline: Baseline, before: datetime) -> dict[str, Histogram]:
@@ -170,15 +170,17 @@ def _site_reference(session: Session, baseline: Baseline, before: datetime) -> d
     if len(rows) < REFERENCE_STUDIES:
         return {}
     quantities = {name for row in rows for name in row.values} - set(baseline.histograms)
-    found = {}
+    histograms = {}
     for quantity in sorted(quantities & {"score", "intensity", "thickness"}):
         values = [row.values[quantity] for row in rows if quantity in row.values]
         if len(values) >= REFERENCE_STUDIES // 2:
-            found[quantity] = Histogram.of(values)
-    return found
+            histograms[quantity] = Histogram.of(values)
+    return histograms
 
 
-def _rows(session: Session, baseline: Baseline, start: datetime, end: datetime, limit: int | None = None) -> list[_Row]:
+def _rows(
+    session: Session, baseline: Baseline, start: datetime, end: datetime, limit: int | None = None
+) -> list[_ScoredStudy]:
     query = (
         select(Result.probability, Job.statistics, Study.modality, Study.station_name, Study.manufacturer)
         .join(Job, Job.id == Result.job_id)
@@ -201,7 +203,7 @@ def _rows(session: Session, baseline: Baseline, start: datetime, end: datetime, 
         .limit(limit)
     )
     return [
-        _Row(modality or "", station or manufacturer or "", _values(baseline, p, statistics))
+        _ScoredStudy(modality or "", station or manufacturer or "", _values(baseline, p, statistics))
         for p, statistics, modality, station, manufacturer in session.execute(query)
     ]
 

@@ -1,4 +1,4 @@
-"""What has to be done now and then: the dead-man's heartbeat, retention, drift."""
+"""What has to be done now and then: the dead-man's heartbeat, retention, drift, remains of self-tests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def problems(db: Database, settings: Settings) -> list[str]:
     ``database``, ``disk`` (under the watermark), ``listener_silent``, ``worker_silent``, and ``stuck``: a closed study
     has waited for fifteen minutes to be looked at.
     """
-    found = []
+    codes = []
     try:
         with db.read() as session:
             now = now_of(session)
@@ -55,15 +55,15 @@ def problems(db: Database, settings: Settings) -> list[str]:
     for kind in (LISTENER, WORKER):
         heartbeat = heartbeats.get(kind)
         if heartbeat is None or now - heartbeat > timedelta(seconds=SILENT_S):
-            found.append(f"{kind}_silent")
+            codes.append(f"{kind}_silent")
     if waiting is not None and now - waiting > timedelta(seconds=STUCK_S):
-        found.append("stuck")
+        codes.append("stuck")
     try:
         if shutil.disk_usage(settings.spool_dir).free < settings.min_free_mb * 2**20:
-            found.append("disk")
+            codes.append("disk")
     except OSError:
-        found.append("disk")
-    return found
+        codes.append("disk")
+    return codes
 
 
 def beat(db: Database, settings: Settings) -> bool:
@@ -73,9 +73,9 @@ def beat(db: Database, settings: Settings) -> bool:
     """
     if settings.heartbeat_url is None:
         return False
-    wrong = problems(db, settings)
-    if wrong:
-        log.error("no heartbeat is sent: %s", ", ".join(wrong))
+    codes = problems(db, settings)
+    if codes:
+        log.error("no heartbeat is sent: %s", ", ".join(codes))
         return False
     try:
         with httpx.Client(timeout=HEARTBEAT_TIMEOUT_S, trust_env=False) as client:
@@ -89,9 +89,9 @@ def beat(db: Database, settings: Settings) -> bool:
 
 
 def run_upkeep(settings: Settings, stop_event: threading.Event) -> None:
-    """Do all of it at its time until ``stop_event`` is set. Blocks; nothing that fails keeps the rest from its turn."""
+    """Do all of it at its time until ``stop_event`` is set. Blocks; a duty that fails does not stop the others."""
     db = Database(settings.database_url)
-    room = Room(db, settings)
+    room = RoomKeeper(db, settings)
     duties: list[tuple[str, float, Callable[[], object]]] = [
         ("heartbeat", settings.heartbeat_s, lambda: beat(db, settings)),
         ("retention", RETENTION_S, lambda: _clean(db, settings)),
@@ -117,18 +117,21 @@ def run_upkeep(settings: Settings, stop_event: threading.Event) -> None:
 
 def _clean(db: Database, settings: Settings) -> None:
     if settings.retention_days:
-        _tell(clean(db, settings))
+        _log_removed(clean(db, settings))
 
 
-def _tell(removed: Removed) -> None:
+def _log_removed(removed: Removed) -> None:
     if removed.studies or removed.evidence or removed.refused:
         log.info(
             "retention: %d studies, %d files, %d refused files, %d bytes",
-            removed.studies, removed.files, removed.refused, removed.size_bytes,
-        )  # fmt: skip
+            removed.studies,
+            removed.files,
+            removed.refused,
+            removed.size_bytes,
+        )
 
 
-class Room:
+class RoomKeeper:
     """Keeps room on the disk: looks every few seconds, since a fast sender fills gigabytes a minute."""
 
     def __init__(self, db: Database, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -143,11 +146,11 @@ class Room:
             return
         removed = Removed()
         short = make_room(self._db, self._settings, removed)
-        _tell(removed)
+        _log_removed(removed)
         if short and not removed.files:
             self._next = self._clock() + RETENTION_S
-            kept = ", ".join(f"{name} {count}" for name, count in kept_back(self._db).items())
-            log.error("the disk is short of space, and no images may go; studies kept by %s", kept)
+            reasons = ", ".join(f"{name} {count}" for name, count in kept_back(self._db).items())
+            log.error("the disk is short of space, and no images may go; studies kept by %s", reasons)
 
 
 def _drift(db: Database, settings: Settings) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from firstread.clock import utcnow
 from firstread.report.evidence import MASK_FILE, STORE_PREFIX
 from firstread.storage.spool import sync_dir
-from firstread.storage.store import Store
+from firstread.storage.store import SharedStore
 from worker.errors import WorkerError
 from worker.pipelines.base import Evidence
 
@@ -31,7 +31,7 @@ class EvidenceError(WorkerError):
 class EvidenceStore:
     """Folder of evidence: ``YYYYMM/<32 hex>/`` for each run of a job, names of our own only."""
 
-    def __init__(self, root: Path, store: Store | None = None) -> None:
+    def __init__(self, root: Path, store: SharedStore | None = None) -> None:
         self.root = root
         self._store = store
         root.mkdir(parents=True, exist_ok=True)

@@ -43,10 +43,18 @@ def add_flag(db: Database, scored: Scored, pipeline: str, finding: str) -> None:
     with db.write() as session:
         session.add(
             Flag(
-                study_id=scored.study_id, pipeline=pipeline, finding=finding, job_id=scored.job_id, probability=0.8,
-                threshold=0.5, model_name="m", model_version="1", flagged_at=utcnow(), warnings=[],
+                study_id=scored.study_id,
+                pipeline=pipeline,
+                finding=finding,
+                job_id=scored.job_id,
+                probability=0.8,
+                threshold=0.5,
+                model_name="m",
+                model_version="1",
+                flagged_at=utcnow(),
+                warnings=[],
             )
-        )  # fmt: skip
+        )
 
 
 def test_flags_of_all_pipelines_heads_first(site: tuple[Settings, Database]) -> None:
@@ -56,8 +64,10 @@ def test_flags_of_all_pipelines_heads_first(site: tuple[Settings, Database]) -> 
         scored_study(db, settings, pipeline=pipeline, n=1, closed_at=now - timedelta(seconds=age_s))
     rows = listed()
     assert [(r["pipeline"], r["finding"]) for r in rows] == [
-        ("head_ct", "any"), ("dermoscopy", "melanoma"), ("chest_xray", "pneumonia"),
-    ]  # fmt: skip
+        ("head_ct", "any"),
+        ("dermoscopy", "melanoma"),
+        ("chest_xray", "pneumonia"),
+    ]
     with db.read() as session:
         head = set(session.execute(text("SELECT * FROM hemorrhage_flag")).keys())
         assert session.execute(text("SELECT COUNT(*) FROM hemorrhage_flag")).scalar() == 1
@@ -114,9 +124,14 @@ def test_a_later_revision_does_not_change_how_long_a_flag_took(db: Database, tmp
         before = session.get_one(Revision, first.revision_id)
         later = before.closed_at + timedelta(seconds=83) if before.closed_at else utcnow()
         revision = Revision(
-            study_id=scored.study_id, number=2, state="CLOSED", opened_at=later, last_seen_at=later, closed_at=later,
+            study_id=scored.study_id,
+            number=2,
+            state="CLOSED",
+            opened_at=later,
+            last_seen_at=later,
+            closed_at=later,
             warnings=[],
-        )  # fmt: skip
+        )
         session.add(revision)
         session.flush()
         job = Job(revision_id=revision.id, pipeline="head_ct", state="DONE", run=1, created_at=later, finished_at=later)
@@ -124,10 +139,18 @@ def test_a_later_revision_does_not_change_how_long_a_flag_took(db: Database, tmp
         session.flush()
         session.add(
             ResultRow(
-                job_id=job.id, run=1, model_name="m", model_version="1", role="active", finding="any", probability=0.9,
-                threshold=0.5, flagged=True, created_at=later,
+                job_id=job.id,
+                run=1,
+                model_name="m",
+                model_version="1",
+                role="active",
+                finding="any",
+                probability=0.9,
+                threshold=0.5,
+                flagged=True,
+                created_at=later,
             )
-        )  # fmt: skip
+        )
         session.get_one(Flag, scored.flag_id).job_id = job.id
         seen = before.last_seen_at
     for view in ("hemorrhage_flag", "study_flag"):

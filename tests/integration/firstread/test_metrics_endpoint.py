@@ -81,10 +81,18 @@ def test_figures_of_database_broker_and_disk(make_settings: Callable[..., Settin
         session.flush()
         session.add(
             Flag(
-                study_id=1, pipeline="head_ct", finding="any", job_id=job.id, probability=0.9, threshold=0.5,
-                model_name="m", model_version="1", flagged_at=now, warnings=[],
+                study_id=1,
+                pipeline="head_ct",
+                finding="any",
+                job_id=job.id,
+                probability=0.9,
+                threshold=0.5,
+                model_name="m",
+                model_version="1",
+                flagged_at=now,
+                warnings=[],
             )
-        )  # fmt: skip
+        )
         session.add(Process(id="p", kind="worker", host="h", pid=1, started_at=now, heartbeat_at=now, details={}))
     server = serve_metrics(settings, "listen", db, port=0)
     assert server is not None

@@ -121,9 +121,18 @@ def test_the_doctor_tells_nobody_and_leaves_nothing(site: Settings, monkeypatch:
         with db.read() as session:
             job = session.scalars(select(Job)).one()
             assert (job.state, job.run, job.evidence_path is not None) == ("DONE", 1, True)
-            for view in ("study_result", "study_result_history", "slice_score", "slice_score_history", "next_step",
-                         "received_instance", "hemorrhage_flag", "hemorrhage_flag_history", "delivery_status",
-                         "verdict_performance"):  # fmt: skip
+            for view in (
+                "study_result",
+                "study_result_history",
+                "slice_score",
+                "slice_score_history",
+                "next_step",
+                "received_instance",
+                "hemorrhage_flag",
+                "hemorrhage_flag_history",
+                "delivery_status",
+                "verdict_performance",
+            ):
                 seen[view] = session.execute(text(f"SELECT COUNT(*) FROM {view}")).scalar() or 0
             seen["flag"] = len(session.scalars(select(Flag)).all())
         seen["escalation"] = escalate_flags(db, read_file(settings))

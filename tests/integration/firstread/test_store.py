@@ -15,7 +15,7 @@ from moto.server import ThreadedMotoServer
 from firstread.report.evidence import key_picture
 from firstread.settings import Settings
 from firstread.storage.spool import DiskFull, Spool
-from firstread.storage.store import CACHE_KEEP_S, SharedSpool, Store, StoreAway, spool_of, store_of
+from firstread.storage.store import CACHE_KEEP_S, SharedSpool, SharedStore, StoreAway, spool_of, store_of
 from tests.builders.scored import database_in, scored_study, settings_in
 from tests.builders.timing import free_port
 from worker.outputs.objects.files import ensure_objects
@@ -35,8 +35,12 @@ def server() -> Iterator[str]:
 @pytest.fixture
 def url(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """A bucket of the test's own."""
-    for name, value in (("AWS_ENDPOINT_URL", server), ("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s"),
-                        ("AWS_DEFAULT_REGION", "us-east-1")):  # fmt: skip
+    for name, value in (
+        ("AWS_ENDPOINT_URL", server),
+        ("AWS_ACCESS_KEY_ID", "k"),
+        ("AWS_SECRET_ACCESS_KEY", "s"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+    ):
         monkeypatch.setenv(name, value)
     bucket = f"b{abs(hash(str(tmp_path))):x}"
     boto3.client("s3").create_bucket(Bucket=bucket)
@@ -118,11 +122,11 @@ def test_evidence_and_objects_on_another_machine(tmp_path: Path, url: str) -> No
     assert int(picture[0, 0, 0]) == 7
     store = EvidenceStore(worker.evidence_dir, store_of(worker))
     store.discard(path)
-    assert list(Store(url).keys("evidence/")) == []
+    assert list(SharedStore(url).keys("evidence/")) == []
     db = database_in(listener)
     scored = scored_study(db, listener)
     for file in listener.spool_dir.rglob("*.dcm"):
-        Store(url).put(file, f"spool/{file.relative_to(listener.spool_dir)}")
+        SharedStore(url).put(file, f"spool/{file.relative_to(listener.spool_dir)}")
         file.unlink()
     rows = ensure_objects(db, listener, scored.job_id)
     assert [row.reason for row in rows] == [None, None, None]

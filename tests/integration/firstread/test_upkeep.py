@@ -42,7 +42,7 @@ from firstread.storage.store import retention_watermark_bytes
 from firstread.up.service import retention_lines
 from firstread.upkeep.drift import LEAST_STUDIES, Histogram, compute_drift, psi
 from firstread.upkeep.retention import clean, kept_back
-from firstread.upkeep.service import Room, beat, problems, run_upkeep
+from firstread.upkeep.service import RoomKeeper, beat, problems, run_upkeep
 from tests.builders.scored import SECRET_ID, Scored, database_in, scored_study, settings_in
 from tests.builders.servers import recorder
 from training.datasets.folders import PlainCsv
@@ -77,8 +77,10 @@ def test_rules_by_outcome_and_age(tmp_path: Path, database_url: str) -> None:
         assert not gone & {young.study_id, failed.study_id}
         rows = session.scalars(select(Deletion)).all()
         assert {(r.study_id, r.what) for r in rows} == {
-            (old.study_id, "images"), (old.study_id, "objects"), (rejected.study_id, "images"),
-        }  # fmt: skip
+            (old.study_id, "images"),
+            (old.study_id, "objects"),
+            (rejected.study_id, "images"),
+        }
         assert session.scalar(select(func.count()).select_from(AuditEvent)) == 2
         shown = session.execute(text("SELECT COUNT(*) FROM study_result WHERE state = 'DONE'")).scalar()
         assert shown, "rows stay"
@@ -143,7 +145,7 @@ class Disk:
 
 def fed_for_days(settings: Settings, db: Database, disk: Disk, days: int = 6) -> tuple[int, list[Scored]]:
     """Feed a site a study every four hours, 3 GiB of images a day; how many were refused, and the studies."""
-    spool, room, refused, studies = Spool(settings.spool_dir, settings.min_free_mb), Room(db, settings), 0, []
+    spool, room, refused, studies = Spool(settings.spool_dir, settings.min_free_mb), RoomKeeper(db, settings), 0, []
     for hour in range(0, 24 * days, 4):
         at = NOW + timedelta(hours=hour)
         try:
@@ -217,7 +219,7 @@ def test_what_keeps_images_on_a_full_disk_is_told(tmp_path: Path, caplog: pytest
     db = database_in(settings)
     scored_study(db, settings, n=1)
     clock = iter([100.0, 101.0, 120.0, 161.0, 162.0])
-    room = Room(db, settings, lambda: next(clock))
+    room = RoomKeeper(db, settings, lambda: next(clock))
     room.look()
     assert "work 0, delivery 0, flag 1" in caplog.text
     caplog.clear()
@@ -252,8 +254,13 @@ def test_evidence_has_a_rule_of_its_own(tmp_path: Path) -> None:
 def write_card(settings: Settings, baseline: dict[str, Any]) -> None:
     folder = settings.models_dir / "bleed_net" / "1.0"
     folder.mkdir(parents=True, exist_ok=True)
-    card = {"name": "bleed_net", "version": "1.0", "pipeline": "head_ct", "baseline": baseline,
-            "input": {"kind": "hu", "windows": [[0, 80]]}}  # fmt: skip
+    card = {
+        "name": "bleed_net",
+        "version": "1.0",
+        "pipeline": "head_ct",
+        "baseline": baseline,
+        "input": {"kind": "hu", "windows": [[0, 80]]},
+    }
     (folder / "card.json").write_text(json.dumps(card), encoding="utf-8")
 
 

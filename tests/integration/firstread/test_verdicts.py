@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from scipy import stats
 from sqlalchemy import delete, select, text, update
 from sqlalchemy.exc import DBAPIError
 
@@ -122,8 +122,10 @@ def test_confirmed_diagnoses_by_csv(site: Site, tmp_path: Path) -> None:
     with db.read() as session:
         rows = session.scalars(select(Verdict).order_by(Verdict.id)).all()
     assert [(r.study_id, r.finding, r.truth, r.source) for r in rows] == [
-        (one.study_id, "any", 1, "import"), (two.study_id, "any", 0, "import"), (two.study_id, "subdural", 1, "import"),
-    ]  # fmt: skip
+        (one.study_id, "any", 1, "import"),
+        (two.study_id, "any", 0, "import"),
+        (two.study_id, "subdural", 1, "import"),
+    ]
     assert rows[0].note == "two lines\r\nof it"
     assert events(db)[-1][0] == "verdict.import"
 
@@ -137,13 +139,6 @@ def test_a_file_that_is_no_such_csv(tmp_path: Path, content: bytes) -> None:
         import_truth(db, file)
     with pytest.raises(VerdictError):
         import_truth(db, tmp_path / "nowhere.csv")
-
-
-def wilson(k: int, n: int) -> tuple[float, float]:
-    """The textbook's formula, to compare with the view's."""
-    z, p = 1.959964, k / n
-    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
 
 
 def test_performance_by_pipeline_scanner_and_month(site: Site) -> None:
@@ -167,7 +162,8 @@ def test_performance_by_pipeline_scanner_and_month(site: Site) -> None:
     assert counts == [2, 1, 2, 1]
     for name, k, n in (("sensitivity", 2, 3), ("specificity", 2, 3), ("ppv", 2, 3), ("positive_ratio", 4, 7)):
         assert row[name] == pytest.approx(k / n)
-        assert (row[f"{name}_low"], row[f"{name}_high"]) == pytest.approx(wilson(k, n))
+        interval = stats.binomtest(k, n).proportion_ci(0.95, method="wilson")
+        assert (row[f"{name}_low"], row[f"{name}_high"]) == pytest.approx((interval.low, interval.high), rel=1e-9)
     assert found["CT2", "2026-11"]["sensitivity"] is None
     assert found["CT2", "2026-11"]["sensitivity_low"] is None
     figures = families()
@@ -185,9 +181,16 @@ def test_deliveries_in_the_hands_of_a_person(site: Site) -> None:
     with db.write() as session:
         for number, state in enumerate(("FAILED", "DELIVERED", "FAILED")):
             session.add(
-                Delivery(job_id=scored.job_id, run=1, kind="dicom", destination=f"d{number}", state=state, attempts=9,
-                         created_at=datetime.now(UTC))
-            )  # fmt: skip
+                Delivery(
+                    job_id=scored.job_id,
+                    run=1,
+                    kind="dicom",
+                    destination=f"d{number}",
+                    state=state,
+                    attempts=9,
+                    created_at=datetime.now(UTC),
+                )
+            )
     with db.read() as session:
         first, done, last = session.scalars(select(Delivery.id).order_by(Delivery.id)).all()
     row = retry_delivery(db, first, by="me")

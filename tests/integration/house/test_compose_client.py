@@ -20,9 +20,14 @@ def compose(folder: Path, env: str) -> subprocess.CompletedProcess[str]:
     shutil.copy(ROOT / "docker-compose.yml", folder)
     (folder / ".env").write_text(env, encoding="utf-8")
     return subprocess.run(
-        [program, "config"], cwd=folder, capture_output=True, text=True, timeout=60, check=False,
+        [program, "config"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
         env={"PATH": "/usr/bin:/bin"},
-    )  # fmt: skip
+    )
 
 
 def example() -> str:

@@ -63,10 +63,18 @@ def filled(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> It
         session.add(IntakeRefusal(received_at=at, source="inbox", source_name="a.txt", reason="not_dicom"))
         session.add(
             DriftRow(
-                day=now.date(), pipeline="head_ct", model_name="bleed_net", model_version="1.0", modality="CT",
-                scanner="CT1", quantity="score", n=40, psi=0.3, computed_at=now,
+                day=now.date(),
+                pipeline="head_ct",
+                model_name="bleed_net",
+                model_version="1.0",
+                modality="CT",
+                scanner="CT1",
+                quantity="score",
+                n=40,
+                psi=0.3,
+                computed_at=now,
             )
-        )  # fmt: skip
+        )
     yield db
     db.dispose()
 

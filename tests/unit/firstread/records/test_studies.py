@@ -74,11 +74,21 @@ def test_results_name_accession_number_and_file(site: tuple[Settings, Database, 
 @pytest.mark.parametrize("width", [80, 100, 132, 160, 250])
 def test_a_narrow_terminal_keeps_what_tells_studies_apart(width: int) -> None:
     row = {
-        "accession_number": "A-100", "source_name": "pacs.example", "pipeline": "head_ct", "state": "DONE",
-        "finding": "any", "probability": 0.931, "value": None, "unit": None, "threshold": 0.214, "flagged": True,
-        "reason": None, "warnings": ["spacing_unknown"], "scored_at": "2026-11-20 08:30:00",
+        "accession_number": "A-100",
+        "source_name": "pacs.example",
+        "pipeline": "head_ct",
+        "state": "DONE",
+        "finding": "any",
+        "probability": 0.931,
+        "value": None,
+        "unit": None,
+        "threshold": 0.214,
+        "flagged": True,
+        "reason": None,
+        "warnings": ["spacing_unknown"],
+        "scored_at": "2026-11-20 08:30:00",
         "study_instance_uid": "2.25." + "1" * 38,
-    }  # fmt: skip
+    }
     shown = fitting([row], RESULT_COLUMNS, SPARE_COLUMNS, width)
     assert {"accession_number", "state", "finding", "probability", "flagged", "reason"} <= set(shown)
     assert sum(max(len(name), len(str(row[name] or ""))) + 2 for name in shown) - 2 <= width

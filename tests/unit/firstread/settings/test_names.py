@@ -10,7 +10,7 @@ import pytest
 
 from firstread.processes.spawning import settings_environ
 from firstread.settings import Settings
-from firstread.settings.names import WrongSetting, distance, judge
+from firstread.settings.names import WrongSetting, distance, sort_names
 from firstread_cli.doctor.command import check_names
 from firstread_cli.main import main
 
@@ -190,5 +190,5 @@ def test_distance(a: str, b: str, edits: int) -> None:
 def test_names_of_settings_never_accuse_each_other() -> None:
     known = [name.upper() for name in Settings.model_fields]
     environ = {f"FIRSTREAD_{name}{end}": "x" for name in known for end in ("", "_FILE")}
-    found = judge(environ, "FIRSTREAD_", known)
+    found = sort_names(environ, "FIRSTREAD_", known)
     assert not found.mistyped and not found.unknown

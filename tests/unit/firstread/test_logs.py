@@ -15,8 +15,7 @@ import pytest
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
 
-from firstread.logs import setup_logging
-from firstread.logs.filters import AGAIN_S, Foreign
+from firstread.logs import AGAIN_S, LibraryFilter, setup_logging
 from firstread.settings import Settings
 from firstread.text import clean
 from firstread_cli import tables
@@ -90,7 +89,7 @@ def test_what_strangers_wrote_is_escaped_and_cut(lines: Callable[[], list[dict[s
 
 def test_a_place_speaks_again_after_an_hour() -> None:
     now = [0.0]
-    keep = Foreign(clock=lambda: now[0])
+    keep = LibraryFilter(clock=lambda: now[0])
 
     def record() -> logging.LogRecord:
         return logging.LogRecord("pydicom", logging.WARNING, "/x/values.py", 7, "words", (), None)
@@ -110,7 +109,7 @@ def test_a_command_prints_no_library_and_no_terminal_escape(capsys: pytest.Captu
     assert r"[bold]X[/bold]\x1b[31m\x9b2J\u202e" in out
     assert json.loads(out[out.index("[\n") : out.rindex("]") + 1]) == rows
     script = (
-        "import logging, warnings\nfrom firstread.logs.filters import silence_libraries\nsilence_libraries()\n"
+        "import logging, warnings\nfrom firstread.logs import silence_libraries\nsilence_libraries()\n"
         f"warnings.warn({SECRET!r})\nlogging.getLogger('pydicom').error({SECRET!r})\n"
         "logging.getLogger('firstread.storage.home').warning('ours')\n"
     )
