@@ -61,8 +61,8 @@ def test_libraries_do_not_repeat_what_senders_wrote(lines: Callable[[], list[dic
     found = lines()
     assert SECRET not in json.dumps(found) and "Nachtigall" not in json.dumps(found)
     assert 3 <= len(found) <= 8, "each place once, whatever it says"
-    assert any("highdicom.sr spoke at test_filters.py" in str(line["message"]) for line in found)
-    assert any("UserWarning at test_filters.py" in str(line["message"]) for line in found)
+    assert any("highdicom.sr spoke at test_logs.py" in str(line["message"]) for line in found)
+    assert any("UserWarning at test_logs.py" in str(line["message"]) for line in found)
 
 
 def test_exceptions_leave_class_and_place(lines: Callable[[], list[dict[str, object]]]) -> None:
