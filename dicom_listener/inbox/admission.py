@@ -13,9 +13,10 @@ from typing import BinaryIO
 from zipfile import ZipFile
 
 from dicom_listener.inbox.archive import Member, members, open_archive, safe_name, unpack
-from dicom_listener.inbox.claims import InboxClaim
+from dicom_listener.inbox.claims import InboxClaim, RefusedFiles
 from dicom_listener.inbox.files import (
     ACCEPTED,
+    EXPLANATION_SUFFIX,
     REJECTED,
     UNPACKED,
     as_text,
@@ -78,6 +79,7 @@ class Admission:
         self._rows = rows
         self._listener_id = listener_id
         self._root = settings.inbox_dir
+        self.refused_files = RefusedFiles()
 
     def admit(self, claim: InboxClaim, delivery: IncomingDelivery) -> bool:
         """Take a claimed file in, which stays where it is for :meth:`put_away`, or refuse it, which moves it.
@@ -139,12 +141,13 @@ class Admission:
         explanation = EXPLANATION.format(
             reason=error.reason, detail=error.detail or "-", name=claim.name, at=note.received_at
         )
-        beside = place.with_name(place.name + ".txt")
+        beside = place.with_name(place.name + EXPLANATION_SUFFIX)
         beside.write_text(explanation, encoding="utf-8")
         for ours in (beside, claim.path) if claim.member is not None else (beside,):
             share(ours, self._root)
         os.rename(claim.path, place)
         sync_dir(place.parent)
+        self.refused_files.watch(place, claim)
         try:
             self._rows.put(refusal_of(note, as_text(place)), timeout_s=60.0)
         except Overloaded:
@@ -266,8 +269,8 @@ def _chunks(source: BinaryIO) -> Iterator[bytes]:
 
 def unrecorded(root: Path, known: Callable[[str], bool], listener_id: str) -> Iterator[Refusal]:
     """Refusals whose file lies in ``rejected`` but whose row was never written, from the text beside it."""
-    for explanation in sorted((root / REJECTED).rglob("*.txt")):
-        kept = explanation.with_name(explanation.name.removesuffix(".txt"))
+    for explanation in sorted((root / REJECTED).rglob(f"*{EXPLANATION_SUFFIX}")):
+        kept = explanation.with_name(explanation.name.removesuffix(EXPLANATION_SUFFIX))
         path = as_text(kept)
         # rows of earlier versions name the file as it was shown
         if not kept.is_file() or known(path) or known(display_name(kept)):

@@ -7,12 +7,14 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dicom_listener.inbox.files import (
     CLAIMED,
+    EXPLANATION_SUFFIX,
     NAME_BYTES,
+    REJECTED,
     UNPACKED,
     display_name,
     fitting,
@@ -20,6 +22,7 @@ from dicom_listener.inbox.files import (
     open_for_writing,
     pipeline_of,
 )
+from dicom_listener.inbox.wholeness import DOUBT_S, Wholeness, wholeness_of
 from firstread.storage.home import make_like
 from firstread.storage.spool import sync_dir
 
@@ -28,6 +31,10 @@ PARK_S = 2.0
 """Seconds that a file is kept after it was taken in, where nobody can say whether it is still open for writing."""
 PARK_LIMIT_S = 60.0
 """The same where somebody has it open and writes nothing."""
+REFUSED_WATCH_S = 3600.0
+"""Seconds after its last change for which a refused file is watched."""
+REFUSED_WATCH_LIMIT = 1000
+"""Refused files that are watched at once; of more, the last ones."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,18 @@ class Claims:
 
     def give_back(self, claim: InboxClaim) -> Path:
         """Put a file back to where it was dropped, or as near as is possible; returns where. Raises OSError."""
+        place = self._put_back(claim)
+        _remove_empty(claim.path.parent, self._root / CLAIMED)
+        return place
+
+    def take_anew(self, refused: InboxClaim) -> None:
+        """Put a refused file back to where it was dropped, without the text beside it. Raises OSError."""
+        explanation = refused.path.with_name(refused.path.name + EXPLANATION_SUFFIX)
+        self._put_back(refused)
+        explanation.unlink(missing_ok=True)
+        _remove_empty(refused.path.parent, self._root / REJECTED)
+
+    def _put_back(self, claim: InboxClaim) -> Path:
         place, mark = self._root / claim.relative, uuid.uuid4().hex[:8]
         try:
             make_like(place.parent, self._root)
@@ -96,7 +115,6 @@ class Claims:
             place = place.with_name(fitting(place.name, NAME_BYTES, f"-{mark}"))
         os.rename(claim.path, place)
         sync_dir(place.parent)
-        _remove_empty(claim.path.parent, self._root / CLAIMED)
         return place
 
     def empty(self, folder: Path, but: Collection[Path] = ()) -> None:
@@ -170,6 +188,52 @@ class Parking:
             return rested_s >= PARK_LIMIT_S
         self._claims.forget(claim)
         return True
+
+
+@dataclass
+class _RefusedFile:
+    claim: InboxClaim
+    looked: tuple[int, int]
+    since_s: float
+    has_changed: bool = False
+
+
+class RefusedFiles:
+    """Whole files that were refused, watched for a while: a slow writer keeps its handle and may complete its file."""
+
+    def __init__(self) -> None:
+        self._watched: dict[Path, _RefusedFile] = {}
+
+    def watch(self, place: Path, claim: InboxClaim) -> None:
+        """Watch a refused file at its place from now on; a member of an archive is nobody's to go on with."""
+        if claim.looked is None or claim.member is not None:
+            return
+        self._watched[place] = _RefusedFile(replace(claim, path=place), claim.looked, time.monotonic())
+        while len(self._watched) > REFUSED_WATCH_LIMIT:
+            del self._watched[next(iter(self._watched))]
+
+    def completed(self, settle_s: float) -> list[InboxClaim]:
+        """Those that have changed since they were refused and are whole now; they are watched no longer."""
+        whole = [
+            place for place, refused in list(self._watched.items()) if self._is_completed(place, refused, settle_s)
+        ]
+        return [self._watched.pop(place).claim for place in whole]
+
+    def _is_completed(self, place: Path, refused: _RefusedFile, settle_s: float) -> bool:
+        now = time.monotonic()
+        try:
+            looked = look_of(place)
+            if looked != refused.looked:
+                refused.looked, refused.since_s, refused.has_changed = looked, now, True
+            rested_s = now - refused.since_s
+            if rested_s >= REFUSED_WATCH_S:
+                del self._watched[place]
+            elif refused.has_changed and rested_s >= settle_s:
+                wholeness = wholeness_of(place)
+                return wholeness is Wholeness.WHOLE or (wholeness is Wholeness.DOUBTFUL and rested_s >= DOUBT_S)
+        except OSError:  # somebody took it away
+            del self._watched[place]
+        return False
 
 
 def _is_at_rest(path: Path, rested_s: float) -> bool:

@@ -21,6 +21,8 @@ LOGGER = logging.getLogger(__name__)
 CLAIMED: Final = ".claimed"
 REJECTED: Final = "rejected"
 ACCEPTED: Final = "accepted"
+EXPLANATION_SUFFIX: Final = ".txt"
+"""Of the text beside a refused file that says why."""
 OWN_FOLDERS: Final = frozenset({CLAIMED, REJECTED, ACCEPTED})
 UNPACKED: Final = ".unpacked"
 """Folder beside a claimed archive, for what is taken out of it; hidden, so that no person's folder has this name."""
@@ -163,7 +165,7 @@ def kept_path(relative: Path) -> Path:
 def free_path(path: Path) -> Path:
     """``path``, or the same with a number where that name is taken."""
     candidate, number = path, 1
-    while candidate.exists() or candidate.with_name(candidate.name + ".txt").exists():
+    while candidate.exists() or candidate.with_name(candidate.name + EXPLANATION_SUFFIX).exists():
         candidate = path.with_name(fitting(path.name, NAME_BYTES + 10, f"-{number}"))
         number += 1
     return candidate

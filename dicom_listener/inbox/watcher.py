@@ -18,7 +18,7 @@ from dicom_listener.inbox.claims import Claims, InboxClaim, Parking
 from dicom_listener.inbox.events import Watch
 from dicom_listener.inbox.files import CLAIMED, REJECTED, Settling, walk
 from dicom_listener.inbox.leftovers import in_words, left_aside
-from dicom_listener.inbox.wholeness import Wholeness, wholeness_of
+from dicom_listener.inbox.wholeness import DOUBT_S, Wholeness, wholeness_of
 from dicom_listener.intake.arrivals import Ending, IncomingDelivery, Rows
 from firstread import pipelines
 from firstread.clock import utcnow
@@ -31,8 +31,6 @@ IDLE_FOLDER_S = 30.0
 """Seconds that an emptied folder must rest before it is removed: a copy into it may go on."""
 STALE_S = 60.0
 """Seconds without a change after which a file that is not whole is believed to stay so."""
-DOUBT_S = 5.0
-"""The same for one that may end where it ends, such as an image without pixel data."""
 HOLD_S = 5.0
 """Seconds that a file which is not whole keeps the studies open that come with it; its writer may be slow."""
 STUCK_S = 60.0
@@ -129,6 +127,7 @@ class Inbox:
         """One look at the inbox: claim and admit what is whole. Returns whether there is more to do before long."""
         now = time.monotonic()
         self._parking.release()
+        self._take_completed()
         if now - self._swept_at >= STUCK_S:
             self._swept_at = now
             self._claims.empty(self._claims.folder, self._parking.files())
@@ -160,6 +159,15 @@ class Inbox:
             self._end_delivery("released")
         self._remove_emptied()
         return bool(found or self._parking.files())
+
+    def _take_completed(self) -> None:
+        """Put refused files that have become whole back to where they were dropped."""
+        for refused in self._admission.refused_files.completed(self._settings.inbox_settle_s):
+            try:
+                self._claims.take_anew(refused)
+                LOGGER.info("a refused file has become whole; it is taken anew")
+            except OSError as error:
+                LOGGER.error("a refused file that has become whole stays in its place (%s)", error.strerror)
 
     def _tell_aside(self) -> None:
         """Say what lies here and is never taken, whenever that changes."""

@@ -28,6 +28,8 @@ from firstread.dicom.fragments import walk_fragments
 
 _IDENTIFIED_BY: Final = 0x0020000E
 """Series Instance UID, the last of the elements without which a data set belongs to no study."""
+DOUBT_S: Final = 5.0
+"""Seconds without a change after which a file that may end where it ends is taken as whole."""
 _INFLATED_LIMIT_BYTES: Final = 512 * 2**20
 _MAY_GROW: Final = frozenset({"empty", "no_dataset", "truncated"})
 

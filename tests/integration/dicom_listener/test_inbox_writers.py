@@ -106,6 +106,27 @@ def test_what_stays_cut_is_truncated(impatient: MakeSettings) -> None:
         assert all(path.is_file() for path in kept(service).values())
 
 
+def test_a_refused_file_that_becomes_whole_is_taken_anew(impatient: MakeSettings) -> None:
+    """Its writer paused for longer than anybody waits, and went on: it still has the file open, wherever it lies."""
+    with listening(impatient()) as service:
+        inbox, whole = service.settings.inbox_dir, WHOLE["native"]
+        with (inbox / "slow.dcm").open("wb") as file:
+            file.write(whole[:-100])
+            file.flush()
+            until(lambda: refusals(service.db) == {"slow.dcm": "truncated"}, limit_s=25)
+            place = kept(service)["slow.dcm"]
+            file.write(whole[-100:-50])
+            file.flush()
+            time.sleep(1.0)
+            assert place.is_file() and outcomes(service.db) == {}, "grown, and not whole yet"
+            file.write(whole[-50:])
+        until(lambda: outcomes(service.db) == {"stored": 1}, limit_s=25)
+        assert rows(
+            service.db, "SELECT source_name, warnings FROM receipt r JOIN instance i ON i.id = r.instance_id"
+        ) == [("slow.dcm", "[]")]
+        until(lambda: list((inbox / "rejected").iterdir()) == [] and not claimed(inbox))
+
+
 def test_a_file_that_is_not_whole_holds_no_other_study(quick: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dicom_listener.inbox.watcher.HOLD_S", 0.5)
     with listening(quick()) as service:
