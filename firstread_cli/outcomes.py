@@ -13,7 +13,7 @@ from firstread import pipelines
 from firstread.settings import Settings
 from firstread.states import DeliveryState
 from firstread_cli.database import open_database
-from firstread_cli.services import settings_of_process
+from firstread_cli.services import is_child, settings_of_process
 from firstread_cli.tables import echo, print_json, print_table, view_rows
 
 DELIVERY_STATES = tuple(state.value for state in DeliveryState)
@@ -23,11 +23,17 @@ DELIVERY_STATES = tuple(state.value for state in DeliveryState)
 def deliver() -> None:
     """Send results to the destinations, escalate flags, and look after retention, drift and the heartbeat."""
     from firstread.storage.home import PRIVATE_UMASK, prepare_home
+    from firstread.up.service import retention_lines
+    from worker.outputs.destinations.file import complaint_at_start
     from worker.outputs.service import run_outputs
 
     settings = settings_of_process()
     prepare_home(settings)
     os.umask(PRIVATE_UMASK)
+    if not is_child():
+        complaint = complaint_at_start(settings)
+        for line in [*([f"DESTINATIONS: {complaint}"] if complaint else []), *retention_lines(settings)]:
+            click.echo(f"firstread: {line}", err=True)
     raise SystemExit(run_outputs(settings))
 
 

@@ -1,8 +1,9 @@
 """Retention: which files go, when, and what is never touched.
 
-A study is finished when every revision is closed and routed, every job is terminal, and no delivery is pending or
-failed. Only finished studies lose files; rows stay. For want of space the images of those go that have no open flag,
-the oldest first. Files that were refused belong to no study and have an age of their own.
+A study is finished when every revision is closed and routed, every job is terminal, and no delivery is pending, nor
+failed within the last 30 days: so long a person may have it tried again. Only finished studies lose files; rows stay.
+For want of space the images of those go that have no open flag, the oldest first. Files that were refused belong to no
+study and have an age of their own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from firstread.actions import audit
 from firstread.clock import utcnow
@@ -31,13 +32,16 @@ from firstread.records import (
     Study,
 )
 from firstread.settings import Settings
-from firstread.states import TERMINAL, UNDELIVERED, JobState, RevisionState
+from firstread.states import TERMINAL, DeliveryState, JobState, RevisionState
 from firstread.storage.store import retention_watermark_bytes, spool_of, store_of
 from firstread.upkeep.refused import remove_refused
 
 TERMINAL_STATES = tuple(state.value for state in TERMINAL)
 OUTCOMES = (JobState.REJECTED.value, JobState.DONE.value, JobState.FAILED.value)
 """Outcomes of a study, the one that counts most last."""
+
+FAILED_DELIVERY_KEEPS = timedelta(days=30)
+"""How long a delivery that failed for good keeps the files of its study, so that a person can have it tried again."""
 
 BATCH = 200
 
@@ -76,9 +80,9 @@ def clean(
     removed = Removed()
     days_of = settings.retention_days
     before = {outcome: now - timedelta(days=days_of[outcome]) for outcome in OUTCOMES if outcome in days_of}
-    for study_id, _, _ in finished_studies(db, before=before) if before else ():
-        _remove_images(db, settings, study_id, "age", removed, dry_run)
-    make_room(db, settings, removed, free_bytes=free, dry_run=dry_run)
+    for study_id, _, _ in finished_studies(db, before=before, now=now) if before else ():
+        _remove_images(db, settings, study_id, "age", removed, now, dry_run)
+    make_room(db, settings, removed, now=now, free_bytes=free, dry_run=dry_run)
     if "evidence" in days_of:
         _remove_evidence(db, settings, now - timedelta(days=days_of["evidence"]), removed, dry_run)
     if "refused" in days_of:
@@ -93,6 +97,7 @@ def make_room(
     settings: Settings,
     removed: Removed,
     *,
+    now: datetime | None = None,
     free_bytes: Callable[[], int] | None = None,
     dry_run: bool = False,
 ) -> bool:
@@ -115,15 +120,20 @@ def make_room(
         return False
     spare = watermark // 20
     before = removed.size_bytes
-    for study_id, _, _ in finished_studies(db, no_open_flag=True):
-        _remove_images(db, settings, study_id, "disk", removed, dry_run)
+    now = now or utcnow()
+    for study_id, _, _ in finished_studies(db, no_open_flag=True, now=now):
+        _remove_images(db, settings, study_id, "disk", removed, now, dry_run)
         if removed.size_bytes - before >= missing + spare or (not dry_run and free() >= watermark + spare):
             break
     return True
 
 
 def finished_studies(
-    db: Database, *, before: Mapping[str, datetime] | None = None, no_open_flag: bool = False
+    db: Database,
+    *,
+    before: Mapping[str, datetime] | None = None,
+    no_open_flag: bool = False,
+    now: datetime | None = None,
 ) -> Iterator[tuple[int, str, datetime]]:
     """Finished studies that still have files, the longest finished first: key, outcome, and when last touched.
 
@@ -137,7 +147,7 @@ def finished_studies(
     after: tuple[datetime, int] | None = None
     while True:
         with db.read() as session:
-            rows = session.execute(_page(before, after, no_open_flag)).all()
+            rows = session.execute(_page(now or utcnow(), before, after, no_open_flag)).all()
         if not rows:
             return
         for study_id, last, rank in rows:
@@ -146,7 +156,7 @@ def finished_studies(
 
 
 def _page(
-    before: Mapping[str, datetime] | None, after: tuple[datetime, int] | None, no_open_flag: bool
+    now: datetime, before: Mapping[str, datetime] | None, after: tuple[datetime, int] | None, no_open_flag: bool
 ) -> Select[int, datetime, int]:
     # A study without a revision holds nothing but result objects that came from elsewhere.
     last = func.max(func.coalesce(Job.finished_at, Revision.closed_at, Study.received_at)).label("last")
@@ -155,7 +165,7 @@ def _page(
         select(Study.id, last, rank)
         .outerjoin(Revision, Revision.study_id == Study.id)
         .outerjoin(Job, Job.revision_id == Revision.id)
-        .where(Study.id.in_(select(Instance.study_id).where(Instance.deleted_at.is_(None))), *_finished(Study.id))
+        .where(Study.id.in_(select(Instance.study_id).where(Instance.deleted_at.is_(None))), *_finished(Study.id, now))
         .group_by(Study.id)
         .order_by(last, Study.id)
         .limit(BATCH)
@@ -171,7 +181,7 @@ def _page(
     return query
 
 
-def _finished(study_id: Any) -> tuple[ColumnElement[bool], ...]:
+def _finished(study_id: Any, now: datetime) -> tuple[ColumnElement[bool], ...]:
     """Conditions under which a study may lose files."""
     other = Revision.__table__.alias("other")
     of_study = other.c.study_id == study_id
@@ -179,13 +189,20 @@ def _finished(study_id: Any) -> tuple[ColumnElement[bool], ...]:
         of_study, (other.c.state != RevisionState.CLOSED.value) | other.c.routed_at.is_(None)
     )
     job = Job.__table__.alias("job_of_study")
-    delivery = Delivery.__table__.alias("delivery_of_study")
+    delivery = aliased(Delivery, name="delivery_of_study")
     jobs = select(job.c.id).join(other, other.c.id == job.c.revision_id).where(of_study)
     return (
         ~open_revision.exists(),
         ~jobs.where(job.c.state.not_in(TERMINAL_STATES)).exists(),
-        ~jobs.join(delivery, delivery.c.job_id == job.c.id).where(delivery.c.state.in_(UNDELIVERED)).exists(),
+        ~jobs.join(delivery, delivery.job_id == job.c.id).where(_keeps_files(delivery, now)).exists(),
     )
+
+
+def _keeps_files(delivery: type[Delivery], now: datetime) -> ColumnElement[bool]:
+    """Whether a delivery keeps the files of its study."""
+    failed_at = func.coalesce(delivery.finished_at, delivery.created_at)
+    failed_lately = (delivery.state == DeliveryState.FAILED) & (failed_at > now - FAILED_DELIVERY_KEEPS)
+    return (delivery.state == DeliveryState.PENDING) | failed_lately
 
 
 def _open_flag(study_id: Any) -> Select[int]:
@@ -194,13 +211,14 @@ def _open_flag(study_id: Any) -> Select[int]:
 
 def kept_back(db: Database) -> dict[str, int]:
     """Studies with images that may not go for want of space, by what keeps them: ``work``, ``delivery``, ``flag``."""
+    now = utcnow()
     delivery = (
         select(Delivery.id)
         .join(Job, Job.id == Delivery.job_id)
         .join(Revision, Revision.id == Job.revision_id)
-        .where(Revision.study_id == Study.id, Delivery.state.in_(UNDELIVERED))
+        .where(Revision.study_id == Study.id, _keeps_files(Delivery, now))
     )
-    finished = _finished(Study.id)
+    finished = _finished(Study.id, now)
     reasons = {
         "work": ~and_(*finished[:2]),
         "delivery": and_(*finished[:2], delivery.exists()),
@@ -214,20 +232,20 @@ def kept_back(db: Database) -> dict[str, int]:
         }
 
 
-def is_finished(session: Session, study_id: int) -> bool:
-    """Whether a study may lose files at this moment."""
-    query = select(Study.id).where(Study.id == study_id, *_finished(study_id))
+def is_finished(session: Session, study_id: int, now: datetime) -> bool:
+    """Whether a study may lose files."""
+    query = select(Study.id).where(Study.id == study_id, *_finished(study_id, now))
     return session.scalar(query) is not None
 
 
 def _remove_images(
-    db: Database, settings: Settings, study_id: int, reason: str, removed: Removed, dry_run: bool
+    db: Database, settings: Settings, study_id: int, reason: str, removed: Removed, now: datetime, dry_run: bool
 ) -> None:
     """Remove a study's images and objects. Files first: a crash in between is made good by the next pass."""
-    now = utcnow()
+    deleted_at = utcnow()
     with db.write() as session:
         session.execute(select(Study.id).where(Study.id == study_id).with_for_update())
-        if not is_finished(session, study_id):
+        if not is_finished(session, study_id, now):
             return
         images = session.scalars(
             select(Instance).where(Instance.study_id == study_id, Instance.deleted_at.is_(None))
@@ -248,10 +266,10 @@ def _remove_images(
         spool = spool_of(settings)
         for image in images:
             spool.delete(image.spool_key)
-            image.deleted_at = now
+            image.deleted_at = deleted_at
         for row in objects:
             (settings.home / "objects" / str(row.path)).unlink(missing_ok=True)
-            row.deleted_at = now
+            row.deleted_at = deleted_at
         for what, rows in (("images", images), ("objects", objects)):
             if rows:
                 session.add(
@@ -261,7 +279,7 @@ def _remove_images(
                         reason=reason,
                         files=len(rows),
                         size_bytes=sum(row.size_bytes or 0 for row in rows),
-                        at=now,
+                        at=deleted_at,
                     )
                 )
         detail = {"reason": reason, "files": len(images) + len(objects), "size_bytes": size}

@@ -84,6 +84,7 @@ def test_kill_and_term(site: tuple[Settings, Database], tmp_path: Path) -> None:
             with db.read() as session:
                 assert session.scalars(select(Flag.notified_at)).one() is not None
                 assert session.scalars(select(Process.kind)).all() == ["deliver"]
+            assert "images of finished studies go" in log.read_text(encoding="utf-8"), "it removes images too"
             process.send_signal(signal.SIGKILL)
             process.wait(timeout=10)
         add_delivery(db, scored.job_id, escalation=1)

@@ -114,6 +114,21 @@ def test_what_is_not_finished_stays_whatever_the_disk_says(tmp_path: Path, obsta
         assert clean(db, settings, now=NOW).studies == 1
 
 
+def test_a_delivery_that_failed_keeps_the_files_for_a_month(tmp_path: Path, database_url: str) -> None:
+    settings = settings_in(tmp_path / "home", database_url=database_url, retention_days={"DONE": 30})
+    db = database_in(settings)
+    scored = scored_study(db, settings, n=2, closed_at=NOW - timedelta(days=400))
+    failed = {"job_id": scored.job_id, "run": 1, "kind": "dicom", "state": "FAILED", "created_at": NOW}
+    with db.write() as session:
+        session.add(Delivery(**failed, destination="pacs", finished_at=NOW - timedelta(days=29)))
+    assert clean(db, settings, now=NOW).studies == 0
+    with db.write() as session:
+        session.add(Delivery(**failed, destination="archive", finished_at=NOW - timedelta(days=31)))
+    assert clean(db, settings, now=NOW + timedelta(hours=23)).studies == 0
+    assert clean(db, settings, now=NOW + timedelta(days=1)).studies == 1
+    db.dispose()
+
+
 def test_the_urgent_watermark_takes_the_oldest_until_there_is_room(tmp_path: Path) -> None:
     settings = settings_in(tmp_path / "home", retention_days={"DONE": 999}, retention_free_mb=100)
     db = database_in(settings)
