@@ -17,7 +17,7 @@ from training.chest.package import INTERVALS
 from training.chest.pictures import confusion_pictures
 from training.datasets.base import Item
 from training.datasets.registry import open_dataset
-from training.evaluation import metrics
+from training.evaluation import fitting, metrics
 from training.evaluation.figures import without_curves
 from training.evaluation.report import write_report
 from training.package.writing import rewrite_card
@@ -75,7 +75,7 @@ def fit(items: list[Item], x: np.ndarray) -> tuple[dict[str, Any], dict[str, Any
     val = np.asarray([item.split == "val" for item in items])
     weights, bias = logistic(x[val], y[val])
     p = 1 / (1 + np.exp(-(x @ weights + bias)))
-    threshold = float(np.floor(metrics.youden_threshold(y[val], p[val]) * 1e5) / 1e5)
+    threshold = float(np.floor(fitting.youden_threshold(y[val], p[val]) * 1e5) / 1e5)
     test = [item for item, inside in zip(items, ~val, strict=True) if inside]
     fitted = {"own": round(float(weights[0]), 5), "four": round(float(weights[1]), 5), "bias": round(bias, 5),
               "threshold": threshold}  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from training.evaluation import metrics
+from training.evaluation import fitting, metrics
 from worker.packages.activation import activate
 from worker.packages.card import Calibration, OperatingPoint
 
@@ -55,8 +55,8 @@ def binary_points(y: np.ndarray, p: np.ndarray) -> dict[str, OperatingPoint]:
     """``flag`` with the highest sensitivity + specificity, ``sensitive`` with 97 % of the positives called."""
     points = {}
     for name, threshold, why in (
-        ("flag", metrics.youden_threshold(y, p), "highest sensitivity + specificity, validation films"),
-        ("sensitive", metrics.highest_threshold(y, p, SENSITIVE), "sensitivity of 0.97, validation films"),
+        ("flag", fitting.youden_threshold(y, p), "highest sensitivity + specificity, validation films"),
+        ("sensitive", fitting.highest_threshold(y, p, SENSITIVE), "sensitivity of 0.97, validation films"),
     ):
         threshold = float(np.floor(threshold * 1e5) / 1e5)
         row = metrics.proportions(y, p >= threshold)

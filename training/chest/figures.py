@@ -33,23 +33,23 @@ def is_adult(items: Sequence[Item]) -> np.ndarray:
     return np.asarray(age_groups(items) == "adult")
 
 
-def share_of(hits: np.ndarray, patients: np.ndarray, repeats: int = 1000) -> dict[str, Any]:
+def share_of(hits: np.ndarray, patients: np.ndarray, repeats: int | None = None) -> dict[str, Any]:
     """Share of films that hit, with an interval from resampling patients; ``n`` counts films.
 
     Where all or none hit a resample tells nothing: Wilson's interval of as many patients then.
     """
     hits = np.asarray(hits, dtype=bool)
-    of_patient = np.unique(patients, return_inverse=True)[1].ravel()
-    films, found = np.bincount(of_patient), np.bincount(of_patient, weights=hits)
-    row = metrics.wilson(len(films) if hits.any() else 0, len(films)).as_dict()
+    count = len(np.unique(patients))
     if 0 < hits.sum() < len(hits):
-        drawn = np.random.default_rng(0).integers(len(films), size=(repeats, len(films)))
-        low, high = np.percentile(found[drawn].sum(axis=1) / films[drawn].sum(axis=1), [2.5, 97.5])
-        row = {"value": float(hits.mean()), "low": float(low), "high": float(high)}
-    return row | {"n": len(hits), "patients": len(films)}
+        estimate = metrics.mean(hits, patients, repeats)
+    else:
+        estimate = metrics.wilson(count if hits.any() else 0, count)
+    return estimate.as_dict() | {"n": len(hits), "patients": count}
 
 
-def binary_figures(items: Sequence[Item], p: np.ndarray, threshold: float, repeats: int = 1000) -> dict[str, Any]:
+def binary_figures(
+    items: Sequence[Item], p: np.ndarray, threshold: float, repeats: int | None = None
+) -> dict[str, Any]:
     """Pneumonia or not: by age group, on all films, and by kind of pneumonia. All intervals are by patient."""
     y = np.asarray([item.labels.get(BINARY, -1.0) for item in items])
     patients, groups = patients_of(items), age_groups(items)
@@ -70,7 +70,7 @@ def binary_figures(items: Sequence[Item], p: np.ndarray, threshold: float, repea
     return rows
 
 
-def _shares(true: np.ndarray, called: np.ndarray, patients: np.ndarray, repeats: int) -> dict[str, Any]:
+def _shares(true: np.ndarray, called: np.ndarray, patients: np.ndarray, repeats: int | None) -> dict[str, Any]:
     """The proportions of :func:`training.evaluation.metrics.proportions`, intervals by patient."""
     rows = {
         "accuracy": (called == true, np.ones(len(true), dtype=bool)),
@@ -92,7 +92,7 @@ def four_class_truth(items: Sequence[Item]) -> np.ndarray:
     return np.asarray(truth)
 
 
-def four_class_figures(items: Sequence[Item], p: np.ndarray, repeats: int = 1000) -> dict[str, Any]:
+def four_class_figures(items: Sequence[Item], p: np.ndarray, repeats: int | None = None) -> dict[str, Any]:
     """Four classes, by patient; and two tables that show what age has to do with COVID."""
     patients, groups = patients_of(items), age_groups(items)
     adult, child = groups == "adult", groups == "child"
@@ -116,7 +116,7 @@ def four_class_figures(items: Sequence[Item], p: np.ndarray, repeats: int = 1000
     return rows
 
 
-def adults_without_covid(items: Sequence[Item], guess: np.ndarray, repeats: int = 1000) -> dict[str, Any]:
+def adults_without_covid(items: Sequence[Item], guess: np.ndarray, repeats: int | None = None) -> dict[str, Any]:
     """What the model calls adults who have no COVID: all of them, pooled by kind, and by their finding.
 
     A row of a kind has films and patients, what was called, and the share that was called COVID and that was called
@@ -146,7 +146,7 @@ def adults_without_covid(items: Sequence[Item], guess: np.ndarray, repeats: int 
 Call = tuple[Item, int]
 
 
-def _adults(rows: Sequence[Call], repeats: int) -> dict[str, Any]:
+def _adults(rows: Sequence[Call], repeats: int | None) -> dict[str, Any]:
     found: dict[str, Any] = {**_calls(rows), "patients": len(set(patients_of([item for item, _ in rows])))}
     found["called_covid"] = _called(rows, "covid19", repeats)
     classes = {class_of(item) for item, _ in rows}
@@ -154,7 +154,7 @@ def _adults(rows: Sequence[Call], repeats: int) -> dict[str, Any]:
     return found | ({} if kind is None else {"called_what_it_is": _called(rows, kind, repeats)})
 
 
-def _called(rows: Sequence[Call], name: str, repeats: int) -> dict[str, Any]:
+def _called(rows: Sequence[Call], name: str, repeats: int | None) -> dict[str, Any]:
     hits = np.asarray([called == CLASSES.index(name) for _, called in rows], dtype=bool)
     return share_of(hits, patients_of([item for item, _ in rows]), repeats)
 
@@ -164,7 +164,7 @@ def _calls(rows: Sequence[Call]) -> dict[str, int]:
     return {"n": len(calls)} | {name: calls.count(i) for i, name in enumerate(CLASSES) if i in calls}
 
 
-def _class_row(truth: np.ndarray, called: np.ndarray, patients: np.ndarray, repeats: int) -> dict[str, Any]:
+def _class_row(truth: np.ndarray, called: np.ndarray, patients: np.ndarray, repeats: int | None) -> dict[str, Any]:
     row = _shares(truth, called, patients, repeats)
     y = truth.astype(int)
     return {"recall": row["sensitivity"], "specificity": row["specificity"], "precision": row["precision"],

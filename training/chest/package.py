@@ -14,7 +14,7 @@ from training.chest.pictures import confusion_pictures, run_pictures
 from training.datasets.arrays import Arrays
 from training.datasets.base import Item
 from training.evaluation.figures import without_curves
-from training.evaluation.metrics import fit_platt
+from training.evaluation.fitting import fit_platt
 from training.evaluation.report import Miss, write_report
 from training.fit.model import predict
 from training.package.order import Order

@@ -81,7 +81,7 @@ def figures_of(package: Package, items: list[Item], p: np.ndarray) -> dict[str, 
         y = np.asarray([item.labels.get("pneumonia", -1.0) for item in items])
         known = y >= 0
         called = p[:, 0] >= (package.card.threshold("pneumonia") or 0.5)
-        auc = metrics.bootstrap(lambda a, b: metrics.auc(a, b), patients[known], y[known], p[known, 0], repeats=300)
+        auc = metrics.bootstrap(metrics.auc, patients[known], y[known], p[known, 0], repeats=300)
         right = int((called[known] == (y[known] == 1)).sum())
         return {"auc": auc.as_dict(), "accuracy": metrics.wilson(right, int(known.sum())).as_dict()}
     truth = four_class_truth(items)

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from training.dermoscopy.figures import balanced_accuracy
-from training.evaluation import metrics
+from training.evaluation import fitting, metrics
 from training.evaluation.tables import markdown
 
 INPUTS = ("whole", "cut", "mask_channel")
@@ -38,7 +37,7 @@ class Answer:
     def threshold(self) -> float | None:
         """The highest with a recall of ``RECALL`` for melanoma among the validation rows; None without a melanoma."""
         y = (self.y3_val == 0).astype(int)
-        return metrics.highest_threshold(y, self.p3_val[:, 0], RECALL) if y.any() else None
+        return fitting.highest_threshold(y, self.p3_val[:, 0], RECALL) if y.any() else None
 
     def columns(self) -> tuple[np.ndarray, ...]:
         """What every statistic of :data:`STATISTICS` is computed from, row by row."""
@@ -46,7 +45,7 @@ class Answer:
         flagged = np.zeros(len(self.y3), bool) if threshold is None else self.p3[:, 0] >= threshold
         return self.y3, self.p3.argmax(axis=1), self.p3[:, 0], flagged
 
-    def figures(self, repeats: int = 1000) -> dict[str, Any]:
+    def figures(self, repeats: int | None = None) -> dict[str, Any]:
         """Every statistic with a 95 % interval by lesion."""
         head: dict[str, Any] = {"input": self.name, "masks": self.masks, "n": len(self.y3)}
         return head | {
@@ -60,7 +59,7 @@ def _accuracy(y3: np.ndarray, called: np.ndarray, p: np.ndarray, flagged: np.nda
 
 
 def _balanced_accuracy(y3: np.ndarray, called: np.ndarray, p: np.ndarray, flagged: np.ndarray) -> float:
-    return balanced_accuracy(y3, called)
+    return metrics.balanced_accuracy(y3, called)
 
 
 def _melanoma_auc(y3: np.ndarray, called: np.ndarray, p: np.ndarray, flagged: np.ndarray) -> float:
@@ -111,7 +110,7 @@ def stored(path: Path, key: str, name: str) -> list[Answer] | None:
                 for kind, p3, p3_val in zip(kept["kinds"], kept["p3"], kept["p3_val"], strict=True)]  # fmt: skip
 
 
-def difference(a: Answer, b: Answer, repeats: int = 1000) -> dict[str, Any]:
+def difference(a: Answer, b: Answer, repeats: int | None = None) -> dict[str, Any]:
     """Every statistic of ``a`` minus that of ``b`` on the same rows, with intervals by lesion."""
     found = {}
     for name, statistic in STATISTICS.items():
@@ -124,41 +123,19 @@ def difference(a: Answer, b: Answer, repeats: int = 1000) -> dict[str, Any]:
     return found
 
 
-def apart(a: Answer, b: Answer, repeats: int = 1000) -> dict[str, Any]:
-    """Every statistic of ``a`` minus that of ``b`` where their rows are not the same: each drawn again by itself.
+def difference_of_splits(a: Answer, b: Answer, repeats: int | None = None) -> dict[str, Any]:
+    """Every statistic of ``a`` minus that of ``b`` where their rows are not the same: each resampled by itself.
 
     What the two test parts have in common would narrow the interval; it is left as wide as for two that share nothing.
     """
-    found = {}
+    gaps = {}
     for name, statistic in STATISTICS.items():
-        values, draws = [], []
-        for seed, answer in enumerate((a, b)):
-            values.append(statistic(*answer.columns()))
-            draws.append(_drawn(statistic, answer, repeats, seed))
-        gaps = draws[0] - draws[1]
-        gaps = gaps[np.isfinite(gaps)]
-        low, high = np.percentile(gaps, [2.5, 97.5]) if len(gaps) else (None, None)
-        value = values[0] - values[1]
-        n = len(np.unique(a.lesions)) + len(np.unique(b.lesions))
-        found[name] = metrics.Estimate(
-            value if np.isfinite(value) else None,
-            None if low is None else float(low),
-            None if high is None else float(high),
-            n,
-        ).as_dict()
-    return found
-
-
-def _drawn(statistic: Callable[..., float], answer: Answer, repeats: int, seed: int) -> np.ndarray:
-    """The statistic on lesions drawn again, ``repeats`` times."""
-    names, inverse = np.unique(answer.lesions, return_inverse=True)
-    members = [np.flatnonzero(inverse == i) for i in range(len(names))]
-    rng, columns = np.random.default_rng(seed), answer.columns()
-    values = []
-    for _ in range(repeats):
-        rows = np.concatenate([members[i] for i in rng.integers(len(names), size=len(names))])
-        values.append(statistic(*(column[rows] for column in columns)))
-    return np.asarray(values)
+        first, second = (
+            metrics.resampled(statistic, answer.lesions, *answer.columns(), repeats=repeats, seed=seed)
+            for seed, answer in enumerate((a, b))
+        )
+        gaps[name] = first.minus(second).as_dict()
+    return gaps
 
 
 def shown(gaps: Mapping[str, Mapping[str, Any]], split_gap: Mapping[str, Any] | None = None) -> str:
@@ -235,7 +212,11 @@ def _made_with(found: Mapping[str, Any]) -> str:
 
 
 def report(
-    answers: Sequence[Answer], out: Path, budget: str, made_with: Mapping[str, Any] | None = None, repeats: int = 1000
+    answers: Sequence[Answer],
+    out: Path,
+    budget: str,
+    made_with: Mapping[str, Any] | None = None,
+    repeats: int | None = None,
 ) -> dict[str, Any]:
     """Table of all runs, differences to the whole picture, and what they show: ``question.json`` and ``question.md``.
 
@@ -250,7 +231,7 @@ def report(
     by_picture = next((a for a in answers if a.name == BY_PICTURE), None)
     gaps = {f"{a.name} ({a.masks} masks)": difference(a, whole, repeats)
             for a in answers if a.name in INPUTS and a is not whole}  # fmt: skip
-    split_gap = None if by_picture is None else apart(by_picture, whole, repeats)
+    split_gap = None if by_picture is None else difference_of_splits(by_picture, whole, repeats)
     found = {
         "title": TITLE,
         "budget": budget,

@@ -69,7 +69,7 @@ class Rows:
         )  # fmt: skip
 
 
-def figures(rows: Rows, points: Mapping[str, OperatingPoint], repeats: int = 1000) -> dict[str, Any]:
+def figures(rows: Rows, points: Mapping[str, OperatingPoint], repeats: int | None = None) -> dict[str, Any]:
     """All figures; intervals are 95 %, by a bootstrap over lesions."""
     found: dict[str, Any] = {
         "n": len(rows.truth),
@@ -83,14 +83,14 @@ def figures(rows: Rows, points: Mapping[str, OperatingPoint], repeats: int = 100
     return found
 
 
-def _named(rows: Rows, points: Mapping[str, OperatingPoint], repeats: int) -> dict[str, Any]:
+def _named(rows: Rows, points: Mapping[str, OperatingPoint], repeats: int | None) -> dict[str, Any]:
     p3, truth = three(rows.labels, rows.p), rows.truth
     found: dict[str, Any] = {"rules": RULES}
     likeliest, lifted = p3.argmax(axis=1), (p3 / np.asarray(rows.prior)).argmax(axis=1)
     for suffix, called in (("", likeliest), ("_even_prior", lifted)):
         found[f"accuracy{suffix}"] = share(called == truth, rows.lesions, repeats)
         found[f"balanced_accuracy{suffix}"] = metrics.bootstrap(
-            balanced_accuracy, rows.lesions, truth, called, repeats=repeats
+            metrics.balanced_accuracy, rows.lesions, truth, called, repeats=repeats
         ).as_dict()
     found["recall"] = {
         name: share((likeliest == i)[truth == i], rows.lesions[truth == i], repeats) for i, name in enumerate(CLASSES)
@@ -104,7 +104,7 @@ def _named(rows: Rows, points: Mapping[str, OperatingPoint], repeats: int) -> di
     return found
 
 
-def _outlined(rows: Rows, repeats: int) -> dict[str, Any]:
+def _outlined(rows: Rows, repeats: int | None) -> dict[str, Any]:
     """Figures of the outlines that can be compared with a drawn mask, and how many cannot.
 
     Dice of a picture is 2 IoU / (1 + IoU).
@@ -116,13 +116,13 @@ def _outlined(rows: Rows, repeats: int) -> dict[str, Any]:
     if not known.any():
         return counts
     return counts | {
-        "mean_iou": metrics.bootstrap(_mean, lesions, iou, repeats=repeats).as_dict(),
-        "mean_dice": metrics.bootstrap(_mean, lesions, 2 * iou / (1 + iou), repeats=repeats).as_dict(),
+        "mean_iou": metrics.mean(iou, lesions, repeats).as_dict(),
+        "mean_dice": metrics.mean(2 * iou / (1 + iou), lesions, repeats).as_dict(),
         "share_below_065": share(iou < LOW_IOU, lesions, repeats),
     }
 
 
-def at_point(rows: Rows, p3: np.ndarray, point: OperatingPoint, repeats: int) -> dict[str, Any]:
+def at_point(rows: Rows, p3: np.ndarray, point: OperatingPoint, repeats: int | None) -> dict[str, Any]:
     """Recall, precision, specificity and F1 of one operating point.
 
     A diagnosis is judged on the pictures whose own diagnosis is known among the package's labels.
@@ -141,7 +141,7 @@ def at_point(rows: Rows, p3: np.ndarray, point: OperatingPoint, repeats: int) ->
         "recall": share(called[y], lesions[y], repeats),
         "specificity": share(~called[~y], lesions[~y], repeats),
         "precision": share(y[called], lesions[called], repeats),
-        "f1": metrics.bootstrap(metrics.f1, lesions, y.astype(int), called, repeats=repeats).as_dict(),
+        "f1": metrics.f1_by_patient(y, called, lesions, repeats).as_dict(),
     }
 
 
@@ -169,7 +169,7 @@ def age_of(text: str) -> float:
     return float(number[1]) if number else float("nan")
 
 
-def share(hits: np.ndarray, lesions: np.ndarray, repeats: int = 1000) -> dict[str, Any]:
+def share(hits: np.ndarray, lesions: np.ndarray, repeats: int | None = None) -> dict[str, Any]:
     """Share of the rows that are hit, with an interval by lesion; N counts lesions.
 
     Where all rows are hit, or none, drawing again shows no spread: then Wilson's interval of so many lesions stands.
@@ -179,18 +179,9 @@ def share(hits: np.ndarray, lesions: np.ndarray, repeats: int = 1000) -> dict[st
         return metrics.wilson(0, 0).as_dict()
     if bool(hits.all()) or not hits.any():
         return metrics.wilson(n if hits.all() else 0, n).as_dict()
-    return metrics.bootstrap(_mean, lesions, hits.astype(np.float64), repeats=repeats).as_dict()
+    return metrics.mean(hits, lesions, repeats).as_dict()
 
 
 def truth_of_three(items: Sequence[Item]) -> np.ndarray:
     """Column of :data:`CLASSES` of each item."""
     return truth_columns(CLASSES, label_matrix(items, CLASSES))
-
-
-def balanced_accuracy(truth: np.ndarray, called: np.ndarray) -> float:
-    """Mean recall over the classes that occur."""
-    return float(np.mean([(called[truth == i] == i).mean() for i in np.unique(truth)]))
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from training.dermoscopy.scores import Scores
-from training.evaluation import metrics
+from training.evaluation import fitting, metrics
 from worker.packages.card import Calibration, OperatingPoint
 from worker.pipelines.dermoscopy.lesion import CLASSES, FOLD, OTHER_MALIGNANT, framing, outlined, unframed
 
@@ -95,7 +95,7 @@ def operating_points(
         if not y.any():
             continue
         # Half a unit of the sixth digit below, so that writing and reading it loses no positive.
-        threshold = float(np.floor(metrics.highest_threshold(y, p_one, recall) * 1e6) / 1e6)
+        threshold = float(np.floor(fitting.highest_threshold(y, p_one, recall) * 1e6) / 1e6)
         counts = metrics.confusion(y, p_one >= threshold)
         points[name] = OperatingPoint(
             finding=finding,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ MAX_POINTS = 200
 
 
 def binary(
-    y: np.ndarray, p: np.ndarray, patients: np.ndarray, called: np.ndarray, repeats: int = 1000
+    y: np.ndarray, p: np.ndarray, patients: np.ndarray, called: np.ndarray, repeats: int | None = None
 ) -> dict[str, Any]:
     """Everything about one finding.
 
@@ -42,15 +41,11 @@ def binary(
         return row
     row |= {name: value.as_dict() for name, value in metrics.proportions(y, called).items()}
     row["confusion"] = metrics.confusion(y, called)
-    statistics = {
-        "auc": lambda a, b, c: metrics.auc(a, b),
-        "average_precision": lambda a, b, c: metrics.precision_recall(a, b)[2] if a.any() else math.nan,
-        "f1": lambda a, b, c: metrics.f1(a, c),
-        "log_loss": lambda a, b, c: metrics.log_loss(a, b),
-        "brier": lambda a, b, c: metrics.brier(a, b),
-    }
-    for name, statistic in statistics.items():
-        row[name] = metrics.bootstrap(statistic, patients, y, p, called, repeats=repeats).as_dict()
+    row["auc"] = metrics.bootstrap(metrics.auc, patients, y, p, repeats=repeats).as_dict()
+    row["average_precision"] = metrics.bootstrap(metrics.average_precision, patients, y, p, repeats=repeats).as_dict()
+    row["f1"] = metrics.f1_by_patient(y, called, patients, repeats).as_dict()
+    row["log_loss"] = metrics.log_loss_by_patient(y, p, patients, repeats).as_dict()
+    row["brier"] = metrics.mean((p - y) ** 2, patients, repeats, metrics.brier(y, p)).as_dict()
     # no interval: a resample's bins are emptier and its error is larger than that of the whole
     error = metrics.Estimate(metrics.calibration_error(y, p), None, None, row["patients"])
     row["calibration_error"] = error.as_dict()
@@ -74,7 +69,7 @@ def curves(y: np.ndarray, p: np.ndarray) -> dict[str, list[float]]:
 
 
 def multiclass(
-    y: np.ndarray, p: np.ndarray, names: tuple[str, ...], patients: np.ndarray, repeats: int = 1000
+    y: np.ndarray, p: np.ndarray, names: tuple[str, ...], patients: np.ndarray, repeats: int | None = None
 ) -> dict[str, Any]:
     """Accuracy, balanced accuracy, macro-F1, per-class figures and the confusion matrix of labels that exclude others.
 
@@ -83,26 +78,18 @@ def multiclass(
     known = y >= 0
     y, p, patients = y[known].astype(int), p[known], patients[known]
     guess = p.argmax(axis=1)
-    matrix = np.zeros((len(names), len(names)), dtype=int)
-    np.add.at(matrix, (y, guess), 1)
-    statistics = {
-        "balanced_accuracy": lambda a, b: _recalls(a, b, len(names)),
-        "macro_f1": lambda a, b: _macro_f1(a, b, len(names)),
-    }
     row: dict[str, Any] = {
         "n": len(y),
         "patients": len(np.unique(patients)),
         "labels": list(names),
         "accuracy": metrics.wilson(int((y == guess).sum()), len(y)).as_dict(),
-        "confusion_matrix": matrix.tolist(),
+        "confusion_matrix": metrics.confusion_matrix(y, guess, len(names)).tolist(),
         "prevalence": {name: float(np.mean(y == i)) for i, name in enumerate(names)} if len(y) else {},
     }
-    for name, statistic in statistics.items():
+    for name, statistic in (("balanced_accuracy", metrics.balanced_accuracy), ("macro_f1", metrics.macro_f1)):
         row[name] = metrics.bootstrap(statistic, patients, y, guess, repeats=repeats).as_dict()
-    row["log_loss"] = metrics.bootstrap(
-        lambda a, b: float(-np.mean(np.log(np.clip(b[np.arange(len(a)), a], 1e-7, 1)))), patients, y, p,
-        repeats=repeats,
-    ).as_dict()  # fmt: skip
+    losses = -np.log(np.clip(p[np.arange(len(y)), y], metrics.P_FLOOR, 1))
+    row["log_loss"] = metrics.mean(losses, patients, repeats, metrics.class_log_loss(y, p)).as_dict()
     return row
 
 
@@ -130,16 +117,6 @@ def without_curves(figures: Mapping[str, Any]) -> dict[str, Any]:
         else:
             kept[name] = round(value, 4) if isinstance(value, float) else value
     return kept
-
-
-def _recalls(y: np.ndarray, guess: np.ndarray, classes: int) -> float:
-    found = [float(np.mean(guess[y == c] == c)) for c in range(classes) if (y == c).any()]
-    return float(np.mean(found)) if found else math.nan
-
-
-def _macro_f1(y: np.ndarray, guess: np.ndarray, classes: int) -> float:
-    present = [c for c in range(classes) if (y == c).any()]
-    return float(np.mean([metrics.f1((y == c).astype(int), guess == c) for c in present])) if present else math.nan
 
 
 def _thin(values: np.ndarray) -> list[float]:

@@ -164,7 +164,7 @@ def package_figures(card: Card, scored: Scored, own: Mapping[str, Any] | None = 
             result[f"classes_{number}"] = figures.multiclass(y, scored.p[:, group], names, patients)
     known = np.isfinite(scored.dice)
     if known.any():
-        estimate = metrics.bootstrap(lambda d: float(np.mean(d)), patients[known], scored.dice[known])
+        estimate = metrics.mean(scored.dice[known], patients[known])
         result["dice_positive"] = {**estimate.as_dict(), "pictures": int(known.sum())}
     return result
 

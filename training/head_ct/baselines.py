@@ -90,7 +90,7 @@ def _builder(fold: Path) -> str | None:
 
 
 def compared(
-    table: Predictions, stages: Mapping[str, Nested], baseline: BaselineRun | None, repeats: int
+    table: Predictions, stages: Mapping[str, Nested], baseline: BaselineRun | None, repeats: int | None
 ) -> dict[str, Any]:
     """Rows side by side, each of slices and of patients at the flag: always normal, the baseline, and ours.
 
@@ -136,13 +136,13 @@ def uncalibrated(table: Predictions) -> Nested:
     return Nested.of(table, p, p_study, p_study >= plain.flag, p_study >= plain.balanced, {})
 
 
-def _row(table: Predictions, found: Nested, repeats: int) -> dict[str, Any]:
+def _row(table: Predictions, found: Nested, repeats: int | None) -> dict[str, Any]:
     slices = figures.binary(table.labels[:, 0], found.p[:, 0], table.patients, found.p[:, 0] >= 0.5, repeats)
     at_flag = figures.binary(found.y, found.p_study, found.patients, found.flagged, repeats)
     return {"slices": _plain(slices), "patients_at_flag": _plain(at_flag)}
 
 
-def _always_normal(table: Predictions, ours: Nested, repeats: int) -> dict[str, Any]:
+def _always_normal(table: Predictions, ours: Nested, repeats: int | None) -> dict[str, Any]:
     """No score but the prevalence, and nothing called."""
     rows = {}
     for name, y, patients in (("slices", table.labels[:, 0], table.patients),

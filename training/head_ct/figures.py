@@ -34,7 +34,7 @@ METHOD = (
 def out_of_fold_figures(
     found: OutOfFold,
     folds: Sequence[str],
-    repeats: int = 1000,
+    repeats: int | None = None,
     stages: Stages | None = None,
     baseline: BaselineRun | None = None,
 ) -> tuple[dict[str, Any], Nested]:
@@ -78,7 +78,7 @@ def out_of_fold_figures(
     return result, ours
 
 
-def fold_aucs(table: Predictions, p: np.ndarray, repeats: int) -> dict[str, Any]:
+def fold_aucs(table: Predictions, p: np.ndarray, repeats: int | None) -> dict[str, Any]:
     """Slice AUC of ``any`` in each fold on its own."""
     rows = {}
     for fold in np.unique(table.folds):
@@ -138,7 +138,7 @@ def segmentation_figures(found: OutOfFold, overlap: dict[str, np.ndarray], folds
         called[inside] = overlap["found"][inside, best]
         chosen[name] = MASK_THRESHOLDS[best]
     truth = overlap["truth"].astype(float)
-    mean = metrics.bootstrap(lambda d: float(np.mean(d)), patients[positive], dice[positive])
+    mean = metrics.mean(dice[positive], patients[positive])
     pooled = metrics.bootstrap(
         lambda b, c, t: float(2 * b.sum() / max(1.0, c.sum() + t.sum())), patients, both, called, truth
     )
@@ -228,7 +228,7 @@ def _by_size(dice: np.ndarray, pixels: np.ndarray, patients: np.ndarray) -> dict
     rows = {}
     for low, high in pairwise(edges):
         inside = (pixels >= low) & ((pixels < high) | (high == edges[-1]))
-        estimate = metrics.bootstrap(lambda d: float(np.mean(d)), patients[inside], dice[inside])
+        estimate = metrics.mean(dice[inside], patients[inside])
         rows[f"{low:.0f} to {high:.0f} pixels"] = {**estimate.as_dict(), "slices": int(inside.sum())}
     return rows
 

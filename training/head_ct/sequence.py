@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.evaluation import metrics
+from training.evaluation import fitting
 from training.fit.losses import masked_bce
 from training.package.postprocess import (
     Fit,
@@ -113,7 +113,7 @@ def fit_sequence(predictions: Predictions, steps: int = STEPS) -> dict[str, Any]
     raw, y = sequence_features(predictions, MASK_WAYS), predictions.labels[:, 0]
     known = y >= 0
     prior = np.full(raw.shape[1], 0.5 / raw.shape[1])
-    weights, bias = metrics.fit_logistic(y[known], raw[known], prior, ridge=1e-2)
+    weights, bias = fitting.fit_logistic(y[known], raw[known], prior, ridge=1e-2)
     mean, sd = raw.mean(axis=0), raw.std(axis=0) + 1e-6
     chosen: dict[str, Any] = {
         "label": predictions.label_names[0],

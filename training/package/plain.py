@@ -10,7 +10,7 @@ import numpy as np
 
 from firstread.errors import FirstreadError
 from training.datasets.arrays import Arrays
-from training.evaluation import metrics
+from training.evaluation import fitting, metrics
 from training.evaluation.figures import binary, without_curves
 from training.evaluation.report import write_report
 from training.fit.crossval import fold_rows
@@ -198,11 +198,11 @@ def _of_pictures(recipe: Recipe, held: HeldBack) -> Chosen:
     for column, name in enumerate(recipe.labels):
         known = held.labels[:, column] >= 0
         y = held.labels[known, column]
-        temperature[name], bias[name] = metrics.fit_platt(y, held.logits[known, column])
+        temperature[name], bias[name] = fitting.fit_platt(y, held.logits[known, column])
         p = activate((held.logits[known, column : column + 1] - bias[name]) / temperature[name], [])[:, 0]
         if 0 < y.sum() < len(y):
             why = f"highest threshold with sensitivity of at least {FLAG_SENSITIVITY} on pictures of held-back patients"
-            points[f"flag_{name}"] = _point(name, y, p, metrics.highest_threshold(y, p, FLAG_SENSITIVITY), why)
+            points[f"flag_{name}"] = _point(name, y, p, fitting.highest_threshold(y, p, FLAG_SENSITIVITY), why)
     return Chosen(Calibration(temperature=temperature, bias=bias), points, {})
 
 

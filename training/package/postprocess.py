@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from training.evaluation import metrics
+from training.evaluation import fitting, metrics
 from worker.packages.activation import sigmoid
 from worker.packages.card import Calibration
 from worker.packages.probabilities import logit, sequence_logits, study_probability, study_score
@@ -135,7 +135,7 @@ def with_studies(
     for smooth in SMOOTHINGS:
         for k in TOP_K:
             scores = np.asarray([study_score(p[r], smooth, k) for r in rows])
-            temperature, bias = metrics.fit_platt(y, logit(scores))
+            temperature, bias = fitting.fit_platt(y, logit(scores))
             loss = metrics.log_loss(y, sigmoid((logit(scores) - bias) / temperature))
             tried.append(
                 {"smooth": list(smooth), "top_k": k, "auc": metrics.auc(y, scores), "log_loss": loss,
@@ -150,8 +150,8 @@ def with_studies(
         "bias": {name: best["bias"]},
     }
     p_study = np.asarray([study_probability(p[r], {"aggregation": aggregation}, name) for r in rows])
-    flag = _between(p_study, metrics.highest_threshold(y, p_study, sensitivity))
-    balanced = metrics.youden_threshold(y, p_study)
+    flag = _between(p_study, fitting.highest_threshold(y, p_study, sensitivity))
+    balanced = fitting.youden_threshold(y, p_study)
     return replace(slices, aggregation=aggregation, flag=flag, balanced=balanced, tried=tried)
 
 
@@ -205,11 +205,11 @@ def _fit_evidence(predictions: Predictions, own: bool = True) -> dict[str, Any] 
             weights[name] = {"own": 1.0, "mask": 0.0, "bias": 0.0}
             continue
         features = np.column_stack([predictions.logits[known, column], predictions.evidence[known, way]])
-        found, intercept = metrics.fit_logistic(y, features, np.array([0.3, 0.5]), ridge=1e-3)
+        found, intercept = fitting.fit_logistic(y, features, np.array([0.3, 0.5]), ridge=1e-3)
         if found.min() < 0 or not own:
             kept = int(np.argmax(found)) if own else 1
             found = np.zeros(2)
-            part, intercept = metrics.fit_logistic(y, features[:, kept : kept + 1], np.array([0.5]), ridge=1e-3)
+            part, intercept = fitting.fit_logistic(y, features[:, kept : kept + 1], np.array([0.5]), ridge=1e-3)
             found[kept] = max(0.0, float(part[0]))
         weights[name] = {"own": float(found[0]), "mask": float(found[1]), "bias": intercept}
     return {"neighbour": EVIDENCE[way][0], "top": EVIDENCE[way][1], "weights": weights}
@@ -219,7 +219,7 @@ def _slice_calibration(predictions: Predictions) -> Calibration:
     temperature, bias = {}, {}
     for column, name in enumerate(predictions.label_names):
         known = predictions.labels[:, column] >= 0
-        temperature[name], bias[name] = metrics.fit_platt(
+        temperature[name], bias[name] = fitting.fit_platt(
             predictions.labels[known, column], predictions.logits[known, column]
         )
     return Calibration(temperature=temperature, bias=bias)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.dermoscopy.answers import RECALL, STATISTICS, Answer, apart, difference, shown
+from training.dermoscopy.answers import RECALL, STATISTICS, Answer, difference, difference_of_splits, shown
 
 
 def _gap(value: float, low: float, high: float) -> dict[str, Any]:
@@ -55,11 +55,11 @@ def test_the_flag_keeps_its_recall_on_the_rows_that_set_it() -> None:
 
 def test_two_splits_are_told_apart_with_an_interval() -> None:
     good, poor, alike = _answer(0.9, 0), _answer(0.7, 1), _answer(0.9, 2)
-    gap = apart(good, poor, repeats=200)["accuracy"]
+    gap = difference_of_splits(good, poor, repeats=200)["accuracy"]
     assert gap["value"] == pytest.approx(
         float(np.subtract(*((a.p3.argmax(axis=1) == a.y3).mean() for a in (good, poor))))
     )
     assert gap["low"] > 0 and gap["low"] < gap["value"] < gap["high"]
-    same = apart(good, alike, repeats=200)["accuracy"]
+    same = difference_of_splits(good, alike, repeats=200)["accuracy"]
     assert same["low"] < 0 < same["high"]
     assert difference(good, good, repeats=20)["melanoma_f1"]["high"] == 0.0

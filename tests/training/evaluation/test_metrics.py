@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from training.evaluation import metrics
+from training.evaluation import fitting, metrics
 from training.head_ct.out_of_fold import mask_ways
 from training.package.postprocess import EVIDENCE, Predictions, fit, nested
 from worker.packages.probabilities import mask_evidence, slice_probabilities, study_probability, study_score
@@ -35,6 +35,33 @@ def test_auc_by_hand() -> None:
     false, true, _ = metrics.roc(y, p)
     area = float(np.sum(np.diff(false) * (true[1:] + true[:-1]) / 2))
     assert area == pytest.approx(0.75)
+
+
+def test_precision_recall_and_losses_by_hand() -> None:
+    y, p = np.array([0, 1, 0, 1]), np.array([0.1, 0.4, 0.5, 0.8])
+    recall, precision, average = metrics.precision_recall(y, p)
+    assert recall.tolist() == [0.5, 0.5, 1.0, 1.0]
+    assert precision == pytest.approx([1.0, 1 / 2, 2 / 3, 1 / 2])
+    assert average == metrics.average_precision(y, p) == pytest.approx(0.5 * 1.0 + 0.5 * 2 / 3)
+    assert math.isnan(metrics.average_precision(np.zeros(3), np.arange(3)))
+    false, true, thresholds = metrics.roc(y, p)
+    assert false.tolist() == [0, 0, 0.5, 0.5, 1] and true.tolist() == [0, 0.5, 0.5, 1, 1]
+    assert thresholds.tolist() == [np.inf, 0.8, 0.5, 0.4, 0.1]
+    assert metrics.roc(np.zeros(2), np.array([0.1, 0.2]))[1].tolist() == [0, 0, 0], "the rate of a missing class is 0"
+    expected = -np.log([0.9, 0.4, 0.5, 0.8]).mean()
+    assert metrics.log_loss(y, p) == pytest.approx(expected)
+    assert metrics.log_loss(np.array([1.0]), np.array([0.0])) == pytest.approx(-math.log(1e-7))
+    assert metrics.class_log_loss(y, np.column_stack([1 - p, p])) == pytest.approx(expected)
+    assert metrics.brier(y, p) == pytest.approx((0.01 + 0.36 + 0.25 + 0.04) / 4)
+    assert all(math.isnan(loss(np.zeros(0), np.zeros(0))) for loss in (metrics.log_loss, metrics.brier))
+
+
+def test_figures_of_several_classes_count_those_that_occur() -> None:
+    y, called = np.array([0, 0, 0, 2]), np.array([0, 0, 1, 2])
+    assert metrics.balanced_accuracy(y, called) == pytest.approx((2 / 3 + 1) / 2)
+    assert metrics.macro_f1(y, called) == pytest.approx((4 / 5 + 1) / 2)
+    assert metrics.confusion_matrix(y, called, 3).tolist() == [[2, 1, 0], [0, 0, 0], [0, 0, 1]]
+    assert math.isnan(metrics.f1(np.zeros(2), np.zeros(2, bool)))
 
 
 def test_wilson_by_the_book() -> None:
@@ -68,23 +95,53 @@ def test_bootstrap_resamples_patients_and_not_rows() -> None:
     assert estimate.high - estimate.low > 2.5, "a thousand rows of ten patients are ten observations"
 
 
+def test_sums_by_patient_give_the_interval_of_all_rows() -> None:
+    rng = np.random.default_rng(2)
+    patients, values = rng.integers(0, 30, 200), rng.random(200)
+    y, called = (rng.random(200) < 0.3).astype(float), rng.random(200) < 0.4
+    for fast, slow in (
+        (metrics.mean(values, patients, 300), metrics.bootstrap(np.mean, patients, values, repeats=300)),
+        (
+            metrics.f1_by_patient(y, called, patients, 300),
+            metrics.bootstrap(metrics.f1, patients, y, called, repeats=300),
+        ),
+        (
+            metrics.log_loss_by_patient(y, values, patients, 300),
+            metrics.bootstrap(metrics.log_loss, patients, y, values, repeats=300),
+        ),
+    ):
+        assert list(fast.as_dict().values()) == pytest.approx(list(slow.as_dict().values()), abs=1e-12)
+
+
+def test_resamples_in_which_a_figure_is_not_defined_are_left_out() -> None:
+    patients, p = np.arange(8), np.linspace(0, 1, 8)
+    few = metrics.bootstrap(metrics.auc, patients, np.array([1, 0, 0, 0, 1, 0, 0, 0]), p, repeats=200)
+    assert few.low is not None and few.high is not None and 0 <= few.low < few.high <= 1
+    rare = metrics.bootstrap(lambda v: math.nan if v.min() else 1.0, patients, np.array([0.0] + [1.0] * 7), repeats=200)
+    assert rare.value == 1.0 and rare.low == rare.high == 1.0, "a third of the resamples lack the first patient"
+    assert metrics.bootstrap(metrics.auc, patients, np.zeros(8), p).value is None
+    alone = metrics.bootstrap(np.mean, np.zeros(5), np.arange(5.0))
+    assert (alone.value, alone.low, alone.high, alone.n) == (2.0, 2.0, 2.0, 1)
+    assert metrics.mean(np.zeros(0), np.zeros(0)).as_dict() == {"value": None, "low": None, "high": None, "n": 0}
+
+
 def test_calibration_is_found_again() -> None:
     rng = np.random.default_rng(1)
     logits = rng.normal(0, 3, 20000)
     y = (rng.random(20000) < 1 / (1 + np.exp(-(logits - 1.0) / 2.0))).astype(float)
-    temperature, bias = metrics.fit_platt(y, logits, ridge=0.0)
+    temperature, bias = fitting.fit_platt(y, logits, ridge=0.0)
     assert temperature == pytest.approx(2.0, rel=0.05) and bias == pytest.approx(1.0, abs=0.1)
-    assert metrics.fit_platt(np.zeros(5), np.arange(5.0)) == (1.0, 0.0)
+    assert fitting.fit_platt(np.zeros(5), np.arange(5.0)) == (1.0, 0.0)
 
 
 def test_thresholds() -> None:
     y = np.array([1] * 20 + [0] * 20)
     p = np.concatenate([np.linspace(0.2, 0.99, 20), np.linspace(0.01, 0.5, 20)])
-    threshold = metrics.highest_threshold(y, p, 0.95)
+    threshold = fitting.highest_threshold(y, p, 0.95)
     assert (p[y == 1] >= threshold).mean() == 0.95
     assert (p[y == 1] >= threshold + 1e-6).mean() < 0.95
     with pytest.raises(ValueError, match="no positives"):
-        metrics.highest_threshold(np.zeros(3), np.zeros(3), 0.95)
+        fitting.highest_threshold(np.zeros(3), np.zeros(3), 0.95)
 
 
 def test_study_score_smooths_and_takes_the_highest() -> None:
