@@ -1,7 +1,7 @@
-"""What codes mean that are no statement about an image: why a job waits or failed, an object was refused, and so on.
+"""Meanings of the codes that say nothing about an image: why a job waits or failed, an object was refused, and so on.
 
 Codes about images stand with the pipelines (``worker.pipelines.reasons``). Each table here becomes one of
-``docs/schema.md``; a test finds codes of the source that stand nowhere.
+``docs/schema.md``; a test finds codes of the source that no table has.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from typing import Final
 
 STATE_CODES: Final[dict[str, str]] = {
     "no_pipeline": "No pipeline wants the study, by Modality and class of its objects.",
-    "unknown_pipeline": "An order names a pipeline that there is not.",
+    "unknown_pipeline": "An order names a pipeline that does not exist.",
     "routing_failed": "The study could not be read to be routed, as often as `FIRSTREAD_MAX_ATTEMPTS` says.",
     "no_serving_package": "No package that passed its self-test serves the pipeline; the job waits for one.",
     "nothing_suitable": "Nothing suitable, and the pipeline gave no reason.",
     "files_missing": "None of the revision's files is there, or none can be read.",
     "evidence_error": "The pictures of the evidence could not be written.",
-    "decoder_unavailable": "No process could be had to decode pixels in; no fault of the study.",
+    "decoder_unavailable": "No process to decode pixels in could be started; no fault of the study.",
     "engine_error": "The device refused the batch, or the engine had ended.",
     "engine_timeout": "The device did not answer within the limit.",
     "non_finite_score": "A model gave NaN or Inf: a failure, not a score.",
     "worker_error": "Another fault of the worker.",
-    "worker_died": "The worker's process ended with the job in hand.",
+    "worker_died": "The worker's process ended during the job.",
     "worker_stalled": "The worker made no progress with the job for `FIRSTREAD_STALL_S` and was ended.",
     "lease_expired": "The worker gave no sign of life for `FIRSTREAD_LEASE_S`: its machine or its network.",
-    "lease_lost": "Somebody else has the job; what was computed is dropped.",
-    "interrupted": "The worker was stopped, as somebody had asked; no attempt of the job.",
+    "lease_lost": "Another worker has the job; what was computed is dropped.",
+    "interrupted": "The worker was stopped on request; not counted as an attempt of the job.",
     "data_error": "The database refused a value as out of its range.",
     "retry": "A person had it scored again.",
     "ended_by_hand": "A person ended the waiting: `firstread retry --give-up`.",
@@ -58,7 +58,7 @@ REFUSAL_CODES: Final[dict[str, str]] = {
     "empty_archive": "No files in the archive.",
     "corrupt_archive": "The archive's directory cannot be read.",
     "nested_archive": "An archive within an archive is not opened.",
-    "overloaded": "Too much in hand; the sender tries again. Counted, not kept.",
+    "overloaded": "Too much work waits; the sender tries again. Counted, not kept.",
 }
 """``reason`` of ``intake_refusal``."""
 
@@ -95,7 +95,7 @@ OBJECT_CODES: Final[dict[str, str]] = {
 """``reason`` of ``output_object``, and of ``firstread objects``."""
 
 PROCESS_CODES: Final[dict[str, str]] = {
-    "consumer_silent": "Worker ended: doorbells waited and it answered none.",
+    "consumer_silent": "Worker ended: doorbell messages waited and it took none.",
     "start_too_slow": "Worker ended: it was not ready within its limit.",
     "stop_too_slow": "Worker ended: it did not stop within its limit.",
     "models_changed": "Worker started again with other packages.",
@@ -108,7 +108,7 @@ PROCESS_CODES: Final[dict[str, str]] = {
     "hung": "A decoder was ended at its limit of time.",
     "memory": "A decoder was ended at its limit of memory.",
     "panic": "A decoder's codec panicked.",
-    "dropped": "A decoder was let go with its work unfinished.",
+    "dropped": "A decoder was ended with its work unfinished.",
     "grown": "A decoder was replaced since it had grown.",
     "refused": "The database refused a row, or a decoder its frame.",
     "unavailable": "The database was away; the rows are written later.",

@@ -210,6 +210,7 @@ class WarningNotes:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
+        """Log where a warning was raised, the first time."""
         key = (category.__name__, filename, lineno)
         if key not in self._seen:
             self._seen.add(key)

@@ -1,4 +1,4 @@
-"""De-identified images: built anew from a list of what may stay, so that nothing slips through.
+"""De-identified images: new objects from a list of the elements that may stay, so that nothing else gets through.
 
 Elements that are not on the list are never copied: names, numbers, dates, places, free text, private elements,
 overlays, and whatever a code stream carries beside its pixels. This keeps what training needs and far less than the
@@ -184,7 +184,7 @@ def _copy_geometry(frame: Frame, ds: Dataset) -> None:
 
 
 def _copy_tables(source: Dataset, ds: Dataset, frame: Frame, pixels: np.ndarray) -> None:
-    """Look-up tables without whatever else their items say: without them a film is another picture."""
+    """Look-up tables, without the other elements of their items: without the tables a film is another picture."""
     modality = [table_of(item, pixels).item() for item in items_of(source, "ModalityLUTSequence")]
     for item in modality:
         item.ModalityLUTType = "US"
@@ -235,7 +235,7 @@ def encoded(ds: Dataset) -> bytes:
 
 
 def position_of(frame: Frame, instance_number: float | None) -> float:
-    """Where a slice lies along the normal of its plane in mm; its instance number where the header does not say."""
+    """Position of a slice along the normal of its plane in mm; its instance number where the header does not say."""
     at, cosines = frame.ImagePositionPatient, frame.ImageOrientationPatient
     if at is None or cosines is None:
         return float(instance_number or 0.0)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -86,6 +87,7 @@ class Exported:
     left_out: dict[str, int] = field(default_factory=dict)
 
     def leave_out(self, reason: str) -> None:
+        """Count an image that was left out."""
         self.left_out[reason] = self.left_out.get(reason, 0) + 1
 
 
@@ -198,6 +200,14 @@ def _jobs(session: Session, pipeline: str, since: datetime | None, judged_only: 
     return list({study_id: job_id for job_id, study_id in session.execute(query)}.values())
 
 
+class CsvWriter(Protocol):
+    """What :func:`csv.writer` gives."""
+
+    def writerow(self, row: Iterable[object], /) -> object:
+        """Write one row."""
+        ...
+
+
 class _Case:
     """One study of the export."""
 
@@ -220,7 +230,7 @@ class _Case:
         self.results = {row.finding: row for row in session.scalars(active) if row.probability is not None}
         self.key = _key_frame(session, job)
 
-    def write_images(self, folder: Path, labels: object, exported: Exported) -> int:
+    def write_images(self, folder: Path, labels: CsvWriter, exported: Exported) -> int:
         """Write the images and their rows; returns how many."""
         place = folder / "images" / self.study
         written = 0
@@ -236,7 +246,7 @@ class _Case:
                     whole = not many and frame.number == 0
                     key = self.key == (image.id, frame.number)
                     row = [file, self.patient, self.study, f"{slice_at:.4f}", *self._labels(whole, key)]
-                    labels.writerow(row)  # type: ignore[attr-defined]
+                    labels.writerow(row)
                     written += 1
             except FileNotFoundError:
                 exported.leave_out("deleted")

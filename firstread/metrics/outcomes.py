@@ -1,4 +1,4 @@
-"""Figures of what became of results: deliveries, acknowledgements, verdicts, drift; for the collector of the state."""
+"""Figures about results: deliveries, acknowledgements, verdicts and drift, for the collector in ``state``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from firstread.records.clock import now_of
 from firstread.states import UNDELIVERED
 
 SLOW_FIGURES_S = 60.0
-"""How long figures that need a look at many rows are kept."""
+"""How long figures that read many rows are served from memory."""
 
 DRIFT_DAYS = 7
 
@@ -54,13 +54,13 @@ def families() -> Families:
 
 
 class OutcomeFigures:
-    """Reads the figures; those that need a look at many rows at most once a minute."""
+    """Reads the figures; those over many rows at most once a minute."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._kept: list[Sample] = []
-        self._kept_at: float | None = None
+        self._samples: list[Sample] = []
+        self._read_at: float | None = None
 
     def read(self, session: Session, into: Families) -> None:
         """Add the samples to the families of :func:`families`."""
@@ -69,10 +69,10 @@ class OutcomeFigures:
 
     def _slow(self, session: Session) -> list[Sample]:
         with self._lock:
-            if self._kept_at is None or self._clock() - self._kept_at > SLOW_FIGURES_S:
-                self._kept = [*_verdicts(session), *_drift(session)]
-                self._kept_at = self._clock()
-            return self._kept
+            if self._read_at is None or self._clock() - self._read_at > SLOW_FIGURES_S:
+                self._samples = [*_verdicts(session), *_drift(session)]
+                self._read_at = self._clock()
+            return self._samples
 
 
 def _quick(session: Session) -> list[Sample]:

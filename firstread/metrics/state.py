@@ -29,7 +29,7 @@ SCRAPE_LIMIT_S = 2.0
 """Longest that a scrape waits for the database."""
 
 SNAPSHOT_AGE_S = 1.0
-"""Age at which figures are read anew."""
+"""Age at which figures are read again."""
 
 ALIVE_S = 30.0
 """A process whose heartbeat is younger counts as running."""
@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 
 
 class Snapshot(Generic[T]):
-    """A value that a thread of its own reads anew, and that nobody waits for longer than ``limit_s``.
+    """A value that a thread of its own refreshes, and that a caller waits for ``limit_s`` at most.
 
     While a database hangs the last value is given, with its age, and the scrape does not hang.
     """

@@ -40,20 +40,23 @@ class CtLabels:
 
     @property
     def patient_id(self) -> str:
+        """Patient ID, made of kind and seed unless one is given."""
         return self.patient or f"PHANTOM-{self.kind}-{self.seed:05d}"
 
     @property
     def study_uid(self) -> str:
+        """StudyInstanceUID, the same for the same labels."""
         return stable_uid("study", self.kind, self.seed, self.study)
 
     @property
     def series_uid(self) -> str:
+        """SeriesInstanceUID, the same for the same labels."""
         return stable_uid(self.study_uid, "series", self.series)
 
 
 @dataclass(frozen=True)
 class CtGrid:
-    """Where the voxels lie. ``tilt_deg`` tilts the gantry about the patient's left-right axis."""
+    """Positions of the voxels. ``tilt_deg`` tilts the gantry about the patient's left-right axis."""
 
     spacing_mm: float
     step_mm: float
@@ -62,10 +65,12 @@ class CtGrid:
     tilt_deg: float = 0.0
 
     def orientation(self) -> list[float]:
+        """ImageOrientationPatient: direction cosines of rows and columns (PS3.3 C.7.6.2.1.1)."""
         angle = np.radians(self.tilt_deg)
         return [1.0, 0.0, 0.0, 0.0, round(float(np.cos(angle)), 6), round(float(-np.sin(angle)), 6)]
 
     def position(self, index: int, rows: int, columns: int) -> list[float]:
+        """ImagePositionPatient of slice ``index`` in mm: centre of the first voxel (PS3.3 C.7.6.2.1.1)."""
         corner = -self.spacing_mm * (columns - 1) / 2, -self.spacing_mm * (rows - 1) / 2
         return [round(corner[0], 4), round(corner[1], 4), round(self.first_mm + index * self.step_mm, 4)]
 

@@ -55,6 +55,7 @@ class HeadPhantom:
 
     @property
     def StudyInstanceUID(self) -> str:
+        """That of the objects."""
         return str(self.objects[0].StudyInstanceUID)
 
     @property

@@ -1,4 +1,4 @@
-"""The door to the database: engine, pragmas, and the two kinds of transaction."""
+"""Access to the database: engine, pragmas, and the two kinds of transaction."""
 
 from __future__ import annotations
 
@@ -114,6 +114,7 @@ class Database:
 
     @property
     def is_sqlite(self) -> bool:
+        """Whether it is SQLite, and not PostgreSQL."""
         return self.engine.dialect.name == "sqlite"
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Bring a database to the schema of this version, or back: Alembic for the tables, then the views anew."""
+"""Bring a database to the schema of this version, or back: Alembic for the tables, then the views are made again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class NoSuchRevision(FirstreadError):
 
 
 @contextmanager
-def _told(db: Database) -> Iterator[None]:
+def _explained_revision(db: Database) -> Iterator[None]:
     try:
         with explained(db.shown):
             yield
@@ -70,10 +70,10 @@ def current_revision(db: Database) -> str | None:
 
 @contextmanager
 def _changing(db: Database) -> Iterator[Connection]:
-    """A transaction in which tables may be made anew.
+    """A transaction in which tables may be rebuilt.
 
-    SQLite changes a table by copying it and dropping the old one, which deletes its rows and whatever hangs on them
-    as long as foreign keys are watched; the switch does nothing inside a transaction, so it is thrown before.
+    SQLite changes a table by copying it and dropping the old one, which deletes its rows and all that
+    refer to them while foreign keys are enforced; the pragma has no effect in a transaction, so it is set before.
     """
     with db.engine.execution_options(write=True).connect() as connection:
         raw = connection.connection.dbapi_connection
@@ -96,7 +96,7 @@ def _changing(db: Database) -> Iterator[Connection]:
 
 def upgrade(db: Database, target: str = "head") -> None:
     """Upgrade tables and views. Two starters at once wait for each other. Raises as :func:`downgrade` does."""
-    with _told(db), _changing(db) as connection:
+    with _explained_revision(db), _changing(db) as connection:
         if not db.is_sqlite:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
         drop_views(connection)
@@ -115,7 +115,7 @@ def downgrade(db: Database, target: str) -> None:
     DatabaseUnusable
         If the database does not answer, or is not to be used.
     """
-    with _told(db), _changing(db) as connection:
+    with _explained_revision(db), _changing(db) as connection:
         drop_views(connection)
         command.downgrade(_config(connection), target)
 

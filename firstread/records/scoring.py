@@ -139,7 +139,7 @@ class Flag(Base):
     evidence_path: Mapped[str | None]
     warnings: Mapped[list[str]] = mapped_column(default=list)
     old: Mapped[bool] = mapped_column(default=False)
-    """Every run that raised it was of an old study: told of in summaries, and not escalated."""
+    """Every run that raised it was of an old study: reported in summaries, and not escalated."""
     flagged_at: Mapped[datetime] = mapped_column(index=True)
     """When it was raised first."""
     notified_at: Mapped[datetime | None]
@@ -182,11 +182,11 @@ class Delivery(Base):
     escalation: Mapped[int] = mapped_column(default=0)
     """0 is the first notice; each level is the next address of the list."""
     topic: Mapped[str] = mapped_column(default="", server_default="")
-    """Empty for the result itself; ``identity_in_doubt`` for a word to whoever was told of it."""
+    """Empty for the result itself; ``identity_in_doubt`` for the correction sent to its recipients."""
     summary: Mapped[bool] = mapped_column(default=False)
-    """Told together with others of its destination, at most one message an hour."""
+    """Sent together with others to its destination, at most one message an hour."""
     state: Mapped[str]
-    """``PENDING``, ``DELIVERED`` or ``FAILED``."""
+    """A :class:`firstread.states.DeliveryState`."""
     attempts: Mapped[int] = mapped_column(default=0)
     next_at: Mapped[datetime | None]
     last_status: Mapped[str | None]

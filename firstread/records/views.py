@@ -22,7 +22,7 @@ _JOBS = """
 """
 
 _PATIENT = "NOT EXISTS (SELECT 1 FROM self_test q WHERE q.study_instance_uid = s.study_instance_uid)"
-"""The phantom of a running self-test is nobody's study and stands in no view."""
+"""The phantom of a running self-test is no patient's study, so no view shows it."""
 
 _STUDY_COLUMNS = """
     s.patient_id, s.accession_number, s.modality, s.station_name, s.manufacturer, s.source, s.source_name,

@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     fresh_h: float = Field(
         24.0,
         ge=0,
-        description="Hours after which a study counts as old: served after fresh ones of its priority, told of in "
+        description="Hours after which a study counts as old: served after fresh ones of its priority, reported in "
         "summaries; 0: none is old.",
     )
     priority_by_calling_ae: dict[str, int] = Field(

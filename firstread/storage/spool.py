@@ -120,7 +120,7 @@ class Spool:
             raise
 
     def _make_folder(self, folder: Path) -> None:
-        """Make a folder and sync the way down to it, once a process: nobody answers before that has happened."""
+        """Make a folder and sync every folder above it, once a process, before the first success status goes out."""
         with self._lock:
             if folder in self._synced and folder.is_dir():
                 return

@@ -28,7 +28,7 @@ FETCHES_AT_ONCE = 8
 
 
 class StoreAway(DiskFull):
-    """The store does not take or give a file. A kind of full disk: senders are told to try again later."""
+    """The store does not take or give a file. A kind of full disk: the status lets senders try again later."""
 
 
 class StoreUnusable(FirstreadError):
@@ -192,9 +192,11 @@ class SharedSpool(Spool):
             return local
 
     def open(self, key: str) -> BinaryIO:
+        """Open a stored object for reading. Raises FileNotFoundError or :class:`StoreAway`."""
         return self.path(key).open("rb")
 
     def stat(self, key: str) -> SpoolFile:
+        """Size and local path of a stored object. Raises FileNotFoundError or :class:`StoreAway`."""
         path = self.path(key)
         return SpoolFile(key, path, path.stat().st_size)
 
@@ -204,6 +206,7 @@ class SharedSpool(Spool):
             list(pool.map(self.path, keys))
 
     def delete(self, key: str) -> None:
+        """Remove a stored object, its copy in the cache too. Raises :class:`StoreAway`."""
         super().delete(key)
         self._cache.drop(self.PREFIX + key)
         self._store.delete(self.PREFIX + key)

@@ -37,7 +37,7 @@ QUANTITY_OF_STATISTIC = {"intensity": "intensity_mean", "thickness": "thickness_
 
 @dataclass(frozen=True)
 class Histogram:
-    """Edges (n + 1) and counts (n) of a baseline; what lies outside the edges belongs to the outer bins."""
+    """Edges (n + 1) and counts (n) of a baseline; values outside of the edges count in the outer bins."""
 
     edges: tuple[float, ...]
     counts: tuple[float, ...]
@@ -113,7 +113,7 @@ class _ScoredStudy:
 
 
 def compute_drift(db: Database, settings: Settings, day: date) -> list[DriftRow]:
-    """Compute a day's indices anew, by model, quantity, modality and scanner, and keep them in ``drift``.
+    """Compute a day's indices again, by model, quantity, modality and scanner, and keep them in ``drift``.
 
     Returns
     -------

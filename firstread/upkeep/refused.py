@@ -1,4 +1,4 @@
-"""Retention of what was refused: files in ``refused/`` and ``inbox/rejected/`` that nobody came for."""
+"""Retention of what was refused: files in ``refused/`` and ``inbox/rejected/`` that nobody took away."""
 
 from __future__ import annotations
 

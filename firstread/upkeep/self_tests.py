@@ -1,4 +1,4 @@
-"""The self-test of ``firstread doctor``: a phantom that takes the whole way, tells nobody and leaves nothing behind.
+"""The self-test of ``firstread doctor``: a phantom that goes the whole way, notifies nobody and leaves nothing behind.
 
 A study is a self-test only where its StudyInstanceUID was written into the database before its first image was sent.
 Such a UID is drawn at random and never used twice, so nothing that a sender writes can make a patient's study one.
@@ -33,7 +33,7 @@ from firstread.states import JobState, RevisionState
 from firstread.storage.store import spool_of, store_of
 
 LEFTOVER_S = 900.0
-"""A self-test of this age has nobody any more who waits for it."""
+"""At this age no ``firstread doctor`` waits for a self-test any more."""
 
 
 def register(db: Database) -> str:
@@ -45,10 +45,10 @@ def register(db: Database) -> str:
 
 
 def remove(db: Database, settings: Settings, study_instance_uid: str) -> bool:
-    """Take away all that a self-test left: files first, so that no restart of a listener makes its rows anew.
+    """Remove all that a self-test left: files first, so that no restart of a listener makes its rows again.
 
-    The UID stays a self-test's until the end, whatever happens in between. While a process has the study in hand
-    nothing is removed: SQLite gives the numbers of removed rows to the next study, and it must not meet them there.
+    The UID stays a self-test's until the end, whatever happens in between. While a process works on the study
+    nothing is removed: SQLite gives the keys of removed rows to the next study, which that process would then change.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def remove(db: Database, settings: Settings, study_instance_uid: str) -> bool:
 
 
 def remove_leftovers(db: Database, settings: Settings) -> int:
-    """Remove self-tests that nobody waits for any more: of a doctor that was killed, or that waited in vain."""
+    """Remove self-tests whose ``firstread doctor`` was killed or gave up waiting."""
     with db.read() as session:
         uids = list(session.scalars(_old()))
     return sum(remove(db, settings, uid) for uid in uids)
@@ -83,7 +83,7 @@ def _old(study_instance_uid: str | None = None) -> Select[str]:
 
 
 def _in_work(study_id: int) -> Select[int]:
-    """A revision that nobody has closed or routed yet, or whose job a process has or had in hand and did not end."""
+    """A revision that is not closed or not routed yet, or whose job was begun and has not ended."""
     begun = (Job.state == JobState.SCORING.value) | ((Job.state == JobState.WAITING.value) & (Job.attempts > 0))
     return (
         select(Revision.id)
