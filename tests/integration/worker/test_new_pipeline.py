@@ -35,8 +35,9 @@ from tests.builders.waiting import job_of, put_revision
 from worker.engine.device import Engine
 from worker.engine.serving import Serving
 from worker.outputs.deliveries.rows import new_delivery
-from worker.outputs.messages import mail_text, message
+from worker.outputs.messages import message
 from worker.outputs.objects.files import ensure_objects, objects_dir
+from worker.outputs.senders.mail import mail_text
 from worker.packages.card import Card, InputSpec, OperatingPoint
 from worker.packages.store import Store
 from worker.pipelines import registry

@@ -2,84 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from firstread.dicom.pixels.reading import read_frame
 from worker.pipelines.base import (
-    Engine,
     Evidence,
     Finding,
     Gate,
+    Instance,
+    NetworkInputs,
     Outcome,
+    PipelineSteps,
+    ScoredSeries,
     Selection,
     Series,
     SeriesNote,
-    Served,
-    SliceScore,
+    ServedByTask,
     Study,
 )
+from worker.pipelines.ensemble import (
+    ModelScores,
+    ScoredFrame,
+    active_scores,
+    findings_of,
+    infer_each,
+    mean_scores,
+    packages_of,
+    slice_scores_of,
+    with_roles,
+)
 
+FLAG = "tear"
 BRIGHT = 500
 
 
-def select(study: Study) -> Selection:
+@dataclass(frozen=True)
+class Knee:
+    """Images (n, H, W) of stored values."""
+
+    instances: tuple[Instance, ...]
+    values: np.ndarray
+
+
+def select(study: Study) -> Selection[tuple[Instance, ...]]:
     """All images as one series."""
     uid = study.instances[0].SeriesInstanceUID
     note = SeriesNote(uid, chosen=True, reasons=(), n_instances=len(study.instances))
-    return Selection((Series(uid, list(study.instances)),), (note,))
+    return Selection((Series(uid, study.instances, study.instances),), (note,))
 
 
-def gate(study: Study, series: Series) -> Gate:
+def gate(study: Study, series: Series[tuple[Instance, ...]]) -> Gate[Knee]:
     """Everything is suitable."""
-    return Gate()
+    return Gate(pixels=Knee(series.images, np.stack([read_frame(instance.path) for instance in series.images])))
 
 
-def preprocess(series: Series, served: Mapping[str, Sequence[Served]]) -> dict[str, np.ndarray]:
+def preprocess(knee: Knee, served: ServedByTask) -> NetworkInputs[None]:
     """Stored values below 1,000 as network input, for each package."""
-    series.pixels = np.stack([read_frame(instance.path) for instance in series.instances])
-    x = (series.pixels / 1000.0).astype(np.float32)[..., None]
-    return {package.key: x for group in served.values() for package in group}
+    x = (knee.values / 1000.0).astype(np.float32)[..., None]
+    return NetworkInputs({package.key: x for package in packages_of(served)})
 
 
-def infer(
-    inputs: dict[str, np.ndarray], served: Mapping[str, Sequence[Served]], engine: Engine
-) -> dict[str, dict[str, np.ndarray]]:
-    """Outputs of each package."""
-    return {key: engine.run(key, x) for key, x in inputs.items()}
-
-
-def interpret(
-    study: Study,
-    series: Series,
-    inputs: dict[str, np.ndarray],
-    outputs: dict[str, dict[str, np.ndarray]],
-    served: Mapping[str, Sequence[Served]],
-    engine: Engine,
-) -> Outcome:
+def interpret(scored: ScoredSeries[Knee, None]) -> Outcome:
     """The highest image speaks for the study; its bright pixels are the outline."""
-    package = next(package for group in served.values() for package in group)
-    name, version = package.card.name, package.card.version
-    p = outputs[package.key]["p"][:, 0]
-    key = int(np.argmax(p))
-    threshold = package.card.threshold("tear")
-    outline = series.pixels > BRIGHT
+    knee = scored.pixels
+    scores = []
+    for package in packages_of(scored.served):
+        card, p = package.card, scored.outputs[package.key]["p"]
+        known = {label: t for label in card.labels if (t := card.threshold(label)) is not None}
+        scores.append((package, ModelScores(card.name, card.version, tuple(card.labels), p, known)))
+    mean = mean_scores(active_scores("knee_mr", scores))
+    key = int(np.argmax(mean.of(FLAG)))
+    main = mean.at(key)
+    stored = with_roles(main, [(package, own.at(key)) for package, own in scores])
+    outline = knee.values > BRIGHT
+    volume = Finding("tear_volume", main.name, main.version, value=float(outline.sum()) / 1000.0, unit="mL")
     return Outcome(
-        findings=[
-            Finding("tear", name, version, float(p[key]), threshold=threshold, flagged=p[key] >= (threshold or 1.0)),
-            Finding("tear_volume", name, version, value=float(outline.sum()) / 1000.0, unit="mL"),
-        ],
-        slice_scores=[
-            SliceScore(instance.key, 0, None, "tear", float(value), name, version)
-            for instance, value in zip(series.instances, p, strict=True)
-        ],
+        findings=[*findings_of(stored, FLAG), volume],
+        slice_scores=slice_scores_of(stored, [ScoredFrame(i, 0, row) for row, i in enumerate(knee.instances)]),
         evidence=Evidence(
             pictures={"key_slice": np.zeros((64, 64, 3), dtype=np.uint8)},
             mask=outline,
-            mask_keys=tuple((instance.key, 0) for instance in series.instances),
+            mask_keys=tuple((instance.key, 0) for instance in knee.instances),
             mask_label="tear",
-            key_instance=series.instances[key].key,
+            key_instance=knee.instances[key].key,
         ),
-        SeriesInstanceUID=series.SeriesInstanceUID,
+        SeriesInstanceUID=scored.SeriesInstanceUID,
     )
+
+
+STEPS = PipelineSteps[tuple[Instance, ...], Knee, None](
+    select=select,
+    gate=gate,
+    preprocess=preprocess,
+    infer=infer_each,
+    interpret=interpret,
+)
