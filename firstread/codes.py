@@ -11,7 +11,7 @@ from typing import Final
 STATE_CODES: Final[dict[str, str]] = {
     "no_pipeline": "No pipeline wants the study, by Modality and class of its objects.",
     "unknown_pipeline": "An order names a pipeline that does not exist.",
-    "routing_failed": "The study could not be read to be routed, as often as `FIRSTREAD_MAX_ATTEMPTS` says.",
+    "routing_failed": "The study cannot be read to be routed: `FAILED` for each pipeline asked for or of its modality.",
     "no_serving_package": "No package that passed its self-test serves the pipeline; the job waits for one.",
     "nothing_suitable": "Nothing suitable, and the pipeline gave no reason.",
     "files_missing": "None of the revision's files is there, or none can be read.",

@@ -53,16 +53,21 @@ REVISION_MOVES: dict[RevisionState | None, frozenset[RevisionState]] = {
 }
 
 JOB_MOVES: dict[JobState | None, frozenset[JobState]] = {
-    None: frozenset({JobState.WAITING, JobState.DONE, JobState.REJECTED}),
+    None: frozenset({JobState.WAITING, JobState.DONE, JobState.REJECTED, JobState.FAILED}),
     JobState.WAITING: frozenset({JobState.SCORING, JobState.FAILED}),
     JobState.SCORING: frozenset({JobState.DONE, JobState.REJECTED, JobState.FAILED, JobState.WAITING}),
     JobState.DONE: frozenset({JobState.WAITING}),
-    JobState.FAILED: frozenset({JobState.WAITING}),
+    JobState.FAILED: frozenset({JobState.WAITING, JobState.REJECTED}),
     JobState.REJECTED: frozenset({JobState.WAITING}),
 }
 """``DONE -> WAITING`` is a retry by hand too: a person asks for the study to be scored again by another model.
 
-A job that begins as ``DONE`` or ``REJECTED`` carries over an earlier result, to images whose identity was corrected."""
+A job that begins as ``DONE`` or ``REJECTED`` carries over an earlier result, to images whose identity was corrected.
+One that begins as ``FAILED`` is of a revision that could not be routed; ``FAILED -> REJECTED`` is such a job when the
+revision is routed after all, and its pipeline turns out not to want it."""
+
+ROUTING_FAILED = "routing_failed"
+"""Reason of a revision that could not be read to be routed, and of its jobs."""
 
 
 class IllegalMove(Exception):

@@ -7,14 +7,12 @@ import queue
 import threading
 import time
 
-from sqlalchemy import update
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_listener import metrics
 from dicom_listener.studies.closing import Closed
 from firstread.priority import on_broker
-from firstread.records import Database, Revision
-from firstread.records.clock import now_of
+from firstread.records import Database, mark_published
 from firstread.settings import Settings
 
 LOGGER = logging.getLogger(__name__)
@@ -77,11 +75,6 @@ class Doorbell:
 
     def _note(self, closed: Closed) -> None:
         try:
-            with self._db.write() as session:
-                session.execute(
-                    update(Revision)
-                    .where(Revision.id == closed.revision_id)
-                    .values(published_at=now_of(session), publish_count=Revision.publish_count + 1)
-                )
+            mark_published(self._db, closed.revision_id)
         except SQLAlchemyError as error:
             LOGGER.warning("publication not noted (%s); the sweeper publishes again", type(error).__name__)

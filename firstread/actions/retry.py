@@ -14,7 +14,7 @@ from firstread.queue import make_app, ring
 from firstread.records import Database, Job, Revision, Standing, Study, asked_for
 from firstread.records.clock import now_of
 from firstread.settings import Settings
-from firstread.states import TERMINAL, JobState, RevisionState, move_job
+from firstread.states import ROUTING_FAILED, TERMINAL, JobState, RevisionState, move_job
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def retry_study(
     """Let the newest closed revision of a study be scored again, attempts counted anew.
 
     What was committed stays visible until the new run commits; flags and acknowledgements stay for good. A revision
-    that no pipeline wanted is routed again.
+    that no pipeline wanted, or that could not be routed, is routed again.
 
     Parameters
     ----------
@@ -48,14 +48,15 @@ def retry_study(
         revision.forced_pipeline = asked_for(session, revision.study_id) or revision.forced_pipeline
         names = []
         jobs = _jobs(session, revision, pipeline)
+        unrouted = revision.reason == ROUTING_FAILED or (not jobs and pipeline is None)
         for job in jobs:
-            if JobState(job.state) in TERMINAL:
+            if JobState(job.state) in TERMINAL and not unrouted:
                 job.attempts = 0
                 job.reason = job.detail = None
                 job.lease_owner = job.lease_until = None
                 move_job(session, job, JobState.WAITING, actor=by, reason="retry")
                 names.append(job.pipeline)
-        if not jobs and pipeline is None and revision.routed_at is not None:
+        if unrouted and revision.routed_at is not None:
             revision.routed_at = None
             revision.reason = None
             names.append("routing")
@@ -86,13 +87,16 @@ def end_waiting(db: Database, study_uid: str, pipeline: str | None, by: str) -> 
 
 
 def _newest(session: Session, study_uid: str) -> Revision | None:
+    """The newest closed revision of a study, locked after its study."""
+    study = session.scalar(select(Study).where(Study.study_instance_uid == study_uid).with_for_update())
+    if study is None:
+        return None
     return session.scalar(
         select(Revision)
-        .join(Study, Study.id == Revision.study_id)
-        .where(Study.study_instance_uid == study_uid, Revision.state == RevisionState.CLOSED.value)
+        .where(Revision.study_id == study.id, Revision.state == RevisionState.CLOSED.value)
         .order_by(Revision.number.desc())
         .limit(1)
-        .with_for_update(of=[Revision, Study])
+        .with_for_update()
     )
 
 

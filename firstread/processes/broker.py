@@ -5,20 +5,21 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import subprocess
 import time
 from pathlib import Path
 from typing import IO, Any
 
 from firstread.clock import utcnow
 from firstread.errors import FirstreadError
-from firstread.processes.spawning import spawn, stop
+from firstread.processes.spawning import spawn
+from firstread.processes.supervision import Backoff, ChildProcess
 from firstread.queue import embedded_socket, redis_client
 from firstread.settings import Settings
 from firstread.storage.home import PRIVATE_UMASK, make_private
 
 READY_LIMIT_S = 10.0
-QUICK_DEATH_S = 5.0
+RESTART_PAUSE_S = 5.0
+"""Between the end of a server that ended so soon after its start, and the next start."""
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +40,14 @@ class EmbeddedBroker:
         self.socket = embedded_socket(settings)
         self.folder = settings.home / "broker"
         self.log_path = settings.log_dir / "broker.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._server: ChildProcess | None = None
+        self._backoff = Backoff(early_s=RESTART_PAUSE_S, first_s=RESTART_PAUSE_S, longest_s=RESTART_PAUSE_S)
         self._lock: IO[str] | None = None
-        self._started_at = 0.0
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process else None
+        """Process number of the server; None where this object runs none."""
+        return self._server.pid if self._server else None
 
     def start(self, limit_s: float = READY_LIMIT_S) -> bool:
         """Start the server unless another process of this home runs it; wait until it answers.
@@ -89,7 +91,7 @@ class EmbeddedBroker:
 
     def poll(self) -> int | None:
         """Exit status of the server that this object started; None while it runs or if there is none."""
-        return self._process.poll() if self._process else None
+        return self._server.poll() if self._server else None
 
     def keep_running(self) -> bool:
         """Start the server again if it died, or if the process that ran it is gone. To be called now and then.
@@ -97,22 +99,22 @@ class EmbeddedBroker:
         Returns True if it was started anew. A server that dies within seconds of its start is not started faster
         than every five seconds.
         """
-        if self._process is not None:
-            if self._process.poll() is None:
+        if self._server is not None:
+            if self._server.is_running:
                 return False
-            log.error("the embedded broker ended with status %s", self._process.returncode)
-        elif self._answers() or not self._take_lock():
-            return False
-        if time.monotonic() - self._started_at < QUICK_DEATH_S:
+            log.error("the embedded broker ended with status %s", self._server.poll())
+            self._backoff.record_end(self._server.age_s)
+            self._server = None
+        if not self._backoff.is_over or self._answers() or not self._take_lock():
             return False
         self._launch()
         return True
 
     def close(self, limit_s: float = 10.0) -> None:
         """Stop the server, if this object started it; what waits is on disk."""
-        if self._process is not None:
-            stop(self._process, limit_s)
-            self._process = None
+        if self._server is not None:
+            self._server.stop(limit_s)
+            self._server = None
             self.socket.unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.close()
@@ -135,8 +137,7 @@ class EmbeddedBroker:
         make_private(self.folder)
         make_private(self.log_path.parent)
         self.socket.unlink(missing_ok=True)
-        self._process = spawn([str(server_binary()), *self._options()], umask=PRIVATE_UMASK)
-        self._started_at = time.monotonic()
+        self._server = ChildProcess(spawn([str(server_binary()), *self._options()], umask=PRIVATE_UMASK))
 
     def _options(self) -> list[str]:
         options = {

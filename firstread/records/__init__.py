@@ -19,6 +19,7 @@ from firstread.records.intake import (
 )
 from firstread.records.outcomes import AuditEvent, Deletion, DriftRow, EscalationStep, OutputObject, Verdict
 from firstread.records.processes import LISTENER, WORKER, Process
+from firstread.records.revisions import lock_revision, lock_study_of_job, mark_published
 from firstread.records.scoring import Delivery, Flag, Job, Result, SliceScoreRow, Standing, Transition
 from firstread.records.studies import asked_for, senders_of
 
@@ -54,6 +55,9 @@ __all__ = [
     "Transition",
     "Verdict",
     "asked_for",
+    "lock_revision",
+    "lock_study_of_job",
+    "mark_published",
     "newest_of_each",
     "senders_of",
 ]

@@ -6,7 +6,6 @@ import logging
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from firstread.logs import STDERR_VARIABLE, setup_logging
 from firstread.metrics.server import MetricsServer, forget_process, serve_metrics, share_metrics
 from firstread.processes.broker import EmbeddedBroker
 from firstread.processes.spawning import firstread_command, settings_environ, spawn
+from firstread.processes.supervision import Backoff, ChildProcess
 from firstread.settings import Settings
 from firstread.storage.home import disk_warning, private
 from firstread.storage.store import retention_watermark_bytes
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from firstread.records import Database
 
 LOOK_S = 0.2
-QUICK_DEATH_S = 20.0
-MOST_QUICK_DEATHS = 5
+EARLY_END_S = 20.0
+MOST_EARLY_ENDS = 5
 LONGEST_PAUSE_S = 15.0
 LISTENER_STOP_S = 20.0
 QUICK_STOP_S = 10.0
@@ -40,54 +40,50 @@ TOLD_AGAIN_S = 60.0
 log = logging.getLogger(__name__)
 
 
-class ChildKeepsDying(FirstreadError):
-    """A child ended again and again right after its start."""
+class CommandKeepsEnding(FirstreadError):
+    """A command ended again and again right after its start."""
 
 
-class Child:
+class SupervisedCommand:
     """One of our commands, kept running."""
 
     def __init__(self, name: str, settings: Settings, environ: dict[str, str]) -> None:
         self.name = name
         self.out_path = settings.log_dir / f"{name}.out"
         self._environ = environ
-        self.process: subprocess.Popen[bytes] | None = None
-        self._started = 0.0
-        self._quick_deaths = 0
-        self._next_start = 0.0
+        self._child: ChildProcess | None = None
+        self._backoff = Backoff(early_s=EARLY_END_S, longest_s=LONGEST_PAUSE_S, most=MOST_EARLY_ENDS)
 
     def start(self) -> None:
         """Start it. What it prints besides its log (a crash, say) goes to ``HOME/log/<name>.out``."""
         if self.out_path.exists() and self.out_path.stat().st_size > OUT_LIMIT_BYTES:
             self.out_path.unlink()
         with open(self.out_path, "ab", opener=private) as out:
-            self.process = spawn(firstread_command(self.name), environ=self._environ, stdout=out, stderr=out)
-        self._started = time.monotonic()
+            self._child = ChildProcess(
+                spawn(firstread_command(self.name), environ=self._environ, stdout=out, stderr=out)
+            )
 
-    def look(self) -> None:
-        """Start it again if it died, slower each time. Raises :class:`ChildKeepsDying` at last."""
-        if self.process is None:
-            if time.monotonic() >= self._next_start:
+    def keep_running(self) -> None:
+        """Start it again if it ended, slower each time. Raises :class:`CommandKeepsEnding` at last."""
+        if self._child is None:
+            if self._backoff.is_over:
                 self.start()
             return
-        code = self.process.poll()
+        code = self._child.poll()
         if code is None:
             return
-        forget_process(self.process.pid)
-        self.process = None
-        quick = time.monotonic() - self._started < QUICK_DEATH_S
-        self._quick_deaths = self._quick_deaths + 1 if quick else 1
-        if self._quick_deaths >= MOST_QUICK_DEATHS:
-            raise ChildKeepsDying(
-                f"`firstread {self.name}` ended {MOST_QUICK_DEATHS} times right after its start (status {code}): "
-                f"{self.last_words() or 'no message'}; see {self.out_path}"
+        forget_process(self._child.pid)
+        self._backoff.record_end(self._child.age_s)
+        self._child = None
+        if self._backoff.is_exhausted:
+            raise CommandKeepsEnding(
+                f"`firstread {self.name}` ended {MOST_EARLY_ENDS} times right after its start (status {code}): "
+                f"{self.last_line() or 'no message'}; see {self.out_path}"
             )
-        pause_s = min(LONGEST_PAUSE_S, 0.5 * 2.0**self._quick_deaths) if quick else 0.0
-        self._next_start = time.monotonic() + pause_s
         say(f"`firstread {self.name}` ended with status {code}; it is started again")
         log.error("child ended", extra={"reason": self.name, "outcome": str(code)})
 
-    def last_words(self) -> str:
+    def last_line(self) -> str:
         """The last line that it printed."""
         try:
             lines = self.out_path.read_text(encoding="utf-8", errors="replace")[-4000:].strip().splitlines()
@@ -95,19 +91,19 @@ class Child:
             return ""
         return lines[-1].strip() if lines else ""
 
-    def signal(self, number: int) -> None:
+    def send(self, number: int) -> None:
         """Send a signal, if it runs."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(number)
+        if self._child is not None:
+            self._child.send(number)
+
+    def wait(self, limit_s: float, give_up: Callable[[], bool] = lambda: False) -> bool:
+        """Wait for its end; see :meth:`ChildProcess.wait`."""
+        return self._child is None or self._child.wait(limit_s, give_up)
 
     @property
     def pid(self) -> int | None:
         """Process number while it runs."""
-        return self.process.pid if self.running and self.process is not None else None
-
-    @property
-    def running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
+        return self._child.pid if self._child is not None and self._child.is_running else None
 
 
 class Up:
@@ -120,9 +116,9 @@ class Up:
         self._woken = threading.Event()
         self.broker = EmbeddedBroker(settings) if settings.embedded_broker else None
         environ = {**settings_environ(settings, metrics_port=0), STDERR_VARIABLE: "0"}
-        self.listener = Child("listen", settings, environ)
-        self.worker = Child("work", settings, environ)
-        self.outputs = Child("deliver", settings, environ)
+        self.listener = SupervisedCommand("listen", settings, environ)
+        self.worker = SupervisedCommand("work", settings, environ)
+        self.outputs = SupervisedCommand("deliver", settings, environ)
         self.metrics: MetricsServer | None = None
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -152,37 +148,31 @@ class Up:
     def _look(self) -> None:
         if self._signals:
             return
-        self.listener.look()
-        self.worker.look()
-        self.outputs.look()
+        for command in (self.listener, self.worker, self.outputs):
+            command.keep_running()
         if self.broker is not None and self.broker.keep_running():
             say("the embedded broker was started again")
+
+    def _is_urgent(self) -> bool:
+        """Whether a second signal came: stop at once."""
+        return self._signals > 1
 
     def _stop(self) -> None:
         """In order: no more images, then the studies in hand, then the broker."""
         say(
             "stopping; studies in hand are finished first (Ctrl-C again: at once, they are scored after the next start)"
         )
-        self.listener.signal(signal.SIGTERM)
-        self.worker.signal(signal.SIGTERM)
-        deadline = time.monotonic() + LISTENER_STOP_S
-        while self.listener.running and time.monotonic() < deadline and self._signals < 2:
-            time.sleep(0.05)
-        self.listener.signal(signal.SIGKILL)
-        deadline = time.monotonic() + self._settings.stall_s + 60.0
-        while self.worker.running and time.monotonic() < deadline and self._signals < 2:
-            time.sleep(0.05)
-        if self.worker.running:
-            self.worker.signal(signal.SIGTERM)
-            deadline = time.monotonic() + QUICK_STOP_S
-            while self.worker.running and time.monotonic() < deadline:
-                time.sleep(0.05)
-            self.worker.signal(signal.SIGKILL)
-        self.outputs.signal(signal.SIGTERM)
-        deadline = time.monotonic() + QUICK_STOP_S
-        while self.outputs.running and time.monotonic() < deadline and self._signals < 2:
-            time.sleep(0.05)
-        self.outputs.signal(signal.SIGKILL)
+        self.listener.send(signal.SIGTERM)
+        self.worker.send(signal.SIGTERM)
+        self.listener.wait(LISTENER_STOP_S, self._is_urgent)
+        self.listener.send(signal.SIGKILL)
+        if not self.worker.wait(self._settings.stall_s + 60.0, self._is_urgent):
+            self.worker.send(signal.SIGTERM)
+            self.worker.wait(QUICK_STOP_S)
+            self.worker.send(signal.SIGKILL)
+        self.outputs.send(signal.SIGTERM)
+        self.outputs.wait(QUICK_STOP_S, self._is_urgent)
+        self.outputs.send(signal.SIGKILL)
         if self.metrics is not None:
             self.metrics.close()
         if self.broker is not None:
@@ -321,7 +311,7 @@ def run_up(settings: Settings) -> int:
 
     Raises
     ------
-    AlreadyRunning, PortTaken, HomeUnusable, BrokerError, ChildKeepsDying, MetricsPortTaken
+    AlreadyRunning, PortTaken, HomeUnusable, BrokerError, CommandKeepsEnding, MetricsPortTaken
     """
     lock = lock_home(settings)
     try:

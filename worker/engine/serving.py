@@ -98,7 +98,8 @@ def mark_waiting(db: Database, serving: Collection[str]) -> tuple[int, int]:
     if not lacking and not ready:
         return 0, 0
     with db.write() as session:
+        # Revisions before jobs, as everywhere.
+        session.execute(update(Revision).where(Revision.id.in_([row[1] for row in ready])).values(published_at=None))
         session.execute(update(Job).where(Job.id.in_(lacking), waiting).values(reason=missing))
         session.execute(update(Job).where(Job.id.in_([row[0] for row in ready]), waiting).values(reason=None))
-        session.execute(update(Revision).where(Revision.id.in_([row[1] for row in ready])).values(published_at=None))
     return len(lacking), len(ready)

@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -26,6 +25,7 @@ from firstread.logs import setup_logging
 from firstread.metrics.server import forget_process, serve_metrics, share_metrics
 from firstread.processes.broker import EmbeddedBroker
 from firstread.processes.spawning import is_running, process_id, settings_environ, spawn
+from firstread.processes.supervision import Backoff, ChildProcess
 from firstread.records import Database, Process
 from firstread.records.migrate import require_head
 from firstread.settings import Settings
@@ -38,10 +38,10 @@ START_LIMIT_S = 900.0
 SILENT_S = 30.0
 """A consumer that answers no doorbell for so long, though messages wait and it has nothing in hand, is restarted."""
 
-QUICK_DEATH_S = 30.0
-MOST_QUICK_DEATHS = 8
-MODELS_LOOK_S = 5.0
+EARLY_END_S = 30.0
+MOST_EARLY_ENDS = 8
 LONGEST_PAUSE_S = 30.0
+MODELS_LOOK_S = 5.0
 STOP_LIMIT_S = 20.0
 """A worker without a job in hand that does not end within so long after SIGTERM is killed."""
 
@@ -58,8 +58,8 @@ class WorkerKeepsDying(FirstreadError):
 RESTART_REASONS = ("worker_died", "worker_stalled", "consumer_silent", "start_too_slow", "stop_too_slow")
 
 
-class Child:
-    """One worker process, from start to end."""
+class WorkerProcess(ChildProcess):
+    """One worker process and its signs of life."""
 
     def __init__(self, settings: Settings, command: Sequence[str]) -> None:
         self.owner = process_id("worker")
@@ -67,12 +67,10 @@ class Child:
         environ = settings_environ(settings, metrics_port=0)
         environ[BEAT_FD_VARIABLE] = str(write_fd)
         environ[OWNER_VARIABLE] = self.owner
-        self.process: subprocess.Popen[bytes] = spawn(command, environ=environ, pass_fds=(write_fd,))
+        super().__init__(spawn(command, environ=environ, pass_fds=(write_fd,)))
         os.close(write_fd)
         self.reader = BeatReader(read_fd)
-        self.started = time.monotonic()
         self.was_ready = False
-        self.stop_asked: float | None = None
         self.silent_since: float | None = None
 
     def fault(self, settings: Settings, queue_depth: int | None) -> str | None:
@@ -94,17 +92,6 @@ class Child:
             return None
         self.silent_since = self.silent_since or now
         return "consumer_silent" if now - self.silent_since > SILENT_S else None
-
-    def ask_to_stop(self) -> None:
-        """SIGTERM: finish what is in hand."""
-        if self.stop_asked is None:
-            self.stop_asked = time.monotonic()
-            self.process.terminate()
-
-    def kill(self) -> None:
-        """SIGKILL, and wait for the end."""
-        self.process.kill()
-        self.process.wait(timeout=30)
 
 
 class ModelsWatch:
@@ -152,7 +139,7 @@ class Supervisor:
         self._broker = broker
         self._signals = 0
         self._woken = threading.Event()
-        self._quick_deaths = 0
+        self._backoff = Backoff(early_s=EARLY_END_S, longest_s=LONGEST_PAUSE_S, most=MOST_EARLY_ENDS)
         self._models = ModelsWatch(settings)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -164,15 +151,15 @@ class Supervisor:
         """Until told to stop. Returns the exit status; raises :class:`WorkerKeepsDying`."""
         while not self._signals:
             self._models.settle()
-            child = Child(self._settings, self._command)
+            child = WorkerProcess(self._settings, self._command)
             self._after_death(child, self._watch(child))
             if not self._signals:
-                self._woken.wait(self._pause_s())
+                self._woken.wait(self._backoff.pause_s)
         return 0
 
-    def _watch(self, child: Child) -> str:
+    def _watch(self, child: WorkerProcess) -> str:
         """Look at the process until it is gone; why it went."""
-        while child.process.poll() is None:
+        while child.is_running:
             self._woken.wait(BEAT_S)
             if self._broker is not None:
                 self._broker.keep_running()
@@ -186,22 +173,22 @@ class Supervisor:
                 child.kill()
                 return "stopped"
             fault = child.fault(self._settings, self._sweeper.queue_depth)
-            if fault is not None and child.process.poll() is None:
+            if fault is not None and child.is_running:
                 log.error("worker process killed", extra={"reason": fault})
                 child.kill()
                 return fault
         child.reader.read()
-        code = child.process.returncode
+        code = child.poll()
         if code != 0:
             return "worker_died"
         return "models_changed" if child.stop_asked else "stopped"
 
-    def _after_death(self, child: Child, reason: str) -> None:
+    def _after_death(self, child: WorkerProcess, reason: str) -> None:
         from worker.metrics import RESTARTS
         from worker.process.sweeper import DeadOwner
 
         child.reader.close()
-        forget_process(child.process.pid)
+        forget_process(child.pid)
         self._sweeper.bury(DeadOwner(child.owner, reason, asked=reason in STOPS))
         _forget_row(self._db, child.owner)
         if self._signals:
@@ -209,17 +196,13 @@ class Supervisor:
         if reason == "models_changed":
             return
         RESTARTS.labels(reason).inc()
-        log.error("worker process ended", extra={"reason": reason, "outcome": str(child.process.returncode)})
-        quick = not child.was_ready and time.monotonic() - child.started < QUICK_DEATH_S
-        self._quick_deaths = self._quick_deaths + 1 if quick else 0
-        if self._quick_deaths >= MOST_QUICK_DEATHS:
+        log.error("worker process ended", extra={"reason": reason, "outcome": str(child.poll())})
+        self._backoff.record_end(child.age_s, was_ready=child.was_ready)
+        if self._backoff.is_exhausted:
             raise WorkerKeepsDying(
-                f"the worker process died {MOST_QUICK_DEATHS} times right after its start; "
+                f"the worker process died {MOST_EARLY_ENDS} times right after its start; "
                 f"see {self._settings.log_dir / 'worker.log'}"
             )
-
-    def _pause_s(self) -> float:
-        return 0.0 if self._quick_deaths == 0 else min(LONGEST_PAUSE_S, 2.0 ** (self._quick_deaths - 1))
 
 
 def _forget_row(db: Database, owner: str) -> None:

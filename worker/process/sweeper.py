@@ -14,14 +14,13 @@ from datetime import datetime, timedelta
 import redis
 from celery import Celery
 from kombu.exceptions import KombuError, OperationalError
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from firstread.priority import on_broker
 from firstread.processes.spawning import process_id
 from firstread.queue import depth, make_app, redis_client, ring
-from firstread.records import Database, Job, Revision
-from firstread.records import Study as StudyRow
+from firstread.records import Database, Job, Revision, Study, lock_study_of_job, mark_published
 from firstread.records.clock import now_of
 from firstread.records.studies import ORDER, PRIORITY, WAITS_AS_OLD
 from firstread.settings import Settings
@@ -119,6 +118,7 @@ class Sweeper:
             ids = session.scalars(select(Job.id).where(*late)).all()
         for job_id in ids:
             with self._db.write() as session:
+                lock_study_of_job(session, job_id)
                 job = session.scalar(select(Job).where(Job.id == job_id, *late).with_for_update(skip_locked=True))
                 if job is None:
                     continue
@@ -166,10 +166,16 @@ class Sweeper:
 
 def give_back(db: Database, dead: DeadOwner, *, actor: str, settings: Settings) -> int:
     """Take every job from a process that is gone. Returns how many."""
-    mine = (Job.state == JobState.SCORING.value, Job.lease_owner == dead.owner)
-    with db.write() as session:
-        jobs = session.scalars(select(Job).where(*mine).with_for_update()).all()
-        for job in jobs:
+    of_owner = (Job.state == JobState.SCORING.value, Job.lease_owner == dead.owner)
+    with db.read() as session:
+        job_ids = session.scalars(select(Job.id).where(*of_owner)).all()
+    count = 0
+    for job_id in job_ids:
+        with db.write() as session:
+            lock_study_of_job(session, job_id)
+            job = session.scalar(select(Job).where(Job.id == job_id, *of_owner).with_for_update())
+            if job is None:
+                continue
             state = end_attempt(
                 session,
                 job,
@@ -180,9 +186,10 @@ def give_back(db: Database, dead: DeadOwner, *, actor: str, settings: Settings) 
                 settings=settings,
                 refund=dead.asked,
             )
-            SWEEPS.labels("exhausted" if state is JobState.FAILED else "lease_lost").inc()
-            log.warning("job given back", extra={"job": job.id, "outcome": state.value, "reason": job.reason})
-    return len(jobs)
+        count += 1
+        SWEEPS.labels("exhausted" if state is JobState.FAILED else "lease_lost").inc()
+        log.warning("job given back", extra={"job": job_id, "outcome": state.value, "reason": job.reason})
+    return count
 
 
 def find_due(db: Database, cutoff: datetime) -> tuple[list[tuple[int, int, int, int]], int]:
@@ -207,7 +214,7 @@ def find_due(db: Database, cutoff: datetime) -> tuple[list[tuple[int, int, int, 
     open_work = (Revision.state == RevisionState.CLOSED.value, or_(Revision.routed_at.is_(None), waits))
     query = (
         select(Revision.id, Revision.study_id, Revision.number, PRIORITY, WAITS_AS_OLD)
-        .join(StudyRow, StudyRow.id == Revision.study_id)
+        .join(Study, Study.id == Revision.study_id)
         .where(*open_work, or_(Revision.published_at.is_(None), Revision.published_at < cutoff))
         .order_by(*ORDER)
         .limit(MOST_RINGS)
@@ -218,13 +225,3 @@ def find_due(db: Database, cutoff: datetime) -> tuple[list[tuple[int, int, int, 
             return [], 0
         total = session.scalar(select(func.count()).select_from(Revision).where(*open_work))
     return due, total or 0
-
-
-def mark_published(db: Database, revision_id: int) -> None:
-    """Note that the doorbell was rung."""
-    with db.write() as session:
-        session.execute(
-            update(Revision)
-            .where(Revision.id == revision_id)
-            .values(published_at=now_of(session), publish_count=Revision.publish_count + 1)
-        )

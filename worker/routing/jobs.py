@@ -8,13 +8,25 @@ from collections.abc import Collection
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from firstread.records import Database, Job, Revision, Standing, senders_of
+from firstread.dicom.modality import modality_of
+from firstread.records import (
+    Database,
+    Delivery,
+    Instance,
+    Job,
+    Revision,
+    RevisionInstance,
+    Standing,
+    lock_revision,
+    senders_of,
+)
 from firstread.records import Study as StudyRow
 from firstread.records.clock import now_of
 from firstread.settings import Settings
-from firstread.states import JobState, move_job
+from firstread.states import ROUTING_FAILED, JobState, move_job
 from worker.errors import NoServingPackage
-from worker.metrics import UNWANTED
+from worker.metrics import JOBS, UNWANTED
+from worker.outputs.planning import plan
 from worker.pipelines import registry
 from worker.pipelines.base import Study
 from worker.pipelines.reasons import Caution
@@ -25,7 +37,6 @@ from worker.routing.rejections import Rejected, apply
 
 NO_PIPELINE = "no_pipeline"
 UNKNOWN_PIPELINE = "unknown_pipeline"
-ROUTING_FAILED = "routing_failed"
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +65,85 @@ def wanted_by(study: Study, orders: Orders) -> tuple[list[str], str | None]:
     return [], NO_PIPELINE
 
 
+def guessed(modalities: Collection[str], orders: Orders) -> list[str]:
+    """Names of the pipelines whose business a study may be that cannot be read: asked for, or by its modalities."""
+    if orders.folder is not None:
+        return [row.name for row in registry.REGISTRY if row.name == orders.folder]
+    kinds, rows = frozenset(modalities), registry.REGISTRY
+    names = [row.name for row in rows if kinds & row.described.modalities]
+    if not names:
+        names = [row.name for row in rows if row.name in orders.sender]
+    return names or [row.name for row in rows if kinds & row.described.alone and kinds <= row.described.alone]
+
+
+def give_up(db: Database, revision_id: int, *, actor: str, detail: str, settings: Settings) -> list[str]:
+    """End the routing of a revision that cannot be read: a ``FAILED`` job for each pipeline that would have been asked.
+
+    So the study is seen, told of and escalated as every other that nobody read.
+
+    Parameters
+    ----------
+    detail : str
+        Class and place of the error.
+
+    Returns
+    -------
+    list of str
+        Names of the pipelines; none where nobody asked for one and the modalities name none, or if another worker was
+        first.
+    """
+    with db.write() as session:
+        locked = lock_revision(session, revision_id)
+        if locked is None or locked[1].routed_at is not None:
+            return []
+        _, revision = locked
+        now = now_of(session)
+        revision.routed_at = now
+        revision.reason = ROUTING_FAILED
+        failed = _failed_jobs(session, revision_id)
+        names = guessed(_modalities(session, revision_id), orders_of(session, settings, revision))
+        for name in names:
+            if name in failed:
+                continue
+            job = Job(revision_id=revision_id, pipeline=name, created_at=now, detail=detail)
+            fail(session, job, actor=actor, reason=ROUTING_FAILED, settings=settings)
+    UNWANTED.labels(ROUTING_FAILED).inc()
+    for name in names:
+        JOBS.labels(name, "FAILED").inc()
+    return names
+
+
+def fail(session: Session, job: Job, *, actor: str, reason: str, settings: Settings) -> None:
+    """Move a job to ``FAILED``, and plan who is told that nobody read the study, once a run.
+
+    The study of the job is locked.
+    """
+    job.reason = reason
+    job.finished_at = now_of(session)
+    move_job(session, job, JobState.FAILED, actor=actor, reason=reason)
+    planned = select(Delivery.id).where(Delivery.job_id == job.id, Delivery.run == job.run)
+    if session.scalar(planned.limit(1)) is None:
+        plan(session, job, None, settings)
+
+
+def _failed_jobs(session: Session, revision_id: int) -> dict[str, Job]:
+    """Jobs that were made when an earlier routing of a revision failed, by pipeline; locked."""
+    query = select(Job).where(
+        Job.revision_id == revision_id, Job.state == JobState.FAILED.value, Job.reason == ROUTING_FAILED
+    )
+    return {job.pipeline: job for job in session.scalars(query.with_for_update())}
+
+
+def _modalities(session: Session, revision_id: int) -> frozenset[str]:
+    query = (
+        select(Instance.modality, Instance.sop_class_uid)
+        .join(RevisionInstance, RevisionInstance.instance_id == Instance.id)
+        .where(RevisionInstance.revision_id == revision_id)
+        .distinct()
+    )
+    return frozenset(modality_of(modality, sop_class) for modality, sop_class in session.execute(query))
+
+
 def commit_routing(
     db: Database,
     revision_id: int,
@@ -80,10 +170,10 @@ def commit_routing(
     """
     stands = decision.stands if decision is not None else {}
     with db.write() as session:
-        revision = session.scalar(select(Revision).where(Revision.id == revision_id).with_for_update())
-        if revision is None or revision.routed_at is not None:
+        locked = lock_revision(session, revision_id)
+        if locked is None or locked[1].routed_at is not None:
             return False
-        study = session.scalars(select(StudyRow).where(StudyRow.id == revision.study_id).with_for_update()).one()
+        study, revision = locked
         if decision is not None and decision.known != known_work(session, revision.study_id):
             raise Overtaken(f"revision {revision_id}")
         now = now_of(session)
@@ -96,12 +186,17 @@ def commit_routing(
                 end_deliveries(session, study.id, revision.number, str(Caution.IDENTITY_CORRECTED))
         if rejected is not None:
             apply(session, revision, rejected)
+        failed = _failed_jobs(session, revision_id)
         for name in names:
-            if name in stands and _stands(session, revision, stands[name], settings, actor):
+            if name in stands and name not in failed and _stands(session, revision, stands[name], settings, actor):
                 continue
             waits_for = None if name in serving else NoServingPackage.reason
-            job = Job(revision_id=revision_id, pipeline=name, created_at=now, reason=waits_for)
+            job = failed.pop(name, None) or Job(revision_id=revision_id, pipeline=name, created_at=now)
+            job.reason, job.detail = waits_for, None
             move_job(session, job, JobState.WAITING, actor=actor, reason=waits_for)
+        for job in failed.values():
+            job.reason, job.detail = reason or NO_PIPELINE, None
+            move_job(session, job, JobState.REJECTED, actor=actor, reason=job.reason)
     if reason is not None:
         UNWANTED.labels(reason).inc()
     log.info(

@@ -22,7 +22,7 @@ from worker.pipelines.reasons import Caution
 from worker.pipelines.registry import Orders
 from worker.reading import read_study
 from worker.routing.earlier_results import decide
-from worker.routing.jobs import ROUTING_FAILED, Overtaken, commit_routing, orders_of, wanted_by
+from worker.routing.jobs import Overtaken, commit_routing, give_up, orders_of, wanted_by
 from worker.routing.rejections import rejected_in
 
 RETRY_S = 5.0
@@ -134,9 +134,7 @@ class Router:
         ERRORS.labels("", reason_of(error)).inc()
         log.error("routing failed: %s", describe(error), extra={"reason": reason_of(error), "attempt": failures})
         if failures >= self._settings.max_attempts:
-            commit_routing(
-                self._db, revision_id, [], ROUTING_FAILED, serving=(), actor=self._owner, settings=self._settings
-            )
+            give_up(self._db, revision_id, actor=self._owner, detail=describe(error), settings=self._settings)
             return
         with self._db.write() as session:
             session.execute(update(Revision).where(Revision.id == revision_id).values(published_at=None))

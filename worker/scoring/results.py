@@ -14,8 +14,7 @@ from typing import Any
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from firstread.records import Database, Delivery, Job, Result, Revision, SliceScoreRow
-from firstread.records import Study as StudyRow
+from firstread.records import Database, Job, Result, Revision, SliceScoreRow, lock_study_of_job
 from firstread.records.clock import now_of
 from firstread.records.studies import is_self_test
 from firstread.settings import Settings
@@ -25,6 +24,7 @@ from worker.outputs.deliveries.planning import plan
 from worker.pipelines.base import Outcome, SeriesNote
 from worker.pipelines.finite import check_outcome
 from worker.pipelines.reasons import Caution, merge_codes
+from worker.routing.jobs import fail
 from worker.scoring.flags import raise_flags
 
 
@@ -62,15 +62,9 @@ def commit_outcome(
     with db.write() as session:
         # A study is locked before its jobs, here as everywhere: flags belong to it, so two of its jobs commit one
         # after the other, and what was said of its images meanwhile is read behind the lock.
-        by_hand = session.scalar(
-            select(StudyRow.priority)
-            .join(Revision, Revision.study_id == StudyRow.id)
-            .join(Job, Job.revision_id == Revision.id)
-            .where(Job.id == job_id)
-            .with_for_update(of=StudyRow)
-        )
+        study = lock_study_of_job(session, job_id)
         job, revision = own_job(session, job_id, owner)
-        old = revision.old and by_hand is None
+        old = revision.old and (study is None or study.priority is None)
         outcome = report.outcome
         if outcome is not None and is_self_test(session, revision.study_id):
             outcome = replace(outcome, findings=[replace(f, flagged=False) for f in outcome.findings])
@@ -182,6 +176,7 @@ def commit_failure(
         If the job is no longer ours.
     """
     with db.write() as session:
+        lock_study_of_job(session, job_id)
         job, revision = own_job(session, job_id, owner)
         return end_attempt(
             session, job, revision, actor=owner, reason=reason, detail=detail, settings=settings, refund=refund
@@ -199,18 +194,17 @@ def end_attempt(
     settings: Settings,
     refund: bool = False,
 ) -> JobState:
-    """Take a ``SCORING`` job from whoever had it; see :func:`commit_failure`. The doorbell is rung by the sweeper."""
+    """Take a ``SCORING`` job from whoever had it; see :func:`commit_failure`. The doorbell is rung by the sweeper.
+
+    The job is locked, and its study before it.
+    """
     job.lease_owner = job.lease_until = None
     job.reason = reason
     job.detail = detail
     if refund:
         job.attempts = max(0, job.attempts - 1)
     if job.attempts >= settings.max_attempts:
-        job.finished_at = now_of(session)
-        move_job(session, job, JobState.FAILED, actor=actor, reason=reason)
-        told = select(Delivery.id).where(Delivery.job_id == job.id, Delivery.run == job.run)
-        if session.scalar(told) is None:
-            plan(session, job, None, settings)
+        fail(session, job, actor=actor, reason=reason, settings=settings)
         return JobState.FAILED
     if reason != "no_serving_package":
         revision.published_at = None

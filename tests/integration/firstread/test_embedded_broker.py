@@ -79,7 +79,7 @@ def test_killed_server_is_started_again_but_not_at_once(settings: Settings, brok
     while broker.poll() is None:
         time.sleep(0.01)
     assert broker.keep_running() is False
-    broker._started_at -= 10
+    broker._backoff._ended_at -= 10
     assert broker.keep_running() is True
     broker.wait_ready()
 

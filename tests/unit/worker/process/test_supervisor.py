@@ -15,12 +15,12 @@ from firstread.processes.spawning import settings_environ
 from firstread.settings import Settings
 from worker.errors import EngineTimeout, describe, reason_of
 from worker.process.heartbeat import Beat, BeatReader
-from worker.process.supervisor import SILENT_S, START_LIMIT_S, STOP_LIMIT_S, Child, ModelsWatch
+from worker.process.supervisor import SILENT_S, START_LIMIT_S, STOP_LIMIT_S, ModelsWatch, WorkerProcess
 
 
-def child(beat: Beat, **attributes: Any) -> Child:
+def child(beat: Beat, **attributes: Any) -> WorkerProcess:
     """A child that never was a process, with the beat that it sent last."""
-    made = object.__new__(Child)
+    made = object.__new__(WorkerProcess)
     read_fd, write_fd = os.pipe()
     os.write(write_fd, (json.dumps(asdict(beat)) + "\n").encode())
     made.reader = BeatReader(read_fd)
