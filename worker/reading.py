@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from pydicom.dataset import Dataset
 from sqlalchemy import select, true
 
-from firstread.dicom.datasets import UnusableFile, read_dataset
+from firstread.dicom.datasets import Content, UnusableFile, read_content
 from firstread.records import Database, Revision, RevisionInstance, newest_of_each
 from firstread.records import Instance as InstanceRow
 from firstread.records import Study as StudyRow
@@ -60,20 +59,21 @@ def read_study(
     for row in newest:
         instance = known.get(row.id)
         if instance is None:
-            ds = _header(spool, row)
-            if isinstance(ds, Caution):
-                warnings.append(str(ds))
-                cause = GONE if ds is Caution.FILE_MISSING else UNPARSED
+            content = _parsed(spool, row)
+            if isinstance(content, Caution):
+                warnings.append(str(content))
+                cause = GONE if content is Caution.FILE_MISSING else UNPARSED
                 lost.append(Lost(row.series_instance_uid, row.sop_class_uid, row.instance_number, cause))
                 continue
             instance = Instance(
                 key=row.id,
                 path=spool.path(row.spool_key),
-                ds=ds,
+                ds=content.ds,
                 SOPInstanceUID=row.sop_instance_uid,
                 SeriesInstanceUID=row.series_instance_uid,
                 SOPClassUID=row.sop_class_uid,
                 warnings=tuple(row.warnings or ()),
+                content=content,
             )
         instances.append(instance)
         warnings.extend(row.warnings or ())
@@ -88,12 +88,12 @@ def read_study(
     )
 
 
-def _header(spool: Spool, row: InstanceRow) -> Dataset | Caution:
-    """Header of a stored object, or the warning that says why there is none."""
+def _parsed(spool: Spool, row: InstanceRow) -> Content | Caution:
+    """A stored object as parsed, or the warning that says why it is not."""
     if row.deleted_at is not None:
         return Caution.FILE_MISSING
     try:
-        return read_dataset(spool.path(row.spool_key))
+        return read_content(spool.path(row.spool_key))
     except FileNotFoundError:
         return Caution.FILE_MISSING
     except UnusableFile as error:

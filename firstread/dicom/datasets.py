@@ -111,7 +111,7 @@ class Content:
     ``pixel_length`` its length in bytes (``UNDEFINED_LENGTH`` for encapsulated data); both are None without Pixel Data.
     ``source`` is the file itself, whose data set starts at ``body_offset``: another than ``fp`` where it is deflated.
     ``pixel_tag`` and ``pixel_vr`` are those of the element: Pixel Data, or one of the two kinds of float pixels; the
-    VR is None in implicit encodings.
+    VR is None in implicit encodings. ``size_bytes`` is the length of the file.
     ``padded`` says that zeros stand where the header should go on, ``last_tag`` which element was the last.
     """
 
@@ -126,16 +126,43 @@ class Content:
     pixel_vr: str | None = None
     padded: bool = False
     last_tag: int = 0
+    size_bytes: int = 0
+
+    @property
+    def is_deflated(self) -> bool:
+        """Whether the pixel data must be inflated before they can be read."""
+        return self.fp is not self.source
+
+
+def read_content(path: Path) -> Content:
+    """:func:`read_dataset`, with where the pixel data lie, so that :func:`opened` need not parse the file again.
+
+    The files of what is returned are closed.
+    """
+    with opened(path) as content:
+        nothing = io.BytesIO()
+        return replace(content, fp=io.BytesIO() if content.is_deflated else nothing, source=nothing)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Content]:
-    """Open a file and read its header, as :func:`read_dataset` does; closed at the end of the block."""
+def opened(path: Path, content: Content | None = None) -> Iterator[Content]:
+    """Open a file and read its header, as :func:`read_dataset` does; closed at the end of the block.
+
+    Parameters
+    ----------
+    content : Content, optional
+        What :func:`read_content` gave for the file. It is parsed again where it has another length by now, and where it
+        is deflated.
+    """
     with path.open("rb") as fp:
+        if content is not None and not content.is_deflated and fp.seek(0, io.SEEK_END) == content.size_bytes:
+            yield replace(content, fp=fp, source=fp)
+            return
+        fp.seek(0)
         start, has_meta = _start_of_content(fp)
         try:
             meta, body_offset = _read_meta(fp, start) if has_meta else (FileMetaDataset(), start)
-            content = _read_body(fp, body_offset, meta)
+            content = replace(_read_body(fp, body_offset, meta), size_bytes=fp.seek(0, io.SEEK_END))
         except HeaderTooLong as error:
             raise NotDicom("bomb", "the header is larger than the limit") from error
         except TooManyElements as error:

@@ -15,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from pydicom.dataset import Dataset
 
+from firstread.dicom.datasets import Content
 from worker.packages.card import Card
 
 Images = TypeVar("Images")
@@ -45,6 +46,8 @@ class Instance:
         Header without pixel data (``stop_before_pixels``), read once.
     warnings : tuple of str
         Codes noted at intake, e.g. ``meta_uid_mismatch``.
+    content : Content or None
+        The file as parsed for ``ds``, so that its frames are read without parsing it again; None: not known.
     """
 
     key: int
@@ -54,6 +57,7 @@ class Instance:
     SeriesInstanceUID: str
     SOPClassUID: str
     warnings: tuple[str, ...] = ()
+    content: Content | None = None
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def content_digest(instance: Instance, step: Callable[[], None] = lambda: None) 
     digest = hashlib.sha256()
     try:
         digest.update(repr(attributes_of(instance.ds)).encode("utf-8", "surrogatepass"))
-        for frame in iter_frames(instance.path):
+        for frame in iter_frames(instance.path, content=instance.content):
             step()
             values = frame if frame.dtype.kind == "f" else frame.astype(np.int64)
             digest.update(repr(frame.shape).encode())

@@ -55,7 +55,10 @@ _NATIVE: Final = frozenset(
 
 
 def iter_frames(
-    path: Path, indices: Sequence[int] | None = None, notes: list[str] | None = None
+    path: Path,
+    indices: Sequence[int] | None = None,
+    notes: list[str] | None = None,
+    content: Content | None = None,
 ) -> Iterator[np.ndarray]:
     """Stored values of a file's frames, one at a time.
 
@@ -67,6 +70,8 @@ def iter_frames(
         Frames counted from 0; all of them by default.
     notes : list of str, optional
         Codes (:class:`firstread.dicom.pixels.layout.PixelNote`) of what had to be assumed are added to it.
+    content : Content, optional
+        What :func:`firstread.dicom.datasets.read_content` gave for the file, which is not parsed again then.
 
     Yields
     ------
@@ -80,13 +85,13 @@ def iter_frames(
         If the data are missing, cut off, of a codec that is not there, or not what the header says.
     """
     try:
-        with opened(path) as content:
-            if content.pixel_tag is not None and content.pixel_tag != PIXEL_DATA:
+        with opened(path, content) as file:
+            if file.pixel_tag is not None and file.pixel_tag != PIXEL_DATA:
                 raise UnreadablePixels("float pixels")
-            layout = layout_of(content.ds)
+            layout = layout_of(file.ds)
             noted: list[str] = []
             wanted = range(layout.frames) if indices is None else indices
-            for frame in _frames(content, layout, wanted, noted):
+            for frame in _frames(file, layout, wanted, noted):
                 if notes is not None:
                     notes += [code for code in dict.fromkeys((*layout.notes, *noted)) if code not in notes]
                 yield frame
@@ -100,9 +105,11 @@ def decoded_elsewhere(ds: Dataset) -> bool:
     return elsewhere() and meta is not None and UID(text(meta, "TransferSyntaxUID")) not in _NATIVE
 
 
-def read_frame(path: Path, index: int = 0, notes: list[str] | None = None) -> np.ndarray:
+def read_frame(
+    path: Path, index: int = 0, notes: list[str] | None = None, content: Content | None = None
+) -> np.ndarray:
     """One frame of :func:`iter_frames`."""
-    return next(iter_frames(path, (index,), notes))
+    return next(iter_frames(path, (index,), notes, content))
 
 
 def _frames(content: Content, layout: PixelLayout, wanted: Sequence[int], notes: list[str]) -> Iterator[np.ndarray]:

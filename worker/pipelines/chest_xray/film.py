@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from firstread.dicom.datasets import number, text
+from firstread.dicom.datasets import Content, number, text
 from firstread.dicom.pixels.display import modality_values, voi_views
 from firstread.dicom.pixels.hounsfield import padding_of
 from firstread.dicom.pixels.lookup import palette_rgb
@@ -117,7 +117,9 @@ def turn_of(ds: Dataset) -> Turn:
     return Turn()
 
 
-def read_film(path: Path, ds: Dataset, index: int = 0, cautions: list[str] | None = None) -> tuple[Grey, Turn]:
+def read_film(
+    path: Path, ds: Dataset, index: int = 0, cautions: list[str] | None = None, content: Content | None = None
+) -> tuple[Grey, Turn]:
     """One frame of a radiograph, upright, bright where the body is dense.
 
     Parameters
@@ -130,6 +132,8 @@ def read_film(path: Path, ds: Dataset, index: int = 0, cautions: list[str] | Non
         Frame, counted from 0.
     cautions : list of str, optional
         Codes of what had to be assumed are added to it.
+    content : Content, optional
+        The file as :func:`firstread.dicom.datasets.read_content` gave it, which is not parsed again then.
 
     Returns
     -------
@@ -145,7 +149,7 @@ def read_film(path: Path, ds: Dataset, index: int = 0, cautions: list[str] | Non
         picture with colours.
     """
     noted = [] if cautions is None else cautions
-    stored = read_frame(path, index, noted)
+    stored = read_frame(path, index, noted, content)
     layout = layout_of(ds)
     depth = layout.bits_stored
     if layout.photometric == "PALETTE COLOR" and stored.ndim == 2:

@@ -87,7 +87,7 @@ def _judge(candidate: FilmCandidate, forced: bool) -> Film | _Refusal:
     """The film, or why it cannot be scored."""
     instance, cautions = candidate.instance, list(candidate.cautions)
     try:
-        grey, turn = read_film(instance.path, instance.ds, max(0, candidate.frame - 1), cautions)
+        grey, turn = read_film(instance.path, instance.ds, max(0, candidate.frame - 1), cautions, instance.content)
     except ColourImage:
         is_film = modality_of(text(instance.ds, "Modality", 16), instance.SOPClassUID) in RADIOGRAPHY
         # Of no kind that says what it shows: no film, and no photograph of skin that anybody asked for.

@@ -96,7 +96,8 @@ def read_photograph(candidate: PhotographCandidate) -> Photograph | NotRead:
     ds = candidate.instance.ds
     cautions: list[str] = []
     try:
-        rgb = colours(ds, read_frame(candidate.instance.path, candidate.frame.index, cautions))
+        instance = candidate.instance
+        rgb = colours(ds, read_frame(instance.path, candidate.frame.index, cautions, instance.content))
     except (UnreadablePixels, OSError) as error:
         return NotRead(Reason.UNREADABLE_PIXEL_DATA, cause_of(error))
     if rgb is None:

@@ -15,7 +15,14 @@ from firstread.dicom.datasets import numbers
 from firstread.dicom.frames import Rescale
 from firstread.dicom.modality import CT_CLASSES
 from firstread.dicom.pixels.hounsfield import looks_like_hu, padding_of, to_hu
-from firstread.dicom.pixels.reading import PixelLayout, UnreadablePixels, decoded_elsewhere, iter_frames, layout_of
+from firstread.dicom.pixels.reading import (
+    PixelLayout,
+    UnreadablePixels,
+    decoded_elsewhere,
+    iter_frames,
+    layout_of,
+    read_frame,
+)
 from worker.pipelines.head_ct.grid import Grid, grid_of
 from worker.pipelines.head_ct.stack import HeadStack, Slice, Unread, slabs_of
 from worker.pipelines.reasons import Caution, Reason
@@ -201,7 +208,7 @@ def _no_rescale(without: Sequence[Slice], forced: bool) -> tuple[Reason | None, 
         return Reason.RESCALE_MISSING, ()
     middle = without[len(without) // 2]
     try:
-        stored = next(iter_frames(middle.instance.path, (middle.frame.index,)))
+        stored = read_frame(middle.instance.path, middle.frame.index, content=middle.instance.content)
     except UnreadablePixels as error:
         return Reason.UNREADABLE_PIXEL_DATA, (Unread(str(error), None),)
     if looks_like_hu(stored):
@@ -280,7 +287,8 @@ class _SliceReader:
         try:
             layout: PixelLayout = layout_of(instance.ds)
             padding = padding_of(instance.ds, layout)
-            for stored in iter_frames(instance.path, [self.slices[i].frame.index for i in indices], cautions):
+            frames = [self.slices[i].frame.index for i in indices]
+            for stored in iter_frames(instance.path, frames, cautions, instance.content):
                 index = indices[done]
                 if stored.ndim != 2:
                     plane: np.ndarray | str = "more than one sample a pixel"

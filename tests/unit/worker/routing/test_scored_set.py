@@ -203,7 +203,7 @@ def test_the_rest_of_a_correction_makes_one_identity(tmp_path: Path) -> None:
 
 def test_equal_bytes_are_never_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = stored(tmp_path, images())
-    monkeypatch.setattr("worker.routing.scored_set.iter_frames", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("worker.routing.scored_set.iter_frames", lambda *_, **__: pytest.fail("decoded"))
     assert compare(before, before) is Change.NONE
 
 
