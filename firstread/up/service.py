@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from firstread.errors import FirstreadError
 from firstread.logs import STDERR_VARIABLE, setup_logging
@@ -191,6 +191,7 @@ class Readiness:
         self._started_at = db.now()
         self._takes: bool | None = None
         self._again = 0.0
+        self._loading = False
         self._ready = False
         self._next = 0.0
 
@@ -215,6 +216,11 @@ class Readiness:
             self._takes = takes
         details = None if self._ready else self._worker_details()
         if details is None:
+            return
+        if details.get("state") != "ready":
+            if not self._loading:
+                say(f"models are being loaded ({self._after()}); studies wait meanwhile")
+            self._loading = True
             return
         self._ready = True
         pipelines = ", ".join(details.get("pipelines", [])) or "none"
@@ -247,21 +253,22 @@ class Readiness:
             return False
         return self._listener_pid() == pid
 
-    def _worker_details(self) -> dict[str, list[str]] | None:
+    def _worker_details(self) -> dict[str, Any] | None:
+        """What our worker process says of itself, a ready one first; None where there is none yet."""
         from sqlalchemy import select
         from sqlalchemy.exc import SQLAlchemyError
 
         from firstread.records import Process
 
+        ours = (Process.kind == "worker", Process.host == socket.gethostname(), Process.started_at >= self._started_at)
         try:
             with self._db.read() as session:
-                ours = (Process.kind == "worker", Process.host == socket.gethostname())
-                for row in session.scalars(select(Process).where(*ours, Process.started_at >= self._started_at)):
-                    if row.details.get("state") == "ready":
-                        return row.details
+                details = [dict(row.details) for row in session.scalars(select(Process).where(*ours))]
         except SQLAlchemyError as error:
             log.warning("readiness unknown", extra={"reason": type(error).__name__})
-        return None
+            return None
+        details.sort(key=lambda one: one.get("state") != "ready")
+        return details[0] if details else None
 
 
 def announce(settings: Settings) -> None:

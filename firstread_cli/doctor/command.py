@@ -145,14 +145,16 @@ def check_next_steps(settings: Settings) -> Iterator[Check]:
 
 def check_models(settings: Settings) -> Iterator[Check]:
     """Every package passes its checksum and its golden outputs."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow talks to the terminal, past every log
     from worker.packages.errors import PackageError
     from worker.packages.package import load
+    from worker.packages.runtimes.startup import start_tensorflow
     from worker.packages.store import open_store
 
     entries = open_store(settings).entries()
     if not entries:
         yield Check("models", "fail", f"no package in {settings.models_dir}")
+    else:
+        start_tensorflow()
     for entry in entries:
         name = f"model {entry.key}"
         try:

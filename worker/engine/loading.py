@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from firstread.settings import Settings
 from worker.engine.serving import Refused, Serving
 from worker.packages.errors import ChecksumError, PackageError, SelfTestError
 from worker.packages.package import CARD, WEIGHTS, load
+from worker.packages.runtimes.startup import start_tensorflow
 from worker.packages.store import STATE_FILE, Entry, open_store, package_folders
 from worker.pipelines.base import Served
 
@@ -24,25 +24,6 @@ REASONS: tuple[tuple[type[Exception], str], ...] = (
 log = logging.getLogger(__name__)
 
 
-def set_up_tensorflow(threads: int) -> None:
-    """Threads and memory of TensorFlow, before it is used first.
-
-    Parameters
-    ----------
-    threads : int
-        Threads of one operation; 0 leaves one a core.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    import tensorflow as tf
-
-    if threads:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
-
-
 def load_serving(settings: Settings) -> Serving:
     """Every active and shadow package of the installed ones that passes its tests, warm.
 
@@ -52,7 +33,7 @@ def load_serving(settings: Settings) -> Serving:
     entries = open_store(settings).entries()
     wanted = [entry for entry in entries if entry.role != "off" or entry.error]
     if wanted:
-        set_up_tensorflow(settings.inference_threads)
+        start_tensorflow(settings.inference_threads)
     for entry in wanted:
         _load_one(entry, serving)
     return serving

@@ -26,7 +26,7 @@ from firstread.settings import Settings
 from firstread.states import ROUTING_FAILED, JobState, move_job
 from worker.errors import NoServingPackage
 from worker.metrics import JOBS, UNWANTED
-from worker.outputs.planning import plan
+from worker.outputs.deliveries.planning import plan
 from worker.pipelines import registry
 from worker.pipelines.base import Study
 from worker.pipelines.reasons import Caution

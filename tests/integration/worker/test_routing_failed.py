@@ -18,8 +18,8 @@ from firstread.storage.spool import Spool
 from tests.builders.probe_worker import ROW
 from tests.builders.servers import recorder
 from tests.builders.waiting import job_of, put_probe
-from worker.outputs.delivering import work_one
-from worker.outputs.destinations import read_file
+from worker.outputs.deliveries.lanes import work_one
+from worker.outputs.destinations.file import read_file
 from worker.pipelines import registry
 from worker.pipelines.registry import Orders, PipelineRow
 from worker.routing.jobs import guessed
@@ -114,7 +114,8 @@ def test_it_is_told_of_once(sqlite_db: Database, make_settings: Callable[..., Se
         put_probe(sqlite_db, settings, "s")
         move_spool(settings, "spool", "away")
         route(sqlite_db, settings)
-        while work_one(sqlite_db, settings, read_file(settings), "flags", "test"):
+        (destination,) = read_file(settings).destination
+        while work_one(sqlite_db, settings, destination):
             pass
         retry_study(sqlite_db, settings, UID, None, "alice")
         route(sqlite_db, settings)
