@@ -12,22 +12,22 @@ import numpy as np
 
 from firstread.dicom.pixels.codecs import CodedFrame, UnreadablePixels, decode_here
 from worker.decoder.limits import memory_bytes
-from worker.decoder.region import Region, Room
+from worker.decoder.memory import FrameMemory, Placement
 from worker.decoder.wire import Message, receive, send
 
 GROWN_BYTES: Final = 192 * 2**20
-"""A decoder that keeps so much more than it began with goes, before what leaks is missed by an innocent frame."""
+"""A decoder that holds so much more than it began with ends, before a sound frame lacks what leaked."""
 
 _LOOK_EVERY: Final = 32
 
 
-def serve(connection: socket.socket, region: Region) -> None:
-    """Decode frame after frame until the worker is gone, or something happened after which no frame is sure."""
+def serve(connection: socket.socket, shared: FrameMemory) -> None:
+    """Decode frame after frame until the worker is gone, or this process can no longer be trusted."""
     began = _memory()
     done = 0
     while (request := receive(connection)) is not None:
         done += 1
-        reply = _answer(request, region, began[0])
+        reply = _answer(request, shared, began[0])
         looks = done % _LOOK_EVERY == 0 or request["frame_bytes"] > GROWN_BYTES // 16
         if "end" not in reply and looks and _memory()[1] > began[1] + GROWN_BYTES:
             reply["end"] = "grown"
@@ -36,22 +36,22 @@ def serve(connection: socket.socket, region: Region) -> None:
             return
 
 
-def _answer(request: Message, region: Region, address_space: int) -> Message:
-    room = Room(request["stream_bytes"], request["result_bytes"], request["place"])
-    _limit(memory_bytes(request["frame_bytes"]), address_space + (room.size if room.place is None else 0))
+def _answer(request: Message, shared: FrameMemory, address_space: int) -> Message:
+    placement = Placement(request["stream_bytes"], request["result_bytes"], request["slot"])
+    _limit(memory_bytes(request["frame_bytes"]), address_space + (placement.size if placement.slot is None else 0))
     try:
-        with region.opened(room) as memory:
+        with shared.opened(placement) as memory:
             frame = CodedFrame(
                 syntax=request["syntax"],
-                data=memory[: room.stream_bytes],
+                data=memory[: placement.stream_bytes],
                 options=request["options"],
                 plugins=tuple(request["plugins"]),
                 frame_bytes=request["frame_bytes"],
             )
             array = decode_here(frame)
-            if array.nbytes > room.result_bytes:
+            if array.nbytes > placement.result_bytes:
                 return {"error": "the code stream holds more than the header says"}
-            target = np.frombuffer(memory, array.dtype, array.size, room.result_at).reshape(array.shape)
+            target = np.frombuffer(memory, array.dtype, array.size, placement.result_at).reshape(array.shape)
             target[...] = array
             del target
         return {"dtype": array.dtype.str, "shape": array.shape}

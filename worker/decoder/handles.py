@@ -1,4 +1,4 @@
-"""The worker's ends: of the nursery, and of each decoder that it bore."""
+"""The worker's side of the fork server, and of each decoder."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from typing import Any, Final
 import numpy as np
 
 from firstread.dicom.pixels.codecs import CodedFrame, UnreadablePixels
-from worker.decoder.region import Region, Room
+from worker.decoder.memory import FrameMemory, Placement
 from worker.decoder.wire import Message, receive, send
 from worker.errors import WorkerError
 
 START_S: Final = 60.0
 ANSWER_S: Final = 10.0
-"""The nursery forks and waits only; it answers within so long, or another one is started."""
+"""The fork server forks and waits only; it answers within so long, or another one is started."""
 
 _SPARE_BYTES: Final = 4096
 
@@ -50,8 +50,8 @@ class Ended(Exception):
         self.reason = reason
 
 
-class Nursery:
-    """The process that bears decoders, started anew where it is gone. Thread-safe."""
+class ForkServer:
+    """The process that decoders are forked from, started anew where it is gone. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -69,25 +69,25 @@ class Nursery:
             self._stop()
             self._start()
 
-    def bear(self) -> Decoder:
+    def fork(self) -> Decoder:
         """A new decoder. Raises :class:`DecoderUnavailable`."""
         ours, theirs = socket.socketpair()
-        region = Region.make()
+        memory = FrameMemory.make()
         try:
             with theirs, self._lock:
-                pid = self._ask({"do": "bear"}, (theirs.fileno(), region.fileno()))["pid"]
+                pid = self._ask({"do": "fork"}, (theirs.fileno(), memory.fileno()))["pid"]
         except BaseException:
             ours.close()
-            region.close()
+            memory.close()
             raise
-        return Decoder(int(pid), ours, region)
+        return Decoder(int(pid), ours, memory)
 
-    def bury(self, decoder: Decoder, kill: bool) -> int | None:
-        """End a decoder; its exit status, negative for a signal, None where its nursery is gone too."""
+    def end(self, decoder: Decoder, kill: bool) -> int | None:
+        """End a decoder; its exit status, negative for a signal, None where the fork server is gone too."""
         decoder.close()
         with self._lock:
             try:
-                status = self._exchange({"do": "bury", "pid": decoder.pid, "kill": kill}, ())["status"]
+                status = self._exchange({"do": "end", "pid": decoder.pid, "kill": kill}, ())["status"]
                 return None if status is None else int(status)
             except DecoderUnavailable:
                 return None
@@ -117,12 +117,12 @@ class Nursery:
             if self._control is not None:  # a late answer would be taken for that of the next question
                 self._control.close()
                 self._control = None
-            raise DecoderUnavailable("the nursery is gone")
+            raise DecoderUnavailable("the fork server is gone")
         return answer
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "worker.decoder.nursery", str(theirs.fileno())]
+        command = [sys.executable, "-m", "worker.decoder.forkserver", str(theirs.fileno())]
         with theirs:
             # Not tied to the thread that starts it, which may end before the worker: it goes when its socket closes.
             self._process = subprocess.Popen(
@@ -138,7 +138,7 @@ class Nursery:
         ours.settimeout(START_S)
         if receive(ours) is None:
             self._stop()
-            raise DecoderUnavailable("the nursery does not start")
+            raise DecoderUnavailable("the fork server does not start")
         ours.settimeout(ANSWER_S)
 
     def _stop(self) -> None:
@@ -165,7 +165,7 @@ def _environ() -> dict[str, str]:
 class Decoder:
     """One decoder process. Not thread-safe: who took it from the pool has it alone."""
 
-    def __init__(self, pid: int, connection: socket.socket, region: Region) -> None:
+    def __init__(self, pid: int, connection: socket.socket, memory: FrameMemory) -> None:
         self.pid = pid
         self.taken_at = 0.0
         self.is_fresh = True
@@ -173,7 +173,7 @@ class Decoder:
         self.retiring = False
         """Whether it ended by its own decision after its last answer."""
         self._connection = connection
-        self._region = region
+        self._memory = memory
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
 
@@ -192,34 +192,34 @@ class Decoder:
             If it ended, or must be ended.
         """
         self.is_fresh = False
-        room = self._region.room(len(frame.data), frame.frame_bytes + _SPARE_BYTES)
+        placement = self._memory.place(len(frame.data), frame.frame_bytes + _SPARE_BYTES)
         kept = False
         try:
-            with self._region.opened(room, grow=True) as memory:
-                memory[: room.stream_bytes] = frame.data
-                dtype, shape = self._answer(frame, room, limit_s)
-                values = np.frombuffer(memory, dtype, math.prod(shape), room.result_at)
-                if room.place is None:
+            with self._memory.opened(placement, grow=True) as memory:
+                memory[: placement.stream_bytes] = frame.data
+                dtype, shape = self._answer(frame, placement, limit_s)
+                values = np.frombuffer(memory, dtype, math.prod(shape), placement.result_at)
+                if placement.slot is None:
                     own = values.reshape(shape).copy()
                     del values  # before the memory is unmapped
                     return own
-                weakref.finalize(values, self._region.free, room.place).atexit = False
+                weakref.finalize(values, self._memory.free, placement.slot).atexit = False
                 kept = True
                 return values.reshape(shape)
         finally:
-            if room.place is not None and not kept:
-                self._region.free(room.place)
+            if placement.slot is not None and not kept:
+                self._memory.free(placement.slot)
 
-    def _answer(self, frame: CodedFrame, room: Room, limit_s: float) -> tuple[np.dtype[Any], tuple[int, ...]]:
-        reply = self._exchange(_request(frame, room), limit_s)
+    def _answer(self, frame: CodedFrame, placement: Placement, limit_s: float) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        reply = self._exchange(_request(frame, placement), limit_s)
         if "error" in reply:
             if reply.get("end") in ("memory", "panic"):
                 raise Ended(reply["end"])
             raise UnreadablePixels(str(reply["error"]))
         self.retiring = "end" in reply
         dtype, shape = np.dtype(str(reply["dtype"])), tuple(int(n) for n in reply["shape"])
-        if dtype.kind not in "iuf" or math.prod(shape) * dtype.itemsize > room.result_bytes:
-            raise Ended("died")  # what such a process says is worth nothing
+        if dtype.kind not in "iuf" or math.prod(shape) * dtype.itemsize > placement.result_bytes:
+            raise Ended("died")  # nothing that such a process says can be trusted
         return dtype, shape
 
     def _exchange(self, request: Message, limit_s: float) -> Message:
@@ -238,21 +238,21 @@ class Decoder:
     def close(self) -> None:
         """Give up its socket and memory."""
         self._connection.close()
-        self._region.close()
+        self._memory.close()
 
 
-def _request(frame: CodedFrame, room: Room) -> Message:
+def _request(frame: CodedFrame, placement: Placement) -> Message:
     return {
         "syntax": str(frame.syntax),
         "options": dict(frame.options),
         "plugins": list(frame.plugins),
         "frame_bytes": frame.frame_bytes,
-        "stream_bytes": room.stream_bytes,
-        "result_bytes": room.result_bytes,
-        "place": room.place,
+        "stream_bytes": placement.stream_bytes,
+        "result_bytes": placement.result_bytes,
+        "slot": placement.slot,
     }
 
 
 def was_killed(status: int | None) -> bool:
-    """Whether an end came from outside: the kernel that wants memory back, a person, or the end of the nursery."""
+    """Whether an end came from outside: the kernel that wants memory back, a person, or the end of the fork server."""
     return status is None or status == -int(signal.SIGKILL)

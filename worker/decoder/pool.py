@@ -1,4 +1,4 @@
-"""Decoders kept warm for one worker process, and what becomes of a frame whose decoder ends."""
+"""The decoders of one worker process, kept warm, and the outcome of a frame whose decoder ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from firstread.dicom.pixels.codecs import CodedFrame, UnreadablePixels
-from worker.decoder.handles import Decoder, DecoderUnavailable, Ended, Nursery, was_killed
+from worker.decoder.handles import Decoder, DecoderUnavailable, Ended, ForkServer, was_killed
 from worker.decoder.limits import current, since
 from worker.metrics import DECODER_ENDS
 
@@ -52,20 +52,20 @@ class DecoderPool:
 
     def __init__(self, size: int | None = None) -> None:
         self.size = size or cores()
-        self._nursery = Nursery()
+        self._fork_server = ForkServer()
         self._changed = threading.Condition()
         self._idle: list[Decoder] = []
         self._busy: set[Decoder] = set()
-        self._bearing = 0
+        self._starting = 0
 
     def start(self) -> None:
         """Start the processes. Raises :class:`DecoderUnavailable`."""
-        self._nursery.start()
-        self._idle = [self._nursery.bear() for _ in range(self.size)]
+        self._fork_server.start()
+        self._idle = [self._fork_server.fork() for _ in range(self.size)]
 
     def close(self) -> None:
         """End the processes. Frames in hand end with them."""
-        self._nursery.close()
+        self._fork_server.close()
         for decoder in self._idle:
             decoder.close()
         self._idle = []
@@ -76,8 +76,9 @@ class DecoderPool:
             return sorted(decoder.pid for decoder in (*self._idle, *self._busy))
 
     @property
-    def nursery_pid(self) -> int:
-        return self._nursery.pid
+    def fork_server_pid(self) -> int:
+        """Process number of the fork server; 0 where none runs."""
+        return self._fork_server.pid
 
     def decode(self, frame: CodedFrame) -> np.ndarray:
         """Decode a frame in another process; :data:`firstread.dicom.pixels.codecs.Decode`.
@@ -122,66 +123,66 @@ class DecoderPool:
     def _take(self, fresh: bool = False) -> Decoder:
         deadline = time.monotonic() + TAKE_S
         with self._changed:
-            while not self._idle and not self._may_bear():
+            while not self._idle and not self._may_start():
                 if time.monotonic() > deadline:
                     raise DecoderUnavailable("no decoder is free")
                 self._changed.wait(_LOOK_S)
             decoder = self._idle.pop() if self._idle else None
-            self._bearing += decoder is None
+            self._starting += decoder is None
         if decoder is not None and (fresh or not decoder.is_alive()):
-            self._bury(decoder, "fresh" if decoder.is_alive() else "killed")
+            self._end(decoder, "fresh" if decoder.is_alive() else "killed")
             with self._changed:
-                self._bearing += 1
+                self._starting += 1
             decoder = None
         if decoder is None:
-            decoder = self._bear()
+            decoder = self._start_one()
         decoder.taken_at = time.monotonic()
         with self._changed:
             self._busy.add(decoder)
         return decoder
 
-    def _may_bear(self) -> bool:
+    def _may_start(self) -> bool:
         now = time.monotonic()
         working = sum(now - decoder.taken_at < SLOW_S for decoder in self._busy)
-        return working + self._bearing < self.size
+        return working + self._starting < self.size
 
-    def _bear(self) -> Decoder:
+    def _start_one(self) -> Decoder:
         try:
-            return self._nursery.bear()
+            return self._fork_server.fork()
         finally:
             with self._changed:
-                self._bearing -= 1
+                self._starting -= 1
 
     def _give_back(self, decoder: Decoder, reason: str) -> str:
         """Keep a decoder that is sound, replace one that is not; the reason as it turned out."""
         with self._changed:
             self._busy.discard(decoder)
-            room = len(self._idle) + len(self._busy) + self._bearing < self.size
-            keep = room and not reason
+            has_room = len(self._idle) + len(self._busy) + self._starting < self.size
+            keep = has_room and not reason
             if keep:
                 self._idle.append(decoder)
-            elif room:
-                self._bearing += 1
+            elif has_room:
+                self._starting += 1
             self._changed.notify()
         if keep:
             return reason
-        reason = self._bury(decoder, reason)
-        if room:
+        reason = self._end(decoder, reason)
+        if has_room:
             self._replace()
         return reason
 
     def _replace(self) -> None:
         try:
-            decoder = self._bear()
+            decoder = self._start_one()
         except DecoderUnavailable:
-            log.error("no decoder can be started")  # whoever needs the next one is told so
+            log.error("no decoder can be started")  # whoever needs the next one gets DecoderUnavailable
             return
         with self._changed:
             self._idle.append(decoder)
             self._changed.notify()
 
-    def _bury(self, decoder: Decoder, reason: str) -> str:
-        status = self._nursery.bury(decoder, kill=reason in ("", "fresh", "hung", "dropped", "refused"))
+    def _end(self, decoder: Decoder, reason: str) -> str:
+        status = self._fork_server.end(decoder, kill=reason in ("", "fresh", "hung", "dropped", "refused"))
         if reason == "died" and was_killed(status):
             reason = "killed"
         if reason in ENDS:

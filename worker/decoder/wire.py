@@ -1,4 +1,4 @@
-"""Short messages between the worker, the nursery and the decoders: JSON behind its length, on a Unix socket."""
+"""Short messages between the worker, the fork server and the decoders: JSON behind its length, on a Unix socket."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def receive_fds(connection: socket.socket) -> tuple[Message | None, list[int]]:
     except OSError:
         return None, []
     try:
-        found = json.loads(body) if body else None
+        message = json.loads(body) if body else None
     except ValueError:
-        found = None
-    return (found if isinstance(found, dict) else None), fds
+        message = None
+    return (message if isinstance(message, dict) else None), fds
 
 
 def _read(connection: socket.socket, length: int) -> bytes:

@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
-BEAT_S = 0.5
-BEAT_FD_VARIABLE = "WORKER_BEAT_FD"
+HEARTBEAT_S = 0.5
+HEARTBEAT_FD_VARIABLE = "WORKER_BEAT_FD"
 OWNER_VARIABLE = "WORKER_OWNER"
 
 
 @dataclass
-class Beat:
+class Heartbeat:
     """One sign of life.
 
     Attributes
@@ -38,12 +38,12 @@ class Beat:
     doorbell_at: float = 0.0
 
 
-class Beater:
+class HeartbeatSender:
     """The child's end: a thread that writes. Without a pipe (no supervisor) it does nothing."""
 
-    def __init__(self, make: Callable[[], Beat]) -> None:
+    def __init__(self, make: Callable[[], Heartbeat]) -> None:
         self._make = make
-        number = os.environ.get(BEAT_FD_VARIABLE)
+        number = os.environ.get(HEARTBEAT_FD_VARIABLE)
         self._fd = int(number) if number else None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="beater", daemon=True)
@@ -58,7 +58,7 @@ class Beater:
         """Stop writing."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join(timeout=2 * BEAT_S)
+            self._thread.join(timeout=2 * HEARTBEAT_S)
 
     def _run(self) -> None:
         assert self._fd is not None
@@ -70,20 +70,20 @@ class Beater:
                 pass  # the supervisor is busy; it reads the last line only
             except OSError:
                 return
-            if self._stop.wait(BEAT_S):
+            if self._stop.wait(HEARTBEAT_S):
                 return
 
 
-class BeatReader:
+class HeartbeatReader:
     """The supervisor's end."""
 
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
         self._rest = b""
-        self.last = Beat(at=time.monotonic())
+        self.last = Heartbeat(at=time.monotonic())
 
-    def read(self) -> Beat:
+    def read(self) -> Heartbeat:
         """The newest beat; the one before where nothing came."""
         while True:
             try:
@@ -100,7 +100,7 @@ class BeatReader:
             except ValueError:
                 continue
             found["jobs"] = {int(key): float(at) for key, at in found["jobs"].items()}
-            self.last = Beat(**found)
+            self.last = Heartbeat(**found)
             break
         return self.last
 

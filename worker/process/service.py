@@ -6,92 +6,21 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 from types import FrameType
-
-from sqlalchemy import delete
-from sqlalchemy.exc import SQLAlchemyError
 
 from firstread.errors import FirstreadError
 from firstread.logs import setup_logging
 from firstread.processes.spawning import process_id
-from firstread.records import Database, Process
-from firstread.records.clock import now_of
+from firstread.records import Database
 from firstread.records.migrate import require_head
 from firstread.settings import Settings
 from firstread.storage.store import spool_of
 
 WARM_UP_LIMIT_S = 900.0
-HEARTBEAT_S = 5.0
 ENGINE_STOP_S = 10.0
 
 log = logging.getLogger(__name__)
-
-
-class ProcessRow:
-    """This process's row in the database, and the thread that renews it every five seconds."""
-
-    def __init__(self, db: Database, key: str, kind: str) -> None:
-        self._db = db
-        self._key = key
-        self._details: dict[str, object] = {}
-        self._kind = kind
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-
-    def start(self, **details: object) -> None:
-        """Write the row. ``details`` are facts without patient data: state, models ..."""
-        import socket
-
-        self._details = details
-        with self._db.write() as session:
-            now = now_of(session)
-            session.merge(
-                Process(
-                    id=self._key,
-                    kind=self._kind,
-                    host=socket.gethostname(),
-                    pid=os.getpid(),
-                    started_at=now,
-                    heartbeat_at=now,
-                    details=details,
-                )
-            )
-        self._thread.start()
-
-    def say(self, **details: object) -> None:
-        """Change the facts and renew at once."""
-        self._details = {**self._details, **details}
-        self._renew()
-
-    def note(self, **details: object) -> None:
-        """Change the facts; the next renewal writes them. Does nothing else, so that signal handlers may call it."""
-        self._details = {**self._details, **details}
-
-    def close(self) -> None:
-        """Remove the row: an orderly end."""
-        self._stop.set()
-        self._thread.join(timeout=2 * HEARTBEAT_S)
-        try:
-            with self._db.write() as session:
-                session.execute(delete(Process).where(Process.id == self._key))
-        except SQLAlchemyError as error:
-            log.warning("process row not removed", extra={"reason": type(error).__name__})
-
-    def _renew(self) -> None:
-        try:
-            with self._db.write() as session:
-                row = session.get(Process, self._key)
-                if row is not None:
-                    row.heartbeat_at = now_of(session)
-                    row.details = dict(self._details)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the next renewal may do
-            log.warning("heartbeat not written", extra={"reason": type(error).__name__})
-
-    def _run(self) -> None:
-        while not self._stop.wait(HEARTBEAT_S):
-            self._renew()
 
 
 def run_worker(settings: Settings) -> int:
@@ -115,7 +44,8 @@ def run_worker(settings: Settings) -> int:
     from worker.engine.serving import mark_waiting
     from worker.pipelines import registry
     from worker.process.app import consume, make_worker_app
-    from worker.process.heartbeat import OWNER_VARIABLE, Beat, Beater
+    from worker.process.heartbeat import OWNER_VARIABLE, Heartbeat, HeartbeatSender
+    from worker.process.process_row import ProcessRow
     from worker.scoring.claims import Claimer
     from worker.scoring.leases import LeaseKeeper
     from worker.scoring.scorer import Scorer
@@ -126,8 +56,8 @@ def run_worker(settings: Settings) -> int:
     require_head(db)
     keeper = LeaseKeeper(db, owner, settings.lease_s)
     doorbell_at = [time.monotonic()]
-    beater = Beater(
-        lambda: Beat(time.monotonic(), state=state["state"], jobs=keeper.progress(), doorbell_at=doorbell_at[0])
+    beater = HeartbeatSender(
+        lambda: Heartbeat(time.monotonic(), state=state["state"], jobs=keeper.progress(), doorbell_at=doorbell_at[0])
     )
     beater.start()
     # Until Celery takes the signals over, a stop is a stop: nothing is in hand.
@@ -167,12 +97,12 @@ def run_worker(settings: Settings) -> int:
 
         def ready() -> None:
             state["state"] = "ready"
-            row.say(state="ready", models=sorted(serving.models), pipelines=sorted(able))
+            row.update(state="ready", models=sorted(serving.models), pipelines=sorted(able))
             log.info("ready: %s", ", ".join(sorted(serving.models)) or "no package serves")
 
         def stopping() -> None:
             state["state"] = "stopping"
-            row.note(state="stopping")
+            row.set_details(state="stopping")
             scorer.stopping.set()
 
         return consume(make_worker_app(settings, answer), settings, name=owner, on_ready=ready, on_stop=stopping)

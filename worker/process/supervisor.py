@@ -29,7 +29,7 @@ from firstread.processes.supervision import Backoff, ChildProcess
 from firstread.records import Database, Process
 from firstread.records.migrate import require_head
 from firstread.settings import Settings
-from worker.process.heartbeat import BEAT_FD_VARIABLE, BEAT_S, OWNER_VARIABLE, BeatReader
+from worker.process.heartbeat import HEARTBEAT_FD_VARIABLE, HEARTBEAT_S, OWNER_VARIABLE, HeartbeatReader
 
 if TYPE_CHECKING:
     from worker.process.sweeper import Sweeper
@@ -65,11 +65,11 @@ class WorkerProcess(ChildProcess):
         self.owner = process_id("worker")
         read_fd, write_fd = os.pipe()
         environ = settings_environ(settings, metrics_port=0)
-        environ[BEAT_FD_VARIABLE] = str(write_fd)
+        environ[HEARTBEAT_FD_VARIABLE] = str(write_fd)
         environ[OWNER_VARIABLE] = self.owner
         super().__init__(spawn(command, environ=environ, pass_fds=(write_fd,)))
         os.close(write_fd)
-        self.reader = BeatReader(read_fd)
+        self.reader = HeartbeatReader(read_fd)
         self.was_ready = False
         self.silent_since: float | None = None
 
@@ -80,7 +80,7 @@ class WorkerProcess(ChildProcess):
         self.was_ready = self.was_ready or beat.state == "ready"
         if any(now - at > settings.stall_s for at in beat.jobs.values()):
             return "worker_stalled"
-        if now - beat.at > max(settings.stall_s, 10 * BEAT_S):
+        if now - beat.at > max(settings.stall_s, 10 * HEARTBEAT_S):
             return "worker_stalled"
         if self.stop_asked is not None:
             idle = not beat.jobs and now - self.stop_asked > STOP_LIMIT_S
@@ -160,7 +160,7 @@ class Supervisor:
     def _watch(self, child: WorkerProcess) -> str:
         """Look at the process until it is gone; why it went."""
         while child.is_running:
-            self._woken.wait(BEAT_S)
+            self._woken.wait(HEARTBEAT_S)
             if self._broker is not None:
                 self._broker.keep_running()
             if self._models.changed():
@@ -185,11 +185,11 @@ class Supervisor:
 
     def _after_death(self, child: WorkerProcess, reason: str) -> None:
         from worker.metrics import RESTARTS
-        from worker.process.sweeper import DeadOwner
+        from worker.process.sweeper import EndedProcess
 
         child.reader.close()
         forget_process(child.pid)
-        self._sweeper.bury(DeadOwner(child.owner, reason, asked=reason in STOPS))
+        self._sweeper.give_back_of(EndedProcess(child.owner, reason, asked=reason in STOPS))
         _forget_row(self._db, child.owner)
         if self._signals:
             return
@@ -213,9 +213,9 @@ def _forget_row(db: Database, owner: str) -> None:
         log.warning("process row not removed", extra={"reason": type(error).__name__})
 
 
-def bury_predecessors(db: Database, sweeper: Sweeper) -> int:
+def give_back_of_predecessors(db: Database, sweeper: Sweeper) -> int:
     """Give back the jobs of workers of this machine that are gone without a word (power loss, ``kill -9`` of all)."""
-    from worker.process.sweeper import DeadOwner
+    from worker.process.sweeper import EndedProcess
 
     with db.read() as session:
         rows = session.scalars(
@@ -225,7 +225,7 @@ def bury_predecessors(db: Database, sweeper: Sweeper) -> int:
     for row in dead:
         if row.kind == "worker":
             asked = row.details.get("state") == "stopping"  # and was killed before it could finish
-            sweeper.bury(DeadOwner(row.id, "worker_died", asked=asked))
+            sweeper.give_back_of(EndedProcess(row.id, "worker_died", asked=asked))
         _forget_row(db, row.id)
     return len(dead)
 
@@ -250,7 +250,7 @@ def run_supervisor(settings: Settings, command: Sequence[str] | None = None) -> 
     share_metrics(settings, "work")
     setup_logging(settings, "work")
     from worker.metrics import RESTARTS
-    from worker.process.service import ProcessRow
+    from worker.process.process_row import ProcessRow
     from worker.process.sweeper import Sweeper
 
     db = Database(settings.database_url)
@@ -268,7 +268,7 @@ def run_supervisor(settings: Settings, command: Sequence[str] | None = None) -> 
         for reason in RESTART_REASONS:
             RESTARTS.labels(reason)  # at zero from the start, for the alert that counts its increase
         row.start()
-        bury_predecessors(db, sweeper)
+        give_back_of_predecessors(db, sweeper)
         sweeper.start()
         return supervisor.run()
     finally:

@@ -36,11 +36,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class DeadOwner:
+class EndedProcess:
     """A process that is gone, and why it went.
 
-    ``asked`` says that somebody stopped it: the attempts of its jobs do not count then, and after any other end they
-    do. Whose fault the end was is not to be told from outside, so every job in hand may have had a part in it.
+    ``asked`` says that somebody stopped it: the attempts of its jobs do not count then. After any other end they do:
+    which job was at fault cannot be seen from outside, so every job in hand may have had a part in it.
     """
 
     owner: str
@@ -56,7 +56,7 @@ class Sweeper:
         self._settings = settings
         self._actor = process_id("sweeper")
         self._app: Celery = make_app(settings)
-        self._dead: list[DeadOwner] = []
+        self._ended: list[EndedProcess] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -80,10 +80,10 @@ class Sweeper:
             log.error("jobs not given back; their leases run out", extra={"reason": type(error).__name__})
         self._app.close()
 
-    def bury(self, dead: DeadOwner) -> None:
+    def give_back_of(self, process: EndedProcess) -> None:
         """Give back the jobs of a process that is gone, at once and until the database has taken it."""
         with self._lock:
-            self._dead.append(dead)
+            self._ended.append(process)
         self._wake.set()
 
     def sweep(self) -> None:
@@ -104,12 +104,12 @@ class Sweeper:
 
     def _give_back(self) -> None:
         with self._lock:
-            dead = list(self._dead)
-        for owner in dead:
-            give_back(self._db, owner, actor=self._actor, settings=self._settings)
+            ended = list(self._ended)
+        for process in ended:
+            give_back(self._db, process, actor=self._actor, settings=self._settings)
             with self._lock:
-                if owner in self._dead:  # the thread and close() may both be at it
-                    self._dead.remove(owner)
+                if process in self._ended:  # the thread and close() may both be at it
+                    self._ended.remove(process)
 
     def _expire(self) -> None:
         """Leases that nobody renewed: the job waits again, or has failed where its attempts are used up."""
@@ -164,9 +164,9 @@ class Sweeper:
             return None
 
 
-def give_back(db: Database, dead: DeadOwner, *, actor: str, settings: Settings) -> int:
+def give_back(db: Database, process: EndedProcess, *, actor: str, settings: Settings) -> int:
     """Take every job from a process that is gone. Returns how many."""
-    of_owner = (Job.state == JobState.SCORING.value, Job.lease_owner == dead.owner)
+    of_owner = (Job.state == JobState.SCORING.value, Job.lease_owner == process.owner)
     with db.read() as session:
         job_ids = session.scalars(select(Job.id).where(*of_owner)).all()
     count = 0
@@ -181,10 +181,10 @@ def give_back(db: Database, dead: DeadOwner, *, actor: str, settings: Settings) 
                 job,
                 session.get_one(Revision, job.revision_id),
                 actor=actor,
-                reason="interrupted" if dead.asked else dead.reason,
+                reason="interrupted" if process.asked else process.reason,
                 detail=None,
                 settings=settings,
-                refund=dead.asked,
+                refund=process.asked,
             )
         count += 1
         SWEEPS.labels("exhausted" if state is JobState.FAILED else "lease_lost").inc()

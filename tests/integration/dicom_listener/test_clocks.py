@@ -35,7 +35,7 @@ from worker.outputs.deliveries.lanes import work_one
 from worker.outputs.deliveries.rows import new_delivery
 from worker.outputs.destinations.file import WebhookDestination
 from worker.pipelines import registry
-from worker.process.service import ProcessRow
+from worker.process.process_row import ProcessRow
 from worker.process.sweeper import Sweeper
 from worker.scoring.claims import Claimer
 from worker.scoring.leases import LeaseKeeper
@@ -170,7 +170,7 @@ def test_signs_of_life_are_young_for_everybody(db: Database, make_settings: Make
     with clock_off(off_s):
         row = ProcessRow(db, "w-far", "worker")
         row.start(state="ready")
-        row.say(state="ready")
+        row.update(state="ready")
         _listener(db, "far")
     try:
         with db.read() as session:

@@ -27,8 +27,8 @@ from worker.outputs.deliveries.planning import plan
 from worker.outputs.destinations.file import read_file
 from worker.pipelines import registry
 from worker.pipelines.base import Finding, Outcome
-from worker.process.supervisor import STOPS, bury_predecessors
-from worker.process.sweeper import DeadOwner, Sweeper, give_back
+from worker.process.supervisor import STOPS, give_back_of_predecessors
+from worker.process.sweeper import EndedProcess, Sweeper, give_back
 from worker.scoring.claims import Claimer, JobClaim
 from worker.scoring.leases import LeaseKeeper
 from worker.scoring.results import commit_failure
@@ -57,7 +57,7 @@ def claim(db: Database, settings: Settings) -> JobClaim:
 
 
 def ended(db: Database, settings: Settings, reason: str = "worker_died", asked: bool = False) -> None:
-    give_back(db, DeadOwner("w1", reason, asked), actor="test", settings=settings)
+    give_back(db, EndedProcess("w1", reason, asked), actor="test", settings=settings)
 
 
 @pytest.mark.parametrize("reason", ["worker_died", "worker_stalled", "consumer_silent"])
@@ -97,7 +97,7 @@ def test_a_worker_that_was_killed_while_it_stopped_was_asked_to(
             )
         )  # fmt: skip
     sweeper = Sweeper(db, settings)
-    assert bury_predecessors(db, sweeper) == 1
+    assert give_back_of_predecessors(db, sweeper) == 1
     sweeper.close()
     job = job_of(db, revision)
     assert job is not None and job.attempts == attempts

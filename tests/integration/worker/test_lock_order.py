@@ -20,7 +20,7 @@ from firstread.storage.spool import Spool
 from tests.builders.probe_worker import ROW
 from tests.builders.waiting import put_probe
 from worker.pipelines import registry
-from worker.process.sweeper import DeadOwner, Sweeper, give_back
+from worker.process.sweeper import EndedProcess, Sweeper, give_back
 from worker.routing.jobs import commit_routing, give_up
 from worker.scoring.claims import Claimer
 from worker.scoring.results import Report, commit_failure, commit_outcome
@@ -74,7 +74,7 @@ ON_JOBS: dict[str, Act] = {
         db, job_id=job_id, owner="w1", reason="engine_error", detail="", settings=settings
     ),
     "give back": lambda db, settings, job_id: give_back(
-        db, DeadOwner("w1", "worker_died"), actor="t", settings=settings
+        db, EndedProcess("w1", "worker_died"), actor="t", settings=settings
     ),
     "expire": lambda db, settings, job_id: expire(db, settings),
     "retry": lambda db, settings, job_id: retry_study(db, settings, UID, None, "alice"),

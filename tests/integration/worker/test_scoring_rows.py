@@ -37,7 +37,7 @@ from worker.engine.serving import Refused, mark_waiting
 from worker.errors import LeaseLost, NonFiniteScore
 from worker.pipelines import registry
 from worker.pipelines.base import Evidence, Finding, Outcome, SliceScore
-from worker.process.sweeper import DeadOwner, Sweeper, find_due, give_back
+from worker.process.sweeper import EndedProcess, Sweeper, find_due, give_back
 from worker.scoring.claims import Claimer, JobClaim
 from worker.scoring.leases import LeaseKeeper
 from worker.scoring.results import Report, commit_failure, commit_outcome
@@ -243,7 +243,7 @@ def test_pipeline_without_a_package_costs_no_attempt(db: Database, settings: Set
 def test_lost_lease_writes_nothing(db: Database, settings: Settings) -> None:
     put_probe(db, settings, "s")
     mine = claim(db, settings, "w1")
-    assert give_back(db, DeadOwner("w1", "worker_died"), actor="test", settings=settings) == 1
+    assert give_back(db, EndedProcess("w1", "worker_died"), actor="test", settings=settings) == 1
     other = claim(db, settings, "w2")
     assert other.job_id == mine.job_id and other.alone
     with pytest.raises(LeaseLost):
@@ -267,7 +267,7 @@ def test_keeper_renews_what_is_ours_and_notes_what_is_not(db: Database, settings
             until = session.scalar(select(Job.lease_until))
             assert until is not None and until > utcnow() + timedelta(seconds=50)
         lease.check()
-        give_back(db, DeadOwner("w1", "worker_died"), actor="test", settings=settings)
+        give_back(db, EndedProcess("w1", "worker_died"), actor="test", settings=settings)
         keeper.renew()
         with pytest.raises(LeaseLost):
             lease.touch()

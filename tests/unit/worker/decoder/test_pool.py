@@ -34,8 +34,8 @@ from tests.builders.streams import coded, endless_rle, jpeg, of_size, with_strea
 from tests.builders.timing import until
 from worker.decoder import handles, limits
 from worker.decoder import pool as pool_module
+from worker.decoder.memory import SLOT_BYTES, SLOTS
 from worker.decoder.pool import DecoderPool
-from worker.decoder.region import PLACE_BYTES, PLACES
 
 PLAIN = coded(jpeg(), JPEGBaseline8Bit, ("pylibjpeg",))
 
@@ -88,13 +88,13 @@ def test_frames_are_the_same_as_decoded_here(syntax: UID, pool: DecoderPool, tmp
 
 def test_a_frame_larger_than_what_stays_mapped(pool: DecoderPool, tmp_path: Path) -> None:
     size = 5100
-    assert 2 * size**2 > PLACE_BYTES
+    assert 2 * size**2 > SLOT_BYTES
     stored = compressed(tmp_path / "object.dcm", RLELossless, size)
     np.testing.assert_array_equal(read_frame(tmp_path / "object.dcm").view(np.uint16), stored)
 
 
 def test_frames_that_are_held_are_never_written_over(pool: DecoderPool) -> None:
-    frames = [coded(jpeg(seed=seed), JPEGBaseline8Bit, ("pylibjpeg",)) for seed in range(4 * PLACES)]
+    frames = [coded(jpeg(seed=seed), JPEGBaseline8Bit, ("pylibjpeg",)) for seed in range(4 * SLOTS)]
     held = [pool.decode(frame) for frame in frames]
     for frame, array in zip(frames, held, strict=True):
         np.testing.assert_array_equal(array, decode_here(frame))
@@ -279,7 +279,7 @@ def test_a_study_wastes_so_much_and_no_more() -> None:
 
 def test_a_stop_of_the_whole_group_leaves_a_frame_in_hand_alone(pool: DecoderPool, halted: Halted) -> None:
     frame = halted.start()
-    pids = [pool.nursery_pid, *pool.pids()]
+    pids = [pool.fork_server_pid, *pool.pids()]
     assert len({os.getsid(pid) for pid in pids} | {os.getsid(0)}) == 2
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         for pid in pids:
@@ -289,40 +289,40 @@ def test_a_stop_of_the_whole_group_leaves_a_frame_in_hand_alone(pool: DecoderPoo
     assert all(runs(pid) for pid in pids)
 
 
-def test_a_nursery_that_is_gone_is_replaced(pool: DecoderPool) -> None:
-    gone = [pool.nursery_pid, *pool.pids()]
-    os.kill(pool.nursery_pid, signal.SIGKILL)
+def test_a_fork_server_that_is_gone_is_replaced(pool: DecoderPool) -> None:
+    gone = [pool.fork_server_pid, *pool.pids()]
+    os.kill(pool.fork_server_pid, signal.SIGKILL)
     until(lambda: not any(runs(pid) for pid in gone[1:]))  # they go with it, whatever they are at
     assert pool.decode(PLAIN).shape == (64, 64)
-    assert pool.nursery_pid not in gone and len(pool.pids()) == 2
+    assert pool.fork_server_pid not in gone and len(pool.pids()) == 2
 
 
-def test_a_late_answer_of_the_nursery_is_never_taken_for_another(
+def test_a_late_answer_of_the_fork_server_is_never_taken_for_another(
     pool: DecoderPool,
 ) -> None:
     pool.decode(PLAIN)
-    nursery, halted = pool._nursery, pool.nursery_pid
-    assert nursery._control is not None
-    nursery._control.settimeout(0.2)
+    server, halted = pool._fork_server, pool.fork_server_pid
+    assert server._control is not None
+    server._control.settimeout(0.2)
     os.kill(halted, signal.SIGSTOP)
     with pytest.raises(handles.DecoderUnavailable):
-        nursery._exchange({"do": "bury", "pid": 0, "kill": False}, ())
+        server._exchange({"do": "end", "pid": 0, "kill": False}, ())
     os.kill(halted, signal.SIGCONT)
-    born = nursery.bear()
+    decoder = server.fork()
     try:
-        assert runs(born.pid) and nursery.pid != halted
+        assert runs(decoder.pid) and server.pid != halted
     finally:
-        nursery.bury(born, kill=True)
+        server.end(decoder, kill=True)
 
 
-def test_frames_in_hand_of_a_nursery_that_is_gone_are_tried_once_more(pool: DecoderPool, halted: Halted) -> None:
+def test_frames_in_hand_of_a_fork_server_that_is_gone_are_tried_once_more(pool: DecoderPool, halted: Halted) -> None:
     pool.decode(PLAIN)  # what is halted has begun its work
     frame = halted.start()
-    gone = pool.nursery_pid
+    gone = pool.fork_server_pid
     os.kill(gone, signal.SIGKILL)
-    pool._nursery.start()  # as another thread would, that needs a decoder at this moment
+    pool._fork_server.start()  # as another thread would, that needs a decoder at this moment
     np.testing.assert_array_equal(frame.result(timeout=10), decode_here(PLAIN))
-    assert pool.nursery_pid != gone
+    assert pool.fork_server_pid != gone
 
 
 def test_decoders_hold_no_secrets_and_write_no_memory_down(pool: DecoderPool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,7 +339,7 @@ def test_decoders_end_with_a_worker_that_is_killed(tmp_path: Path) -> None:
     with_streams(tiny_slice(), [jpeg()]).save_as(path)
     program = (
         "import sys, time; from worker.decoder.pool import DecoderPool\n"
-        "pool = DecoderPool(2); pool.start(); print(pool.nursery_pid, *pool.pids(), flush=True); time.sleep(60)"
+        "pool = DecoderPool(2); pool.start(); print(pool.fork_server_pid, *pool.pids(), flush=True); time.sleep(60)"
     )
     worker = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert worker.stdout is not None

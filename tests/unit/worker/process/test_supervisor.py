@@ -14,16 +14,16 @@ from firstread.logs import JsonFormatter, frames_of
 from firstread.processes.spawning import settings_environ
 from firstread.settings import Settings
 from worker.errors import EngineTimeout, describe, reason_of
-from worker.process.heartbeat import Beat, BeatReader
+from worker.process.heartbeat import Heartbeat, HeartbeatReader
 from worker.process.supervisor import SILENT_S, START_LIMIT_S, STOP_LIMIT_S, ModelsWatch, WorkerProcess
 
 
-def child(beat: Beat, **attributes: Any) -> WorkerProcess:
+def child(beat: Heartbeat, **attributes: Any) -> WorkerProcess:
     """A child that never was a process, with the beat that it sent last."""
     made = object.__new__(WorkerProcess)
     read_fd, write_fd = os.pipe()
     os.write(write_fd, (json.dumps(asdict(beat)) + "\n").encode())
-    made.reader = BeatReader(read_fd)
+    made.reader = HeartbeatReader(read_fd)
     made.started = time.monotonic()
     made.was_ready = False
     made.stop_asked = None
@@ -36,50 +36,50 @@ def child(beat: Beat, **attributes: Any) -> WorkerProcess:
 def test_job_without_progress_is_a_stall(make_settings: Callable[..., Settings]) -> None:
     settings, now = make_settings(stall_s=10), time.monotonic()
     jobs = {1: now, 2: now - 11}
-    assert child(Beat(now, "ready", jobs, now)).fault(settings, 0) == "worker_stalled"
-    assert child(Beat(now, "ready", {1: now - 9}, now)).fault(settings, 0) is None
+    assert child(Heartbeat(now, "ready", jobs, now)).fault(settings, 0) == "worker_stalled"
+    assert child(Heartbeat(now, "ready", {1: now - 9}, now)).fault(settings, 0) is None
 
 
 def test_process_without_a_sign_of_life_is_a_stall(make_settings: Callable[..., Settings]) -> None:
     settings, now = make_settings(stall_s=10), time.monotonic()
-    assert child(Beat(now - 11, "ready", {3: now - 1}, now)).fault(settings, 0) == "worker_stalled"
+    assert child(Heartbeat(now - 11, "ready", {3: now - 1}, now)).fault(settings, 0) == "worker_stalled"
 
 
 def test_warming_up_may_take_long_but_not_for_ever(make_settings: Callable[..., Settings]) -> None:
     settings, now = make_settings(stall_s=10), time.monotonic()
-    assert child(Beat(now)).fault(settings, 5) is None
-    late = child(Beat(now), started=now - START_LIMIT_S - 1)
+    assert child(Heartbeat(now)).fault(settings, 5) is None
+    late = child(Heartbeat(now), started=now - START_LIMIT_S - 1)
     assert late.fault(settings, 5) == "start_too_slow"
 
 
 def test_consumer_that_answers_no_doorbell_though_messages_wait(make_settings: Callable[..., Settings]) -> None:
     settings, now = make_settings(), time.monotonic()
-    silent = child(Beat(now, "ready", {}, now - SILENT_S - 1))
+    silent = child(Heartbeat(now, "ready", {}, now - SILENT_S - 1))
     assert silent.fault(settings, None) is None
     assert silent.fault(settings, 0) is None
     assert silent.fault(settings, 3) is None
     silent.silent_since = now - SILENT_S - 1
     assert silent.fault(settings, 3) == "consumer_silent"
-    busy = child(Beat(now, "ready", {1: now}, now - SILENT_S - 1), silent_since=now - SILENT_S - 1)
+    busy = child(Heartbeat(now, "ready", {1: now}, now - SILENT_S - 1), silent_since=now - SILENT_S - 1)
     assert busy.fault(settings, 3) is None
 
 
 def test_stop_is_awaited_while_a_study_is_in_hand(make_settings: Callable[..., Settings]) -> None:
     settings, now = make_settings(), time.monotonic()
     asked = now - STOP_LIMIT_S - 1
-    assert child(Beat(now, "stopping", {1: now}, now), was_ready=True, stop_asked=asked).fault(settings, 0) is None
-    idle = child(Beat(now, "stopping", {}, now), was_ready=True, stop_asked=asked)
+    assert child(Heartbeat(now, "stopping", {1: now}, now), was_ready=True, stop_asked=asked).fault(settings, 0) is None
+    idle = child(Heartbeat(now, "stopping", {}, now), was_ready=True, stop_asked=asked)
     assert idle.fault(settings, 0) == "stop_too_slow"
 
 
 def test_beats_in_pieces_and_rubbish_are_read() -> None:
     read_fd, write_fd = os.pipe()
-    reader = BeatReader(read_fd)
-    line = json.dumps(asdict(Beat(5.0, "ready", {7: 4.0}, 3.0)))
+    reader = HeartbeatReader(read_fd)
+    line = json.dumps(asdict(Heartbeat(5.0, "ready", {7: 4.0}, 3.0)))
     os.write(write_fd, (line[:10]).encode())
     assert reader.read().state == "starting"
     os.write(write_fd, (line[10:] + "\nnot json\n").encode())
-    assert reader.read() == Beat(5.0, "ready", {7: 4.0}, 3.0)
+    assert reader.read() == Heartbeat(5.0, "ready", {7: 4.0}, 3.0)
     os.close(write_fd)
     assert reader.read().state == "ready"
     reader.close()

@@ -1,4 +1,4 @@
-"""The process that decoders come from: ``python -m worker.decoder.nursery FD``.
+"""The process that decoders are forked from: ``python -m worker.decoder.forkserver FD``.
 
 A fresh interpreter with one thread, the codecs loaded and nothing else: no TensorFlow, no database, no secrets. It
 decodes nothing, so that it is sound whenever the next decoder is forked from it, in milliseconds.
@@ -25,7 +25,7 @@ _END_S: Final = 1.0
 
 
 def main() -> None:
-    """Bear and bury decoders until the worker is gone, for whatever reason; then none of them stays."""
+    """Fork decoders, and wait for their ends, until the worker is gone; then end all of them."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     # A stop that is sent to a whole group or container is the worker's affair: it finishes the studies in hand.
@@ -41,10 +41,10 @@ def main() -> None:
         message, fds = receive_fds(control)
         if message is None:
             break
-        if message.get("do") == "bear" and len(fds) == 2:
-            _say(control, {"pid": _bear(control, fds, children)})
-        elif message.get("do") == "bury":
-            _say(control, {"status": _bury(int(message["pid"]), bool(message["kill"]), children)})
+        if message.get("do") == "fork" and len(fds) == 2:
+            _say(control, {"pid": _fork(control, fds, children)})
+        elif message.get("do") == "end":
+            _say(control, {"status": _end(int(message["pid"]), bool(message["kill"]), children)})
     for pid in children:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -70,13 +70,13 @@ def _load_codecs() -> None:
             continue
 
 
-def _bear(control: socket.socket, fds: list[int], children: set[int]) -> int:
-    nursery = os.getpid()
+def _fork(control: socket.socket, fds: list[int], children: set[int]) -> int:
+    server = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
             control.close()
-            _die_with(nursery)
+            _die_with(server)
             _go_first()
             _decode(*fds)
         finally:
@@ -89,9 +89,9 @@ def _bear(control: socket.socket, fds: list[int], children: set[int]) -> int:
 
 def _decode(connection_fd: int, region_fd: int) -> None:
     from worker.decoder.child import serve
-    from worker.decoder.region import Region
+    from worker.decoder.memory import FrameMemory
 
-    serve(socket.socket(fileno=connection_fd), Region(region_fd))
+    serve(socket.socket(fileno=connection_fd), FrameMemory(region_fd))
 
 
 def _die_with(parent: int) -> None:
@@ -109,8 +109,8 @@ def _go_first() -> None:
         return
 
 
-def _bury(pid: int, kill: bool, children: set[int]) -> int | None:
-    """Wait for the end of a decoder; its exit status, negative for a signal, None for one of another nursery."""
+def _end(pid: int, kill: bool, children: set[int]) -> int | None:
+    """Wait for the end of a decoder; its exit status, negative for a signal, None where another server forked it."""
     if pid not in children:
         return None
     deadline = time.monotonic() + _END_S
