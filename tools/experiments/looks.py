@@ -25,7 +25,7 @@ from worker.packages.package import Package, load
 from worker.packages.preprocessing.lungs import lung_field
 from worker.pipelines.base import Served
 from worker.pipelines.chest_xray.evidence import FilmMaps, film_maps, low_evidence
-from worker.pipelines.chest_xray.maps import Map, agreement, composed, enlarged, look_of
+from worker.pipelines.chest_xray.maps import Map, agreement, composed, enlarged, place_of
 from worker.pipelines.chest_xray.scores import BINARY, combined_scores, voices_of
 
 BATCH = 32
@@ -100,7 +100,7 @@ def _measured(item: Item, film: np.ndarray, maps: FilmMaps, serving: Served) -> 
     variants = variants_of(maps)
     return Called(
         item,
-        {name: look_of(heat, field).lung_share for name, heat in variants.items()},
+        {name: place_of(heat, field).lung_share for name, heat in variants.items()},
         {name: low_evidence(heat, field, serving) for name, heat in variants.items()},
         {name: agreement(heat, maps.joined) for name, heat in variants.items()},
     )

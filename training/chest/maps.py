@@ -26,15 +26,15 @@ from worker.pipelines.chest_xray.evidence import film_maps, overlay
 from worker.pipelines.chest_xray.film import read_film
 from worker.pipelines.chest_xray.maps import (
     FINE_GRID,
+    FilmPart,
     Map,
-    Part,
     agreement,
     composed,
     enlarged,
     log_odds,
-    look_of,
     occlusion_map,
     on_film,
+    place_of,
 )
 from worker.pipelines.chest_xray.scores import BINARY, FOUR, combined_scores, joint_occlusion, voices_of
 
@@ -102,14 +102,14 @@ def write_maps(packages: Sequence[Package], film: np.ndarray, out: Path, sides_k
     rows = []
     for name, version, label, p, made in (*_single(packages, film), *_joint(packages, film)):
         for method, heat in made.items():
-            look = look_of(heat, field)
+            place = place_of(heat, field)
             picture = f"{name}_{label}_{method}.png"
             shown = overlay(film, heat, (f"{name} {version}", f"{label} {p:.2f}", method), sides_known)
             cv2.imwrite(str(out / picture), cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
             rows.append({
                 "package": f"{name}/{version}", "class": label, "p": round(p, 5), "method": method, "picture": picture,
-                "lung_share": None if np.isnan(look.lung_share) else round(look.lung_share, 4),
-                "side": look.side, "zone": look.zone,
+                "lung_share": None if np.isnan(place.lung_share) else round(place.lung_share, 4),
+                "side": place.side, "zone": place.zone,
                 "agreement_with_grad_cam": round(agreement(heat, made[GRAD_CAM]), 4),
             })  # fmt: skip
     document = {"sides_known": sides_known, "lungs_measured": field.measured, "maps": rows}
@@ -133,7 +133,7 @@ def _single(packages: Sequence[Package], film: np.ndarray) -> list[Made]:
     return found
 
 
-def class_maps_of(package: Package, label: str, x: np.ndarray, part: Part, p: float) -> dict[str, Map]:
+def class_maps_of(package: Package, label: str, x: np.ndarray, part: FilmPart, p: float) -> dict[str, Map]:
     """Grad-CAM, Grad-CAM++ and occlusion of one class for one input (1, H, W, C), laid on the whole film."""
     column = package.card.labels.index(label)
 

@@ -1,0 +1,1 @@
+"""The pipelines: a folder each, and beside them what they share."""

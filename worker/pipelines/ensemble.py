@@ -2,7 +2,7 @@
 
 Active packages are averaged, and the mean is what is said of the study. Where it is not the score of one package, each
 active package is also stored for itself, in the role ``member``. Shadow packages are stored and never flag. A pipeline
-supplies the scores of each package and says which image speaks for the study.
+supplies the scores of each package and says which image gives the scores of the study.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ModelScores:
     thresholds : mapping
         By label; those without an operating point are missing.
     p_study : mapping
-        Probabilities of the study by label; empty until it is known which image speaks for it.
+        Probabilities of the study by label; empty until it is known which image gives them.
     """
 
     name: str
@@ -66,7 +66,7 @@ class ModelScores:
         return self.p_study[label] >= self.flag_threshold(label)
 
     def at(self, image: int) -> ModelScores:
-        """These scores with one image speaking for the study."""
+        """These scores, with those of one image as the study's."""
         return replace(self, p_study={label: float(self.p[image, i]) for i, label in enumerate(self.labels)})
 
 

@@ -1,4 +1,4 @@
-"""What is said of images that could not be read, in the same words wherever a result is told."""
+"""Images that could not be read: the sentence about them, and when they are too many."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def sentence(total: int, noun: str, causes: Sequence[str]) -> str:
         Why, one an unread image, in words free of patient data.
     """
     counted = Counter(causes).most_common()
-    told = [f"{count}: {cause}" for cause, count in counted[:MOST_CAUSES]]
+    parts = [f"{count}: {cause}" for cause, count in counted[:MOST_CAUSES]]
     if len(counted) > MOST_CAUSES:
-        told.append(f"{sum(count for _, count in counted[MOST_CAUSES:])}: other causes")
-    return f"{len(causes)} of {total} {noun} could not be read ({', '.join(told)}); a finding may lie there."
+        parts.append(f"{sum(count for _, count in counted[MOST_CAUSES:])}: other causes")
+    return f"{len(causes)} of {total} {noun} could not be read ({', '.join(parts)}); a finding may lie there."
 
 
 def lost_beside(study: Study, instances: Iterable[Instance]) -> list[str]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from worker.packages.preprocessing.lungs import LungField
 from worker.pipelines.base import Detail, Engine, Served
-from worker.pipelines.chest_xray.maps import WHOLE, Map, Part, agreement, enlarged, log_odds, look_of, on_film
+from worker.pipelines.chest_xray.maps import WHOLE, FilmPart, Map, agreement, enlarged, log_odds, on_film, place_of
 from worker.pipelines.heatmap import picture
 
 LUNG_SHARE_MIN: Final = 0.5
@@ -62,7 +62,7 @@ def film_maps(
     voices: Sequence[Voice],
     inputs: Mapping[str, np.ndarray],
     film: int,
-    parts: Mapping[str, Part] | None = None,
+    parts: Mapping[str, FilmPart] | None = None,
 ) -> FilmMaps:
     """Class maps of one film from one pass a model, laid on the whole film.
 
@@ -89,14 +89,14 @@ def map_numbers(maps: FilmMaps, field: LungField) -> dict[str, Detail]:
     ``map_agreement`` is the correlation of the two models' maps, ``plus_agreement`` that of the joined map with
     Grad-CAM++, whose own share in the lungs is ``plus_lung_share``.
     """
-    look = look_of(maps.joined, field)
+    place = place_of(maps.joined, field)
     numbers: dict[str, Detail] = {
         "lungs_measured": field.measured,
-        "map_lung_share": _share(look.lung_share),
-        "map_side": look.side,
-        "map_zone": look.zone,
+        "map_lung_share": _share(place.lung_share),
+        "map_side": place.side,
+        "map_zone": place.zone,
         "plus_agreement": round(agreement(maps.joined, maps.plus), 3),
-        "plus_lung_share": _share(look_of(maps.plus, field).lung_share),
+        "plus_lung_share": _share(place_of(maps.plus, field).lung_share),
     }
     if len(maps.voices) > 1:
         numbers["map_agreement"] = round(agreement(*maps.voices[:2]), 3)
@@ -106,7 +106,7 @@ def map_numbers(maps: FilmMaps, field: LungField) -> dict[str, Detail]:
 def low_evidence(heat: Map, field: LungField, package: Served) -> bool:
     """Whether most of a map lies outside the lungs, or there is none: of positive films alone a reason to doubt."""
     limit = float(package.card.parameters.get("lung_share_min", LUNG_SHARE_MIN))
-    return not look_of(heat, field).lung_share >= limit
+    return not place_of(heat, field).lung_share >= limit
 
 
 def occlusion_numbers(blocked: np.ndarray, heat: Map, field: LungField) -> dict[str, float]:
@@ -120,7 +120,7 @@ def occlusion_numbers(blocked: np.ndarray, heat: Map, field: LungField) -> dict[
     full = enlarged(blocked)
     return {
         "occlusion_agreement": round(agreement(heat, full), 3),
-        "occlusion_lung_share": round(float(np.nan_to_num(look_of(full, field).lung_share)), 3),
+        "occlusion_lung_share": round(float(np.nan_to_num(place_of(full, field).lung_share)), 3),
     }
 
 

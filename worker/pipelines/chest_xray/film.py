@@ -66,7 +66,7 @@ class ColourImage(UnreadablePixels):
 
 
 @dataclass(frozen=True)
-class Turn:
+class FilmTurn:
     """How a stored film is brought upright, the patient's right at the left (PS3.3 C.7.6.1.1.1)."""
 
     transpose: bool = False
@@ -99,27 +99,27 @@ class Film:
     frame: int
     view: str
     grey: Grey
-    turn: Turn
+    turn: FilmTurn
     likeness: float
     cautions: tuple[str, ...] = ()
 
 
-def turn_of(ds: Dataset) -> Turn:
-    """Turn of a frontal film from Patient Orientation; the usual display where it does not say."""
+def turn_of(ds: Dataset) -> FilmTurn:
+    """FilmTurn of a frontal film from Patient Orientation; the usual display where it does not say."""
     parts = text(ds, "PatientOrientation", 16).upper().split("\\")
     if len(parts) != 2 or not all(parts):
-        return Turn()
+        return FilmTurn()
     row, column = parts[0][0], parts[1][0]
     if row in "LR" and column in "FH":
-        return Turn(mirror=row == "R", upside_down=column == "H", known=True)
+        return FilmTurn(mirror=row == "R", upside_down=column == "H", known=True)
     if row in "FH" and column in "LR":
-        return Turn(transpose=True, mirror=column == "R", upside_down=row == "H", known=True)
-    return Turn()
+        return FilmTurn(transpose=True, mirror=column == "R", upside_down=row == "H", known=True)
+    return FilmTurn()
 
 
 def read_film(
     path: Path, ds: Dataset, index: int = 0, cautions: list[str] | None = None, content: Content | None = None
-) -> tuple[Grey, Turn]:
+) -> tuple[Grey, FilmTurn]:
     """One frame of a radiograph, upright, bright where the body is dense.
 
     Parameters
@@ -139,7 +139,7 @@ def read_film(
     -------
     film : ndarray of float32, shape (H, W)
         Display values in arbitrary units; padding is as dark as the darkest pixel.
-    turn : Turn
+    turn : FilmTurn
         What was done to the stored orientation.
 
     Raises

@@ -12,7 +12,7 @@ from worker.packages.preprocessing.lungs import lung_field
 from worker.pipelines.base import Detail, Evidence, Outcome, ScoredSeries, Served
 from worker.pipelines.chest_xray.evidence import Voice, film_maps, low_evidence, map_numbers, occlusion_numbers, overlay
 from worker.pipelines.chest_xray.film import Film
-from worker.pipelines.chest_xray.maps import Part
+from worker.pipelines.chest_xray.maps import FilmPart
 from worker.pipelines.chest_xray.scores import (
     BINARY,
     FOUR,
@@ -33,7 +33,7 @@ from worker.pipelines.ensemble import (
 from worker.pipelines.population import age_years, outside
 from worker.pipelines.reasons import Caution, merge_codes
 
-Films = ScoredSeries[tuple[Film, ...], Part]
+Films = ScoredSeries[tuple[Film, ...], FilmPart]
 COVID: Final = "covid19"
 
 

@@ -19,19 +19,19 @@ Map = NDArray[np.float32]
 FLOOR: Final = 0.35
 """Below this share of its maximum a map counts as nothing: a coarse map is never quite zero anywhere."""
 
-Grid = tuple[int, int]
+PatchGrid = tuple[int, int]
 """Rows and columns of patches."""
 
-OCCLUSION_GRID: Final[Grid] = (4, 2)
+OCCLUSION_GRID: Final[PatchGrid] = (4, 2)
 """Right and left half at four heights: one batch of eight for each model, which is what a film's time allows."""
 
-FINE_GRID: Final[Grid] = (7, 7)
+FINE_GRID: Final[PatchGrid] = (7, 7)
 ZONES: Final = ("upper", "middle", "lower")
 
 
 @dataclass(frozen=True)
-class Look:
-    """Numbers of one map.
+class MapPlace:
+    """Where one map lies in the lungs.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ def enlarged(values: np.ndarray) -> Map:
 
 
 @dataclass(frozen=True)
-class Part:
+class FilmPart:
     """The part of a film that a network saw, as shares of the film's height and width; it may reach beyond."""
 
     top: float = 0.0
@@ -66,22 +66,22 @@ class Part:
     width: float = 1.0
 
     @classmethod
-    def of(cls, box: Box, shape: tuple[int, int]) -> Part:
+    def of(cls, box: Box, shape: tuple[int, int]) -> FilmPart:
         """The part that a crop is of a film of ``shape`` (H, W)."""
         return cls(box.top / shape[0], box.left / shape[1], box.height / shape[0], box.width / shape[1])
 
 
-WHOLE: Final = Part()
+WHOLE: Final = FilmPart()
 
 
-def composed(films: Sequence[np.ndarray], spec: InputSpec) -> tuple[np.ndarray, list[Part]]:
+def composed(films: Sequence[np.ndarray], spec: InputSpec) -> tuple[np.ndarray, list[FilmPart]]:
     """Network input of films (H, W) of any sizes, float32 (films, h, w, c), and the part of each that it shows."""
-    made = [compose_boxed(film[None], spec) for film in films]
-    parts = [Part.of(boxes[0], film.shape[:2]) for film, (_, boxes) in zip(films, made, strict=True)]
-    return np.concatenate([x for x, _ in made]), parts
+    inputs = [compose_boxed(film[None], spec) for film in films]
+    parts = [FilmPart.of(boxes[0], film.shape[:2]) for film, (_, boxes) in zip(films, inputs, strict=True)]
+    return np.concatenate([x for x, _ in inputs]), parts
 
 
-def on_film(values: np.ndarray, part: Part) -> Map:
+def on_film(values: np.ndarray, part: FilmPart) -> Map:
     """:func:`enlarged` for a map of a part of the film: laid where the part is, 0 around it."""
     if part == WHOLE:
         return enlarged(values)
@@ -92,8 +92,8 @@ def on_film(values: np.ndarray, part: Part) -> Map:
     return enlarged(cut(inside, Box(-top, -left, SIDE, SIDE)))
 
 
-def look_of(heat: Map, field: LungField) -> Look:
-    """Numbers of an enlarged map (SIDE, SIDE)."""
+def place_of(heat: Map, field: LungField) -> MapPlace:
+    """Where an enlarged map (SIDE, SIDE) lies."""
     weight = np.where(heat >= FLOOR, heat, 0.0)
     total = float(weight.sum())
     inside = np.where(field.mask, heat, 0.0)
@@ -103,7 +103,7 @@ def look_of(heat: Map, field: LungField) -> Look:
     zone = ZONES[int(np.clip(depth * 3, 0, 2))]
     side = "right" if (column + 0.5) / SIDE < field.middle else "left"
     share = float((weight * field.mask).sum() / total) if total > 0 else float("nan")
-    return Look(share, side, zone)
+    return MapPlace(share, side, zone)
 
 
 def agreement(first: Map, second: Map) -> float:
@@ -113,7 +113,7 @@ def agreement(first: Map, second: Map) -> float:
     return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
 
 
-def occluded(x: np.ndarray, grid: Grid = OCCLUSION_GRID, part: Part = WHOLE) -> np.ndarray:
+def occluded(x: np.ndarray, grid: PatchGrid = OCCLUSION_GRID, part: FilmPart = WHOLE) -> np.ndarray:
     """Copies of one input (H, W, C), each with one patch of the film replaced by a blurred one: (patches, H, W, C).
 
     Patches are those of the film, of which the input shows a part, so that those of several networks are the same
@@ -140,8 +140,8 @@ def occlusion_map(
     inputs: Mapping[str, np.ndarray],
     score: Callable[[Mapping[str, np.ndarray]], np.ndarray],
     plain: float,
-    parts: Mapping[str, Part] | None = None,
-    grid: Grid = OCCLUSION_GRID,
+    parts: Mapping[str, FilmPart] | None = None,
+    grid: PatchGrid = OCCLUSION_GRID,
 ) -> np.ndarray:
     """How far a score falls where the film is blurred: float32, the grid's shape over the film, negative for a rise.
 

@@ -10,7 +10,7 @@ import numpy as np
 from firstread.pipelines import CHEST_XRAY
 from worker.pipelines.base import Engine, Served
 from worker.pipelines.chest_xray.evidence import Voice, joint_shares
-from worker.pipelines.chest_xray.maps import OCCLUSION_GRID, Grid, Part, log_odds, occlusion_map
+from worker.pipelines.chest_xray.maps import OCCLUSION_GRID, FilmPart, PatchGrid, log_odds, occlusion_map
 from worker.pipelines.ensemble import ModelScores, mean_scores
 
 BINARY: Final = CHEST_XRAY.leading
@@ -101,9 +101,9 @@ def joint_occlusion(
     groups: Mapping[str, Sequence[Served]],
     inputs: Mapping[str, np.ndarray],
     film: int,
-    parts: Mapping[str, Part],
+    parts: Mapping[str, FilmPart],
     p_plain: float,
-    grid: Grid = OCCLUSION_GRID,
+    grid: PatchGrid = OCCLUSION_GRID,
 ) -> np.ndarray:
     """How far the log odds of the score that flags fall where one film is blurred: float32, the grid's shape.
 

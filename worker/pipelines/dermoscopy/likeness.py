@@ -2,7 +2,8 @@
 
 Signs that are sure (:func:`no_skin`) stand far from real lesions: of the 5,129 pictures of HAM10000 one is beyond any
 of them. Signs of doubt (:func:`unlike_skin`) count against ten of those. A view into the body that is no redder than
-skin is not told from it: that is left to the header, and to the rule that it is only scored where somebody asked.
+skin cannot be distinguished from it: that is left to the header, and to the rule that it is only scored where somebody
+asked.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ class Likeness:
 
     @property
     def certain(self) -> bool:
+        """Enough closed rings for a head: a fifth of the slices, and three where there are as many."""
         return self.rings >= max(1, min(3, self.n), round(0.2 * self.n))
 
     def possible(self, forced: bool) -> bool:

@@ -20,7 +20,7 @@ from firstread.dicom.frames import Frame, frames_of
 from firstread.dicom.geometry import plane_of, turn_of
 from firstread.dicom.modality import CT_CLASSES
 from worker.pipelines.base import Details, Instance, Lost, Selection, Series, SeriesNote, Study
-from worker.pipelines.head_ct.series import arranged, completed, grouped, located, twins_of, with_places
+from worker.pipelines.head_ct.series import arrange, fill_holes, group_slices, locate_lost, twins_of, with_places
 from worker.pipelines.head_ct.stack import MIN_SLICES, HeadStack, Slice, Unread
 from worker.pipelines.reasons import Caution, Reason, merge_codes
 
@@ -99,10 +99,10 @@ def _candidates(
             slices.append(entry)
             cautions[instance.key, frame.number] = caution
     out = []
-    groups = grouped(slices)
+    groups = group_slices(slices)
     for place, group in enumerate(groups):
         others = groups[:place] + groups[place + 1 :]
-        head = _head_stack(*completed(group, others, unseen), lost, forced)
+        head = _head_stack(*fill_holes(group, others, unseen), lost, forced)
         if isinstance(head, Reason):
             reasons.append(head)
             continue
@@ -161,10 +161,10 @@ def _frame_left_aside(frame: Frame) -> Reason | None:
 
 
 def _head_stack(slices: list[Slice], unread: list[Unread], lost: Sequence[Lost], forced: bool) -> HeadStack | Reason:
-    arrangement = arranged(slices, forced)
+    arrangement = arrange(slices, forced)
     if isinstance(arrangement, Reason):
         return arrangement
-    unread = [*unread, *located(lost, arrangement.slices, arrangement.stack)]
+    unread = [*unread, *locate_lost(lost, arrangement.slices, arrangement.stack)]
     ordered = tuple(arrangement.slices[i] for i in arrangement.stack.order)
     known = [entry.frame for entry in ordered if entry.frame.ImageOrientationPatient is not None]
     spacings = [entry.frame.PixelSpacing for entry in ordered if entry.frame.PixelSpacing is not None]

@@ -1,4 +1,4 @@
-"""Which slices of a series belong together, in which order they lie, and which of them are lost to it.
+"""Which slices of a series belong together, in which order they lie, and which of them cannot be read.
 
 Headers say the same thing in slightly other words from slice to slice, so numbers are compared within tolerances and
 never rounded to keys.
@@ -29,12 +29,12 @@ SAME_SPACING: Final = 0.01
 MOST_DUPLICATES: Final = 0.2
 MOST_WITHOUT_POSITION: Final = 0.1
 
-Look = tuple[Vector | None, Vector | None]
+Geometry = tuple[Vector | None, Vector | None]
 """Image Orientation (Patient) and Pixel Spacing."""
 
 
 @dataclass(frozen=True)
-class Arranged:
+class Arrangement:
     """Slices with the stack that orders them, and what is doubtful about it."""
 
     slices: list[Slice]
@@ -42,7 +42,7 @@ class Arranged:
     cautions: set[str]
 
 
-def grouped(slices: Sequence[Slice]) -> list[list[Slice]]:
+def group_slices(slices: Sequence[Slice]) -> list[list[Slice]]:
     """Slices that make one stack, the largest group first.
 
     Those of one group share size, kernel, contrast and kind of frame, and lie in one direction on pixels of one size,
@@ -51,35 +51,37 @@ def grouped(slices: Sequence[Slice]) -> list[list[Slice]]:
     by_kind: dict[tuple[Any, ...], list[Slice]] = defaultdict(list)
     for entry in slices:
         by_kind[entry.size, text(entry.instance.ds, "ConvolutionKernel", 64), entry.contrast, entry.kind].append(entry)
-    groups = [group for _, kind in sorted(by_kind.items(), key=lambda item: str(item[0])) for group in _alike(kind)]
+    kinds = [kind for _, kind in sorted(by_kind.items(), key=lambda item: str(item[0]))]
+    groups = [group for kind in kinds for group in _group_by_geometry(kind)]
     return sorted(groups, key=len, reverse=True)
 
 
-def _alike(slices: Sequence[Slice]) -> list[list[Slice]]:
-    by_look: dict[Look, list[Slice]] = defaultdict(list)
+def _group_by_geometry(slices: Sequence[Slice]) -> list[list[Slice]]:
+    """Slices whose geometry is known lead; one that says less joins the largest group that it does not contradict."""
+    by_geometry: dict[Geometry, list[Slice]] = defaultdict(list)
     for entry in slices:
-        by_look[entry.frame.ImageOrientationPatient, entry.frame.PixelSpacing].append(entry)
-    groups: list[tuple[Look, list[Slice]]] = []
+        by_geometry[entry.frame.ImageOrientationPatient, entry.frame.PixelSpacing].append(entry)
+    groups: list[tuple[Geometry, list[Slice]]] = []
 
-    def join(look: Look) -> None:
-        home = next((group for leader, group in groups if same_look(leader, look)), None)
+    def join(geometry: Geometry) -> None:
+        home = next((group for leader, group in groups if same_geometry(leader, geometry)), None)
         if home is None:
-            groups.append((look, list(by_look[look])))
+            groups.append((geometry, list(by_geometry[geometry])))
         else:
-            home += by_look[look]
+            home += by_geometry[geometry]
 
-    in_order = sorted(by_look, key=str)
-    for look in in_order:
-        if None not in look:
-            join(look)
+    in_order = sorted(by_geometry, key=str)
+    for geometry in in_order:
+        if None not in geometry:
+            join(geometry)
     groups.sort(key=lambda entry: len(entry[1]), reverse=True)
-    for look in in_order:
-        if None in look:
-            join(look)
+    for geometry in in_order:
+        if None in geometry:
+            join(geometry)
     return [group for _, group in groups]
 
 
-def same_look(a: Look, b: Look) -> bool:
+def same_geometry(a: Geometry, b: Geometry) -> bool:
     """Whether direction and pixel size are the same, as far as both are known."""
     return _near(a[0], b[0], SAME_DIRECTION, relative=False) and _near(a[1], b[1], SAME_SPACING, relative=True)
 
@@ -90,21 +92,21 @@ def _near(a: Vector | None, b: Vector | None, tolerance: float, *, relative: boo
     return all(abs(x - y) <= tolerance * (abs(x) if relative else 1.0) for x, y in zip(a, b, strict=True))
 
 
-def arranged(slices: list[Slice], forced: bool) -> Arranged | Reason:
+def arrange(slices: list[Slice], forced: bool) -> Arrangement | Reason:
     """Slices of a group in the order in which they lie.
 
     Positions that tell nothing, as anonymisers leave them, give way to Slice Location or Instance Number.
     """
-    stack = stacked(slices)
+    stack = stack_slices(slices)
     cautions = {str(Caution.DUPLICATE_POSITIONS)} if stack.duplicates else set()
     if len(stack.duplicates) > MOST_DUPLICATES * len(slices):
         # Two acquisitions under one series: the one with the most positions. A series of phases stays ambiguous.
-        chosen = max(_acquisitions(slices), key=lambda group: (len(stacked(group).order), len(group)))
-        one = stacked(chosen)
+        chosen = max(_acquisitions(slices), key=lambda group: (len(stack_slices(group).order), len(group)))
+        one = stack_slices(chosen)
         if len(one.duplicates) <= MOST_DUPLICATES * len(chosen) and 2 * len(one.order) > len(stack.order) > 1:
             slices, stack = chosen, one
         elif _tells_nothing(slices, stack, forced):
-            stack = stacked(slices, by_position=False)
+            stack = stack_slices(slices, by_position=False)
             if not (_is_ordered(slices, "SliceLocation") or _is_ordered(slices)):
                 if not forced:
                     return Reason.DUPLICATE_POSITIONS
@@ -114,10 +116,10 @@ def arranged(slices: list[Slice], forced: bool) -> Arranged | Reason:
             return Reason.DUPLICATE_POSITIONS
     if stack.position_mm is None:
         cautions.add(str(Caution.GEOMETRY_MISSING))
-    return Arranged(slices, stack, cautions)
+    return Arrangement(slices, stack, cautions)
 
 
-def stacked(slices: Sequence[Slice], by_position: bool = True) -> Stack:
+def stack_slices(slices: Sequence[Slice], by_position: bool = True) -> Stack:
     """The stack of some slices as they are; by numbers alone where asked, or where positions are missing."""
     numbers = [(integer(s.instance.ds, "InstanceNumber") or 0, s.frame.number) for s in slices]
     ranks = {key: float(i) for i, key in enumerate(sorted(set(numbers)))}
@@ -153,13 +155,13 @@ def _positions(slices: Sequence[Slice]) -> list[Vector | None]:
 
 def twins_of(slices: Sequence[Slice], stack: Stack) -> dict[int, list[Slice]]:
     """Slices that the stack leaves out because another lies there, by the index of that one in the stack."""
-    found: dict[int, list[Slice]] = defaultdict(list)
+    twins: dict[int, list[Slice]] = defaultdict(list)
     if stack.position_mm is not None and stack.normal is not None:
         positions = _positions(slices)
         for index in stack.duplicates:
             along = float(np.asarray(positions[index], float) @ stack.normal)
-            found[int(np.abs(stack.position_mm - along).argmin())].append(slices[index])
-    return dict(found)
+            twins[int(np.abs(stack.position_mm - along).argmin())].append(slices[index])
+    return dict(twins)
 
 
 def _is_ordered(slices: Sequence[Slice], keyword: str = "") -> bool:
@@ -192,7 +194,7 @@ def _tells_nothing(slices: Sequence[Slice], stack: Stack, forced: bool) -> bool:
     return forced and len(stack.order) < MIN_SLICES <= len(slices)
 
 
-def completed(
+def fill_holes(
     group: list[Slice], others: Sequence[Sequence[Slice]], unseen: Sequence[tuple[Slice, str]]
 ) -> tuple[list[Slice], list[Unread]]:
     """Fill the holes of a group with what else the series has there.
@@ -216,17 +218,17 @@ def completed(
     list of Unread
         Those that do not.
     """
-    stack = stacked(group)
+    stack = stack_slices(group)
     if stack.position_mm is None or stack.normal is None or len(stack.order) < 2:
         return group, []
-    look = (group[0].frame.ImageOrientationPatient, None)
+    geometry = (group[0].frame.ImageOrientationPatient, None)
     pending: list[tuple[float, Slice, str]] = []
     for rest in [*([(entry, "") for entry in other] for other in others), unseen]:
         placed = [
             (float(np.asarray(position) @ stack.normal), entry, cause)
             for entry, cause in rest
             if (position := entry.frame.ImagePositionPatient) is not None
-            and same_look(look, (entry.frame.ImageOrientationPatient, None))
+            and same_geometry(geometry, (entry.frame.ImageOrientationPatient, None))
         ]
         if rest is unseen or not _lies_on(stack.position_mm, [place for place, _, _ in placed]):
             pending += placed
@@ -257,7 +259,7 @@ def _misfit(entry: Slice, other: Slice) -> str:
     """Why a slice cannot lie in one volume with another; empty where it can."""
     if entry.size != other.size:
         return "of another size than the rest"
-    same = same_look((None, entry.frame.PixelSpacing), (None, other.frame.PixelSpacing))
+    same = same_geometry((None, entry.frame.PixelSpacing), (None, other.frame.PixelSpacing))
     return "" if same else "of another pixel spacing than the rest"
 
 
@@ -294,7 +296,7 @@ class _Holes:
         self._lengths.insert(after, self._lengths[min(after, len(self._lengths) - 1)])
 
 
-def located(lost: Sequence[Lost], slices: Sequence[Slice], stack: Stack) -> list[Unread]:
+def locate_lost(lost: Sequence[Lost], slices: Sequence[Slice], stack: Stack) -> list[Unread]:
     """Where slices whose files cannot be read lie, by their Instance Numbers among those of the stack."""
     if any(entry.frame.number for entry in slices):
         return [Unread(entry.cause, None) for entry in lost]

@@ -85,7 +85,7 @@ class Ruler:
         return cls(tuple(number for number, _ in known), tuple(float(place) for _, place in known))
 
     def place(self, number: int | None) -> float | None:
-        """Place of a further number, on the line through those beside it; None where it cannot be told."""
+        """Place of a further number, on the line through those beside it; None where it is not known."""
         if number is None or not self.numbers or number in self.numbers:
             return None
         after = min(max(bisect_left(self.numbers, number), 1), len(self.numbers) - 1)

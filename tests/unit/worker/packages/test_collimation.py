@@ -13,7 +13,7 @@ from worker.packages.preprocessing.collimation import MOST, bordered
 from worker.packages.preprocessing.compose import compose, compose_boxed, located, planes
 from worker.packages.preprocessing.lungs import lung_field
 from worker.pipelines.chest_xray.evidence import Voice, film_maps
-from worker.pipelines.chest_xray.maps import SIDE, Part, composed, enlarged, on_film
+from worker.pipelines.chest_xray.maps import SIDE, FilmPart, composed, enlarged, on_film
 
 WHOLE = InputSpec(kind="grey", height=96, width=96, levels=(1.0, 99.0))
 FILM = WHOLE.model_copy(update={"crop": "film"})
@@ -95,13 +95,13 @@ def test_training_and_serving_find_the_same_part(film: np.ndarray) -> None:
 def test_a_map_lies_where_its_part_of_the_film_lies(film: np.ndarray) -> None:
     framed = _framed(film, (0, 0, 96, 0), 0.0)
     part = composed([framed], FILM)[1][0]
-    assert part == Part(0.0, 96 / 352, 1.0, 256 / 352)
+    assert part == FilmPart(0.0, 96 / 352, 1.0, 256 / 352)
     spot = np.zeros((8, 8), np.float32)
     spot[4, 3] = 1.0
     row, column = np.unravel_index(int(on_film(spot, part).argmax()), (SIDE, SIDE))
     assert abs(column / SIDE - (96 + 112) / 352) < 0.02
     assert abs(row / SIDE - 4.5 / 8) < 0.03
-    np.testing.assert_array_equal(on_film(spot, Part()), enlarged(spot))
+    np.testing.assert_array_equal(on_film(spot, FilmPart()), enlarged(spot))
 
 
 def test_maps_of_models_with_other_crops_are_joined_on_the_film(film: np.ndarray) -> None:

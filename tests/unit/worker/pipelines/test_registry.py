@@ -92,9 +92,17 @@ def test_what_a_sender_orders_lends_its_priority() -> None:
 
 @pytest.mark.parametrize(
     ("modality", "sop_class"),
-    [("OT", SECONDARY_CAPTURE), ("SC", SECONDARY_CAPTURE), ("ES", VL_ENDOSCOPIC), (None, SECONDARY_CAPTURE),
-     (None, VL_ENDOSCOPIC), ("ES", VL_PHOTOGRAPHIC), ("OT", VL_PHOTOGRAPHIC), ("XC", VL_ENDOSCOPIC)],
-)  # fmt: skip
+    [
+        ("OT", SECONDARY_CAPTURE),
+        ("SC", SECONDARY_CAPTURE),
+        ("ES", VL_ENDOSCOPIC),
+        (None, SECONDARY_CAPTURE),
+        (None, VL_ENDOSCOPIC),
+        ("ES", VL_PHOTOGRAPHIC),
+        ("OT", VL_PHOTOGRAPHIC),
+        ("XC", VL_ENDOSCOPIC),
+    ],
+)
 def test_a_picture_of_no_kind_is_skin_only_where_somebody_asked(
     modality: str | None, sop_class: str, tmp_path: Path
 ) -> None:
@@ -117,9 +125,15 @@ def test_a_colour_capture_that_chest_looks_at_gets_the_same_reason(tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("modality", "sop_class"),
-    [("XC", VL_PHOTOGRAPHIC), ("XC", SECONDARY_CAPTURE), ("DMS", DERMOSCOPIC), ("OT", DERMOSCOPIC),
-     (None, DERMOSCOPIC), (None, VL_PHOTOGRAPHIC)],
-)  # fmt: skip
+    [
+        ("XC", VL_PHOTOGRAPHIC),
+        ("XC", SECONDARY_CAPTURE),
+        ("DMS", DERMOSCOPIC),
+        ("OT", DERMOSCOPIC),
+        (None, DERMOSCOPIC),
+        (None, VL_PHOTOGRAPHIC),
+    ],
+)
 def test_photographs_by_modality_or_class_need_no_order(modality: str | None, sop_class: str, tmp_path: Path) -> None:
     study = study_from([picture(modality, sop_class)], tmp_path)
     assert wanted_by(study, Orders()) == (["dermoscopy"], None)
@@ -138,7 +152,7 @@ ORGANS = {
     "BodyPartExamined": ("EYE", "STOMACH", "ESOPHAGUS", "COLON", "RETINA"),
     "SeriesDescription": ("Gastroscopy", "Fundus OD", "OEsophagus 30 cm", "Histology HE 40x", "Endoskopie Darm"),
     "StudyDescription": ("ENDOSCOPIE DIGESTIVE", "Colonoscopy", "Ophthalmology, retina both eyes"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("keyword", "words"), [(k, w) for k, values in ORGANS.items() for w in values])
@@ -154,9 +168,20 @@ def test_a_header_that_names_another_organ_is_believed(keyword: str, words: str,
 
 @pytest.mark.parametrize(
     "words",
-    ["", "Dermatoscopy left cheek", "Skin of eyelid", "Epiluminescence microscopy, skin", "Chest, mole 3", "Ear",
-     "Trichoscopy", "Auflichtmikroskopie Haut", "breast, upper outer", "lip", "Back"],
-)  # fmt: skip
+    [
+        "",
+        "Dermatoscopy left cheek",
+        "Skin of eyelid",
+        "Epiluminescence microscopy, skin",
+        "Chest, mole 3",
+        "Ear",
+        "Trichoscopy",
+        "Auflichtmikroskopie Haut",
+        "breast, upper outer",
+        "lip",
+        "Back",
+    ],
+)
 def test_words_of_skin_and_of_parts_that_bear_it_are_no_other_organ(words: str, tmp_path: Path) -> None:
     for keyword in ("BodyPartExamined", "SeriesDescription"):
         ds = picture("XC", VL_PHOTOGRAPHIC)

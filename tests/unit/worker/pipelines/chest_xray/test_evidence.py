@@ -16,7 +16,7 @@ from worker.pipelines.chest_xray.evidence import (
     map_numbers,
     occlusion_numbers,
 )
-from worker.pipelines.chest_xray.maps import Part, enlarged, occluded
+from worker.pipelines.chest_xray.maps import FilmPart, enlarged, occluded
 from worker.pipelines.chest_xray.scores import combined_scores, joint_occlusion, voices_of
 
 BLEND = {"own": 0.5, "four": 0.5, "bias": 0.2, "threshold": 0.6}
@@ -151,7 +151,7 @@ def test_occlusion_falls_where_the_score_that_flags_hangs_on_the_film() -> None:
 
 def test_patches_lie_on_the_film_whatever_part_of_it_a_network_sees() -> None:
     x = np.random.default_rng(0).random((60, 60, 1)).astype(np.float32)
-    inner = Part(0.0, 0.5, 1.0, 0.5)
+    inner = FilmPart(0.0, 0.5, 1.0, 0.5)
     changed = [np.abs(copy - x).sum(axis=(0, 2)) > 0 for copy in occluded(x, (4, 4), inner)]
     assert not changed[0].any(), "the film's left quarter is not in its right half"
     assert np.flatnonzero(changed[3])[[0, -1]].tolist() == [pytest.approx(22, abs=2), 59]

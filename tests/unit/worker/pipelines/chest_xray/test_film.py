@@ -15,10 +15,10 @@ from tests.builders.chest import film_ds, received
 from worker.packages.card import InputSpec
 from worker.packages.preprocessing.compose import compose
 from worker.packages.preprocessing.lungs import lung_box, lung_field
-from worker.pipelines.chest_xray.film import ColourImage, Turn, read_film, turn_of
+from worker.pipelines.chest_xray.film import ColourImage, FilmTurn, read_film, turn_of
 from worker.pipelines.chest_xray.header import is_lateral, other_part, other_part_described, part_of
 from worker.pipelines.chest_xray.likeness import CERTAIN, SIDE, likeness, rule
-from worker.pipelines.chest_xray.maps import agreement, enlarged, look_of, occluded, occlusion_map
+from worker.pipelines.chest_xray.maps import agreement, enlarged, occluded, occlusion_map, place_of
 
 
 def _film(folder: Path, ds: Dataset) -> np.ndarray:
@@ -75,15 +75,23 @@ def test_a_film_is_brought_upright(orientation: list[str], store: Any, tmp_path:
 
 
 def test_no_orientation_means_the_usual_one() -> None:
-    assert turn_of(Dataset()) == Turn()
+    assert turn_of(Dataset()) == FilmTurn()
 
 
 @pytest.mark.parametrize("coloured", [False, True])
 def test_a_grey_picture_in_colour_planes_is_read_and_a_coloured_one_refused(coloured: bool, tmp_path: Path) -> None:
     grey = np.round(chest_image(FilmSpec(size=256))[0] * 255).astype(np.uint8)
     rgb = np.stack([grey, grey // (3 if coloured else 1), grey], axis=-1)
-    ds = film_ds(SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0, BitsAllocated=8,
-                 BitsStored=8, HighBit=7, WindowCenter=None, WindowWidth=None)  # fmt: skip
+    ds = film_ds(
+        SamplesPerPixel=3,
+        PhotometricInterpretation="RGB",
+        PlanarConfiguration=0,
+        BitsAllocated=8,
+        BitsStored=8,
+        HighBit=7,
+        WindowCenter=None,
+        WindowWidth=None,
+    )
     ds.PixelData = rgb.tobytes()
     if coloured:
         with pytest.raises(ColourImage):
@@ -98,8 +106,25 @@ def test_levels_make_bit_depth_and_exposure_irrelevant() -> None:
     assert np.allclose(compose(film[None] * 255, spec), compose(film[None] * 30000 + 1000, spec), atol=1e-4)
 
 
-OTHERS = ("HAND", "HANDS", "LEFT HAND, PA", "KNEE,LEFT", "KNEES", "FEET", "KUB", "ABD", "ABDOMINAL", "UP_EXM",
-          "LOWLIMB", "LOW_EXM", "EXTREMITY", "C SPINE", "TSPINE", "WHOLE BODY", "Einstellung Hand")  # fmt: skip
+OTHERS = (
+    "HAND",
+    "HANDS",
+    "LEFT HAND, PA",
+    "KNEE,LEFT",
+    "KNEES",
+    "FEET",
+    "KUB",
+    "ABD",
+    "ABDOMINAL",
+    "UP_EXM",
+    "LOWLIMB",
+    "LOW_EXM",
+    "EXTREMITY",
+    "C SPINE",
+    "TSPINE",
+    "WHOLE BODY",
+    "Einstellung Hand",
+)
 CHESTS = ("CHEST", "Thorax", "LUNG", "Lungs", "CHEST_TO_ABD", "RXTORAX", "CXR", "Lungenaufnahme")
 NEITHER = ("", "UNKNOWN", "Einstellung", "PORTABLE", "RIBS", "C-ARM", "handled", "Legacy")
 
@@ -128,7 +153,9 @@ def test_the_body_part_counts_before_the_region_and_both_before_descriptions() -
 @pytest.mark.parametrize(
     ("elements", "lateral"),
     [
-        ({"ViewPosition": "LEFT LATERAL"}, True), ({"ViewPosition": "LL"}, True), ({"ViewPosition": "Lat."}, True),
+        ({"ViewPosition": "LEFT LATERAL"}, True),
+        ({"ViewPosition": "LL"}, True),
+        ({"ViewPosition": "Lat."}, True),
         ({"ViewPosition": "", "SeriesDescription": "CHEST LATERAL"}, True),
         ({"ViewPosition": "", "ProtocolName": "Thorax lat"}, True),
         ({"ViewPosition": "", "StudyDescription": "Chest lateral"}, True),
@@ -139,7 +166,7 @@ def test_the_body_part_counts_before_the_region_and_both_before_descriptions() -
         ({"ViewPosition": "AP SUPINE", "StudyDescription": "Chest lateral"}, False),
         ({"ViewPosition": "", "StudyDescription": "Chest, bilateral"}, False),
     ],
-)  # fmt: skip
+)
 def test_a_lateral_view_is_known_by_every_field_and_a_frontal_one_guards(
     elements: dict[str, str], lateral: bool
 ) -> None:
@@ -178,10 +205,10 @@ def test_a_map_has_a_side_a_zone_and_a_share() -> None:
     field = lung_field(chest_image(FilmSpec(size=256))[0])
     heat = np.zeros((8, 8))
     heat[5, 2] = 1.0
-    look = look_of(enlarged(heat), field)
+    look = place_of(enlarged(heat), field)
     assert (look.side, look.zone) == ("right", "lower")
     assert look.lung_share > 0.6
-    assert np.isnan(look_of(enlarged(np.zeros((8, 8))), field).lung_share)
+    assert np.isnan(place_of(enlarged(np.zeros((8, 8))), field).lung_share)
 
 
 def test_maps_agree_with_themselves_and_not_with_the_opposite() -> None:
