@@ -27,11 +27,12 @@ from dicom_listener.inbox.files import (
     pipeline_of,
 )
 from dicom_listener.inbox.kinds import format_of, head_of, kind_of
+from dicom_listener.inbox.parsed import NO_TRANSFER_SYNTAX, ParsedFile, parsed_of
 from dicom_listener.intake.arrivals import Arrival, IncomingDelivery, Overloaded, Refusal, Rows
 from dicom_listener.intake.part10 import IntakeNote
 from dicom_listener.intake.storage import Incoming, Storage, refusal_of
 from firstread.clock import utcnow
-from firstread.dicom.datasets import opened, text
+from firstread.dicom.datasets import opened
 from firstread.dicom.files import NoStudy, UnusableFile
 from firstread.settings import Settings
 from firstread.storage.home import make_like, share
@@ -40,7 +41,6 @@ from firstread.storage.spool import DiskFull, sync_dir
 LOGGER = logging.getLogger(__name__)
 CHUNK_BYTES = 2**20
 MEMBERS = ".members"
-DICOMDIR_UID = "1.2.840.10008.1.3.10"
 EXPLANATION = """reason: {reason}
 detail: {detail}
 dropped as: {name}
@@ -193,28 +193,28 @@ class Admission:
                 wrapped.TransferSyntaxUID,
                 wrapped.SOPClassUID,
                 wrapped.SOPInstanceUID,
+                header=lambda: wrapped.header,
             )
             self._hand_in(claim, self._storage.store(incoming, self._note(claim), delivery))
             return
-        with opened(claim.path) as content:
-            meta = content.ds.file_meta
-            sop_class = text(meta, "MediaStorageSOPClassUID")
-            if sop_class == DICOMDIR_UID or "DirectoryRecordSequence" in content.ds:
-                raise NoStudy("dicomdir", "a DICOMDIR names files and holds no image")
-            if "truncated" in content.notes and pipeline_of(claim.relative) is None:
-                raise UnusableFile("truncated", "the file ends before its data set does")
-            content.source.seek(0, os.SEEK_END)
-            size = content.source.tell() - content.body_offset
-            content.source.seek(content.body_offset)
+        parsed = claim.parsed or _parse(claim.path)
+        if parsed.is_dicomdir:
+            raise NoStudy("dicomdir", "a DICOMDIR names files and holds no image")
+        if "truncated" in parsed.notes and pipeline_of(claim.relative) is None:
+            raise UnusableFile("truncated", "the file ends before its data set does")
+        with claim.path.open("rb") as source:
+            size = source.seek(0, os.SEEK_END) - parsed.body_offset
+            source.seek(parsed.body_offset)
             incoming = Incoming(
-                _chunks(content.source),
+                _chunks(source),
                 size,
-                text(meta, "TransferSyntaxUID"),
-                sop_class,
-                text(meta, "MediaStorageSOPInstanceUID"),
-                text(meta, "SourceApplicationEntityTitle", 16) or None,
+                parsed.transfer_syntax_uid,
+                parsed.sop_class_uid,
+                parsed.sop_instance_uid,
+                parsed.source_ae,
+                parsed.header,
             )
-            odd = tuple(note for note in content.notes if note == "no_transfer_syntax")
+            odd = tuple(code for code in parsed.notes if code == NO_TRANSFER_SYNTAX)
             note = replace(self._note(claim), warnings=odd)
             self._hand_in(claim, self._storage.store(incoming, note, delivery))
 
@@ -260,6 +260,11 @@ class Admission:
             os.rename(claim.path, free_path(place))
         else:
             claim.path.unlink()
+
+
+def _parse(path: Path) -> ParsedFile:
+    with opened(path) as content:
+        return parsed_of(content)
 
 
 def _chunks(source: BinaryIO) -> Iterator[bytes]:

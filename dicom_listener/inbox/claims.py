@@ -22,7 +22,8 @@ from dicom_listener.inbox.files import (
     open_for_writing,
     pipeline_of,
 )
-from dicom_listener.inbox.wholeness import DOUBT_S, Wholeness, wholeness_of
+from dicom_listener.inbox.parsed import ParsedFile
+from dicom_listener.inbox.wholeness import DOUBT_S, Judgement, Wholeness, wholeness_of
 from firstread.storage.home import make_like
 from firstread.storage.spool import sync_dir
 
@@ -41,13 +42,15 @@ REFUSED_WATCH_LIMIT = 1000
 class InboxClaim:
     """A file that is ours. ``relative`` is its path below the inbox as it was dropped.
 
-    ``looked`` is its size and time of change when it was claimed; None where nobody else can write to it.
+    ``looked`` is its size and time of change when it was claimed; None where nobody else can write to it. ``parsed`` is
+    the parse of the file as it was then, where there was one.
     """
 
     path: Path
     relative: Path
     member: str | None = None
     looked: tuple[int, int] | None = None
+    parsed: ParsedFile | None = None
 
     def has_changed(self) -> bool:
         """Whether somebody wrote to the file since: a writer keeps its handle when a file is renamed."""
@@ -72,14 +75,23 @@ class Claims:
         self._root = root
         self.folder = root / CLAIMED / listener_id
 
-    def claim(self, path: Path) -> InboxClaim | None:
-        """Take a file, or None where it is gone. Raises OSError, with the file where it was."""
+    def claim(self, path: Path, judged: tuple[tuple[int, int], Judgement] | None = None) -> InboxClaim | None:
+        """Take a file, or None where it is gone. Raises OSError, with the file where it was.
+
+        Parameters
+        ----------
+        judged : tuple, optional
+            What was seen of the file before, and its size and time of change then: its parse is passed on where the
+            file is the same still.
+        """
         relative = path.relative_to(self._root)
         target = self.folder / uuid.uuid4().hex / relative
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.rename(path, target)
-            return InboxClaim(target, relative, looked=look_of(target))
+            looked = look_of(target)
+            parsed = judged[1].parsed if judged is not None and judged[0] == looked else None
+            return InboxClaim(target, relative, looked=looked, parsed=parsed)
         except FileNotFoundError:  # taken away, or by another listener
             _remove_empty(target.parent, self.folder)
             return None

@@ -18,12 +18,12 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageOps
 from pydicom import dcmwrite
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit
 
 from dicom_listener.inbox.picture_bytes import END_OF_IMAGE, JPEG_START, end_of_picture, jpeg_segments
-from firstread.dicom.files import UnusableFile
+from firstread.dicom.files import Header, UnusableFile, header_of
 from firstread.dicom.pixels.colour import is_srgb, to_srgb
 from firstread.dicom.uids import stable_uid
 from firstread.pipelines import PIPELINES, described
@@ -54,6 +54,7 @@ class Wrapped:
     TransferSyntaxUID: str
     SOPClassUID: str
     SOPInstanceUID: str
+    header: Header
 
 
 def wrap_picture(path: Path, pipeline: str | None) -> Wrapped:
@@ -93,7 +94,10 @@ def wrap_picture(path: Path, pipeline: str | None) -> Wrapped:
     _identify(ds, sop_class, wanted.picture.Modality, digest, wanted.name)
     buffer = io.BytesIO()
     dcmwrite(buffer, ds, implicit_vr=False, little_endian=True)
-    return Wrapped(buffer.getvalue(), syntax, sop_class, str(ds.SOPInstanceUID))
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
+    meta.TransferSyntaxUID = UID(syntax)
+    return Wrapped(buffer.getvalue(), syntax, sop_class, str(ds.SOPInstanceUID), header_of(ds, meta))
 
 
 def _too_large() -> UnusablePicture:

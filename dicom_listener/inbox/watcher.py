@@ -18,7 +18,7 @@ from dicom_listener.inbox.claims import Claims, InboxClaim, Parking
 from dicom_listener.inbox.events import Watch
 from dicom_listener.inbox.files import CLAIMED, REJECTED, Settling, walk
 from dicom_listener.inbox.leftovers import in_words, left_aside
-from dicom_listener.inbox.wholeness import DOUBT_S, Wholeness, wholeness_of
+from dicom_listener.inbox.wholeness import DOUBT_S, Judgement, Wholeness, judge
 from dicom_listener.intake.arrivals import Ending, IncomingDelivery, Rows
 from firstread import pipelines
 from firstread.clock import utcnow
@@ -62,7 +62,7 @@ class Inbox:
         self._last_at = utcnow()
         self._taken_from: set[Path] = set()
         self._stuck: dict[Path, float] = {}
-        self._judged: dict[Path, tuple[int, int, Wholeness]] = {}
+        self._judged: dict[Path, tuple[tuple[int, int], Judgement]] = {}
         self._swept_at = 0.0
         self._told_aside: dict[str, int] = {}
         self._paused_until = 0.0
@@ -146,7 +146,7 @@ class Inbox:
             if not self._ready(path, found[path], rested_s):
                 continue
             try:
-                claim = self._claims.claim(path)
+                claim = self._claims.claim(path, self._judged.get(path))
             except OSError as error:
                 LOGGER.error("a file of the inbox cannot be moved (%s); it stays", error.strerror)
                 self._stuck[path] = now + STUCK_S
@@ -180,14 +180,16 @@ class Inbox:
         """Whether a file may be taken: at once where its structure says that it is whole, after a while in any case."""
         if rested_s >= STALE_S:
             return True
-        *seen, said = self._judged.get(path, (0, 0, Wholeness.CUT))
-        if seen != [status.st_size, status.st_mtime_ns]:
+        looked = (status.st_size, status.st_mtime_ns)
+        seen, judgement = self._judged.get(path, (None, Judgement(Wholeness.CUT)))
+        if seen != looked:
             try:
-                said = wholeness_of(path)
+                judgement = judge(path)
             except OSError:  # gone, or not for us to read
-                said = Wholeness.CUT
-            self._judged[path] = (status.st_size, status.st_mtime_ns, said)
-        return said is Wholeness.WHOLE or (said is Wholeness.DOUBTFUL and rested_s >= DOUBT_S)
+                judgement = Judgement(Wholeness.CUT)
+            self._judged[path] = (looked, judgement)
+        wholeness = judgement.wholeness
+        return wholeness is Wholeness.WHOLE or (wholeness is Wholeness.DOUBTFUL and rested_s >= DOUBT_S)
 
     def _admit(self, claim: InboxClaim) -> bool:
         """Admit a claimed file; False when the time is not right, with the file back in its place."""

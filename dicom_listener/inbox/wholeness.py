@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -12,6 +13,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from dicom_listener.inbox import archive
 from dicom_listener.inbox.kinds import head_of, kind_of, may_become_readable
+from dicom_listener.inbox.parsed import ParsedFile, parsed_of
 from dicom_listener.inbox.picture import FILE_LIMIT_BYTES
 from dicom_listener.inbox.picture_bytes import end_of_picture
 from firstread.dicom.datasets import (
@@ -42,8 +44,21 @@ class Wholeness(Enum):
     CUT = "more is to come"
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """What the structure of a file says, and the parse that it took where the file has a data set."""
+
+    wholeness: Wholeness
+    parsed: ParsedFile | None = None
+
+
 def wholeness_of(path: Path) -> Wholeness:
-    """What the structure of a file says. One that will be refused whatever follows is whole.
+    """What the structure of a file says, as :func:`judge` does."""
+    return judge(path).wholeness
+
+
+def judge(path: Path) -> Judgement:
+    """Look at the structure of a file. One that will be refused whatever follows is whole.
 
     Raises
     ------
@@ -52,13 +67,14 @@ def wholeness_of(path: Path) -> Wholeness:
     """
     kind = kind_of(path)
     if kind == "empty" or has_hole(path):
-        return Wholeness.CUT
+        return Judgement(Wholeness.CUT)
     if kind == "zip":
-        return _either(archive.is_whole(path))
+        return Judgement(_either(archive.is_whole(path)))
     if kind == "picture":
-        return _either(path.stat().st_size > FILE_LIMIT_BYTES or end_of_picture(path.read_bytes()) is not None)
+        is_whole = path.stat().st_size > FILE_LIMIT_BYTES or end_of_picture(path.read_bytes()) is not None
+        return Judgement(_either(is_whole))
     if kind == "foreign":
-        return Wholeness.WHOLE
+        return Judgement(Wholeness.WHOLE)
     return _of_data_set(path)
 
 
@@ -75,14 +91,15 @@ def has_hole(path: Path) -> bool:
             return False
 
 
-def _of_data_set(path: Path) -> Wholeness:
+def _of_data_set(path: Path) -> Judgement:
     try:
         with opened(path) as content:
-            return Wholeness.CUT if "truncated" in content.notes else _of_content(content)
+            wholeness = Wholeness.CUT if "truncated" in content.notes else _of_content(content)
+            return Judgement(wholeness, parsed_of(content))
     except UnusableFile as error:
         if error.reason == "not_dicom":
-            return _either(not may_become_readable(head_of(path)))
-        return _either(error.reason not in _MAY_GROW)
+            return Judgement(_either(not may_become_readable(head_of(path))))
+        return Judgement(_either(error.reason not in _MAY_GROW))
 
 
 def _of_content(content: Content) -> Wholeness:

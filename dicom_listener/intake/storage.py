@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dicom_listener.intake.arrivals import Arrival, IncomingDelivery, Refusal
 from dicom_listener.intake.part10 import IntakeNote, file_meta
-from firstread.dicom.files import UnusableFile, read_header
+from firstread.dicom.files import Header, UnusableFile, read_header
 from firstread.settings import Settings
 from firstread.storage.spool import DiskFull, Spool
 from firstread.storage.store import spool_of
@@ -31,6 +31,8 @@ class Incoming:
         Length of all chunks together.
     sop_class_uid, sop_instance_uid : str
         As announced beside the data set: by the C-STORE command, or by the file's own meta group.
+    header : callable or None
+        Gives the header of the data set, or raises UnusableFile, where the door has parsed it already.
     """
 
     chunks: Iterable[bytes | memoryview]
@@ -39,6 +41,7 @@ class Incoming:
     sop_class_uid: str = ""
     sop_instance_uid: str = ""
     source_ae: str | None = None
+    header: Callable[[], Header] | None = None
 
 
 class Storage:
@@ -77,7 +80,7 @@ class Storage:
                 file.write(chunk)
                 size += len(chunk)
             file.flush()
-            header = read_header(Path(file.name))
+            header = incoming.header() if incoming.header is not None else read_header(Path(file.name))
         return Arrival(key, header, note, digest.hexdigest(), size, delivery)
 
     def too_large(self) -> TooLarge:

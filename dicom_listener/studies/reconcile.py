@@ -20,8 +20,8 @@ from dicom_listener.intake.part10 import IntakeNote
 from dicom_listener.intake.storage import Storage, refusal_of
 from dicom_listener.studies.closing import LOST_AFTER_S
 from dicom_listener.studies.rows import RowWriter
-from firstread.dicom.datasets import opened, read_dataset
-from firstread.dicom.files import UnusableFile, read_header
+from firstread.dicom.datasets import Content, opened
+from firstread.dicom.files import UnusableFile, header_of
 from firstread.processes.spawning import is_running
 from firstread.records import LISTENER, Database, Instance, IntakeRefusal, Process, Receipt
 from firstread.records.clock import now_of
@@ -164,10 +164,11 @@ class Reconciler:
     def _restore(self, key: str, alive: set[str], done: Reconciled) -> None:
         path = self._storage.spool.path(key)
         try:
-            note = note_of(path)
-            if self._is_at_work(note, alive, done):
-                return
-            arrival = arrival_of(key, path, note)
+            with opened(path) as content:
+                note = _note_in(content, path)
+                if self._is_at_work(note, alive, done):
+                    return
+                arrival = arrival_of(key, content, note)
         except FileNotFoundError:
             return
         except UnusableFile as error:
@@ -201,34 +202,34 @@ class Reconciler:
         return note.listener_id in alive or note.listener_id == self._listener.id
 
 
-def note_of(path: Path) -> IntakeNote:
+def _note_in(content: Content, path: Path) -> IntakeNote:
     """The intake note of a stored file; for a file that has none, what its name and time say."""
-    return IntakeNote.of(read_dataset(path).file_meta) or _stranger(path)
+    return IntakeNote.of(content.ds.file_meta) or _stranger(path)
 
 
 def refused_note_of(path: Path) -> IntakeNote:
     """The note of a refused file, whose data set may be none at all."""
     try:
-        return note_of(path)
+        with opened(path) as content:
+            return _note_in(content, path)
     except UnusableFile as error:
         return IntakeNote.in_bytes(_head(path)) or replace(_stranger(path), reason=error.reason)
 
 
-def arrival_of(key: str, path: Path, note: IntakeNote) -> Arrival:
-    """Rebuild an arrival from its file alone.
+def arrival_of(key: str, content: Content, note: IntakeNote) -> Arrival:
+    """Rebuild an arrival from its open file alone.
 
     Raises
     ------
     UnusableFile
         If the file is no instance.
     """
-    header = read_header(path)
+    header = header_of(content.ds, content.ds.file_meta, content.notes)
     digest, size = hashlib.sha256(), 0
-    with opened(path) as content:
-        content.source.seek(content.body_offset)
-        while chunk := content.source.read(2**20):
-            digest.update(chunk)
-            size += len(chunk)
+    content.source.seek(content.body_offset)
+    while chunk := content.source.read(2**20):
+        digest.update(chunk)
+        size += len(chunk)
     return Arrival(key, header, note, digest.hexdigest(), size)
 
 

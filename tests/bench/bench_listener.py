@@ -1,4 +1,4 @@
-"""How fast images come in: a 200-slice series of 512x512 over loopback, on one association and on four.
+"""How fast images come in: a 200-slice series of 512x512 over loopback, on one association and on four, and by inbox.
 
 Run ``python -m tests.bench.bench_listener OUT.json``. The listener is a process of its own; DCMTK's ``storescu`` sends
 (without Nagle's algorithm), so that the figures are the listener's. Every image is stored, synced to disk and in the
@@ -65,12 +65,7 @@ def measure(settings: Settings, pid: int, db: Database, folders: list[Path], kno
     with ThreadPoolExecutor(len(folders)) as pool:
         list(pool.map(lambda folder: storescu(settings.dicom_port, folder), folders))
     sent_s = time.monotonic() - started
-    while time.monotonic() - started < LIMIT_S:
-        with db.read() as session:
-            if session.scalar(text("SELECT count(*) FROM received_instance")) == known + SLICES:
-                break
-        time.sleep(0.01)
-    recorded_s = time.monotonic() - started
+    recorded_s = _wait_for(db, known + SLICES, started)
     return {
         "associations": len(folders),
         "images": SLICES,
@@ -79,6 +74,29 @@ def measure(settings: Settings, pid: int, db: Database, folders: list[Path], kno
         "cpu_ms_per_image": round(1000 * (cpu_s(pid) - before) / SLICES, 2),
         "rows_after_last_response_ms": round(1000 * (recorded_s - sent_s), 1),
     }
+
+
+def measure_inbox(settings: Settings, pid: int, db: Database, folder: Path, known: int) -> dict[str, Any]:
+    """Drop a folder into the inbox; returns what it took until all its rows were there, the settling included."""
+    before, started = cpu_s(pid), time.monotonic()
+    shutil.copytree(folder, settings.inbox_dir / folder.name)
+    recorded_s = _wait_for(db, known + SLICES, started)
+    return {
+        "inbox": True,
+        "images": SLICES,
+        "images_per_s": round(SLICES / recorded_s, 1),
+        "cpu_ms_per_image": round(1000 * (cpu_s(pid) - before) / SLICES, 2),
+    }
+
+
+def _wait_for(db: Database, count: int, started: float) -> float:
+    """Seconds since ``started`` when so many receipts are in the database."""
+    while time.monotonic() - started < LIMIT_S:
+        with db.read() as session:
+            if session.scalar(text("SELECT count(*) FROM received_instance")) == count:
+                break
+        time.sleep(0.01)
+    return time.monotonic() - started
 
 
 def run(home: Path, repeats: int) -> dict[str, Any]:
@@ -99,11 +117,22 @@ def run(home: Path, repeats: int) -> dict[str, Any]:
                 tries.append(measure(settings, process.pid, db, folders, known))
                 known += SLICES
                 shutil.rmtree(home / "series")
-            results.append(sorted(tries, key=lambda r: float(r["images_per_s"]))[len(tries) // 2])
+            results.append(_median(tries))
+        tries = []
+        for repeat in range(repeats):
+            (folder,) = series(home / "series", 100 + repeat, 1)
+            tries.append(measure_inbox(settings, process.pid, db, folder, known))
+            known += SLICES
+            shutil.rmtree(home / "series")
+        results.append(_median(tries))
     finally:
         stop(process, 10)
         db.dispose()
     return {"cores": os.cpu_count(), "slice_bytes": SIZE * SIZE * 2, "repeats": repeats, "results": results}
+
+
+def _median(tries: list[dict[str, Any]]) -> dict[str, Any]:
+    return sorted(tries, key=lambda r: float(r["images_per_s"]))[len(tries) // 2]
 
 
 def main() -> None:

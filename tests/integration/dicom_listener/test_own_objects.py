@@ -15,6 +15,7 @@ from sqlalchemy import text
 from dicom_listener.intake.part10 import IntakeNote
 from dicom_listener.studies.reconcile import arrival_of
 from firstread.clock import utcnow
+from firstread.dicom.datasets import opened
 from firstread.dicom.network import IMPLEMENTATION_CLASS_UID
 from firstread.records import Database, Instance, OutputObject
 from firstread.records.migrate import downgrade, upgrade
@@ -110,7 +111,8 @@ def test_a_file_found_after_a_restart_is_known_too(door: Door, tmp_path: Path) -
     for number, ds in enumerate(foreign(door, tmp_path)):
         path = tmp_path / f"{number}.dcm"
         ds.save_as(path)
-        door.assembler.write([arrival_of(f"20260101/00/{number:032x}.dcm", path, note)])
+        with opened(path) as content:
+            door.assembler.write([arrival_of(f"20260101/00/{number:032x}.dcm", content, note)])
     assert outcomes(door.db) == {"own": 3}
     assert rows(door.db, "SELECT count(*) FROM revision") == [(0,)]
 
