@@ -50,6 +50,17 @@ FLAG_COLUMNS = (
     "acknowledged_by",
     "warnings",
 )
+FLAG_SPARE_COLUMNS = (
+    "threshold",
+    "notified_at",
+    "acknowledged_by",
+    "received_at",
+    "warnings",
+    "volume_ml",
+    "study_instance_uid",
+    "finding",
+)
+"""The same of flags."""
 
 
 @click.command()
@@ -121,7 +132,8 @@ def flags(ctx: click.Context, only_open: bool, watch: bool, every_s: float, as_j
     if as_json:
         print_json(rows)
     else:
-        print_table(rows, FLAG_COLUMNS, empty="no study flagged, by no pipeline; silence is never a negative")
+        empty = "no study flagged, by no pipeline; silence is never a negative"
+        print_table(rows, FLAG_COLUMNS, empty=empty, spare=FLAG_SPARE_COLUMNS)
 
 
 def _flag_rows(only_open: bool) -> list[dict[str, Any]]:
@@ -144,7 +156,7 @@ def _watch(only_open: bool, every_s: float, as_json: bool) -> None:
             for row in fresh:
                 print_json(row)
         elif fresh:
-            print_table(fresh, FLAG_COLUMNS)
+            print_table(fresh, FLAG_COLUMNS, spare=FLAG_SPARE_COLUMNS)
         try:
             time.sleep(every_s)
         except KeyboardInterrupt:

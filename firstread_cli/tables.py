@@ -103,34 +103,54 @@ def print_table(
     Parameters
     ----------
     spare : sequence of str
-        Columns that are left out, the first first, until the table fits a terminal; a line below says which.
+        Columns that a terminal which is too narrow does without, the first first; a line below says which are left out.
+        By default the last ones, up to the third.
     """
     if not rows:
         click.echo(empty or "nothing to show")
         return
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
+    is_terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if is_terminal else WIDE
+    if not spare and is_terminal:
+        spare = columns[:2:-1]
     shown = fitting(rows, columns, spare, width)
+    fits = _needed_width(rows, shown) <= width
     table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name in shown:
         numeric = isinstance(next((r[name] for r in rows if r.get(name) is not None), None), int | float)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=name.endswith("_uid"))
+        one_line = fits and name.endswith("_uid")
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=one_line)
     for row in rows:
         # plain text: what a sender wrote is no markup
         table.add_row(*(Text(cell(row.get(name))) for name in shown))
-    Console(width=width).print(table)
+    Console(width=width, height=100).print(table)  # with a height, or a dumb terminal counts as 80 wide
     left_out = [name for name in columns if name not in shown]
     if left_out:
         click.echo(f"(no room for {', '.join(left_out)}; a wider terminal or --json has them)")
 
 
+IDENTIFYING = "accession_number"
+UID = "study_instance_uid"
+
+
 def fitting(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], spare: Sequence[str], width: int
 ) -> tuple[str, ...]:
-    """The columns that fit side by side into ``width`` characters, those of ``spare`` left out one by one."""
-    needed = {name: max(len(name), *(len(cell(row.get(name))) for row in rows)) + GAP for name in columns}
+    """The columns that fit side by side into ``width`` characters, those of ``spare`` left out one by one.
+
+    Every row stays identified: the StudyInstanceUID is left out only where each row has an accession number.
+    """
+    if not all(row.get(IDENTIFYING) for row in rows) or IDENTIFYING not in columns:
+        spare = [name for name in spare if name != UID]
     shown = list(columns)
     for name in spare:
-        if sum(needed[kept] for kept in shown) - GAP <= width:
+        if _needed_width(rows, shown) <= width:
             break
         shown.remove(name)
     return tuple(shown)
+
+
+def _needed_width(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> int:
+    """Characters of a table without a folded cell."""
+    widths = (max(len(name), *(len(cell(row.get(name))) for row in rows)) for name in columns)
+    return sum(width + GAP for width in widths) - GAP

@@ -94,3 +94,6 @@ def test_a_narrow_terminal_keeps_what_tells_studies_apart(width: int) -> None:
     assert sum(max(len(name), len(str(row[name] or ""))) + 2 for name in shown) - 2 <= width
     assert ("study_instance_uid" in shown) == (width >= 160)
     assert (shown == RESULT_COLUMNS) == (width == 250)
+    for without in ({**row, "accession_number": None}, {**row, "accession_number": ""}):
+        shown = fitting([row, without], RESULT_COLUMNS, SPARE_COLUMNS, width)
+        assert {"study_instance_uid", "state", "finding", "probability", "flagged"} <= set(shown)
