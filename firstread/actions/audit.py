@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 from typing import Any
 
@@ -17,8 +18,6 @@ def current_user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        import os
-
         return f"uid {os.getuid()}"
 
 
@@ -31,7 +30,7 @@ def record(
     actor: str | None = None,
     host: str | None = None,
 ) -> AuditEvent:
-    """Add an event to the caller's transaction: it is kept if, and only if, what it tells of is.
+    """Add an event to the caller's transaction: it is committed with what it records, or not at all.
 
     Parameters
     ----------

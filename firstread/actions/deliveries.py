@@ -1,4 +1,4 @@
-"""Deliveries in the hands of a person: tried again, or given up."""
+"""Deliveries that a person has tried again, or gives up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from firstread.states import UNDELIVERED, DeliveryState
 
 
 class DeliveryError(FirstreadError):
-    """That delivery cannot be touched; the text says why."""
+    """That delivery cannot be changed; the text says why."""
 
 
 def retry_delivery(db: Database, delivery_id: int, *, by: str | None = None) -> Delivery:

@@ -1,4 +1,4 @@
-"""The doctor has the last word: acknowledgements, verdicts, and confirmed diagnoses from elsewhere."""
+"""What doctors say of a result: acknowledgements, verdicts, and confirmed diagnoses from elsewhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TRUTHS = {"0": 0, "1": 1, "no": 0, "yes": 1, "false": 0, "true": 1, "negative": 
 
 
 class VerdictError(FirstreadError):
-    """What was said cannot be recorded; the text says why."""
+    """An acknowledgement or a verdict that cannot be recorded; the text says why."""
 
 
 def acknowledge(db: Database, study_uid: str, by: str, pipeline: str | None = None) -> Flag:
@@ -35,8 +35,8 @@ def acknowledge(db: Database, study_uid: str, by: str, pipeline: str | None = No
     Parameters
     ----------
     pipeline : str or None
-        Whose flag. None: the head's where there is one, else the only open one; a flag that nobody has seen must not
-        be acknowledged by the way.
+        Whose flag. None: the head's where there is one, else the only open one, so that no flag is acknowledged that
+        nobody has seen.
 
     Returns
     -------
@@ -53,17 +53,17 @@ def acknowledge(db: Database, study_uid: str, by: str, pipeline: str | None = No
     with db.write() as session:
         study = find_study(session, study_uid, bare=False)
         flags = list(session.scalars(select(Flag).where(Flag.study_id == study.id).order_by(Flag.id).with_for_update()))
-        meant = _meant(flags, pipeline)
+        chosen = _flags_meant(flags, pipeline)
         now = now_of(session)
-        for flag in meant:
+        for flag in chosen:
             if flag.acknowledged_at is None:
                 flag.acknowledged_at, flag.acknowledged_by = now, by
                 detail = {"pipeline": flag.pipeline, "finding": flag.finding, "by": by}
                 audit.record(session, "flag.acknowledge", subject=f"study/{study.id}", detail=detail)
-        return next((f for f in meant if flags_by_itself(f.pipeline, f.finding)), meant[0])
+        return next((f for f in chosen if flags_by_itself(f.pipeline, f.finding)), chosen[0])
 
 
-def _meant(flags: list[Flag], pipeline: str | None) -> list[Flag]:
+def _flags_meant(flags: list[Flag], pipeline: str | None) -> list[Flag]:
     """The flags of the one pipeline that an acknowledgement is about."""
     if not flags:
         raise VerdictError("that study has no flag")
@@ -141,8 +141,8 @@ def record_verdict(
                 raise VerdictError(f"{pipeline} has not scored {finding} on that study; give the truth instead")
             truth = int(positive == agree)
         elif agree is not None and positive is not None and agree != (positive == bool(truth)):
-            said = "positive" if positive else "negative"
-            raise VerdictError(f"{finding} was called {said}: that truth and that verdict contradict each other")
+            called = "positive" if positive else "negative"
+            raise VerdictError(f"{finding} was called {called}: that truth and that verdict contradict each other")
         row = Verdict(
             study_id=study.id,
             pipeline=pipeline,
@@ -188,7 +188,7 @@ def called_positive(session: Session, study_id: int, pipeline: str, finding: str
 
 
 @dataclass
-class Import:
+class TruthImport:
     """What became of a file of confirmed diagnoses. Rows by the line at which they end; the heading is line 1."""
 
     imported: int = 0
@@ -198,7 +198,7 @@ class Import:
     wrong: dict[int, str] = field(default_factory=dict)
 
 
-def import_truth(db: Database, path: Path, *, by: str | None = None) -> Import:
+def import_truth(db: Database, path: Path, *, by: str | None = None) -> TruthImport:
     """Import confirmed diagnoses.
 
     Parameters
@@ -212,7 +212,7 @@ def import_truth(db: Database, path: Path, *, by: str | None = None) -> Import:
     VerdictError
         If the file cannot be read, or misses a column.
     """
-    outcome = Import()
+    outcome = TruthImport()
     rows = list(_rows(path))
     with db.write() as session:
         for number, row in rows:
@@ -237,7 +237,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         yield reader.line_num, {name.strip().lower(): (row[name] or "").strip() for name in reader.fieldnames or ()}
 
 
-def _import_row(session: Session, number: int, row: dict[str, str], outcome: Import, by: str | None) -> None:
+def _import_row(session: Session, number: int, row: dict[str, str], outcome: TruthImport, by: str | None) -> None:
     finding = row.get("finding", "").lower()
     pipeline = row.get("pipeline") or pipeline_of_finding(finding)
     truth = TRUTHS.get(row.get("truth", "").lower())

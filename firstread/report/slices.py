@@ -60,7 +60,7 @@ def file_uri(path: Path) -> str:
 def slices_of(session: Session, settings: Settings, job: Job) -> tuple[list[Thumbnail], int]:
     """Thumbnails of the scored frames, in the order of scoring, and how many frames could not be shown.
 
-    Of a long series every n-th is shown, and besides it the most suspicious ones.
+    Of a long series every n-th frame is shown, and the most suspicious ones.
     """
     scores = session.scalars(
         select(SliceScoreRow)

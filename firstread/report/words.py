@@ -1,4 +1,4 @@
-"""Results in words, as people read them in a PACS, a mail or a page: rounded, and no more than was found."""
+"""Results in words, as people read them in a PACS, a mail or a page: numbers rounded, and nothing added."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ def rounded(value: float) -> str:
 
 
 def measured(value: float, unit: str | None) -> str:
-    """A measured value with its unit; units that say nothing are left out."""
+    """A measured value with its unit; 1 and fractions have none."""
     return f"{rounded(value)} {unit}" if unit and unit not in ("1", "fraction") else rounded(value)
 
 
-def opening(pipeline: str, findings: Sequence[Result]) -> str:
+def opening_sentence(pipeline: str, findings: Sequence[Result]) -> str:
     """One or two sentences: the leading finding, whether it is flagged, and what was measured of it."""
     leading = next((f for f in findings if flags_by_itself(pipeline, f.finding) and f.probability is not None), None)
     if leading is None or leading.probability is None:
         return f"Firstread has scored this {subject_of(pipeline)}."
-    said = f"certainty {percent(leading.probability)} %"
+    numbers = f"certainty {percent(leading.probability)} %"
     if leading.threshold is not None:
-        said += f", threshold of the flag {percent(leading.threshold)} %"
-    name = _within(meaning_of(leading.finding))
+        numbers += f", threshold of the flag {percent(leading.threshold)} %"
+    name = _in_a_sentence(meaning_of(leading.finding))
     head = f"Suspected {name}, flagged for early reading" if leading.flagged else f"Not flagged for {name}"
     volume = next((f.value for f in findings if is_volume(f.finding) and f.value), None)
     if volume is None:
-        return f"{head}: {said}."
-    return f"{head}: {said}. The outlined volume is {measured(volume, 'mL')}."
+        return f"{head}: {numbers}."
+    return f"{head}: {numbers}. The outlined volume is {measured(volume, 'mL')}."
 
 
-def hint(finding: str) -> str:
-    """The name of a finding that never flags."""
+def name_of_hint(finding: str) -> str:
+    """The name of a finding that never flags, which says so."""
     return f"{meaning_of(finding)} (a hint, never flagged)"
 
 
-def _within(name: str) -> str:
-    """A name within a sentence: abbreviations keep their capitals."""
+def _in_a_sentence(name: str) -> str:
+    """A name with a small initial; abbreviations keep their capitals."""
     return name if name[:2].isupper() else name[0].lower() + name[1:]

@@ -176,28 +176,49 @@ def scored_study(
             change(ds)
     with db.write() as session:
         study = Study(
-            study_instance_uid=headers[0].StudyInstanceUID, patient_id=SECRET_ID, accession_number=accession,
-            modality=headers[0].get("Modality"), station_name=station, manufacturer="ACME", source="dicom",
-            source_name="modality.example", calling_ae="MODALITY", received_at=closed_at - timedelta(seconds=5),
-        )  # fmt: skip
+            study_instance_uid=headers[0].StudyInstanceUID,
+            patient_id=SECRET_ID,
+            accession_number=accession,
+            modality=headers[0].get("Modality"),
+            station_name=station,
+            manufacturer="ACME",
+            source="dicom",
+            source_name="modality.example",
+            calling_ae="MODALITY",
+            received_at=closed_at - timedelta(seconds=5),
+        )
         session.add(study)
         session.flush()
         revision = Revision(
-            study_id=study.id, number=1, state="CLOSED", opened_at=closed_at - timedelta(seconds=5),
-            last_seen_at=closed_at - timedelta(seconds=2), closed_at=closed_at, close_reason="released",
-            published_at=closed_at, routed_at=closed_at,
-        )  # fmt: skip
+            study_id=study.id,
+            number=1,
+            state="CLOSED",
+            opened_at=closed_at - timedelta(seconds=5),
+            last_seen_at=closed_at - timedelta(seconds=2),
+            closed_at=closed_at,
+            close_reason="released",
+            published_at=closed_at,
+            routed_at=closed_at,
+        )
         session.add(revision)
         session.flush()
         ids = []
         for number, ds in enumerate(headers, start=1):
             key, digest, size = put(settings, ds, number)
             row = Instance(
-                study_id=study.id, series_instance_uid=ds.SeriesInstanceUID, sop_instance_uid=ds.SOPInstanceUID,
-                sop_class_uid=ds.get("SOPClassUID", ""), transfer_syntax_uid=ExplicitVRLittleEndian,
-                modality=ds.get("Modality"), patient_key=str(ds.get("PatientID", "")), instance_number=number,
-                sha256=digest, size_bytes=size, spool_key=key, received_at=closed_at - timedelta(seconds=3),
-            )  # fmt: skip
+                study_id=study.id,
+                series_instance_uid=ds.SeriesInstanceUID,
+                sop_instance_uid=ds.SOPInstanceUID,
+                sop_class_uid=ds.get("SOPClassUID", ""),
+                transfer_syntax_uid=ExplicitVRLittleEndian,
+                modality=ds.get("Modality"),
+                patient_key=str(ds.get("PatientID", "")),
+                instance_number=number,
+                sha256=digest,
+                size_bytes=size,
+                spool_key=key,
+                received_at=closed_at - timedelta(seconds=3),
+            )
             session.add(row)
             session.flush()
             ids.append(row.id)
@@ -218,16 +239,24 @@ def scored_study(
                     calling_ae="MODALITY",
                     received_at=row.received_at,
                 )
-            )  # fmt: skip
+            )
         done = state == "DONE"
         finished = closed_at + timedelta(seconds=3)
         job = Job(
-            revision_id=revision.id, pipeline=pipeline, state=state, run=1 if done else 0, attempts=1,
-            series_instance_uid=headers[0].SeriesInstanceUID if done else None, models=[f"{model}/{version}"],
-            reason=None if done else "too_few_slices", warnings=["few_slices"] if done else [],
-            statistics={"intensity_mean": 30.0 + probability, "thickness_mm": 5.0}, created_at=closed_at,
-            started_at=closed_at, finished_at=finished if state != "WAITING" else None,
-        )  # fmt: skip
+            revision_id=revision.id,
+            pipeline=pipeline,
+            state=state,
+            run=1 if done else 0,
+            attempts=1,
+            series_instance_uid=headers[0].SeriesInstanceUID if done else None,
+            models=[f"{model}/{version}"],
+            reason=None if done else "too_few_slices",
+            warnings=["few_slices"] if done else [],
+            statistics={"intensity_mean": 30.0 + probability, "thickness_mm": 5.0},
+            created_at=closed_at,
+            started_at=closed_at,
+            finished_at=finished if state != "WAITING" else None,
+        )
         session.add(job)
         session.flush()
         flag = None
@@ -249,23 +278,40 @@ def scored_study(
                         finding=main,
                         probability=probability * (0.5 + 0.5 * (number == 2)),
                     )
-                )  # fmt: skip
+                )
             if flagged:
                 flag = Flag(
-                    study_id=study.id, pipeline=pipeline, finding=main, job_id=job.id, probability=probability,
-                    threshold=threshold, model_name=model, model_version=version,
+                    study_id=study.id,
+                    pipeline=pipeline,
+                    finding=main,
+                    job_id=job.id,
+                    probability=probability,
+                    threshold=threshold,
+                    model_name=model,
+                    model_version=version,
                     series_instance_uid=job.series_instance_uid,
                     key_sop_instance_uid=headers[min(1, n - 1)].SOPInstanceUID,
-                    volume_ml=12.5 if pipeline == "head_ct" else None, evidence_path=job.evidence_path,
+                    volume_ml=12.5 if pipeline == "head_ct" else None,
+                    evidence_path=job.evidence_path,
                     flagged_at=finished,
-                )  # fmt: skip
+                )
                 session.add(flag)
                 session.flush()
         return Scored(study.study_instance_uid, study.id, job.id, flag.id if flag else None, ids)
 
 
-def _add_results(session: Any, job: Job, pipeline: str, model: str, version: str, main: str, probability: float,
-                 threshold: float, others: dict[str, float], at: datetime) -> None:  # fmt: skip
+def _add_results(
+    session: Any,
+    job: Job,
+    pipeline: str,
+    model: str,
+    version: str,
+    main: str,
+    probability: float,
+    threshold: float,
+    others: dict[str, float],
+    at: datetime,
+) -> None:
     def add(finding: str, **values: Any) -> None:
         session.add(
             Result(

@@ -163,8 +163,10 @@ def test_orthanc_stores_the_objects_in_the_same_study(tmp_path: Path) -> None:
         assert (row.state, row.attempts) == ("DELIVERED", 1), row.last_status
         tags = [server.tags(instance["ID"]) for instance in server.instances()]
         assert {t["SOPClassUID"] for t in tags} == {
-            str(ComprehensiveSRStorage), str(SegmentationStorage), str(SecondaryCaptureImageStorage),
-        }  # fmt: skip
+            str(ComprehensiveSRStorage),
+            str(SegmentationStorage),
+            str(SecondaryCaptureImageStorage),
+        }
         assert {t["StudyInstanceUID"] for t in tags} == {scored.study_uid}
         assert {t["PatientID"] for t in tags} == {SECRET_ID}
         assert len(server.get("/studies")) == 1
@@ -257,9 +259,19 @@ def pacs_that_answers(status: Callable[[Dataset], int]) -> Iterator[tuple[int, l
         server.shutdown()
 
 
-@pytest.mark.parametrize(("status", "state"), [(0x0000, "DELIVERED"), (0xB000, "DELIVERED"), (0xB006, "DELIVERED"),
-                                               (0xB007, "DELIVERED"), (0xA700, "FAILED"), (0xB001, "FAILED"),
-                                               (0xC001, "FAILED"), (0x0122, "FAILED")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        (0x0000, "DELIVERED"),
+        (0xB000, "DELIVERED"),
+        (0xB006, "DELIVERED"),
+        (0xB007, "DELIVERED"),
+        (0xA700, "FAILED"),
+        (0xB001, "FAILED"),
+        (0xC001, "FAILED"),
+        (0x0122, "FAILED"),
+    ],
+)
 def test_every_store_status_is_checked(tmp_path: Path, status: int, state: str) -> None:
     with pacs_that_answers(lambda ds: status) as (port, _):
         settings, db = site_with(tmp_path, pacs(port, 'max_attempts = 1\nobjects = ["sc"]'))
@@ -566,8 +578,13 @@ def test_the_doctor_looks_at_every_destination(tmp_path: Path, certificate: Cert
         settings, _ = site_with(tmp_path, toml)
         found = {check.name.split()[-1]: check for check in check_destinations(settings)}
     assert {name: check.status for name, check in found.items()} == {
-        "pacs": "ok", "nobody": "fail", "duty": "ok", "wrong": "fail", "worklist": "ok", "secretless": "fail",
-    }, found  # fmt: skip
+        "pacs": "ok",
+        "nobody": "fail",
+        "duty": "ok",
+        "wrong": "fail",
+        "worklist": "ok",
+        "secretless": "fail",
+    }, found
     assert found["wrong"].detail.startswith("SMTP")
     assert "UNSET_SECRET" in found["secretless"].detail
 
@@ -611,9 +628,13 @@ def test_deliveries_to_a_destination_that_was_taken_out_end_after_a_minute(tmp_p
     orphans = OrphanedDeliveries(lambda: now[0])
     with_it, without = read_file(settings), DestinationsFile()
     for at, file, state in (
-        (0.0, without, "PENDING"), (50.0, without, "PENDING"), (55.0, with_it, "PENDING"), (70.0, without, "PENDING"),
-        (129.0, without, "PENDING"), (130.0, without, "FAILED"),
-    ):  # fmt: skip
+        (0.0, without, "PENDING"),
+        (50.0, without, "PENDING"),
+        (55.0, with_it, "PENDING"),
+        (70.0, without, "PENDING"),
+        (129.0, without, "PENDING"),
+        (130.0, without, "FAILED"),
+    ):
         now[0] = at
         orphans.end_missing(db, file)
         assert deliveries(db)[0].state == state, at

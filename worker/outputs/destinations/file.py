@@ -21,7 +21,7 @@ class DestinationsError(FirstreadError):
 
 
 class NotDelivered(Exception):
-    """The destination did not take it, this time."""
+    """The destination did not take a message at this attempt; the text says why, without patient data."""
 
 
 class DeliveryRule(BaseModel):
@@ -204,14 +204,14 @@ class DestinationsFile(BaseModel):
 
 
 def read_file(settings: Settings) -> DestinationsFile:
-    """The site's file of destinations as it lies there; an empty one where none is set.
+    """The site's file of destinations as it is on disk; an empty one where none is set.
 
-    Whatever sends goes by :class:`worker.outputs.destinations.watch.DestinationsWatch`, which keeps the last good one.
+    What is sent goes by :class:`worker.outputs.destinations.watch.DestinationsWatch`, which keeps the last good one.
 
     Raises
     ------
     DestinationsError
-        If it cannot be read, or says something that is not understood.
+        If it cannot be read, or is not what it should be.
     """
     path = settings.destinations_file
     return DestinationsFile() if path is None else parse(path)
@@ -232,12 +232,12 @@ def parse(path: Path) -> DestinationsFile:
 
 
 def complaint_at_start(settings: Settings) -> str:
-    """What is wrong with the site's file where an earlier start kept one that can stand in; empty where all is well.
+    """What is wrong with the site's file, where the last good one can stand in for it; empty where nothing is wrong.
 
     Raises
     ------
     DestinationsError
-        If the file is wrong and nothing can stand in.
+        If the file is wrong and there is no last good one.
     """
     try:
         read_file(settings)
@@ -269,7 +269,7 @@ def read_destinations(settings: Settings) -> list[Destination]:
 
 
 def _explain(error: ValidationError, content: dict[str, Any]) -> str:
-    """Each fault with the name of its destination or escalation."""
+    """Each fault with the name of its destination or escalation list."""
     items = error.errors(include_input=False, include_url=False)
     return "; ".join(f"{_place(item['loc'], content)}: {item['msg'].removeprefix('Value error, ')}" for item in items)
 

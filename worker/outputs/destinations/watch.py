@@ -1,7 +1,7 @@
-"""The file of destinations while it changes: one look at it for everything that a process sends, and the last good one.
+"""The file of destinations in force: read again when it changes, one watch for everything that a process sends.
 
-A change counts once the file has stood still for a moment, so that one that is being written is not taken for a file
-with nothing in it. A file that is wrong changes nothing: the last good one stays in force, after a restart too.
+A change counts once the file has stood still for ``SETTLE_S``, so that a file that is being written is not taken for an
+empty one. A file that is wrong changes nothing: the last good one stays in force, after a restart too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from worker.outputs.metrics import DELIVERIES
 
 LOOK_S = 0.5
 SETTLE_S = 2.0
-NOWHERE = (0, 0, 0)
+NO_FILE = (0, 0, 0)
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +27,14 @@ Stamp = tuple[int, int, int]
 
 
 class DestinationsWatch:
-    """What the site's file of destinations says, for every lane, the planning and the escalation of one process.
+    """The site's file of destinations, for every lane, the planning and the escalation of one process.
 
     Parameters
     ----------
     settings : Settings
-        Home, and where the file lies.
+        Home and path of the file.
     clock : callable
-        Seconds that only go forward.
+        Monotonic seconds.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -62,15 +62,15 @@ class DestinationsWatch:
         path = self._settings.destinations_file
         if path is None or self.complaint or _stamp(self._settings) != self._read:
             return
-        kept = kept_path(self._settings, path)
+        last_good = kept_path(self._settings, path)
         try:
             content = path.read_bytes()
-            if _stamp(self._settings) != self._read or (kept.is_file() and kept.read_bytes() == content):
+            if _stamp(self._settings) != self._read or (last_good.is_file() and last_good.read_bytes() == content):
                 return
-            partial = kept.with_name(f"{kept.name}.{os.getpid()}.part")
+            partial = last_good.with_name(f"{last_good.name}.{os.getpid()}.part")
             with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(content)
-            partial.rename(kept)
+            partial.rename(last_good)
         except OSError as error:
             log.warning("the file of destinations was not kept (%s)", error.strerror)
 
@@ -84,7 +84,7 @@ class DestinationsWatch:
             try:
                 return parse(kept_path(self._settings, path))
             except DestinationsError:
-                log.error("destinations: there is no last good file; nobody is told of results")
+                log.error("destinations: there is no last good file; nothing is sent")
         return DestinationsFile()
 
     def _look(self, now: float) -> None:
@@ -113,7 +113,7 @@ def _stamp(settings: Settings) -> Stamp:
         stat = path.stat() if path is not None else None
     except OSError:
         stat = None
-    return NOWHERE if stat is None else (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+    return NO_FILE if stat is None else (stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
 
 _watches: dict[tuple[int, Path, Path | None], DestinationsWatch] = {}

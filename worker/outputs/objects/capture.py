@@ -79,8 +79,7 @@ def make_capture(source: ObjectSource) -> Dataset:
 
 def _lines(source: ObjectSource, orientation: tuple[str, str] | None) -> list[str]:
     main = leading_finding(source.pipeline)
-    shown = [f for f in source.findings if f.finding == main] or source.findings[:1]
-    finding = shown[0]
+    finding = next((f for f in source.findings if f.finding == main), source.findings[0])
     lines = []
     if finding.probability is not None:
         text = f"{meaning_of(finding.finding)}: {percent(finding.probability)} %"

@@ -15,7 +15,7 @@ from firstread.dicom.own_objects import MANUFACTURER, MODEL
 from firstread.dicom.uids import stable_uid
 from firstread.pipelines import flags_by_itself, meaning_of
 from firstread.records import Instance, Result
-from firstread.report.words import NOT_EXCLUDED, hint, opening, percent, rounded
+from firstread.report.words import NOT_EXCLUDED, name_of_hint, opening_sentence, percent, rounded
 from worker.outputs.objects.codes import (
     FLAGGED,
     PROBABILITY,
@@ -37,7 +37,7 @@ DEVICE_UID = stable_uid("device", MODEL)
 
 
 def make_report(source: ObjectSource) -> Dataset:
-    """A Comprehensive SR of everything that the job found.
+    """A Comprehensive SR of all findings of the job.
 
     Raises
     ------
@@ -94,14 +94,14 @@ def _group(source: ObjectSource, finding: Result) -> sr.MeasurementsAndQualitati
     threshold = finding.threshold if may_flag else None
     if threshold is not None:
         parameters.append(f"threshold {threshold:.6g}")
-    called = hint if finding.probability is not None and not may_flag else meaning_of
+    name_of = name_of_hint if finding.probability is not None and not may_flag else meaning_of
     evaluations = []
     if threshold is not None:
         value = codes.SCT.Yes if finding.flagged else codes.SCT.No
         evaluations.append(sr.QualitativeEvaluation(name=FLAGGED, value=value))
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
-            uid=source.uid("tracking", finding.finding, finding.model_name), identifier=called(finding.finding)
+            uid=source.uid("tracking", finding.finding, finding.model_name), identifier=name_of(finding.finding)
         ),
         finding_type=finding_code(source.pipeline, finding.finding),
         algorithm_id=sr.AlgorithmIdentification(
@@ -126,7 +126,7 @@ def _measurements(finding: Result, threshold: float | None) -> list[sr.Measureme
 
 
 def _measurement(name: Code, number: str, unit: Code) -> sr.Measurement:
-    """A measurement that bears the digits of ``number`` and no others."""
+    """A measurement with the digits of ``number`` and no others."""
     measurement = sr.Measurement(name=name, value=float(number), unit=unit)
     measured = measurement[0].MeasuredValueSequence[0]
     measured.NumericValue = DSfloat(number)
@@ -154,9 +154,9 @@ def _comment(words: str) -> sr.TextContentItem:
 
 
 def _opening(source: ObjectSource) -> list[str]:
-    """What a reader should see first, a sentence or two each: what was not looked at before what was seen."""
+    """What a reader should see first, a sentence or two each; what could not be read stands before the result."""
     unread = [source.job.detail] if source.job.detail else []
-    return [*unread, opening(source.pipeline, source.findings), NOT_EXCLUDED]
+    return [*unread, opening_sentence(source.pipeline, source.findings), NOT_EXCLUDED]
 
 
 def _comments(source: ObjectSource) -> list[hd.sr.ContentItem]:

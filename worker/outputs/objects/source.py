@@ -96,7 +96,7 @@ class ObjectSource:
 
     @property
     def made_at(self) -> datetime:
-        """The date that the objects bear: when the revision was closed, so that a second run makes the same bytes.
+        """The date of the objects: when the revision was closed, so that a second run makes the same bytes.
 
         Without a zone, in :attr:`offset`; in this machine's own zone where that is not known.
         """
@@ -133,7 +133,7 @@ class ObjectSource:
                 raise NotWritten("no_sop_class")
 
     def reference(self, image: Instance) -> Dataset:
-        """A header that says no more of an image than its identity."""
+        """A header with nothing but the identity of an image."""
         ds = Dataset()
         ds.StudyInstanceUID = self.study.study_instance_uid
         ds.SeriesInstanceUID = image.series_instance_uid

@@ -6,14 +6,21 @@ import pytest
 
 from firstread.pipelines import names
 from firstread.records import Result
-from firstread.report.words import KINDS, hint, measured, opening, percent, series_title
+from firstread.report.words import KINDS, measured, name_of_hint, opening_sentence, percent, series_title
 
 
 @pytest.mark.parametrize(
     ("value", "unit", "shown"),
-    [(107.700192, "mL", "108 mL"), (2.02, "mL", "2.0 mL"), (9.96, "mm", "10 mm"), (0.457, "mL", "0.46 mL"),
-     (0.2134, "1", "0.21"), (12.34, "px", "12 px"), (0.0, "mL", "0.00 mL")],
-)  # fmt: skip
+    [
+        (107.700192, "mL", "108 mL"),
+        (2.02, "mL", "2.0 mL"),
+        (9.96, "mm", "10 mm"),
+        (0.457, "mL", "0.46 mL"),
+        (0.2134, "1", "0.21"),
+        (12.34, "px", "12 px"),
+        (0.0, "mL", "0.00 mL"),
+    ],
+)
 def test_numbers_have_the_digits_that_they_are_worth(value: float, unit: str, shown: str) -> None:
     assert measured(value, unit) == shown
 
@@ -29,14 +36,16 @@ def result(finding: str, p: float | None = None, flagged: bool = False, **values
 def test_the_opening_says_what_leads_and_excludes_nothing() -> None:
     subdural = result("subdural", 0.99)
     flagged = [subdural, result("any", 0.93, True, threshold=0.5), result("bleed_volume", value=107.7)]
-    assert opening("head_ct", flagged) == (
+    assert opening_sentence("head_ct", flagged) == (
         "Suspected intracranial hemorrhage, flagged for early reading: certainty 93.0 %, threshold of the flag 50.0 %. "
         "The outlined volume is 108 mL."
     )
-    plain = opening("head_ct", [subdural, result("any", 0.12, threshold=0.5)])
+    plain = opening_sentence("head_ct", [subdural, result("any", 0.12, threshold=0.5)])
     assert plain == "Not flagged for intracranial hemorrhage: certainty 12.0 %, threshold of the flag 50.0 %."
-    assert opening("chest_xray", []) == "Firstread has scored this chest film."
-    assert opening("dermoscopy", [result("melanoma", 0.2)]).startswith("Not flagged for melanoma: certainty 20.0 %.")
+    assert opening_sentence("chest_xray", []) == "Firstread has scored this chest film."
+    assert opening_sentence("dermoscopy", [result("melanoma", 0.2)]).startswith(
+        "Not flagged for melanoma: certainty 20.0 %."
+    )
 
 
 @pytest.mark.parametrize("pipeline", names())
@@ -47,4 +56,4 @@ def test_titles_fit_and_are_no_verdict(pipeline: str) -> None:
 
 
 def test_hints_say_so() -> None:
-    assert hint("subdural") == "Subdural hemorrhage (a hint, never flagged)"
+    assert name_of_hint("subdural") == "Subdural hemorrhage (a hint, never flagged)"

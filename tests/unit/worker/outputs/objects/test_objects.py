@@ -111,8 +111,12 @@ def test_report_says_what_was_found(site: tuple[Settings, Database]) -> None:
     ]
     groups = document.content.get_image_measurement_groups()
     names = [str(group.tracking_identifier) for group in groups]
-    assert names == ["Intracranial hemorrhage", "Bleed volume", "Epidural hemorrhage (a hint, never flagged)",
-                     "Subdural hemorrhage (a hint, never flagged)"]  # fmt: skip
+    assert names == [
+        "Intracranial hemorrhage",
+        "Bleed volume",
+        "Epidural hemorrhage (a hint, never flagged)",
+        "Subdural hemorrhage (a hint, never flagged)",
+    ]
     assert digits(read(site, row)) == ["93.0", "50.0", "108", "12.3", "40.0"]
     any_bleed, _, epidural, _ = groups
     assert "threshold" not in str(epidural) and not epidural.get_qualitative_evaluations()
@@ -233,9 +237,18 @@ def without(*keywords: str) -> object:
 
 def test_sources_that_miss_attributes(site: tuple[Settings, Database]) -> None:
     change = without(
-        "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
-        "AccessionNumber", "ReferringPhysicianName", "FrameOfReferenceUID", "PositionReferenceIndicator",
-    )  # fmt: skip
+        "PatientName",
+        "PatientID",
+        "PatientBirthDate",
+        "PatientSex",
+        "StudyDate",
+        "StudyTime",
+        "StudyID",
+        "AccessionNumber",
+        "ReferringPhysicianName",
+        "FrameOfReferenceUID",
+        "PositionReferenceIndicator",
+    )
     rows = objects_of(site, scored_study(site[1], site[0], change=change).job_id)  # type: ignore[arg-type]
     for kind in ("sr", "sc"):
         assert validate(objects_dir(site[0]) / str(rows[kind].path)) == []
