@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from sqlalchemy import func, select, text, update
+from sqlalchemy import event, func, select, text, update
 
 from firstread.actions.deliveries import cancel_delivery
 from firstread.actions.verdicts import acknowledge, record_verdict
@@ -41,7 +41,7 @@ from firstread.storage.spool import DiskFull, Spool
 from firstread.storage.store import retention_watermark_bytes
 from firstread.up.service import retention_lines
 from firstread.upkeep.drift import LEAST_STUDIES, Histogram, compute_drift, psi
-from firstread.upkeep.retention import clean, kept_back
+from firstread.upkeep.retention import clean, finished_studies, kept_back
 from firstread.upkeep.service import RoomKeeper, beat, problems, run_upkeep
 from tests.builders.scored import SECRET_ID, Scored, database_in, scored_study, settings_in
 from tests.builders.servers import recorder
@@ -143,6 +143,34 @@ def test_the_urgent_watermark_takes_the_oldest_until_there_is_room(tmp_path: Pat
         left = set(session.scalars(select(Instance.study_id).where(Instance.deleted_at.is_(None))))
     assert left == {studies[0].study_id, flagged.study_id}
     assert kept_back(db) == {"work": 0, "delivery": 0, "flag": 1}
+
+
+def test_only_studies_that_may_go_are_read(tmp_path: Path, database_url: str) -> None:
+    settings = settings_in(tmp_path / "home", database_url=database_url)
+    db = database_in(settings)
+    for state, days in (("DONE", 31), ("DONE", 29), ("REJECTED", 31), ("FAILED", 8)):
+        accession = f"{state} {days}"
+        scored_study(db, settings, n=1, state=state, closed_at=NOW - timedelta(days=days), accession=accession)
+    due = {"DONE": NOW - timedelta(days=30), "FAILED": NOW - timedelta(days=7)}
+    assert [outcome for _, outcome, _ in finished_studies(db, before=due)] == ["DONE", "FAILED"]
+    assert len(list(finished_studies(db))) == 4
+    with db.write() as session:
+        session.execute(update(Instance).values(deleted_at=NOW))
+    assert list(finished_studies(db)) == []
+    db.dispose()
+
+
+def test_studies_without_images_on_disk_cost_retention_nothing(tmp_path: Path) -> None:
+    """The index of the images on disk leads to their studies; years of studies whose images are gone are not read."""
+    db = database_in(settings_in(tmp_path / "home"))
+    statements: list[tuple[str, Any]] = []
+    event.listen(db.engine, "before_cursor_execute", lambda *call: statements.append((call[2], call[3])))
+    assert list(finished_studies(db, before={"DONE": NOW}, no_open_flag=True)) == []
+    statement, parameters = next(row for row in statements if "ix_" not in row[0] and "FROM study" in row[0])
+    with db.engine.connect() as connection:
+        plan = [row[3] for row in connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, parameters)]
+    assert any("ix_instance_on_disk" in step for step in plan)
+    assert not any(step.startswith("SCAN study") for step in plan)
 
 
 class Disk:
