@@ -25,9 +25,11 @@ STAGE_SECONDS = Histogram(
     "firstread_stage_seconds", "Duration of a stage of a job.", ["pipeline", "stage"], buckets=STAGE_BUCKETS
 )
 WAIT_SECONDS = Histogram(
-    "firstread_wait_seconds", "From the close of a revision to the claim of its job.", ["pipeline"],
+    "firstread_wait_seconds",
+    "From the close of a revision to the claim of its job.",
+    ["pipeline"],
     buckets=RESULT_BUCKETS,
-)  # fmt: skip
+)
 RESULT_SECONDS = Histogram(
     "firstread_result_seconds", "From the last image to the committed result.", ["pipeline"], buckets=RESULT_BUCKETS
 )

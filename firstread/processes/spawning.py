@@ -1,4 +1,4 @@
-"""Child processes: started so that they die with their parent, see the same settings, and can be told apart."""
+"""Child processes: started so that they die with their parent, see the same settings, and have names of their own."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ LONGEST_PAUSE_S = 15.0
 LISTENER_STOP_S = 20.0
 QUICK_STOP_S = 10.0
 OUT_LIMIT_BYTES = 5 * 2**20
-TOLD_AGAIN_S = 60.0
+DISK_LINE_PAUSE_S = 60.0
 """Between two lines about a disk that is full, has room, and is full again."""
 
 log = logging.getLogger(__name__)
@@ -181,7 +181,7 @@ class Up:
 
 
 class Readiness:
-    """Tells the person when images are taken or refused, and when models are warm."""
+    """Prints when images are taken or refused, when models are being loaded, and when they are ready."""
 
     def __init__(self, settings: Settings, db: Database, listener_pid: Callable[[], int | None]) -> None:
         self._settings = settings
@@ -196,7 +196,7 @@ class Readiness:
         self._next = 0.0
 
     def look(self) -> None:
-        """Look, at most twice a second; a full disk and its end are told whenever they come."""
+        """Look, at most twice a second; a full disk and its end are printed whenever they come."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + 0.5
@@ -208,7 +208,7 @@ class Readiness:
             log.warning("the disk of the home cannot be asked (%s)", error.strerror)
             return
         if takes is not self._takes and (self._takes is None or time.monotonic() >= self._again):
-            self._again = time.monotonic() + TOLD_AGAIN_S
+            self._again = time.monotonic() + DISK_LINE_PAUSE_S
             if takes:
                 say(f"images are taken ({self._after()})")
             else:

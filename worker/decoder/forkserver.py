@@ -117,8 +117,8 @@ def _end(pid: int, kill: bool, children: set[int]) -> int | None:
     if kill:
         os.kill(pid, signal.SIGKILL)
     while True:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
+        ended_pid, status = os.waitpid(pid, os.WNOHANG)
+        if ended_pid:
             children.discard(pid)
             return os.waitstatus_to_exitcode(status)
         if time.monotonic() > deadline:

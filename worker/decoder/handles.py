@@ -155,11 +155,11 @@ class ForkServer:
 
 
 def _environ() -> dict[str, str]:
-    """What the codecs need; passwords are nothing for a process that reads what strangers sent."""
-    kept = {
+    """What the codecs need, and no passwords: this process reads what strangers sent."""
+    environ = {
         name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
     }
-    return {**kept, **_ONE_THREAD, **_KEEP_MEMORY}
+    return {**environ, **_ONE_THREAD, **_KEEP_MEMORY}
 
 
 class Decoder:
@@ -193,7 +193,7 @@ class Decoder:
         """
         self.is_fresh = False
         placement = self._memory.place(len(frame.data), frame.frame_bytes + _SPARE_BYTES)
-        kept = False
+        handed_on = False
         try:
             with self._memory.opened(placement, grow=True) as memory:
                 memory[: placement.stream_bytes] = frame.data
@@ -204,10 +204,10 @@ class Decoder:
                     del values  # before the memory is unmapped
                     return own
                 weakref.finalize(values, self._memory.free, placement.slot).atexit = False
-                kept = True
+                handed_on = True
                 return values.reshape(shape)
         finally:
-            if placement.slot is not None and not kept:
+            if placement.slot is not None and not handed_on:
                 self._memory.free(placement.slot)
 
     def _answer(self, frame: CodedFrame, placement: Placement, limit_s: float) -> tuple[np.dtype[Any], tuple[int, ...]]:

@@ -26,7 +26,7 @@ DEFAULT_BATCH = 32
 log = logging.getLogger(__name__)
 
 
-class Engine:
+class EngineThread:
     """Queue and thread of the device.
 
     Parameters
@@ -257,7 +257,7 @@ class Engine:
 class EngineHandle:
     """The engine for one job: its priority, its progress. Fulfils :class:`worker.pipelines.base.Engine`."""
 
-    def __init__(self, engine: Engine, priority: int, lease: Progress) -> None:
+    def __init__(self, engine: EngineThread, priority: int, lease: Progress) -> None:
         self._engine = engine
         self._priority = priority
         self._lease = lease

@@ -63,10 +63,10 @@ def fingerprint(settings: Settings) -> tuple[tuple[str, int, int], ...]:
     files = [settings.home / STATE_FILE]
     for name in (CARD, WEIGHTS):
         files += [path for folder in package_folders(settings) for path in sorted(folder.glob(f"*/*/{name}"))]
-    return tuple(found for path in files if (found := _look(path)) is not None)
+    return tuple(stamp for path in files if (stamp := _stamp_of(path)) is not None)
 
 
-def _look(path: Path) -> tuple[str, int, int] | None:
+def _stamp_of(path: Path) -> tuple[str, int, int] | None:
     try:
         stat = path.stat()
     except OSError:

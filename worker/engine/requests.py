@@ -34,9 +34,13 @@ class Progress(Protocol):
 
     progress: float
 
-    def touch(self) -> None: ...
+    def touch(self) -> None:
+        """Note a step forward."""
+        ...
 
-    def check(self) -> None: ...
+    def check(self) -> None:
+        """Raise if the job is no longer ours."""
+        ...
 
 
 class NoProgress:
@@ -68,4 +72,5 @@ class Request:
 
     @property
     def left(self) -> int:
+        """Rows that are still to be scored."""
         return int(self.x.shape[0]) - self.done

@@ -96,11 +96,11 @@ class HeartbeatReader:
         *lines, self._rest = self._rest.split(b"\n")
         for line in reversed(lines):
             try:
-                found = json.loads(line)
+                values = json.loads(line)
             except ValueError:
                 continue
-            found["jobs"] = {int(key): float(at) for key, at in found["jobs"].items()}
-            self.last = Heartbeat(**found)
+            values["jobs"] = {int(key): float(at) for key, at in values["jobs"].items()}
+            self.last = Heartbeat(**values)
             break
         return self.last
 

@@ -1,4 +1,4 @@
-"""The worker process: loads and warms the models, then answers doorbells until it is told to stop."""
+"""The worker process: loads and warms the models, then answers doorbells until SIGTERM."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run_worker(settings: Settings) -> int:
     from firstread.dicom.pixels.codecs import decode_with
     from worker import metrics
     from worker.decoder.pool import DecoderPool, cores
-    from worker.engine.device import Engine
+    from worker.engine.device import EngineThread
     from worker.engine.loading import load_serving
     from worker.engine.serving import mark_waiting
     from worker.pipelines import registry
@@ -66,7 +66,7 @@ def run_worker(settings: Settings) -> int:
     row = ProcessRow(db, owner, "worker")
     row.start(state="starting")
     decoders = DecoderPool(min(cores(), WIDTH * settings.worker_threads))  # no more can be asked for at once
-    engine = Engine(batch_wait_s=settings.batch_wait_ms / 1000, limit_s=settings.stall_s)
+    engine = EngineThread(batch_wait_s=settings.batch_wait_ms / 1000, limit_s=settings.stall_s)
     engine_limit_s = 0.0  # models that are being loaded are left to the end of the process
     try:
         decoders.start()  # before TensorFlow is loaded

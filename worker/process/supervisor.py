@@ -122,7 +122,7 @@ class ModelsWatch:
 
 
 class Supervisor:
-    """Keeps one worker process running until told to stop."""
+    """Keeps one worker process running until a signal says to stop."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class Supervisor:
         self._woken.set()
 
     def run(self) -> int:
-        """Until told to stop. Returns the exit status; raises :class:`WorkerKeepsDying`."""
+        """Run until a signal comes. Returns the exit status; raises :class:`WorkerKeepsDying`."""
         while not self._signals:
             self._models.settle()
             child = WorkerProcess(self._settings, self._command)

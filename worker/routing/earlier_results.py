@@ -115,8 +115,10 @@ def decide(
         elif change is Change.IDENTITY_IN_PART:
             in_part = True
             decision.warnings.append(str(Caution.PATIENT_MISMATCH))
-        told = Caution.PATIENT_MISMATCH in study.warnings and Caution.PATIENT_MISMATCH not in (warned_before or ())
-        if change is Change.NONE and not told and reference.state != JobState.FAILED:
+        mismatch_is_new = Caution.PATIENT_MISMATCH in study.warnings and (
+            Caution.PATIENT_MISMATCH not in (warned_before or ())
+        )
+        if change is Change.NONE and not mismatch_is_new and reference.state != JobState.FAILED:
             decision.stands[name] = StandingResult(reference.job_id, UNCHANGED)
     if in_part:  # nothing is corrected
         decision.identity = None
@@ -143,14 +145,11 @@ def _reference(session: Session, revision: Revision, pipeline: str) -> _EarlierJ
         .join(Standing, Standing.job_id == Job.id)
         .join(Revision, Revision.id == Standing.revision_id)
     )
-    found = [
-        row
-        for query in (own, stood)
-        for row in session.execute(query.where(*other, Job.pipeline == pipeline))
-    ]  # fmt: skip
-    if not found:
+    of_pipeline = (*other, Job.pipeline == pipeline)
+    rows = [*session.execute(own.where(*of_pipeline)), *session.execute(stood.where(*of_pipeline))]
+    if not rows:
         return None
-    job_id, state, revision_id, number = max(found, key=lambda row: row[3])
+    job_id, state, revision_id, number = max(rows, key=lambda row: row[3])
     return _EarlierJob(job_id, JobState(state), revision_id, number)
 
 

@@ -61,7 +61,7 @@ def carry(session: Session, revision: Revision, old: Job, settings: Settings, *,
     old : Job
         ``DONE`` or ``REJECTED``.
     """
-    kept = [code for code in old.warnings if code not in _OF_THE_CHANGE]
+    still_true = [code for code in old.warnings if code not in _OF_THE_CHANGE]
     new = [code for code in revision.warnings if code != Caution.INSTANCE_CHANGED]
     job = Job(
         revision_id=revision.id,
@@ -70,7 +70,7 @@ def carry(session: Session, revision: Revision, old: Job, settings: Settings, *,
         reason=old.reason,
         detail=old.detail,
         next_step=old.next_step,
-        warnings=merge_codes(kept, new),
+        warnings=merge_codes(still_true, new),
         series_notes=list(old.series_notes),
         series_instance_uid=old.series_instance_uid,
         statistics=dict(old.statistics),
@@ -108,14 +108,14 @@ def end_deliveries(session: Session, study_id: int, revision_number: int, reason
 
 
 def _copy_results(session: Session, old: Job, job: Job) -> Sequence[Result]:
-    made = []
+    copies = []
     for row in session.scalars(
         select(Result).where(Result.job_id == old.id, Result.run == old.run).order_by(Result.id)
     ):
         values = {c.key: getattr(row, c.key) for c in Result.__mapper__.columns if c.key not in {"id", "job_id", "run"}}
-        made.append(Result(job_id=job.id, run=job.run, **values))
-    session.add_all(made)
-    return made
+        copies.append(Result(job_id=job.id, run=job.run, **values))
+    session.add_all(copies)
+    return copies
 
 
 def _copy_slices(session: Session, old: Job, job: Job) -> None:

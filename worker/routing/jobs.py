@@ -65,7 +65,7 @@ def wanted_by(study: Study, orders: Orders) -> tuple[list[str], str | None]:
     return [], NO_PIPELINE
 
 
-def guessed(modalities: Collection[str], orders: Orders) -> list[str]:
+def guess_pipelines(modalities: Collection[str], orders: Orders) -> list[str]:
     """Names of the pipelines whose business a study may be that cannot be read: asked for, or by its modalities."""
     if orders.folder is not None:
         return [row.name for row in registry.REGISTRY if row.name == orders.folder]
@@ -79,7 +79,7 @@ def guessed(modalities: Collection[str], orders: Orders) -> list[str]:
 def give_up(db: Database, revision_id: int, *, actor: str, detail: str, settings: Settings) -> list[str]:
     """End the routing of a revision that cannot be read: a ``FAILED`` job for each pipeline that would have been asked.
 
-    So the study is seen, told of and escalated as every other that nobody read.
+    So the study is shown, notified and escalated as every other that nobody read.
 
     Parameters
     ----------
@@ -101,20 +101,20 @@ def give_up(db: Database, revision_id: int, *, actor: str, detail: str, settings
         revision.routed_at = now
         revision.reason = ROUTING_FAILED
         failed = _failed_jobs(session, revision_id)
-        names = guessed(_modalities(session, revision_id), orders_of(session, settings, revision))
+        names = guess_pipelines(_modalities(session, revision_id), orders_of(session, settings, revision))
         for name in names:
             if name in failed:
                 continue
             job = Job(revision_id=revision_id, pipeline=name, created_at=now, detail=detail)
-            fail(session, job, actor=actor, reason=ROUTING_FAILED, settings=settings)
+            fail_job(session, job, actor=actor, reason=ROUTING_FAILED, settings=settings)
     UNWANTED.labels(ROUTING_FAILED).inc()
     for name in names:
         JOBS.labels(name, "FAILED").inc()
     return names
 
 
-def fail(session: Session, job: Job, *, actor: str, reason: str, settings: Settings) -> None:
-    """Move a job to ``FAILED``, and plan who is told that nobody read the study, once a run.
+def fail_job(session: Session, job: Job, *, actor: str, reason: str, settings: Settings) -> None:
+    """Move a job to ``FAILED``, and plan the notices that nobody read the study, once a run.
 
     The study of the job is locked.
     """
@@ -188,7 +188,7 @@ def commit_routing(
             apply(session, revision, rejected)
         failed = _failed_jobs(session, revision_id)
         for name in names:
-            if name in stands and name not in failed and _stands(session, revision, stands[name], settings, actor):
+            if name in stands and name not in failed and _let_stand(session, revision, stands[name], settings, actor):
                 continue
             waits_for = None if name in serving else NoServingPackage.reason
             job = failed.pop(name, None) or Job(revision_id=revision_id, pipeline=name, created_at=now)
@@ -208,7 +208,7 @@ def commit_routing(
     return True
 
 
-def _stands(session: Session, revision: Revision, stands: StandingResult, settings: Settings, actor: str) -> bool:
+def _let_stand(session: Session, revision: Revision, stands: StandingResult, settings: Settings, actor: str) -> bool:
     """Let an earlier result stand for a revision; False where its images are to be scored all the same."""
     if stands.reason == UNCHANGED:
         session.add(

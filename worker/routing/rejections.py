@@ -2,7 +2,7 @@
 
 A rejection note lies among the instances of its study, so every later revision finds it again. What a note says of
 earlier results is written once: they carry warnings, and where the identity is in doubt (an incorrect worklist entry),
-what was not sent yet is not sent under that name, and whoever was told is told so.
+what was not sent yet is not sent under that name, and whoever was notified gets a second notice.
 """
 
 from __future__ import annotations
@@ -40,21 +40,20 @@ class Rejected:
 
 def rejected_in(study: Study) -> Rejected:
     """Read the rejection notes of a revision. A note that images expired rejects nothing."""
-    found = Rejected()
+    rejected = Rejected()
     for instance in study.instances:
         note = rejection_note(instance.ds)
         if note is not None:
-            found.notes[instance.key] = note
-            found.uids[instance.key] = instance.SOPInstanceUID
-    for note in sorted(found.notes.values(), key=lambda note: note.code):
+            rejected.notes[instance.key] = note
+            rejected.uids[instance.key] = instance.SOPInstanceUID
+    for note in sorted(rejected.notes.values(), key=lambda note: note.code):
         if note.code == EXPIRED:
             continue
         for instance in study.instances:
-            if instance.key not in found.notes and note.names(instance.SeriesInstanceUID, instance.SOPInstanceUID):
-                found.left_out[instance.key] = (
-                    note.code
-                )  # the wrong worklist entry, the highest code, has the last word
-    return found
+            if instance.key not in rejected.notes and note.names(instance.SeriesInstanceUID, instance.SOPInstanceUID):
+                # Codes go up: an incorrect worklist entry, the highest, has the last word.
+                rejected.left_out[instance.key] = note.code
+    return rejected
 
 
 def apply(session: Session, revision: Revision, rejected: Rejected) -> None:
@@ -81,7 +80,7 @@ def apply(session: Session, revision: Revision, rejected: Rejected) -> None:
     touched = _warn(session, revision, set(rejected.left_out), codes)
     if in_doubt and touched:
         _hold_back(session, touched)
-        _tell(session, revision.study_id, touched)
+        _notify(session, revision.study_id, touched)
 
 
 def _note(session: Session, revision: Revision, key: int, uid: str, note: RejectionNote) -> None:
@@ -145,23 +144,23 @@ def _hold_back(session: Session, jobs: list[int]) -> None:
     )
 
 
-def _tell(session: Session, study_id: int, jobs: list[int]) -> None:
-    """One message to each webhook and mailbox that was told of these results, once a study."""
+def _notify(session: Session, study_id: int, jobs: list[int]) -> None:
+    """One message to each webhook and mailbox that was notified of these results, once a study."""
     of_study = select(Job.id).join(Revision, Revision.id == Job.revision_id).where(Revision.study_id == study_id)
-    told_already = set(
+    notified = set(
         session.scalars(
             select(Delivery.destination).where(Delivery.job_id.in_(of_study), Delivery.topic == IDENTITY_IN_DOUBT)
         )
     )
-    told = session.scalars(
+    sent = session.scalars(
         select(Delivery)
         .where(Delivery.job_id.in_(jobs), Delivery.state == DeliveryState.DELIVERED, Delivery.kind.not_in(OBJECT_KINDS))
         .order_by(Delivery.id.desc())
     )
-    for delivery in told:
-        if delivery.destination in told_already:
+    for delivery in sent:
+        if delivery.destination in notified:
             continue
-        told_already.add(delivery.destination)
+        notified.add(delivery.destination)
         session.add(notice(session, delivery, IDENTITY_IN_DOUBT))
 
 

@@ -65,7 +65,7 @@ class _TooLong(Exception):
 
 def scored_images(row: PipelineRow, study: Study) -> tuple[Instance, ...]:
     """The images of the series that a pipeline chooses from, by their UIDs; all images where none would do."""
-    series = {i.SeriesInstanceUID for made in row.load().select(study).series for i in made.instances}
+    series = {i.SeriesInstanceUID for candidate in row.load().select(study).series for i in candidate.instances}
     # An image of such a series that cannot be read counts too: it decides whether a negative may stand.
     chosen = {i.key: i for i in study.instances if i.SeriesInstanceUID in series}
     if not chosen:
@@ -144,9 +144,9 @@ def content_digest(instance: Instance, step: Callable[[], None] = lambda: None) 
 
 def attributes_of(ds: Dataset) -> list[tuple[str, Any]]:
     """Every attribute that may select, gate or score, as plain values; equal lists mean the same description."""
-    found = [(element.keyword, _value(element)) for element in ds if counts(element)]
+    attributes = [(element.keyword, _value(element)) for element in ds if counts(element)]
     photometric = text(ds, "PhotometricInterpretation", 32).upper()
-    return [*found, ("colour", "RGB" if photometric.startswith(("RGB", "YBR")) else photometric)]
+    return [*attributes, ("colour", "RGB" if photometric.startswith(("RGB", "YBR")) else photometric)]
 
 
 def counts(element: DataElement) -> bool:

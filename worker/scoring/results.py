@@ -24,7 +24,7 @@ from worker.outputs.deliveries.planning import plan
 from worker.pipelines.base import Outcome, SeriesNote
 from worker.pipelines.finite import check_outcome
 from worker.pipelines.reasons import Caution, merge_codes
-from worker.routing.jobs import fail
+from worker.routing.jobs import fail_job
 from worker.scoring.flags import raise_flags
 
 
@@ -204,7 +204,7 @@ def end_attempt(
     if refund:
         job.attempts = max(0, job.attempts - 1)
     if job.attempts >= settings.max_attempts:
-        fail(session, job, actor=actor, reason=reason, settings=settings)
+        fail_job(session, job, actor=actor, reason=reason, settings=settings)
         return JobState.FAILED
     if reason != "no_serving_package":
         revision.published_at = None

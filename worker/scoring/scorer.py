@@ -17,7 +17,7 @@ from firstread.states import JobState
 from firstread.storage.store import spool_of, store_of
 from worker import metrics
 from worker.decoder.limits import one_study
-from worker.engine.device import Engine
+from worker.engine.device import EngineThread
 from worker.engine.serving import Serving
 from worker.errors import LeaseLost, NoServingPackage, describe, reason_of
 from worker.pipelines import registry
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Scorer:
-    """Everything that a task thread needs to take the next job and see it through."""
+    """Takes the next job and scores it, from the claim to the commit; called by every task thread."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Scorer:
         owner: str,
         claimer: Claimer,
         keeper: LeaseKeeper,
-        engine: Engine,
+        engine: EngineThread,
         serving: Serving,
     ) -> None:
         self._db = db
@@ -56,7 +56,7 @@ class Scorer:
         self._serving = serving
         self._spool = spool_of(settings)
         self._evidence = EvidenceStore(settings.evidence_dir, store_of(settings))
-        self._beside = SharedLock()
+        self._lock = SharedLock()
         self.stopping = threading.Event()
         self.doorbell_at = time.monotonic()
         """When a doorbell was answered last."""
@@ -86,19 +86,19 @@ class Scorer:
         return taken
 
     def _take_one(self) -> bool:
-        with self._beside.shared():
+        with self._lock.shared():
             if self.stopping.is_set():
                 return False
             claim = self._claimer.next()
             if claim is None:
                 return False
             if not claim.alone:
-                self._see_through(claim, lambda lease: nullcontext())
+                self._score_claim(claim, lambda lease: nullcontext())
                 return True
-        self._see_through(claim, lambda lease: self._beside.alone(still=lease.touch, limit_s=self._settings.stall_s))
+        self._score_claim(claim, lambda lease: self._lock.alone(still=lease.touch, limit_s=self._settings.stall_s))
         return True
 
-    def _see_through(self, claim: JobClaim, room: Callable[[Lease], AbstractContextManager[object]]) -> None:
+    def _score_claim(self, claim: JobClaim, room: Callable[[Lease], AbstractContextManager[object]]) -> None:
         """Score a claimed job, or record why not. Whatever happens, the job ends in a state."""
         fields = {**claim.log_fields, "attempt": claim.attempt}
         try:

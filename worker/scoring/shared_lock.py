@@ -1,4 +1,4 @@
-"""Who may score beside whom: normal jobs together, a job that took a process down alone."""
+"""The lock around scoring: jobs share it, and a job whose attempts ended with their process has it alone."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from tests.builders.listening import QUICK, broker_in, listening
 from tests.builders.probe_pipeline import ProbeModel
 from tests.builders.probe_worker import probe_card
 from tests.builders.scored import database_in, scored_study, settings_in
-from worker.engine.device import Engine
+from worker.engine.device import EngineThread
 from worker.engine.serving import Serving
 from worker.metrics import FLAGS, JOBS
 from worker.outputs.deliveries.escalation import escalate_flags
@@ -95,7 +95,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
 def _scorer(db: Database, settings: Settings) -> tuple[Scorer, Callable[[], None]]:
     serving = Serving()
     serving.add(Served(probe_card().model_copy(update={"pipeline": "head_ct"})), ProbeModel())
-    engine, keeper = Engine(batch_wait_s=0, limit_s=5), LeaseKeeper(db, "w1", settings.lease_s)
+    engine, keeper = EngineThread(batch_wait_s=0, limit_s=5), LeaseKeeper(db, "w1", settings.lease_s)
     engine.serve(serving.models)
     engine.start()
     claimer = Claimer(db, settings, spool_of(settings), "w1", lambda: frozenset({"head_ct"}))

@@ -20,7 +20,7 @@ from firstread.storage.spool import Spool
 from tests.builders.probe_worker import ROW, probe_serving
 from tests.builders.servers import recorder, smtp_sink
 from tests.builders.waiting import job_of, put_probe
-from worker.engine.device import Engine
+from worker.engine.device import EngineThread
 from worker.outputs.deliveries.escalation import escalate_unread
 from worker.outputs.deliveries.lanes import work_one
 from worker.outputs.deliveries.planning import plan
@@ -131,7 +131,7 @@ def test_the_last_attempt_is_alone_where_there_are_but_two(db: Database, setting
 def test_a_panic_is_recorded_and_ends_no_thread(db: Database, settings: Settings) -> None:
     settings = settings.model_copy(update={"max_attempts": 2})
     revision, after = put_probe(db, settings, "panics", "panic"), put_probe(db, settings, "after")
-    serving, engine = probe_serving(), Engine(batch_wait_s=0, limit_s=5)
+    serving, engine = probe_serving(), EngineThread(batch_wait_s=0, limit_s=5)
     engine.serve(serving.models)
     engine.start()
     keeper = LeaseKeeper(db, "w1", settings.lease_s)

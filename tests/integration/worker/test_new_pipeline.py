@@ -32,7 +32,7 @@ from firstread_cli.listings import results
 from firstread_cli.tables import view_rows
 from tests.builders.scored import database_in, image_header, settings_in
 from tests.builders.waiting import job_of, put_revision
-from worker.engine.device import Engine
+from worker.engine.device import EngineThread
 from worker.engine.serving import Serving
 from worker.outputs.deliveries.rows import new_delivery
 from worker.outputs.messages import message
@@ -113,7 +113,7 @@ def site(knee: None, tmp_path: Path) -> Iterator[Site]:
     db = database_in(settings)
     uid = stable_uid("knee")
     revision = put_revision(db, settings, [image(number, uid) for number in (1, 2, 3)])
-    serving, engine = Serving(), Engine(batch_wait_s=0, limit_s=5)
+    serving, engine = Serving(), EngineThread(batch_wait_s=0, limit_s=5)
     serving.add(Served(CARD), KneeModel())  # type: ignore[arg-type]
     engine.serve(serving.models)
     able = serving.pipelines(registry.REGISTRY)

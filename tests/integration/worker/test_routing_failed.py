@@ -22,7 +22,7 @@ from worker.outputs.deliveries.lanes import work_one
 from worker.outputs.destinations.file import read_file
 from worker.pipelines import registry
 from worker.pipelines.registry import Orders, PipelineRow
-from worker.routing.jobs import guessed
+from worker.routing.jobs import guess_pipelines
 from worker.scoring.claims import Claimer
 
 UID = stable_uid("probe", "s")
@@ -146,4 +146,4 @@ def test_pipelines_are_guessed_as_they_would_be_asked(
     modalities: set[str], orders: Orders, names: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
-    assert guessed(modalities, orders) == names
+    assert guess_pipelines(modalities, orders) == names

@@ -32,7 +32,7 @@ from firstread.settings import Settings
 from firstread.storage.spool import Spool
 from tests.builders.probe_worker import PROBE, ROW, probe_serving
 from tests.builders.waiting import job_of, put_probe
-from worker.engine.device import Engine
+from worker.engine.device import EngineThread
 from worker.engine.serving import Refused, mark_waiting
 from worker.errors import LeaseLost, NonFiniteScore
 from worker.pipelines import registry
@@ -67,7 +67,7 @@ def claim(db: Database, settings: Settings, owner: str = "w1") -> JobClaim:
 @pytest.fixture
 def scorer(db: Database, settings: Settings) -> Iterator[Scorer]:
     keeper = LeaseKeeper(db, "w1", settings.lease_s)
-    engine = Engine(batch_wait_s=0, limit_s=5)
+    engine = EngineThread(batch_wait_s=0, limit_s=5)
     serving = probe_serving()
     engine.serve(serving.models)
     engine.start()

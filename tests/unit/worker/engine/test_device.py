@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.builders.timing import until
-from worker.engine.device import Engine
+from worker.engine.device import EngineThread
 from worker.errors import EngineError, EngineTimeout, LeaseLost, NonFiniteScore
 from worker.metrics import ENGINE_REQUESTS
 from worker.scoring.leases import Lease
@@ -47,8 +47,8 @@ def model() -> Recorder:
 
 
 @pytest.fixture
-def engine(model: Recorder) -> Iterator[Engine]:
-    made = Engine(batch_wait_s=0.02, limit_s=2.0, max_batch=lambda key: 4)
+def engine(model: Recorder) -> Iterator[EngineThread]:
+    made = EngineThread(batch_wait_s=0.02, limit_s=2.0, max_batch=lambda key: 4)
     made.serve({"m/1": model})
     made.start()
     yield made
@@ -60,7 +60,7 @@ def rows(value: float, n: int) -> np.ndarray:
     return np.full((n, 2, 2, 1), value, dtype=np.float32)
 
 
-def ask(engine: Engine, priority: int, x: np.ndarray, answers: dict[int, object], key: int) -> threading.Thread:
+def ask(engine: EngineThread, priority: int, x: np.ndarray, answers: dict[int, object], key: int) -> threading.Thread:
     def run() -> None:
         try:
             with engine.handle(priority, Lease(key)) as handle:
@@ -84,7 +84,7 @@ def finish(threads: list[threading.Thread]) -> None:
         assert not thread.is_alive()
 
 
-def test_urgent_request_overtakes_a_long_one_and_batches_are_shared(engine: Engine, model: Recorder) -> None:
+def test_urgent_request_overtakes_a_long_one_and_batches_are_shared(engine: EngineThread, model: Recorder) -> None:
     model.gate.clear()
     answers: dict[int, object] = {}
     threads = [ask(engine, 7, rows(1, 10), answers, 1)]
@@ -100,7 +100,7 @@ def test_urgent_request_overtakes_a_long_one_and_batches_are_shared(engine: Engi
     assert (np.asarray(answers[2]) == 2).all()
 
 
-def test_failing_batch_hurts_only_the_study_that_made_it_fail(engine: Engine, model: Recorder) -> None:
+def test_failing_batch_hurts_only_the_study_that_made_it_fail(engine: EngineThread, model: Recorder) -> None:
     model.gate.clear()
     answers: dict[int, object] = {}
     threads = [ask(engine, 5, rows(4, 1), answers, 0)]
@@ -114,7 +114,7 @@ def test_failing_batch_hurts_only_the_study_that_made_it_fail(engine: Engine, mo
     assert (np.asarray(answers[0]) == 4).all()
 
 
-def test_nan_is_a_failure_of_its_own_study_only(engine: Engine, model: Recorder) -> None:
+def test_nan_is_a_failure_of_its_own_study_only(engine: EngineThread, model: Recorder) -> None:
     model.gate.clear()
     answers: dict[int, object] = {}
     threads = [ask(engine, 5, rows(99, 1), answers, 1), ask(engine, 5, rows(6, 1), answers, 2)]
@@ -125,13 +125,13 @@ def test_nan_is_a_failure_of_its_own_study_only(engine: Engine, model: Recorder)
     assert (np.asarray(answers[2]) == 6).all()
 
 
-def test_silent_device_ends_the_wait(engine: Engine, model: Recorder) -> None:
+def test_silent_device_ends_the_wait(engine: EngineThread, model: Recorder) -> None:
     model.gate.clear()
     with engine.handle(5, Lease(1)) as handle, pytest.raises(EngineTimeout):
         handle.run("m/1", rows(1, 1))
 
 
-def test_lost_lease_ends_the_wait(engine: Engine, model: Recorder) -> None:
+def test_lost_lease_ends_the_wait(engine: EngineThread, model: Recorder) -> None:
     model.gate.clear()
     lease = Lease(1)
     threading.Timer(0.1, lease.lose).start()
@@ -139,7 +139,7 @@ def test_lost_lease_ends_the_wait(engine: Engine, model: Recorder) -> None:
         handle.run("m/1", rows(1, 1))
 
 
-def test_waiting_behind_others_counts_as_progress(engine: Engine) -> None:
+def test_waiting_behind_others_counts_as_progress(engine: EngineThread) -> None:
     permits = threading.Semaphore(0)
 
     class Stepped(Recorder):
@@ -170,12 +170,12 @@ def test_waiting_behind_others_counts_as_progress(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("x", [np.zeros((0, 2, 2, 1)), np.zeros((2, 2)), np.full((1, 2, 2, 1), np.inf)])
-def test_impossible_input_is_refused(engine: Engine, x: np.ndarray) -> None:
+def test_impossible_input_is_refused(engine: EngineThread, x: np.ndarray) -> None:
     with engine.handle(5, Lease(1)) as handle, pytest.raises((EngineError, NonFiniteScore)):
         handle.run("m/1", x)
 
 
-def test_unknown_package_and_closed_engine_answer_at_once(engine: Engine) -> None:
+def test_unknown_package_and_closed_engine_answer_at_once(engine: EngineThread) -> None:
     with engine.handle(5, Lease(1)) as handle:
         with pytest.raises(EngineError, match="not served"):
             handle.run("m/2", rows(1, 1))

@@ -10,7 +10,7 @@ import pytest
 from firstread.records import Database
 from firstread.settings import Settings
 from worker.process import sweeper as sweeper_module
-from worker.process.sweeper import DeadOwner, Sweeper
+from worker.process.sweeper import EndedProcess, Sweeper
 
 
 def test_a_dead_owner_may_be_given_back_by_the_thread_and_by_close(
@@ -20,12 +20,12 @@ def test_a_dead_owner_may_be_given_back_by_the_thread_and_by_close(
     sweeper = Sweeper(sqlite_db, make_settings())
     looks: list[str] = []
 
-    def give_back(_db: Database, owner: DeadOwner, **_options: Any) -> None:
-        looks.append(owner.owner)
+    def give_back(_db: Database, process: EndedProcess, **_options: Any) -> None:
+        looks.append(process.owner)
         if len(looks) == 1:
             sweeper._give_back()
 
     monkeypatch.setattr(sweeper_module, "give_back", give_back)
-    sweeper.bury(DeadOwner("w1", "worker_died"))
+    sweeper.give_back_of(EndedProcess("w1", "worker_died"))
     sweeper.close()
     assert looks == ["w1", "w1"]
