@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tools.docs.figures import cards, figure, interval, table
+
 FIGURES = (
     ("outline, mean IoU", "0.715, U-Net at a threshold of 0.4", "test/outline/mean_iou"),
     ("outline, mean Dice", "0.912, the best U-Net", "test/outline/mean_dice"),
@@ -14,15 +16,9 @@ FIGURES = (
 
 def published() -> str:
     """A table of :data:`FIGURES`, a column for each package that outlines and names lesions."""
-    from tools.docs.generate import cards, figure, table
-
     ours = cards("lesion")
     rows = []
     for what, value, place in FIGURES:
         found = [figure(card["metrics"], place.split("/")) for card in ours]
-        rows.append((what, value, *("" if f is None else _cell(f) for f in found)))
+        rows.append((what, value, *("" if f is None else interval(f) for f in found)))
     return table(("figure", "published", *(f"`{card['name']}` {card['version']} (95 % CI)" for card in ours)), rows)
-
-
-def _cell(figure: dict[str, float]) -> str:
-    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from tools.docs.figures import cards, figure, interval, table
+
 Target = tuple[str, str, float, str]
 """What; ``>=`` or ``<=``; the value; its place in a card's ``metrics``."""
 
@@ -39,19 +41,17 @@ TARGETS: dict[str, tuple[Target, ...]] = {
 
 def targets(tasks: Iterable[str]) -> str:
     """A table of the targets of some tasks, a row each, with the active cards' figures."""
-    from tools.docs.generate import cards, figure, table
-
     rows = []
     for card in (card for task in tasks for card in cards(task)):
         for what, sense, value, place in TARGETS[card["task"]]:
-            found = figure(card["metrics"], place.split("/"))
-            if found is not None:
-                rows.append((f"`{card['name']}`", what, f"{sense} {value:g}", *_cells(found, sense, value)))
+            estimate = figure(card["metrics"], place.split("/"))
+            if estimate is not None:
+                rows.append((f"`{card['name']}`", what, f"{sense} {value:g}", *_cells(estimate, sense, value)))
     return table(("model", "figure", "meant to be", "is (95 % CI)", "N", "reached"), rows)
 
 
-def _cells(found: dict[str, Any], sense: str, value: float) -> tuple[str, str, str]:
-    reached = found["value"] >= value if sense == ">=" else found["value"] <= value
-    inside = found["low"] <= value <= found["high"]
-    told = "yes" if reached else "no, within the interval" if inside else "no"
-    return f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})", str(found["n"]), told
+def _cells(estimate: dict[str, Any], sense: str, value: float) -> tuple[str, str, str]:
+    reached = estimate["value"] >= value if sense == ">=" else estimate["value"] <= value
+    inside = estimate["low"] <= value <= estimate["high"]
+    verdict = "yes" if reached else "no, within the interval" if inside else "no"
+    return interval(estimate), str(estimate["n"]), verdict

@@ -27,7 +27,7 @@ from training.chest.readers import class_of
 from training.datasets.base import DataSet, DataSetError, Item, label_matrix
 from training.datasets.registry import open_dataset
 from training.evaluation import metrics
-from training.evaluation.tables import write_table
+from training.evaluation.report import write_table
 from worker.packages.package import CLASS_LAYER, Package, load
 from worker.packages.preprocessing.compose import compose
 

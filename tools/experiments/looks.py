@@ -20,7 +20,7 @@ from training.chest.readers import class_of
 from training.datasets.base import DataSetError, Item
 from training.datasets.registry import open_dataset
 from training.evaluation import metrics
-from training.evaluation.tables import write_table
+from training.evaluation.report import write_table
 from worker.packages.package import Package, load
 from worker.packages.preprocessing.lungs import lung_field
 from worker.pipelines.base import Served

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from training.chest.stress import SIZES, Change, stress_rows, unchanged
 from training.datasets.base import DataSetError
 from training.datasets.registry import open_dataset
-from training.evaluation.tables import write_table
+from training.evaluation.report import write_table
 from worker.packages.card import InputSpec
 from worker.packages.package import load
 from worker.packages.preprocessing.compose import planes

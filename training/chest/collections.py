@@ -1,23 +1,17 @@
-"""Further layouts of chest films, several collections at once, and patients kept apart across them.
-
-Many four-class sets are other sets' films once more, under other names. So patients are joined wherever two sources
-hold the same picture or name the same patient of Kermany's set, and each joined patient goes to one part only.
-"""
+"""Further layouts of chest films, and several collections at once."""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from firstread.dicom.datasets import UnusableFile, read_dataset
 from firstread.dicom.pixels.reading import UnreadablePixels
+from training.chest.duplicates import kept_apart
 from training.chest.labels import labels_of
 from training.chest.readers import (
     CovidChestxray,
@@ -38,9 +32,6 @@ SPLITS = ("train", "val", "test")
 MASKS = re.compile(r"(?<![a-z])masks?(?![a-z])|segmentation", re.IGNORECASE)
 KERMANY_NAME = re.compile(r"person\d+_|IM-\d+-\d+", re.IGNORECASE)
 KERMANY_KIND = re.compile(r"person\d+_(bacteria|virus)_\d+", re.IGNORECASE)
-HASH_SIDE = 16
-SAME_BITS = 6
-"""Largest number of differing bits (of 256) at which two pictures count as one."""
 
 
 class ChestFolders(Films):
@@ -163,75 +154,3 @@ def recognised(folder: Path) -> type[Films] | None:
             return Kermany
     classes = [name for name in names if labels_of(name)]
     return ChestFolders if len(classes) > 1 and not list(folder.glob("*/*.csv")) else None
-
-
-def kept_apart(items: Sequence[Item]) -> list[Item]:
-    """Items whose joined patients lie in one part each: ``test`` before ``val`` before ``train``.
-
-    Two items are of one patient where the data set and patient agree, where a file name gives the same patient of
-    Kermany's set, or where the pictures are the same up to size and compression.
-    """
-    groups = _Groups(len(items))
-    known: dict[str, int] = {}
-    for index, item in enumerate(items):
-        for name in _names(item):
-            groups.join(index, known.setdefault(name, index))
-    for first, second in same_pictures([item.path for item in items]):
-        groups.join(first, second)
-    parts: dict[int, str] = {}
-    for index, item in enumerate(items):
-        root = groups.root(index)
-        rank = {"test": 0, "val": 1}
-        if root not in parts or rank.get(item.split, 2) < rank.get(parts[root], 2):
-            parts[root] = item.split
-    return [replace(item, split=parts[groups.root(i)]) for i, item in enumerate(items)]
-
-
-def _names(item: Item) -> list[str]:
-    names = [f"{item.dataset}/{item.patient}"]
-    stem = item.patient.lower().removeprefix("test-")
-    if item.dataset in ("kermany", "chest_folders") and stem.startswith(("person", "im-", "normal2-im-")):
-        names.append(f"kermany-patient/{item.patient.lower()}")
-    return names
-
-
-def same_pictures(paths: Sequence[Path]) -> list[tuple[int, int]]:
-    """Pairs of pictures that are the same film: difference hashes of 256 bits, at most :data:`SAME_BITS` apart."""
-    hashes = [_hash(path) for path in paths]
-    rows = [i for i, value in enumerate(hashes) if value is not None]
-    if not rows:
-        return []
-    bits = np.stack([hashes[i] for i in rows]).astype(np.float32) * 2 - 1  # type: ignore[misc]
-    pairs = []
-    for start in range(0, len(rows), 1024):
-        distance = (bits.shape[1] - bits[start : start + 1024] @ bits.T) / 2
-        for a, b in np.argwhere(distance <= SAME_BITS):
-            if start + a < b:
-                pairs.append((rows[start + int(a)], rows[int(b)]))
-    return pairs
-
-
-def _hash(path: Path) -> np.ndarray | None:
-    if path.suffix.lower() not in PICTURES:
-        return None
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        return None
-    small = cv2.resize(image, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA).astype(np.int16)
-    return np.asarray(small[:, 1:] > small[:, :-1]).ravel()
-
-
-class _Groups:
-    """Disjoint sets of indices."""
-
-    def __init__(self, n: int) -> None:
-        self._parent = list(range(n))
-
-    def root(self, index: int) -> int:
-        while self._parent[index] != index:
-            self._parent[index] = self._parent[self._parent[index]]
-            index = self._parent[index]
-        return index
-
-    def join(self, first: int, second: int) -> None:
-        self._parent[self.root(first)] = self.root(second)

@@ -21,7 +21,7 @@ from training.chest.figures import fit_figures, four_class_figures, four_class_t
 from training.datasets.arrays import Arrays, open_arrays
 from training.datasets.base import label_matrix
 from training.evaluation import metrics
-from training.evaluation.tables import write_table
+from training.evaluation.report import write_table
 from training.fit.loop import train
 from training.fit.model import predict
 from training.fit.run import Run

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from training.chest.duplicates import kept_apart
 from training.chest.labels import CLASSES, labels_of
 from training.datasets.base import PICTURES, DataSetError, Item, Kind, read_grey, read_rows
 
@@ -41,9 +42,7 @@ class Films:
         raise DataSetError(f"{type(self).__name__} has no items of its own")
 
     def apart(self, items: Sequence[Item]) -> list[Item]:
-        """Items of several collections, each patient in one part (:func:`training.chest.collections.kept_apart`)."""
-        from training.chest.collections import kept_apart
-
+        """Items of several collections, each patient in one part (:func:`training.chest.duplicates.kept_apart`)."""
         return kept_apart(items)
 
     def pixels(self, item: Item) -> np.ndarray:

@@ -20,7 +20,7 @@ from training.chest.labels import CLASSES
 from training.datasets.base import Item
 from training.datasets.registry import open_dataset
 from training.evaluation import metrics
-from training.evaluation.tables import write_table
+from training.evaluation.report import write_table
 from worker.packages.package import Package, load
 from worker.packages.preprocessing.compose import compose
 from worker.packages.preprocessing.lungs import lung_box, lung_field

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from training.evaluation import fitting, metrics
-from training.evaluation.tables import markdown
+from training.evaluation.report import markdown
 
 INPUTS = ("whole", "cut", "mask_channel")
 BY_PICTURE = "whole_split_by_picture"

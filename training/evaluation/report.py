@@ -1,4 +1,7 @@
-"""The page: tables, plots and the worst misses, in one file that needs nothing else; JSON beside it."""
+"""What an evaluation writes: a page with tables, plots and the worst misses, JSON beside it, and tables in Markdown.
+
+The page is one file that needs nothing else.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader
 
 STYLE = (
     "body{font:15px/1.45 sans-serif;max-width:70em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}"
     "td,th{border:1px solid #ccc;padding:.25em .6em;text-align:left}img{max-width:100%}figure{display:inline-block;"
     "margin:.4em;width:16em}figcaption{font-size:12px}"
 )
-SHOWN = ("auc", "average_precision", "accuracy", "precision", "sensitivity", "f1", "specificity",
-         "false_negative_share_of_positives", "log_loss", "brier", "calibration_error")  # fmt: skip
+COLUMNS = (
+    "auc",
+    "average_precision",
+    "accuracy",
+    "precision",
+    "sensitivity",
+    "f1",
+    "specificity",
+    "false_negative_share_of_positives",
+    "log_loss",
+    "brier",
+    "calibration_error",
+)
+"""Figures in the table of findings."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +55,7 @@ def write_report(
     misses: Sequence[Miss] = (),
     pictures: Mapping[str, Sequence[Miss]] | None = None,
 ) -> Path:
-    """Write ``evaluation.html`` and ``evaluation.json`` into a folder.
+    """Write ``evaluation.html`` and ``evaluation.json`` into a folder; give back the page's path.
 
     Parameters
     ----------
@@ -49,71 +65,127 @@ def write_report(
         Heading -> pictures with their captions, before the worst misses.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / "evaluation.json", json.dumps(figures, indent=1, default=_plain) + "\n")
-    parts = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(note)}</p>" for note in notes)]
-    binary = dict(_binary_sections(figures))
-    if binary:
-        parts += ["<h2>Findings</h2>", _binary_table(binary)]
-        parts += [_plots(name, row) for name, row in binary.items() if row.get("curves")]
-    for name, value in figures.items():
-        rest = _rest(value)
-        if rest:
-            parts += [f"<h2>{html.escape(_words(name))}</h2>", _tree(rest)]
-    for heading, shown in (pictures or {}).items():
-        parts += [f"<h2>{html.escape(heading)}</h2>", *(_figure(picture) for picture in shown)]
-    if misses:
-        parts += ["<h2>Worst misses</h2>", *(_figure(miss) for miss in misses)]
-    body = "\n".join(parts)
-    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-    _write(out / "evaluation.html", f"{page}<style>{STYLE}</style><body>{body}</body></html>\n")
+    _write(out / "evaluation.json", json.dumps(figures, indent=1, default=_json_value) + "\n")
+    rest = {name: _without_findings(value) for name, value in figures.items()}
+    page = (
+        _environment()
+        .get_template("evaluation.html.j2")
+        .render(
+            title=title,
+            style=STYLE,
+            notes=notes,
+            columns=COLUMNS,
+            findings=dict(_findings(figures)),
+            rest={name: value for name, value in rest.items() if value},
+            pictures=pictures or {},
+            misses=misses,
+        )
+    )
+    _write(out / "evaluation.html", page + "\n")
     return out / "evaluation.html"
+
+
+def write_table(out: Path, name: str, title: str, budget: str, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write an experiment's ``<name>.json`` and ``<name>.md`` into a folder; give back the Markdown's path.
+
+    ``budget`` says what every row was given: data, steps, packages.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    document = {"title": title, "budget": budget, "rows": list(rows)}
+    (out / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    path = out / f"{name}.md"
+    path.write_text(markdown(title, budget, rows), encoding="utf-8")
+    return path
+
+
+def markdown(title: str, budget: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table as Markdown; columns in order of first appearance."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [f"# {title}", "", f"Budget: {budget}", "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(_cell(row.get(name)) for name in columns) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def picture_uri(image: np.ndarray) -> str:
+    """A picture, uint8 in RGB or grey, as a ``data:`` URI of a PNG."""
+    import cv2
+
+    png = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)[1]
+    return _png_uri(png.tobytes())
 
 
 def picture_tag(image: np.ndarray, alt: str = "") -> str:
     """A picture as a tag with its PNG inside; ``image`` is uint8 in RGB or grey."""
-    import cv2
-
-    stored = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)[1]
-    data = base64.b64encode(stored.tobytes()).decode()
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
+    return f'<img alt="{html.escape(alt)}" src="{picture_uri(image)}">'
 
 
-def _binary_sections(figures: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Mapping[str, Any]]]:
-    found = []
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("training.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"words": _words, "figure": _figure, "png": picture_uri, "plot": _plot_uri}
+    environment.tests |= {
+        "estimate": _is_estimate,
+        "confusion": lambda value: isinstance(value, Mapping) and {"confusion_matrix", "labels"} <= set(value),
+        "table": lambda value: isinstance(value, list) and bool(value) and isinstance(value[0], list),
+    }
+    return environment
+
+
+def _is_estimate(value: Any) -> bool:
+    return isinstance(value, Mapping) and {"value", "low", "high"} <= set(value)
+
+
+def _is_finding(value: Mapping[str, Any]) -> bool:
+    return "prevalence" in value and "confusion" in value
+
+
+def _findings(figures: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Mapping[str, Any]]]:
+    """Figures of :func:`training.evaluation.figures.binary`, wherever they stand, by the path to them in words."""
+    findings = []
     for name, value in figures.items():
         if not isinstance(value, Mapping):
             continue
         label = f"{prefix}{_words(name)}"
-        if "prevalence" in value and "confusion" in value:
-            found.append((label, value))
+        if _is_finding(value):
+            findings.append((label, value))
         else:
-            found.extend(_binary_sections(value, f"{label}: "))
-    return found
+            findings.extend(_findings(value, f"{label}: "))
+    return findings
 
 
-def _binary_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    head = ["", "N", "patients", "prevalence", *(_words(name) for name in SHOWN), "TP / FP / FN / TN"]
-    lines = ["<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>"]
-    for name, row in rows.items():
-        c = row["confusion"]
-        counts = " / ".join(str(c[k]) for k in ("true_positive", "false_positive", "false_negative", "true_negative"))
-        cells = [name, str(row["n"]), str(row["patients"]), f"{row['prevalence']:.3f}"]
-        cells += [_estimate(row[shown]) for shown in SHOWN] + [counts]
-        lines.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
-    return "<table>" + "".join(lines) + "</table>"
+def _without_findings(value: Any) -> Any:
+    """What the table of findings does not show; None where nothing is left."""
+    if not isinstance(value, Mapping):
+        return value
+    if _is_finding(value):
+        return None
+    if _is_estimate(value):
+        return value
+    rest = {name: _without_findings(item) for name, item in value.items() if name not in ("curves", "calibration")}
+    return {name: item for name, item in rest.items() if item is not None} or None
 
 
-def _estimate(value: Any) -> str:
+def _figure(value: Any) -> str:
+    """An estimate with its interval, a float with four digits, or the value as it is."""
     if not isinstance(value, Mapping) or "value" not in value:
         return f"{value:.4g}" if isinstance(value, float) else str(value)
-    if value["value"] is None:
-        return "–"
-    if value.get("low") is None:
-        return f"{value['value']:.3f}"
-    return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+    return _cell({"low": None, "high": None, **value})
 
 
-def _plots(name: str, row: Mapping[str, Any]) -> str:
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping) and _is_estimate(value):
+        if value["value"] is None:
+            return "–"
+        interval = "" if value["low"] is None else f" ({value['low']:.3f} to {value['high']:.3f})"
+        return f"{value['value']:.3f}{interval}"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return "" if value is None else str(value)
+
+
+def _plot_uri(row: Mapping[str, Any], name: str) -> str:
+    """ROC, precision and recall, and calibration of a finding, side by side."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -134,58 +206,18 @@ def _plots(name: str, row: Mapping[str, Any]) -> str:
     buffer = io.BytesIO()
     drawing.savefig(buffer, format="png", dpi=80)
     pyplot.close(drawing)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<p><img alt="{html.escape(name)}" src="data:image/png;base64,{data}"></p>'
+    return _png_uri(buffer.getvalue())
 
 
-def _rest(value: Any) -> Any:
-    """What the table of findings does not show."""
-    if not isinstance(value, Mapping):
-        return value
-    if "prevalence" in value and "confusion" in value:
-        return None
-    if {"value", "low", "high"} <= set(value):
-        return value
-    kept = {name: _rest(item) for name, item in value.items() if name not in ("curves", "calibration")}
-    return {name: item for name, item in kept.items() if item is not None} or None
-
-
-def _tree(value: Any) -> str:
-    if isinstance(value, Mapping) and {"value", "low", "high"} <= set(value):
-        size = f", N {value['n']}" if value.get("n") is not None else ""
-        return html.escape(_estimate(value) + size)
-    if isinstance(value, Mapping) and {"confusion_matrix", "labels"} <= set(value):
-        matrix = _confusion(value["confusion_matrix"], [_words(str(label)) for label in value["labels"]])
-        rest = {name: item for name, item in value.items() if name not in ("confusion_matrix", "labels")}
-        return f"{matrix}{_tree(rest)}"
-    if isinstance(value, Mapping):
-        rows = "".join(f"<tr><th>{html.escape(_words(str(k)))}</th><td>{_tree(v)}</td></tr>" for k, v in value.items())
-        return f"<table>{rows}</table>"
-    if isinstance(value, list) and value and isinstance(value[0], list):
-        rows = "".join("<tr>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in row) + "</tr>" for row in value)
-        return f"<table>{rows}</table>"
-    return html.escape(f"{value:.4g}" if isinstance(value, float) else str(value))
-
-
-def _confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
-    """Counts with the truth in rows and what was called in columns, both named."""
-    head = "".join(f"<th>called {html.escape(label)}</th>" for label in labels)
-    rows = "".join(
-        f"<tr><th>{html.escape(label)}</th>" + "".join(f"<td>{count}</td>" for count in row) + "</tr>"
-        for label, row in zip(labels, matrix, strict=True)
-    )
-    return f"<table><tr><th>truth</th>{head}</tr>{rows}</table>"
-
-
-def _figure(miss: Miss) -> str:
-    return f"<figure>{picture_tag(miss.picture)}<figcaption>{html.escape(miss.caption)}</figcaption></figure>"
+def _png_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ")
+    return str(name).replace("_", " ")
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):

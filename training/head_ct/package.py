@@ -15,8 +15,7 @@ from training.datasets.base import studies
 from training.datasets.registry import open_dataset
 from training.evaluation import metrics
 from training.evaluation.figures import without_curves
-from training.evaluation.report import write_report
-from training.evaluation.tables import write_table
+from training.evaluation.report import write_report, write_table
 from training.head_ct import figures as head_ct_figures
 from training.head_ct.baselines import compared_rows, read_baseline
 from training.head_ct.out_of_fold import OutOfFold, of_arrays

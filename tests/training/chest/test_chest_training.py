@@ -23,7 +23,7 @@ from training.chest.readers import class_of, kermany_patient
 from training.chest.stress import CHANGES, stress_rows
 from training.datasets.base import DataSetError, Item
 from training.datasets.registry import open_dataset
-from training.evaluation.tables import markdown
+from training.evaluation.report import markdown
 from training.fit.callbacks import validation_proportions
 from training.fit.transfer import copy_layers
 from training.package.order import Order

@@ -22,7 +22,8 @@ from firstread.states import DeliveryState
 from firstread_cli.main import COMMANDS, cli
 from tests.builders.inventory import metrics, view_columns
 from tests.builders.reason_codes import codes_in_source
-from tools.docs.generate import BLOCK, BLOCKS, cards, documents, rendered
+from tools.docs.figures import cards
+from tools.docs.generate import BLOCK, BLOCKS, documents, rendered
 from worker.outputs.destinations.file import DestinationsFile
 from worker.outputs.senders import http
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from firstread.phantoms.lesion import LesionSpec, lesion_image
-from training.dermoscopy.hair import hair_share, is_hairy
+from training.dermoscopy.traits import hair_share, is_hairy
 from worker.pipelines.dermoscopy.evidence import lesion_picture, wrapped
 from worker.pipelines.dermoscopy.lesion import framed, framing, measured, outlined, unframed
 from worker.pipelines.next_steps import NextStepsError, next_steps, next_steps_or_defaults

@@ -1,0 +1,160 @@
+"""Figures of the shipped models' cards, as the documents repeat them."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; bars in cells are escaped."""
+    names = list(head)
+    lines = ["| " + " | ".join(names) + " |", "| " + " | ".join("---" for _ in names) + " |"]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+HEADLINES: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
+    "bleed": (
+        "four folds by patient, each measured with what the others taught",
+        (
+            ("slices, AUC", "out_of_fold/slices/any/auc"),
+            ("patients, AUC", "out_of_fold/patients_at_flag/auc"),
+            ("patients at the flag, sensitivity", "out_of_fold/patients_at_flag/sensitivity"),
+            ("patients at the flag, specificity", "out_of_fold/patients_at_flag/specificity"),
+            ("mask on positive slices, Dice", "out_of_fold/segmentation/dice_positive_slices"),
+        ),
+    ),
+    "pneumonia": (
+        "test part of the public set, patients apart, children; joined with the four-class model",
+        (
+            ("AUC", "joined_with_*/test_at_flag/children/auc"),
+            ("accuracy at the flag", "joined_with_*/test_at_flag/children/accuracy"),
+            ("sensitivity at the flag", "joined_with_*/test_at_flag/children/sensitivity"),
+        ),
+    ),
+    "pneumonia4": (
+        "test part of the public sets, patients apart",
+        (
+            ("accuracy of four classes", "test/four_classes/accuracy"),
+            ("macro-F1", "test/four_classes/macro_f1"),
+            ("recall of COVID-19", "test/by_class/covid19/recall"),
+            ("adults without COVID-19 called COVID-19", "test/adults_without_covid/called_covid"),
+        ),
+    ),
+    "lesion": (
+        "test part of the public set, lesions apart",
+        (
+            ("outline, mean IoU", "test/outline/mean_iou"),
+            ("outline, mean Dice", "test/outline/mean_dice"),
+            ("outline, share of pictures with IoU below 0.65", "test/outline/share_below_065"),
+            ("accuracy of the likeliest of melanoma, nevus, other", "test/accuracy"),
+            ("balanced accuracy of the likeliest class", "test/balanced_accuracy"),
+            ("accuracy at an even prior, a rule that the pipeline does not use", "test/accuracy_even_prior"),
+            (
+                "balanced accuracy at an even prior, a rule that the pipeline does not use",
+                "test/balanced_accuracy_even_prior",
+            ),
+            ("melanoma, AUC", "test/melanoma_auc"),
+            ("melanoma at the flag, recall", "test/flag_melanoma/recall"),
+            ("melanoma at the flag, F1", "test/flag_melanoma/f1"),
+        ),
+    ),
+}
+"""Task -> on whom, and the figures of a card's ``metrics`` that the README repeats."""
+
+
+def cards(*tasks: str) -> list[dict[str, Any]]:
+    """The cards of the shipped packages of some tasks (none: of all)."""
+    found = (json.loads(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "models").glob("*/*/card.json")))
+    return [card for card in found if not tasks or card["task"] in tasks]
+
+
+def models() -> str:
+    """The shipped packages with the figures of their cards."""
+    rows = []
+    for card in cards():
+        on_whom, figures = HEADLINES[card["task"]]
+        first = (f"`{card['name']}` {card['version']}", on_whom)
+        for what, place in figures:
+            found = figure(card["metrics"], place.split("/"))
+            if found is not None:
+                rows.append((*first, what, interval(found), str(found["n"])))
+                first = ("", "")
+    return table(("model", "measured on", "figure", "value (95 % CI)", "N"), rows)
+
+
+FLAGS: dict[str, tuple[str, str, str, str, str]] = {
+    "bleed": (
+        "Head CT",
+        "heads without a bleed",
+        "heads with one",
+        "out_of_fold/patients_at_flag/sensitivity",
+        "out_of_fold/patients_at_flag/specificity",
+    ),
+    "pneumonia": (
+        "Chest film",
+        "children's films without pneumonia",
+        "films with it",
+        "joined_with_*/test_at_flag/children/sensitivity",
+        "joined_with_*/test_at_flag/children/specificity",
+    ),
+    "lesion": (
+        "Skin lesion",
+        "lesions that are no melanoma",
+        "melanomas",
+        "test/flag_melanoma/recall",
+        "test/flag_melanoma/specificity",
+    ),
+}
+"""Task -> what is flagged, those that should not be, those that should, and where the card has both figures."""
+
+RARE = 0.05
+"""Share of studies with the finding, for the question how many flags are right."""
+
+
+def flag_words() -> str:
+    """What a flag means, in numbers of a hundred, from the cards."""
+    lines = []
+    for card in cards():
+        if card["task"] not in FLAGS:
+            continue
+        what, spared, meant, *places = FLAGS[card["task"]]
+        found, left = (figure(card["metrics"], place.split("/")) for place in places)
+        if found is None or left is None:
+            continue
+        false = {name: 1.0 - left[end] for name, end in (("value", "value"), ("low", "high"), ("high", "low"))}
+        right = RARE * found["value"] / (RARE * found["value"] + (1 - RARE) * false["value"])
+        lines.append(
+            f"- {what}: of 100 {spared} about {hundred(false['value'])} are flagged too "
+            f"({hundred(false['low'])} to {hundred(false['high'])}), and of 100 {meant} about "
+            f"{hundred(found['value'])} are flagged ({hundred(found['low'])} to {hundred(found['high'])}). "
+            f"Where {hundred(RARE)} of 100 have it, about {hundred(right)} of 100 flags are right."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def hundred(share: float) -> str:
+    """A share as a number of a hundred."""
+    return f"{100 * share:.0f}"
+
+
+def figure(metrics: dict[str, Any], place: list[str]) -> dict[str, Any] | None:
+    """None where a card of an earlier release has no such figure."""
+    found = metrics
+    for step in place:
+        key = next((name for name in found if fnmatch.fnmatchcase(name, step)), None)
+        if key is None:
+            return None
+        found = found[key]
+    return found
+
+
+def interval(estimate: dict[str, Any]) -> str:
+    """Value and 95 % interval."""
+    return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"
