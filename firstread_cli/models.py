@@ -16,11 +16,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from firstread.settings import Settings
 from worker.packages.archive import export_package, import_package
-from worker.packages.card import Card
+from worker.packages.card import Card, PackageError
 from worker.packages.comparison import doubts, figures_of
-from worker.packages.errors import PackageError
 from worker.packages.package import CARD
-from worker.packages.store import Entry, Role, Store, find_package, open_store, package_below
+from worker.packages.store import PackageEntry, PackageStore, Role, find_package, open_store, package_below
 
 
 @contextmanager
@@ -133,7 +132,7 @@ def activate(key: str, role: Role | None, yes: bool) -> None:
     click.echo(f"{entry.role:<7} {entry.key}")
 
 
-def _agreed(store: Store, new: Entry, yes: bool) -> bool:
+def _agreed(store: PackageStore, new: PackageEntry, yes: bool) -> bool:
     """Show the figures of a package beside those of the one whose place it takes, and ask where they are in doubt."""
     if new.card is None:
         return True
@@ -208,18 +207,18 @@ def _as_archive(source: Path) -> Iterator[Path]:
         yield export_package(folder, Path(held))
 
 
-def _store() -> Store:
+def _store() -> PackageStore:
     return open_store(Settings())
 
 
-def _entry(key: str) -> Entry:
+def _entry(key: str) -> PackageEntry:
     try:
         return _store().entry(key)
     except PackageError as error:
         raise click.ClickException(str(error)) from error
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _row(entry: PackageEntry) -> dict[str, Any]:
     card = entry.card
     return {
         "key": entry.key,

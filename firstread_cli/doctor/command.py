@@ -145,7 +145,7 @@ def check_next_steps(settings: Settings) -> Iterator[Check]:
 
 def check_models(settings: Settings) -> Iterator[Check]:
     """Every package passes its checksum and its golden outputs."""
-    from worker.packages.errors import PackageError
+    from worker.packages.card import PackageError
     from worker.packages.package import load
     from worker.packages.runtimes.startup import start_tensorflow
     from worker.packages.store import open_store

@@ -28,8 +28,9 @@ from training.datasets.base import DataSet, DataSetError, Item, label_matrix
 from training.datasets.registry import open_dataset
 from training.evaluation import metrics
 from training.evaluation.report import write_table
-from worker.packages.package import CLASS_LAYER, Package, load
+from worker.packages.package import load
 from worker.packages.preprocessing.compose import compose
+from worker.packages.runtimes.tensorflow import CLASS_LAYER, Package
 
 BATCH = 32
 RIDGE = 1e-2

@@ -21,8 +21,9 @@ from training.datasets.base import DataSetError, Item
 from training.datasets.registry import open_dataset
 from training.evaluation import metrics
 from training.evaluation.report import write_table
-from worker.packages.package import Package, load
+from worker.packages.package import load
 from worker.packages.preprocessing.lungs import lung_field
+from worker.packages.runtimes.tensorflow import Package
 from worker.pipelines.base import Served
 from worker.pipelines.chest_xray.evidence import FilmMaps, film_maps, low_evidence
 from worker.pipelines.chest_xray.maps import Map, agreement, composed, enlarged, place_of

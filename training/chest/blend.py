@@ -22,8 +22,9 @@ from training.evaluation.figures import without_curves
 from training.evaluation.report import write_report
 from training.package.writing import rewrite_card
 from worker.packages.card import OperatingPoint
-from worker.packages.package import Package, load
+from worker.packages.package import load
 from worker.packages.preprocessing.compose import compose
+from worker.packages.runtimes.tensorflow import Package
 from worker.pipelines.chest_xray.maps import log_odds
 
 RIDGE = 0.02

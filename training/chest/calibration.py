@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from training.evaluation import fitting, metrics
-from worker.packages.activation import activate
 from worker.packages.card import Calibration, OperatingPoint
+from worker.packages.probabilities import activate
 
 SENSITIVE = 0.97
 
@@ -45,7 +45,7 @@ def fit_softmax(logits: np.ndarray, allowed: np.ndarray, weights: np.ndarray, la
 
 
 def softmax_p(logits: np.ndarray, calibration: Calibration, labels: Sequence[str]) -> np.ndarray:
-    """Calibrated probabilities (n, classes), as :func:`worker.packages.activation.probabilities` gives them."""
+    """Calibrated probabilities (n, classes), as ``label_probabilities`` gives them."""
     bias = np.asarray([calibration.bias.get(label, 0.0) for label in labels], dtype=np.float32)
     temperature = np.asarray([calibration.temperature.get(label, 1.0) for label in labels], dtype=np.float32)
     return activate((logits - bias) / temperature, [list(range(len(labels)))])

@@ -18,8 +18,9 @@ from training.chest.pictures import confusion_pictures
 from training.datasets.base import DataSet, DataSetError, Item, gathered
 from training.evaluation.report import write_report
 from training.evaluation.scoring import FLATTERED, EvaluationOrder
-from worker.packages.package import Package, load
+from worker.packages.package import load
 from worker.packages.preprocessing.compose import compose, planes
+from worker.packages.runtimes.tensorflow import Package
 from worker.packages.store import find_package
 from worker.pipelines.base import Served
 from worker.pipelines.chest_xray.scores import combined_scores

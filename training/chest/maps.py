@@ -19,8 +19,9 @@ import numpy as np
 from firstread.dicom.datasets import UnusableFile, read_dataset
 from firstread.dicom.pixels.reading import UnreadablePixels
 from training.datasets.base import PICTURES, DataSetError, read_grey
-from worker.packages.package import Package, load
+from worker.packages.package import load
 from worker.packages.preprocessing.lungs import lung_field
+from worker.packages.runtimes.tensorflow import Package
 from worker.pipelines.base import Served
 from worker.pipelines.chest_xray.evidence import film_maps, overlay
 from worker.pipelines.chest_xray.film import read_film
@@ -49,7 +50,7 @@ class DirectEngine:
         self._packages = {package.key: package for package in packages}
 
     def run(self, package: str, x: np.ndarray) -> dict[str, np.ndarray]:
-        """As :meth:`worker.packages.package.Package.predict`."""
+        """As :meth:`worker.packages.runtimes.tensorflow.Package.predict`."""
         return self._packages[package].predict(x)
 
     def gradients(self, package: str, x: np.ndarray, finding: str) -> np.ndarray:

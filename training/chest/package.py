@@ -20,8 +20,8 @@ from training.fit.model import predict
 from training.package.order import Order
 from training.package.writing import write_package
 from training.recipe import Recipe
-from worker.packages.activation import sigmoid
 from worker.packages.card import Calibration, Card, OperatingPoint
+from worker.packages.probabilities import sigmoid
 
 if TYPE_CHECKING:
     import keras

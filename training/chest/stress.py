@@ -21,9 +21,10 @@ from training.datasets.base import Item
 from training.datasets.registry import open_dataset
 from training.evaluation import metrics
 from training.evaluation.report import write_table
-from worker.packages.package import Package, load
+from worker.packages.package import load
 from worker.packages.preprocessing.compose import compose
 from worker.packages.preprocessing.lungs import lung_box, lung_field
+from worker.packages.runtimes.tensorflow import Package
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 SIZES = (64, 96, 128, 224)

@@ -19,7 +19,7 @@ from training.datasets.registry import open_datasets
 from training.progress import progress
 from training.recipe import Recipe, mask_size
 from worker.packages.card import InputSpec
-from worker.packages.preprocessing import compose
+from worker.packages.preprocessing import compose, crops
 
 MASK_UNKNOWN = 255
 BRAIN_SHARE = 0.02
@@ -197,11 +197,11 @@ def _decode(
         for batch in _same_shape(pixels, rows):
             unit, boxes = compose.located(np.stack([pixels[i] for i in batch]), spec)
             for image, box, i in zip(unit, boxes, batch, strict=True):
-                planes[rows[i]] = compose.resized(compose.cut(image, box), spec)
+                planes[rows[i]] = crops.resized(crops.cut(image, box), spec)
                 mask = by_name[items[rows[i]].dataset].mask(items[rows[i]]) if masks is not None else None
                 if masks is not None and mask is not None and mask_size is not None:
                     share = cv2.resize(
-                        compose.cut(mask.astype(np.float32), box), mask_size[::-1], interpolation=cv2.INTER_AREA
+                        crops.cut(mask.astype(np.float32), box), mask_size[::-1], interpolation=cv2.INTER_AREA
                     )
                     masks[rows[i]] = np.round(share * 254).astype(np.uint8)
                     shares[rows[i]] = float(mask.mean())

@@ -18,8 +18,8 @@ from training.evaluation.scoring import (
     write_scores,
 )
 from worker.packages.card import Card
-from worker.packages.package import Package
 from worker.packages.preprocessing.compose import compose
+from worker.packages.runtimes.tensorflow import Package
 from worker.pipelines.dermoscopy.lesion import CLASSES, reduced
 
 BATCH = 32

@@ -31,8 +31,9 @@ from training.evaluation.scoring import over_views
 from training.fit.batches import draw_rows, groups_by
 from training.fit.model import learning_rate
 from training.recipe import Recipe, load_recipe
-from worker.packages.package import Package, load
+from worker.packages.package import load
 from worker.packages.preprocessing import compose
+from worker.packages.runtimes.tensorflow import Package
 from worker.packages.store import find_package
 from worker.pipelines.dermoscopy.lesion import reduced
 
@@ -71,7 +72,7 @@ def network(recipe: Recipe, channels: int, weights: Path | None) -> keras.Model:
     from keras import layers
 
     from training.fit.transfer import load_torch_encoder
-    from worker.packages.networks.classifier import _head as head
+    from worker.packages.networks.classifier import classifier_head as head
     from worker.packages.networks.effnet_lite import encoder
 
     def build(count: int) -> keras.Model:

@@ -10,9 +10,9 @@ import numpy as np
 
 from training.datasets.base import DataSetError, Item
 from training.evaluation.scoring import Forward
-from worker.packages.activation import sigmoid
 from worker.packages.card import InputSpec
 from worker.packages.preprocessing.compose import compose
+from worker.packages.probabilities import sigmoid
 from worker.pipelines.dermoscopy.pipeline import VIEWS
 
 

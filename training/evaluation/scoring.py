@@ -13,11 +13,10 @@ from training.datasets.base import UNKNOWN, DataSet, DataSetError, Item, label_m
 from training.evaluation import figures, metrics
 from training.evaluation.report import Miss, write_report
 from training.progress import progress
-from worker.packages.activation import softmax_groups
 from worker.packages.card import Card
-from worker.packages.package import Package
-from worker.packages.preprocessing import compose
-from worker.packages.probabilities import slice_probabilities
+from worker.packages.preprocessing import compose, crops
+from worker.packages.probabilities import slice_probabilities, softmax_groups
+from worker.packages.runtimes.tensorflow import Package
 from worker.pipelines.dermoscopy.pipeline import VIEWS
 
 Forward = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -125,7 +124,7 @@ def over_views(predict: Forward, x: np.ndarray, views: Sequence[str]) -> dict[st
     Parameters
     ----------
     predict : callable
-        :meth:`worker.packages.package.Package.predict`.
+        :meth:`worker.packages.runtimes.tensorflow.Package.predict`.
     x : float32 (n, H, W, C)
     """
     sums: dict[str, np.ndarray] = {}
@@ -189,7 +188,7 @@ def _dice(
         if truth is not None:
             found[i, 1] = truth.sum()
         if truth is not None and truth.any():
-            called = compose.restore(outputs["mask"][i], box, stack[i].shape[:2]) > threshold
+            called = crops.restore(outputs["mask"][i], box, stack[i].shape[:2]) > threshold
             found[i, 0] = metrics.dice(truth, called)
     return found
 

@@ -18,7 +18,7 @@ from training.head_ct.out_of_fold import OutOfFold
 from training.head_ct.sequence import RULE, Stages, has_sequence
 from training.package.postprocess import Predictions, fit_label_head, fit_mask
 from worker.packages.card import InputSpec
-from worker.packages.preprocessing import compose
+from worker.packages.preprocessing import compose, crops
 
 MASK_THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 SLICE_THRESHOLD = 0.5
@@ -113,7 +113,7 @@ def overlaps(items: Sequence[Item], masks: np.ndarray, dataset: DataSet, spec: I
             mask = dataset.mask(items[i])
             if mask is None:
                 continue
-            p = compose.restore(masks[i].astype(np.float32) / 255.0, box, image.shape)
+            p = crops.restore(masks[i].astype(np.float32) / 255.0, box, image.shape)
             called = [p > threshold for threshold in MASK_THRESHOLDS]
             rows.append(i)
             truth.append(int(mask.sum()))

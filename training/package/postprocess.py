@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from training.evaluation import fitting, metrics
-from worker.packages.activation import sigmoid
 from worker.packages.card import Calibration
-from worker.packages.probabilities import logit, sequence_logits, study_probability, study_score
+from worker.packages.probabilities import logit, sequence_logits, sigmoid, study_probability, study_score
 
 SMOOTHINGS: tuple[tuple[float, ...], ...] = ((1.0,), (0.25, 0.5, 0.25), (1.0, 1.0, 1.0))
 TOP_K = (1, 2, 3)

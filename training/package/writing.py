@@ -13,8 +13,9 @@ import numpy as np
 
 from worker.packages.card import Card, InputSpec
 from worker.packages.card_page import render
-from worker.packages.package import CARD, GOLDEN, LICENCE, PAGE, WEIGHTS, Package, golden_output, load, sha256_of
+from worker.packages.package import CARD, GOLDEN, LICENCE, PAGE, WEIGHTS, golden_output, load, sha256_of
 from worker.packages.preprocessing.compose import compose
+from worker.packages.runtimes.tensorflow import Package
 from worker.packages.weights import save_by_layer
 
 if TYPE_CHECKING:

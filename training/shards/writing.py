@@ -25,7 +25,7 @@ from training.datasets.registry import open_dataset
 from training.progress import progress
 from training.shards.records import example, told_of, write_records
 from worker.packages.card import InputSpec
-from worker.packages.preprocessing import compose
+from worker.packages.preprocessing import compose, crops
 
 BLANK_HU, BLANK_SHARE = -500.0, 0.01
 FORMAT = 2
@@ -147,9 +147,9 @@ def _composed(
                 yield rows[i], composed[k], None if mask is None else _small(mask, boxes[k], job.source)
 
 
-def _small(mask: np.ndarray, box: compose.Box, source: Source) -> np.ndarray:
+def _small(mask: np.ndarray, box: crops.Box, source: Source) -> np.ndarray:
     size = (source.spec.width // source.stride, source.spec.height // source.stride)
-    share = cv2.resize(compose.cut(mask.astype(np.float32), box), size, interpolation=cv2.INTER_AREA)
+    share = cv2.resize(crops.cut(mask.astype(np.float32), box), size, interpolation=cv2.INTER_AREA)
     return np.asarray(np.round(share * 254), dtype=np.uint8)
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from firstread.settings import Settings
 from worker.engine.serving import Refused, Serving
-from worker.packages.errors import ChecksumError, PackageError, SelfTestError
+from worker.packages.card import ChecksumError, PackageError, SelfTestError
 from worker.packages.package import CARD, WEIGHTS, load
 from worker.packages.runtimes.startup import start_tensorflow
-from worker.packages.store import STATE_FILE, Entry, open_store, package_folders
+from worker.packages.store import STATE_FILE, PackageEntry, open_store, package_folders
 from worker.pipelines.base import Served
 
 REASONS: tuple[tuple[type[Exception], str], ...] = (
@@ -39,7 +39,7 @@ def load_serving(settings: Settings) -> Serving:
     return serving
 
 
-def _load_one(entry: Entry, serving: Serving) -> None:
+def _load_one(entry: PackageEntry, serving: Serving) -> None:
     card = entry.card
     if card is None:
         serving.refuse(Refused(entry.key, "", "", "card"))

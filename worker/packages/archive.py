@@ -12,8 +12,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from worker.packages.card import Card
-from worker.packages.errors import ChecksumError, PackageError
+from worker.packages.card import Card, ChecksumError, PackageError
 from worker.packages.package import CARD, GOLDEN, LICENCE, PAGE, WEIGHTS, load, read_card, sha256_of, verify_checksum
 
 MEMBERS = (CARD, WEIGHTS, GOLDEN, LICENCE, PAGE)

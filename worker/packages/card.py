@@ -9,7 +9,21 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from firstread.errors import FirstreadError
+
 PREPROCESSING_VERSION = 1
+
+
+class PackageError(FirstreadError):
+    """A package cannot serve: files missing, card invalid, weights or network that do not fit."""
+
+
+class ChecksumError(PackageError):
+    """The weights file is not the one that the card was written for."""
+
+
+class SelfTestError(PackageError):
+    """The golden pixels do not give the golden probabilities."""
 
 
 class InputSpec(BaseModel):
@@ -38,12 +52,13 @@ class InputSpec(BaseModel):
 
     @model_serializer(mode="wrap")
     def _lean(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out a step that is not taken, so that a spec of old compares equal to itself."""
-        found: dict[str, Any] = handler(self)
-        return {name: value for name, value in found.items() if (name, value) != ("equalise", "none")}
+        """Leaves out ``equalise`` where it is not used, so that specs from before there was one stay the same."""
+        fields: dict[str, Any] = handler(self)
+        return {name: value for name, value in fields.items() if (name, value) != ("equalise", "none")}
 
     @property
     def channels(self) -> int:
+        """Number of the network's input channels."""
         if self.kind == "rgb":
             return 3
         return 2 * self.neighbours + 1 if self.neighbours else max(1, len(self.windows))
@@ -90,7 +105,7 @@ class Card(BaseModel):
     sha256: str = ""
     """Of ``weights.npz``."""
     decisions_sha256: str = ""
-    """:meth:`decisions` as training wrote them; empty on cards that were made without it."""
+    """:meth:`decisions` as training wrote them; empty on cards from before they had one."""
     training_data: dict[str, Any] = Field(default_factory=dict)
     population: dict[str, Any] = Field(default_factory=dict)
     """``age_min``, ``age_max``, thickness, devices."""
@@ -105,18 +120,20 @@ class Card(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Card:
+        """The card in a file; ``OSError`` or pydantic's ``ValidationError`` where there is no valid one."""
         return cls.model_validate_json(path.read_text(encoding="utf-8"))
 
     def write(self, path: Path) -> None:
+        """Write ``card.json``."""
         path.write_text(json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=False) + "\n", encoding="utf-8")
 
     def decisions(self) -> str:
         """Hex digest of everything on the card that decides about a score or a flag, thresholds included."""
-        told = {"pipeline", "task", "labels", "input", "architecture", "calibration", "parameters"}
+        deciding = {"pipeline", "task", "labels", "input", "architecture", "calibration", "parameters"}
         points = {name: [point.finding, point.threshold] for name, point in self.operating_points.items()}
         # without what is at its default, so that a field of a later version does not change the digest of old cards
-        found = self.model_dump(mode="json", include=told, exclude_defaults=True)
-        text = json.dumps([found, points], sort_keys=True)
+        fields = self.model_dump(mode="json", include=deciding, exclude_defaults=True)
+        text = json.dumps([fields, points], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def threshold(self, finding: str, point: str = "flag") -> float | None:

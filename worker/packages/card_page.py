@@ -34,16 +34,16 @@ def render(card: Card) -> str:
 
 def brief(figures: Mapping[str, Any], inside: bool = False) -> dict[str, Any]:
     """The figures, with :data:`BRIEF` alone of what stands below a ``compared``."""
-    kept: dict[str, Any] = {}
+    shortened: dict[str, Any] = {}
     for name, value in figures.items():
         estimate = isinstance(value, Mapping) and {"value", "low", "high"} <= set(value)
         if isinstance(value, Mapping) and not estimate:
             below = brief(value, inside or name == "compared")
             if below:
-                kept[name] = below
+                shortened[name] = below
         elif not inside or name in BRIEF:
-            kept[name] = value
-    return kept
+            shortened[name] = value
+    return shortened
 
 
 def _points(card: Card) -> str:

@@ -14,7 +14,7 @@ FEW: Final = 0.25
 
 
 @dataclass(frozen=True)
-class Figures:
+class FlagFigures:
     """What a card says of its flag; None where it says nothing. ``n`` counts the cases that the figures rest on."""
 
     key: str
@@ -25,17 +25,17 @@ class Figures:
     steps: int | None
 
     def __str__(self) -> str:
-        told = [
+        figures = [
             f"{name} {value:.3f}"
             for name, value in (("AUC", self.auc), ("sensitivity", self.sensitivity), ("specificity", self.specificity))
             if value is not None
         ]
         cases = "no number of cases" if self.n is None else f"{self.n} cases"
         steps = "" if self.steps is None else f", trained in {self.steps} steps"
-        return f"{self.key}: {', '.join(told) or 'no figures of a flag'} ({cases}{steps})"
+        return f"{self.key}: {', '.join(figures) or 'no figures of a flag'} ({cases}{steps})"
 
 
-def figures_of(card: Card) -> Figures:
+def figures_of(card: Card) -> FlagFigures:
     """The flag's figures on a card: of its operating point, and the AUC of the studies that it was chosen on."""
     point = next((p for name, p in card.operating_points.items() if name == FLAG or name.startswith(f"{FLAG}_")), None)
     measured = next(_at_flag(card.metrics), {})
@@ -46,7 +46,7 @@ def figures_of(card: Card) -> Figures:
         specificity = point.specificity if specificity is None else specificity
         n = point.n if n is None else n
     steps = card.training_data.get("steps")
-    return Figures(
+    return FlagFigures(
         f"{card.name}/{card.version}",
         n if isinstance(n, int) else None,
         auc,
@@ -56,18 +56,18 @@ def figures_of(card: Card) -> Figures:
     )
 
 
-def doubts(new: Figures, old: Figures) -> list[str]:
+def doubts(new: FlagFigures, old: FlagFigures) -> list[str]:
     """Why a person should think before ``new`` takes the place of ``old``: a sentence each."""
-    found = []
+    sentences = []
     for name in ("auc", "sensitivity", "specificity"):
         before, after = getattr(old, name), getattr(new, name)
         if before is not None and (after is None or after < before):
             now = "not on the card" if after is None else f"{after:.3f}"
-            found.append(f"{name if name != 'auc' else 'AUC'} is {now}, was {before:.3f}")
+            sentences.append(f"{name if name != 'auc' else 'AUC'} is {now}, was {before:.3f}")
     if old.n is not None and (new.n is None or new.n < FEW * old.n):
         cases = "no number of cases" if new.n is None else f"{new.n} cases"
-        found.append(f"its figures rest on {cases}, less than a quarter of {old.n}")
-    return found
+        sentences.append(f"its figures rest on {cases}, less than a quarter of {old.n}")
+    return sentences
 
 
 def _at_flag(metrics: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -81,5 +81,5 @@ def _at_flag(metrics: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _value(figure: Any) -> float | None:
-    found = figure.get("value") if isinstance(figure, Mapping) else figure
-    return float(found) if isinstance(found, int | float) else None
+    value = figure.get("value") if isinstance(figure, Mapping) else figure
+    return float(value) if isinstance(value, int | float) else None

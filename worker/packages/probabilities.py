@@ -1,4 +1,4 @@
-"""From a network's outputs to the probabilities of slices, and from those to a study's, in training and in service.
+"""From a network's logits to the probabilities of labels, slices and studies, in training and in service.
 
 ``card.parameters`` holds what was chosen on out-of-fold predictions::
 
@@ -15,10 +15,53 @@ from typing import Any
 
 import numpy as np
 
+from worker.packages.card import Calibration, Card
+
 EDGE = 1e-6
 MASK_EDGE = 1e-3
 SEQUENCE_REACH = 2
 """Slices on either side that the sequence stage hears; the first and last stand in for missing ones."""
+
+
+def softmax_groups(card: Card) -> list[list[int]]:
+    """Groups of labels that exclude each other (``architecture["softmax_groups"]``, by name or index); often none."""
+    groups = card.architecture.get("softmax_groups", [])
+    return [[card.labels.index(i) if isinstance(i, str) else int(i) for i in group] for group in groups]
+
+
+def label_probabilities(logits: np.ndarray, card: Card) -> tuple[np.ndarray, np.ndarray]:
+    """Raw and calibrated probabilities of logits (n, labels): two float32 arrays of that shape.
+
+    A label on its own: ``sigmoid(logit)`` and ``sigmoid((logit - bias) / temperature)``. Labels of a softmax group:
+    ``softmax(logits)`` and ``softmax((logits - bias) / temperature)`` with each label's own bias and temperature.
+    """
+    bias, temperature = calibration_vectors(card.calibration, card.labels)
+    groups = softmax_groups(card)
+    scaled = (logits - bias) / temperature
+    return activate(logits, groups), activate(scaled, groups)
+
+
+def calibration_vectors(calibration: Calibration, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Bias and temperature of each label, 0 and 1 where the card has none."""
+    bias = np.asarray([calibration.bias.get(label, 0.0) for label in labels], dtype=np.float32)
+    temperature = np.asarray([calibration.temperature.get(label, 1.0) for label in labels], dtype=np.float32)
+    return bias, temperature
+
+
+def activate(logits: np.ndarray, groups: Sequence[Sequence[int]]) -> np.ndarray:
+    """Softmax over each group's columns, sigmoid elsewhere; NaN stays NaN."""
+    out = sigmoid(logits)
+    for group in groups:
+        part = logits[:, list(group)]
+        part = np.exp(part - part.max(axis=1, keepdims=True))
+        out[:, list(group)] = part / part.sum(axis=1, keepdims=True)
+    return out.astype(np.float32, copy=False)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """Logistic function that does not overflow: float32."""
+    half = np.tanh(0.5 * np.asarray(x, dtype=np.float32))
+    return np.asarray(0.5 * (half + 1.0), dtype=np.float32)
 
 
 def slice_probabilities(
@@ -29,7 +72,7 @@ def slice_probabilities(
     Parameters
     ----------
     outputs : mapping
-        Of :meth:`worker.packages.package.Package.predict` for the slices in spatial order: ``p``, ``p_raw``
+        Of :meth:`worker.packages.runtimes.tensorflow.Package.predict` for the slices in spatial order: ``p``, ``p_raw``
         (n, labels) and, from a segmenter, ``mask`` (n, h, w).
     parameters : mapping
         ``card.parameters``; without ``evidence`` and ``sequence`` the network's own calibrated ``p`` stands.
@@ -51,15 +94,15 @@ def slice_probabilities(
             weights = chosen["weights"].get(label)
             if weights is not None:
                 z = weights["own"] * own[:, column] + weights["mask"] * evidence + weights["bias"]
-                p[:, column] = _sigmoid(z)
+                p[:, column] = _precise_sigmoid(z)
     if stage:
         column = list(labels).index(stage["label"])
         ways = [mask_evidence(outputs["mask"], float(neighbour), int(top)) for neighbour, top in stage["mask"]]
-        p[:, column] = _sigmoid(sequence_logits(np.column_stack([own[:, column], *ways]), stage))
+        p[:, column] = _precise_sigmoid(sequence_logits(np.column_stack([own[:, column], *ways]), stage))
     return p
 
 
-def _sigmoid(z: np.ndarray) -> np.ndarray:
+def _precise_sigmoid(z: np.ndarray) -> np.ndarray:
     return np.asarray(0.5 * (np.tanh(0.5 * z) + 1.0))
 
 

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from firstread import pipelines
 from firstread.settings import Settings
-from worker.packages.card import Card
-from worker.packages.errors import PackageError
+from worker.packages.card import Card, PackageError
 from worker.packages.package import CARD, read_card
-from worker.packages.tasks import is_baseline, serves_unasked
 
 Role = Literal["active", "shadow", "off"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -27,7 +26,7 @@ STATE_FILE = "models.json"
 
 
 @dataclass(frozen=True)
-class Entry:
+class PackageEntry:
     """A package on disk; ``error`` says why its card cannot be read, and then ``card`` is None."""
 
     name: str
@@ -39,10 +38,11 @@ class Entry:
 
     @property
     def key(self) -> str:
+        """``name/version``."""
         return f"{self.name}/{self.version}"
 
 
-class Store:
+class PackageStore:
     """The packages of one or more folders and their roles.
 
     Parameters
@@ -57,28 +57,28 @@ class Store:
         self.directories = list(directories)
         self.state_path = home / STATE_FILE
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[PackageEntry]:
         """Every package, by task, newest first; broken cards come as entries with an error."""
-        found: dict[str, tuple[Path, Card | None, str]] = {}
+        packages: dict[str, tuple[Path, Card | None, str]] = {}
         for root in self.directories:
             for card_path in sorted(root.glob(f"*/*/{CARD}")):
                 directory = card_path.parent
                 key = f"{directory.parent.name}/{directory.name}"
-                if key not in found:
-                    found[key] = (directory, *_read(directory))
-        roles = self._roles({key: card for key, (_, card, _) in found.items() if card is not None})
+                if key not in packages:
+                    packages[key] = (directory, *_read(directory))
+        roles = self._roles({key: card for key, (_, card, _) in packages.items() if card is not None})
         entries = [
-            Entry(directory.parent.name, directory.name, directory, card, roles.get(key, "off"), error)
-            for key, (directory, card, error) in found.items()
+            PackageEntry(directory.parent.name, directory.name, directory, card, roles.get(key, "off"), error)
+            for key, (directory, card, error) in packages.items()
         ]
         return sorted(entries, key=lambda e: (e.card.task if e.card else "", *_newest_first(e.version), e.name))
 
-    def serving(self) -> list[Entry]:
+    def serving(self) -> list[PackageEntry]:
         """Active packages, then shadows; what is off or broken is not among them."""
-        kept = [e for e in self.entries() if e.card is not None and e.role != "off"]
-        return sorted(kept, key=lambda e: e.role != "active")
+        entries = [e for e in self.entries() if e.card is not None and e.role != "off"]
+        return sorted(entries, key=lambda e: e.role != "active")
 
-    def entry(self, key: str) -> Entry:
+    def entry(self, key: str) -> PackageEntry:
         """The package ``name/version``, or of that name the active one, else the newest.
 
         Raises
@@ -91,7 +91,7 @@ class Store:
             raise PackageError(f"no package {key}")
         return min(matches, key=lambda e: (e.role != "active", *_newest_first(e.version)))
 
-    def activate(self, key: str, role: Role = "active") -> Entry:
+    def activate(self, key: str, role: Role = "active") -> PackageEntry:
         """Give a package a role; making one active sends the active one of its task into the ``off`` role.
 
         Raises
@@ -152,9 +152,9 @@ def package_folders(settings: Settings) -> list[Path]:
     return list(dict.fromkeys((settings.home / "models", settings.models_dir)))
 
 
-def open_store(settings: Settings) -> Store:
+def open_store(settings: Settings) -> PackageStore:
     """The packages of :func:`package_folders`."""
-    return Store(package_folders(settings), settings.home)
+    return PackageStore(package_folders(settings), settings.home)
 
 
 def package_below(folder: Path) -> Path | None:
@@ -182,6 +182,17 @@ def find_package(package: str, settings: Settings) -> Path:
         If there is none.
     """
     return package_below(Path(package)) or open_store(settings).entry(package).directory
+
+
+def is_baseline(card: Card) -> bool:
+    """Whether a package is there to compare with: it may be a shadow, and never raises or averages a flag."""
+    return any(card.task in pipeline.baselines for pipeline in pipelines.PIPELINES)
+
+
+def serves_unasked(card: Card) -> bool:
+    """Whether the newest package of the card's task is active until somebody decides otherwise."""
+    pipeline = pipelines.described(card.pipeline)
+    return not is_baseline(card) and (pipeline is None or card.task in pipeline.tasks)
 
 
 def _read(directory: Path) -> tuple[Card | None, str]:

@@ -39,7 +39,7 @@ from worker.outputs.messages import message
 from worker.outputs.objects.files import ensure_objects, objects_dir
 from worker.outputs.senders.mail import mail_text
 from worker.packages.card import Card, InputSpec, OperatingPoint
-from worker.packages.store import Store
+from worker.packages.store import PackageStore
 from worker.pipelines import registry
 from worker.pipelines.base import Served
 from worker.scoring.claims import Claimer
@@ -204,5 +204,5 @@ def test_its_newest_package_serves_unless_somebody_says_otherwise(knee: None, tm
         folder = tmp_path / "models" / card.name / card.version
         folder.mkdir(parents=True)
         card.write(folder / "card.json")
-    roles = {entry.key: entry.role for entry in Store([tmp_path / "models"], tmp_path).entries()}
+    roles = {entry.key: entry.role for entry in PackageStore([tmp_path / "models"], tmp_path).entries()}
     assert roles == {"knee_net/1.0": "active", "knee_atlas/1.0": "off"}

@@ -14,7 +14,7 @@ from tests.builders.chest import chest_card, film_ds, received, write_film
 from training.chest.maps import NUMBERS, read_any, write_maps
 from training.datasets.base import DataSetError
 from worker.packages.networks import build
-from worker.packages.package import Package
+from worker.packages.runtimes.tensorflow import Package
 from worker.pipelines.heatmap import picture
 
 CLASSES = ["normal", "bacterial", "viral", "covid19"]

@@ -206,7 +206,7 @@ def test_the_resnet_is_kerass_own() -> None:
 
     from worker.packages.card import InputSpec
     from worker.packages.networks import build
-    from worker.packages.networks.lesion import CAFFE_MEANS
+    from worker.packages.networks.resnet import CAFFE_MEANS
 
     ours = build.build({"builder": "lesion_resnet50", "classes": 3}, InputSpec(kind="rgb", height=32, width=32))
     theirs = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(32, 32, 3))

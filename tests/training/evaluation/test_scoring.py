@@ -20,7 +20,8 @@ from training.head_ct.evaluate import head_ct_figures
 from training.head_ct.figures import by_size, by_subtype, fold_aucs, weighted_log_loss
 from training.package.postprocess import EVIDENCE, Predictions, fit, fit_label_head, fit_mask
 from worker.packages.card_page import brief, render
-from worker.packages.package import Package, load
+from worker.packages.package import load
+from worker.packages.runtimes.tensorflow import Package
 
 
 @pytest.fixture(scope="module")

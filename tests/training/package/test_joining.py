@@ -18,8 +18,9 @@ from training.recipe import Recipe, RecipeError, load_recipe
 from training.train import train_all
 from worker.packages.card import Card, InputSpec
 from worker.packages.networks import build
-from worker.packages.package import Package, load
+from worker.packages.package import load
 from worker.packages.runtimes.folding import fold
+from worker.packages.runtimes.tensorflow import Package
 
 TINY = {"builder": "tiny_classifier", "width": 4}
 

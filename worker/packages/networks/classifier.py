@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from worker.packages.card import InputSpec
 from worker.packages.networks.effnet_lite import encoder
+from worker.packages.networks.inception import inception_v3
 
 if TYPE_CHECKING:
     import keras
@@ -16,17 +17,15 @@ def effnet_lite_classifier(spec: InputSpec, classes: int, dropout: float = 0.3) 
     from keras import layers
 
     image = layers.Input((spec.height, spec.width, spec.channels), name="image")
-    return _head(image, encoder(image)["head"], classes, dropout)
+    return classifier_head(image, encoder(image)["head"], classes, dropout)
 
 
 def inception_v3_classifier(spec: InputSpec, classes: int, dropout: float = 0.5) -> keras.Model:
     """InceptionV3 with ``classes`` logits; the classifier starts near zero, so that the first loss is log 2."""
     from keras import layers
 
-    from worker.packages.networks.inception import inception_v3
-
     image = layers.Input((spec.height, spec.width, spec.channels), name="image")
-    return _head(image, inception_v3(image), classes, dropout)
+    return classifier_head(image, inception_v3(image), classes, dropout)
 
 
 def tiny_classifier(spec: InputSpec, classes: int, width: int = 8, dropout: float = 0.1) -> keras.Model:
@@ -39,10 +38,11 @@ def tiny_classifier(spec: InputSpec, classes: int, width: int = 8, dropout: floa
         x = layers.Conv2D(width << index, 3, 2, padding="same", use_bias=False, name=f"conv_{index}")(x)
         x = layers.BatchNormalization(name=f"conv_{index}_bn")(x)
         x = layers.ReLU(name=f"conv_{index}_relu")(x)
-    return _head(image, x, classes, dropout)
+    return classifier_head(image, x, classes, dropout)
 
 
-def _head(image: Any, features: Any, classes: int, dropout: float) -> keras.Model:
+def classifier_head(image: Any, features: Any, classes: int, dropout: float) -> keras.Model:
+    """Global average pooling, dropout and one layer on feature maps (n, h, w, channels): ``logits`` (n, classes)."""
     import keras
     from keras import layers
 

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-# expansion, channels, kernel, stride of the first, repeats
-STAGES = ((1, 16, 3, 1, 1), (6, 24, 3, 2, 2), (6, 40, 5, 2, 2), (6, 80, 3, 2, 3), (6, 112, 5, 1, 3), (6, 192, 5, 2, 4),
-          (6, 320, 3, 1, 1))  # fmt: skip
+STAGES = (
+    (1, 16, 3, 1, 1),
+    (6, 24, 3, 2, 2),
+    (6, 40, 5, 2, 2),
+    (6, 80, 3, 2, 3),
+    (6, 112, 5, 1, 3),
+    (6, 192, 5, 2, 4),
+    (6, 320, 3, 1, 1),
+)
+"""Expansion, channels, kernel, stride of the first block, and number of blocks of each stage."""
+
 DEPTH, TOP = 16, 1280
 BN_MOMENTUM = 0.97
 

@@ -32,7 +32,7 @@ def inception_v3(x: Any) -> Any:
 
 
 class _Layers:
-    """Numbers the convolutions in the order in which they are made."""
+    """Convolutions and blocks, numbered in the order in which they are built."""
 
     def __init__(self) -> None:
         self.numbers = count(1)

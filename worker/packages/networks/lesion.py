@@ -6,13 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from worker.packages.card import InputSpec
 from worker.packages.networks.effnet_lite import BN_MOMENTUM, DEPTH, TOP, encoder
-from worker.packages.networks.resnet import RESNET50, resnet
+from worker.packages.networks.resnet import CAFFE_MEANS, RESNET50, resnet
 
 if TYPE_CHECKING:
     import keras
-
-CAFFE_MEANS = (103.939, 116.779, 123.68)
-"""Blue, green and red means that ResNet-50's ImageNet weights of Keras expect to be taken off."""
 
 
 def lesion_lite(
@@ -26,7 +23,7 @@ def lesion_lite(
 ) -> keras.Model:
     """EfficientNet-Lite0 with the diagnosis at its end and a light decoder for the outline.
 
-    The decoder starts at stride 16, where the size of a 4:3 picture still halves evenly, and hears from the deepest
+    The decoder starts at stride 16, where the size of a 4:3 picture still halves evenly, and takes up the deepest
     features through ``context`` channels that are the same at every place. Mask and diagnosis are learnt together.
 
     Parameters

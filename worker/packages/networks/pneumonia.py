@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from worker.packages.card import InputSpec
 from worker.packages.networks import effnet_lite as lite
+from worker.packages.networks.resnet import CAFFE_MEANS
 
 if TYPE_CHECKING:
     import keras
@@ -95,8 +96,6 @@ BASES: dict[str, str] = {
 }
 """Keras applications that a recipe may name, and the range that their weights were trained on."""
 
-CAFFE_MEAN = (103.939, 116.779, 123.68)
-
 
 def keras_transfer(
     spec: InputSpec,
@@ -145,7 +144,7 @@ def _ranged(x: Any, kind: str) -> Any:
     if kind == "minus_one_one":
         return layers.Rescaling(2.0, offset=-1.0, name="to_base")(x)
     if kind == "caffe":
-        return layers.Rescaling(255.0, offset=[-value for value in CAFFE_MEAN], name="to_base")(x)
+        return layers.Rescaling(255.0, offset=[-mean for mean in CAFFE_MEANS], name="to_base")(x)
     return layers.Rescaling(255.0, name="to_base")(x)
 
 

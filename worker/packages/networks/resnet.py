@@ -6,6 +6,8 @@ from typing import Any
 
 RESNET50 = (3, 4, 6, 3)
 EPSILON = 1.001e-5
+CAFFE_MEANS = (103.939, 116.779, 123.68)
+"""Blue, green and red means that are taken off the input of the ImageNet weights of Keras."""
 
 
 def resnet(x: Any, blocks: tuple[int, ...] = RESNET50, width: int = 64) -> Any:

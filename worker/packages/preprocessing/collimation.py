@@ -30,7 +30,7 @@ PASSES: Final = 3
 
 
 def bordered(film: np.ndarray) -> tuple[int, int, int, int]:
-    """What is left of a film (H, W) of any unit without its border: top, left, height, width in pixels.
+    """The part of a film (H, W) of any unit inside its border: top, left, height, width in pixels.
 
     Line after line is taken away from each side while nearly all of it has the value of the outermost line, which must
     be about the darkest or the brightest of the film. A film without a border is given back whole.
@@ -64,11 +64,11 @@ def _bar(lines: np.ndarray, low: float, high: float) -> int:
         reach = WHITE * span
     else:
         return 0
-    found = 0
+    width = 0
     for index in range(int(MOST * len(lines)) + 1):
         share = float(np.mean(np.abs(lines[index] - level) <= reach))
         if share < WRITTEN:
             break
         if share >= PLAIN:
-            found = index + 1
-    return found
+            width = index + 1
+    return width

@@ -56,19 +56,22 @@ def lung_field(film: np.ndarray) -> LungField:
     """Lung mask of a film (H, W) of any unit, bright for dense; it is looked for inside the film's border."""
     shape = film.shape[:2]
     top, left, height, width = bordered(film)
-    found = _field(film[top : top + height, left : left + width])
+    inner = _field(film[top : top + height, left : left + width])
     if (height, width) == shape:
-        return found
+        return inner
     down, across = height / shape[0], width / shape[1]
     y, x = ((np.arange(SIDE) + 0.5) / SIDE * n for n in shape)
     rows, columns = ((y - top) / height * SIDE).astype(int), ((x - left) / width * SIDE).astype(int)
     inside = ((y >= top) & (y < top + height))[:, None] & ((x >= left) & (x < left + width))[None, :]
-    mask = found.mask[np.clip(rows, 0, SIDE - 1)][:, np.clip(columns, 0, SIDE - 1)] & inside
+    mask = inner.mask[np.clip(rows, 0, SIDE - 1)][:, np.clip(columns, 0, SIDE - 1)] & inside
     first = top / shape[0]
     return LungField(
-        mask, left / shape[1] + found.middle * across, first + found.top * down, first + found.bottom * down,
-        found.measured,
-    )  # fmt: skip
+        mask,
+        left / shape[1] + inner.middle * across,
+        first + inner.top * down,
+        first + inner.bottom * down,
+        inner.measured,
+    )
 
 
 def _field(film: np.ndarray) -> LungField:

@@ -45,15 +45,15 @@ def fold(model: keras.Model) -> keras.Model:
 
 def _pairs(model: keras.Model, keras: Any) -> dict[str, str]:
     """Convolution -> norm, where the norm is the convolution's only reader."""
-    found: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     convolutions = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
     for layer in model.layers:
         readers = [node.operation for node in layer._outbound_nodes]
         if not isinstance(layer, convolutions) or layer.use_bias or len(readers) != 1:
             continue
         if isinstance(readers[0], keras.layers.BatchNormalization):
-            found[layer.name] = readers[0].name
-    return found
+            pairs[layer.name] = readers[0].name
+    return pairs
 
 
 def _folded(convolution: Any, norm: Any) -> list[np.ndarray]:

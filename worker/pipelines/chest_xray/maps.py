@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.packages.card import InputSpec
-from worker.packages.preprocessing.compose import Box, compose_boxed, cut
+from worker.packages.preprocessing.compose import compose_boxed
+from worker.packages.preprocessing.crops import Box, cut
 from worker.packages.preprocessing.lungs import SIDE, LungField
 
 Map = NDArray[np.float32]

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from worker.packages.preprocessing.compose import Box, restore
+from worker.packages.preprocessing.crops import Box, restore
 from worker.pipelines.base import Evidence, ScoredSeries, Served
 from worker.pipelines.ensemble import ModelScores
 from worker.pipelines.head_ct.hounsfield import HounsfieldVolume

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from worker.packages.preprocessing.compose import Box, compose_boxed
+from worker.packages.preprocessing.compose import compose_boxed
+from worker.packages.preprocessing.crops import Box
 from worker.pipelines.base import NetworkInputs, PipelineSteps, ServedByTask
 from worker.pipelines.ensemble import infer_each, packages_of, shared_inputs
 from worker.pipelines.head_ct.findings import TASK, interpret

@@ -18,13 +18,20 @@ from firstread.settings import Settings
 from training.package.writing import golden_pixels, rewrite_card, write_package
 from worker.engine.loading import fingerprint, load_serving
 from worker.packages.archive import export_package, import_package
-from worker.packages.card import Calibration, Card, InputSpec, OperatingPoint
-from worker.packages.errors import ChecksumError, PackageError, SelfTestError
+from worker.packages.card import (
+    Calibration,
+    Card,
+    ChecksumError,
+    InputSpec,
+    OperatingPoint,
+    PackageError,
+    SelfTestError,
+)
 from worker.packages.networks import build
 from worker.packages.package import CARD, GOLDEN, WEIGHTS, load
 from worker.packages.preprocessing.compose import compose
 from worker.packages.runtimes.folding import fold
-from worker.packages.store import Store, open_store
+from worker.packages.store import PackageStore, open_store
 
 SPEC = InputSpec(kind="hu", height=32, width=32, windows=((0, 80),), neighbours=1, crop="head", scale="imagenet_lite")
 LABELS = ["any", "subdural"]
@@ -198,7 +205,7 @@ def test_newest_of_a_task_is_active_until_somebody_decides(shipped: Path, tmp_pa
     for version in ("1.9.0", "1.10.0"):
         (tmp_path / "toy" / version).mkdir(parents=True)
         toy_card(version).write(tmp_path / "toy" / version / CARD)
-    store = Store([tmp_path, shipped], tmp_path / "home")
+    store = PackageStore([tmp_path, shipped], tmp_path / "home")
     assert {e.version: e.role for e in store.entries()} == {"1.10.0": "active", "1.9.0": "off", "1.0.0": "off"}
     store.activate("toy/1.9.0")
     store.activate("toy/1.10.0", "shadow")
@@ -254,7 +261,7 @@ def test_a_package_that_fails_its_self_test_is_not_taken_in(
 def test_a_baseline_is_never_active(shipped: Path, tmp_path: Path) -> None:
     (tmp_path / "slices" / "1.0.0").mkdir(parents=True)
     toy_card(name="slices", task="bleed_slice").write(tmp_path / "slices" / "1.0.0" / CARD)
-    store = Store([tmp_path, shipped], tmp_path / "home")
+    store = PackageStore([tmp_path, shipped], tmp_path / "home")
     assert {e.key: e.role for e in store.entries()} == {"slices/1.0.0": "off", "toy/1.0.0": "active"}
     with pytest.raises(PackageError, match="baseline"):
         store.activate("slices")
@@ -265,7 +272,7 @@ def test_a_baseline_is_never_active(shipped: Path, tmp_path: Path) -> None:
 
 
 def test_the_only_active_package_cannot_become_a_shadow(shipped: Path, tmp_path: Path) -> None:
-    store = Store([tmp_path, shipped], tmp_path / "home")
+    store = PackageStore([tmp_path, shipped], tmp_path / "home")
     with pytest.raises(PackageError, match="only active"):
         store.activate("toy/1.0.0", "shadow")
     assert store.entry("toy").role == "active"
@@ -343,7 +350,9 @@ def test_who_activated_what_stands_in_the_audit_trail(
     downgrade(db, "0001")
     behind = CliRunner().invoke(models, ["activate", "toy/1.0.0"])
     assert isinstance(behind.exception, SchemaMismatch)
-    assert Store([shipped], tmp_path / "home").entry("toy").role == "active", "nothing is done that is not recorded"
+    assert PackageStore([shipped], tmp_path / "home").entry("toy").role == "active", (
+        "nothing is done that is not recorded"
+    )
     db.dispose()
 
 

@@ -8,18 +8,8 @@ import pytest
 
 from firstread.phantoms.head import HeadSpec, head_volume
 from worker.packages.card import InputSpec
-from worker.packages.preprocessing.compose import (
-    Box,
-    PreprocessingError,
-    compose,
-    cut,
-    head_box,
-    locate,
-    planes,
-    restore,
-    square_box,
-    to_unit,
-)
+from worker.packages.preprocessing.compose import PreprocessingError, compose, locate, planes, to_unit
+from worker.packages.preprocessing.crops import Box, cut, head_box, restore, square_box
 
 HEAD = InputSpec(kind="hu", height=96, width=96, windows=((0, 80),), neighbours=1, crop="head", scale="imagenet_lite")
 SPEC = HeadSpec(slices=6, size=256, step_mm=20.0, bleed="intraparenchymal")

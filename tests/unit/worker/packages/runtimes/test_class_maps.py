@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from tests.builders.chest import chest_card
-from worker.packages.card import InputSpec
-from worker.packages.errors import PackageError
-from worker.packages.package import Package
+from worker.packages.card import InputSpec, PackageError
 from worker.packages.runtimes.class_maps import grad_cam, grad_cam_plus
+from worker.packages.runtimes.tensorflow import Package
 
 SPEC = InputSpec(kind="grey", height=2, width=2)
 PICTURE = np.array([[1.0, 2.0], [3.0, 0.0]], np.float32)[None, :, :, None]

@@ -16,10 +16,12 @@ from firstread.phantoms.ct import CtGrid, CtLabels, ct_series
 from firstread.phantoms.head import HeadSpec, head_volume
 from tests.builders.studies import study_from
 from training.head_ct.readers import CtIch
-from worker.packages.package import Package, load
-from worker.packages.preprocessing.compose import compose_boxed, restore
+from worker.packages.package import load
+from worker.packages.preprocessing.compose import compose_boxed
+from worker.packages.preprocessing.crops import restore
 from worker.packages.probabilities import slice_probabilities, study_probability
-from worker.packages.store import Store
+from worker.packages.runtimes.tensorflow import Package
+from worker.packages.store import PackageStore
 from worker.pipelines.base import Outcome, Served
 from worker.pipelines.registry import row
 from worker.pipelines.runner import run
@@ -49,7 +51,7 @@ class Direct:
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
-    store = Store([MODELS], tmp_path_factory.mktemp("home"))
+    store = PackageStore([MODELS], tmp_path_factory.mktemp("home"))
     (entry,) = [e for e in store.serving() if e.card is not None and e.card.task == "bleed"]
     return load(entry.directory)
 
