@@ -40,6 +40,7 @@ from firstread.records import (
 )
 from firstread.records.studies import no_self_test
 from firstread.settings import Settings
+from firstread.states import JobState
 from firstread.storage.store import spool_of
 
 STUDY_COLUMNS = (
@@ -188,7 +189,7 @@ def _jobs(session: Session, pipeline: str, since: datetime | None, judged_only: 
     query = (
         select(Job.id, Revision.study_id)
         .join(Revision, Revision.id == Job.revision_id)
-        .where(Job.pipeline == pipeline, Job.state == "DONE", no_self_test(Revision.study_id))
+        .where(Job.pipeline == pipeline, Job.state == JobState.DONE.value, no_self_test(Revision.study_id))
         .order_by(Revision.study_id, Revision.number)
     )
     if since is not None:

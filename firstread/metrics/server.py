@@ -1,4 +1,4 @@
-"""The ``/metrics`` endpoint, and the figures that come from the database, the broker and the disk at scrape time.
+"""The ``/metrics`` endpoint of one process or of several that share it.
 
 Counters and histograms live in the processes that count. Where several processes share one endpoint (``firstread up``,
 and ``firstread work`` with its supervisor), each writes memory-mapped files into one folder and the parent adds them
@@ -7,13 +7,12 @@ up (prometheus_client's multiprocess mode), so no process undercounts and a rest
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import socket
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from firstread.errors import FirstreadError
 from firstread.processes.ports import listen_problem
@@ -21,13 +20,13 @@ from firstread.processes.spawning import is_running
 from firstread.settings import Settings
 
 if TYPE_CHECKING:
+    from wsgiref.simple_server import WSGIServer
+
     from prometheus_client import CollectorRegistry
 
     from firstread.records import Database
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-
-log = logging.getLogger(__name__)
 
 
 class MetricsPortTaken(FirstreadError):
@@ -102,10 +101,10 @@ class MetricsServer:
         The port that it listens on, where 0 was asked for too.
     """
 
-    def __init__(self, server: Any, thread: threading.Thread) -> None:
+    def __init__(self, server: WSGIServer, thread: threading.Thread) -> None:
         self._server = server
         self._thread = thread
-        self.port = int(server.server_address[1])
+        self.port = server.server_port
 
     def close(self) -> None:
         """Stop listening."""

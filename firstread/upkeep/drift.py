@@ -23,6 +23,7 @@ from firstread.pipelines import leading_finding
 from firstread.records import Database, DriftRow, Job, Result, Revision, Study
 from firstread.records.studies import no_self_test
 from firstread.settings import Settings
+from firstread.states import JobState
 
 ALL = "*"
 LEAST_STUDIES = 20
@@ -188,7 +189,7 @@ def _rows(
         .join(Study, Study.id == Revision.study_id)
         .where(
             Job.pipeline == baseline.pipeline,
-            Job.state == "DONE",
+            Job.state == JobState.DONE.value,
             Job.carried_from.is_(None),
             Job.finished_at >= start,
             Job.finished_at < end,
