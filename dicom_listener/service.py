@@ -112,8 +112,8 @@ class ListenerService:
 
         def known(path: str) -> bool:
             with self.db.read() as session:
-                found = session.scalar(select(IntakeRefusal.id).where(IntakeRefusal.kept_path == path))
-            return found is not None
+                refusal_id = session.scalar(select(IntakeRefusal.id).where(IntakeRefusal.kept_path == path))
+            return refusal_id is not None
 
         for refusal in unrecorded(self.settings.inbox_dir, known, self.id):
             self.writer.put(refusal)

@@ -17,12 +17,12 @@ class NoDatabase(FirstreadError):
 def open_database(settings: Settings) -> Database:
     """The site's database. Raises :class:`NoDatabase`, ``DatabaseUnusable`` or ``SchemaMismatch``."""
     url = make_url(settings.database_url)
-    shown = url.render_as_string(hide_password=True)
+    printable_url = url.render_as_string(hide_password=True)
     if url.get_backend_name() == "sqlite":
         from pathlib import Path
 
         if url.database and not Path(url.database).is_file():
-            raise NoDatabase(f"no database at {shown}; start `firstread up`, or set FIRSTREAD_HOME")
+            raise NoDatabase(f"no database at {printable_url}; start `firstread up`, or set FIRSTREAD_HOME")
     db = Database(settings.database_url)
     require_head(db)
     return db

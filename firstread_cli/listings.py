@@ -107,8 +107,8 @@ def results(
         return
     columns = (*RESULT_COLUMNS, "revision", "role") if history else RESULT_COLUMNS
     print_table(rows, columns, empty="no results yet", spare=SPARE_COLUMNS)
-    told = ((row["study_instance_uid"], row["pipeline"], row["detail"]) for row in rows if row["state"] == "DONE")
-    for uid, name, detail in dict.fromkeys(told):
+    details = ((row["study_instance_uid"], row["pipeline"], row["detail"]) for row in rows if row["state"] == "DONE")
+    for uid, name, detail in dict.fromkeys(details):
         if detail:
             echo(f"{uid} {name}: {detail}")
     if count and len(rows) == count:

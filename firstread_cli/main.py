@@ -51,9 +51,11 @@ class LazyGroup(click.Group):
     """A group whose commands are imported when called; its help needs none of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the table."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now; None where there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
@@ -67,6 +69,7 @@ class LazyGroup(click.Group):
         return found if not incomplete.startswith("-") else super().shell_complete(ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Names and help, without an import."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 

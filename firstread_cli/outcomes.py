@@ -73,16 +73,16 @@ def import_truth(file: Path, by: str | None, as_json: bool) -> None:
     """
     from firstread.actions.verdicts import import_truth as run
 
-    told = run(open_database(Settings()), file, by=by)
+    summary = run(open_database(Settings()), file, by=by)
     if as_json:
-        print_json(vars(told))
-        raise SystemExit(1 if told.wrong else 0)
-    echo(f"{told.imported} imported, {told.unchanged} known already, {len(told.unmatched)} without a study")
-    if told.unmatched:
-        echo(f"no study, or several, for lines {', '.join(map(str, told.unmatched))}")
-    for line, why in told.wrong.items():
+        print_json(vars(summary))
+        raise SystemExit(1 if summary.wrong else 0)
+    echo(f"{summary.imported} imported, {summary.unchanged} known already, {len(summary.unmatched)} without a study")
+    if summary.unmatched:
+        echo(f"no study, or several, for lines {', '.join(map(str, summary.unmatched))}")
+    for line, why in summary.wrong.items():
         echo(f"line {line}: {why}")
-    raise SystemExit(1 if told.wrong else 0)
+    raise SystemExit(1 if summary.wrong else 0)
 
 
 @click.command()
@@ -96,9 +96,24 @@ def performance(as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    columns = ("month", "pipeline", "scanner", "finding", "n", "positive_ratio", "n_truth", "sensitivity",
-               "sensitivity_low", "sensitivity_high", "specificity", "specificity_low", "specificity_high", "ppv",
-               "ppv_low", "ppv_high")  # fmt: skip
+    columns = (
+        "month",
+        "pipeline",
+        "scanner",
+        "finding",
+        "n",
+        "positive_ratio",
+        "n_truth",
+        "sensitivity",
+        "sensitivity_low",
+        "sensitivity_high",
+        "specificity",
+        "specificity_low",
+        "specificity_high",
+        "ppv",
+        "ppv_low",
+        "ppv_high",
+    )
     print_table(rows, columns, empty="nothing scored yet")
 
 
@@ -119,8 +134,18 @@ def deliveries(ctx: click.Context, state: str | None, limit: int, as_json: bool)
     if as_json:
         print_json(rows)
         return
-    columns = ("delivery", "created_at", "destination", "kind", "escalation", "pipeline", "state", "attempts",
-               "last_status", "study_instance_uid")  # fmt: skip
+    columns = (
+        "delivery",
+        "created_at",
+        "destination",
+        "kind",
+        "escalation",
+        "pipeline",
+        "state",
+        "attempts",
+        "last_status",
+        "study_instance_uid",
+    )
     print_table(rows, columns, empty="no deliveries")
 
 
@@ -197,7 +222,7 @@ def export(
     from firstread.export.studies import export_studies
 
     settings = Settings()
-    told = export_studies(
+    summary = export_studies(
         open_database(settings),
         settings,
         out,
@@ -207,8 +232,8 @@ def export(
         key_file=key_file,
         by=by,
     )
-    echo(f"{told.studies} studies, {told.images} images in {out}")
-    for reason, count in told.left_out.items():
+    echo(f"{summary.studies} studies, {summary.images} images in {out}")
+    for reason, count in summary.left_out.items():
         echo(f"left out: {count} ({reason})")
 
 
@@ -219,10 +244,10 @@ def clean(dry_run: bool) -> None:
     from firstread.upkeep.retention import clean as run
 
     settings = Settings()
-    told = run(open_database(settings), settings, dry_run=dry_run)
+    summary = run(open_database(settings), settings, dry_run=dry_run)
     word = "would go" if dry_run else "removed"
-    echo(f"{word}: {told.files} files of {told.studies} studies, {told.size_bytes / 2**20:.1f} MiB")
-    echo(f"{word}: evidence of {told.evidence} jobs, {told.refused} refused files")
+    echo(f"{word}: {summary.files} files of {summary.studies} studies, {summary.size_bytes / 2**20:.1f} MiB")
+    echo(f"{word}: evidence of {summary.evidence} jobs, {summary.refused} refused files")
 
 
 @click.command()

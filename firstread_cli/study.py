@@ -115,26 +115,26 @@ def story(session: Session, study: Study) -> dict[str, Any]:
 def study(uid: str, as_json: bool) -> None:
     """Tell the whole story of one study (StudyInstanceUID, accession number, or the key that logs and mails name)."""
     with open_database(Settings()).read() as session:
-        told = story(session, find_study(session, uid))
+        whole_story = story(session, find_study(session, uid))
     if as_json:
-        print_json(told)
+        print_json(whole_story)
         return
-    row = told["study"]
+    row = whole_story["study"]
     seen = f"first seen {row['received_at']:%Y-%m-%d %H:%M:%S} UTC"
     echo(f"study {row['study_instance_uid']}, {row['modality'] or 'no modality'}, {seen}")
     echo(f"came by {row['source']} from {row['source_name'] or '?'}, calling AE {row['calling_ae'] or '-'}")
-    outcomes = sorted({receipt["outcome"] for receipt in told["receipts"]})
-    counts = ", ".join(f"{sum(r['outcome'] == o for r in told['receipts'])} {o}" for o in outcomes)
+    outcomes = sorted({receipt["outcome"] for receipt in whole_story["receipts"]})
+    counts = ", ".join(f"{sum(r['outcome'] == o for r in whole_story['receipts'])} {o}" for o in outcomes)
     echo(f"received: {counts}\n")
-    for note in told["rejection_notes"]:
+    for note in whole_story["rejection_notes"]:
         echo(
             f"rejection note {note['code']} ({TITLES[note['code']]}) on {note['images']} images, "
             f"read {note['at']:%Y-%m-%d %H:%M:%S} UTC"
         )
-    for revision in told["revisions"]:
+    for revision in whole_story["revisions"]:
         _print_revision(revision)
     print_table(
-        told["results"],
+        whole_story["results"],
         ("pipeline", "finding", "probability", "value", "unit", "threshold", "flagged", "model_name", "model_version"),
         empty="no results",
     )

@@ -181,8 +181,10 @@ class Admission:
         if kind == "zip":
             raise UnusableFile("nested_archive", "an archive in an archive is not opened")
         if kind == "foreign":
-            found = format_of(head_of(claim.path))
-            raise UnusableFile("unsupported_format", f"{found}; DICOM, JPEG and PNG are read, and zip archives of them")
+            format_name = format_of(head_of(claim.path))
+            raise UnusableFile(
+                "unsupported_format", f"{format_name}; DICOM, JPEG and PNG are read, and zip archives of them"
+            )
         if kind == "picture":
             from dicom_listener.inbox.picture import wrap_picture
 
@@ -275,24 +277,24 @@ def _chunks(source: BinaryIO) -> Iterator[bytes]:
 def unrecorded(root: Path, known: Callable[[str], bool], listener_id: str) -> Iterator[Refusal]:
     """Refusals whose file lies in ``rejected`` but whose row was never written, from the text beside it."""
     for explanation in sorted((root / REJECTED).rglob(f"*{EXPLANATION_SUFFIX}")):
-        kept = explanation.with_name(explanation.name.removesuffix(EXPLANATION_SUFFIX))
-        path = as_text(kept)
+        refused = explanation.with_name(explanation.name.removesuffix(EXPLANATION_SUFFIX))
+        path = as_text(refused)
         # rows of earlier versions name the file as it was shown
-        if not kept.is_file() or known(path) or known(display_name(kept)):
+        if not refused.is_file() or known(path) or known(display_name(refused)):
             continue
-        said = dict(
+        fields = dict(
             line.split(": ", 1)
             for line in explanation.read_text(encoding="utf-8", errors="replace").splitlines()
             if ": " in line
         )
-        if not {"reason", "dropped as", "refused at"} <= said.keys():
+        if not {"reason", "dropped as", "refused at"} <= fields.keys():
             continue
         note = IntakeNote(
             source="inbox",
-            source_name=said["dropped as"],
-            received_at=said["refused at"],
+            source_name=fields["dropped as"],
+            received_at=fields["refused at"],
             listener_id=listener_id,
-            reason=said["reason"],
-            detail=said.get("detail"),
+            reason=fields["reason"],
+            detail=fields.get("detail"),
         )
         yield refusal_of(note, path)

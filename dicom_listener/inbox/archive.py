@@ -65,10 +65,10 @@ def members(archive: zipfile.ZipFile, max_bytes: int, max_files: int) -> list[Me
         raise UnusableArchive("bomb", f"unpacks to more than {RATIO_LIMIT} times its size")
     if any(info.flag_bits & 1 for info in files):
         raise UnusableArchive("encrypted", "the archive has a password")
-    kept = [Member(info.filename, info) for info in files if _wanted(info.filename)]
-    if not kept:
+    wanted = [Member(info.filename, info) for info in files if _wanted(info.filename)]
+    if not wanted:
         raise UnusableArchive("empty_archive", "no files in the archive")
-    return kept
+    return wanted
 
 
 def _wanted(name: str) -> bool:

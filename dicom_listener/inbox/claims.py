@@ -1,4 +1,4 @@
-"""Files that the inbox has claimed: taken by a rename, given back, put away; none stays among them for ever."""
+"""Files that the inbox has claimed: taken by a rename, given back or put away, and refused ones that grow on."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ class InboxClaim:
 
     @property
     def name(self) -> str:
+        """The path below the inbox as it was dropped, and the member of an archive, fit to be shown."""
         name = display_name(self.relative)
         return f"{name}/{display_name(self.member)}" if self.member is not None else name
 
@@ -172,7 +173,7 @@ class Parking:
         return {parked.claim.path for parked in self._parked}
 
     def take(self, claim: InboxClaim) -> None:
-        """Put a file away, at once where it can be told that nobody has it open."""
+        """Put a file away, at once where it is known that nobody has it open for writing."""
         self._parked.append(Parked(claim, time.monotonic()))
         self.release()
 

@@ -19,8 +19,8 @@ PAUSES_S = (1.0, 60.0)
 class Watch(threading.Thread):
     """Sets ``wake`` whenever something changes below a folder, until ``stopping`` is set.
 
-    A watch may end: a file name that is no UTF-8 ends it, and some file systems tell nothing. It is started again after
-    a pause; meanwhile the rescans go on.
+    A watch may end: a file name that is no UTF-8 ends it, and some file systems report nothing. It is started again
+    after a pause; meanwhile the rescans go on.
     """
 
     def __init__(self, root: Path, wake: threading.Event, stopping: threading.Event) -> None:
@@ -30,6 +30,7 @@ class Watch(threading.Thread):
         self._stopping = stopping
 
     def run(self) -> None:
+        """Watch until ``stopping`` is set."""
         pause_s, longest_s = PAUSES_S
         while not self._stopping.is_set():
             started = time.monotonic()

@@ -39,8 +39,8 @@ _F_SETSIG: Final = 10
 
 
 @dataclass(frozen=True)
-class Look:
-    """One look at a file: it is whole once two looks agree."""
+class FileSeen:
+    """What a look at a file saw; the file has settled once two looks agree."""
 
     size_bytes: int
     mtime_ns: int
@@ -91,16 +91,16 @@ class Settling:
 
     def __init__(self, settle_s: float) -> None:
         self.settle_s = settle_s
-        self._looks: dict[Path, Look] = {}
+        self._looks: dict[Path, FileSeen] = {}
 
-    def look(self, found: dict[Path, os.stat_result], at_s: float) -> list[tuple[Path, float]]:
+    def look(self, files: dict[Path, os.stat_result], at_s: float) -> list[tuple[Path, float]]:
         """Take one look; returns the files that have rested, and for how many seconds."""
-        looks: dict[Path, Look] = {}
+        looks: dict[Path, FileSeen] = {}
         rested = []
-        for path, status in found.items():
+        for path, status in files.items():
             before = self._looks.get(path)
             if before is None or (before.size_bytes, before.mtime_ns) != (status.st_size, status.st_mtime_ns):
-                before = Look(status.st_size, status.st_mtime_ns, at_s)
+                before = FileSeen(status.st_size, status.st_mtime_ns, at_s)
             looks[path] = before
             if at_s - before.at_s >= self.settle_s:
                 rested.append((path, at_s - before.at_s))
@@ -130,16 +130,16 @@ def pipeline_of(relative: Path) -> str | None:
 def kept_name(name: str, room: int = 0) -> str:
     """A file name as it is kept: text that any database and program takes, with room for a number and a suffix.
 
-    Bytes that are no UTF-8 become ``%FC``; what cannot be shown becomes ``_``; a long name loses its middle.
+    Bytes that are no UTF-8 become ``%FC``; what cannot be printed becomes ``_``; a long name loses its middle.
 
     Parameters
     ----------
     room : int
         Bytes that the caller puts behind it.
     """
-    text = _NOT_UTF8.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", name)
-    shown = "".join(c if c.isprintable() else "_" for c in text) or "_"
-    return fitting(shown, NAME_BYTES - room)
+    text = _NOT_UTF8.sub(lambda char: f"%{ord(char[0]) - 0xDC00:02X}", name)
+    printable = "".join(c if c.isprintable() else "_" for c in text) or "_"
+    return fitting(printable, NAME_BYTES - room)
 
 
 def fitting(name: str, limit_bytes: int, tail: str = "") -> str:
@@ -172,7 +172,7 @@ def free_path(path: Path) -> Path:
 
 
 def open_for_writing(path: Path) -> bool | None:
-    """Whether some process can still write to a file; None where this cannot be told.
+    """Whether some process can still write to a file; None where this cannot be found out.
 
     A read lease (fcntl F_SETLEASE) is granted only on a file that nobody has open for writing. It is asked for as the
     owner of the file, and given back at once; the signal that would break it is one that is ignored.

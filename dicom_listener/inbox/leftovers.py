@@ -1,4 +1,4 @@
-"""What lies in the inbox and is never taken: told by kind and number, for a file may be called by a patient's name."""
+"""What lies in the inbox and is never taken, by kind and number: file names may be patients' names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Final
 from dicom_listener.inbox.files import ACCEPTED, LITTER, OWN_FOLDERS, PARTIAL_SUFFIXES
 
 PATIENCE_S: Final = 600.0
-"""Seconds until somebody is told; a copy in progress may use such names."""
+"""Seconds until it is reported; a copy in progress may use such names."""
 COUNT_LIMIT: Final = 10_000
 LINKS, HIDDEN, UNFINISHED = "symbolic links", "hidden files or folders", "unfinished names (.part, .tmp, ~)"
 SPECIAL, IN_ACCEPTED = "pipes, sockets or devices", "files in the folder accepted, which is ours"
@@ -29,18 +29,18 @@ def left_aside(root: Path, *, accepted_is_ours: bool, patience_s: float = PATIEN
     accepted_is_ours : bool
         The setting keeps accepted files, so that what lies in ``accepted`` is what was taken.
     """
-    before, found = time.time() - patience_s, Counter[str]()
+    before, counts = time.time() - patience_s, Counter[str]()
     for number, (kind, changed_at) in enumerate(_aside(root, accepted_is_ours)):
         if changed_at <= before:
-            found[kind] += 1
+            counts[kind] += 1
         if number >= COUNT_LIMIT:
             break
-    return dict(found)
+    return dict(counts)
 
 
-def in_words(found: dict[str, int]) -> str:
+def in_words(counts: dict[str, int]) -> str:
     """``2 symbolic links, 1 hidden files or folders``."""
-    return ", ".join(f"{n} {kind}" for kind, n in sorted(found.items()))
+    return ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items()))
 
 
 def _aside(root: Path, accepted_is_ours: bool) -> Iterator[tuple[str, float]]:

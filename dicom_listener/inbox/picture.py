@@ -178,9 +178,20 @@ def _identify(ds: Dataset, sop_class: str, modality: str, digest: str, pipeline:
     ds.Modality = modality
     ds.ImageType = ["ORIGINAL", "PRIMARY"] if sop_class == VL_PHOTOGRAPHIC else ["DERIVED", "SECONDARY"]
     empty: tuple[str, ...] = (
-        "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
-        "AccessionNumber", "ReferringPhysicianName", "Manufacturer", "ContentDate", "ContentTime", "Laterality",
-    )  # fmt: skip
+        "PatientName",
+        "PatientID",
+        "PatientBirthDate",
+        "PatientSex",
+        "StudyDate",
+        "StudyTime",
+        "StudyID",
+        "AccessionNumber",
+        "ReferringPhysicianName",
+        "Manufacturer",
+        "ContentDate",
+        "ContentTime",
+        "Laterality",
+    )
     for keyword in empty:
         setattr(ds, keyword, "")
     ds.SeriesNumber = 1

@@ -42,8 +42,8 @@ def jpeg_segments(data: bytes) -> Iterator[Segment]:
             continue
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if marker == SCAN:
-            found = _MARKER.search(data, end)
-            end = found.start() if found else len(data) + 1
+            marker_behind = _MARKER.search(data, end)
+            end = marker_behind.start() if marker_behind else len(data) + 1
         if end > len(data):
             return
         yield Segment(marker, at, end)

@@ -64,7 +64,7 @@ class Inbox:
         self._stuck: dict[Path, float] = {}
         self._judged: dict[Path, tuple[tuple[int, int], Judgement]] = {}
         self._swept_at = 0.0
-        self._told_aside: dict[str, int] = {}
+        self._logged_aside: dict[str, int] = {}
         self._paused_until = 0.0
         self._failing = False
         self._stopping = threading.Event()
@@ -131,19 +131,19 @@ class Inbox:
         if now - self._swept_at >= STUCK_S:
             self._swept_at = now
             self._claims.empty(self._claims.folder, self._parking.files())
-            self._tell_aside()
+            self._log_left_aside()
         if now < self._paused_until:
             return True
         self._stuck = {path: until for path, until in self._stuck.items() if until > now}
-        found = {path: status for path, status in walk(self._root) if path not in self._stuck}
-        self._judged = {path: said for path, said in self._judged.items() if path in found}
-        coming = set(found)
-        for path, rested_s in self._settling.look(found, now):
+        files = {path: status for path, status in walk(self._root) if path not in self._stuck}
+        self._judged = {path: judged for path, judged in self._judged.items() if path in files}
+        coming = set(files)
+        for path, rested_s in self._settling.look(files, now):
             if self._stopping.is_set():
                 break
             if rested_s >= HOLD_S:
                 coming.discard(path)
-            if not self._ready(path, found[path], rested_s):
+            if not self._ready(path, files[path], rested_s):
                 continue
             try:
                 claim = self._claims.claim(path, self._judged.get(path))
@@ -154,11 +154,11 @@ class Inbox:
             if claim is not None and not self._admit(claim):
                 return True
             coming.discard(path)
-            del found[path]
+            del files[path]
         if not coming:
             self._end_delivery("released")
         self._remove_emptied()
-        return bool(found or self._parking.files())
+        return bool(files or self._parking.files())
 
     def _take_completed(self) -> None:
         """Put refused files that have become whole back to where they were dropped."""
@@ -169,12 +169,12 @@ class Inbox:
             except OSError as error:
                 LOGGER.error("a refused file that has become whole stays in its place (%s)", error.strerror)
 
-    def _tell_aside(self) -> None:
-        """Say what lies here and is never taken, whenever that changes."""
-        found = left_aside(self._root, accepted_is_ours=self._settings.inbox_keep_accepted)
-        if found and found != self._told_aside:
-            LOGGER.warning("the inbox holds what is never read: %s", in_words(found))
-        self._told_aside = found
+    def _log_left_aside(self) -> None:
+        """Log what lies here and is never taken, whenever that changes."""
+        counts = left_aside(self._root, accepted_is_ours=self._settings.inbox_keep_accepted)
+        if counts and counts != self._logged_aside:
+            LOGGER.warning("the inbox holds what is never read: %s", in_words(counts))
+        self._logged_aside = counts
 
     def _ready(self, path: Path, status: os.stat_result, rested_s: float) -> bool:
         """Whether a file may be taken: at once where its structure says that it is whole, after a while in any case."""

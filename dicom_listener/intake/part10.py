@@ -52,22 +52,23 @@ class IntakeNote:
 
     @property
     def received(self) -> datetime:
+        """``received_at`` as a datetime."""
         return datetime.fromisoformat(self.received_at)
 
     def encode(self) -> bytes:
         """UTF-8 JSON without what is empty."""
-        said = {name: value for name, value in asdict(self).items() if value not in (None, ())}
-        return json.dumps(said, ensure_ascii=False).encode()
+        values = {name: value for name, value in asdict(self).items() if value not in (None, ())}
+        return json.dumps(values, ensure_ascii=False).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> IntakeNote | None:
         """The note in ``data``, or None where there is none that can be read."""
         try:
-            said = json.loads(data.rstrip(b"\0 ").decode())
+            values = json.loads(data.rstrip(b"\0 ").decode())
             known = {f.name for f in fields(cls)}
-            said = {name: value for name, value in said.items() if name in known}
-            said["warnings"] = tuple(said.get("warnings", ()))
-            note = cls(**{"source_name": None} | said)
+            values = {name: value for name, value in values.items() if name in known}
+            values["warnings"] = tuple(values.get("warnings", ()))
+            note = cls(**{"source_name": None} | values)
             return note if note.received.tzinfo else None
         except (ValueError, TypeError, AttributeError):
             return None
@@ -95,7 +96,7 @@ class IntakeNote:
 
 def _read_meta(head: bytes) -> tuple[dict[int, bytes], int]:
     """Elements of a group 0002 as :func:`file_meta` writes it, by element number, and where the data set starts."""
-    found: dict[int, bytes] = {}
+    elements: dict[int, bytes] = {}
     at = len(PREAMBLE)
     while head[at : at + 2] == b"\x02\x00":
         _, element, vr, length = struct.unpack_from("<HH2sH", head, at)
@@ -103,9 +104,9 @@ def _read_meta(head: bytes) -> tuple[dict[int, bytes], int]:
         if vr == b"OB":
             (length,) = struct.unpack_from("<I", head, at)
             at += 4
-        found[element] = head[at : at + length]
+        elements[element] = head[at : at + length]
         at += length
-    return found, at
+    return elements, at
 
 
 def file_meta(

@@ -66,7 +66,7 @@ def _text(element: int, value: bytes, padding: bytes) -> bytes:
 
 
 class _Woken(queue.Queue[Any]):
-    """A queue that tells somebody whenever something is put into it."""
+    """A queue that calls ``wake`` whenever something is put into it."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         super().__init__()
@@ -100,13 +100,13 @@ class ListenerSocket(AssociationSocket):
             poll = select.poll()
             poll.register(self.socket.fileno(), select.POLLIN)
             poll.register(bell.fileno(), select.POLLIN)
-            found = {fd for fd, _ in poll.poll(WAIT_S * 1000)}
-            if bell.fileno() in found:
+            readable = {fd for fd, _ in poll.poll(WAIT_S * 1000)}
+            if bell.fileno() in readable:
                 bell.recv(4096)
         except (OSError, ValueError):
             self.event_queue.put("Evt17")  # transport connection closed (PS3.8 table 9-10)
             return False
-        return bool(found - {bell.fileno()})
+        return bool(readable - {bell.fileno()})
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read ``nr_bytes``; less only where the peer has closed the connection.

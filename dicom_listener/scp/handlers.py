@@ -72,6 +72,7 @@ class Handlers:
         event.assoc.acceptor.supported_contexts = supported(proposed, self.transfer_syntaxes)
 
     def on_rejected(self, event: evt.Event) -> None:
+        """Count an association that was rejected."""
         metrics.ASSOCIATIONS.labels(outcome="rejected").inc()
 
     def on_store(self, assoc: Any, request: C_STORE, transfer_syntax_uid: str) -> tuple[int, str]:

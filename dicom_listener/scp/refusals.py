@@ -111,6 +111,7 @@ class DoorBook:
         self._thread = threading.Thread(target=self._run, name="door-book", daemon=True)
 
     def start(self) -> None:
+        """Begin to write."""
         self._thread.start()
 
     def stop(self) -> None:

@@ -111,7 +111,7 @@ class Scp:
     rows : Rows
         Where the ends of associations go.
     on_refused : callable
-        Told of each connection that was turned away.
+        Called for each connection that was turned away.
 
     Raises
     ------

@@ -191,17 +191,17 @@ def close_due(db: Database, settings: Settings) -> list[Closed]:
 
 
 def _visits(session: Session, study_ids: Iterable[int]) -> dict[int, list[Visit]]:
-    found: dict[int, list[Visit]] = defaultdict(list)
+    visits: dict[int, list[Visit]] = defaultdict(list)
     query = (
         select(AssociationStudy.study_id, AssociationStudy.last_at, Association)
         .join(Association, Association.id == AssociationStudy.association_id)
         .where(AssociationStudy.study_id.in_(list(study_ids)))
     )
     for study_id, last_at, assoc in session.execute(query):
-        found[study_id].append(
+        visits[study_id].append(
             Visit(assoc.source, assoc.calling_ae, assoc.opened_at, assoc.ended_at, assoc.ending, last_at)
         )
-    return found
+    return visits
 
 
 def _since(visits: list[Visit], opened_at: datetime) -> list[Visit]:

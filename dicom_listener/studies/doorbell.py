@@ -1,4 +1,4 @@
-"""Telling the workers that a revision is closed. The database is the truth: a bell that nobody hears loses nothing."""
+"""Publishing closed revisions to the workers. The database is the truth: a message that is lost loses nothing."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class Doorbell:
         self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
 
     def start(self) -> None:
+        """Begin to publish."""
         self._thread.start()
 
     def announce(self, closed: Closed) -> None:

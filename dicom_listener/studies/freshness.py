@@ -1,4 +1,4 @@
-"""Whether a study was made just now, or long ago: old ones wait behind fresh ones and wake nobody."""
+"""Whether a study was made just now, or long ago: old ones wait behind fresh ones, and nobody is notified at once."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Reconciler:
     reconciled : threading.Event
         Set after the first round, when its rows are written.
     take_over : callable
-        Told the ids of the other listeners that live; gives back what the dead had claimed from the inbox.
+        Called with the ids of the other listeners that live; gives back what the dead had claimed from the inbox.
     """
 
     def __init__(
@@ -94,9 +94,11 @@ class Reconciler:
         self._thread = threading.Thread(target=self._run, name="reconcile", daemon=True)
 
     def start(self) -> None:
+        """Begin with the first round."""
         self._thread.start()
 
     def stop(self) -> None:
+        """End after the file in hand."""
         self._stopping.set()
         self._lost.set()
         self._thread.join(timeout=10.0)
@@ -173,11 +175,11 @@ class Reconciler:
             return
         except UnusableFile as error:
             LOGGER.error("a file of the spool cannot be read (%s); it is kept in the refused folder", error.reason)
-            kept = self._storage.refused.path(key)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(path, kept)
-            note = replace(_stranger(kept), reason=error.reason, detail=error.detail or None)
-            self._rows.put(refusal_of(note, str(kept)))
+            refused_path = self._storage.refused.path(key)
+            refused_path.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(path, refused_path)
+            note = replace(_stranger(refused_path), reason=error.reason, detail=error.detail or None)
+            self._rows.put(refusal_of(note, str(refused_path)))
             done.refusals += 1
             return
         self._rows.put(arrival)

@@ -40,6 +40,7 @@ class RowWriter:
         self._thread = threading.Thread(target=self._run, name="row-writer", daemon=True)
 
     def start(self) -> None:
+        """Begin to write."""
         self._thread.start()
 
     def put(self, entry: Entry, timeout_s: float = 20.0) -> None:

@@ -47,6 +47,7 @@ class Closer:
             thread.start()
 
     def stop(self) -> None:
+        """End after the steps in hand."""
         self._stopping.set()
         for thread in self._threads:
             thread.join(timeout=10.0)

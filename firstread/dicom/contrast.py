@@ -1,4 +1,4 @@
-"""Was a contrast agent given? By every element and macro that tells of it, and in the words of several languages."""
+"""Whether a contrast agent was given, by every element and macro that says so, in the words of several languages."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def says_none(words: str) -> bool:
 
 
 def has_contrast(ds: Dataset) -> bool:
-    """Whether an object's Contrast/Bolus module (PS3.3 C.7.6.4, C.7.6.4b) tells of a contrast agent."""
+    """Whether an object's Contrast/Bolus module (PS3.3 C.7.6.4, C.7.6.4b) names a contrast agent."""
     return (
         any(not says_none(text(ds, keyword, 128)) for keyword in ("ContrastBolusAgent", "ContrastBolusIngredient"))
         or any(

@@ -198,10 +198,10 @@ def _plausible_length(head: bytes) -> bool:
 
 def _read_meta(fp: BinaryIO, start: int) -> tuple[FileMetaDataset, int]:
     """File meta group (PS3.10 section 7.1), and where it ends."""
-    found = Scanner(Window(fp), Encoding(implicit=False, little=True), lambda tag: tag >> 16 != 2).run(start)
-    if found.cut or found.padded:
+    header = Scanner(Window(fp), Encoding(implicit=False, little=True), lambda tag: tag >> 16 != 2).run(start)
+    if header.cut or header.padded:
         raise NotDicom("truncated", "the file ends in its meta group")
-    return FileMetaDataset(Dataset(found.found)), found.end
+    return FileMetaDataset(Dataset(header.by_tag)), header.end
 
 
 def _read_body(fp: BinaryIO, body_offset: int, meta: FileMetaDataset) -> Content:
@@ -221,16 +221,16 @@ def _read_body(fp: BinaryIO, body_offset: int, meta: FileMetaDataset) -> Content
     pixels = header.stopped_at
     if deflated and window.size >= INFLATED_LIMIT_BYTES and not pixels:
         raise NotDicom("bomb", "the header is larger than the limit")
-    if not header.found and window.size - start < 8:
+    if not header.by_tag and window.size - start < 8:
         raise NotDicom("no_dataset", "nothing follows the file meta group")
-    if not header.found and not pixels:
+    if not header.by_tag and not pixels:
         raise NotDicom("truncated" if header.cut or header.padded else "corrupt", "no element could be read")
     if header.left_out:
         notes.append("large_element_skipped")
-    ds = Dataset(header.found)
+    ds = Dataset(header.by_tag)
     ds.set_original_encoding(encoding.implicit, encoding.little, _character_sets(ds))
     tag, offset, length, vr = pixels if pixels else (None, None, None, None)
-    last_tag = int(tag or max(header.found, default=0))
+    last_tag = int(tag or max(header.by_tag, default=0))
     content = Content(
         ds, tuple(notes), fp, offset, length, source, body_offset, tag, vr, padded=header.padded, last_tag=last_tag
     )
@@ -324,18 +324,18 @@ def each_number(ds: Dataset, keyword: str) -> tuple[float, ...]:
         if value is None or (hasattr(value, "__len__") and not len(value)):
             return ()
         many = value if hasattr(value, "__iter__") and not isinstance(value, (str, bytes)) else [value]
-        found = tuple(float(part) for part in many)
+        values = tuple(float(part) for part in many)
     except PARSE_ERRORS as error:
         raise BadNumber(keyword) from error
-    if not all(part - part == 0.0 for part in found):
+    if not all(part - part == 0.0 for part in values):
         raise BadNumber(keyword)
-    return found
+    return values
 
 
 def strict_number(ds: Dataset, keyword: str) -> float | None:
     """First value of an element as a finite float, None where it is absent or empty; raises :class:`BadNumber`."""
-    found = each_number(ds, keyword)
-    return found[0] if found else None
+    values = each_number(ds, keyword)
+    return values[0] if values else None
 
 
 def number(ds: Dataset, keyword: str) -> float | None:

@@ -55,11 +55,11 @@ class Span:
 
 def offset_of(value: str) -> timezone | None:
     """Offset from UTC of a Timezone Offset From UTC (0008,0201), PS3.3 C.12.1.1.8; None where it is none."""
-    found = _OFFSET.fullmatch(value.strip())
-    if found is None:
+    match = _OFFSET.fullmatch(value.strip())
+    if match is None:
         return None
-    delta = timedelta(hours=int(found[2]), minutes=int(found[3])) * (-1 if found[1] == "-" else 1)
-    if int(found[3]) > 59 or not MOST_WEST <= delta <= MOST_EAST:
+    delta = timedelta(hours=int(match[2]), minutes=int(match[3])) * (-1 if match[1] == "-" else 1)
+    if int(match[3]) > 59 or not MOST_WEST <= delta <= MOST_EAST:
         return None
     return timezone(delta)
 
@@ -92,10 +92,10 @@ def made_of(ds: Dataset) -> Made | None:
     own = text(ds, "TimezoneOffsetFromUTC", 16)
     offset = own.replace(":", "") if offset_of(own) is not None else ""
     for kind in KINDS:
-        found = [_pair(ds, kind.capitalize())]
+        candidates = [_pair(ds, kind.capitalize())]
         if kind == "acquisition":
-            found.append(_datetime(text(ds, "AcquisitionDateTime", 32)))
-        stamps = [at for at in found if at]
+            candidates.append(_datetime(text(ds, "AcquisitionDateTime", 32)))
+        stamps = [at for at in candidates if at]
         if stamps:
             newest = max(stamps, key=lambda at: _HAS_OFFSET.sub("", at).ljust(14, "9"))
             return Made(kind, newest if _HAS_OFFSET.search(newest) else newest + offset)
@@ -132,7 +132,7 @@ def has_offset(at: str) -> bool:
 
 
 def newest_of(images: Iterable[Made], zone: tzinfo | None) -> Span | None:
-    """When a study was made: the newest date of the best kind that any of its images has; None: nobody knows."""
+    """When a study was made: the newest date of the best kind that any of its images has, or None."""
     spans: dict[str, list[Span]] = {}
     for made in images:
         span = span_of(made.at, zone)
@@ -181,9 +181,9 @@ def _pair(ds: Dataset, name: str) -> str:
 
 
 def _datetime(value: str) -> str:
-    found = _DATETIME.fullmatch(value)
-    if found is None:
+    match = _DATETIME.fullmatch(value)
+    if match is None:
         return ""
-    digits = _plausible("".join(part or "" for part in found.groups()[:6]))
-    suffix = found[7] or ""
+    digits = _plausible("".join(part or "" for part in match.groups()[:6]))
+    suffix = match[7] or ""
     return digits + (suffix if offset_of(suffix) is not None else "") if digits else ""

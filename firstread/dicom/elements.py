@@ -126,11 +126,11 @@ class Encoding:
 
 @dataclass
 class Elements:
-    """What was found.
+    """The elements that were read.
 
     Attributes
     ----------
-    found : dict
+    by_tag : dict
         Elements by tag, as pydicom takes them; sequences as the bytes of their items.
     end : int
         Offset behind the last element, or of the element at which reading stopped.
@@ -144,7 +144,7 @@ class Elements:
         Zeros stand where an element should.
     """
 
-    found: dict[BaseTag, DataElement | RawDataElement] = field(default_factory=dict)
+    by_tag: dict[BaseTag, DataElement | RawDataElement] = field(default_factory=dict)
     end: int = 0
     stopped_at: tuple[int, int, int, str | None] | None = None
     cut: bool = False
@@ -237,7 +237,7 @@ class Scanner:
     def _keep(self, tag: int, vr: str | None, length: int, value: bytes, value_at: int) -> None:
         encoding, key = self._encoding, BaseTag(tag)
         content = value if length else cast(bytes | None, empty_value_for_VR(vr, raw=True))
-        self._out.found[key] = RawDataElement(key, vr, length, content, value_at, encoding.implicit, encoding.little)
+        self._out.by_tag[key] = RawDataElement(key, vr, length, content, value_at, encoding.implicit, encoding.little)
 
     def _may_be_built(self, items: bytes) -> bool:
         """Whether a sequence keeps within what all of them may hold together; counts it then."""

@@ -113,19 +113,19 @@ def header_of(ds: Dataset, meta: FileMetaDataset | None = None, notes: tuple[str
     if not sop_class:
         warnings.append("sop_class_missing")
         sop_class = _uid(group2, "MediaStorageSOPClassUID")
-    found = {
+    uids = {
         "StudyInstanceUID": _uid(ds, "StudyInstanceUID"),
         "SeriesInstanceUID": _uid(ds, "SeriesInstanceUID"),
         "SOPInstanceUID": sop_uid,
     }
-    missing = [keyword for keyword, uid in found.items() if not uid]
+    missing = [keyword for keyword, uid in uids.items() if not uid]
     if missing and "truncated" in notes:
         raise NotDicom("truncated", "the file ends before its identifiers")
     if missing:
         raise NoStudy("missing_uids", f"the data set has no {', '.join(missing)}")
     frames = _whole(ds, "NumberOfFrames")
     return Header(
-        **found,
+        **uids,
         SOPClassUID=sop_class or None,
         TransferSyntaxUID=_uid(group2, "TransferSyntaxUID") or None,
         Modality=text(ds, "Modality", 16).upper() or None,

@@ -165,8 +165,8 @@ def stack_of(
 
 def _common_normal(orientations: Sequence[Vector | None]) -> np.ndarray | None:
     """Median of the known normals: neither the first slice that arrived nor one that says otherwise turns the rest."""
-    made = {o: normal_of(o) for o in dict.fromkeys(orientations) if o is not None}
-    normals = [normal for o in orientations if o is not None and (normal := made[o]) is not None]
+    normal_by_orientation = {o: normal_of(o) for o in dict.fromkeys(orientations) if o is not None}
+    normals = [normal for o in orientations if o is not None and (normal := normal_by_orientation[o]) is not None]
     if not normals:
         return None
     middle = np.median(normals, axis=0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-CT_CLASSES: Final = frozenset({
-    "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage
-    "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image Storage
-    "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image Storage
-})  # fmt: skip
+CT_CLASSES: Final = frozenset(
+    {
+        "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage
+        "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image Storage
+        "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image Storage
+    }
+)
 DERMOSCOPIC: Final = "1.2.840.10008.5.1.4.1.1.77.1.7"
 VL_PHOTOGRAPHIC: Final = "1.2.840.10008.5.1.4.1.1.77.1.4"
 CAPTURES: Final = frozenset(f"1.2.840.10008.5.1.4.1.1.7{part}" for part in ("", ".1", ".2", ".3", ".4"))
@@ -43,7 +45,7 @@ SAYS_NOTHING: Final = frozenset({"OT", "SC"})
 
 
 def modality_of(modality: str | None, sop_class_uid: str) -> str:
-    """Modality (0008,0060) in capitals; where it is missing, what objects of the class usually bear.
+    """Modality (0008,0060) in capitals; where it is missing, what objects of the class usually have.
 
     A class that one kind of device makes also stands above OT and SC, which only say "other". Empty where neither
     tells anything.

@@ -57,22 +57,22 @@ def rejection_note(ds: Dataset) -> RejectionNote | None:
 def _references(ds: Dataset) -> frozenset[tuple[str, str]]:
     """What the evidence of the note's own study names, and what its content names without saying where it lies."""
     own = text(ds, "StudyInstanceUID", 64)
-    found: set[tuple[str, str]] = set()
+    references: set[tuple[str, str]] = set()
     elsewhere: set[str] = set()
     for study in _items(ds, "CurrentRequestedProcedureEvidenceSequence"):
         for series in _items(study, "ReferencedSeriesSequence"):
             uids = {text(sop, "ReferencedSOPInstanceUID", 64) for sop in _items(series, "ReferencedSOPSequence")}
             if text(study, "StudyInstanceUID", 64) == own:
-                found |= {(text(series, "SeriesInstanceUID", 64), uid) for uid in uids}
+                references |= {(text(series, "SeriesInstanceUID", 64), uid) for uid in uids}
             else:
                 elsewhere |= uids
-    known = {uid for _, uid in found} | elsewhere
+    known = {uid for _, uid in references} | elsewhere
     for item in _items(ds, "ContentSequence"):
         for sop in _items(item, "ReferencedSOPSequence"):
             uid = text(sop, "ReferencedSOPInstanceUID", 64)
             if uid and uid not in known:
-                found.add(("", uid))
-    return frozenset(found)
+                references.add(("", uid))
+    return frozenset(references)
 
 
 def _items(ds: Dataset, keyword: str) -> Iterable[Dataset]:

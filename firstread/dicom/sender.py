@@ -69,14 +69,14 @@ class _Peer:
 
 def files_below(paths: Iterable[Path]) -> list[Path]:
     """The files named, and those in any depth of the folders named; hidden ones left out."""
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if path.is_dir():
             below = sorted(p for p in path.rglob("*") if p.is_file())
-            found += [p for p in below if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+            files += [p for p in below if not any(part.startswith(".") for part in p.relative_to(path).parts)]
         else:
-            found.append(path)
-    return found
+            files.append(path)
+    return files
 
 
 def send_paths(

@@ -83,12 +83,13 @@ def _room(settings: Settings, db: Database) -> Iterator[Check]:
     usage = shutil.disk_usage(settings.spool_dir)
     if usage.free >= retention_watermark_bytes(settings, usage.total):
         return
-    kept = kept_back(db)
+    counts = kept_back(db)
     yield Check(
         "room",
         "warn",
-        f"studies whose images may not go: {kept['flag']} with an open flag (`firstread flags ack UID`), "
-        f"{kept['delivery']} with a delivery pending or failed (`firstread deliveries`), {kept['work']} not finished",
+        f"studies whose images may not go: {counts['flag']} with an open flag (`firstread flags ack UID`), "
+        f"{counts['delivery']} with a delivery pending or failed (`firstread deliveries`), "
+        f"{counts['work']} not finished",
     )
 
 
@@ -204,26 +205,35 @@ def doctor(quick: bool, as_json: bool) -> None:
         print_settings(settings)
         echo()
     steps: list[Callable[[Settings], Iterator[Check]]] = [
-        check_names, check_home, check_database, check_broker, check_ports, check_destinations,
-        check_next_steps, check_clock, check_senders, check_refusals, check_inbox,
-    ]  # fmt: skip
+        check_names,
+        check_home,
+        check_database,
+        check_broker,
+        check_ports,
+        check_destinations,
+        check_next_steps,
+        check_clock,
+        check_senders,
+        check_refusals,
+        check_inbox,
+    ]
     if not quick:
         steps += [check_models, check_study]
-    found: list[Check] = []
+    checks: list[Check] = []
     for step in steps:
-        if step is check_study and any(check.name == "dicom" and check.status == "fail" for check in found):
+        if step is check_study and any(check.name == "dicom" and check.status == "fail" for check in checks):
             continue
         for check in step(settings):
-            found.append(check)
+            checks.append(check)
             if not as_json:
                 echo(f"{check.status:4}  {check.name}: {check.detail}")
-    failed = any(check.status == "fail" for check in found)
+    failed = any(check.status == "fail" for check in checks)
     if as_json:
         sources, values = settings.sources(), settings.printable()
         print_json(
             {
                 "settings": {name: {"value": values[name], "source": sources[name]} for name in values},
-                "checks": [vars(check) for check in found],
+                "checks": [vars(check) for check in checks],
                 "ok": not failed,
             }
         )

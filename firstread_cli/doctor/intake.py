@@ -34,8 +34,8 @@ def check_refusals(settings: Settings) -> Iterator[Check]:
     for row in last:
         titles = f", from {row.calling_ae or '-'} to {row.called_ae or '-'}" if row.calling_ae or row.called_ae else ""
         times = f"{row.count} times, last " if row.count > 1 else ""
-        told = f"{row.host or 'many hosts'} ({row.reason}{titles}), {times}{row.last_at:%Y-%m-%d %H:%M} UTC"
-        yield Check("association refused", "warn", told)
+        refusal = f"{row.host or 'many hosts'} ({row.reason}{titles}), {times}{row.last_at:%Y-%m-%d %H:%M} UTC"
+        yield Check("association refused", "warn", refusal)
 
 
 def check_inbox(settings: Settings) -> Iterator[Check]:

@@ -27,7 +27,7 @@ FINISHED = {state.value for state in TERMINAL}
 
 
 def check_study(settings: Settings) -> Iterator[Check]:
-    """A synthetic head CT goes in by C-STORE and must come out as a row. Nobody is told, and it is removed again."""
+    """A synthetic head CT goes in by C-STORE and must come out as a row. It notifies nobody and is removed again."""
     try:
         db = open_database(settings)
         remove_leftovers(db, settings)

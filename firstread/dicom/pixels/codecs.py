@@ -32,7 +32,7 @@ class UnreadablePixels(Exception):
 
 @dataclass(frozen=True)
 class CodedFrame:
-    """One frame as a code stream, and what its decoder is told.
+    """One frame as a code stream, and its decoding options.
 
     Attributes
     ----------

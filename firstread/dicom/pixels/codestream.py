@@ -37,7 +37,7 @@ that broke off leaves is blocks of a file system, of 4,096 bytes and more (ISO/I
 
 
 Size = tuple[int, int]
-"""(rows, columns); 0 rows: told later in the stream."""
+"""(rows, columns); 0 rows: named later in the stream."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class StreamFacts:
     signed : bool
         Of JPEG 2000; the other two know no sign.
     colours : str
-        ``RGB`` or ``YBR_FULL`` as the decoded samples will be; empty where the stream does not tell.
+        ``RGB`` or ``YBR_FULL`` as the decoded samples will be; empty where the stream does not say.
     header : int
         Marker of JPEG's frame header, 0 of other streams.
     sampled_alike : bool
@@ -132,8 +132,8 @@ class JpegStream:
 
     def _walk(self, at: int) -> None:
         data = self._data
-        while found := _JPEG_MARKER.search(data, at):
-            at = found.end()
+        while match := _JPEG_MARKER.search(data, at):
+            at = match.end()
             marker = data[at - 1]
             if marker == _END_OF_IMAGE:
                 return
@@ -188,8 +188,8 @@ class JpegStream:
         if not self._restart_interval or not units:
             return
         stop = start
-        while (found := _JPEG_MARKER.search(self._data, stop)) and 0xD0 <= self._data[found.end() - 1] <= 0xD7:
-            stop = found.end()
+        while (match := _JPEG_MARKER.search(self._data, stop)) and 0xD0 <= self._data[match.end() - 1] <= 0xD7:
+            stop = match.end()
         seen = [marker[1] & 7 for marker in _RESTART.findall(self._data, start, stop)]
         if len(seen) != ceil(units / self._restart_interval) - 1 or any(n != i % 8 for i, n in enumerate(seen)):
             self._fault = DAMAGED
@@ -244,7 +244,7 @@ class Jpeg2000Stream:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        starts = [found.start() for found in _J2K_START.finditer(data)]
+        starts = [match.start() for match in _J2K_START.finditer(data)]
         self._header_at = starts[0] + 2
         self._header = list(_main_header(data, self._header_at))
         headers = [self._header]

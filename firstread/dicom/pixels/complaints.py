@@ -37,19 +37,19 @@ def heard() -> Iterator[bytearray]:
     Only one thread listens at a time. What others wrote meanwhile is passed on.
     """
     said = bytearray()
-    with _LOCK, _somewhere() as kept:
+    with _LOCK, _somewhere() as capture:
         try:
             own = os.dup(2)
         except OSError:  # closed, as in some daemons
             yield said
             return
-        os.dup2(kept.fileno(), 2)
+        os.dup2(capture.fileno(), 2)
         try:
             yield said
         finally:
             os.dup2(own, 2)
-            kept.seek(0)
-            said += kept.read(_MOST_SAID)
+            capture.seek(0)
+            said += capture.read(_MOST_SAID)
             if said and not _DAMAGE.search(said):
                 os.write(own, said)
             os.close(own)

@@ -36,7 +36,7 @@ class Encapsulated:
     Raises
     ------
     UnreadablePixels
-        If the items are not what they should be, or cannot be told apart into frames.
+        If the items are not what they should be, or cannot be divided into frames.
     """
 
     def __init__(self, fp: BinaryIO, frames: int, extended: bytes | None = None) -> None:
@@ -106,10 +106,10 @@ class Encapsulated:
             return [[span] for span in fragments]
         starts = {at - 8 - first: number for number, (at, _) in enumerate(fragments)}
         for table in tables:
-            found = [starts.get(offset, -1) for offset in table]
-            if len(found) == frames and found[0] == 0 and all(a < b for a, b in pairwise(found)):
-                ends = [*found[1:], len(fragments)]
-                return [list(fragments[a:b]) for a, b in zip(found, ends, strict=True)]
+            numbers = [starts.get(offset, -1) for offset in table]
+            if len(numbers) == frames and numbers[0] == 0 and all(a < b for a, b in pairwise(numbers)):
+                ends = [*numbers[1:], len(fragments)]
+                return [list(fragments[a:b]) for a, b in zip(numbers, ends, strict=True)]
         return self._by_end_of_image(fragments)
 
     def _by_end_of_image(self, fragments: Sequence[Span]) -> list[list[Span]]:

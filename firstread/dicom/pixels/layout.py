@@ -32,7 +32,7 @@ ONE_SAMPLE: Final = frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"})
 
 @dataclass(frozen=True)
 class PixelLayout:
-    """Image Pixel module (PS3.3 C.7.6.3) with its oddities set right: what the decoders are told."""
+    """Image Pixel module (PS3.3 C.7.6.3) with its oddities set right, as the decoders get it."""
 
     rows: int
     columns: int
