@@ -11,6 +11,7 @@ import highdicom as hd
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import EnhancedCTImageStorage
 from sqlalchemy import delete, update
 
 from firstread.dicom.datasets import read_dataset
@@ -30,7 +31,9 @@ from tests.builders.templates import template_digests
 from worker.outputs.objects import capture, finishing, report, segmentation, source
 from worker.outputs.objects.capture import display_orientation, frame_picture
 from worker.outputs.objects.files import ensure_objects, objects_dir
+from worker.pipelines.base import Evidence
 from worker.pipelines.heatmap import picture
+from worker.scoring.evidence import EvidenceStore
 
 
 @pytest.mark.parametrize("pipeline", ["head_ct", "chest_xray", "dermoscopy"])
@@ -325,3 +328,38 @@ def test_each_file_is_parsed_once_for_all_objects(tmp_path: Path, monkeypatch: p
     assert [row.kind for row in rows if row.path is not None] == ["sr", "seg", "sc"]
     assert len(parsed) == 1, "the mask lies on the key image"
     db.dispose()
+
+
+def _enhanced(ds: Dataset) -> None:
+    """One file of three frames in place of one slice."""
+    ds.SOPClassUID = EnhancedCTImageStorage
+    ds.NumberOfFrames = 3
+    shared, measures, orientation = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = [1, 1], 5
+    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    ds.SharedFunctionalGroupsSequence = [shared]
+    ds.PerFrameFunctionalGroupsSequence = []
+    for number in range(3):
+        group, position, content = Dataset(), Dataset(), Dataset()
+        position.ImagePositionPatient = [-32, -32, 5 * number]
+        content.DimensionIndexValues = [1, number + 1]
+        group.PlanePositionSequence, group.FrameContentSequence = [position], [content]
+        ds.PerFrameFunctionalGroupsSequence.append(group)
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        delattr(ds, keyword)
+
+
+def test_a_mask_on_frames_of_one_file_is_a_segmentation_of_them(site: tuple[Settings, Database]) -> None:
+    settings, db = site
+    scored = scored_study(db, settings, n=1, change=_enhanced)
+    mask = np.zeros((3, 64, 64), bool)
+    mask[1, 20:40, 24:44] = True
+    (key,) = scored.instance_ids
+    evidence = Evidence({"key": np.zeros((64, 64, 3), np.uint8)}, mask, tuple((key, frame) for frame in (1, 2, 3)))
+    with db.write() as session:
+        session.get_one(Job, scored.job_id).evidence_path = EvidenceStore(settings.evidence_dir).write(evidence)
+    outline = read(site, objects_of(site, scored.job_id)["seg"])
+    assert np.array_equal(outline.pixel_array.reshape(-1, 64, 64).max(axis=0), mask[1])
+    (group,) = outline.PerFrameFunctionalGroupsSequence
+    assert group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber == 2
