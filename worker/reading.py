@@ -12,7 +12,7 @@ from firstread.records import Instance as InstanceRow
 from firstread.records import Study as StudyRow
 from firstread.storage.spool import Spool
 from worker.errors import FilesMissing
-from worker.pipelines.base import Instance, Lost, Study
+from worker.pipelines.base import Lost, StoredInstance, StudyImages
 from worker.pipelines.reasons import Caution
 from worker.pipelines.unread import GONE, UNPARSED
 
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 
 def read_study(
-    db: Database, spool: Spool, revision_id: int, like: Study | None = None, *, whole: bool = False
-) -> Study:
+    db: Database, spool: Spool, revision_id: int, like: StudyImages | None = None, *, whole: bool = False
+) -> StudyImages:
     """The study of a revision, headers read.
 
     Where an instance came with several contents, the newest is taken. A file that is gone or unreadable is left
@@ -54,7 +54,7 @@ def read_study(
     newest = newest_of_each(rows)
     known = {instance.key: instance for instance in like.instances} if like is not None else {}
     spool.prefetch([row.spool_key for row in newest if row.id not in known])
-    instances: list[Instance] = []
+    instances: list[StoredInstance] = []
     lost: list[Lost] = []
     for row in newest:
         instance = known.get(row.id)
@@ -65,7 +65,7 @@ def read_study(
                 cause = GONE if content is Caution.FILE_MISSING else UNPARSED
                 lost.append(Lost(row.series_instance_uid, row.sop_class_uid, row.instance_number, cause))
                 continue
-            instance = Instance(
+            instance = StoredInstance(
                 key=row.id,
                 path=spool.path(row.spool_key),
                 ds=content.ds,
@@ -79,7 +79,7 @@ def read_study(
         warnings.extend(row.warnings or ())
     if not instances:
         raise FilesMissing(f"revision {revision_id}: none of {len(rows)} files is readable")
-    return Study(
+    return StudyImages(
         StudyInstanceUID=study.study_instance_uid,
         revision=revision.number,
         instances=tuple(instances),

@@ -31,7 +31,7 @@ from firstread.dicom.pixels.codecs import decode_here, decode_with
 from firstread.dicom.pixels.reading import read_frame
 from firstread.phantoms.head import HeadSpec, head_study
 from worker.decoder.pool import DecoderPool
-from worker.pipelines.base import Instance, Study
+from worker.pipelines.base import StoredInstance, StudyImages
 from worker.pipelines.head_ct.hounsfield import decode
 from worker.pipelines.head_ct.selection import select
 
@@ -88,8 +88,8 @@ def head(path: Path, folder: Path) -> Callable[[], object]:
         ds.save_as(folder / f"{number}.dcm")
         header = read_dataset(folder / f"{number}.dcm")
         uids = (str(ds.SOPInstanceUID), str(ds.SeriesInstanceUID), str(ds.SOPClassUID))
-        instances.append(Instance(number, folder / f"{number}.dcm", header, *uids))
-    study = Study(StudyInstanceUID=str(ds.StudyInstanceUID), revision=1, instances=tuple(instances))
+        instances.append(StoredInstance(number, folder / f"{number}.dcm", header, *uids))
+    study = StudyImages(StudyInstanceUID=str(ds.StudyInstanceUID), revision=1, instances=tuple(instances))
     stack = select(study).series[0].images
     return lambda: decode(stack, forced=False)
 

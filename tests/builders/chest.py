@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from firstread.dicom.files import read_dataset
 from firstread.phantoms.chest import FilmSpec, chest_film, chest_image
 from worker.packages.card import Card, InputSpec, OperatingPoint
-from worker.pipelines.base import Instance, Served, Study
+from worker.pipelines.base import Served, StoredInstance, StudyImages
 
 
 def film_ds(spec: FilmSpec | None = None, seed: int = 0, **elements: Any) -> Dataset:
@@ -26,17 +26,17 @@ def film_ds(spec: FilmSpec | None = None, seed: int = 0, **elements: Any) -> Dat
     return ds
 
 
-def received(folder: Path, ds: Dataset, key: int = 1) -> Instance:
+def received(folder: Path, ds: Dataset, key: int = 1) -> StoredInstance:
     """The data set as a received object: a file below ``folder`` and its header."""
     path = folder / f"{key}.dcm"
     ds.save_as(path, enforce_file_format=True)
     header = read_dataset(path)
-    return Instance(key, path, header, str(ds.SOPInstanceUID), str(ds.SeriesInstanceUID), str(ds.SOPClassUID))
+    return StoredInstance(key, path, header, str(ds.SOPInstanceUID), str(ds.SeriesInstanceUID), str(ds.SOPClassUID))
 
 
-def study_of(*instances: Instance, forced: bool = False) -> Study:
+def study_of(*instances: StoredInstance, forced: bool = False) -> StudyImages:
     """A revision of these objects."""
-    return Study("1.2.3", 1, instances, forced)
+    return StudyImages("1.2.3", 1, instances, forced)
 
 
 def kermany_folder(root: Path, each: int = 4) -> Path:

@@ -19,7 +19,6 @@ from worker.pipelines.base import (
     Evidence,
     Finding,
     Gate,
-    Instance,
     NetworkInputs,
     Outcome,
     PipelineSteps,
@@ -29,7 +28,8 @@ from worker.pipelines.base import (
     SeriesNote,
     ServedByTask,
     SliceScore,
-    Study,
+    StoredInstance,
+    StudyImages,
 )
 from worker.pipelines.ensemble import infer_each
 
@@ -38,17 +38,17 @@ class Panic(BaseException):
     """What a library written in Rust raises: no ``Exception``."""
 
 
-def behaviour(study: Study) -> str:
+def behaviour(study: StudyImages) -> str:
     return str(study.instances[0].ds.get("SeriesDescription", "ok"))
 
 
-def select(study: Study) -> Selection[tuple[Instance, ...]]:
+def select(study: StudyImages) -> Selection[tuple[StoredInstance, ...]]:
     uid = study.instances[0].SeriesInstanceUID
     note = SeriesNote(uid, chosen=True, reasons=(), n_instances=len(study.instances))
     return Selection((Series(uid, study.instances, study.instances, {"what": behaviour(study)}),), (note,))
 
 
-def gate(study: Study, series: Series[tuple[Instance, ...]]) -> Gate[tuple[Instance, ...]]:
+def gate(study: StudyImages, series: Series[tuple[StoredInstance, ...]]) -> Gate[tuple[StoredInstance, ...]]:
     what, _, value = behaviour(study).partition(":")
     if what == "reject":
         return Gate(reasons=("not_wanted",))
@@ -81,11 +81,11 @@ def _seen(path: Path) -> bool:
     return False
 
 
-def preprocess(instances: tuple[Instance, ...], served: ServedByTask) -> NetworkInputs[None]:
+def preprocess(instances: tuple[StoredInstance, ...], served: ServedByTask) -> NetworkInputs[None]:
     return NetworkInputs({"probe/1": np.full((len(instances), 8, 8, 1), 0.5, dtype=np.float32)})
 
 
-def interpret(scored: ScoredSeries[tuple[Instance, ...], None]) -> Outcome:
+def interpret(scored: ScoredSeries[tuple[StoredInstance, ...], None]) -> Outcome:
     what = behaviour(scored.study)
     p = scored.outputs["probe/1"]["p"][:, 0]
     top = float("nan") if what == "nan" else float(p.max())
@@ -108,7 +108,7 @@ def interpret(scored: ScoredSeries[tuple[Instance, ...], None]) -> Outcome:
     )
 
 
-STEPS = PipelineSteps[tuple[Instance, ...], tuple[Instance, ...], None](
+STEPS = PipelineSteps[tuple[StoredInstance, ...], tuple[StoredInstance, ...], None](
     select=select,
     gate=gate,
     preprocess=preprocess,

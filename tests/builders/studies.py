@@ -17,24 +17,24 @@ from dicom_listener.inbox.picture import Wrapped
 from firstread.dicom.files import header_of, read_dataset
 from firstread.phantoms.ct import write_series
 from worker.packages.card import Card, InputSpec, OperatingPoint
-from worker.pipelines.base import Instance, Served, Study
+from worker.pipelines.base import Served, StoredInstance, StudyImages
 
 LABELS = ["any", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural"]
 
 
-def study_from(objects: list[Dataset], folder: Path, forced: bool = False) -> Study:
+def study_from(objects: list[Dataset], folder: Path, forced: bool = False) -> StudyImages:
     """Write data sets and read their headers back, as the worker does."""
     return study_of(write_series(objects, folder), forced)
 
 
-def study_of(paths: Iterable[Path], forced: bool = False) -> Study:
+def study_of(paths: Iterable[Path], forced: bool = False) -> StudyImages:
     """A study of files."""
     instances = []
     for key, path in enumerate(paths, start=1):
         ds = read_dataset(path)
         header = header_of(ds, ds.file_meta)
         instances.append(
-            Instance(
+            StoredInstance(
                 key=key,
                 path=path,
                 ds=ds,
@@ -44,7 +44,7 @@ def study_of(paths: Iterable[Path], forced: bool = False) -> Study:
                 warnings=header.warnings,
             )
         )
-    return Study(str(instances[0].ds.StudyInstanceUID), 1, tuple(instances), forced)
+    return StudyImages(str(instances[0].ds.StudyInstanceUID), 1, tuple(instances), forced)
 
 
 def part10(wrapped: Wrapped) -> bytes:

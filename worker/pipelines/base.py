@@ -18,13 +18,13 @@ from pydicom.dataset import Dataset
 from firstread.dicom.datasets import Content
 from worker.packages.card import Card
 
-Images = TypeVar("Images")
+ImagesT = TypeVar("ImagesT")
 """What ``select`` found in the headers of one candidate: slices in their order, films, photographs."""
 
-Pixels = TypeVar("Pixels")
+PixelsT = TypeVar("PixelsT")
 """What ``gate`` decoded of them."""
 
-Crop = TypeVar("Crop")
+CropT = TypeVar("CropT")
 """Which part of an image the input of a network shows; ``None`` where it is always the whole image."""
 
 Detail = str | float | bool | None
@@ -33,8 +33,8 @@ Details = Mapping[str, Detail]
 
 
 @dataclass(frozen=True)
-class Instance:
-    """One received object of a revision.
+class StoredInstance:
+    """One received object of a revision: its file and its header.
 
     Attributes
     ----------
@@ -77,8 +77,8 @@ class Lost:
 
 
 @dataclass(frozen=True)
-class Study:
-    """An immutable revision of a study, as a pipeline sees it.
+class StudyImages:
+    """The images of one revision of a study, as a pipeline sees them.
 
     ``forced`` is true where a person asked for this pipeline (``inbox/<pipeline>/`` or a setting): what can be scored
     at all is scored then, and doubts become warnings.
@@ -86,22 +86,22 @@ class Study:
 
     StudyInstanceUID: str
     revision: int
-    instances: tuple[Instance, ...]
+    instances: tuple[StoredInstance, ...]
     forced: bool = False
     warnings: tuple[str, ...] = ()
     lost: tuple[Lost, ...] = ()
 
-    def without(self, keys: Collection[int]) -> Study:
+    def without(self, keys: Collection[int]) -> StudyImages:
         """The study without some of its instances."""
         return replace(self, instances=tuple(i for i in self.instances if i.key not in keys)) if keys else self
 
-    def asked(self, forced: bool) -> Study:
+    def asked(self, forced: bool) -> StudyImages:
         """The same images, asked for by a person or not."""
         return replace(self, forced=forced) if self.forced != forced else self
 
 
 @dataclass(frozen=True)
-class Series(Generic[Images]):
+class Series(Generic[ImagesT]):
     """A candidate for scoring: usually one series.
 
     A pipeline whose views of one thing come in series of their own pools them: the instances are then those of all of
@@ -109,8 +109,8 @@ class Series(Generic[Images]):
     """
 
     SeriesInstanceUID: str
-    instances: tuple[Instance, ...]
-    images: Images
+    instances: tuple[StoredInstance, ...]
+    images: ImagesT
     details: Details = field(default_factory=dict)
 
 
@@ -125,22 +125,22 @@ class SeriesNote:
 
 
 @dataclass(frozen=True)
-class Selection(Generic[Images]):
+class Selection(Generic[ImagesT]):
     """Outcome of ``select``: suitable series, the best first, and a note on every series of the study."""
 
-    series: tuple[Series[Images], ...]
+    series: tuple[Series[ImagesT], ...]
     notes: tuple[SeriesNote, ...]
 
 
 @dataclass(frozen=True)
-class Gate(Generic[Pixels]):
+class Gate(Generic[PixelsT]):
     """Outcome of ``gate``: either reasons against scoring, or the decoded pixels. Warnings never hide a score.
 
     Attributes
     ----------
     unread : str
         A sentence on images that could not be read and why, free of patient data; empty where all were read.
-    pixels : Pixels or None
+    pixels : PixelsT or None
         None where the series is refused.
     details : mapping
         Added to those of the series.
@@ -153,7 +153,7 @@ class Gate(Generic[Pixels]):
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     unread: str = ""
-    pixels: Pixels | None = None
+    pixels: PixelsT | None = None
     details: Details = field(default_factory=dict)
     scored_series: frozenset[str] = frozenset()
     unused_series: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -269,7 +269,7 @@ OutputsByPackage = dict[str, dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class NetworkInputs(Generic[Crop]):
+class NetworkInputs(Generic[CropT]):
     """Outcome of ``preprocess``.
 
     Attributes
@@ -281,20 +281,20 @@ class NetworkInputs(Generic[Crop]):
     """
 
     x: dict[str, np.ndarray]
-    crops: dict[str, list[Crop]] = field(default_factory=dict)
+    crops: dict[str, list[CropT]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class ScoredSeries(Generic[Pixels, Crop]):
+class ScoredSeries(Generic[PixelsT, CropT]):
     """Everything that ``interpret`` works on: one candidate, what the networks saw of it and what they gave.
 
     ``next_steps`` is the site's own file of sentences on what to do next, or None.
     """
 
-    study: Study
+    study: StudyImages
     SeriesInstanceUID: str
-    pixels: Pixels
-    inputs: NetworkInputs[Crop]
+    pixels: PixelsT
+    inputs: NetworkInputs[CropT]
     outputs: OutputsByPackage
     served: ServedByTask
     engine: Engine
@@ -302,11 +302,11 @@ class ScoredSeries(Generic[Pixels, Crop]):
 
 
 @dataclass(frozen=True)
-class PipelineSteps(Generic[Images, Pixels, Crop]):
+class PipelineSteps(Generic[ImagesT, PixelsT, CropT]):
     """The five functions of a pipeline, in the order in which they are called."""
 
-    select: Callable[[Study], Selection[Images]]
-    gate: Callable[[Study, Series[Images]], Gate[Pixels]]
-    preprocess: Callable[[Pixels, ServedByTask], NetworkInputs[Crop]]
-    infer: Callable[[NetworkInputs[Crop], ServedByTask, Engine], OutputsByPackage]
-    interpret: Callable[[ScoredSeries[Pixels, Crop]], Outcome]
+    select: Callable[[StudyImages], Selection[ImagesT]]
+    gate: Callable[[StudyImages, Series[ImagesT]], Gate[PixelsT]]
+    preprocess: Callable[[PixelsT, ServedByTask], NetworkInputs[CropT]]
+    infer: Callable[[NetworkInputs[CropT], ServedByTask, Engine], OutputsByPackage]
+    interpret: Callable[[ScoredSeries[PixelsT, CropT]], Outcome]

@@ -18,12 +18,12 @@ from worker.errors import NoServingPackage
 from worker.pipelines.base import (
     Engine,
     Finding,
-    Instance,
     NetworkInputs,
     OutputsByPackage,
     Served,
     ServedByTask,
     SliceScore,
+    StoredInstance,
 )
 
 FALLBACK_THRESHOLD: Final = 0.5
@@ -81,7 +81,7 @@ class ScoredFrame:
     ``number`` is 0 for single-frame objects, else counted from 1.
     """
 
-    instance: Instance
+    instance: StoredInstance
     number: int
     row: int
 

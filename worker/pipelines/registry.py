@@ -10,7 +10,7 @@ from typing import cast
 from firstread.dicom.datasets import text
 from firstread.dicom.modality import COLOUR, modality_of
 from firstread.pipelines import PIPELINES, Pipeline
-from worker.pipelines.base import PipelineSteps, Study
+from worker.pipelines.base import PipelineSteps, StudyImages
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PipelineRow:
         """The five functions: the module's ``STEPS``."""
         return cast("PipelineSteps[object, object, object]", import_module(self.module).STEPS)
 
-    def wants(self, study: Study, orders: Orders) -> bool:
+    def wants(self, study: StudyImages, orders: Orders) -> bool:
         """Whether the study is this pipeline's business: asked for by a person, or by the modality of an instance.
 
         What is asked for for a sender is tried on all that no other pipeline claims by its own modalities.
@@ -71,7 +71,7 @@ class PipelineRow:
         return self.described.in_colour or not (ordered_in_colour and _in_colour(study))
 
 
-def _in_colour(study: Study) -> bool:
+def _in_colour(study: StudyImages) -> bool:
     """Whether every picture of the study is stored as colours."""
     kinds = {text(i.ds, "PhotometricInterpretation", 32).upper() for i in study.instances if "Rows" in i.ds}
     return kinds <= COLOUR

@@ -21,7 +21,7 @@ from worker.pipelines.base import (
     Series,
     SeriesNote,
     ServedByTask,
-    Study,
+    StudyImages,
 )
 from worker.pipelines.finite import check_outcome, check_outputs
 from worker.pipelines.reasons import Caution, Reason, Unsuitable, merge_codes
@@ -100,7 +100,7 @@ class _Attempt:
 
 def run(
     row: PipelineRow,
-    study: Study,
+    study: StudyImages,
     served: ServedByTask,
     engine: Engine,
     observe_stage: ObserveStage | None = None,
@@ -171,7 +171,7 @@ def run(
 
 def _attempt(
     steps: Steps,
-    study: Study,
+    study: StudyImages,
     series: Series[object],
     served: ServedByTask,
     engine: Engine,
@@ -193,7 +193,7 @@ def _attempt(
     return _Attempt(outcome, (), gate.unread, details, frozenset(scored_uids), gate.unused_series)
 
 
-def _gate(steps: Steps, study: Study, series: Series[object]) -> Gate[object]:
+def _gate(steps: Steps, study: StudyImages, series: Series[object]) -> Gate[object]:
     """A pipeline's gate. Pixel data that it did not expect to be unreadable are a reason all the same, no failure."""
     try:
         return steps.gate(study, series)
@@ -209,7 +209,7 @@ def _is_partial_negative(outcome: Outcome) -> bool:
 
 def _score(
     steps: Steps,
-    study: Study,
+    study: StudyImages,
     series: Series[object],
     gate: Gate[object],
     served: ServedByTask,
@@ -233,7 +233,7 @@ def _score(
     return outcome
 
 
-def _patients(study: Study) -> tuple[str, ...]:
+def _patients(study: StudyImages) -> tuple[str, ...]:
     keys = {key for key in (patient_key(instance.ds) for instance in study.instances) if key is not None}
     return (Caution.PATIENT_MISMATCH,) if len(keys) > 1 else ()
 

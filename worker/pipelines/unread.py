@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Final
 
 from firstread.dicom.pixels.reading import UnreadablePixels
-from worker.pipelines.base import Instance, Study
+from worker.pipelines.base import StoredInstance, StudyImages
 
 MAX_SHARE: Final = 0.1
 """Share of slices that may be left out of a result that does not flag."""
@@ -45,7 +45,7 @@ def sentence(total: int, noun: str, causes: Sequence[str]) -> str:
     return f"{len(causes)} of {total} {noun} could not be read ({', '.join(parts)}); a finding may lie there."
 
 
-def lost_beside(study: Study, instances: Iterable[Instance]) -> list[str]:
+def lost_beside(study: StudyImages, instances: Iterable[StoredInstance]) -> list[str]:
     """Causes of the study's lost objects that were of a series, or of a class, of these."""
     known = {uid for instance in instances for uid in (instance.SeriesInstanceUID, instance.SOPClassUID)}
     return [entry.cause for entry in study.lost if {entry.SeriesInstanceUID, entry.SOPClassUID} & known]

@@ -21,7 +21,7 @@ from firstread.states import JobState
 from firstread.storage.spool import Spool
 from worker.errors import WorkerError, describe
 from worker.pipelines import registry
-from worker.pipelines.base import Instance, Study
+from worker.pipelines.base import StoredInstance, StudyImages
 from worker.pipelines.reasons import Caution
 from worker.pipelines.registry import Orders
 from worker.reading import read_study
@@ -68,7 +68,7 @@ def decide(
     db: Database,
     spool: Spool,
     revision_id: int,
-    study: Study,
+    study: StudyImages,
     names: Collection[str],
     orders_of: OrdersOf,
     touch: Callable[[], None] = lambda: None,
@@ -156,12 +156,12 @@ def _reference(session: Session, revision: Revision, pipeline: str) -> _EarlierJ
 def _change(
     db: Database,
     spool: Spool,
-    study: Study,
+    study: StudyImages,
     pipeline: str,
     reference: _EarlierJob,
     forced: bool,
     touch: Callable[[], None],
-) -> tuple[Sequence[Instance], Change]:
+) -> tuple[Sequence[StoredInstance], Change]:
     """The pipeline's scored set, and what became of it; what cannot be compared counts as changed."""
     row = registry.row(pipeline)
     try:

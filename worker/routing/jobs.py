@@ -28,7 +28,7 @@ from worker.errors import NoServingPackage
 from worker.metrics import JOBS, UNWANTED
 from worker.outputs.deliveries.planning import plan
 from worker.pipelines import registry
-from worker.pipelines.base import Study
+from worker.pipelines.base import StudyImages
 from worker.pipelines.reasons import Caution
 from worker.pipelines.registry import Orders
 from worker.routing.earlier_results import UNCHANGED, RoutingDecision, StandingResult, known_work
@@ -54,7 +54,7 @@ def orders_of(session: Session, settings: Settings, revision: Revision) -> Order
     return Orders(revision.forced_pipeline, sender, frozenset(settings.force_pipelines))
 
 
-def wanted_by(study: Study, orders: Orders) -> tuple[list[str], str | None]:
+def wanted_by(study: StudyImages, orders: Orders) -> tuple[list[str], str | None]:
     """Names of the pipelines whose business a study is, or the reason why there is none."""
     names = [row.name for row in registry.REGISTRY if row.wants(study, orders)]
     if names:

@@ -18,7 +18,7 @@ from firstread.records import Delivery, Flag, Instance, Job, RejectionRow, Resul
 from firstread.records.clock import now_of
 from firstread.states import UNDELIVERED, DeliveryState
 from worker.outputs.destinations.file import OBJECT_KINDS
-from worker.pipelines.base import Study
+from worker.pipelines.base import StudyImages
 from worker.pipelines.reasons import Caution, merge_codes
 
 IDENTITY_IN_DOUBT = str(Caution.IDENTITY_IN_DOUBT)
@@ -38,7 +38,7 @@ class Rejected:
         return [str(Caution.IMAGES_REJECTED)] if self.left_out else []
 
 
-def rejected_in(study: Study) -> Rejected:
+def rejected_in(study: StudyImages) -> Rejected:
     """Read the rejection notes of a revision. A note that images expired rejects nothing."""
     rejected = Rejected()
     for instance in study.instances:

@@ -17,7 +17,7 @@ from firstread.settings import Settings
 from firstread.storage.spool import Spool
 from worker.errors import describe, reason_of
 from worker.metrics import ERRORS
-from worker.pipelines.base import Study
+from worker.pipelines.base import StudyImages
 from worker.pipelines.reasons import Caution
 from worker.pipelines.registry import Orders
 from worker.reading import read_study
@@ -54,7 +54,7 @@ class Router:
         self._lock = threading.Lock()
         self._blocked_until: dict[int, float] = {}
         self._failures: dict[int, int] = {}
-        self._studies: OrderedDict[int, Study] = OrderedDict()
+        self._studies: OrderedDict[int, StudyImages] = OrderedDict()
         self.on_progress: Callable[[], None] = lambda: None
         """Called while images of two revisions are compared, which may take long."""
 
@@ -88,7 +88,7 @@ class Router:
                     self._blocked_until.pop(revision_id, None)
                     self._failures.pop(revision_id, None)
 
-    def take_study(self, revision_id: int) -> Study | None:
+    def take_study(self, revision_id: int) -> StudyImages | None:
         """The study as it was read for routing a moment ago, or None."""
         with self._lock:
             return self._studies.pop(revision_id, None)
@@ -121,7 +121,7 @@ class Router:
     def _orders(self, session: Session, revision: Revision) -> Orders:
         return orders_of(session, self._settings, revision)
 
-    def _keep_study(self, revision_id: int, study: Study) -> None:
+    def _keep_study(self, revision_id: int, study: StudyImages) -> None:
         """Spare the thread that scores a freshly routed revision a second reading of its headers."""
         with self._lock:
             self._studies[revision_id] = study

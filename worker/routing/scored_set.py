@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 
 from firstread.dicom.datasets import PARSE_ERRORS, UnusableFile, number, text
 from firstread.dicom.pixels.reading import UnreadablePixels, iter_frames
-from worker.pipelines.base import Instance, Study
+from worker.pipelines.base import StoredInstance, StudyImages
 from worker.pipelines.registry import PipelineRow
 
 IDENTITY: Final = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber")
@@ -63,7 +63,7 @@ class _TooLong(Exception):
     """The comparison takes longer than it may."""
 
 
-def scored_images(row: PipelineRow, study: Study) -> tuple[Instance, ...]:
+def scored_images(row: PipelineRow, study: StudyImages) -> tuple[StoredInstance, ...]:
     """The images of the series that a pipeline chooses from, by their UIDs; all images where none would do."""
     series = {i.SeriesInstanceUID for candidate in row.load().select(study).series for i in candidate.instances}
     # An image of such a series that cannot be read counts too: it decides whether a negative may stand.
@@ -74,8 +74,8 @@ def scored_images(row: PipelineRow, study: Study) -> tuple[Instance, ...]:
 
 
 def compare(
-    before: Sequence[Instance],
-    after: Sequence[Instance],
+    before: Sequence[StoredInstance],
+    after: Sequence[StoredInstance],
     touch: Callable[[], None] = lambda: None,
     limit_s: float = LIMIT_S,
 ) -> Change:
@@ -113,7 +113,7 @@ def is_other(old: Sequence[str], new: Sequence[str]) -> bool:
     return any(value and value != before for before, value in zip(old, new, strict=True))
 
 
-def _same_content(old: Instance, new: Instance, step: Callable[[], None]) -> bool:
+def _same_content(old: StoredInstance, new: StoredInstance, step: Callable[[], None]) -> bool:
     digest = content_digest(old, step)
     return digest is not None and digest == content_digest(new, step)
 
@@ -123,7 +123,7 @@ def identity_of(ds: Dataset) -> tuple[str, ...]:
     return tuple(text(ds, keyword).rstrip("^ ").upper() for keyword in IDENTITY)
 
 
-def content_digest(instance: Instance, step: Callable[[], None] = lambda: None) -> str | None:
+def content_digest(instance: StoredInstance, step: Callable[[], None] = lambda: None) -> str | None:
     """Digest of decoded pixels and of the attributes that select, gate or score; None where they cannot be read.
 
     ``step`` is called before each frame, and may raise to end it.
@@ -171,5 +171,5 @@ def _value(element: DataElement) -> Any:
     return tuple(part if isinstance(part, bytes) else str(part).strip() for part in many)
 
 
-def _name(instance: Instance) -> tuple[str, str]:
+def _name(instance: StoredInstance) -> tuple[str, str]:
     return instance.SeriesInstanceUID, instance.SOPInstanceUID

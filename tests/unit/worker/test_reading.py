@@ -23,7 +23,7 @@ from firstread.storage.spool import Spool
 from tests.builders.revisions import encoded
 from tests.builders.studies import ThresholdEngine, head_card, served
 from tests.builders.waiting import put_revision
-from worker.pipelines.base import Study
+from worker.pipelines.base import StudyImages
 from worker.pipelines.registry import row
 from worker.pipelines.runner import run
 from worker.reading import read_study
@@ -40,7 +40,7 @@ def _objects(kind: str) -> list[Dataset]:
     return encoded(objects, syntax) if syntax else objects
 
 
-def _without_content(study: Study) -> Study:
+def _without_content(study: StudyImages) -> StudyImages:
     return replace(study, instances=tuple(replace(i, content=None) for i in study.instances))
 
 

@@ -15,7 +15,7 @@ from firstread.dicom.pixels.display import modality_values, voi_views
 from firstread.dicom.pixels.hounsfield import padding_of
 from firstread.dicom.pixels.lookup import palette_rgb
 from firstread.dicom.pixels.reading import UnreadablePixels, layout_of, read_frame
-from worker.pipelines.base import Instance
+from worker.pipelines.base import StoredInstance
 from worker.pipelines.reasons import Caution
 
 Grey = NDArray[np.float32]
@@ -44,7 +44,7 @@ class FilmCandidate:
         Codes of what is doubtful about the header.
     """
 
-    instance: Instance
+    instance: StoredInstance
     frame: int
     view: str
     cautions: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ class Film:
         Codes of what is doubtful about it.
     """
 
-    instance: Instance
+    instance: StoredInstance
     frame: int
     view: str
     grey: Grey

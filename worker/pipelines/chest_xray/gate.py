@@ -10,7 +10,7 @@ from typing import Final
 from firstread.dicom.datasets import text
 from firstread.dicom.modality import modality_of
 from firstread.dicom.pixels.reading import UnreadablePixels
-from worker.pipelines.base import Gate, Series, Study
+from worker.pipelines.base import Gate, Series, StudyImages
 from worker.pipelines.chest_xray.film import ColourImage, Film, FilmCandidate, read_film
 from worker.pipelines.chest_xray.likeness import CERTAIN, POSSIBLE, likeness
 from worker.pipelines.chest_xray.selection import RADIOGRAPHY
@@ -34,7 +34,7 @@ class _Refusal:
     fault: str = ""
 
 
-def gate(study: Study, series: Series[tuple[FilmCandidate, ...]]) -> Gate[tuple[Film, ...]]:
+def gate(study: StudyImages, series: Series[tuple[FilmCandidate, ...]]) -> Gate[tuple[Film, ...]]:
     """Decode the candidates, the best first, and keep those that show a frontal chest (at most :data:`MOST_FILMS`).
 
     A film that the pixels leave in doubt is refused, and where a person asked for the pipeline scored with the warning

@@ -8,7 +8,7 @@ from typing import Final
 
 from firstread.dicom.datasets import number, text
 from firstread.dicom.modality import CAPTURES, modality_of
-from worker.pipelines.base import Instance, Selection, Series, SeriesNote, Study
+from worker.pipelines.base import Selection, Series, SeriesNote, StoredInstance, StudyImages
 from worker.pipelines.chest_xray.film import FilmCandidate
 from worker.pipelines.chest_xray.header import is_lateral, other_part, other_part_described
 from worker.pipelines.reasons import Caution, Reason
@@ -20,13 +20,13 @@ MIN_SIDE_PX: Final = 112
 MAX_FRAMES: Final = 4
 
 
-def select(study: Study) -> Selection[tuple[FilmCandidate, ...]]:
+def select(study: StudyImages) -> Selection[tuple[FilmCandidate, ...]]:
     """All candidate films of the study as one series, in the order of :func:`by_turns`; a note on every series.
 
     Views of one examination often come in series of their own: an opacity on the second one must not be missed because
     the first is normal.
     """
-    groups: dict[str, list[Instance]] = defaultdict(list)
+    groups: dict[str, list[StoredInstance]] = defaultdict(list)
     for instance in study.instances:
         groups[instance.SeriesInstanceUID].append(instance)
     pool: list[list[FilmCandidate]] = []
@@ -56,7 +56,7 @@ def by_turns(groups: Sequence[Sequence[FilmCandidate]]) -> list[FilmCandidate]:
     return [film for _, film in turns]
 
 
-def films_of(instance: Instance, forced: bool) -> tuple[list[FilmCandidate], Reason | None]:
+def films_of(instance: StoredInstance, forced: bool) -> tuple[list[FilmCandidate], Reason | None]:
     """Candidate films of one object, or why there is none.
 
     What a person asked for is only refused for sure signs, as a body part that the header names in so many words is.

@@ -7,7 +7,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from worker.pipelines.base import Gate, Series, Study
+from worker.pipelines.base import Gate, Series, StudyImages
 from worker.pipelines.dermoscopy.likeness import JUDGED_PX, no_skin, unlike_skin
 from worker.pipelines.dermoscopy.photographs import NotRead, Photograph, PhotographCandidate, read_photograph
 from worker.pipelines.dermoscopy.selection import COLOUR_CAPTURES, PHOTOGRAPHS
@@ -25,7 +25,7 @@ FLAT_DISTANCE: Final = 8.0
 faintest lesion of those 5,129 has 16.8."""
 
 
-def gate(study: Study, series: Series[tuple[PhotographCandidate, ...]]) -> Gate[tuple[Photograph, ...]]:
+def gate(study: StudyImages, series: Series[tuple[PhotographCandidate, ...]]) -> Gate[tuple[Photograph, ...]]:
     """Reasons against the study's pictures, or those that can be scored.
 
     One good picture is enough: the others' reasons then become one warning.

@@ -14,7 +14,7 @@ from firstread.dicom.frames import Frame
 from firstread.dicom.pixels.colour import is_rgb_profile, to_srgb
 from firstread.dicom.pixels.lookup import palette_rgb
 from firstread.dicom.pixels.reading import UnreadablePixels, layout_of, read_frame
-from worker.pipelines.base import Instance
+from worker.pipelines.base import StoredInstance
 from worker.pipelines.dermoscopy.lesion import Framing, framed, framing, reduced
 from worker.pipelines.reasons import Caution, Reason
 from worker.pipelines.unread import cause_of
@@ -38,7 +38,7 @@ class PhotographCandidate:
         Between rows and between columns.
     """
 
-    instance: Instance
+    instance: StoredInstance
     frame: Frame
     shape: tuple[int, int]
     spacing_mm: tuple[float, float] | None
@@ -66,7 +66,7 @@ class Photograph:
     cautions: tuple[str, ...] = ()
 
     @property
-    def instance(self) -> Instance:
+    def instance(self) -> StoredInstance:
         """The object that holds it."""
         return self.candidate.instance
 

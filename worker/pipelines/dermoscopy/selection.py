@@ -7,7 +7,7 @@ from typing import Final
 from firstread.dicom.datasets import number, text
 from firstread.dicom.frames import Frame, frames_of
 from firstread.dicom.modality import COLOUR, DERMOSCOPIC, VL_PHOTOGRAPHIC, modality_of
-from worker.pipelines.base import Instance, Selection, Series, SeriesNote, Study
+from worker.pipelines.base import Selection, Series, SeriesNote, StoredInstance, StudyImages
 from worker.pipelines.dermoscopy.header import other_organ, other_organ_described
 from worker.pipelines.dermoscopy.photographs import PhotographCandidate
 from worker.pipelines.reasons import Reason
@@ -22,12 +22,12 @@ MODALITIES: Final = frozenset({"XC", "DMS"})
 """Photographs from outside of the body; OT, SC and ES are only taken where somebody asked for it."""
 
 
-def select(study: Study) -> Selection[tuple[PhotographCandidate, ...]]:
+def select(study: StudyImages) -> Selection[tuple[PhotographCandidate, ...]]:
     """All colour photographs of a study as one candidate: a lesion's pictures often lie in series of their own.
 
     The notes say of each series what kept it out. What a person asked for is only kept out where it is no picture.
     """
-    by_series: dict[str, list[Instance]] = {}
+    by_series: dict[str, list[StoredInstance]] = {}
     for instance in study.instances:
         by_series.setdefault(instance.SeriesInstanceUID, []).append(instance)
     pictures: list[PhotographCandidate] = []
@@ -55,7 +55,7 @@ def select(study: Study) -> Selection[tuple[PhotographCandidate, ...]]:
     return Selection((series,), tuple(notes))
 
 
-def unsuitable(instance: Instance, forced: bool) -> Reason | None:
+def unsuitable(instance: StoredInstance, forced: bool) -> Reason | None:
     """Why an object is no photograph of skin, as far as its header says.
 
     What a person asked for is only refused for sure signs, as an organ is that the header names in so many words.
@@ -77,12 +77,12 @@ def unsuitable(instance: Instance, forced: bool) -> Reason | None:
     return None
 
 
-def _order(instance: Instance) -> tuple[float, str]:
+def _order(instance: StoredInstance) -> tuple[float, str]:
     order = number(instance.ds, "InstanceNumber")
     return (float("inf") if order is None else order, instance.SOPInstanceUID)
 
 
-def _frames(instance: Instance) -> list[PhotographCandidate]:
+def _frames(instance: StoredInstance) -> list[PhotographCandidate]:
     shape = (int(number(instance.ds, "Rows") or 0), int(number(instance.ds, "Columns") or 0))
     return [PhotographCandidate(instance, frame, shape, _spacing(frame)) for frame in frames_of(instance.ds)]
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from worker.pipelines.base import Details, Gate, Series, Study
+from worker.pipelines.base import Details, Gate, Series, StudyImages
 from worker.pipelines.head_ct.hounsfield import Decoded, HounsfieldVolume, decode
 from worker.pipelines.head_ct.likeness import display_window_of, likeness_of
 from worker.pipelines.head_ct.stack import MIN_SLICES, HeadStack
@@ -18,7 +18,7 @@ MIN_COVERAGE_MM: Final = 80.0
 _ASSUMED_FIELD_MM: Final = 240.0
 
 
-def gate(study: Study, series: Series[HeadStack]) -> Gate[HounsfieldVolume]:
+def gate(study: StudyImages, series: Series[HeadStack]) -> Gate[HounsfieldVolume]:
     """Reasons against scoring this series, or its Hounsfield units.
 
     Where a person asked for the pipeline, few slices, gaps, contrast and a missing rescale become warnings, as long as

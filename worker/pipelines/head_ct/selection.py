@@ -19,7 +19,7 @@ from firstread.dicom.datasets import number, text
 from firstread.dicom.frames import Frame, frames_of
 from firstread.dicom.geometry import plane_of, turn_of
 from firstread.dicom.modality import CT_CLASSES
-from worker.pipelines.base import Details, Instance, Lost, Selection, Series, SeriesNote, Study
+from worker.pipelines.base import Details, Lost, Selection, Series, SeriesNote, StoredInstance, StudyImages
 from worker.pipelines.head_ct.series import arrange, fill_holes, group_slices, locate_lost, twins_of, with_places
 from worker.pipelines.head_ct.stack import MIN_SLICES, HeadStack, Slice, Unread
 from worker.pipelines.reasons import Caution, Reason, merge_codes
@@ -54,9 +54,9 @@ _CONTRAST_WORDS: Final = frozenset({"CTA", "ANGIO", "POST", "CE", "C+", "+C", "C
 _SHARP_WORDS: Final = ("BONE", "EDGE", "LUNG", "SHARP", "DETAIL")
 
 
-def select(study: Study) -> Selection[HeadStack]:
+def select(study: StudyImages) -> Selection[HeadStack]:
     """Candidate series, the best first, and a note on every series of the study."""
-    by_series: dict[str, list[Instance]] = defaultdict(list)
+    by_series: dict[str, list[StoredInstance]] = defaultdict(list)
     for instance in study.instances:
         by_series[instance.SeriesInstanceUID].append(instance)
     candidates: list[tuple[Rank, Series[HeadStack]]] = []
@@ -71,7 +71,7 @@ def select(study: Study) -> Selection[HeadStack]:
 
 
 def _candidates(
-    uid: str, instances: list[Instance], lost: Sequence[Lost], forced: bool
+    uid: str, instances: list[StoredInstance], lost: Sequence[Lost], forced: bool
 ) -> tuple[list[tuple[Rank, Series[HeadStack]]], list[str]]:
     reasons: list[str] = []
     slices: list[Slice] = []
@@ -113,7 +113,7 @@ def _candidates(
     return out, merge_codes(reasons)
 
 
-def _left_aside(instance: Instance, forced: bool) -> tuple[Reason | None, set[str]]:
+def _left_aside(instance: StoredInstance, forced: bool) -> tuple[Reason | None, set[str]]:
     """Why an object cannot be a slice of a plain head CT, or what is doubtful about it where it was asked for."""
     ds, sop_class = instance.ds, instance.SOPClassUID
     words = text(ds, "ImageType").upper()

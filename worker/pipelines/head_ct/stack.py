@@ -15,7 +15,7 @@ from firstread.dicom.datasets import number
 from firstread.dicom.frames import Frame
 from firstread.dicom.geometry import Stack, Turn
 from firstread.dicom.numbers import integer
-from worker.pipelines.base import Instance
+from worker.pipelines.base import StoredInstance
 
 MIN_SLICES: Final = 8
 """Fewer are no examination of a head."""
@@ -32,7 +32,7 @@ ALIKE: Final = 0.2
 class Slice:
     """One frame of one instance."""
 
-    instance: Instance
+    instance: StoredInstance
     frame: Frame
     contrast: bool = False
 

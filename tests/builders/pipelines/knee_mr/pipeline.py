@@ -11,7 +11,6 @@ from worker.pipelines.base import (
     Evidence,
     Finding,
     Gate,
-    Instance,
     NetworkInputs,
     Outcome,
     PipelineSteps,
@@ -20,7 +19,8 @@ from worker.pipelines.base import (
     Series,
     SeriesNote,
     ServedByTask,
-    Study,
+    StoredInstance,
+    StudyImages,
 )
 from worker.pipelines.ensemble import (
     ModelScores,
@@ -42,18 +42,18 @@ BRIGHT = 500
 class Knee:
     """Images (n, H, W) of stored values."""
 
-    instances: tuple[Instance, ...]
+    instances: tuple[StoredInstance, ...]
     values: np.ndarray
 
 
-def select(study: Study) -> Selection[tuple[Instance, ...]]:
+def select(study: StudyImages) -> Selection[tuple[StoredInstance, ...]]:
     """All images as one series."""
     uid = study.instances[0].SeriesInstanceUID
     note = SeriesNote(uid, chosen=True, reasons=(), n_instances=len(study.instances))
     return Selection((Series(uid, study.instances, study.instances),), (note,))
 
 
-def gate(study: Study, series: Series[tuple[Instance, ...]]) -> Gate[Knee]:
+def gate(study: StudyImages, series: Series[tuple[StoredInstance, ...]]) -> Gate[Knee]:
     """Everything is suitable."""
     return Gate(pixels=Knee(series.images, np.stack([read_frame(instance.path) for instance in series.images])))
 
@@ -92,7 +92,7 @@ def interpret(scored: ScoredSeries[Knee, None]) -> Outcome:
     )
 
 
-STEPS = PipelineSteps[tuple[Instance, ...], Knee, None](
+STEPS = PipelineSteps[tuple[StoredInstance, ...], Knee, None](
     select=select,
     gate=gate,
     preprocess=preprocess,

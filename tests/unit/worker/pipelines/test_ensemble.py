@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from tests.builders.studies import head_card
 from worker.errors import NonFiniteScore, NoServingPackage
-from worker.pipelines.base import Engine, Finding, Instance, NetworkInputs, Outcome, Served
+from worker.pipelines.base import Engine, Finding, NetworkInputs, Outcome, Served, StoredInstance
 from worker.pipelines.ensemble import (
     FALLBACK_THRESHOLD,
     ModelScores,
@@ -102,7 +102,7 @@ def test_a_study_flags_at_the_threshold_itself() -> None:
 def test_every_frame_has_a_row_of_each_label() -> None:
     ds = Dataset()
     ds.InstanceNumber = 7
-    instance = Instance(5, Path("x.dcm"), ds, "1.1", "1.2", "1.3")
+    instance = StoredInstance(5, Path("x.dcm"), ds, "1.1", "1.2", "1.3")
     rows = slice_scores_of([("active", FIRST)], [ScoredFrame(instance, 2, 1), ScoredFrame(instance, 3, 1)])
     assert [(r.instance_key, r.frame, r.instance_number, r.finding, r.probability) for r in rows] == [
         (5, 2, 7, FLAG, 0.6),

@@ -13,7 +13,7 @@ from firstread.phantoms.lesion import LesionSpec, lesion_image, lesion_photograp
 from tests.builders.chest import LowerLungEngine, chest_served, film_ds
 from tests.builders.encodings import coded_picture, stream_of, with_stream
 from tests.builders.studies import ThresholdEngine, head_card, served, study_from, study_of
-from worker.pipelines.base import Study
+from worker.pipelines.base import StudyImages
 from worker.pipelines.dermoscopy.gate import gate as skin_gate
 from worker.pipelines.dermoscopy.selection import select as skin_select
 from worker.pipelines.registry import row
@@ -26,7 +26,7 @@ def _cut(ds: Dataset) -> Dataset:
     return with_stream(ds, stream[: len(stream) // 2], "1.2.840.10008.1.2.4.80")
 
 
-def _with_comma(study: Study) -> Study:
+def _with_comma(study: StudyImages) -> StudyImages:
     for instance in study.instances:
         data = instance.path.read_bytes()
         assert data.count(b"1.50") == 1

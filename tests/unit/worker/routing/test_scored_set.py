@@ -27,7 +27,7 @@ from firstread.dicom.datasets import read_dataset
 from tests.builders.listening import small_series
 from tests.builders.scored import image_header
 from worker.pipelines import registry
-from worker.pipelines.base import Instance, Study
+from worker.pipelines.base import StoredInstance, StudyImages
 from worker.routing.scored_set import _NAMED, Change, compare, counts, identity_of, scored_images
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -47,7 +47,7 @@ READ_AND_NOT_COUNTED = {
 """Who and when; how the pixels are packed, which the decoded pixels tell; and what only intake reads."""
 
 
-def stored(folder: Path, objects: list[Dataset]) -> tuple[Instance, ...]:
+def stored(folder: Path, objects: list[Dataset]) -> tuple[StoredInstance, ...]:
     """Objects as files, each with a key of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     found = []
@@ -56,7 +56,7 @@ def stored(folder: Path, objects: list[Dataset]) -> tuple[Instance, ...]:
         path = folder / f"{key}.dcm"
         ds.save_as(path)
         found.append(
-            Instance(key, path, read_dataset(path), ds.SOPInstanceUID, ds.SeriesInstanceUID, str(ds.SOPClassUID))
+            StoredInstance(key, path, read_dataset(path), ds.SOPInstanceUID, ds.SeriesInstanceUID, str(ds.SOPClassUID))
         )
     return tuple(found)
 
@@ -234,11 +234,13 @@ def test_the_set_is_what_the_pipeline_chooses_from(tmp_path: Path) -> None:
 
     def chosen(*parts: list[Dataset]) -> list[tuple[str, str]]:
         found = tuple(
-            Instance(next(KEYS), tmp_path, ds, ds.SOPInstanceUID, ds.SeriesInstanceUID, str(ds.get("SOPClassUID", "")))
+            StoredInstance(
+                next(KEYS), tmp_path, ds, ds.SOPInstanceUID, ds.SeriesInstanceUID, str(ds.get("SOPClassUID", ""))
+            )
             for part in parts
             for ds in part
         )
-        return [(i.SeriesInstanceUID, i.SOPInstanceUID) for i in scored_images(HEAD, Study(uid, 1, found))]
+        return [(i.SeriesInstanceUID, i.SOPInstanceUID) for i in scored_images(HEAD, StudyImages(uid, 1, found))]
 
     plain = series("ct", "1", 10)
     alone = chosen(plain)

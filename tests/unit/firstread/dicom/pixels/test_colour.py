@@ -15,14 +15,14 @@ from tests.builders.icc import ADOBE_RGB, DISPLAY_P3, SRGB, in_colours_of, profi
 from tests.builders.skin import BROWN, repainted
 from tests.builders.studies import part10, study_from, study_of
 from training.dermoscopy.readers import Lesions
-from worker.pipelines.base import Study
+from worker.pipelines.base import StudyImages
 from worker.pipelines.dermoscopy.gate import gate
 from worker.pipelines.dermoscopy.selection import select
 
 SPACES = {"display_p3": DISPLAY_P3, "adobe_rgb": ADOBE_RGB}
 
 
-def _seen(study: Study) -> np.ndarray:
+def _seen(study: StudyImages) -> np.ndarray:
     (series,) = select(study).series
     photographs = gate(study, series).pixels
     assert photographs is not None

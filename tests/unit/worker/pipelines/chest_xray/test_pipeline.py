@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from firstread.phantoms.chest import FilmSpec, chest_image, film, limb_image
 from tests.builders.chest import LowerLungEngine, chest_served, film_ds, received, study_of
 from worker.errors import NonFiniteScore, NoServingPackage
-from worker.pipelines.base import Instance, Lost, Outcome, Study
+from worker.pipelines.base import Lost, Outcome, StoredInstance, StudyImages
 from worker.pipelines.registry import row
 from worker.pipelines.runner import RunResult, run
 from worker.pipelines.unread import GONE, sentence
@@ -21,7 +21,7 @@ from worker.pipelines.unread import GONE, sentence
 ILL = FilmSpec(size=256, opacity=True)
 
 
-def _run(study: Study, engine: LowerLungEngine | None = None, **card: Any) -> RunResult:
+def _run(study: StudyImages, engine: LowerLungEngine | None = None, **card: Any) -> RunResult:
     return run(row("chest_xray"), study, chest_served(**card), engine or LowerLungEngine())
 
 
@@ -89,7 +89,7 @@ def test_every_way_to_store_a_film_scores_alike(stored: Any, elements: dict[str,
     assert other["pneumonia"] == pytest.approx(plain["pneumonia"], abs=0.05)
 
 
-def _instance(folder: Path, ds: Dataset, **elements: Any) -> Instance:
+def _instance(folder: Path, ds: Dataset, **elements: Any) -> StoredInstance:
     for keyword, value in elements.items():
         setattr(ds, keyword, value)
     return received(folder, ds)
@@ -161,7 +161,7 @@ def test_a_study_is_as_suspicious_as_its_worst_frontal_film(tmp_path: Path) -> N
     assert _p(outcome)["pneumonia"] == max(s.probability for s in outcome.slice_scores if s.finding == "pneumonia")
 
 
-def _in_series(folder: Path, spec: FilmSpec, key: int, series: int, **elements: Any) -> Instance:
+def _in_series(folder: Path, spec: FilmSpec, key: int, series: int, **elements: Any) -> StoredInstance:
     uids = {"SeriesInstanceUID": f"1.2.3.{series}", "SOPInstanceUID": f"1.2.3.{series}.{key}"}
     return received(folder, film_ds(spec, key, **uids | elements), key)
 

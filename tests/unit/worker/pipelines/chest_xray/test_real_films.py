@@ -12,7 +12,7 @@ from tests.builders.chest import LowerLungEngine, chest_served, study_of
 from training.chest.readers import pictures
 from training.datasets.base import read_grey
 from worker.packages.preprocessing.lungs import lung_field
-from worker.pipelines.base import Instance
+from worker.pipelines.base import StoredInstance
 from worker.pipelines.chest_xray.likeness import CERTAIN, likeness
 from worker.pipelines.registry import row
 from worker.pipelines.runner import RunResult, run
@@ -25,7 +25,7 @@ def _run(name: str, forced: bool = False) -> RunResult:
     path = Path(DATA or "") / "dicom_zoo" / name
     ds = read_dataset(path)
     uids = [str(ds.get(keyword, "1.2")) for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "SOPClassUID")]
-    instance = Instance(1, path, ds, *uids)
+    instance = StoredInstance(1, path, ds, *uids)
     return run(row("chest_xray"), study_of(instance, forced=forced), chest_served(), LowerLungEngine())
 
 

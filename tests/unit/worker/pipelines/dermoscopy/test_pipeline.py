@@ -25,7 +25,7 @@ from training.dermoscopy.readers import Lesions
 from worker.errors import NonFiniteScore, NoServingPackage
 from worker.packages.package import load
 from worker.packages.preprocessing.compose import compose
-from worker.pipelines.base import Lost, Outcome, Served, Study
+from worker.pipelines.base import Lost, Outcome, Served, StudyImages
 from worker.pipelines.dermoscopy.gate import doubt, gate, judged
 from worker.pipelines.dermoscopy.lesion import CLASSES, DX, folded
 from worker.pipelines.dermoscopy.likeness import unlike_skin
@@ -37,7 +37,7 @@ from worker.pipelines.runner import RunResult, run
 from worker.pipelines.unread import GONE, sentence
 
 
-def _run(study: Study, engine: DarknessEngine | None = None, **card: Any) -> RunResult:
+def _run(study: StudyImages, engine: DarknessEngine | None = None, **card: Any) -> RunResult:
     return run(row("dermoscopy"), study, served(lesion_card(**card)), engine or DarknessEngine())
 
 
@@ -309,7 +309,7 @@ def test_drawn_skin_without_a_lesion_has_no_result(tmp_path: Path) -> None:
     assert result.rejected and result.reasons == ("no_lesion_found",)
 
 
-def _pictures(folder: Path) -> Study:
+def _pictures(folder: Path) -> StudyImages:
     brown, dark = lesion_photograph(BROWN, seed=1), lesion_photograph(DARK, seed=2)
     dark.StudyInstanceUID = brown.StudyInstanceUID
     dark.SeriesInstanceUID = UID(stable_uid("another", "series"))

@@ -16,7 +16,7 @@ from firstread.phantoms.ct import CtLabels, ct_series, enhanced_ct
 from firstread.phantoms.head import HeadPhantom, HeadSpec, head_grid, head_study
 from tests.builders.studies import LABELS, ThresholdEngine, head_card, served, study_from
 from worker.errors import NonFiniteScore, NoServingPackage
-from worker.pipelines.base import Outcome, Served, Study
+from worker.pipelines.base import Outcome, Served, StudyImages
 from worker.pipelines.registry import row
 from worker.pipelines.runner import STAGES, RunResult, run
 
@@ -34,7 +34,7 @@ def plain() -> HeadPhantom:
     return head_study(SMALL)
 
 
-def _run(study: Study, engine: ThresholdEngine | None = None, **card: Any) -> RunResult:
+def _run(study: StudyImages, engine: ThresholdEngine | None = None, **card: Any) -> RunResult:
     return run(row("head_ct"), study, served(head_card(**card)), engine or ThresholdEngine())
 
 

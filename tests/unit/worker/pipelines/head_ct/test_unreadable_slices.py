@@ -18,7 +18,7 @@ from firstread.storage.store import spool_of
 from tests.builders.heads import BAD_SLICES, altered, changed, spoilt
 from tests.builders.scored import database_in, scored_study, settings_in
 from tests.builders.studies import ThresholdEngine, head_card, served, study_from
-from worker.pipelines.base import Lost, Study
+from worker.pipelines.base import Lost, StudyImages
 from worker.pipelines.registry import row
 from worker.pipelines.runner import RunResult, run
 from worker.pipelines.unread import GONE, UNPARSED, sentence, too_much
@@ -38,7 +38,7 @@ def plain() -> HeadPhantom:
     return head_study(PLAIN)
 
 
-def _score(study: Study) -> RunResult:
+def _score(study: StudyImages) -> RunResult:
     return run(row("head_ct"), study, served(head_card()), ThresholdEngine())
 
 
@@ -154,7 +154,7 @@ def test_where_the_slices_with_the_bleed_are_odd_there_is_no_silent_negative(
         assert {"unreadable_slices", "missing_slices"} & set(result.outcome.warnings)
 
 
-def _lose(study: Study, which: tuple[int, ...], cause: str) -> Study:
+def _lose(study: StudyImages, which: tuple[int, ...], cause: str) -> StudyImages:
     lost = tuple(
         Lost(i.SeriesInstanceUID, i.SOPClassUID, int(i.ds.InstanceNumber), cause)
         for index, i in enumerate(study.instances)
