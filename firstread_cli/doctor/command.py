@@ -18,10 +18,10 @@ from firstread.records.clock import now_of
 from firstread.settings import ENV_PREFIX, Settings
 from firstread.storage.store import retention_watermark_bytes
 from firstread.upkeep.retention import kept_back
-from firstread_cli.doctor.checks import Check
+from firstread_cli.doctor import Check
+from firstread_cli.doctor.clocks import check_clock, check_senders
 from firstread_cli.doctor.intake import check_inbox, check_refusals
-from firstread_cli.doctor.path import check_study
-from firstread_cli.doctor.time import check_clock, check_senders
+from firstread_cli.doctor.phantom_study import check_study
 from firstread_cli.tables import echo, print_json, print_table
 
 STALE_HEARTBEAT_S = 30.0

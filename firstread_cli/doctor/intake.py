@@ -13,7 +13,7 @@ from firstread.errors import FirstreadError
 from firstread.records import AssociationRefusal
 from firstread.settings import Settings
 from firstread_cli.database import open_database
-from firstread_cli.doctor.checks import Check
+from firstread_cli.doctor import Check
 
 SHOWN = 5
 RECENT = timedelta(days=7)

@@ -79,7 +79,7 @@ def measure(settings: Settings, pid: int, db: Database, folders: list[Path], kno
 def measure_inbox(settings: Settings, pid: int, db: Database, folder: Path, known: int) -> dict[str, Any]:
     """Drop a folder into the inbox; returns what it took until all its rows were there, the settling included."""
     before, started = cpu_s(pid), time.monotonic()
-    shutil.copytree(folder, settings.inbox_dir / folder.name)
+    shutil.copytree(folder, settings.inbox_dir / f"series-{known}")
     recorded_s = _wait_for(db, known + SLICES, started)
     return {
         "inbox": True,

@@ -24,7 +24,7 @@ from firstread.records.clock import now_of
 from firstread.settings import Settings
 from firstread.storage.spool import Spool
 from firstread.upkeep.service import problems
-from firstread_cli.doctor.time import check_clock
+from firstread_cli.doctor.clocks import check_clock
 from tests.builders.clocks import REAL, clock_off
 from tests.builders.listening import small_series
 from tests.builders.probe_worker import ROW

@@ -26,7 +26,7 @@ from firstread.metrics.outcomes import OutcomeFigures, families
 from firstread.records import LISTENER, Database, Delivery, EscalationStep, Flag, Job, Process, Revision, Study
 from firstread.settings import Settings
 from firstread.storage.spool import Spool
-from firstread_cli.doctor.time import check_senders
+from firstread_cli.doctor.clocks import check_senders
 from tests.builders.listening import small_series
 from tests.builders.probe_worker import ROW
 from tests.builders.servers import Recorder, recorder, smtp_sink

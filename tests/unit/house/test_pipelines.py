@@ -28,7 +28,7 @@ OWN_FOLDERS = {
 
 KNOWN = {
     ("firstread_cli/main.py", "dermoscopy"),  # a command of that name
-    ("firstread_cli/doctor/path.py", "head_ct"),  # the self-test sends a head
+    ("firstread_cli/doctor/phantom_study.py", "head_ct"),  # the self-test sends a head
     ("training/fit/callbacks.py", "chest_xray"),  # what is measured while it trains
     ("training/package/plain.py", "head_ct"),  # slices make a study
     ("training/chest/gate.py", "head_ct"),  # a data set of pictures that are no chests

@@ -18,7 +18,7 @@ from firstread.settings import Settings
 from firstread.states import TERMINAL
 from firstread.upkeep.self_tests import register, remove, remove_leftovers
 from firstread_cli.database import open_database
-from firstread_cli.doctor.checks import Check
+from firstread_cli.doctor import Check
 
 LIMIT_S = 90.0
 REMOVE_LIMIT_S = 5.0

@@ -18,7 +18,7 @@ from firstread.records import Instance, Revision, Study
 from firstread.records.clock import now_of, skew_of
 from firstread.settings import ENV_PREFIX, Settings
 from firstread_cli.database import open_database
-from firstread_cli.doctor.checks import Check
+from firstread_cli.doctor import Check
 
 LOOK_BACK = timedelta(days=30)
 MOST_SKEW_S = 5.0
