@@ -1,4 +1,4 @@
-"""A model package on disk, and the loaded network that serves it.
+"""A model package on disk: its files, and the checks that it passes before it serves.
 
 A package is a folder with ``card.json``, ``weights.npz`` (float16, by layer), ``golden.npz`` (raw pixels in,
 probabilities out), ``LICENSE`` and ``card.md``. It serves only if checksums and golden outputs agree.
