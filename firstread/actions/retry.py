@@ -1,4 +1,4 @@
-"""What a person does by hand: score a study again, or end the waiting of one."""
+"""A study scored again, or its waiting ended, at the wish of a person."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def retry_study(
     by : str
         Who asks; stored with the transition.
     priority : int or None
-        Of the study from here on, whatever the rules say; one that waits already is moved too.
+        Of the study from now on, whatever the rules say; a study that waits already is moved too.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def retry_study(
         Pipelines that wait again; ``routing`` for a revision that will be routed again.
     """
     with db.write() as session:
-        revision = _newest(session, study_uid)
+        revision = _newest_closed(session, study_uid)
         if revision is None:
             return []
         revision.forced_pipeline = asked_for(session, revision.study_id) or revision.forced_pipeline
@@ -68,14 +68,14 @@ def retry_study(
         bell = (revision.id, revision.study_id, revision.number)
         urgency = study.priority if study.priority is not None else on_broker(revision.priority, revision.old)
     if names or priority is not None:
-        _ring(settings, *bell, urgency)
+        _ring_doorbell(settings, *bell, urgency)
     return names
 
 
 def end_waiting(db: Database, study_uid: str, pipeline: str | None, by: str) -> list[str]:
     """End jobs that wait (for a package that never comes, say) as ``FAILED``. Returns their pipelines."""
     with db.write() as session:
-        revision = _newest(session, study_uid)
+        revision = _newest_closed(session, study_uid)
         names = []
         for job in _jobs(session, revision, pipeline) if revision else []:
             if job.state == JobState.WAITING.value:
@@ -86,7 +86,7 @@ def end_waiting(db: Database, study_uid: str, pipeline: str | None, by: str) -> 
         return names
 
 
-def _newest(session: Session, study_uid: str) -> Revision | None:
+def _newest_closed(session: Session, study_uid: str) -> Revision | None:
     """The newest closed revision of a study, locked after its study."""
     study = session.scalar(select(Study).where(Study.study_instance_uid == study_uid).with_for_update())
     if study is None:
@@ -114,7 +114,7 @@ def _jobs(session: Session, revision: Revision, pipeline: str | None) -> list[Jo
     return list(session.scalars(query))
 
 
-def _ring(settings: Settings, revision_id: int, study_id: int, number: int, priority: int) -> None:
+def _ring_doorbell(settings: Settings, revision_id: int, study_id: int, number: int, priority: int) -> None:
     app = make_app(settings)
     try:
         ring(app, revision_id=revision_id, study_key=study_id, number=number, priority=priority)

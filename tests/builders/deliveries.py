@@ -13,7 +13,7 @@ from firstread.records import Database, Delivery, Flag, Job, Result
 from firstread.settings import Settings
 from tests.builders.scored import Scored, database_in, settings_in
 from worker.outputs.deliveries.lanes import work_one
-from worker.outputs.deliveries.planning import plan
+from worker.outputs.deliveries.planning import plan_deliveries
 from worker.outputs.destinations.file import (
     read_destinations,
 )
@@ -37,7 +37,7 @@ def plan_for(db: Database, settings: Settings, scored: Scored) -> list[int]:
             Finding(r.finding, r.model_name, r.model_version, r.probability, r.value, r.unit, r.threshold, r.flagged)
             for r in rows
         ]
-        made = plan(session, job, Outcome(findings) if job.state == "DONE" else None, settings)
+        made = plan_deliveries(session, job, Outcome(findings) if job.state == "DONE" else None, settings)
         session.flush()
         return [row.id for row in made]
 

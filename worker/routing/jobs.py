@@ -26,7 +26,7 @@ from firstread.settings import Settings
 from firstread.states import ROUTING_FAILED, JobState, move_job
 from worker.errors import NoServingPackage
 from worker.metrics import JOBS, UNWANTED
-from worker.outputs.deliveries.planning import plan
+from worker.outputs.deliveries.planning import plan_deliveries
 from worker.pipelines import registry
 from worker.pipelines.base import StudyImages
 from worker.pipelines.reasons import Caution
@@ -123,7 +123,7 @@ def fail_job(session: Session, job: Job, *, actor: str, reason: str, settings: S
     move_job(session, job, JobState.FAILED, actor=actor, reason=reason)
     planned = select(Delivery.id).where(Delivery.job_id == job.id, Delivery.run == job.run)
     if session.scalar(planned.limit(1)) is None:
-        plan(session, job, None, settings)
+        plan_deliveries(session, job, None, settings)
 
 
 def _failed_jobs(session: Session, revision_id: int) -> dict[str, Job]:

@@ -20,7 +20,7 @@ from firstread.records.studies import is_self_test
 from firstread.settings import Settings
 from firstread.states import JobState, move_job
 from worker.errors import LeaseLost
-from worker.outputs.deliveries.planning import plan
+from worker.outputs.deliveries.planning import plan_deliveries
 from worker.pipelines.base import Outcome, SeriesNote
 from worker.pipelines.finite import check_outcome
 from worker.pipelines.reasons import Caution, merge_codes
@@ -97,7 +97,7 @@ def commit_outcome(
             state = JobState.DONE
         move_job(session, job, state, actor=owner, reason=job.reason)
         session.flush()
-        plan(session, job, outcome, settings)
+        plan_deliveries(session, job, outcome, settings)
     return state
 
 

@@ -23,7 +23,7 @@ from tests.builders.waiting import job_of, put_probe
 from worker.engine.device import EngineThread
 from worker.outputs.deliveries.escalation import escalate_unread
 from worker.outputs.deliveries.lanes import work_one
-from worker.outputs.deliveries.planning import plan
+from worker.outputs.deliveries.planning import plan_deliveries
 from worker.outputs.destinations.file import read_file
 from worker.pipelines import registry
 from worker.pipelines.base import Finding, Outcome
@@ -219,7 +219,7 @@ def test_a_flag_after_not_read_is_mailed_all_the_same(
     with sqlite_db.write() as session:
         job = session.scalars(select(Job)).one()
         job.state, job.run = "DONE", job.run + 1
-        assert [row.destination for row in plan(session, job, Outcome([finding]), settings)] == ["duty"]
+        assert [row.destination for row in plan_deliveries(session, job, Outcome([finding]), settings)] == ["duty"]
         session.flush()
         job.run += 1
         session.add(Result(job_id=job.id, run=job.run - 1, model_name="m", model_version="1", role="active",
@@ -227,7 +227,7 @@ def test_a_flag_after_not_read_is_mailed_all_the_same(
         session.add(Flag(study_id=1, pipeline=job.pipeline, finding="any", job_id=job.id, probability=0.9,
                          threshold=0.5, model_name="m", model_version="1", flagged_at=utcnow()))  # fmt: skip
         session.flush()
-        assert plan(session, job, Outcome([finding]), settings) == [], "told once"
+        assert plan_deliveries(session, job, Outcome([finding]), settings) == [], "told once"
 
 
 def let_pass(db: Database, seconds: float) -> None:

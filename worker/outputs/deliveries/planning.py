@@ -27,7 +27,7 @@ from worker.outputs.messages import UNREAD, flags_of
 from worker.pipelines.base import Finding, Outcome
 
 
-def plan(session: Session, job: Job, outcome: Outcome | None, settings: Settings) -> list[Delivery]:
+def plan_deliveries(session: Session, job: Job, outcome: Outcome | None, settings: Settings) -> list[Delivery]:
     """Add a row for each destination whose rule the run meets. Never raises for a file that is wrong.
 
     Parameters
