@@ -100,8 +100,13 @@ def test_what_stays_cut_is_truncated(impatient: MakeSettings) -> None:
         until(lambda: len(refusals(service.db)) == 6 and outcomes(service.db), limit_s=25)
         assert set(refusals(service.db).values()) == {"truncated"}
         assert set(refusals(service.db)) == {
-            "native", "compressed", "zip", "dermoscopy/photo.jpg", "dermoscopy/photo.png", "members.zip/slice.dcm",
-        }  # fmt: skip
+            "native",
+            "compressed",
+            "zip",
+            "dermoscopy/photo.jpg",
+            "dermoscopy/photo.png",
+            "members.zip/slice.dcm",
+        }
         assert rows(service.db, "SELECT warnings FROM instance") == [('["truncated"]',)]
         assert all(path.is_file() for path in kept(service).values())
 

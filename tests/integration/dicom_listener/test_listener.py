@@ -165,8 +165,15 @@ def _every_syntax(folder: Path) -> str:
     """A storescu profile that proposes each transfer syntax of the zoo for each SOP class of the zoo."""
     path = folder / "storescu.cfg"
     syntaxes = ["2.1", "2", "2.2", "2.4.50", "2.4.51", "2.4.70", "2.4.80", "2.4.81", "2.4.90", "2.4.91", "2.5"]
-    classes = [CT, "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.7",
-               "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.12.1"]  # fmt: skip
+    classes = [
+        CT,
+        "1.2.840.10008.5.1.4.1.1.2.1",
+        "1.2.840.10008.5.1.4.1.1.4",
+        "1.2.840.10008.5.1.4.1.1.7",
+        "1.2.840.10008.5.1.4.1.1.1",
+        "1.2.840.10008.5.1.4.1.1.6.1",
+        "1.2.840.10008.5.1.4.1.1.12.1",
+    ]
     lines = ["[[TransferSyntaxes]]"]
     for number, syntax in enumerate(syntaxes):
         lines += [f"[T{number}]", f"TransferSyntax1 = 1.2.840.10008.1.{syntax}"]

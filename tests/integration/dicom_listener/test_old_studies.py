@@ -73,15 +73,29 @@ def put_backlog(db: Database, count: int = BACKLOG) -> None:
         for n in range(count):
             at = utcnow() - timedelta(minutes=30, seconds=-n)
             study = Study(
-                study_instance_uid=stable_uid("old", n), patient_id=f"P{n}", modality="CT", source="dicom",
-                calling_ae="ARCHIVE", received_at=at,
-            )  # fmt: skip
+                study_instance_uid=stable_uid("old", n),
+                patient_id=f"P{n}",
+                modality="CT",
+                source="dicom",
+                calling_ae="ARCHIVE",
+                received_at=at,
+            )
             session.add(study)
             session.flush()
             revision = Revision(
-                study_id=study.id, number=1, state="CLOSED", opened_at=at, last_seen_at=at, closed_at=at, priority=3,
-                routed_at=at, published_at=at, made_at=LONG_AGO, old=True, warnings=[],
-            )  # fmt: skip
+                study_id=study.id,
+                number=1,
+                state="CLOSED",
+                opened_at=at,
+                last_seen_at=at,
+                closed_at=at,
+                priority=3,
+                routed_at=at,
+                published_at=at,
+                made_at=LONG_AGO,
+                old=True,
+                warnings=[],
+            )
             session.add(revision)
             session.flush()
             session.add(Job(revision_id=revision.id, pipeline="probe", state="WAITING", created_at=at))
@@ -186,9 +200,16 @@ def test_a_summary_an_hour(db: Database, make_settings: Callable[..., Settings],
                 session.add(study)
                 session.flush()
                 revision = Revision(
-                    study_id=study.id, number=1, state="CLOSED", opened_at=at, last_seen_at=at, closed_at=at,
-                    routed_at=at, old=True, warnings=[],
-                )  # fmt: skip
+                    study_id=study.id,
+                    number=1,
+                    state="CLOSED",
+                    opened_at=at,
+                    last_seen_at=at,
+                    closed_at=at,
+                    routed_at=at,
+                    old=True,
+                    warnings=[],
+                )
                 session.add(revision)
                 session.flush()
                 session.add(Job(revision_id=revision.id, pipeline="probe", state="WAITING", created_at=at))

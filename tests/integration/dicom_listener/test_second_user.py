@@ -93,9 +93,14 @@ def test_an_older_home_is_tightened_and_nothing_is_widened(home: Path, make_sett
     for name in ("spool/20260101/10", "evidence/202601/x", "log", "objects/a", "inbox/head_ct"):
         (home / name).mkdir(parents=True)
     names = (
-        "spool/20260101/10/a.dcm", "evidence/202601/x/key.png", "log/listen.log", "firstread.sqlite",
-        "firstread.sqlite-wal", "inbox/a.dcm", "destinations.toml",
-    )  # fmt: skip
+        "spool/20260101/10/a.dcm",
+        "evidence/202601/x/key.png",
+        "log/listen.log",
+        "firstread.sqlite",
+        "firstread.sqlite-wal",
+        "inbox/a.dcm",
+        "destinations.toml",
+    )
     files = [home / name for name in names]
     for path in files:
         path.touch()
@@ -104,8 +109,15 @@ def test_an_older_home_is_tightened_and_nothing_is_widened(home: Path, make_sett
     (home / "objects").chmod(0o500)
     prepare_home(settings, inbox=True)
     assert home.stat().st_mode & 0o7777 == 0o751
-    for name, mode in {"spool": 0o700, "spool/20260101": 0o700, "evidence/202601/x": 0o700, "log": 0o700,
-                       "objects": 0o500, "inbox": 0o777, "inbox/head_ct": 0o777}.items():  # fmt: skip
+    for name, mode in {
+        "spool": 0o700,
+        "spool/20260101": 0o700,
+        "evidence/202601/x": 0o700,
+        "log": 0o700,
+        "objects": 0o500,
+        "inbox": 0o777,
+        "inbox/head_ct": 0o777,
+    }.items():
         assert (home / name).stat().st_mode & 0o777 == mode, name
     assert [path.stat().st_mode & 0o777 for path in files] == [0o600] * 5 + [0o666] * 2
     home.chmod(0o700)

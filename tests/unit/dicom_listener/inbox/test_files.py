@@ -104,12 +104,18 @@ def test_whether_somebody_still_writes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("head", "name"),
     [
-        (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"RIFF\x10\0\0\0WEBPVP8 ", "WebP"),
+        (b"II*\0", "TIFF"),
+        (b"MM\0*", "TIFF"),
+        (b"RIFF\x10\0\0\0WEBPVP8 ", "WebP"),
         (b"BM\x10\0\0\0" + bytes(8), "BMP"),
-        (b"\0\0\0\x18ftypheic", "HEIC"), (b"\0\0\0\x18ftypmif1", "HEIC"), (b"\0\0\0\x18ftypavif", "AVIF"),
-        (b"GIF89a", "GIF"), (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"), (b"%PDF-1.7", "PDF"),
+        (b"\0\0\0\x18ftypheic", "HEIC"),
+        (b"\0\0\0\x18ftypmif1", "HEIC"),
+        (b"\0\0\0\x18ftypavif", "AVIF"),
+        (b"GIF89a", "GIF"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"%PDF-1.7", "PDF"),
     ],
-)  # fmt: skip
+)
 def test_formats_that_are_not_read_have_names(head: bytes, name: str, tmp_path: Path) -> None:
     path = tmp_path / "dropped"
     path.write_bytes(head.ljust(200, b"\1"))

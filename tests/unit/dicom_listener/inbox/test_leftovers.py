@@ -13,8 +13,19 @@ from firstread_cli.doctor.intake import check_inbox
 
 
 def filled(root: Path) -> Path:
-    for name in (".hidden", "a/.secret/x", "b.part", "c.dcm", "accepted/Doe.dcm", "accepted/x/Doe2.dcm",
-                 "rejected/.r", ".claimed/ab/x", ".DS_Store", "a/._c.dcm", "Thumbs.db"):  # fmt: skip
+    for name in (
+        ".hidden",
+        "a/.secret/x",
+        "b.part",
+        "c.dcm",
+        "accepted/Doe.dcm",
+        "accepted/x/Doe2.dcm",
+        "rejected/.r",
+        ".claimed/ab/x",
+        ".DS_Store",
+        "a/._c.dcm",
+        "Thumbs.db",
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"1")
     (root / "link.dcm").symlink_to(root / "c.dcm")

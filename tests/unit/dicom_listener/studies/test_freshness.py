@@ -23,10 +23,15 @@ def revision_of(
     **settings: Any,
 ) -> Revision:
     members = [
-        Instance(made_kind=image[0], made_dt=image[1], modality=image[2] if len(image) > 2 else "CT",
-                 dicom_priority=wish, sop_class_uid="")
+        Instance(
+            made_kind=image[0],
+            made_dt=image[1],
+            modality=image[2] if len(image) > 2 else "CT",
+            dicom_priority=wish,
+            sop_class_uid="",
+        )
         for image in images
-    ]  # fmt: skip
+    ]
     revision = Revision(last_seen_at=NOW, forced_pipeline=forced, warnings=[])
     judge(revision, members, calling_aes, Settings(**settings))
     return revision

@@ -70,7 +70,11 @@ def test_a_profile_of_srgb_leaves_the_jpeg_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["broken", "cut", "grey", "none"])
 def test_a_profile_that_is_none_changes_nothing(kind: str) -> None:
-    found = {"broken": b"no profile at all", "cut": profile(DISPLAY_P3)[:200], "none": None,
-             "grey": profile(DISPLAY_P3).replace(b"RGB ", b"GRAY", 1)}  # fmt: skip
+    found = {
+        "broken": b"no profile at all",
+        "cut": profile(DISPLAY_P3)[:200],
+        "none": None,
+        "grey": profile(DISPLAY_P3).replace(b"RGB ", b"GRAY", 1),
+    }
     rgb, _ = lesion_image(BROWN)
     assert to_srgb(rgb, found[kind]) is rgb

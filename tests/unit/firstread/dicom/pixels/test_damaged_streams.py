@@ -132,9 +132,17 @@ def test_the_first_plug_in_that_finds_damage_has_the_last_word(tmp_path: Path) -
     ds = KINDS["jpeg_ls"](_film(), tmp_path)
     stream = bytearray(stream_of(ds))
     stream[len(stream) // 2] ^= 16
-    options = {"rows": SIZE, "columns": SIZE, "samples_per_pixel": 1, "number_of_frames": 1, "bits_allocated": 16,
-               "bits_stored": 12, "pixel_representation": 0, "photometric_interpretation": "MONOCHROME2",
-               "pixel_keyword": "PixelData"}  # fmt: skip
+    options = {
+        "rows": SIZE,
+        "columns": SIZE,
+        "samples_per_pixel": 1,
+        "number_of_frames": 1,
+        "bits_allocated": 16,
+        "bits_stored": 12,
+        "pixel_representation": 0,
+        "photometric_interpretation": "MONOCHROME2",
+        "pixel_keyword": "PixelData",
+    }
 
     def decoded(*plugins: str) -> np.ndarray:
         return decode_here(CodedFrame(str(JPEGLSLossless), bytes(stream), options, plugins, 2 * SIZE * SIZE))

@@ -55,18 +55,26 @@ TABLES: dict[str, dict[str, object]] = {
     "16_bits": {"VOILUTSequence": table_item(BACK * 65535, 16)},
     "8_bits": {"VOILUTSequence": table_item(BACK * 255, 8)},
     "8_bits_packed": {"VOILUTSequence": table_item(BACK * 255, 8, packed=True)},
-    "descriptor_signed": {"VOILUTSequence": table_item(BACK * 65535, 16, -1024, "SS"), "RescaleIntercept": -1024,
-                          "RescaleSlope": 1},
-    "descriptor_unsigned": {"VOILUTSequence": table_item(BACK * 65535, 16, -1024, "US"), "RescaleIntercept": -1024,
-                            "RescaleSlope": 1},
+    "descriptor_signed": {
+        "VOILUTSequence": table_item(BACK * 65535, 16, -1024, "SS"),
+        "RescaleIntercept": -1024,
+        "RescaleSlope": 1,
+    },
+    "descriptor_unsigned": {
+        "VOILUTSequence": table_item(BACK * 65535, 16, -1024, "US"),
+        "RescaleIntercept": -1024,
+        "RescaleSlope": 1,
+    },
     "modality_12_bits": {"ModalityLUTSequence": table_item(BACK * 4095, 12, ModalityLUTType="US")},
     "modality_8_bits_packed": {"ModalityLUTSequence": table_item(BACK * 255, 8, packed=True, ModalityLUTType="US")},
-    "modality_and_window": {"ModalityLUTSequence": table_item(BACK * 4095, 12, ModalityLUTType="US"),
-                            "WindowCenter": 2048, "WindowWidth": 4096},
+    "modality_and_window": {
+        "ModalityLUTSequence": table_item(BACK * 4095, 12, ModalityLUTType="US"),
+        "WindowCenter": 2048,
+        "WindowWidth": 4096,
+    },
     "65536_entries": {"VOILUTSequence": table_item((np.arange(65536) / 4095.0).clip(0, 1) ** GAMMA * 65535, 16)},
-    "second_of_two": {"VOILUTSequence": Sequence([*table_item([0, 1], 8, 60000),
-                                                  *table_item(BACK * 65535, 16)])},
-}  # fmt: skip
+    "second_of_two": {"VOILUTSequence": Sequence([*table_item([0, 1], 8, 60000), *table_item(BACK * 65535, 16)])},
+}
 
 
 @pytest.mark.parametrize("syntax", ["explicit", "implicit", "big_endian"])
@@ -99,7 +107,7 @@ BROKEN: dict[str, tuple[dict[str, object], str]] = {
     "slope_of_0": ({"RescaleSlope": 0, "RescaleIntercept": 0}, "Rescale Slope is 0"),
     "function": ({"WindowCenter": 5, "WindowWidth": 9, "VOILUTFunction": "CUBIC"}, "not known"),
     "one_centre_two_widths": ({"WindowCenter": 5, "WindowWidth": [9, 8]}, "different numbers"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", sorted(BROKEN))
@@ -152,8 +160,10 @@ def test_functions_are_those_of_the_standard() -> None:
 
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
 def test_the_voi_lut_function_is_applied(function: str, tmp_path: Path) -> None:
-    ds = with_cells(film_ds(SPEC, WindowCenter=2000, WindowWidth=2500, VOILUTFunction=function),
-                    np.rint(_density() * 4095).astype("<u2"))  # fmt: skip
+    ds = with_cells(
+        film_ds(SPEC, WindowCenter=2000, WindowWidth=2500, VOILUTFunction=function),
+        np.rint(_density() * 4095).astype("<u2"),
+    )
     shape = {"LINEAR": linear, "LINEAR_EXACT": linear_exact, "SIGMOID": sigmoid}[function]
     instance = received(tmp_path, ds)
     film = read_film(instance.path, instance.ds)[0] / 4095.0

@@ -156,8 +156,9 @@ def test_the_colours_of_a_jpeg_are_its_own(name: str, label: str, tmp_path: Path
     spec = LesionSpec(height=96, width=128)
     rgb, _ = lesion_image(spec, 1)
     stream = coded_picture(rgb, "JPEG", quality=95, **JPEGS[name])
-    ds = with_stream(lesion_photograph(spec, 1), bare(stream) if "bare" in name else stream, "1.2.840.10008.1.2.4.50",
-                     label)  # fmt: skip
+    ds = with_stream(
+        lesion_photograph(spec, 1), bare(stream) if "bare" in name else stream, "1.2.840.10008.1.2.4.50", label
+    )
     ds.PlanarConfiguration = 1  # the label is worth nothing in a code stream
     notes: list[str] = []
     assert np.abs(read_frame(_saved(ds, tmp_path), notes=notes).astype(int) - rgb).mean() < 3
