@@ -32,18 +32,31 @@ def dermoscopy() -> None:
 
 @dermoscopy.command("question")
 @click.option("--data", type=FOLDER, required=True, help="Folder of HAM10000, as the reader ham10000 takes it.")
-@click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
-              help="EfficientNet-Lite0's ImageNet weights (npz); default: start from nothing.")  # fmt: skip
+@click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="EfficientNet-Lite0's ImageNet weights (npz); default: start from nothing.",
+)
 @click.option(
     "--package", required=True, help="Package whose outlines cut test pictures: a folder, NAME or NAME/VERSION."
 )
 @click.option("--steps", type=click.IntRange(min=1), default=300, show_default=True, help="Steps of each run.")
-@click.option("--pictures", type=click.IntRange(min=1), default=None,
-              help="About so many pictures of each split, every diagnosis in its share; default: all.")  # fmt: skip
+@click.option(
+    "--pictures",
+    type=click.IntRange(min=1),
+    default=None,
+    help="About so many pictures of each split, every diagnosis in its share; default: all.",
+)
 @click.option("--by-picture", is_flag=True, help="Also train after a split by picture instead of by lesion.")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads of TensorFlow; 0: its own choice.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/lesion_question"),
-              show_default=True, help="Folder of question.md and .json; a later call goes on in it.")  # fmt: skip
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs/lesion_question"),
+    show_default=True,
+    help="Folder of question.md and .json; a later call goes on in it.",
+)
 def question(
     data: Path,
     weights: Path | None,

@@ -18,12 +18,12 @@ def experiments(pipeline: str) -> str:
     """Tables that experiments wrote as JSON (title, budget, rows, shows), put into ``docs/experiments`` by hand."""
     pages = []
     for path in sorted(EXPERIMENTS.glob(f"{pipeline}_*.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if "minus_whole" in found:
-            pages.append(re.sub(r"^# ", "### ", tables(found), flags=re.MULTILINE))
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if "minus_whole" in document:
+            pages.append(re.sub(r"^# ", "### ", tables(document), flags=re.MULTILINE))
             continue
-        page = _section(found["title"], found["budget"], found["rows"])
-        pages.append(page + (f"\n{found['shows']}\n" if "shows" in found else ""))
+        page = _section(document["title"], document["budget"], document["rows"])
+        pages.append(page + (f"\n{document['shows']}\n" if "shows" in document else ""))
     return "\n".join(pages) or "No table of an experiment belongs to this release.\n"
 
 
@@ -35,10 +35,14 @@ def head_ct_scores() -> str:
     """What each part of the shipped head-CT networks is worth alone, as their cards say."""
     budget = "as shipped; all that is fitted for a fold is fitted on the others"
     return "".join(
-        _section(f"Out-of-fold predictions behind {card['name']} {card['version']}", budget,
-                 compared_rows(card["metrics"]["out_of_fold"])) + "\n"
+        _section(
+            f"Out-of-fold predictions behind {card['name']} {card['version']}",
+            budget,
+            compared_rows(card["metrics"]["out_of_fold"]),
+        )
+        + "\n"
         for card in cards("bleed")
-    )  # fmt: skip
+    )
 
 
 def chest_adults() -> str:
@@ -49,10 +53,15 @@ def chest_adults() -> str:
         if not pooled:
             continue
         rows = [
-            (name, str(row["n"]), str(row["patients"]), interval(row["called_covid"]),
-             interval(row["called_what_it_is"]) if "called_what_it_is" in row else "")
+            (
+                name,
+                str(row["n"]),
+                str(row["patients"]),
+                interval(row["called_covid"]),
+                interval(row["called_what_it_is"]) if "called_what_it_is" in row else "",
+            )
             for name, row in pooled.items()
-        ]  # fmt: skip
+        ]
         head = ("adults without COVID", "films", "patients", "called COVID-19", "called what they are")
         pages.append(f"`{card['name']}` {card['version']}:\n\n{table(head, rows)}")
     return "\n".join(pages) or "The cards of this release do not hold these rows.\n"

@@ -71,8 +71,8 @@ HEADLINES: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
 
 def cards(*tasks: str) -> list[dict[str, Any]]:
     """The cards of the shipped packages of some tasks (none: of all)."""
-    found = (json.loads(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "models").glob("*/*/card.json")))
-    return [card for card in found if not tasks or card["task"] in tasks]
+    every = (json.loads(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "models").glob("*/*/card.json")))
+    return [card for card in every if not tasks or card["task"] in tasks]
 
 
 def models() -> str:
@@ -82,9 +82,9 @@ def models() -> str:
         on_whom, figures = HEADLINES[card["task"]]
         first = (f"`{card['name']}` {card['version']}", on_whom)
         for what, place in figures:
-            found = figure(card["metrics"], place.split("/"))
-            if found is not None:
-                rows.append((*first, what, interval(found), str(found["n"])))
+            estimate = figure(card["metrics"], place.split("/"))
+            if estimate is not None:
+                rows.append((*first, what, interval(estimate), str(estimate["n"])))
                 first = ("", "")
     return table(("model", "measured on", "figure", "value (95 % CI)", "N"), rows)
 
@@ -125,15 +125,16 @@ def flag_words() -> str:
         if card["task"] not in FLAGS:
             continue
         what, spared, meant, *places = FLAGS[card["task"]]
-        found, left = (figure(card["metrics"], place.split("/")) for place in places)
-        if found is None or left is None:
+        sensitivity, specificity = (figure(card["metrics"], place.split("/")) for place in places)
+        if sensitivity is None or specificity is None:
             continue
-        false = {name: 1.0 - left[end] for name, end in (("value", "value"), ("low", "high"), ("high", "low"))}
-        right = RARE * found["value"] / (RARE * found["value"] + (1 - RARE) * false["value"])
+        false = {name: 1.0 - specificity[end] for name, end in (("value", "value"), ("low", "high"), ("high", "low"))}
+        right = RARE * sensitivity["value"] / (RARE * sensitivity["value"] + (1 - RARE) * false["value"])
         lines.append(
             f"- {what}: of 100 {spared} about {hundred(false['value'])} are flagged too "
             f"({hundred(false['low'])} to {hundred(false['high'])}), and of 100 {meant} about "
-            f"{hundred(found['value'])} are flagged ({hundred(found['low'])} to {hundred(found['high'])}). "
+            f"{hundred(sensitivity['value'])} are flagged "
+            f"({hundred(sensitivity['low'])} to {hundred(sensitivity['high'])}). "
             f"Where {hundred(RARE)} of 100 have it, about {hundred(right)} of 100 flags are right."
         )
     return "\n".join(lines) + "\n"
@@ -146,13 +147,13 @@ def hundred(share: float) -> str:
 
 def figure(metrics: dict[str, Any], place: list[str]) -> dict[str, Any] | None:
     """None where a card of an earlier release has no such figure."""
-    found = metrics
+    value = metrics
     for step in place:
-        key = next((name for name in found if fnmatch.fnmatchcase(name, step)), None)
+        key = next((name for name in value if fnmatch.fnmatchcase(name, step)), None)
         if key is None:
             return None
-        found = found[key]
-    return found
+        value = value[key]
+    return value
 
 
 def interval(estimate: dict[str, Any]) -> str:

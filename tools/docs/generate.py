@@ -134,8 +134,8 @@ def codes() -> str:
 
     texts: dict[str, str] = {}
     for module in pkgutil.iter_modules(worker.pipelines.__path__, "worker.pipelines."):
-        found: dict[str, str] = getattr(importlib.import_module(module.name), "TEXTS", {})
-        texts.update({str(code): text for code, text in found.items()})
+        of_module: dict[str, str] = getattr(importlib.import_module(module.name), "TEXTS", {})
+        texts.update({str(code): text for code, text in of_module.items()})
     return table(("code", "meaning"), ((f"`{code}`", text) for code, text in sorted(texts.items())))
 
 

@@ -19,6 +19,6 @@ def published() -> str:
     ours = cards("lesion")
     rows = []
     for what, value, place in FIGURES:
-        found = [figure(card["metrics"], place.split("/")) for card in ours]
-        rows.append((what, value, *("" if f is None else interval(f) for f in found)))
+        estimates = [figure(card["metrics"], place.split("/")) for card in ours]
+        rows.append((what, value, *("" if f is None else interval(f) for f in estimates)))
     return table(("figure", "published", *(f"`{card['name']}` {card['version']} (95 % CI)" for card in ours)), rows)

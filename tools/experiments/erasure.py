@@ -110,8 +110,10 @@ def refitted(x: np.ndarray, allowed: np.ndarray, kernel: np.ndarray, bias: np.nd
         right = np.maximum((p * allowed).sum(axis=1, keepdims=True), 1e-12)
         slope = table.T @ (weight[:, None] * (p - p * allowed / right))
         away = theta - start
-        return (float(-(weight * np.log(right[:, 0])).sum() + 0.5 * DECAY * (away**2).sum()),
-                (slope + DECAY * away).ravel())  # fmt: skip
+        return (
+            float(-(weight * np.log(right[:, 0])).sum() + 0.5 * DECAY * (away**2).sum()),
+            (slope + DECAY * away).ravel(),
+        )
 
     theta = minimize(cost, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 300}).x.reshape(start.shape)
     return theta[:-1], theta[-1]
@@ -128,14 +130,14 @@ def pooled_features(package: Package, dataset: DataSet, items: Sequence[Item]) -
     from keras import ops
 
     network = keras.Model(package.model.inputs, last_layer(package).input)
-    found = []
+    batches = []
     for begin in range(0, len(items), BATCH):
         part = items[begin : begin + BATCH]
         x = np.concatenate([compose(dataset.pixels(item)[None], package.card.input) for item in part])
         padded = np.concatenate([x, np.repeat(x[-1:], BATCH - len(x), axis=0)])
         maps = np.asarray(ops.convert_to_numpy(network.predict_on_batch(padded)))[: len(x)]
-        found.append(maps.mean(axis=(1, 2)) if maps.ndim == 4 else maps)
-    return np.concatenate(found).astype(np.float64)
+        batches.append(maps.mean(axis=(1, 2)) if maps.ndim == 4 else maps)
+    return np.concatenate(batches).astype(np.float64)
 
 
 def last_layer(package: Package) -> Any:
@@ -146,11 +148,20 @@ def last_layer(package: Package) -> Any:
 
 @click.command("erase")
 @click.argument("package", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
-              help="Folder of chest film collections.")  # fmt: skip
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of chest film collections.",
+)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the table.")
-@click.option("--films", type=int, default=2000, show_default=True,
-              help="Children's training films, evenly spaced; 0 for all. Adults' are all taken.")  # fmt: skip
+@click.option(
+    "--films",
+    type=int,
+    default=2000,
+    show_default=True,
+    help="Children's training films, evenly spaced; 0 for all. Adults' are all taken.",
+)
 def erase(package: Path, data: Path, out: Path, films: int) -> None:
     """Remove what a line can tell of adult and child from a four-class PACKAGE's features, and measure the price."""
     loaded = load(package)
@@ -182,7 +193,7 @@ def erasure_rows(
     known = without_covid(parts["train"])
     groups = np.asarray([class_of(item) or "open" for item in parts["train"]])
     erasure = fit_erasure(features["train"][known], is_adult(parts["train"])[known], groups[known])
-    for told, x in (("", features), ("age erased, ", {part: erasure.apply(x) for part, x in features.items()})):
+    for prefix, x in (("", features), ("age erased, ", {part: erasure.apply(x) for part, x in features.items()})):
         probes = age_aucs(parts, x, groups)
         fitted = refitted(x["train"], label_matrix(parts["train"], CLASSES), *layer)
         for name, (kernel, bias) in (("last layer as it is", layer), ("last layer refitted", fitted)):
@@ -190,12 +201,17 @@ def erasure_rows(
             allowed = label_matrix(parts["val"], CLASSES)
             calibration = fit_softmax(logits["val"], allowed, np.ones(len(allowed)), CLASSES)
             p = softmax_p(logits["test"], calibration, CLASSES).astype(np.float64)
-            found = four_class_figures(parts["test"], p, repeats=200)
-            rows.append({"features and layer": told + name, **probes,
-                         "accuracy": found["four_classes"]["accuracy"],
-                         "macro_f1": found["four_classes"]["macro_f1"],
-                         "covid_recall": found["by_class"]["covid19"]["recall"],
-                         "adults_called_covid": found["adults_without_covid"]["called_covid"]})  # fmt: skip
+            figures = four_class_figures(parts["test"], p, repeats=200)
+            rows.append(
+                {
+                    "features and layer": prefix + name,
+                    **probes,
+                    "accuracy": figures["four_classes"]["accuracy"],
+                    "macro_f1": figures["four_classes"]["macro_f1"],
+                    "covid_recall": figures["by_class"]["covid19"]["recall"],
+                    "adults_called_covid": figures["adults_without_covid"]["called_covid"],
+                }
+            )
     return rows
 
 

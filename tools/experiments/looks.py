@@ -46,8 +46,12 @@ class Called:
 @click.command("looks")
 @click.argument("binary", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("four", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
-              help="Folder of chest film collections.")  # fmt: skip
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of chest film collections.",
+)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the table.")
 @click.option("--films", type=int, default=0, help="Test films to use; 0 for all.")
 def looks(binary: Path, four: Path, data: Path, out: Path, films: int) -> None:
@@ -59,10 +63,10 @@ def looks(binary: Path, four: Path, data: Path, out: Path, films: int) -> None:
         raise DataSetError("no labelled films of the part test")
     if films:
         items = items[:: max(1, len(items) // films)][:films]
-    found = called_films(packages, items, [dataset.pixels(item) for item in items])
+    called = called_films(packages, items, [dataset.pixels(item) for item in items])
     keys = " and ".join(package.key for package in packages)
-    budget = f"{len(items)} test films, {len(found)} of them called, packages {keys}, no training"
-    path = write_table(out, "looks", "Called films whose map lies mostly outside the lungs", budget, look_rows(found))
+    budget = f"{len(items)} test films, {len(called)} of them called, packages {keys}, no training"
+    path = write_table(out, "looks", "Called films whose map lies mostly outside the lungs", budget, look_rows(called))
     click.echo(path.read_text(encoding="utf-8"))
 
 
@@ -70,8 +74,8 @@ def called_films(packages: Sequence[Package], items: Sequence[Item], pixels: Seq
     """Score the films (H, W) as the pipeline does, and measure the maps of those above the flag."""
     groups = {package.card.task: [Served(package.card)] for package in packages}
     engine = DirectEngine(packages)
-    made = {package.key: composed(pixels, package.card.input) for package in packages}
-    inputs = {key: x for key, (x, _) in made.items()}
+    network_inputs = {package.key: composed(pixels, package.card.input) for package in packages}
+    inputs = {key: x for key, (x, _) in network_inputs.items()}
     outputs = {key: {"p": _scored(engine, key, x)} for key, x in inputs.items()}
     combined, own = combined_scores(groups, outputs)
     above = combined[BINARY].of(BINARY) >= combined[BINARY].flag_threshold(BINARY)
@@ -84,7 +88,7 @@ def called_films(packages: Sequence[Package], items: Sequence[Item], pixels: Seq
                 voices_of(groups, combined, own, i),
                 inputs,
                 i,
-                {key: parts[i] for key, (_, parts) in made.items()},
+                {key: parts[i] for key, (_, parts) in network_inputs.items()},
             ),
             groups[BINARY][0],
         )
@@ -109,18 +113,21 @@ def _measured(item: Item, film: np.ndarray, maps: FilmMaps, serving: Served) -> 
 
 def variants_of(maps: FilmMaps) -> dict[str, Map]:
     """The map that serves, and those that could."""
-    found = {SERVED: maps.joined, "the same as Grad-CAM++": maps.plus, "binary model alone": maps.voices[0]}
+    variants = {SERVED: maps.joined, "the same as Grad-CAM++": maps.plus, "binary model alone": maps.voices[0]}
     if len(maps.voices) > 1:
-        found |= {"four-class model alone": maps.voices[1], "mean of both": enlarged(maps.voices[0] + maps.voices[1])}
-    return found
+        variants |= {
+            "four-class model alone": maps.voices[1],
+            "mean of both": enlarged(maps.voices[0] + maps.voices[1]),
+        }
+    return variants
 
 
-def look_rows(found: Sequence[Called]) -> list[dict[str, Any]]:
+def look_rows(called: Sequence[Called]) -> list[dict[str, Any]]:
     """One row a map: share of called films with ``low_evidence``, of all that are ill and by what they truly are."""
-    groups: dict[str, list[Called]] = {"pneumonia": [film for film in found if film.item.labels[BINARY] == 1.0]}
-    for film in found:
+    groups: dict[str, list[Called]] = {"pneumonia": [film for film in called if film.item.labels[BINARY] == 1.0]}
+    for film in called:
         groups.setdefault(class_of(film.item) or "other germ", []).append(film)
-    names = list(found[0].doubted) if found else []
+    names = list(called[0].doubted) if called else []
     return [{"map": name} | _figures(name, groups) for name in names]
 
 

@@ -142,11 +142,11 @@ def train_upscaler(films: np.ndarray, steps: int, batch_size: int = 16, seed: in
 
 def decibels(films: np.ndarray, upscaler: Upscaler | None, side_px: int) -> float:
     """Mean peak signal-to-noise ratio in dB of films (n, SIDE, SIDE) after a stay at ``side_px``; None: bicubic."""
-    found = []
+    ratios_db = []
     for film in np.asarray(films, dtype=np.float32):
         back = bicubic(film, side_px) if upscaler is None else upscaler.enlarged(reduced(film, side_px))
-        found.append(-10 * np.log10(max(float(np.mean((np.clip(back, 0.0, 1.0) - film) ** 2)), 1e-12)))
-    return float(np.mean(found))
+        ratios_db.append(-10 * np.log10(max(float(np.mean((np.clip(back, 0.0, 1.0) - film) ** 2)), 1e-12)))
+    return float(np.mean(ratios_db))
 
 
 def enlargements(upscaler: Upscaler) -> dict[str, Change]:
@@ -163,10 +163,15 @@ def enlargements(upscaler: Upscaler) -> dict[str, Change]:
 
 
 @click.command("upscaler")
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
-              help="Folder of chest film collections.")  # fmt: skip
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True,
-              help="Folder of weights and table.")  # fmt: skip
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of chest film collections.",
+)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of weights and table."
+)
 @click.option("--films", type=int, default=800, show_default=True, help="Training films, evenly spaced.")
 @click.option("--test-films", type=int, default=60, show_default=True, help="Validation films of the table.")
 @click.option("--steps", type=int, default=1500, show_default=True, help="Batches of 16 patches.")

@@ -1,0 +1,1 @@
+"""Chest X-ray: readers of film collections, packages, figures, and experiments."""

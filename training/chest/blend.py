@@ -33,8 +33,12 @@ RIDGE = 0.02
 @click.command("blend")
 @click.argument("binary", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("four", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
-              help="Folder of chest film collections.")  # fmt: skip
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of chest film collections.",
+)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the report.")
 def blend(binary: Path, four: Path, data: Path, out: Path) -> None:
     """Join BINARY with what FOUR says against normal; the card of BINARY is rewritten."""
@@ -61,11 +65,11 @@ def blend(binary: Path, four: Path, data: Path, out: Path) -> None:
 
 def against_normal(package: Package, pixels: list[np.ndarray]) -> np.ndarray:
     """Log odds of pneumonia: the binary label's, or those against ``normal``; (n,)."""
-    found = []
+    batches = []
     for start in range(0, len(pixels), 32):
         batch = np.concatenate([compose(film[None], package.card.input) for film in pixels[start : start + 32]])
-        found.append(package.predict(batch)["p"])
-    p = np.concatenate(found)
+        batches.append(package.predict(batch)["p"])
+    p = np.concatenate(batches)
     labels = package.card.labels
     return log_odds(p[:, labels.index("pneumonia")] if "pneumonia" in labels else 1 - p[:, labels.index("normal")])
 
@@ -78,8 +82,12 @@ def fit(items: list[Item], x: np.ndarray) -> tuple[dict[str, Any], dict[str, Any
     p = 1 / (1 + np.exp(-(x @ weights + bias)))
     threshold = float(np.floor(fitting.youden_threshold(y[val], p[val]) * 1e5) / 1e5)
     test = [item for item, inside in zip(items, ~val, strict=True) if inside]
-    fitted = {"own": round(float(weights[0]), 5), "four": round(float(weights[1]), 5), "bias": round(bias, 5),
-              "threshold": threshold}  # fmt: skip
+    fitted = {
+        "own": round(float(weights[0]), 5),
+        "four": round(float(weights[1]), 5),
+        "bias": round(bias, 5),
+        "threshold": threshold,
+    }
     rates = metrics.proportions(y[val], p[val] >= threshold)
     point = OperatingPoint(
         finding="pneumonia",
@@ -107,7 +115,3 @@ def logistic(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
         if np.abs(step).max() < 1e-8:
             break
     return theta[:-1], float(theta[-1])
-
-
-if __name__ == "__main__":
-    blend()

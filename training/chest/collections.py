@@ -45,13 +45,14 @@ class ChestFolders(Films):
     name = "chest_folders"
 
     def items(self) -> list[Item]:
-        found = [self._item(path) for path in films_below(self.root)]
-        if not any(item.labels for item in found):
+        """Films of all folders, by patient. Raises :class:`DataSetError` if no folder names a class."""
+        items = [self._item(path) for path in films_below(self.root)]
+        if not any(item.labels for item in items):
             raise DataSetError(f"no pictures in folders of classes below {self.root.name}")
-        unnamed = Counter(item.attributes["finding"] for item in found if not item.labels)
+        unnamed = Counter(item.attributes["finding"] for item in items if not item.labels)
         for folder, count in sorted(unnamed.items()):
             log.warning("%s: the folder %r names no class: its %d films are not used", self.name, folder, count)
-        return sorted(with_validation(found), key=lambda item: (item.study, item.key))
+        return sorted(with_validation(items), key=lambda item: (item.study, item.key))
 
     def _item(self, path: Path) -> Item:
         key = path.relative_to(self.root).as_posix()
@@ -63,14 +64,23 @@ class ChestFolders(Films):
         if labels.get("pneumonia") == 1.0 and KERMANY_KIND.search(path.name):
             labels = labels_of(KERMANY_KIND.findall(path.name)[0])
         patient = kermany_patient(path.name, split) if KERMANY_NAME.search(path.name) else key
-        return Item(self.name, key, path, patient, f"{patient}/{key}", labels=labels, usable=bool(labels),
-                    split=split or hashed_split(patient), attributes={"finding": finding})  # fmt: skip
+        return Item(
+            self.name,
+            key,
+            path,
+            patient,
+            f"{patient}/{key}",
+            labels=labels,
+            usable=bool(labels),
+            split=split or hashed_split(patient),
+            attributes={"finding": finding},
+        )
 
 
 def films_below(folder: Path) -> list[Path]:
     """Pictures below a folder but for those in folders of masks."""
-    found = [(path, path.relative_to(folder).parts[:-1]) for path in pictures(folder)]
-    return [path for path, parts in found if not any(MASKS.search(part) for part in parts)]
+    paths = [(path, path.relative_to(folder).parts[:-1]) for path in pictures(folder)]
+    return [path for path, parts in paths if not any(MASKS.search(part) for part in parts)]
 
 
 class ChestCsv(Films):
@@ -82,7 +92,8 @@ class ChestCsv(Films):
     name = "chest_csv"
 
     def items(self) -> list[Item]:
-        found = []
+        """Frontal films, by patient. Raises :class:`DataSetError` if a row has no file or one outside the folder."""
+        items = []
         for number, row in enumerate(read_rows(self.root / "labels.csv"), start=2):
             path = (self.root / row.get("file", "")).resolve()
             if not row.get("file") or not path.is_relative_to(self.root.resolve()):
@@ -92,12 +103,23 @@ class ChestCsv(Films):
             patient = row.get("patient") or row["file"]
             labels = labels_of(row.get("finding", ""))
             attributes = {"finding": row.get("finding", ""), "view": row.get("view", ""), **aged(row.get("age"))}
-            found.append(Item(self.name, row["file"], path, patient, f"{patient}/{row['file']}", labels=labels,
-                              split=row.get("split") or hashed_split(patient), usable=bool(labels),
-                              attributes=attributes))  # fmt: skip
-        return sorted(with_validation(found), key=lambda item: (item.study, item.key))
+            items.append(
+                Item(
+                    self.name,
+                    row["file"],
+                    path,
+                    patient,
+                    f"{patient}/{row['file']}",
+                    labels=labels,
+                    split=row.get("split") or hashed_split(patient),
+                    usable=bool(labels),
+                    attributes=attributes,
+                )
+            )
+        return sorted(with_validation(items), key=lambda item: (item.study, item.key))
 
     def pixels(self, item: Item) -> np.ndarray:
+        """Values (H, W) of a picture, or of a radiograph as the pipeline reads it, bright for dense."""
         if item.path.suffix.lower() in PICTURES:
             return read_grey(item.path)
         try:
@@ -127,10 +149,12 @@ class ChestFilms(Films):
             raise DataSetError(f"no chest films in a known layout below {root.name}")
 
     def items(self) -> list[Item]:
-        found = [item for part in self.parts for item in part.items()]
-        return kept_apart(found)
+        """Films of all collections, each patient in one part."""
+        items = [item for part in self.parts for item in part.items()]
+        return kept_apart(items)
 
     def pixels(self, item: Item) -> np.ndarray:
+        """As the film's own collection gives it."""
         part = next(part for part in self.parts if part.name == item.dataset and item.path.is_relative_to(part.root))
         return part.pixels(item)
 

@@ -43,7 +43,7 @@ def evaluate_films(order: EvaluationOrder) -> Path:
         If nothing is left to score, or the partner is not the one that the joint score was fitted with.
     """
     package, dataset = order.package, order.dataset
-    items, told = chosen_items(dataset, order.split)
+    items, selection = chosen_items(dataset, order.split)
     readable, pixels, left_out = _read(dataset, items)
     other, notes = partner_of(package, order.partner, order.beside)
     p = _scored(package, pixels)
@@ -58,8 +58,8 @@ def evaluate_films(order: EvaluationOrder) -> Path:
         figures["four_class_model"] = package_figures(package.card, readable, p)
     films = np.stack([planes(film[None], package.card.input)[0, ..., 0] for film in pixels])
     misses = worst(readable, films, _p_true(package, readable, p))
-    notes = [f"Package {package.key}, {told}.", INTERVALS, *notes, FLATTERED]
-    return write_report(order.out, f"{package.key}: {told}", notes, figures, misses, confusion_pictures(figures))
+    notes = [f"Package {package.key}, {selection}.", INTERVALS, *notes, FLATTERED]
+    return write_report(order.out, f"{package.key}: {selection}", notes, figures, misses, confusion_pictures(figures))
 
 
 def chosen_items(dataset: DataSet, split: str | None) -> tuple[list[Item], str]:
@@ -67,32 +67,32 @@ def chosen_items(dataset: DataSet, split: str | None) -> tuple[list[Item], str]:
     items = [item for item in gathered([dataset]) if item.labels]
     if split is None:
         split = "test" if any(item.split == "test" for item in items) else ALL
-    found = items if split == ALL else [item for item in items if item.split == split]
-    if not found:
+    chosen = items if split == ALL else [item for item in items if item.split == split]
+    if not chosen:
         raise DataSetError(f"nothing to score: no labelled film of the part {split}")
-    return found, f"{len(found)} films of the data set {dataset.name}, part {split}"
+    return chosen, f"{len(chosen)} films of the data set {dataset.name}, part {split}"
 
 
 def _read(dataset: DataSet, items: Sequence[Item]) -> tuple[list[Item], list[np.ndarray], dict[str, str]]:
-    kept, pixels, left_out = [], [], {}
+    readable, pixels, left_out = [], [], {}
     for item in items:
         try:
             pixels.append(dataset.pixels(item))
-            kept.append(item)
+            readable.append(item)
         except (OSError, ValueError, DataSetError) as error:
             left_out[item.key] = f"{type(error).__name__}: {error}"
-    if not kept:
+    if not readable:
         raise DataSetError("nothing to score: no readable film")
-    return kept, pixels, left_out
+    return readable, pixels, left_out
 
 
 def _scored(package: Package, pixels: Sequence[np.ndarray]) -> np.ndarray:
     """Probabilities (n, labels)."""
-    found = []
+    batches = []
     for start in range(0, len(pixels), BATCH):
         batch = [compose(film[None], package.card.input) for film in pixels[start : start + BATCH]]
-        found.append(package.predict(np.concatenate(batch))["p"])
-    return np.concatenate(found).astype(np.float64)
+        batches.append(package.predict(np.concatenate(batch))["p"])
+    return np.concatenate(batches).astype(np.float64)
 
 
 def partner_of(package: Package, named: str | None, beside: Path) -> tuple[Package | None, list[str]]:
@@ -132,7 +132,7 @@ def partner_key(package: Package) -> str | None:
 
 def joint_scores(package: Package, other: Package, own: np.ndarray, four: np.ndarray) -> ModelScores:
     """The score that flags, as the pipeline joins it."""
-    groups = {found.card.task: [Served(found.card)] for found in (package, other)}
+    groups = {member.card.task: [Served(member.card)] for member in (package, other)}
     combined, alone = combined_scores(groups, {package.key: {"p": own}, other.key: {"p": four}})
     if combined[BINARY] is alone:
         raise DataSetError(f"the joint score of {package.key} was not fitted with {other.key}")
@@ -144,8 +144,8 @@ def _p_true(package: Package, items: Sequence[Item], p: np.ndarray) -> np.ndarra
     labels = package.card.labels
     if BINARY in labels:
         y = np.asarray([item.labels.get(BINARY, np.nan) for item in items])
-        found = p[:, labels.index(BINARY)]
-        return np.where(np.isnan(y), np.nan, np.where(y == 1, found, 1 - found))
+        p_pneumonia = p[:, labels.index(BINARY)]
+        return np.where(np.isnan(y), np.nan, np.where(y == 1, p_pneumonia, 1 - p_pneumonia))
     truth = four_class_truth(items)
     ordered = p[:, [labels.index(name) for name in CLASSES]]
     return np.where(truth < 0, np.nan, ordered[np.arange(len(truth)), np.maximum(truth, 0)])

@@ -86,9 +86,9 @@ def four_class_truth(items: Sequence[Item]) -> np.ndarray:
     """Index of the class, -1 for films that are not in the four-class test: adults without finding, other germs."""
     truth = []
     for item in items:
-        found = class_of(item)
-        adult_normal = found == "normal" and item.attributes.get("age_group") == "adult"
-        truth.append(-1 if found is None or adult_normal else CLASSES.index(found))
+        name = class_of(item)
+        adult_normal = name == "normal" and item.attributes.get("age_group") == "adult"
+        truth.append(-1 if name is None or adult_normal else CLASSES.index(name))
     return np.asarray(truth)
 
 
@@ -110,9 +110,12 @@ def four_class_figures(items: Sequence[Item], p: np.ndarray, repeats: int | None
     inside = adult & np.asarray([item.labels.get("covid19", -1.0) >= 0 for item in items])
     covid = np.asarray([item.labels.get("covid19", -1.0) for item in items])
     rows["covid_among_adults"] = figures.binary(
-        covid[inside], p[inside, CLASSES.index("covid19")], patients[inside],
-        guess[inside] == CLASSES.index("covid19"), repeats,
-    )  # fmt: skip
+        covid[inside],
+        p[inside, CLASSES.index("covid19")],
+        patients[inside],
+        guess[inside] == CLASSES.index("covid19"),
+        repeats,
+    )
     return rows
 
 
@@ -128,12 +131,16 @@ def adults_without_covid(items: Sequence[Item], guess: np.ndarray, repeats: int 
         if item.attributes.get("age_group") == "adult" and item.labels.get("covid19") == 0.0
     ]
     kinds = {
-        told: [row for row in rows if class_of(row[0]) == kind]
-        for told, kind in (("without finding", "normal"), ("bacterial", "bacterial"), ("viral, not COVID", "viral"),
-                           ("other germ", None))
-    }  # fmt: skip
+        words: [row for row in rows if class_of(row[0]) == kind]
+        for words, kind in (
+            ("without finding", "normal"),
+            ("bacterial", "bacterial"),
+            ("viral, not COVID", "viral"),
+            ("other germ", None),
+        )
+    }
     findings = sorted({item.attributes.get("finding", "") for item, _ in rows})
-    pooled = {told: _adults(group, repeats) for told, group in kinds.items() if group}
+    pooled = {words: _adults(group, repeats) for words, group in kinds.items() if group}
     return {
         "called_covid": _called(rows, "covid19", repeats),
         "pooled": {"all": _adults(rows, repeats), **pooled} if rows else {},
@@ -147,11 +154,11 @@ Call = tuple[Item, int]
 
 
 def _adults(rows: Sequence[Call], repeats: int | None) -> dict[str, Any]:
-    found: dict[str, Any] = {**_calls(rows), "patients": len(set(patients_of([item for item, _ in rows])))}
-    found["called_covid"] = _called(rows, "covid19", repeats)
+    row: dict[str, Any] = {**_calls(rows), "patients": len(set(patients_of([item for item, _ in rows])))}
+    row["called_covid"] = _called(rows, "covid19", repeats)
     classes = {class_of(item) for item, _ in rows}
     kind = classes.pop() if len(classes) == 1 else None
-    return found | ({} if kind is None else {"called_what_it_is": _called(rows, kind, repeats)})
+    return row | ({} if kind is None else {"called_what_it_is": _called(rows, kind, repeats)})
 
 
 def _called(rows: Sequence[Call], name: str, repeats: int | None) -> dict[str, Any]:
@@ -167,8 +174,13 @@ def _calls(rows: Sequence[Call]) -> dict[str, int]:
 def _class_row(truth: np.ndarray, called: np.ndarray, patients: np.ndarray, repeats: int | None) -> dict[str, Any]:
     row = _shares(truth, called, patients, repeats)
     y = truth.astype(int)
-    return {"recall": row["sensitivity"], "specificity": row["specificity"], "precision": row["precision"],
-            "f1": metrics.f1(y, called), "n": int(y.sum())}  # fmt: skip
+    return {
+        "recall": row["sensitivity"],
+        "specificity": row["specificity"],
+        "precision": row["precision"],
+        "f1": metrics.f1(y, called),
+        "n": int(y.sum()),
+    }
 
 
 def fit_figures(items: Sequence[Item], p: np.ndarray, threshold: float | None) -> dict[str, Any]:

@@ -69,8 +69,11 @@ def gate(data: Path, out: Path, measure: bool) -> None:
     if measure:
         click.echo(write_table(out.parent, out.stem, *gate_table(data)).read_text(encoding="utf-8"))
         return
-    films = [item for name, folder in COLLECTIONS.items()
-             for item in open_dataset(name, data / "chest_xray" / folder).items()]  # fmt: skip
+    films = [
+        item
+        for name, folder in COLLECTIONS.items()
+        for item in open_dataset(name, data / "chest_xray" / folder).items()
+    ]
     others = {kind: thumbs(read_grey(path) for path in sampled(data / folder)) for kind, folder in OTHERS.items()}
     rng = np.random.default_rng(1)
     others["drawn_parts"] = thumbs(other_part(rng) for _ in range(DRAWN))
@@ -84,29 +87,34 @@ def gate(data: Path, out: Path, measure: bool) -> None:
 def gate_table(data: Path) -> tuple[str, str, list[dict[str, Any]]]:
     """Title, budget and rows: what the shipped rule lets through of what it was not fitted on."""
     films: dict[str, list[np.ndarray]] = {}
-    for name, folder, told in (("kermany", "kermany224", "children's films"),
-                               ("covid_chestxray", "covid_ieee8023", "adults' films")):  # fmt: skip
+    for name, folder, kind in (
+        ("kermany", "kermany224", "children's films"),
+        ("covid_chestxray", "covid_ieee8023", "adults' films"),
+    ):
         dataset = open_dataset(name, data / "chest_xray" / folder)
-        films[told] = [dataset.pixels(item) for item in dataset.items() if item.split != "train"]
+        films[kind] = [dataset.pixels(item) for item in dataset.items() if item.split != "train"]
     every = [film for group in films.values() for film in group]
     kinds: dict[str, Sequence[np.ndarray]] = dict(films)
     kinds["the same with a black border of a tenth around"] = [framed(film) for film in every]
     turns: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "lying": np.rot90, "upside down": lambda film: film[::-1], "inverted": lambda film: -film}  # fmt: skip
+        "lying": np.rot90,
+        "upside down": lambda film: film[::-1],
+        "inverted": lambda film: -film,
+    }
     kinds |= {f"films {name}": [np.ascontiguousarray(turn(film)) for film in every] for name, turn in turns.items()}
     rng = np.random.default_rng(2)
     kinds["drawn limbs, joints, hands, skulls, bellies"] = [other_part(rng) for _ in range(DRAWN // 2)]
-    for told, folder in (("head CT slices", "head_ct/ct_ich/images"), ("skin pictures", "dermoscopy/ham10000_200x150")):
+    for kind, folder in (("head CT slices", "head_ct/ct_ich/images"), ("skin pictures", "dermoscopy/ham10000_200x150")):
         paths = sampled(data / folder)
-        kinds[told] = [read_grey(path) for path in paths[len(paths) // 2 :]]
+        kinds[kind] = [read_grey(path) for path in paths[len(paths) // 2 :]]
     rows = [
         {
-            "pictures": told,
-            "n": len(found),
-            "let through": _passed(found, CERTAIN),
-            "let through where a person asked": _passed(found, POSSIBLE),
+            "pictures": kind,
+            "n": len(members),
+            "let through": _passed(members, CERTAIN),
+            "let through where a person asked": _passed(members, POSSIBLE),
         }
-        for told, found in kinds.items()
+        for kind, members in kinds.items()
     ]
     return "The gate by pixels: what it lets through", "no training; pictures that the rule was not fitted on", rows
 
@@ -122,8 +130,8 @@ def _passed(films: Sequence[np.ndarray], limit: float) -> dict[str, float | int 
 
 def sampled(folder: Path, most: int = 800) -> list[Path]:
     """At most ``most`` pictures below a folder, evenly spaced, masks left aside."""
-    found = [path for path in pictures(folder) if "mask" not in path.as_posix().lower()]
-    return found[:: max(1, len(found) // most)][:most]
+    paths = [path for path in pictures(folder) if "mask" not in path.as_posix().lower()]
+    return paths[:: max(1, len(paths) // most)][:most]
 
 
 def thumbs(films: Iterable[np.ndarray]) -> Array:
@@ -148,7 +156,7 @@ def fit_rule(films: list[Item], chest: Array, others: dict[str, Array]) -> tuple
     components = np.ascontiguousarray(vectors[:, ::-1][:, :COMPONENTS].T).astype(np.float32)
     variances = values[::-1][:COMPONENTS].astype(np.float32)
     wrong = {name: (turn(chest[train][::4]), turn(chest[~train])) for name, turn in TURNS.items()}
-    wrong |= {name: (found[: len(found) // 2], found[len(found) // 2 :]) for name, found in others.items()}
+    wrong |= {name: (group[: len(group) // 2], group[len(group) // 2 :]) for name, group in others.items()}
     negative = np.concatenate([pair[0] for pair in wrong.values()])
 
     def table(x: Array) -> Array:
@@ -160,9 +168,13 @@ def fit_rule(films: list[Item], chest: Array, others: dict[str, Array]) -> tuple
     figures: dict[str, object] = {"films_refused": {}, "others_let_through": {}}
     figures["films_refused"] = {
         name: share(rule.log_odds(chest[rows]) < CERTAIN)
-        for name, rows in (("all", np.ones(len(films), dtype=bool)), ("held_out", ~train),
-                           ("held_out_children", ~train & ~adult), ("held_out_adults", ~train & adult))
-    }  # fmt: skip
+        for name, rows in (
+            ("all", np.ones(len(films), dtype=bool)),
+            ("held_out", ~train),
+            ("held_out_children", ~train & ~adult),
+            ("held_out_adults", ~train & adult),
+        )
+    }
     figures["others_let_through"] = {name: share(rule.log_odds(pair[1]) >= CERTAIN) for name, pair in wrong.items()}
     return rule, figures
 

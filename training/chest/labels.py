@@ -26,17 +26,35 @@ _PHRASES: Final = (
 
 _WORDS: Final = {
     "covid19": frozenset({"covid"}),
-    "bacterial": frozenset({
-        "bacteria", "bacterial", "bacterium", "chlamydia", "chlamydophila", "ecoli", "haemophilus", "klebsiella",
-        "legionella", "mrsa", "mycoplasma", "nocardia", "pneumococcal", "pneumococcus", "pseudomonas", "staphylococcus",
-        "streptococcus", "tb", "tuberculosis",
-    }),
-    "viral": frozenset({
-        "adenovirus", "h1n1", "herpes", "influenza", "mers", "rsv", "sars", "varicella", "viral", "virus",
-    }),
+    "bacterial": frozenset(
+        {
+            "bacteria",
+            "bacterial",
+            "bacterium",
+            "chlamydia",
+            "chlamydophila",
+            "ecoli",
+            "haemophilus",
+            "klebsiella",
+            "legionella",
+            "mrsa",
+            "mycoplasma",
+            "nocardia",
+            "pneumococcal",
+            "pneumococcus",
+            "pseudomonas",
+            "staphylococcus",
+            "streptococcus",
+            "tb",
+            "tuberculosis",
+        }
+    ),
+    "viral": frozenset(
+        {"adenovirus", "h1n1", "herpes", "influenza", "mers", "rsv", "sars", "varicella", "viral", "virus"}
+    ),
     "normal": frozenset({"healthy", "normal"}),
     "pneumonia": frozenset({"aspergillosis", "aspiration", "fungal", "lipoid", "pneumocystis", "pneumonia"}),
-}  # fmt: skip
+}
 _BEFORE: Final = frozenset({"no", "non", "not", "without"})
 _AFTER: Final = frozenset({"neg", "negative"})
 

@@ -63,20 +63,33 @@ class DirectEngine:
 
 
 @click.command("maps")
-@click.argument("packages", metavar="PACKAGE...", nargs=-1, required=True,
-                type=click.Path(exists=True, file_okay=False, path_type=Path))  # fmt: skip
-@click.option("--film", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True,
-              help="A picture or a DICOM radiograph.")  # fmt: skip
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True,
-              help="Folder of pictures and numbers.")  # fmt: skip
+@click.argument(
+    "packages",
+    metavar="PACKAGE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@click.option(
+    "--film",
+    "path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="A picture or a DICOM radiograph.",
+)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of pictures and numbers."
+)
 def maps(packages: tuple[Path, ...], path: Path, out: Path) -> None:
     """Lay Grad-CAM, Grad-CAM++ and occlusion of every class of each PACKAGE over a film."""
     film, sides_known = read_any(path)
     rows = write_maps([load(folder) for folder in packages], film, out, sides_known)
     for row in rows:
         share = "–" if row["lung_share"] is None else f"{row['lung_share']:.2f}"
-        click.echo(f"{row['package']} {row['class']} {row['p']:.3f} {row['method']}: in the lungs {share}, "
-                   f"{row['side']} {row['zone']}, {row['picture']}")  # fmt: skip
+        click.echo(
+            f"{row['package']} {row['class']} {row['p']:.3f} {row['method']}: in the lungs {share}, "
+            f"{row['side']} {row['zone']}, {row['picture']}"
+        )
 
 
 def read_any(path: Path) -> tuple[np.ndarray, bool]:
@@ -101,18 +114,25 @@ def write_maps(packages: Sequence[Package], film: np.ndarray, out: Path, sides_k
     out.mkdir(parents=True, exist_ok=True)
     field = lung_field(film)
     rows = []
-    for name, version, label, p, made in (*_single(packages, film), *_joint(packages, film)):
-        for method, heat in made.items():
+    for name, version, label, p, by_method in (*_single(packages, film), *_joint(packages, film)):
+        for method, heat in by_method.items():
             place = place_of(heat, field)
             picture = f"{name}_{label}_{method}.png"
             shown = overlay(film, heat, (f"{name} {version}", f"{label} {p:.2f}", method), sides_known)
             cv2.imwrite(str(out / picture), cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
-            rows.append({
-                "package": f"{name}/{version}", "class": label, "p": round(p, 5), "method": method, "picture": picture,
-                "lung_share": None if np.isnan(place.lung_share) else round(place.lung_share, 4),
-                "side": place.side, "zone": place.zone,
-                "agreement_with_grad_cam": round(agreement(heat, made[GRAD_CAM]), 4),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "package": f"{name}/{version}",
+                    "class": label,
+                    "p": round(p, 5),
+                    "method": method,
+                    "picture": picture,
+                    "lung_share": None if np.isnan(place.lung_share) else round(place.lung_share, 4),
+                    "side": place.side,
+                    "zone": place.zone,
+                    "agreement_with_grad_cam": round(agreement(heat, by_method[GRAD_CAM]), 4),
+                }
+            )
     document = {"sides_known": sides_known, "lungs_measured": field.measured, "maps": rows}
     (out / NUMBERS).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return rows
@@ -124,14 +144,21 @@ Made = tuple[str, str, str, float, dict[str, Map]]
 
 def _single(packages: Sequence[Package], film: np.ndarray) -> list[Made]:
     """Maps of every class of each package alone."""
-    found: list[Made] = []
+    class_maps: list[Made] = []
     for package in packages:
         x, (part,) = composed([film], package.card.input)
         p = package.predict(x)["p"][0]
         for column, label in enumerate(package.card.labels):
-            found.append((package.card.name, package.card.version, label, float(p[column]),
-                          class_maps_of(package, label, x, part, float(p[column]))))  # fmt: skip
-    return found
+            class_maps.append(
+                (
+                    package.card.name,
+                    package.card.version,
+                    label,
+                    float(p[column]),
+                    class_maps_of(package, label, x, part, float(p[column])),
+                )
+            )
+    return class_maps
 
 
 def class_maps_of(package: Package, label: str, x: np.ndarray, part: FilmPart, p: float) -> dict[str, Map]:
@@ -156,8 +183,11 @@ def _joint(packages: Sequence[Package], film: np.ndarray) -> list[Made]:
     if BINARY not in groups or FOUR not in groups:
         return []
     engine = DirectEngine(packages)
-    made = {package.key: composed([film], package.card.input) for package in packages}
-    inputs, parts = {key: x for key, (x, _) in made.items()}, {key: part[0] for key, (_, part) in made.items()}
+    network_inputs = {package.key: composed([film], package.card.input) for package in packages}
+    inputs, parts = (
+        {key: x for key, (x, _) in network_inputs.items()},
+        {key: part[0] for key, (_, part) in network_inputs.items()},
+    )
     combined, alone = combined_scores(groups, {key: engine.run(key, x) for key, x in inputs.items()})
     if combined[BINARY] is alone:
         return []

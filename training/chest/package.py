@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 INTERVALS = "Intervals are 95 %, from resampling patients (Wilson by patient where all or none hit)."
 
 FITTED_FILMS = 2000
-"""Training films of which the accuracy is told, evenly spaced."""
+"""Training films whose accuracy is reported, evenly spaced."""
 
 ADULTS_WITHOUT_COVID_WEIGHT = 4.0
 """Weight of an adult without COVID in calibration: as many, by weight, as those with it."""
@@ -41,16 +41,23 @@ def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path:
     split = np.asarray([item.split for item in arrays.items])
     rows = {part: np.flatnonzero(split == part) for part in ("train", "val", "test")}
     rows["train"] = rows["train"][:: max(1, -(-len(rows["train"]) // FITTED_FILMS))]
-    logits = {part: flipped_logits(model, arrays, found) for part, found in rows.items()}
-    items = {part: [arrays.items[i] for i in found] for part, found in rows.items()}
+    logits = {part: flipped_logits(model, arrays, part_rows) for part, part_rows in rows.items()}
+    items = {part: [arrays.items[i] for i in part_rows] for part, part_rows in rows.items()}
     if recipe.task == "pneumonia":
         calibration, points, figures, p_true = _binary(items, logits)
     else:
         calibration, points, figures, p_true = _four(recipe, items, logits)
     films = arrays.planes[np.flatnonzero(split == "test")][..., 0].astype(np.float32)
     report(recipe, figures, evaluation.worst(items["test"], films, p_true), order.out, arrays)
-    card = card_of(recipe, arrays, calibration, points, figures, baseline(logits["val"], calibration, recipe, arrays),
-                   order.version)  # fmt: skip
+    card = card_of(
+        recipe,
+        arrays,
+        calibration,
+        points,
+        figures,
+        baseline(logits["val"], calibration, recipe, arrays),
+        order.version,
+    )
     directory = order.out / "package" / card.name / card.version
     write_package(directory, model, card, str(recipe.card.get("licence_text", card.licence)))
     return directory
@@ -66,11 +73,11 @@ Fitted = tuple[Calibration, dict[str, OperatingPoint], dict[str, Any], np.ndarra
 
 
 def _binary(items: dict[str, list[Item]], logits: dict[str, np.ndarray]) -> Fitted:
-    y = {part: np.asarray([item.labels.get("pneumonia", -1.0) for item in found]) for part, found in items.items()}
+    y = {part: np.asarray([item.labels.get("pneumonia", -1.0) for item in of_part]) for part, of_part in items.items()}
     known = y["val"] >= 0
     temperature, bias = fit_platt(y["val"][known], logits["val"][known, 0])
     calibration = Calibration(temperature={"pneumonia": round(temperature, 5)}, bias={"pneumonia": round(bias, 5)})
-    p = {part: sigmoid((found[:, 0] - bias) / temperature).astype(np.float64) for part, found in logits.items()}
+    p = {part: sigmoid((of_part[:, 0] - bias) / temperature).astype(np.float64) for part, of_part in logits.items()}
     points = binary_points(y["val"][known], p["val"][known])
     figures: dict[str, Any] = {
         f"{part}_at_flag": evaluation.binary_figures(items[part], p[part], points["flag"].threshold)
@@ -87,7 +94,7 @@ def _four(recipe: Recipe, items: dict[str, list[Item]], logits: dict[str, np.nda
     adult = evaluation.is_adult(items["val"])
     weights = np.where(adult & (allowed[:, CLASSES.index("covid19")] == 0), ADULTS_WITHOUT_COVID_WEIGHT, 1.0)
     calibration = fit_softmax(logits["val"][usable], allowed[usable], weights[usable], recipe.labels)
-    p = {part: softmax_p(found, calibration, recipe.labels) for part, found in logits.items()}
+    p = {part: softmax_p(of_part, calibration, recipe.labels) for part, of_part in logits.items()}
     figures: dict[str, Any] = {
         part: evaluation.four_class_figures(items[part], p[part].astype(np.float64)) for part in ("test", "val")
     }
@@ -140,8 +147,9 @@ def card_of(
 
 def population(text: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
     """The recipe's words, and ``age_ranges`` in years: those it states, and that of the training films with an age."""
-    ages = [float(item.attributes["age"]) for item in arrays.items
-            if item.split == "train" and "age" in item.attributes]  # fmt: skip
+    ages = [
+        float(item.attributes["age"]) for item in arrays.items if item.split == "train" and "age" in item.attributes
+    ]
     measured = [[int(min(ages)), int(max(ages))]] if ages else []
     return {**text, "age_ranges": [*text.get("age_ranges", []), *measured], "films_with_age": len(ages)}
 
@@ -151,12 +159,12 @@ def training_counts(arrays: Arrays) -> dict[str, Any]:
     counts: dict[str, Any] = {}
     for name in dict.fromkeys(item.dataset for item in arrays.items):
         for part in ("train", "val", "test"):
-            found = [item for item in arrays.items if item.dataset == name and item.split == part]
-            findings = sorted({item.attributes.get("finding", "") for item in found})
+            items = [item for item in arrays.items if item.dataset == name and item.split == part]
+            findings = sorted({item.attributes.get("finding", "") for item in items})
             counts[f"{name}_{part}"] = {
-                "films": len(found),
-                "patients": len({item.patient for item in found}),
-                **{kind: sum(i.attributes.get("finding") == kind for i in found) for kind in findings},
+                "films": len(items),
+                "patients": len({item.patient for item in items}),
+                **{kind: sum(i.attributes.get("finding") == kind for i in items) for kind in findings},
             }
     return counts
 
@@ -168,12 +176,12 @@ def baseline(logits: np.ndarray, calibration: Calibration, recipe: Recipe, array
     else:
         p = 1 - softmax_p(logits, calibration, recipe.labels)[:, list(CLASSES).index("normal")]
     means = arrays.planes[:: max(1, len(arrays) // 800)].astype(np.float32).mean(axis=(1, 2, 3))
-    found = {
+    counts_of = {
         "score": np.histogram(p, bins=10, range=(0, 1))[0],
         "intensity": np.histogram(means, bins=10, range=(0, 1))[0],
     }
     edges = np.linspace(0, 1, 11).round(2).tolist()
-    return {name: {"edges": edges, "counts": counts.tolist()} for name, counts in found.items()}
+    return {name: {"edges": edges, "counts": counts.tolist()} for name, counts in counts_of.items()}
 
 
 def report(recipe: Recipe, figures: dict[str, Any], misses: list[Miss], out: Path, arrays: Arrays) -> Path:

@@ -22,15 +22,15 @@ COLUMNS = 8
 
 def run_pictures(recipe: Recipe, arrays: Arrays, out: Path) -> dict[str, list[Miss]]:
     """By heading, every picture that can be made from what the run left in ``out``."""
-    found = {"Training batch": [Miss(batch_picture(recipe, arrays), "the first batch, after augmentation")]}
+    pictures = {"Training batch": [Miss(batch_picture(recipe, arrays), "the first batch, after augmentation")]}
     log = next((path for path in sorted(out.rglob("log.jsonl"))), None)
     if log is not None:
-        found["Learning curves"] = [
-            Miss(curve_picture(log, names, told), f"{told} by step")
-            for told, names in CURVES.items()
+        pictures["Learning curves"] = [
+            Miss(curve_picture(log, names, title), f"{title} by step")
+            for title, names in CURVES.items()
             if logged(log, names)
         ]
-    return found
+    return pictures
 
 
 CURVES = {"loss": ("loss", "val_loss"), "validation": ("val_accuracy", "val_precision", "val_recall")}
@@ -39,18 +39,18 @@ CURVES = {"loss": ("loss", "val_loss"), "validation": ("val_accuracy", "val_prec
 
 def confusion_pictures(figures: Mapping[str, Any]) -> dict[str, list[Miss]]:
     """A confusion matrix for each group of figures that has one, under one heading."""
-    found = []
+    matrices = []
     for name, group in figures.items():
         if not isinstance(group, Mapping):
             continue
         if "four_classes" in group:
             row = group["four_classes"]
-            found.append(Miss(confusion_picture(row["confusion_matrix"], row["labels"]), f"four classes, {name}"))
+            matrices.append(Miss(confusion_picture(row["confusion_matrix"], row["labels"]), f"four classes, {name}"))
         if "all" in group and "confusion" in group["all"]:
             c = group["all"]["confusion"]
             matrix = [[c["true_negative"], c["false_positive"]], [c["false_negative"], c["true_positive"]]]
-            found.append(Miss(confusion_picture(matrix, ("normal", "pneumonia")), name.replace("_", " ")))
-    return {"Confusion matrices": found} if found else {}
+            matrices.append(Miss(confusion_picture(matrix, ("normal", "pneumonia")), name.replace("_", " ")))
+    return {"Confusion matrices": matrices} if matrices else {}
 
 
 def batch_picture(recipe: Recipe, arrays: Arrays) -> np.ndarray:
@@ -72,7 +72,7 @@ def logged(log: Path, names: Sequence[str]) -> bool:
     return any(name in row for name in names for row in rows)
 
 
-def curve_picture(log: Path, names: Sequence[str] = CURVES["loss"], told: str = "loss") -> np.ndarray:
+def curve_picture(log: Path, names: Sequence[str] = CURVES["loss"], title: str = "loss") -> np.ndarray:
     """Numbers by step from a run's ``log.jsonl``, uint8 (H, W, 3) in RGB."""
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
 
@@ -80,7 +80,7 @@ def curve_picture(log: Path, names: Sequence[str] = CURVES["loss"], told: str = 
         for name in names:
             if any(name in row for row in rows):
                 axes.plot([r["step"] for r in rows if name in r], [r[name] for r in rows if name in r], label=name)
-        axes.set(xlabel="step", ylabel=told)
+        axes.set(xlabel="step", ylabel=title)
         axes.legend()
 
     return _drawn(draw)

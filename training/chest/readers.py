@@ -46,9 +46,11 @@ class Films:
         return kept_apart(items)
 
     def pixels(self, item: Item) -> np.ndarray:
+        """Grey values (H, W) as stored: float32."""
         return read_grey(item.path)
 
     def mask(self, item: Item) -> np.ndarray | None:
+        """None: no collection of films has masks."""
         return None
 
 
@@ -63,13 +65,14 @@ class Kermany(Films):
     name = "kermany"
 
     def items(self) -> list[Item]:
+        """Films of children, by patient. Raises :class:`DataSetError` if there are none."""
         if (self.root / "labels.csv").is_file():
-            found = [self._from_row(row) for row in read_rows(self.root / "labels.csv")]
+            items = [self._from_row(row) for row in read_rows(self.root / "labels.csv")]
         else:
-            found = [self._from_path(path) for path in pictures(self.root)]
-        if not found:
+            items = [self._from_path(path) for path in pictures(self.root)]
+        if not items:
             raise DataSetError(f"no films in {self.root.name}")
-        return sorted(with_validation(found), key=lambda item: (item.study, item.key))
+        return sorted(with_validation(items), key=lambda item: (item.study, item.key))
 
     def _from_row(self, row: Mapping[str, str]) -> Item:
         finding = {"NORMAL": "normal", "BACTERIA": "bacterial", "VIRUS": "viral"}[row["label3"]]
@@ -86,8 +89,16 @@ class Kermany(Films):
         return self._item(path, key, finding, kermany_patient(path.name, split), split)
 
     def _item(self, path: Path, key: str, finding: str, patient: str, split: str) -> Item:
-        return Item(self.name, key, path, patient, f"{patient}/{key}", labels=labels_of(finding), split=split,
-                    attributes={"finding": finding, "age_group": "child"})  # fmt: skip
+        return Item(
+            self.name,
+            key,
+            path,
+            patient,
+            f"{patient}/{key}",
+            labels=labels_of(finding),
+            split=split,
+            attributes={"finding": finding, "age_group": "child"},
+        )
 
 
 def kermany_patient(file_name: str, folder: str) -> str:
@@ -107,9 +118,10 @@ class CovidChestxray(Films):
     name = "covid_chestxray"
 
     def items(self) -> list[Item]:
+        """Frontal radiographs, by patient."""
         distributed = not (self.root / "labels.csv").is_file()
         rows = read_rows(self.root / ("metadata.csv" if distributed else "labels.csv"))
-        found = []
+        items = []
         for row in rows:
             if row.get("split") == "drop" or row.get("view", "PA") not in ("PA", "AP", "AP Supine", "AP Erect"):
                 continue
@@ -118,15 +130,24 @@ class CovidChestxray(Films):
             name = f"{row['folder']}/{row['filename']}" if distributed else row["file"]
             patient = f"ieee8023_{row['patientid']}" if distributed else row["patient"]
             finding = row["finding"].split("/")[-1] if distributed else row["finding"]
-            found.append(self._item(name, finding, patient, row))
-        return sorted(found, key=lambda item: (item.study, item.key))
+            items.append(self._item(name, finding, patient, row))
+        return sorted(items, key=lambda item: (item.study, item.key))
 
     def _item(self, name: str, finding: str, patient: str, row: Mapping[str, str]) -> Item:
         labels = labels_of(finding)
         attributes = {"finding": finding, "view": row.get("view", ""), "age_group": "adult", **aged(row.get("age"))}
         split = row.get("split") or hashed_split(patient)
-        return Item(self.name, name, self.root / name, patient, f"{patient}/{name}", labels=labels, split=split,
-                    usable=bool(labels), attributes=attributes)  # fmt: skip
+        return Item(
+            self.name,
+            name,
+            self.root / name,
+            patient,
+            f"{patient}/{name}",
+            labels=labels,
+            split=split,
+            usable=bool(labels),
+            attributes=attributes,
+        )
 
 
 def pictures(folder: Path) -> Iterable[Path]:

@@ -32,10 +32,19 @@ BATCH = 32
 
 
 @click.command("stress")
-@click.argument("packages", metavar="PACKAGE...", nargs=-1, required=True,
-                type=click.Path(exists=True, file_okay=False, path_type=Path))  # fmt: skip
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
-              help="Folder of chest film collections.")  # fmt: skip
+@click.argument(
+    "packages",
+    metavar="PACKAGE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of chest film collections.",
+)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the table.")
 @click.option("--films", type=int, default=0, help="Test films to use; 0 for all.")
 def stress(packages: tuple[Path, ...], data: Path, out: Path, films: int) -> None:
@@ -66,13 +75,15 @@ def stress_rows(
 
 def scores(package: Package, pixels: list[np.ndarray], change: Change) -> np.ndarray:
     """Probabilities (n, labels) of changed films; each film's change is drawn from its own seed."""
-    found = []
+    batches = []
     for start in range(0, len(pixels), BATCH):
         part = pixels[start : start + BATCH]
-        x = [compose(change(film, np.random.default_rng(start + i))[None], package.card.input)[0]
-             for i, film in enumerate(part)]  # fmt: skip
-        found.append(package.predict(np.stack(x))["p"])
-    return np.concatenate(found).astype(np.float64)
+        x = [
+            compose(change(film, np.random.default_rng(start + i))[None], package.card.input)[0]
+            for i, film in enumerate(part)
+        ]
+        batches.append(package.predict(np.stack(x))["p"])
+    return np.concatenate(batches).astype(np.float64)
 
 
 def figures_of(package: Package, items: list[Item], p: np.ndarray) -> dict[str, Any]:
@@ -205,6 +216,3 @@ CHANGES: dict[str, Change] = {
     "lungs alone": lungs_only,
     "lungs blanked": without_lungs,
 }
-
-if __name__ == "__main__":
-    stress()

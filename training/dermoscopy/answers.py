@@ -1,4 +1,4 @@
-"""Answers to the question whether cutting a lesion out helps: kept run by run, and told as a table."""
+"""Answers to the question whether cutting a lesion out helps: one file a run, and a table of all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.evaluation.report import markdown
 INPUTS = ("whole", "cut", "mask_channel")
 BY_PICTURE = "whole_split_by_picture"
 RECALL = 0.88
-"""Of melanoma, at which the published figures are told."""
+"""Recall of melanoma at which the published figures stand."""
 
 TITLE = "Whole picture, cut picture, or the mask as a fourth channel"
 
@@ -84,43 +84,50 @@ STATISTICS: dict[str, Callable[..., float]] = {
 """Recall and F1 are those at the threshold that validation rows set for a recall of ``RECALL``."""
 
 
-def store(path: Path, key: str, answers: Sequence[Answer]) -> None:
+def write_answers(path: Path, key: str, answers: Sequence[Answer]) -> None:
     """Keep the answers of one run; ``key`` names everything that they depend on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name("partial_" + path.name)
     one = answers[0]
     np.savez_compressed(
-        partial, key=np.asarray(key), kinds=np.asarray([a.masks for a in answers]),
-        p3=np.stack([a.p3 for a in answers]), p3_val=np.stack([a.p3_val for a in answers]),
-        y3=one.y3, y3_val=one.y3_val, lesions=one.lesions,
-    )  # fmt: skip
+        partial,
+        key=np.asarray(key),
+        kinds=np.asarray([a.masks for a in answers]),
+        p3=np.stack([a.p3 for a in answers]),
+        p3_val=np.stack([a.p3_val for a in answers]),
+        y3=one.y3,
+        y3_val=one.y3_val,
+        lesions=one.lesions,
+    )
     partial.replace(path)
 
 
-def stored(path: Path, key: str, name: str) -> list[Answer] | None:
+def read_answers(path: Path, key: str, name: str) -> list[Answer] | None:
     """The answers of a run that ended earlier with the same key; None where there are none."""
     if not path.is_file():
         return None
-    with np.load(path) as kept:
-        if str(kept["key"]) != key:
+    with np.load(path) as archive:
+        if str(archive["key"]) != key:
             return None
-        rest = kept["y3"], kept["lesions"]
-        y3_val = kept["y3_val"]
-        return [Answer(name, str(kind), p3, *rest, p3_val, y3_val)
-                for kind, p3, p3_val in zip(kept["kinds"], kept["p3"], kept["p3_val"], strict=True)]  # fmt: skip
+        rest = archive["y3"], archive["lesions"]
+        y3_val = archive["y3_val"]
+        return [
+            Answer(name, str(kind), p3, *rest, p3_val, y3_val)
+            for kind, p3, p3_val in zip(archive["kinds"], archive["p3"], archive["p3_val"], strict=True)
+        ]
 
 
 def difference(a: Answer, b: Answer, repeats: int | None = None) -> dict[str, Any]:
     """Every statistic of ``a`` minus that of ``b`` on the same rows, with intervals by lesion."""
-    found = {}
+    gaps = {}
     for name, statistic in STATISTICS.items():
 
         def gap(*columns: np.ndarray, of: Callable[..., float] = statistic) -> float:
             half = len(columns) // 2
             return of(*columns[:half]) - of(*columns[half:])
 
-        found[name] = metrics.bootstrap(gap, a.lesions, *a.columns(), *b.columns(), repeats=repeats).as_dict()
-    return found
+        gaps[name] = metrics.bootstrap(gap, a.lesions, *a.columns(), *b.columns(), repeats=repeats).as_dict()
+    return gaps
 
 
 def difference_of_splits(a: Answer, b: Answer, repeats: int | None = None) -> dict[str, Any]:
@@ -138,7 +145,7 @@ def difference_of_splits(a: Answer, b: Answer, repeats: int | None = None) -> di
     return gaps
 
 
-def shown(gaps: Mapping[str, Mapping[str, Any]], split_gap: Mapping[str, Any] | None = None) -> str:
+def conclusion(gaps: Mapping[str, Mapping[str, Any]], split_gap: Mapping[str, Any] | None = None) -> str:
     """What the differences show, in words.
 
     Parameters
@@ -151,35 +158,37 @@ def shown(gaps: Mapping[str, Mapping[str, Any]], split_gap: Mapping[str, Any] | 
     served = {name: gap for name, gap in gaps.items() if "drawn" not in name}
     better = {name: gains for name, gap in served.items() if (gains := _beyond(gap, 1)) and not _beyond(gap, -1)}
     if better:
-        told = [f"Better than the whole picture with the masks of service: {_listed(better)}."]
+        sentences = [f"Better than the whole picture with the masks of service: {_listed(better)}."]
     else:
-        told = ["With the masks of service no input was better than the whole picture with an interval above zero: the "
-                "pipeline scores the whole."]  # fmt: skip
+        sentences = [
+            "With the masks of service no input was better than the whole picture with an interval above zero: the "
+            "pipeline scores the whole."
+        ]
     mixed = {name: gains for name, gap in served.items() if (gains := _beyond(gap, 1)) and _beyond(gap, -1)}
     worse = {name: losses for name, gap in served.items() if (losses := _beyond(gap, -1))}
     if mixed:
-        told.append(f"Better in one figure and worse in another: {_listed(mixed)}.")
+        sentences.append(f"Better in one figure and worse in another: {_listed(mixed)}.")
     if worse:
-        told.append(f"Worse, with an interval below zero: {_listed(worse)}.")
+        sentences.append(f"Worse, with an interval below zero: {_listed(worse)}.")
     for sign, word in ((1, "better"), (-1, "worse")):
-        drawn = {name: found for name, gap in gaps.items() if name not in served and (found := _beyond(gap, sign))}
+        drawn = {name: changes for name, gap in gaps.items() if name not in served and (changes := _beyond(gap, sign))}
         if drawn:
-            told.append(f"With drawn masks, which service does not have, {word}: {_listed(drawn)}.")
+            sentences.append(f"With drawn masks, which service does not have, {word}: {_listed(drawn)}.")
     if split_gap:
         more = ", ".join(f"{_words(name)} {_gap(gap)}" for name, gap in split_gap.items() if gap["value"] is not None)
-        told.append(f"A split by picture instead of by lesion differs by {more}.")
-    return " ".join(told)
+        sentences.append(f"A split by picture instead of by lesion differs by {more}.")
+    return " ".join(sentences)
 
 
 def _beyond(gap: Mapping[str, Any], sign: int) -> dict[str, Any]:
     """Statistics whose interval lies above zero (``sign`` 1) or below it (-1)."""
     end = "low" if sign > 0 else "high"
-    return {name: found for name, found in gap.items() if found[end] is not None and found[end] * sign > 0}
+    return {name: estimate for name, estimate in gap.items() if estimate[end] is not None and estimate[end] * sign > 0}
 
 
-def _listed(found: Mapping[str, Mapping[str, Any]]) -> str:
+def _listed(changes: Mapping[str, Mapping[str, Any]]) -> str:
     return "; ".join(
-        f"{name}: {', '.join(f'{_words(s)} {_gap(gap)}' for s, gap in gaps.items())}" for name, gaps in found.items()
+        f"{name}: {', '.join(f'{_words(s)} {_gap(gap)}' for s, gap in gaps.items())}" for name, gaps in changes.items()
     )
 
 
@@ -192,23 +201,23 @@ def _words(name: str) -> str:
     return name.replace("_", " ").replace("auc", "AUC").replace("f1", "F1")
 
 
-def tables(found: Mapping[str, Any]) -> str:
+def tables(document: Mapping[str, Any]) -> str:
     """All tables of a ``question.json`` and what they show, as Markdown."""
 
-    pages = [markdown(found["title"], _made_with(found), found["rows"])]
-    less = [{"input": name, **gap} for name, gap in found.get("minus_whole", {}).items()]
+    pages = [markdown(document["title"], _made_with(document), document["rows"])]
+    less = [{"input": name, **gap} for name, gap in document.get("minus_whole", {}).items()]
     if less:
         pages.append(markdown("Minus the whole picture", "the same test pictures, by lesion", less))
-    if found.get("split_gap"):
-        gap = [{"splits": "by picture minus by lesion", **found["split_gap"]}]
+    if document.get("split_gap"):
+        gap = [{"splits": "by picture minus by lesion", **document["split_gap"]}]
         pages.append(markdown("A split by picture", "test pictures of either split, drawn apart", gap))
-    return "\n".join(pages) + f"\n{found['shows']}\n"
+    return "\n".join(pages) + f"\n{document['shows']}\n"
 
 
-def _made_with(found: Mapping[str, Any]) -> str:
-    made = found.get("made_with", {})
-    told = "; ".join(f"{_words(name)} {value}" for name, value in made.items() if not name.endswith("sha256"))
-    return f"{found['budget']}" + (f"; {told}" if told else "")
+def _made_with(document: Mapping[str, Any]) -> str:
+    made_with = document.get("made_with", {})
+    text = "; ".join(f"{_words(name)} {value}" for name, value in made_with.items() if not name.endswith("sha256"))
+    return f"{document['budget']}" + (f"; {text}" if text else "")
 
 
 def report(
@@ -229,19 +238,22 @@ def report(
     """
     whole = next(a for a in answers if a.name == "whole")
     by_picture = next((a for a in answers if a.name == BY_PICTURE), None)
-    gaps = {f"{a.name} ({a.masks} masks)": difference(a, whole, repeats)
-            for a in answers if a.name in INPUTS and a is not whole}  # fmt: skip
+    gaps = {
+        f"{a.name} ({a.masks} masks)": difference(a, whole, repeats)
+        for a in answers
+        if a.name in INPUTS and a is not whole
+    }
     split_gap = None if by_picture is None else difference_of_splits(by_picture, whole, repeats)
-    found = {
+    document = {
         "title": TITLE,
         "budget": budget,
         "made_with": dict(made_with or {}),
         "rows": [a.figures(repeats) for a in answers],
         "minus_whole": gaps,
         "split_gap": split_gap,
-        "shows": shown(gaps, split_gap),
+        "shows": conclusion(gaps, split_gap),
     }
     out.mkdir(parents=True, exist_ok=True)
-    (out / "question.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    (out / "question.md").write_text(tables(found), encoding="utf-8")
-    return found
+    (out / "question.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    (out / "question.md").write_text(tables(document), encoding="utf-8")
+    return document

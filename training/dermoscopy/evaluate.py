@@ -35,7 +35,7 @@ def evaluate_order(order: EvaluationOrder) -> Path:
 
 
 def evaluate_lesions(package: Package, dataset: DataSet, split: str | None = None) -> tuple[Scored, dict[str, Any]]:
-    """Scores of a data set's pictures as the pipeline gives them, and their figures.
+    """ViewLogits of a data set's pictures as the pipeline gives them, and their figures.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def evaluate_lesions(package: Package, dataset: DataSet, split: str | None = Non
     """
     card = package.card
     views = card.parameters.get("views", ["plain"])
-    kept: list[Item] = []
+    scored: list[Item] = []
     p: list[np.ndarray] = []
     overlaps: list[float] = []
     left_out: dict[str, str] = {}
@@ -61,22 +61,22 @@ def evaluate_lesions(package: Package, dataset: DataSet, split: str | None = Non
         if not rows:
             continue
         outputs = over_views(package.predict, np.concatenate(rows), views)
-        kept += items
+        scored += items
         p.append(outputs["p"] if card.labels else np.zeros((len(items), 0), np.float32))
         if "mask" in outputs:
             overlaps += [
                 overlap_of(dataset, item, mask, card.parameters)
                 for item, mask in zip(items, outputs["mask"], strict=True)
             ]
-    if not kept:
+    if not scored:
         raise DataSetError("nothing to score: no readable picture" + (f" in split {split}" if split else ""))
     overlap = np.asarray(overlaps) if overlaps else None
-    table = rows_of(card.labels, np.concatenate(p), dataset, kept, overlap, prior_of(card))
+    table = rows_of(card.labels, np.concatenate(p), dataset, scored, overlap, prior_of(card))
     result = {"package": f"{card.name}/{card.version}", "left_out": len(left_out)}
-    result |= fig.figures(table, card.operating_points) | {"subgroups": fig.subgroups(table, kept)}
-    dice = np.full(len(kept), np.nan) if overlap is None else 2 * overlap / (1 + overlap)
-    unknown = np.full(len(kept), np.nan)
-    return Scored(kept, label_matrix(kept, card.labels), table.p, dice, unknown, left_out), result
+    result |= fig.figures(table, card.operating_points) | {"subgroups": fig.subgroups(table, scored)}
+    dice = np.full(len(scored), np.nan) if overlap is None else 2 * overlap / (1 + overlap)
+    unknown = np.full(len(scored), np.nan)
+    return Scored(scored, label_matrix(scored, card.labels), table.p, dice, unknown, left_out), result
 
 
 def prior_of(card: Card) -> tuple[float, ...]:

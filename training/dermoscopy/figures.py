@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from training.datasets.base import Item, label_matrix
-from training.dermoscopy.operating import three, truth_columns
+from training.dermoscopy.operating import fold_to_three, truth_columns
 from training.evaluation import metrics
 from worker.packages.card import OperatingPoint
 from worker.pipelines.dermoscopy.lesion import CLASSES
@@ -31,7 +31,7 @@ RULES = {
 
 
 @dataclass(frozen=True)
-class Rows:
+class MeasuredRows:
     """Test rows.
 
     Attributes
@@ -61,50 +61,56 @@ class Rows:
     traits: Mapping[str, np.ndarray] = field(default_factory=dict)
     prior: tuple[float, ...] = (1.0, 1.0, 1.0)
 
-    def part(self, keep: np.ndarray) -> Rows:
-        return Rows(
-            self.labels, self.p[keep], self.truth[keep], self.lesions[keep], self.diagnoses[keep],
+    def part(self, keep: np.ndarray) -> MeasuredRows:
+        """The rows of a mask (bool, n)."""
+        return MeasuredRows(
+            self.labels,
+            self.p[keep],
+            self.truth[keep],
+            self.lesions[keep],
+            self.diagnoses[keep],
             None if self.iou is None else self.iou[keep],
-            {name: has[keep] for name, has in self.traits.items()}, self.prior,
-        )  # fmt: skip
+            {name: has[keep] for name, has in self.traits.items()},
+            self.prior,
+        )
 
 
-def figures(rows: Rows, points: Mapping[str, OperatingPoint], repeats: int | None = None) -> dict[str, Any]:
+def figures(rows: MeasuredRows, points: Mapping[str, OperatingPoint], repeats: int | None = None) -> dict[str, Any]:
     """All figures; intervals are 95 %, by a bootstrap over lesions."""
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "n": len(rows.truth),
         "lesions": len(np.unique(rows.lesions)),
         "shares": {name: int((rows.truth == i).sum()) for i, name in enumerate(CLASSES)},
     }
     if rows.labels:
-        found |= _named(rows, points, repeats)
+        result |= _named(rows, points, repeats)
     if rows.iou is not None:
-        found["outline"] = _outlined(rows, repeats)
-    return found
+        result["outline"] = _outlined(rows, repeats)
+    return result
 
 
-def _named(rows: Rows, points: Mapping[str, OperatingPoint], repeats: int | None) -> dict[str, Any]:
-    p3, truth = three(rows.labels, rows.p), rows.truth
-    found: dict[str, Any] = {"rules": RULES}
+def _named(rows: MeasuredRows, points: Mapping[str, OperatingPoint], repeats: int | None) -> dict[str, Any]:
+    p3, truth = fold_to_three(rows.labels, rows.p), rows.truth
+    result: dict[str, Any] = {"rules": RULES}
     likeliest, lifted = p3.argmax(axis=1), (p3 / np.asarray(rows.prior)).argmax(axis=1)
     for suffix, called in (("", likeliest), ("_even_prior", lifted)):
-        found[f"accuracy{suffix}"] = share(called == truth, rows.lesions, repeats)
-        found[f"balanced_accuracy{suffix}"] = metrics.bootstrap(
+        result[f"accuracy{suffix}"] = share(called == truth, rows.lesions, repeats)
+        result[f"balanced_accuracy{suffix}"] = metrics.bootstrap(
             metrics.balanced_accuracy, rows.lesions, truth, called, repeats=repeats
         ).as_dict()
-    found["recall"] = {
+    result["recall"] = {
         name: share((likeliest == i)[truth == i], rows.lesions[truth == i], repeats) for i, name in enumerate(CLASSES)
     }
-    found["melanoma_auc"] = metrics.bootstrap(
+    result["melanoma_auc"] = metrics.bootstrap(
         metrics.auc, rows.lesions, (truth == 0).astype(int), p3[:, 0], repeats=repeats
     ).as_dict()
     for name, point in points.items():
         if point.finding in (*CLASSES, *rows.labels):
-            found[name] = at_point(rows, p3, point, repeats)
-    return found
+            result[name] = at_point(rows, p3, point, repeats)
+    return result
 
 
-def _outlined(rows: Rows, repeats: int | None) -> dict[str, Any]:
+def _outlined(rows: MeasuredRows, repeats: int | None) -> dict[str, Any]:
     """Figures of the outlines that can be compared with a drawn mask, and how many cannot.
 
     Dice of a picture is 2 IoU / (1 + IoU).
@@ -122,7 +128,7 @@ def _outlined(rows: Rows, repeats: int | None) -> dict[str, Any]:
     }
 
 
-def at_point(rows: Rows, p3: np.ndarray, point: OperatingPoint, repeats: int | None) -> dict[str, Any]:
+def at_point(rows: MeasuredRows, p3: np.ndarray, point: OperatingPoint, repeats: int | None) -> dict[str, Any]:
     """Recall, precision, specificity and F1 of one operating point.
 
     A diagnosis is judged on the pictures whose own diagnosis is known among the package's labels.
@@ -145,7 +151,7 @@ def at_point(rows: Rows, p3: np.ndarray, point: OperatingPoint, repeats: int | N
     }
 
 
-def subgroups(rows: Rows, items: Sequence[Item], repeats: int = 300) -> dict[str, Any]:
+def subgroups(rows: MeasuredRows, items: Sequence[Item], repeats: int = 300) -> dict[str, Any]:
     """Melanoma AUC, accuracy and outline by trait, age and sex; groups of fewer than 20 rows are left out."""
     groups: dict[str, np.ndarray] = {}
     for name, has in rows.traits.items():
@@ -154,13 +160,13 @@ def subgroups(rows: Rows, items: Sequence[Item], repeats: int = 300) -> dict[str
     groups |= {"age under 50": ages < 50, "age 50 and over": ages >= 50}
     for sex in ("female", "male"):
         groups[sex] = np.asarray([item.attributes.get("sex") == sex for item in items])
-    found = {}
+    result = {}
     for name, keep in groups.items():
         if int(keep.sum()) >= SMALLEST_GROUP:
             whole = figures(rows.part(keep), {}, repeats)
-            kept = ("n", "lesions", "accuracy", "melanoma_auc", "outline")
-            found[name] = {key: whole[key] for key in kept if key in whole}
-    return found
+            names = ("n", "lesions", "accuracy", "melanoma_auc", "outline")
+            result[name] = {key: whole[key] for key in names if key in whole}
+    return result
 
 
 def age_of(text: str) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from training.dermoscopy.scores import Scores
+from training.dermoscopy.scores import ViewLogits
 from training.evaluation import fitting, metrics
 from worker.packages.card import Calibration, OperatingPoint
 from worker.pipelines.dermoscopy.lesion import CLASSES, FOLD, OTHER_MALIGNANT, framing, outlined, unframed
@@ -18,8 +18,8 @@ MASK_THRESHOLDS = tuple(round(0.30 + 0.05 * i, 2) for i in range(9))
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Everything that validation decides; ``card_parts`` says it in the card's words."""
+class ValidationChoices:
+    """What was chosen on the validation rows: calibration, operating points, and how outlines are cut."""
 
     labels: tuple[str, ...]
     bias: np.ndarray
@@ -29,11 +29,13 @@ class Chosen:
     prior: tuple[float, ...] = (1.0, 1.0, 1.0)
     """Shares of the three classes among the validation rows."""
 
-    def p(self, scores: Scores) -> np.ndarray:
+    def p(self, scores: ViewLogits) -> np.ndarray:
+        """Calibrated probabilities (n, labels)."""
         return scores.p(self.bias, self.temperature)
 
     @property
     def calibration(self) -> Calibration:
+        """As it goes into the card."""
         return Calibration(
             temperature=dict.fromkeys(self.labels, float(self.temperature)),
             bias={name: float(value) for name, value in zip(self.labels, self.bias, strict=True)},
@@ -61,7 +63,7 @@ def prior_bias(labels: Sequence[str], trained: Mapping[str, float], truth: np.nd
     return np.asarray(np.log(shares / shares.sum()) - np.log(counts / counts.sum()))
 
 
-def fit_temperature(scores: Scores, bias: np.ndarray, truth: np.ndarray) -> float:
+def fit_temperature(scores: ViewLogits, bias: np.ndarray, truth: np.ndarray) -> float:
     """The temperature with the least negative log likelihood of the mean over views (Guo et al. 2017).
 
     Rows whose truth is -1 have no say; without any row it is 1.
@@ -108,10 +110,10 @@ def operating_points(
     return points
 
 
-def iou(truth: np.ndarray, found: np.ndarray) -> float:
+def iou(truth: np.ndarray, outline: np.ndarray) -> float:
     """Intersection over union; 1 where both are empty."""
-    union = int((truth | found).sum())
-    return int((truth & found).sum()) / union if union else 1.0
+    union = int((truth | outline).sum())
+    return int((truth & outline).sum()) / union if union else 1.0
 
 
 def cut(p_mask: np.ndarray, chosen: Mapping[str, Any]) -> np.ndarray:
@@ -150,8 +152,10 @@ def choose_mask(maps: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dic
     threshold = max(by_threshold, key=lambda t: by_threshold[t])
     cleaning = {(a, b): mean_iou(threshold, a, b) for a in (False, True) for b in (False, True)}
     largest, fill = max(cleaning, key=lambda key: cleaning[key])
-    tried = {"threshold": {str(t): round(v, 4) for t, v in by_threshold.items()},
-             "cleaning": {f"largest={a} fill={b}": round(v, 4) for (a, b), v in cleaning.items()}}  # fmt: skip
+    tried = {
+        "threshold": {str(t): round(v, 4) for t, v in by_threshold.items()},
+        "cleaning": {f"largest={a} fill={b}": round(v, 4) for (a, b), v in cleaning.items()},
+    }
     return {"mask_threshold": threshold, "mask_largest": largest, "mask_fill": fill, "tried": tried}
 
 
@@ -169,7 +173,7 @@ def truth_columns(labels: Sequence[str], matrix: np.ndarray) -> np.ndarray:
     return np.where(known, matrix.argmax(axis=1), -1)
 
 
-def three(labels: Sequence[str], p: np.ndarray) -> np.ndarray:
+def fold_to_three(labels: Sequence[str], p: np.ndarray) -> np.ndarray:
     """Probabilities (n, 3) of :data:`CLASSES` out of those of seven diagnoses, or as they are."""
     if tuple(labels) == CLASSES:
         return p

@@ -17,7 +17,7 @@ from training.datasets.registry import open_dataset
 from training.dermoscopy import figures as fig
 from training.dermoscopy import operating
 from training.dermoscopy.readers import class_shares
-from training.dermoscopy.scores import Scores, forward_of, score
+from training.dermoscopy.scores import ViewLogits, forward_of, score
 from training.dermoscopy.traits import traits_of
 from training.evaluation.scoring import Forward
 from training.package.order import Order
@@ -35,16 +35,16 @@ class Split:
     """Items of one split with their scores."""
 
     items: list[Item]
-    scores: Scores
+    scores: ViewLogits
 
 
 def splits(dataset: DataSet) -> dict[str, list[Item]]:
     """Usable items by split."""
-    found: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
+    by_split: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
     for item in dataset.items():
-        if item.usable and item.split in found:
-            found[item.split].append(item)
-    return found
+        if item.usable and item.split in by_split:
+            by_split[item.split].append(item)
+    return by_split
 
 
 def require_parts(order: Order, arrays: Arrays) -> None:
@@ -56,9 +56,11 @@ def require_parts(order: Order, arrays: Arrays) -> None:
         If a part has no readable picture, or what an outline or the flag is learnt from and chosen on is missing.
     """
     recipe = order.recipe
-    rows = {part: [i for i, item in enumerate(arrays.items) if item.usable and item.split == part]
-            for part in ("train", "val", "test")}  # fmt: skip
-    empty = [part for part, found in rows.items() if not found]
+    rows = {
+        part: [i for i, item in enumerate(arrays.items) if item.usable and item.split == part]
+        for part in ("train", "val", "test")
+    }
+    empty = [part for part, part_rows in rows.items() if not part_rows]
     if empty:
         raise DataSetError(f"no readable picture for {', '.join(empty)}: every one of train, val and test needs some")
     if recipe.labels:
@@ -83,37 +85,37 @@ def picture_width_px(dataset: DataSet, items: Sequence[Item], looked_at: int = 2
 def predicted(
     forward: Forward, dataset: DataSet, items: list[Item], recipe: Recipe, cache: Path, width_px: int | None = None
 ) -> Split:
-    """Scores of the items that can be read, kept in a file; a file of other weights or items is not believed."""
+    """ViewLogits of the items that can be read, kept in a file; a file of other weights or items is not believed."""
 
     def pixels(item: Item) -> np.ndarray:
         return reduced(dataset.pixels(item), width_px)
 
     views = tuple(recipe.parameters.get("views", ["plain"]))
-    kept = Scores.read(cache) if cache.is_file() else None
-    if kept is not None and {*kept.keys, *kept.left_out} == {item.key for item in items}:
-        first = [item for item in items if item.key == kept.keys[0]]
+    cached = ViewLogits.read(cache) if cache.is_file() else None
+    if cached is not None and {*cached.keys, *cached.left_out} == {item.key for item in items}:
+        first = [item for item in items if item.key == cached.keys[0]]
         again = score(forward, first, pixels, recipe.input, views)
-        if again.logits.shape == kept.logits[:, :1].shape and _alike(again, kept):
-            return _split(items, kept)
+        if again.logits.shape == cached.logits[:, :1].shape and _alike(again, cached):
+            return _split(items, cached)
     scores = score(forward, items, pixels, recipe.input, views)
     scores.save(cache)
     return _split(items, scores)
 
 
-def _alike(first: Scores, kept: Scores) -> bool:
+def _alike(first: ViewLogits, cached: ViewLogits) -> bool:
     """Whether the first row of kept scores is what the network says now."""
-    masks = (first.p_mask is None) == (kept.p_mask is None) and (
-        first.p_mask is None or kept.p_mask is None or np.allclose(first.p_mask[0], kept.p_mask[0], atol=0.01)
+    masks = (first.p_mask is None) == (cached.p_mask is None) and (
+        first.p_mask is None or cached.p_mask is None or np.allclose(first.p_mask[0], cached.p_mask[0], atol=0.01)
     )
-    return bool(masks and np.allclose(first.logits[:, 0], kept.logits[:, 0], atol=1e-3))
+    return bool(masks and np.allclose(first.logits[:, 0], cached.logits[:, 0], atol=1e-3))
 
 
-def _split(items: list[Item], scores: Scores) -> Split:
+def _split(items: list[Item], scores: ViewLogits) -> Split:
     by_key = {item.key: item for item in items}
     return Split([by_key[key] for key in scores.keys], scores)
 
 
-def choose(recipe: Recipe, dataset: DataSet, validation: Split) -> operating.Chosen:
+def choose(recipe: Recipe, dataset: DataSet, validation: Split) -> operating.ValidationChoices:
     """Calibration, operating points and mask cutting from the validation rows."""
     labels = list(recipe.labels)
     bias, temperature, points = np.zeros(len(labels)), 1.0, {}
@@ -126,9 +128,12 @@ def choose(recipe: Recipe, dataset: DataSet, validation: Split) -> operating.Cho
         p = validation.scores.p(bias, temperature)
         prior = tuple((np.bincount(fig.truth_of_three(validation.items), minlength=3) + 1) / (len(truth) + 3))
         points = operating.operating_points(
-            labels, p, truth, float(recipe.parameters.get("melanoma_recall", 0.88)),
+            labels,
+            p,
+            truth,
+            float(recipe.parameters.get("melanoma_recall", 0.88)),
             float(recipe.parameters.get("warning_recall", 0.8)),
-        )  # fmt: skip
+        )
     mask: dict[str, Any] = {}
     if validation.scores.p_mask is not None:
         maps, truths = [], []
@@ -138,7 +143,7 @@ def choose(recipe: Recipe, dataset: DataSet, validation: Split) -> operating.Cho
                 maps.append(operating.at_source(p_mask, drawn))
                 truths.append(drawn)
         mask = operating.choose_mask(maps, truths) if maps else {}
-    return operating.Chosen(tuple(labels), bias, temperature, points, mask, prior)
+    return operating.ValidationChoices(tuple(labels), bias, temperature, points, mask, prior)
 
 
 def trained_shares(recipe: Recipe, dataset: DataSet) -> dict[str, float]:
@@ -150,12 +155,13 @@ def trained_shares(recipe: Recipe, dataset: DataSet) -> dict[str, float]:
     return {label: 1.0 + sum(item.labels.get(label, 0.0) for item in items) for label in recipe.labels}
 
 
-def measure(chosen: operating.Chosen, dataset: DataSet, test: Split, repeats: int = 1000) -> dict[str, Any]:
+def measure(chosen: operating.ValidationChoices, dataset: DataSet, test: Split, repeats: int = 1000) -> dict[str, Any]:
     """Figures on the test rows, whole and by subgroup."""
     overlap = None
     if test.scores.p_mask is not None:
-        overlap = np.asarray([overlap_of(dataset, item, p, chosen.mask)
-                              for item, p in zip(test.items, test.scores.p_mask, strict=True)])  # fmt: skip
+        overlap = np.asarray(
+            [overlap_of(dataset, item, p, chosen.mask) for item, p in zip(test.items, test.scores.p_mask, strict=True)]
+        )
     p = chosen.p(test.scores) if chosen.labels else np.zeros((len(test.items), 0))
     table = rows_of(chosen.labels, p, dataset, test.items, overlap, chosen.prior)
     left_out = {"unreadable": len(test.scores.left_out)} if test.scores.left_out else {}
@@ -171,22 +177,36 @@ def overlap_of(dataset: DataSet, item: Item, p_mask: np.ndarray, chosen: Mapping
 
 
 def rows_of(
-    labels: Sequence[str], p: np.ndarray, dataset: DataSet, items: Sequence[Item], overlap: np.ndarray | None,
+    labels: Sequence[str],
+    p: np.ndarray,
+    dataset: DataSet,
+    items: Sequence[Item],
+    overlap: np.ndarray | None,
     prior: tuple[float, ...],
-) -> fig.Rows:  # fmt: skip
+) -> fig.MeasuredRows:
     """Everything that the figures need of items with their scores: truth, lesions, and traits seen in the pictures."""
     matrix = label_matrix(items, labels)
     diagnoses = operating.truth_columns(labels, matrix) if labels else np.full(len(items), -1)
-    return fig.Rows(
-        tuple(labels), p, fig.truth_of_three(items), np.asarray([item.patient for item in items]), diagnoses, overlap,
-        traits_of(dataset.pixels(item) for item in items), prior,
-    )  # fmt: skip
+    return fig.MeasuredRows(
+        tuple(labels),
+        p,
+        fig.truth_of_three(items),
+        np.asarray([item.patient for item in items]),
+        diagnoses,
+        overlap,
+        traits_of(dataset.pixels(item) for item in items),
+        prior,
+    )
 
 
 def card_of(
-    recipe: Recipe, version: str, chosen: operating.Chosen, dataset: DataSet, found: dict[str, Any],
+    recipe: Recipe,
+    version: str,
+    chosen: operating.ValidationChoices,
+    dataset: DataSet,
+    figures: dict[str, Any],
     width_px: int | None = None,
-) -> Card:  # fmt: skip
+) -> Card:
     """The card: what goes in and out, what was chosen, on which data, and how well it does."""
     parameters: dict[str, Any] = {"views": list(recipe.parameters.get("views", ["plain"]))}
     if width_px is not None:
@@ -206,12 +226,12 @@ def card_of(
         parameters=parameters,
         training_data={
             "sources": list(recipe.card.get("sources", [])),
-            "split": f"{getattr(dataset, 'split_told', 'by lesion')}: weights from the training part, calibration and "
+            "split": f"{getattr(dataset, 'split_rule', 'by lesion')}: weights from the training part, calibration and "
             "thresholds from the validation part, figures from the test part",
             "pictures": class_shares(dataset.items()),
         },
         population=dict(recipe.card.get("population", {})),
-        metrics={"test": found},
+        metrics={"test": figures},
         intended_use=str(recipe.card.get("intended_use", "")),
         limits=[str(line) for line in recipe.card.get("limits", [])],
         licence=str(recipe.card.get("licence", "")),
@@ -222,15 +242,28 @@ def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path:
     """What ``firstread train`` does with a trained dermoscopy network: the package below the run's folder."""
     recipe = order.recipe
     (name, sub), *_ = recipe.datasets.items()
-    build(recipe, model, open_dataset(name, order.data / sub), order.out / "package", order.version,
-          forward_of(model), order.out)  # fmt: skip
+    build(
+        recipe,
+        model,
+        open_dataset(name, order.data / sub),
+        order.out / "package",
+        order.version,
+        forward_of(model),
+        order.out,
+    )
     return order.out / "package" / recipe.name / order.version
 
 
 def build(
-    recipe: Recipe, model: Any, dataset: DataSet, out: Path, version: str, forward: Forward, work: Path,
+    recipe: Recipe,
+    model: Any,
+    dataset: DataSet,
+    out: Path,
+    version: str,
+    forward: Forward,
+    work: Path,
     only: Sequence[str] = ("val", "test"),
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Predict, choose, measure, write ``out/<name>/<version>``; give back the figures.
 
     Parameters
@@ -245,10 +278,10 @@ def build(
     width_px = picture_width_px(dataset, items["train"])
     parts = {name: predicted(forward, dataset, items[name], recipe, work / f"{name}.npz", width_px) for name in only}
     chosen = choose(recipe, dataset, parts["val"])
-    found = measure(chosen, dataset, parts["test"])
-    (work / "figures.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    figures = measure(chosen, dataset, parts["test"])
+    (work / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     directory = out / recipe.name / version
     directory.parent.mkdir(parents=True, exist_ok=True)
     text = str(recipe.card.get("licence_text", recipe.card.get("licence", "unknown")))
-    write_package(directory, model, card_of(recipe, version, chosen, dataset, found, width_px), text)
-    return found
+    write_package(directory, model, card_of(recipe, version, chosen, dataset, figures, width_px), text)
+    return figures

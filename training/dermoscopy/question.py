@@ -23,9 +23,9 @@ from training.augmentation.planes import augment_from
 from training.datasets.arrays import Arrays, load_arrays
 from training.datasets.base import DataSet, Item
 from training.datasets.registry import open_dataset
-from training.dermoscopy.answers import BY_PICTURE, INPUTS, Answer, report, store, stored
+from training.dermoscopy.answers import BY_PICTURE, INPUTS, Answer, read_answers, report, write_answers
 from training.dermoscopy.figures import truth_of_three
-from training.dermoscopy.operating import cut, prior_bias, three, truth_columns
+from training.dermoscopy.operating import cut, fold_to_three, prior_bias, truth_columns
 from training.dermoscopy.scores import softmax
 from training.evaluation.scoring import over_views
 from training.fit.batches import draw_rows, groups_by
@@ -45,7 +45,7 @@ MASK_STEM = "conv_stem"
 log = logging.getLogger(__name__)
 
 
-def prepared(name: str, images: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def network_input(name: str, images: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """What the network of an input sees: (n, H, W, 3 or 4) in [0, 1] out of pictures and masks (n, H, W) in [0, 1]."""
     if name == "cut":
         return np.asarray(images * masks[..., None])
@@ -118,7 +118,7 @@ def train_one(name: str, recipe: Recipe, arrays: Arrays, rows: np.ndarray, weigh
             images[i], mask = augment.apply(images[i], masks[i], rng)
             masks[i] = masks[i] if mask is None else mask
         model.optimizer.learning_rate.assign(learning_rate(schedule, schedule.steps, step))
-        x = compose.scale(prepared(name, images, masks).astype(np.float32), recipe.input)
+        x = compose.scale(network_input(name, images, masks).astype(np.float32), recipe.input)
         model.train_on_batch(x, {"logits": arrays.labels[picked]})
     return model
 
@@ -135,20 +135,20 @@ def logits_of(model: keras.Model, name: str, recipe: Recipe, images: np.ndarray,
     out = []
     for start in range(0, len(images), 32):
         x = compose.scale(
-            prepared(name, images[start : start + 32], masks[start : start + 32]).astype(np.float32), recipe.input
+            network_input(name, images[start : start + 32], masks[start : start + 32]).astype(np.float32), recipe.input
         )
         both = [model.predict_on_batch(view)["logits"] for view in (x, np.ascontiguousarray(x[:, :, ::-1]))]
         out.append(np.mean([ops.convert_to_numpy(value) for value in both], axis=0))
     return np.concatenate(out)
 
 
-def ask(
+def answers_of_inputs(
     recipe: Recipe,
     arrays: Arrays,
-    found_masks: np.ndarray,
+    segmenter_masks: np.ndarray,
     weights: Path | None,
     names: Sequence[str] = INPUTS,
-    kept: Path | None = None,
+    folder: Path | None = None,
 ) -> list[Answer]:
     """Train and test each input.
 
@@ -156,27 +156,27 @@ def ask(
     ----------
     arrays : Arrays
         With masks of the input's own size (``mask_size`` of :func:`training.datasets.arrays.load_arrays`).
-    found_masks : float32 (n, H, W)
+    segmenter_masks : float32 (n, H, W)
         Masks of a segmenter for every row, in [0, 1]; only those of validation and test rows are looked at.
-    kept : Path, optional
+    folder : Path, optional
         Folder in which the answers of each run are kept; a run that is there, asked the same, is not trained again.
     """
     answers = []
     for name in names:
-        key = _key(recipe, arrays, found_masks, weights, name)
-        path = None if kept is None else kept / f"{name}.npz"
-        found = None if path is None else stored(path, key, name)
-        if found is None:
+        key = _key(recipe, arrays, segmenter_masks, weights, name)
+        path = None if folder is None else folder / f"{name}.npz"
+        run_answers = None if path is None else read_answers(path, key, name)
+        if run_answers is None:
             log.info("%s: %d steps", name, recipe.schedule.steps)
-            found = _answers_of(name, recipe, arrays, found_masks, weights)
+            run_answers = _answers_of_input(name, recipe, arrays, segmenter_masks, weights)
             if path is not None:
-                store(path, key, found)
-        answers += found
+                write_answers(path, key, run_answers)
+        answers += run_answers
     return answers
 
 
-def _answers_of(
-    name: str, recipe: Recipe, arrays: Arrays, found_masks: np.ndarray, weights: Path | None
+def _answers_of_input(
+    name: str, recipe: Recipe, arrays: Arrays, segmenter_masks: np.ndarray, weights: Path | None
 ) -> list[Answer]:
     base = "whole" if name == BY_PICTURE else name
     split = splits_by_picture(arrays) if name == BY_PICTURE else np.asarray([i.split for i in arrays.items])
@@ -192,19 +192,19 @@ def _answers_of(
         p3 = []
         for rows in (test, validation):
             images, drawn = _pictures(arrays, rows)
-            masks = drawn if kind == "drawn" else found_masks[rows]
-            p3.append(three(recipe.labels, softmax(logits_of(model, base, recipe, images, masks) - bias)))
+            masks = drawn if kind == "drawn" else segmenter_masks[rows]
+            p3.append(fold_to_three(recipe.labels, softmax(logits_of(model, base, recipe, images, masks) - bias)))
         answers.append(Answer(name, kind, p3[0], y3[0], lesions, p3[1], y3[1]))
     return answers
 
 
-def _key(recipe: Recipe, arrays: Arrays, found_masks: np.ndarray, weights: Path | None, name: str) -> str:
+def _key(recipe: Recipe, arrays: Arrays, segmenter_masks: np.ndarray, weights: Path | None, name: str) -> str:
     """A digest of everything that a run's answers depend on."""
     digest = hashlib.sha256(f"2 {name} {recipe.model_dump_json()} {weights and _digest(weights)}".encode())
     for item in arrays.items:
         digest.update(f"{item.key} {item.split} {item.patient}".encode())
     if name not in ("whole", BY_PICTURE):
-        digest.update(np.packbits(found_masks >= 0.5).tobytes())
+        digest.update(np.packbits(segmenter_masks >= 0.5).tobytes())
     return digest.hexdigest()
 
 
@@ -249,12 +249,12 @@ class Fewer:
         for item in items:
             groups.setdefault((item.split, item.attributes["dx"]), []).append(item)
         totals = Counter(item.split for item in items)
-        kept: set[str] = set()
+        keys: set[str] = set()
         for (split, _), members in groups.items():
             wanted = max(1, self._count * len(members) // totals[split])
             by_hash = sorted(members, key=lambda i: (hashlib.sha256(i.patient.encode()).hexdigest(), i.key))
-            kept.update(item.key for item in by_hash[:wanted])
-        return [item for item in items if item.key in kept]
+            keys.update(item.key for item in by_hash[:wanted])
+        return [item for item in items if item.key in keys]
 
     def pixels(self, item: Item) -> np.ndarray:
         """As the whole data set gives them."""
@@ -282,13 +282,17 @@ def answer_question(
     spec = recipe.input
     arrays = load_arrays([dataset], spec, recipe.labels, (spec.height, spec.width))
     names = (*INPUTS, BY_PICTURE) if by_picture else INPUTS
-    answers = ask(recipe, arrays, masks_of(segmenter, dataset, arrays), weights, names, out / "runs")
+    answers = answers_of_inputs(recipe, arrays, masks_of(segmenter, dataset, arrays), weights, names, out / "runs")
     counts = Counter(item.split for item in arrays.items)
     budget = (
         f"{counts['train']} training, {counts['val']} validation and {counts['test']} test pictures at "
         f"{spec.width}x{spec.height}, {steps} steps of {recipe.schedule.batch_size} for every input"
     )
-    made_with = {"package": f"{segmenter.card.name} {segmenter.card.version}", "package_sha256": segmenter.card.sha256,
-                 "seed": recipe.seed, "first_weights": "none" if weights is None else weights.name,
-                 "first_weights_sha256": None if weights is None else _digest(weights)}  # fmt: skip
+    made_with = {
+        "package": f"{segmenter.card.name} {segmenter.card.version}",
+        "package_sha256": segmenter.card.sha256,
+        "seed": recipe.seed,
+        "first_weights": "none" if weights is None else weights.name,
+        "first_weights_sha256": None if weights is None else _digest(weights),
+    }
     return report(answers, out, budget, made_with)

@@ -20,14 +20,19 @@ CSV_NAMES = ("labels.csv", "HAM10000_metadata.csv", "HAM10000_metadata", "metada
 NAMES = {
     "mel": ("mel", "melanoma", "melanomas"),
     "nv": ("nv", "nevus", "nevi", "naevus", "naevi", "melanocytic nevus", "melanocytic nevi", "mole"),
-    "bkl": ("bkl", "benign keratosis", "benign keratosis-like lesions", "pigmented benign keratosis",
-            "seborrheic keratosis"),
+    "bkl": (
+        "bkl",
+        "benign keratosis",
+        "benign keratosis-like lesions",
+        "pigmented benign keratosis",
+        "seborrheic keratosis",
+    ),
     "bcc": ("bcc", "basal cell carcinoma"),
     "akiec": ("akiec", "ak", "actinic keratosis", "actinic keratoses", "bowen's disease"),
     "vasc": ("vasc", "vascular lesion", "vascular lesions"),
     "df": ("df", "dermatofibroma"),
     "other": ("other", "others", "benign"),
-}  # fmt: skip
+}
 """How collections write the diagnoses; ``other`` says only that it is neither melanoma nor nevus."""
 
 SPLITS = {
@@ -66,7 +71,7 @@ class Lesions:
     - any other single CSV file with ``file`` or ``image_id`` and ``dx``, ``diagnosis``, ``class`` or ``label``.
 
     The split is as the table gives it, else by a hash (70 : 10 : 20) of the lesion's id, or of the file's name where no
-    lesion is named. ``split_told`` says after :meth:`items` which it was.
+    lesion is named. ``split_rule`` says after :meth:`items` which it was.
 
     Parameters
     ----------
@@ -77,7 +82,7 @@ class Lesions:
     name = "ham10000"
     kind: Kind = "rgb"
 
-    split_told = "by lesion"
+    split_rule = "by lesion"
 
     def __init__(self, root: Path) -> None:
         self.root = folder_of(root)
@@ -91,13 +96,13 @@ class Lesions:
             If there are none, a row cannot be read, or pictures of one lesion lie in two parts of the split.
         """
         table = self._table()
-        found = self._from_folders() if table is None else self._from_table(table)
-        if not found:
+        items = self._from_folders() if table is None else self._from_table(table)
+        if not items:
             raise DataSetError(f"no pictures of lesions in {self.root.name}")
-        _apart(found)
-        named = sum(item.attributes["lesion_named"] == "yes" for item in found)
-        self.split_told = _told(named, len(found))
-        return sorted(found, key=lambda item: (item.study, item.key))
+        _require_one_part_each(items)
+        named = sum(item.attributes["lesion_named"] == "yes" for item in items)
+        self.split_rule = _split_rule(named, len(items))
+        return sorted(items, key=lambda item: (item.study, item.key))
 
     def pixels(self, item: Item) -> np.ndarray:
         """Float32 (H, W, 3), 0 to 255, in sRGB and a 4:3 landscape as the pipeline has it; EXIF orientation counts."""
@@ -108,6 +113,7 @@ class Lesions:
         return framed(rgb, framing(*rgb.shape[:2])).astype(np.float32)
 
     def mask(self, item: Item) -> np.ndarray | None:
+        """The drawn outline, bool (H, W) in the frame of :meth:`pixels`; None where none was drawn."""
         if item.mask_path is None:
             return None
         mask = cv2.imread(str(item.mask_path), cv2.IMREAD_GRAYSCALE)
@@ -140,8 +146,8 @@ class Lesions:
                     masks[stem.removesuffix("_segmentation")] = path
                 else:
                     files[stem] = path
-        found = [self._from_row(row, number, files, masks) for number, row in enumerate(rows, start=2)]
-        return [item for item in found if item is not None]
+        items = [self._from_row(row, number, files, masks) for number, row in enumerate(rows, start=2)]
+        return [item for item in items if item is not None]
 
     def _from_row(
         self, row: Mapping[str, str], number: int, files: Mapping[str, Path], masks: Mapping[str, Path]
@@ -165,15 +171,15 @@ class Lesions:
         return self._item(path, lesion, short, _PARTS[split] if split else hashed_split(lesion), mask, row)
 
     def _from_folders(self) -> list[Item]:
-        found = []
+        items = []
         for path in pictures(self.root):
             short = diagnosis(path.parent.name)
             if short is None:
                 continue
             given = _PARTS.get(path.parent.parent.name.lower())
             lesion = path.relative_to(self.root).with_suffix("").as_posix()
-            found.append(self._item(path, lesion, short, given or hashed_split(lesion), None, {}))
-        return found
+            items.append(self._item(path, lesion, short, given or hashed_split(lesion), None, {}))
+        return items
 
     def _item(self, path: Path, lesion: str, short: str, split: str, mask: Path | None, row: Mapping[str, str]) -> Item:
         known = ("dx_type", "age", "sex", "localization", "dataset")
@@ -181,10 +187,17 @@ class Lesions:
         attributes |= {name: row[name] for name in known if row.get(name)}
         key = path.relative_to(self.root).as_posix()
         return Item(
-            self.name, key, path, lesion, f"{lesion}/{key}", labels=labels_of(short), split=split,
-            mask_path=mask if mask is not None and mask.is_file() else None, usable=split != "drop",
+            self.name,
+            key,
+            path,
+            lesion,
+            f"{lesion}/{key}",
+            labels=labels_of(short),
+            split=split,
+            mask_path=mask if mask is not None and mask.is_file() else None,
+            usable=split != "drop",
             attributes=attributes,
-        )  # fmt: skip
+        )
 
 
 def folder_of(root: Path) -> Path:
@@ -202,17 +215,17 @@ def _known_table(folder: Path) -> Path | None:
     return next((folder / name for name in CSV_NAMES if (folder / name).is_file()), None)
 
 
-def _apart(items: Sequence[Item]) -> None:
+def _require_one_part_each(items: Sequence[Item]) -> None:
     """Refuse pictures of one lesion in two parts of the split: figures on them would flatter."""
     parts: dict[str, set[str]] = {}
     for item in items:
         parts.setdefault(item.patient, set()).add(item.split)
-    torn = sorted(lesion for lesion, found in parts.items() if len(found - {"drop"}) > 1)
+    torn = sorted(lesion for lesion, split_names in parts.items() if len(split_names - {"drop"}) > 1)
     if torn:
         raise DataSetError(f"{len(torn)} lesions lie in two parts of the split, the first {torn[0]}")
 
 
-def _told(named: int, count: int) -> str:
+def _split_rule(named: int, count: int) -> str:
     """What keeps the parts of the split apart, in words for the card."""
     if named == count:
         return "by lesion"
@@ -224,10 +237,10 @@ def _told(named: int, count: int) -> str:
 def _profile(path: Path) -> bytes | None:
     try:
         with Image.open(path) as image:
-            found = image.info.get("icc_profile")
+            profile = image.info.get("icc_profile")
     except (OSError, SyntaxError, ValueError):
         return None
-    return found if isinstance(found, bytes) else None
+    return profile if isinstance(profile, bytes) else None
 
 
 def _first(row: Mapping[str, str], names: Sequence[str]) -> str | None:

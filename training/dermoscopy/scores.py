@@ -1,4 +1,4 @@
-"""What a network says of the rows of a data set, view by view, and how that becomes the card's probabilities."""
+"""A network's outputs for the rows of a data set, view by view, and the probabilities that follow from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worker.pipelines.dermoscopy.pipeline import VIEWS
 
 
 @dataclass(frozen=True)
-class Scores:
+class ViewLogits:
     """Outputs for rows, in the order of ``keys``.
 
     Attributes
@@ -47,7 +47,8 @@ class Scores:
         )
 
     @classmethod
-    def read(cls, path: Path) -> Scores:
+    def read(cls, path: Path) -> ViewLogits:
+        """What :meth:`save` wrote."""
         with np.load(path) as stored:
             mask = stored["p_mask"].astype(np.float32) / 255 if stored["p_mask"].ndim == 3 else None
             left_out = tuple(str(k) for k in stored["left_out"]) if "left_out" in stored else ()
@@ -67,18 +68,22 @@ def forward_of(model: object) -> Forward:
         from keras import ops
 
         out = model.predict_on_batch(x)  # type: ignore[attr-defined]
-        found = {name: np.asarray(ops.convert_to_numpy(value), dtype=np.float32) for name, value in out.items()}
-        if "mask_logits" in found:
-            found["mask"] = sigmoid(found.pop("mask_logits"))
-        return found
+        outputs = {name: np.asarray(ops.convert_to_numpy(value), dtype=np.float32) for name, value in out.items()}
+        if "mask_logits" in outputs:
+            outputs["mask"] = sigmoid(outputs.pop("mask_logits"))
+        return outputs
 
     return forward
 
 
 def score(
-    forward: Forward, items: Sequence[Item], pixels: Callable[[Item], np.ndarray], spec: InputSpec,
-    views: Sequence[str] = ("plain",), batch: int = 32,
-) -> Scores:  # fmt: skip
+    forward: Forward,
+    items: Sequence[Item],
+    pixels: Callable[[Item], np.ndarray],
+    spec: InputSpec,
+    views: Sequence[str] = ("plain",),
+    batch: int = 32,
+) -> ViewLogits:
     """Score items one batch at a time through :func:`worker.packages.preprocessing.compose.compose`.
 
     Parameters
@@ -122,7 +127,7 @@ def score(
             masks.append(total)
     if not keys:
         raise DataSetError("no picture of this part can be read")
-    return Scores(
+    return ViewLogits(
         tuple(keys),
         np.stack([np.concatenate(parts) for parts in logits]),
         np.concatenate(masks) if masks else None,

@@ -51,15 +51,15 @@ def hair_share(rgb: np.ndarray) -> float:
     small = cv2.resize(rgb, (WIDTH_PX, height), interpolation=cv2.INTER_AREA)
     red = np.ascontiguousarray(small[..., 0])
     gains = [cv2.morphologyEx(red, cv2.MORPH_BLACKHAT, line) for line in _lines()]
-    found = (np.max(gains, axis=0) >= DEPTH).astype(np.uint8)
-    count, _, stats, _ = cv2.connectedComponentsWithStats(found, connectivity=8)
-    kept = 0
+    dark = (np.max(gains, axis=0) >= DEPTH).astype(np.uint8)
+    count, _, stats, _ = cv2.connectedComponentsWithStats(dark, connectivity=8)
+    line_px = 0
     for index in range(1, count):
         area = int(stats[index, cv2.CC_STAT_AREA])
         length = float(np.hypot(stats[index, cv2.CC_STAT_WIDTH], stats[index, cv2.CC_STAT_HEIGHT]))
         if length >= MIN_LINE_PX and area <= MAX_FILLING * length * length:
-            kept += area
-    return float(kept / found.size)
+            line_px += area
+    return float(line_px / dark.size)
 
 
 def is_hairy(rgb: np.ndarray) -> bool:

@@ -108,15 +108,15 @@ def always_negative(y: np.ndarray) -> dict[str, Any]:
 
 def without_curves(figures: Mapping[str, Any]) -> dict[str, Any]:
     """The figures as they go into a card: no curves, no bins, floats to four digits."""
-    kept: dict[str, Any] = {}
+    card_figures: dict[str, Any] = {}
     for name, value in figures.items():
         if name in ("curves", "calibration", "calibration_bins"):
             continue
         if isinstance(value, Mapping):
-            kept[name] = without_curves(value)
+            card_figures[name] = without_curves(value)
         else:
-            kept[name] = round(value, 4) if isinstance(value, float) else value
-    return kept
+            card_figures[name] = round(value, 4) if isinstance(value, float) else value
+    return card_figures
 
 
 def _thin(values: np.ndarray) -> list[float]:

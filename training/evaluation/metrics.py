@@ -339,7 +339,7 @@ def _inside(p: np.ndarray) -> np.ndarray:
     return np.clip(p.astype(np.float64), P_FLOOR, 1 - P_FLOOR)
 
 
-def dice(truth: np.ndarray, found: np.ndarray) -> float:
+def dice(truth: np.ndarray, called: np.ndarray) -> float:
     """Dice coefficient of two masks; NaN where both are empty."""
-    total = int(truth.sum()) + int(found.sum())
-    return 2.0 * int((truth & found).sum()) / total if total else math.nan
+    total = int(truth.sum()) + int(called.sum())
+    return 2.0 * int((truth & called).sum()) / total if total else math.nan

@@ -91,7 +91,7 @@ def score(package: Package, dataset: DataSet, split: str | None = None) -> Score
     spec = package.card.input
     views = package.card.parameters.get("views", ["plain"])
     items = dataset.items()
-    kept: list[int] = []
+    scored_rows: list[int] = []
     p, overlap, left_out = [], [], {}
     wanted = [[i for i in members if split is None or items[i].split == split] for members in studies(items).values()]
     for members in _shown(wanted):
@@ -106,12 +106,12 @@ def score(package: Package, dataset: DataSet, split: str | None = None) -> Score
             chosen = [k for k, image in enumerate(pixels) if image.shape == shape]
             stack = np.stack([pixels[k] for k in chosen])
             outputs = over_views(package.predict, compose.compose(stack, spec), views)
-            kept += [rows[k] for k in chosen]
+            scored_rows += [rows[k] for k in chosen]
             p.append(slice_probabilities(outputs, package.card.parameters, package.card.labels))
             overlap.append(_dice(package.card, dataset, [items[rows[k]] for k in chosen], stack, outputs))
-    if not kept:
+    if not scored_rows:
         raise DataSetError("nothing to score: no readable item" + (f" in split {split}" if split else ""))
-    chosen_items = [items[i] for i in kept]
+    chosen_items = [items[i] for i in scored_rows]
     labels = label_matrix(chosen_items, package.card.labels)
     labels[[not item.usable for item in chosen_items]] = UNKNOWN
     dice, area = np.concatenate(overlap).T
@@ -170,27 +170,27 @@ def package_figures(card: Card, scored: Scored, own: Mapping[str, Any] | None = 
 
 def threshold_of(card: Card, label: str) -> float:
     """The operating point of a label, or 0.5."""
-    found = card.threshold(label)
-    return 0.5 if found is None else found
+    threshold = card.threshold(label)
+    return 0.5 if threshold is None else threshold
 
 
 def _dice(
     card: Card, dataset: DataSet, items: Sequence[Item], stack: np.ndarray, outputs: dict[str, np.ndarray]
 ) -> np.ndarray:
     """Dice where the true mask has a pixel, and its area, at the source's size: (n, 2)."""
-    found = np.full((len(items), 2), np.nan)
+    dice_and_area = np.full((len(items), 2), np.nan)
     if "mask" not in outputs:
-        return found
+        return dice_and_area
     boxes = compose.locate(compose.to_unit(stack, card.input), card.input)
     threshold = float(card.parameters.get("mask_threshold", 0.5))
     for i, (item, box) in enumerate(zip(items, boxes, strict=True)):
         truth = dataset.mask(item)
         if truth is not None:
-            found[i, 1] = truth.sum()
+            dice_and_area[i, 1] = truth.sum()
         if truth is not None and truth.any():
             called = crops.restore(outputs["mask"][i], box, stack[i].shape[:2]) > threshold
-            found[i, 0] = metrics.dice(truth, called)
-    return found
+            dice_and_area[i, 0] = metrics.dice(truth, called)
+    return dice_and_area
 
 
 def _worst(card: Card, dataset: DataSet, scored: Scored, count: int = 8) -> list[Miss]:

@@ -34,10 +34,17 @@ def _features(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _items(truth: np.ndarray, adult: np.ndarray) -> list[Item]:
     return [
-        Item("d", str(i), Path("x"), f"p{i}", f"s{i}", labels=labels_of(FINDINGS[c]),
-             attributes={"finding": FINDINGS[c], "age_group": "adult" if grown else "child"})
+        Item(
+            "d",
+            str(i),
+            Path("x"),
+            f"p{i}",
+            f"s{i}",
+            labels=labels_of(FINDINGS[c]),
+            attributes={"finding": FINDINGS[c], "age_group": "adult" if grown else "child"},
+        )
         for i, (c, grown) in enumerate(zip(truth, adult, strict=True))
-    ]  # fmt: skip
+    ]
 
 
 def test_no_line_tells_the_age_any_more_and_the_classes_stay() -> None:
@@ -99,8 +106,14 @@ def test_the_command_measures_a_package(tmp_path: Path) -> None:
     for path in sorted((tmp_path / "data").rglob("*.png")):
         # drawn films are so alike that the reader takes them for the same patient's
         cv2.imwrite(str(path), cv2.resize(rng.integers(0, 256, (9, 9)).astype(np.uint8), (96, 96)))
-    architecture = {"builder": "pneumonia_cnn", "classes": 4, "filters": [4, 8], "dense": [8], "dropout": [0.1],
-                    "softmax_groups": [[0, 1, 2, 3]]}  # fmt: skip
+    architecture = {
+        "builder": "pneumonia_cnn",
+        "classes": 4,
+        "filters": [4, 8],
+        "dense": [8],
+        "dropout": [0.1],
+        "softmax_groups": [[0, 1, 2, 3]],
+    }
     card = chest_card("pneumonia4", list(CLASSES), architecture=architecture)
     write_package(tmp_path / "four", build.build(architecture, card.input), card, "x")
     arguments = [str(tmp_path / "four"), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
@@ -109,6 +122,9 @@ def test_the_command_measures_a_package(tmp_path: Path) -> None:
     assert "17 training films, 17 test films" in result.output
     rows = json.loads((tmp_path / "out/erase.json").read_text())["rows"]
     assert [row["features and layer"] for row in rows] == [
-        "last layer as it is", "last layer refitted",
-        "age erased, last layer as it is", "age erased, last layer refitted"]  # fmt: skip
+        "last layer as it is",
+        "last layer refitted",
+        "age erased, last layer as it is",
+        "age erased, last layer refitted",
+    ]
     assert all(row["adults_called_covid"]["n"] == 6 for row in rows)

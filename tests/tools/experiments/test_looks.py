@@ -31,8 +31,14 @@ def _package(root: Path, task: str, labels: list[str], parameters: dict[str, Any
     import keras
 
     keras.utils.set_random_seed(1)
-    architecture = {"builder": "pneumonia_cnn", "classes": len(labels), "filters": [4, 8], "dense": [8],
-                    "dropout": [0.1], "softmax_groups": [[0, 1, 2, 3]] if len(labels) == 4 else []}  # fmt: skip
+    architecture = {
+        "builder": "pneumonia_cnn",
+        "classes": len(labels),
+        "filters": [4, 8],
+        "dense": [8],
+        "dropout": [0.1],
+        "softmax_groups": [[0, 1, 2, 3]] if len(labels) == 4 else [],
+    }
     changes: dict[str, Any] = {"architecture": architecture, "parameters": parameters}
     if task == "pneumonia":
         always = OperatingPoint(finding="pneumonia", threshold=0.0, chosen_for="a test")
@@ -77,5 +83,4 @@ def test_shares_are_of_true_positives_and_by_class() -> None:
 
 def test_one_model_alone_has_fewer_maps_to_compare() -> None:
     heat = np.zeros((SIDE, SIDE), np.float32)
-    assert set(variants_of(FilmMaps((heat,), heat, heat))) == {
-        SERVED, "the same as Grad-CAM++", "binary model alone"}  # fmt: skip
+    assert set(variants_of(FilmMaps((heat,), heat, heat))) == {SERVED, "the same as Grad-CAM++", "binary model alone"}

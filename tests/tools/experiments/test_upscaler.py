@@ -84,7 +84,10 @@ def test_the_command_trains_writes_weights_and_measures(tmp_path: Path, monkeypa
     films = open_dataset("chest_films", tmp_path / "data").items()
     assert f"Budget: {sum(item.split == 'train' for item in films)} training films, 2 steps" in result.output
     assert [line.split("|")[1].strip() for line in result.output.splitlines()[-4:] if "|" in line][-3:] == [
-        "64", "96", "128"]  # fmt: skip
+        "64",
+        "96",
+        "128",
+    ]
     assert Upscaler(tmp_path / "out" / WEIGHTS).enlarged(np.zeros((64, 64))).shape == (SIDE, SIDE)
 
 

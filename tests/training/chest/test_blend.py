@@ -14,10 +14,18 @@ from training.datasets.base import Item
 
 def _items(n: int) -> list[Item]:
     return [
-        Item("d", str(i), Path("x"), f"p{i}", f"s{i}", labels=labels_of("normal" if i % 2 else "viral"),
-             split="val" if i < n // 2 else "test", attributes={"age_group": "child"})
+        Item(
+            "d",
+            str(i),
+            Path("x"),
+            f"p{i}",
+            f"s{i}",
+            labels=labels_of("normal" if i % 2 else "viral"),
+            split="val" if i < n // 2 else "test",
+            attributes={"age_group": "child"},
+        )
         for i in range(n)
-    ]  # fmt: skip
+    ]
 
 
 def test_the_joint_score_is_better_than_either() -> None:

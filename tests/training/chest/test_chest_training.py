@@ -16,11 +16,11 @@ from tests.builders.chest import covid_folder, film_ds, kermany_folder, received
 from training.augmentation.films import FilmAugment, lower_resolution, trimmed
 from training.augmentation.planes import augment_from
 from training.chest.calibration import binary_points, fit_softmax, softmax_p
-from training.chest.compare import BIG, BUDGETS, SUITES, Budget, Variant, recipe_of, start_of, suite
 from training.chest.figures import adults_without_covid, four_class_figures, four_class_truth, share_of
 from training.chest.labels import CLASSES, labels_of
 from training.chest.readers import class_of, kermany_patient
 from training.chest.stress import CHANGES, stress_rows
+from training.chest.suites import BIG, BUDGETS, SUITES, Budget, Variant, recipe_of, start_of, suite
 from training.datasets.base import DataSetError, Item
 from training.datasets.registry import open_dataset
 from training.evaluation.report import markdown
@@ -35,16 +35,38 @@ from worker.packages.runtimes.folding import fold
 from worker.packages.weights import load_by_layer, save_by_layer, settle
 
 NONE = dict.fromkeys(
-    ("flip", "rotate_deg", "zoom", "shift", "aspect", "gamma", "contrast", "low_res", "noise", "border", "objects",
-     "erase"), 0.0)  # fmt: skip
+    (
+        "flip",
+        "rotate_deg",
+        "zoom",
+        "shift",
+        "aspect",
+        "gamma",
+        "contrast",
+        "low_res",
+        "noise",
+        "border",
+        "objects",
+        "erase",
+    ),
+    0.0,
+)
 
 
 @pytest.mark.parametrize(
     ("finding", "expected"),
-    [("No Finding", "normal"), ("Streptococcus", "bacterial"), ("SARS", "viral"), ("COVID-19, ARDS", "covid19"),
-     ("Viral Pneumonia", "viral"), ("Mycoplasma Bacterial Pneumonia", "bacterial"), ("Pneumocystis", None),
-     ("Pneumonia", None), ("Unknown", None)],
-)  # fmt: skip
+    [
+        ("No Finding", "normal"),
+        ("Streptococcus", "bacterial"),
+        ("SARS", "viral"),
+        ("COVID-19, ARDS", "covid19"),
+        ("Viral Pneumonia", "viral"),
+        ("Mycoplasma Bacterial Pneumonia", "bacterial"),
+        ("Pneumocystis", None),
+        ("Pneumonia", None),
+        ("Unknown", None),
+    ],
+)
 def test_findings_as_collections_write_them(finding: str, expected: str | None) -> None:
     item = Item("x", "x", Path("x"), "p", "s", labels=labels_of(finding))
     assert class_of(item) == expected
@@ -55,8 +77,12 @@ def test_findings_as_collections_write_them(finding: str, expected: str | None) 
 
 
 def test_kermany_as_distributed_has_kind_and_patient_in_the_name(tmp_path: Path) -> None:
-    for name in ("train/PNEUMONIA/person23_bacteria_78.jpeg", "train/PNEUMONIA/person23_virus_79.jpeg",
-                 "test/PNEUMONIA/person23_virus_5.jpeg", "val/NORMAL/NORMAL2-IM-0927-0001.jpeg"):  # fmt: skip
+    for name in (
+        "train/PNEUMONIA/person23_bacteria_78.jpeg",
+        "train/PNEUMONIA/person23_virus_79.jpeg",
+        "test/PNEUMONIA/person23_virus_5.jpeg",
+        "val/NORMAL/NORMAL2-IM-0927-0001.jpeg",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         write_film(tmp_path / name, FilmSpec(size=64), 1)
     (tmp_path / "train/NORMAL").mkdir()
@@ -159,13 +185,26 @@ def test_operating_points_keep_what_they_promise() -> None:
 
 
 def _items() -> list[Item]:
-    rows = [("No Finding", "adult"), ("Streptococcus", "adult"), ("Pneumocystis", "adult"), ("COVID-19", "adult"),
-            ("normal", "child"), ("viral", "child")]  # fmt: skip
+    rows = [
+        ("No Finding", "adult"),
+        ("Streptococcus", "adult"),
+        ("Pneumocystis", "adult"),
+        ("COVID-19", "adult"),
+        ("normal", "child"),
+        ("viral", "child"),
+    ]
     return [
-        Item("d", str(i), Path("x"), f"p{i}", f"s{i}", labels=labels_of(finding),
-             attributes={"finding": finding, "age_group": group})
+        Item(
+            "d",
+            str(i),
+            Path("x"),
+            f"p{i}",
+            f"s{i}",
+            labels=labels_of(finding),
+            attributes={"finding": finding, "age_group": group},
+        )
         for i, (finding, group) in enumerate(rows)
-    ]  # fmt: skip
+    ]
 
 
 def test_the_four_class_test_leaves_out_adults_without_finding_and_other_germs() -> None:
@@ -177,7 +216,11 @@ def test_the_four_class_test_leaves_out_adults_without_finding_and_other_germs()
     assert table["by_finding"]["No Finding"] == {"n": 1, "covid19": 1}
     pooled = table["pooled"]
     assert {name: row["n"] for name, row in pooled.items()} == {
-        "all": 3, "without finding": 1, "bacterial": 1, "other germ": 1}  # fmt: skip
+        "all": 3,
+        "without finding": 1,
+        "bacterial": 1,
+        "other germ": 1,
+    }
     assert pooled["bacterial"]["called_covid"]["value"] == 1.0
     assert pooled["bacterial"]["called_what_it_is"]["value"] == 0.0
     assert pooled["bacterial"]["called_covid"]["low"] < 0.9
@@ -253,8 +296,14 @@ def _toy(name: str) -> dict[str, Any]:
     recipe = load_recipe(name)
     schedule = recipe.schedule.model_copy(update={"steps": 4, "steps_per_epoch": 2, "batch_size": 8, "warmup_steps": 1})
     spec = recipe.input.model_copy(update={"height": 32, "width": 32})
-    architecture = {"builder": "pneumonia_cnn", "classes": len(recipe.labels), "filters": [4, 8], "dense": [8],
-                    "dropout": [0.1], "softmax_groups": [[0, 1, 2, 3]] if len(recipe.labels) == 4 else []}  # fmt: skip
+    architecture = {
+        "builder": "pneumonia_cnn",
+        "classes": len(recipe.labels),
+        "filters": [4, 8],
+        "dense": [8],
+        "dropout": [0.1],
+        "softmax_groups": [[0, 1, 2, 3]] if len(recipe.labels) == 4 else [],
+    }
     return {"recipe": recipe.model_copy(update={"schedule": schedule, "input": spec, "architecture": architecture})}
 
 

@@ -28,19 +28,42 @@ def _single(name: str) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("finding", "expected"),
     [
-        ("COVID-19", _single("covid19")), ("SARS-CoV-2", _single("covid19")), ("sarscov2", _single("covid19")),
-        ("Coronavirus", _single("covid19")), ("2019-nCoV", _single("covid19")), ("nCoV", _single("covid19")),
-        ("Covid_Positive", _single("covid19")), ("novel coronavirus pneumonia", _single("covid19")),
-        ("Non-COVID", NOT_COVID), ("NonCOVID19", NOT_COVID), ("No COVID", NOT_COVID), ("COVID-19 negative", NOT_COVID),
-        ("COVID-19 negative pneumonia", OPEN), ("Normal (COVID negative)", _single("normal")),
-        ("MERS-CoV", _single("viral")), ("SARS", _single("viral")), ("Virus", _single("viral")),
-        ("viral_pneumonia", _single("viral")), ("BacterialPneumonia", _single("bacterial")),
-        ("Bacteria", _single("bacterial")), ("E.Coli", _single("bacterial")), ("Tuberculosis", _single("bacterial")),
-        ("non-viral pneumonia", OPEN | {"viral": 0.0}), ("Aspergillosis", OPEN), ("Pneumonia", OPEN),
-        ("NORMAL", _single("normal")), ("No Findings", _single("normal")), ("No pneumonia", _single("normal")),
-        ("Abnormal", {}), ("Not normal", {}), ("Lung_Opacity", {}), ("Invirus", {}), ("Unknown", {}), ("", {}),
+        ("COVID-19", _single("covid19")),
+        ("SARS-CoV-2", _single("covid19")),
+        ("sarscov2", _single("covid19")),
+        ("Coronavirus", _single("covid19")),
+        ("2019-nCoV", _single("covid19")),
+        ("nCoV", _single("covid19")),
+        ("Covid_Positive", _single("covid19")),
+        ("novel coronavirus pneumonia", _single("covid19")),
+        ("Non-COVID", NOT_COVID),
+        ("NonCOVID19", NOT_COVID),
+        ("No COVID", NOT_COVID),
+        ("COVID-19 negative", NOT_COVID),
+        ("COVID-19 negative pneumonia", OPEN),
+        ("Normal (COVID negative)", _single("normal")),
+        ("MERS-CoV", _single("viral")),
+        ("SARS", _single("viral")),
+        ("Virus", _single("viral")),
+        ("viral_pneumonia", _single("viral")),
+        ("BacterialPneumonia", _single("bacterial")),
+        ("Bacteria", _single("bacterial")),
+        ("E.Coli", _single("bacterial")),
+        ("Tuberculosis", _single("bacterial")),
+        ("non-viral pneumonia", OPEN | {"viral": 0.0}),
+        ("Aspergillosis", OPEN),
+        ("Pneumonia", OPEN),
+        ("NORMAL", _single("normal")),
+        ("No Findings", _single("normal")),
+        ("No pneumonia", _single("normal")),
+        ("Abnormal", {}),
+        ("Not normal", {}),
+        ("Lung_Opacity", {}),
+        ("Invirus", {}),
+        ("Unknown", {}),
+        ("", {}),
     ],
-)  # fmt: skip
+)
 def test_a_finding_is_read_by_its_words_and_their_denial(finding: str, expected: dict[str, float]) -> None:
     assert labels_of(finding) == expected
 
@@ -53,8 +76,14 @@ def _folders(root: Path, *names: str, spec: FilmSpec | None = None) -> None:
 
 def test_masks_are_no_films_and_the_innermost_class_counts(tmp_path: Path) -> None:
     root = tmp_path / "COVID-19_Radiography_Dataset"
-    _folders(root, "COVID/images/COVID-1.png", "COVID/masks/COVID-1.png", "Normal/images/Normal-1.png",
-             "Normal/Lung Masks/Normal-1.png", "Viral Pneumonia/images/a.png")  # fmt: skip
+    _folders(
+        root,
+        "COVID/images/COVID-1.png",
+        "COVID/masks/COVID-1.png",
+        "Normal/images/Normal-1.png",
+        "Normal/Lung Masks/Normal-1.png",
+        "Viral Pneumonia/images/a.png",
+    )
     for folder in (root, tmp_path):
         items = open_dataset("chest_folders", folder).items()
         assert sorted(str(class_of(item)) for item in items) == ["covid19", "normal", "viral"]
@@ -78,11 +107,20 @@ def test_a_folder_that_names_no_class_is_counted_and_never_teaches(
 
 
 def test_kermanys_file_names_tell_the_kind_in_any_folder(tmp_path: Path) -> None:
-    _folders(tmp_path, "PNEUMONIA/person23_bacteria_78.jpeg", "PNEUMONIA/person9_virus_1.jpeg", "COVID19/a.jpeg",
-             "PNEUMONIA/x.jpeg")  # fmt: skip
+    _folders(
+        tmp_path,
+        "PNEUMONIA/person23_bacteria_78.jpeg",
+        "PNEUMONIA/person9_virus_1.jpeg",
+        "COVID19/a.jpeg",
+        "PNEUMONIA/x.jpeg",
+    )
     items = {item.path.name: class_of(item) for item in open_dataset("chest_folders", tmp_path).items()}
-    assert items == {"person23_bacteria_78.jpeg": "bacterial", "person9_virus_1.jpeg": "viral", "a.jpeg": "covid19",
-                     "x.jpeg": None}  # fmt: skip
+    assert items == {
+        "person23_bacteria_78.jpeg": "bacterial",
+        "person9_virus_1.jpeg": "viral",
+        "a.jpeg": "covid19",
+        "x.jpeg": None,
+    }
 
 
 def test_a_tiny_validation_part_is_drawn_anew_by_patient() -> None:
@@ -120,8 +158,10 @@ def test_films_of_people_of_unknown_age_are_neither_adults_nor_children(tmp_path
     assert [item.attributes.get("age_group") for item in items] == ["adult", "child", None, None]
     figures = binary_figures(items, np.array([0.9, 0.1, 0.9, 0.9]), 0.5, repeats=5)
     assert {name: figures[name]["n"] for name in ("children", "adults", "age_unknown")} == {
-        "children": 1, "adults": 1, "age_unknown": 2
-    }  # fmt: skip
+        "children": 1,
+        "adults": 1,
+        "age_unknown": 2,
+    }
     p = np.zeros((4, 4))
     p[:, CLASSES.index("covid19")] = 1.0
     assert four_class_figures(items, p, repeats=5)["children_called_covid"]["n"] == 1

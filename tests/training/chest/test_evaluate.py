@@ -22,8 +22,14 @@ BLEND = {"own": 0.5, "four": 0.5, "bias": 0.0, "threshold": 0.61}
 
 def _write(root: Path, task: str, version: str = "1.0.0", **parameters: Any) -> Path:
     labels = ["pneumonia"] if task == "pneumonia" else CLASSES
-    architecture = {"builder": "pneumonia_cnn", "classes": len(labels), "filters": [4], "dense": [4], "dropout": [0.1],
-                    "softmax_groups": [[0, 1, 2, 3]] if len(labels) == 4 else []}  # fmt: skip
+    architecture = {
+        "builder": "pneumonia_cnn",
+        "classes": len(labels),
+        "filters": [4],
+        "dense": [4],
+        "dropout": [0.1],
+        "softmax_groups": [[0, 1, 2, 3]] if len(labels) == 4 else [],
+    }
     card = chest_card(task, labels, version=version, architecture=architecture, parameters=parameters)
     directory = root / task / version
     write_package(directory, build.build(card.architecture, card.input), card, "test")

@@ -38,8 +38,11 @@ def test_every_package_class_and_method_has_a_picture_and_numbers(tmp_path: Path
     packages = [_small("pneumonia", ["pneumonia"], parameters={"blend": BLEND}), _small("pneumonia4", CLASSES)]
     rows = write_maps(packages, film, tmp_path, sides_known=True)
     found = {(row["package"], row["class"], row["method"]) for row in rows}
-    classes = [("pneumonia/1.0.0", "pneumonia"), *(("pneumonia4/1.0.0", name) for name in CLASSES),
-               ("pneumonia+pneumonia4/1.0.0+1.0.0", "pneumonia")]  # fmt: skip
+    classes = [
+        ("pneumonia/1.0.0", "pneumonia"),
+        *(("pneumonia4/1.0.0", name) for name in CLASSES),
+        ("pneumonia+pneumonia4/1.0.0+1.0.0", "pneumonia"),
+    ]
     assert found == {(*pair, method) for pair in classes for method in METHODS}
     for row in rows:
         shown = cv2.imread(str(tmp_path / row["picture"]))
@@ -51,8 +54,11 @@ def test_every_package_class_and_method_has_a_picture_and_numbers(tmp_path: Path
 
 
 def test_a_network_under_a_dense_head_has_maps_too(tmp_path: Path) -> None:
-    package = _package("pneumonia4", CLASSES, {"builder": "keras_transfer", "base": "ResNet50", "head": "plain",
-                                               "softmax_groups": [[0, 1, 2, 3]]})  # fmt: skip
+    package = _package(
+        "pneumonia4",
+        CLASSES,
+        {"builder": "keras_transfer", "base": "ResNet50", "head": "plain", "softmax_groups": [[0, 1, 2, 3]]},
+    )
     film = chest_image(FilmSpec(size=128, opacity=True))[0].astype(np.float32)
     rows = write_maps([package], film, tmp_path, sides_known=False)
     assert len(rows) == 4 * len(METHODS)

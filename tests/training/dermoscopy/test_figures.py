@@ -17,10 +17,10 @@ from training.datasets.arrays import load_arrays
 from training.datasets.base import DataSetError, Item
 from training.dermoscopy import package
 from training.dermoscopy.evaluate import evaluate_lesions
-from training.dermoscopy.figures import Rows, age_of, figures, share, subgroups
+from training.dermoscopy.figures import MeasuredRows, age_of, figures, share, subgroups
 from training.dermoscopy.operating import operating_points, prior_bias, truth_columns
 from training.dermoscopy.readers import Lesions, labels_of
-from training.dermoscopy.scores import Scores
+from training.dermoscopy.scores import ViewLogits
 from training.dermoscopy.traits import has_dark_corners, traits_of
 from training.evaluation import metrics
 from training.recipe import Recipe, load_recipe, shipped
@@ -28,7 +28,7 @@ from worker.packages.card import OperatingPoint
 from worker.pipelines.dermoscopy.lesion import CLASSES, DX
 
 
-def _rows(n: int = 200, **fields: Any) -> Rows:
+def _rows(n: int = 200, **fields: Any) -> MeasuredRows:
     """Four pictures of each lesion, all alike."""
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 3, n // 4)
@@ -40,7 +40,7 @@ def _rows(n: int = 200, **fields: Any) -> Rows:
         "lesions": np.repeat(np.arange(n // 4), 4).astype(str),
         "diagnoses": np.repeat(truth, 4),
     }
-    return Rows(**{**values, **fields})
+    return MeasuredRows(**{**values, **fields})
 
 
 def _item(dx: str = "nv", **attributes: str) -> Item:
@@ -78,7 +78,7 @@ def test_a_share_of_all_or_none_keeps_an_interval() -> None:
 def test_both_rules_stand_in_the_figures_by_their_names() -> None:
     truth = np.array([0, 0, 1, 1, 1, 1, 1, 1, 2, 2])
     p = np.array([[0.4, 0.6, 0.0]] * 2 + [[0.1, 0.9, 0.0]] * 6 + [[0.0, 0.1, 0.9]] * 2)
-    rows = Rows(CLASSES, p, truth, np.arange(10).astype(str), truth, prior=(0.2, 0.6, 0.2))
+    rows = MeasuredRows(CLASSES, p, truth, np.arange(10).astype(str), truth, prior=(0.2, 0.6, 0.2))
     found = figures(rows, {}, repeats=20)
     assert found["accuracy"]["value"] == pytest.approx(0.8)
     assert found["balanced_accuracy"]["value"] == pytest.approx(2 / 3)
@@ -107,8 +107,15 @@ def test_subgroups_take_odd_ages_and_serve_outlines_without_names() -> None:
     assert np.isnan([age_of("NA"), age_of(""), age_of("unknown")]).all()
     items = [_item(age=("85+", "NA", "40")[i % 3], sex="male") for i in range(60)]
     hairy = np.arange(60) % 2 == 0
-    rows = Rows((), np.zeros((60, 0)), np.ones(60, int), np.arange(60).astype(str), np.full(60, -1),
-                np.where(hairy, 0.6, 0.9), {"hair": hairy})  # fmt: skip
+    rows = MeasuredRows(
+        (),
+        np.zeros((60, 0)),
+        np.ones(60, int),
+        np.arange(60).astype(str),
+        np.full(60, -1),
+        np.where(hairy, 0.6, 0.9),
+        {"hair": hairy},
+    )
     found = subgroups(rows, items, repeats=20)
     assert set(found) == {"hair", "no hair", "age under 50", "age 50 and over", "male"}
     assert found["hair"]["outline"]["mean_iou"]["value"] == pytest.approx(0.6) and found["hair"]["n"] == 30
@@ -149,7 +156,7 @@ def test_other_without_a_diagnosis_goes_with_seven_labels() -> None:
     assert set(points) == {"flag_melanoma", "warn_dx_bcc"}  # no akiec to choose on
     assert points["flag_melanoma"].n == 4 and points["warn_dx_bcc"].n == 3
     lesions = np.asarray(list("abcd"))
-    found = figures(Rows(DX, p, np.array([0, 1, 2, 2]), lesions, truth), points, repeats=20)
+    found = figures(MeasuredRows(DX, p, np.array([0, 1, 2, 2]), lesions, truth), points, repeats=20)
     assert found["flag_melanoma"]["recall"]["value"] == 1.0 and found["warn_dx_bcc"]["prevalence"] == pytest.approx(
         1 / 3
     )
@@ -183,17 +190,17 @@ def test_a_lesion_in_two_parts_is_refused_and_the_card_says_what_was_split(tmp_p
         Lesions(torn).items()
     named = Lesions(_toy(tmp_path / "b"))
     named.items()
-    assert named.split_told == "by lesion"
+    assert named.split_rule == "by lesion"
     partly = Lesions(_toy(tmp_path / "c", {"HAM_0": ""}, "lesion_id"))
     partly.items()
-    assert partly.split_told.startswith("by lesion for the 27 of 28")
+    assert partly.split_rule.startswith("by lesion for the 27 of 28")
     (tmp_path / "d" / "test" / "nevus").mkdir(parents=True)
     (tmp_path / "d" / "train" / "nevus").mkdir(parents=True)
     for part in ("train", "test"):
         (tmp_path / "d" / part / "nevus" / "1.png").write_bytes((tmp_path / "b" / "images" / "L0000.jpg").read_bytes())
     folders = Lesions(tmp_path / "d")
     assert {item.split for item in folders.items()} == {"train", "test"}
-    assert folders.split_told.startswith("by picture")
+    assert folders.split_rule.startswith("by picture")
 
 
 def test_the_folder_or_the_one_that_holds_it(tmp_path: Path) -> None:
@@ -254,8 +261,10 @@ def test_unreadable_pictures_and_missing_masks_cost_only_themselves(tmp_path: Pa
         items[part][1].path.write_bytes(b"no picture")
         cast(Path, items[part][2].mask_path).unlink()
     items, recipe = package.splits(reader), _small()
-    parts = {name: package.predicted(_forward(), reader, items[name], recipe, tmp_path / f"{name}.npz")
-             for name in ("val", "test")}  # fmt: skip
+    parts = {
+        name: package.predicted(_forward(), reader, items[name], recipe, tmp_path / f"{name}.npz")
+        for name in ("val", "test")
+    }
     assert [len(part.items) for part in parts.values()] == [6, 6] and parts["val"].scores.left_out
     chosen = package.choose(recipe, reader, parts["val"])
     found = package.measure(chosen, reader, parts["test"], repeats=20)
@@ -272,7 +281,7 @@ def test_kept_scores_of_another_network_are_not_believed(tmp_path: Path) -> None
     reader, recipe = Lesions(_toy(tmp_path / "data")), _small()
     items = package.splits(reader)["val"]
     first = package.predicted(_forward(), reader, items, recipe, tmp_path / "val.npz").scores
-    kept = Scores(first.keys, first.logits.copy(), first.p_mask)
+    kept = ViewLogits(first.keys, first.logits.copy(), first.p_mask)
     kept.logits[:, 1:] = 9.0  # told from a new scoring by this
     kept.save(tmp_path / "val.npz")
     again = package.predicted(_forward(), reader, items, recipe, tmp_path / "val.npz").scores

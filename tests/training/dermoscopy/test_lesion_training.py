@@ -60,8 +60,17 @@ def _distributed(toy: Path, root: Path) -> Path:
             name = f"ISIC_{i:07d}"
             shutil.copy(toy / "ham10000_200x150" / row["file"], folders[i % 2] / f"{name}.jpg")
             shutil.copy(toy / "ham10000_200x150" / row["mask"], masks / f"{name}_segmentation.png")
-            writer.writerow({"lesion_id": row["lesion_id"], "image_id": name, "dx": row["dx"], "dx_type": "histo",
-                             "age": row["age"], "sex": row["sex"], "localization": "back"})  # fmt: skip
+            writer.writerow(
+                {
+                    "lesion_id": row["lesion_id"],
+                    "image_id": name,
+                    "dx": row["dx"],
+                    "dx_type": "histo",
+                    "age": row["age"],
+                    "sex": row["sex"],
+                    "localization": "back",
+                }
+            )
     return root
 
 
@@ -227,8 +236,11 @@ def test_the_outline_learns_under_each_loss(bce: float, dice: float, toy: Path, 
     from training.fit.run import Run
 
     order = _toy_order(toy, tmp_path, "lesion_unet", filters=[8, 16], dropout=0.0)
-    loss = {"mask_logits": order.recipe.losses["mask_logits"].model_copy(
-        update={"options": {"bce_weight": bce, "dice_weight": dice}})}  # fmt: skip
+    loss = {
+        "mask_logits": order.recipe.losses["mask_logits"].model_copy(
+            update={"options": {"bce_weight": bce, "dice_weight": dice}}
+        )
+    }
     schedule = order.recipe.schedule.model_copy(update={"steps": 60, "steps_per_epoch": 60, "learning_rate": 2e-2})
     recipe = order.recipe.model_copy(update={"losses": loss, "schedule": schedule})
     arrays = open_arrays(recipe, toy, None)
@@ -306,13 +318,17 @@ def test_the_question_is_asked_of_every_input(toy: Path, tmp_path: Path, monkeyp
     assert Counter(given) == Counter(mixed) and (given != mixed).any()
     names = (*question.INPUTS, question.BY_PICTURE)
     found_masks = arrays.masks.astype(np.float32) / 254
-    answers = question.ask(recipe, arrays, found_masks, None, names, tmp_path / "runs")
+    answers = question.answers_of_inputs(recipe, arrays, found_masks, None, names, tmp_path / "runs")
     assert [(a.name, a.masks) for a in answers] == [
-        ("whole", "none"), ("cut", "segmenter's"), ("cut", "drawn"),
-        ("mask_channel", "segmenter's"), ("mask_channel", "drawn"), (question.BY_PICTURE, "none"),
-    ]  # fmt: skip
+        ("whole", "none"),
+        ("cut", "segmenter's"),
+        ("cut", "drawn"),
+        ("mask_channel", "segmenter's"),
+        ("mask_channel", "drawn"),
+        (question.BY_PICTURE, "none"),
+    ]
     monkeypatch.setattr(question, "train_one", None)
-    again = question.ask(recipe, arrays, found_masks, None, names, tmp_path / "runs")
+    again = question.answers_of_inputs(recipe, arrays, found_masks, None, names, tmp_path / "runs")
     for one, other in zip(answers, again, strict=True):
         assert (one.name, one.masks) == (other.name, other.masks)
         np.testing.assert_array_equal(one.p3, other.p3)
@@ -327,7 +343,9 @@ def test_the_question_is_asked_of_every_input(toy: Path, tmp_path: Path, monkeyp
     assert "A split by picture instead of by lesion differs by accuracy" in found["shows"]
     assert set(found["split_gap"]) == set(found["minus_whole"]["cut (drawn masks)"]) == set(STATISTICS)
     with pytest.raises(TypeError, match="not callable"):  # asked otherwise, nothing of it is kept
-        question.ask(recipe.model_copy(update={"seed": 9}), arrays, found_masks, None, ("whole",), tmp_path / "runs")
+        question.answers_of_inputs(
+            recipe.model_copy(update={"seed": 9}), arrays, found_masks, None, ("whole",), tmp_path / "runs"
+        )
 
 
 def test_an_evaluation_averages_over_the_views_of_the_card(toy: Path) -> None:
@@ -375,10 +393,21 @@ def test_the_question_from_the_command_line(toy: Path, tmp_path: Path, monkeypat
 
     package = SimpleNamespace(card=lesion_card(parameters={"views": ["plain", "turned"]}), predict=predict)
     (tmp_path / "card.json").write_text("{}", encoding="utf-8")
-    monkeypatch.setattr(question, "ask", ask)
+    monkeypatch.setattr(question, "answers_of_inputs", ask)
     monkeypatch.setattr(question, "load", lambda folder: package)
-    given = ["question", "--data", str(toy / "ham10000_200x150"), "--package", str(tmp_path), "--steps", "7",
-             "--pictures", "14", "--out", str(tmp_path / "out")]  # fmt: skip
+    given = [
+        "question",
+        "--data",
+        str(toy / "ham10000_200x150"),
+        "--package",
+        str(tmp_path),
+        "--steps",
+        "7",
+        "--pictures",
+        "14",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     done = CliRunner().invoke(dermoscopy, given)
     assert done.exit_code == 0, done.output
     assert calls == [(7, str(tmp_path / "out" / "runs"))]

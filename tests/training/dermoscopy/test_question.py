@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.dermoscopy.answers import RECALL, STATISTICS, Answer, difference, difference_of_splits, shown
+from training.dermoscopy.answers import RECALL, STATISTICS, Answer, conclusion, difference, difference_of_splits
 
 
 def _gap(value: float, low: float, high: float) -> dict[str, Any]:
@@ -19,22 +19,22 @@ NONE = {"accuracy": _gap(0.0, -0.02, 0.02), "melanoma_auc": _gap(0.0, -0.02, 0.0
 
 def test_a_loss_of_accuracy_is_told_beside_an_area_that_stays() -> None:
     gaps = {"cut (segmenter's masks)": {**NONE, "accuracy": _gap(-0.030, -0.060, -0.005)}}
-    told = shown(gaps)
+    told = conclusion(gaps)
     assert "no input was better" in told and "accuracy -0.030 (-0.060 to -0.005)" in told and "Worse" in told
 
 
 def test_drawn_masks_never_win() -> None:
     gaps = {"cut (segmenter's masks)": NONE, "cut (drawn masks)": {**NONE, "accuracy": _gap(0.05, 0.02, 0.08)}}
-    told = shown(gaps)
+    told = conclusion(gaps)
     assert "With the masks of service no input was better" in told
     assert "With drawn masks, which service does not have, better: cut (drawn masks)" in told
-    won = shown({"mask_channel (segmenter's masks)": {**NONE, "accuracy": _gap(0.05, 0.02, 0.08)}})
+    won = conclusion({"mask_channel (segmenter's masks)": {**NONE, "accuracy": _gap(0.05, 0.02, 0.08)}})
     assert won.startswith("Better than the whole picture with the masks of service: mask_channel")
 
 
 def test_better_in_one_and_worse_in_another_is_no_win() -> None:
     mixed = {"accuracy": _gap(-0.03, -0.06, -0.01), "melanoma_auc": _gap(0.02, 0.01, 0.03)}
-    told = shown({"cut (segmenter's masks)": mixed})
+    told = conclusion({"cut (segmenter's masks)": mixed})
     assert "no input was better" in told and "Better in one figure and worse in another" in told
 
 

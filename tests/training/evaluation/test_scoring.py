@@ -64,8 +64,11 @@ def test_sensitivity_by_size_and_subtype() -> None:
     rows = [np.asarray([0]), np.asarray([1, 2]), np.asarray([3, 4]), np.asarray([5, 6, 7])]
     found = by_size(area, called, np.asarray([True, False, True, True]), rows)
     slices, studies = found["slices"], found["studies"]
-    assert list(slices) == ["smallest third, 5 to 10 pixels", "middle third, 40 to 90 pixels",
-                            "largest third, 500 to 700 pixels"]  # fmt: skip
+    assert list(slices) == [
+        "smallest third, 5 to 10 pixels",
+        "middle third, 40 to 90 pixels",
+        "largest third, 500 to 700 pixels",
+    ]
     assert [row["value"] for row in slices.values()] == [0.0, 1.0, 1.0]
     assert [(row["value"], row["n"]) for row in studies.values()] == [(0.0, 1), (1.0, 1), (1.0, 1)]
     labels = np.zeros((8, 2))
@@ -121,8 +124,11 @@ def test_positives_may_count_more() -> None:
 
 def test_the_page_of_a_card_is_brief_about_comparisons(package: Package) -> None:
     row = {"auc": {"value": 0.9, "low": 0.8, "high": 1.0, "n": 9}, "brier": {"value": 0.1, "low": 0.0, "high": 0.2}}
-    figures = {"slices": row, "compared": {"always_normal": {"slices": row}}, "calibration_error": {
-        "value": 0.02, "low": None, "high": None, "n": 9}}  # fmt: skip
+    figures = {
+        "slices": row,
+        "compared": {"always_normal": {"slices": row}},
+        "calibration_error": {"value": 0.02, "low": None, "high": None, "n": 9},
+    }
     kept = brief({"out_of_fold": figures})["out_of_fold"]
     assert kept["slices"] == row and kept["compared"] == {"always_normal": {"slices": {"auc": row["auc"]}}}
     page = render(package.card.model_copy(update={"metrics": figures}))

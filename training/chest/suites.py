@@ -1,0 +1,207 @@
+"""Suites of ``firstread chest compare``: variants of recipes, and the small budget that each of them gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.recipe import Recipe, load_recipe
+
+SIZES = (64, 96, 128, 224)
+BIG = ("pneumonia4_resnet50", "pneumonia4_inceptionresnetv2", "pneumonia4_efficientnetb7")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table: a recipe with changes, starting weights, and whether the base stays frozen.
+
+    ``sizes_px`` are sides to which the test films are reduced for further columns of accuracy.
+    """
+
+    name: str
+    recipe: str
+    changes: dict[str, Any]
+    weights: str = "none"
+    frozen: bool = False
+    sizes_px: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every variant of a small run gets."""
+
+    films: int = 240
+    test_films: int = 200
+    steps: int = 12
+    batch_size: int = 8
+    size: int = 64
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.films} training films, {self.steps} steps of {self.batch_size}, {self.size} x {self.size}, "
+            f"{self.test_films} test films"
+        )
+        passes = self.steps * self.batch_size / self.films
+        return text if passes >= 1 else f"{text}: it shows that each runs to the end, not which is best"
+
+
+BUDGETS = {"networks": Budget(test_films=80, steps=6, size=96), "resolution": Budget(size=128)}
+"""Where a suite's small budget is not the usual one: InceptionResNetV2 takes no film below 75 pixels."""
+
+
+def suite(name: str, weights: str, lite_weights: str) -> list[Variant]:
+    """The variants of a suite; the big networks start from ``weights``, EfficientNet-Lite0 from ``lite_weights``."""
+    if name == "networks":
+        rows = [
+            Variant(f"{recipe} ({'frozen' if frozen else 'unfrozen'}, {_word(start)})", recipe, {}, start, frozen)
+            for recipe in BIG
+            for start in dict.fromkeys(("none", start_of(recipe, weights)))
+            for frozen in (True, False)
+        ]
+        lite = [
+            Variant(f"pneumonia4 ({_word(start)})", "pneumonia4", {}, start)
+            for start in dict.fromkeys(("none", lite_weights))
+        ]
+        return rows + lite
+    sizes_px = SIZES if name == "resolution" else ()
+    return [
+        Variant(row, recipe, changes, start_of(recipe, weights) if recipe in BIG else lite_weights, sizes_px=sizes_px)
+        for row, (recipe, changes) in SUITES[name].items()
+    ]
+
+
+def start_of(recipe: str, weights: str) -> str:
+    """Where one of the big networks starts: ``weights``, or of a folder the file with the network in its name.
+
+    A file is for the network that it names (``efficientnetb7_notop.h5``), and for each if it names none; the others
+    then have ``none``.
+    """
+    if weights in ("none", "imagenet"):
+        return weights
+    path, network = Path(weights), recipe.removeprefix("pneumonia4_")
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file() and network in _plain(file.name))
+        return str(files[0]) if files else "none"
+    named = [other for other in BIG if other.removeprefix("pneumonia4_") in _plain(path.name)]
+    return weights if not named or recipe in named else "none"
+
+
+def _plain(name: str) -> str:
+    """A file name without capitals and signs: ``ResNet-50.h5`` is ``resnet50h5``."""
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+def _word(weights: str) -> str:
+    return "from scratch" if weights == "none" else "pre-trained"
+
+
+def _small_head(kind: str) -> dict[str, Any]:
+    return {
+        "architecture": {
+            "builder": "keras_transfer",
+            "classes": 4,
+            "base": "ResNet50",
+            "head": kind,
+            "softmax_groups": [[0, 1, 2, 3]],
+        }
+    }
+
+
+WITHOUT_LOW_RESOLUTION: dict[str, Any] = {"augment": {"low_res": 0.0}}
+
+SUITES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "head": {
+        "published head": (BIG[0], _small_head("authors")),
+        "plain head": (BIG[0], _small_head("plain")),
+        "batch normalization alone": (BIG[0], _small_head("norm_only")),
+        "dropout alone": (BIG[0], _small_head("dropout_only")),
+    },
+    "schedule": {
+        "cosine": ("pneumonia4", {"schedule": {"decay": "cosine"}}),
+        "constant rate": ("pneumonia4", {"schedule": {"decay": "none"}}),
+    },
+    "augmentation": {
+        "all": ("pneumonia4", {}),
+        "without low resolution": ("pneumonia4", WITHOUT_LOW_RESOLUTION),
+        "without objects, borders and erasing": (
+            "pneumonia4",
+            {"augment": {"objects": 0.0, "border": 0.0, "erase": 0.0}},
+        ),
+        "none": (
+            "pneumonia4",
+            {
+                "augment": dict.fromkeys(
+                    (
+                        "flip",
+                        "rotate_deg",
+                        "zoom",
+                        "shift",
+                        "aspect",
+                        "gamma",
+                        "contrast",
+                        "low_res",
+                        "noise",
+                        "border",
+                        "objects",
+                        "erase",
+                    ),
+                    0.0,
+                )
+            },
+        ),
+    },
+    "resolution": {
+        "films of few pixels among those trained on": ("pneumonia4", {}),
+        "none of them": ("pneumonia4", WITHOUT_LOW_RESOLUTION),
+    },
+    "adults": {
+        "adults without COVID as hard negatives": ("pneumonia4", {}),
+        "adults without COVID as often as they come": (
+            "pneumonia4",
+            {
+                "shares": {
+                    "kermany:normal=1": 0.27,
+                    "kermany:bacterial=1": 0.35,
+                    "kermany:viral=1": 0.29,
+                    "covid_chestxray:covid19=1": 0.075,
+                    "covid_chestxray:covid19=0": 0.015,
+                }
+            },
+        ),
+        "cropped to the lungs": ("pneumonia4", {"input": {"crop": "lungs"}}),
+        "histogram made flat": ("pneumonia4", {"input": {"equalise": "global"}}),
+    },
+}
+
+
+def recipe_of(variant: Variant, budget: Budget | None) -> Recipe:
+    """The variant's recipe, cut down to the budget."""
+    recipe = load_recipe(variant.recipe)
+    parts: dict[str, Any] = {"name": variant.name.replace(" ", "_")}
+    for key, value in variant.changes.items():
+        old = getattr(recipe, key)
+        if key in ("input", "schedule"):
+            parts[key] = old.model_copy(update=value)
+        else:
+            parts[key] = {**old, **value} if key == "augment" else value
+    recipe = recipe.model_copy(update=parts)
+    if budget is not None:
+        spec = recipe.input.model_copy(update={"height": budget.size, "width": budget.size})
+        # an average over hundreds of steps would still be the first weights after a dozen
+        small = {
+            "ema": 0.0,
+            "steps": budget.steps,
+            "steps_per_epoch": budget.steps,
+            "batch_size": budget.batch_size,
+            "warmup_steps": min(recipe.schedule.warmup_steps, budget.steps // 4),
+            "early_stopping": 0,
+            "best": False,
+        }
+        recipe = recipe.model_copy(update={"input": spec, "schedule": recipe.schedule.model_copy(update=small)})
+    if variant.weights == "none":
+        recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"frozen": ()})})
+    if variant.frozen:
+        frozen = recipe.schedule.model_copy(update={"freeze_steps": recipe.schedule.steps})
+        recipe = recipe.model_copy(update={"schedule": frozen})
+    return recipe
