@@ -21,7 +21,7 @@ from firstread.settings import Settings
 from firstread.storage.store import spool_of
 from firstread.upkeep import self_tests
 from firstread.upkeep.drift import Baseline, _rows
-from firstread_cli.doctor import path
+from firstread_cli.doctor import phantom_study
 from tests.builders import probe_pipeline
 from tests.builders.listening import QUICK, broker_in, listening
 from tests.builders.probe_pipeline import ProbeModel
@@ -140,8 +140,8 @@ def test_the_doctor_tells_nobody_and_leaves_nothing(site: Settings, monkeypatch:
             seen["delivery"] = len(session.scalars(select(Delivery)).all())
         return self_tests.remove(db, settings, uid)
 
-    monkeypatch.setattr(path, "remove", while_it_is_there)
-    checks = list(path.check_study(site))
+    monkeypatch.setattr(phantom_study, "remove", while_it_is_there)
+    checks = list(phantom_study.check_study(site))
     assert [(c.name, c.status) for c in checks] == [("study", "ok")], checks
     assert "scored 0.900" in checks[0].detail
     assert seen and not any(seen.values()), seen
@@ -154,7 +154,7 @@ def test_the_doctor_tells_nobody_and_leaves_nothing(site: Settings, monkeypatch:
 
 def test_an_allow_list_keeps_the_doctor_out_of_nothing(site: Settings) -> None:
     allowing = site.model_copy(update={"allowed_calling_ae": ("CT1",)})
-    assert [c.status for c in path.check_study(allowing)] == ["ok"]
+    assert [c.status for c in phantom_study.check_study(allowing)] == ["ok"]
 
 
 def test_nothing_counts_or_hands_on_a_phantom(tmp_path: Path, database_url: str) -> None:
