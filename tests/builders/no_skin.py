@@ -10,8 +10,16 @@ import numpy as np
 from firstread.phantoms.lesion import lesion_image
 from tests.builders.skin import BROWN
 
-BARS = ((255, 255, 255), (230, 230, 0), (0, 230, 230), (0, 230, 0), (230, 0, 230), (230, 0, 0), (0, 0, 230),
-        (20, 20, 20))  # fmt: skip
+BARS = (
+    (255, 255, 255),
+    (230, 230, 0),
+    (0, 230, 230),
+    (0, 230, 0),
+    (230, 0, 230),
+    (230, 0, 0),
+    (0, 0, 230),
+    (20, 20, 20),
+)
 
 
 def _screen() -> np.ndarray:

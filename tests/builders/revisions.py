@@ -97,8 +97,9 @@ class Site:
             outcome.findings.append(Finding("bleed_volume", "bleed", version, value=4.5, unit="mL"))
             outcome.evidence.key_instance = keys[1]
             path = write_evidence(self.settings, keys, mask=True)
-        commit_outcome(self.db, self.settings, job_id=claim.job_id, owner="w1", report=Report(outcome=outcome),
-                       evidence_path=path)  # fmt: skip
+        commit_outcome(
+            self.db, self.settings, job_id=claim.job_id, owner="w1", report=Report(outcome=outcome), evidence_path=path
+        )
 
     def jobs(self) -> list[tuple[int, str]]:
         """Revision number and state of every job, in order."""

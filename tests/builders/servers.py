@@ -110,17 +110,28 @@ def orthanc(
     folder.mkdir(parents=True, exist_ok=True)
     dicom_port, http_port = free_port(), free_port()
     config: dict[str, Any] = {
-        "Name": "TEST", "StorageDirectory": str(folder / "db"), "IndexDirectory": str(folder / "db"),
-        "HttpPort": http_port, "DicomPort": dicom_port, "DicomAet": "ORTHANC", "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False, "DicomAlwaysAllowStore": True, "UnknownSopClassAccepted": True,
-        "StableAge": 1, "Plugins": [str(DICOMWEB_PLUGIN)] if DICOMWEB_PLUGIN.is_file() else [],
+        "Name": "TEST",
+        "StorageDirectory": str(folder / "db"),
+        "IndexDirectory": str(folder / "db"),
+        "HttpPort": http_port,
+        "DicomPort": dicom_port,
+        "DicomAet": "ORTHANC",
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "DicomAlwaysAllowStore": True,
+        "UnknownSopClassAccepted": True,
+        "StableAge": 1,
+        "Plugins": [str(DICOMWEB_PLUGIN)] if DICOMWEB_PLUGIN.is_file() else [],
         "DicomWeb": {"Enable": True},
-    }  # fmt: skip
+    }
     if tls is not None:
         config |= {
-            "DicomTlsEnabled": True, "DicomTlsCertificate": str(tls.cert_file), "DicomTlsPrivateKey": str(tls.key_file),
-            "DicomTlsTrustedCertificates": str(tls.cert_file), "DicomTlsRemoteCertificateRequired": False,
-        }  # fmt: skip
+            "DicomTlsEnabled": True,
+            "DicomTlsCertificate": str(tls.cert_file),
+            "DicomTlsPrivateKey": str(tls.key_file),
+            "DicomTlsTrustedCertificates": str(tls.cert_file),
+            "DicomTlsRemoteCertificateRequired": False,
+        }
     if routes_back_to is not None:
         script = folder / "routes.lua"
         script.write_text(ROUTING, encoding="utf-8")
@@ -245,8 +256,12 @@ def smtp_sink(tls: Certificate | None = None, refuse: str = "") -> Iterator[Mail
     if tls is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(tls.cert_file, tls.key_file)
-        options = {"tls_context": context, "require_starttls": True, "authenticator": authenticate,
-                   "auth_required": True}  # fmt: skip
+        options = {
+            "tls_context": context,
+            "require_starttls": True,
+            "authenticator": authenticate,
+            "auth_required": True,
+        }
     box.port = free_port()
     controller = Controller(Handler(), hostname="127.0.0.1", port=box.port, **options)
     controller.start()

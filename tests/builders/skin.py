@@ -94,8 +94,17 @@ def write_lesions(root: Path, n: int = 24, size: tuple[int, int] = (48, 64)) -> 
         cv2.imwrite(str(root / "images" / f"{name}.jpg"), rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])
         cv2.imwrite(str(root / "masks" / f"{name}.png"), mask.astype(np.uint8) * 255)
         split = ("train", "train", "val", "test")[(i // 7) % 4]
-        rows.append({"file": f"images/{name}.jpg", "mask": f"masks/{name}.png", "dx": dx, "lesion_id": f"HAM_{i % 28}",
-                     "age": 30 + i, "sex": ("male", "female")[i % 2], "split": split})  # fmt: skip
+        rows.append(
+            {
+                "file": f"images/{name}.jpg",
+                "mask": f"masks/{name}.png",
+                "dx": dx,
+                "lesion_id": f"HAM_{i % 28}",
+                "age": 30 + i,
+                "sex": ("male", "female")[i % 2],
+                "split": split,
+            }
+        )
     with (root / "labels.csv").open("w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, list(rows[0]))
         writer.writeheader()

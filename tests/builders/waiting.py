@@ -52,28 +52,44 @@ def put_revision(
         study = session.scalar(select(Study).where(Study.study_instance_uid == uid))
         if study is None:
             study = Study(
-                study_instance_uid=uid, modality="CT", source="dicom", received_at=at,
-                patient_id=images[0].get("PatientID"), accession_number=images[0].get("AccessionNumber"),
-            )  # fmt: skip
+                study_instance_uid=uid,
+                modality="CT",
+                source="dicom",
+                received_at=at,
+                patient_id=images[0].get("PatientID"),
+                accession_number=images[0].get("AccessionNumber"),
+            )
             session.add(study)
             session.flush()
         number = session.scalar(select(func.max(Revision.number)).where(Revision.study_id == study.id)) or 0
         revision = Revision(
-            study_id=study.id, number=number + 1, opened_at=at - timedelta(seconds=3),
-            last_seen_at=at - timedelta(seconds=2), priority=priority, forced_pipeline=forced_pipeline, warnings=[],
-        )  # fmt: skip
+            study_id=study.id,
+            number=number + 1,
+            opened_at=at - timedelta(seconds=3),
+            last_seen_at=at - timedelta(seconds=2),
+            priority=priority,
+            forced_pipeline=forced_pipeline,
+            warnings=[],
+        )
         move_revision(session, revision, RevisionState.RECEIVING, actor="test")
         for ds, key, digest, size in spooled:
             header = header_of(ds, ds.file_meta)
             instance = session.scalar(
                 select(Instance).where(Instance.study_id == study.id, Instance.sha256 == digest)
             ) or Instance(
-                study_id=study.id, series_instance_uid=header.SeriesInstanceUID,
-                sop_instance_uid=header.SOPInstanceUID, sop_class_uid=header.SOPClassUID or "",
-                transfer_syntax_uid=ds.file_meta.TransferSyntaxUID, modality=ds.get("Modality"), sha256=digest,
+                study_id=study.id,
+                series_instance_uid=header.SeriesInstanceUID,
+                sop_instance_uid=header.SOPInstanceUID,
+                sop_class_uid=header.SOPClassUID or "",
+                transfer_syntax_uid=ds.file_meta.TransferSyntaxUID,
+                modality=ds.get("Modality"),
+                sha256=digest,
                 patient_key=header.patient_key,
-                size_bytes=size, spool_key=key, received_at=at, warnings=[],
-            )  # fmt: skip
+                size_bytes=size,
+                spool_key=key,
+                received_at=at,
+                warnings=[],
+            )
             session.add(instance)
             session.flush()
             session.add(RevisionInstance(revision_id=revision.id, instance_id=instance.id))

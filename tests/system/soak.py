@@ -150,8 +150,11 @@ class Soak:
             )
             refused = session.scalar(text("SELECT count(*) FROM intake_refusal WHERE source = 'inbox'"))
         answers = {(uid, state): count for uid, state, count in rows}
-        found = [f"study {n}: {answers.get((uid, 'DONE'), 0)} results" for n, uid in enumerate(self.expected)
-                 if answers.get((uid, "DONE")) != 1]  # fmt: skip
+        found = [
+            f"study {n}: {answers.get((uid, 'DONE'), 0)} results"
+            for n, uid in enumerate(self.expected)
+            if answers.get((uid, "DONE")) != 1
+        ]
         found += [
             f"study {n}: {slices.get(uid, 0)} of {count} slices scored"
             for n, (uid, count) in enumerate(self.expected.items())

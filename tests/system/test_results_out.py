@@ -144,9 +144,13 @@ def test_a_pacs_that_routes_whole_studies_is_no_loop(site: tuple[Settings, Ortha
 
     until(lambda: outcomes().get("own", 0) >= 2, 90, what=outcomes())
     time.sleep(6)  # a loop takes about five seconds a turn
-    made = rows(settings, "SELECT o.kind FROM output_object o WHERE o.path IS NOT NULL AND o.job_id IN "
-                "(SELECT j.id FROM job j JOIN revision r ON r.id = j.revision_id JOIN study s ON s.id = r.study_id "
-                "WHERE s.study_instance_uid = :uid)", uid=uid)  # fmt: skip
+    made = rows(
+        settings,
+        "SELECT o.kind FROM output_object o WHERE o.path IS NOT NULL AND o.job_id IN "
+        "(SELECT j.id FROM job j JOIN revision r ON r.id = j.revision_id JOIN study s ON s.id = r.study_id "
+        "WHERE s.study_instance_uid = :uid)",
+        uid=uid,
+    )
     results = [t for t in map(pacs.tags, (i["ID"] for i in pacs.instances())) if t["StudyInstanceUID"] == uid]
     assert sum(t["Modality"] != "CT" for t in results) == len(made) <= 3
     revisions = "SELECT r.number FROM revision r JOIN study s ON s.id = r.study_id WHERE s.study_instance_uid = :uid"
@@ -185,10 +189,15 @@ def everything_written(settings: Settings) -> Iterator[tuple[str, str]]:
             yield "a file's name", str(path.relative_to(settings.home))
     db = Database(settings.database_url)
     columns = {
-        "job": "detail, reason, warnings, series_notes", "revision": "reason, warnings", "transition": "reason, actor",
-        "delivery": "last_status", "output_object": "reason, notes, path", "intake_refusal_row": "detail, reason",
-        "process": "id, details", "audit_event": "subject, detail",
-    }  # fmt: skip
+        "job": "detail, reason, warnings, series_notes",
+        "revision": "reason, warnings",
+        "transition": "reason, actor",
+        "delivery": "last_status",
+        "output_object": "reason, notes, path",
+        "intake_refusal_row": "detail, reason",
+        "process": "id, details",
+        "audit_event": "subject, detail",
+    }
     with db.read() as session:
         for table, names in columns.items():
             for row in session.execute(text(f"SELECT {names} FROM {table}")):
@@ -203,9 +212,12 @@ def test_no_name_of_a_patient_gets_where_it_does_not_belong(
 ) -> None:
     settings, _, _ = site
     sent = send_paths(
-        [plant(tmp_path / "ct", 31)], host="127.0.0.1", port=settings.dicom_port, called_ae="NACHTIGALLF",
+        [plant(tmp_path / "ct", 31)],
+        host="127.0.0.1",
+        port=settings.dicom_port,
+        called_ae="NACHTIGALLF",
         calling_ae="NACHTIGALLF",
-    )  # fmt: skip
+    )
     assert [outcome.message for outcome in sent if not outcome.ok] == []
     dropped = settings.inbox_dir / "Nachtigall^Florentine"
     shutil.copytree(plant(tmp_path / "drop", 32), dropped / "Storch, Adele")
@@ -218,18 +230,24 @@ def test_no_name_of_a_patient_gets_where_it_does_not_belong(
         "WHERE s.patient_id = 'MRN-7771234' AND s.finding = 'any'"
     )
     until(
-        lambda: len([r for r in rows(settings, query) if r["finished_at"]]) == 4, 120,
+        lambda: len([r for r in rows(settings, query) if r["finished_at"]]) == 4,
+        120,
         what="objects and notices of two studies",
-    )  # fmt: skip
+    )
     refused = "SELECT source_name FROM intake_refusal WHERE source_name LIKE '%Nachtigall%'"
     until(lambda: len(rows(settings, refused)) == 2, 90, what="two refusals")
     outputs = [
         subprocess.run(
-            firstread_command(*words), env=settings_environ(settings), cwd=ROOT, capture_output=True, text=True,
-            timeout=90, check=False,
+            firstread_command(*words),
+            env=settings_environ(settings),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
         )
         for words in (("doctor", "--quick"), ("deliveries",))
-    ]  # fmt: skip
+    ]
     assert outputs[0].stdout
     found = [
         (where, name)

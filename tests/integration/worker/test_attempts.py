@@ -92,10 +92,15 @@ def test_a_worker_that_was_killed_while_it_stopped_was_asked_to(
     with db.write() as session:
         session.add(
             Process(
-                id="w1", kind="worker", host=socket.gethostname(), pid=2**22 + 1, started_at=now, heartbeat_at=now,
+                id="w1",
+                kind="worker",
+                host=socket.gethostname(),
+                pid=2**22 + 1,
+                started_at=now,
+                heartbeat_at=now,
                 details={"state": state},
             )
-        )  # fmt: skip
+        )
     sweeper = Sweeper(db, settings)
     assert give_back_of_predecessors(db, sweeper) == 1
     sweeper.close()
@@ -136,9 +141,14 @@ def test_a_panic_is_recorded_and_ends_no_thread(db: Database, settings: Settings
     engine.start()
     keeper = LeaseKeeper(db, "w1", settings.lease_s)
     scorer = Scorer(
-        db=db, settings=settings, owner="w1", claimer=claimer(db, settings), keeper=keeper, engine=engine,
+        db=db,
+        settings=settings,
+        owner="w1",
+        claimer=claimer(db, settings),
+        keeper=keeper,
+        engine=engine,
         serving=serving,
-    )  # fmt: skip
+    )
     before = REGISTRY.get_sample_value("firstread_errors_total", {"pipeline": "probe", "reason": "panic"}) or 0.0
     assert scorer.answer() == 3
     engine.close()
@@ -181,13 +191,19 @@ def test_a_study_that_nobody_read_is_told_as_a_flag_is(
 ) -> None:
     with recorder() as server, smtp_sink() as box:
         toml = (
-            HOOK.format(name="flags", url=server.url) + "when = { flagged = true }\n"
-            + HOOK.format(name="bleeds", url=server.url) + 'when = { findings = ["any"] }\n'
-            + HOOK.format(name="chest", url=server.url) + 'when = { pipelines = ["chest_xray"] }\n'
-            + HOOK.format(name="refusals", url=server.url) + 'when = { states = ["REJECTED"] }\n'
-            + MAIL.format(name="duty", port=box.port) + MAIL.format(name="senior", port=box.port) + PACS
+            HOOK.format(name="flags", url=server.url)
+            + "when = { flagged = true }\n"
+            + HOOK.format(name="bleeds", url=server.url)
+            + 'when = { findings = ["any"] }\n'
+            + HOOK.format(name="chest", url=server.url)
+            + 'when = { pipelines = ["chest_xray"] }\n'
+            + HOOK.format(name="refusals", url=server.url)
+            + 'when = { states = ["REJECTED"] }\n'
+            + MAIL.format(name="duty", port=box.port)
+            + MAIL.format(name="senior", port=box.port)
+            + PACS
             + '[[escalation]]\nname = "night"\ndestinations = ["duty", "senior"]\nfindings = ["any"]\n'
-        )  # fmt: skip
+        )
         file = tmp_path / "destinations.toml"
         file.write_text(toml, encoding="utf-8")
         settings = make_settings(database_url=sqlite_db.url, destinations=file)
@@ -222,10 +238,32 @@ def test_a_flag_after_not_read_is_mailed_all_the_same(
         assert [row.destination for row in plan_deliveries(session, job, Outcome([finding]), settings)] == ["duty"]
         session.flush()
         job.run += 1
-        session.add(Result(job_id=job.id, run=job.run - 1, model_name="m", model_version="1", role="active",
-                           finding="any", probability=0.9, flagged=True, created_at=utcnow()))  # fmt: skip
-        session.add(Flag(study_id=1, pipeline=job.pipeline, finding="any", job_id=job.id, probability=0.9,
-                         threshold=0.5, model_name="m", model_version="1", flagged_at=utcnow()))  # fmt: skip
+        session.add(
+            Result(
+                job_id=job.id,
+                run=job.run - 1,
+                model_name="m",
+                model_version="1",
+                role="active",
+                finding="any",
+                probability=0.9,
+                flagged=True,
+                created_at=utcnow(),
+            )
+        )
+        session.add(
+            Flag(
+                study_id=1,
+                pipeline=job.pipeline,
+                finding="any",
+                job_id=job.id,
+                probability=0.9,
+                threshold=0.5,
+                model_name="m",
+                model_version="1",
+                flagged_at=utcnow(),
+            )
+        )
         session.flush()
         assert plan_deliveries(session, job, Outcome([finding]), settings) == [], "told once"
 

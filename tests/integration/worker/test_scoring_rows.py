@@ -198,9 +198,7 @@ def test_the_next_step_is_told_of_done_studies_alone(db: Database, settings: Set
     assert [tuple(row) for row in rows] == [(uids["told"], "probe", "Skin clinic, this week.")]
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "reason"), [("error", "value_error"), ("nan", "non_finite_score")]
-)  # fmt: skip
+@pytest.mark.parametrize(("behaviour", "reason"), [("error", "value_error"), ("nan", "non_finite_score")])
 def test_failing_study_is_tried_again_and_then_failed(
     db: Database, settings: Settings, scorer: Scorer, behaviour: str, reason: str
 ) -> None:
@@ -353,15 +351,26 @@ def test_an_order_for_a_sender_counts_for_what_it_sent(
     put_probe(db, settings, "mine")
     asked = put_probe(db, settings, "asked")
     with db.write() as session:
-        for instance in session.scalars(select(Instance).join(RevisionInstance).where(
-            RevisionInstance.revision_id == asked
-        )):  # fmt: skip
+        for instance in session.scalars(
+            select(Instance).join(RevisionInstance).where(RevisionInstance.revision_id == asked)
+        ):
             uid = session.get_one(Study, instance.study_id).study_instance_uid
-            session.add(Receipt(
-                spool_key=instance.spool_key, instance_id=instance.id, study_instance_uid=uid, series_instance_uid="1",
-                sop_instance_uid="1", sop_class_uid="1", transfer_syntax_uid="1", size_bytes=1, outcome="stored",
-                source="dicom", calling_ae="CT2", received_at=utcnow(),
-            ))  # fmt: skip
+            session.add(
+                Receipt(
+                    spool_key=instance.spool_key,
+                    instance_id=instance.id,
+                    study_instance_uid=uid,
+                    series_instance_uid="1",
+                    sop_instance_uid="1",
+                    sop_class_uid="1",
+                    transfer_syntax_uid="1",
+                    size_bytes=1,
+                    outcome="stored",
+                    source="dicom",
+                    calling_ae="CT2",
+                    received_at=utcnow(),
+                )
+            )
     source = claimer(db, settings)
     found = source.next()
     assert found is not None and found.revision_id == asked and found.forced
