@@ -1,12 +1,18 @@
-"""Of all tests of training: intervals from few resamples, where a test names no number."""
+"""Of all tests of training: one toy run, cheap graphs, and intervals from few resamples where no number is named."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.builders.toy_runs import ToyRun, recipe_of, run_recipe
+from tests.builders.toy_sets import write_ct_ich, write_phe_sich
+from training.datasets.arrays import Arrays, open_arrays
 from training.evaluation import metrics
+from training.package.order import Order
+from training.train import train_all
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -15,3 +21,35 @@ def few_resamples() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "REPEATS", 100)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_graphs() -> None:
+    """Graphs as they are traced: to optimize one costs more than the few steps of a toy training."""
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Toy data sets of the toy recipe. Tests only read them."""
+    root = tmp_path_factory.mktemp("toy")
+    write_ct_ich(root / "ct_ich")
+    write_phe_sich(root / "phe_sich")
+    return root
+
+
+@pytest.fixture(scope="session")
+def toy_arrays(toy_data: Path) -> Arrays:
+    """The toy data sets, decoded. Tests only read them."""
+    return open_arrays(recipe_of(toy_data), toy_data, None)
+
+
+@pytest.fixture(scope="session")
+def toy_run(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> ToyRun:
+    """Both folds trained, evaluated, joined and packed, once for all tests."""
+    recipe, out = run_recipe(toy_data), tmp_path_factory.mktemp("toy_run")
+    package = train_all(Order(recipe=recipe, data=toy_data, out=out))
+    assert package is not None
+    return ToyRun(recipe, out, package)

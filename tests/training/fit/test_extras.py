@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.builders.toy_runs import TOY
 from tests.builders.toy_sets import write_ct_ich, write_phe_sich
-from tests.training.fit.test_loop import TOY
 from training.datasets.arrays import open_arrays
 from training.fit.run import Run
 from training.fit.tracking import _run_id, gpu_load, machine_load
@@ -22,6 +22,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 import tensorflow as tf
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 if sys.argv[3] == "two":
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -49,7 +50,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(data: Path, out: Path, kind: str, **env: str) -> list[dict[str, float]]:
+def train_in_child(data: Path, out: Path, kind: str, **env: str) -> list[dict[str, float]]:
     """Train the toy recipe in a process of its own; the lines of its log."""
     # the devices of TensorFlow are settled once a process, and W&B starts a service of its own
     done = subprocess.run(
@@ -63,9 +64,18 @@ def run(data: Path, out: Path, kind: str, **env: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.fixture(scope="module")
+def tracked(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, float]]]:
+    """Folder and log of a run on one device, which Weights & Biases followed offline."""
+    out = tmp_path_factory.mktemp("tracked")
+    return out, train_in_child(data, out, "wandb", WANDB_MODE="offline", WANDB_SILENT="true", HOME=str(out / "home"))
+
+
 @pytest.mark.timeout(600)
-def test_two_devices_learn_from_the_same_loss_as_one(data: Path, tmp_path: Path) -> None:
-    one, two = run(data, tmp_path / "one", "one"), run(data, tmp_path / "two", "two")
+def test_two_devices_learn_from_the_same_loss_as_one(
+    data: Path, tracked: tuple[Path, list[dict[str, float]]], tmp_path: Path
+) -> None:
+    one, two = tracked[1], train_in_child(data, tmp_path / "two", "two")
     assert [line["step"] for line in one] == [line["step"] for line in two] == [3, 6]
     # batch normalization sees half a batch on each device, so that the two are alike and not the same
     assert two[0]["loss"] == pytest.approx(one[0]["loss"], rel=0.15)
@@ -101,9 +111,10 @@ def test_load_of_every_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.timeout(300)
-def test_weights_and_biases_offline_hold_figures_confusion_and_model(data: Path, tmp_path: Path) -> None:
-    run(data, tmp_path, "wandb", WANDB_MODE="offline", WANDB_SILENT="true", HOME=str(tmp_path / "home"))
-    (file,) = tmp_path.rglob("*.wandb")
+def test_weights_and_biases_offline_hold_figures_confusion_and_model(
+    tracked: tuple[Path, list[dict[str, float]]],
+) -> None:
+    (file,) = tracked[0].rglob("*.wandb")
     stored = file.read_bytes()
     for name in (b"val_loss", b"confusion_matrix", b"machine/cpu_percent", b"model.keras", b"checkpoint.npz"):
         assert name in stored, name

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from firstread_cli.training import evaluate
+from tests.builders.toy_runs import recipe_of
 from tests.builders.toy_sets import write_ct_ich, write_phe_sich
-from tests.training.fit.test_loop import recipe_of
 from training.datasets.registry import open_dataset
 from training.head_ct.baselines import read_baseline
 from training.head_ct.out_of_fold import PredictionsError

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.builders.toy_sets import write_ct_ich, write_phe_sich
-from tests.training.fit.test_loop import TOY
+from tests.builders.toy_runs import ToyRun, recipe_of
 from training.fit.teacher import checkpoint_of
 from training.fit.transfer import WeightsError
 from training.package.joining import JoiningError, join, join_packages, with_members
 from training.package.order import Order
 from training.package.writing import write_package
-from training.recipe import Recipe, RecipeError, load_recipe
-from training.train import train_all
+from training.recipe import RecipeError, load_recipe
+from training.train import train_all, write_recipe
 from worker.packages.card import Card, InputSpec
 from worker.packages.networks import build
 from worker.packages.package import load
@@ -23,12 +23,6 @@ from worker.packages.runtimes.folding import fold
 from worker.packages.runtimes.tensorflow import Package
 
 TINY = {"builder": "tiny_classifier", "width": 4}
-
-
-def recipe_of(tmp_path: Path, steps: int = 5) -> Recipe:
-    path = tmp_path / "toy.toml"
-    path.write_text(TOY.format(steps=steps))
-    return load_recipe(str(path))
 
 
 def test_joined_outputs_are_the_mean_and_class_maps_come_from_all_members() -> None:
@@ -51,40 +45,32 @@ def test_joined_outputs_are_the_mean_and_class_maps_come_from_all_members() -> N
     assert package.gradients(x, "a").shape == (3, 4, 4)
 
 
-def test_the_folds_networks_ship_together(tmp_path: Path) -> None:
-    write_ct_ich(tmp_path / "ct_ich")
-    write_phe_sich(tmp_path / "phe_sich")
-    recipe = recipe_of(tmp_path)
-    recipe = recipe.model_copy(update={"folds": recipe.folds.model_copy(update={"join": True})})
-    directory = train_all(Order(recipe, tmp_path, tmp_path / "run"))
-    assert directory is not None
-    package = load(directory)
+def test_the_folds_networks_ship_together(toy_run: ToyRun, toy_data: Path, tmp_path: Path) -> None:
+    package = load(toy_run.package)
     assert [member["builder"] for member in package.card.architecture["members"]] == ["tiny_unet", "tiny_unet"]
-    assert not (tmp_path / "run" / "final" / "checkpoint.npz").exists(), "no further network is trained"
+    assert not (toy_run.out / "final" / "checkpoint.npz").exists(), "no further network is trained"
     assert "folds" in package.card.training_data["split"]
 
     with pytest.raises(RecipeError, match="leave --join out"):
-        train_all(Order(recipe, tmp_path, tmp_path / "twice", join=(directory, directory)))
+        train_all(Order(toy_run.recipe, toy_data, tmp_path, join=(toy_run.package, toy_run.package)))
 
 
 def test_foreign_members_are_refused(tmp_path: Path) -> None:
-    recipe = recipe_of(tmp_path)
+    recipe = recipe_of(tmp_path, 5)
     other = build.build({"builder": "tiny_classifier", "classes": 6}, recipe.input)
     with pytest.raises(JoiningError, match="does not fit"):
         join(with_members(recipe, [{"builder": "tiny_unet"}]), [other])
 
 
-def test_a_start_without_folds_serves_every_fold_unless_it_saw_their_patients(tmp_path: Path) -> None:
-    write_ct_ich(tmp_path / "ct_ich")
-    write_phe_sich(tmp_path / "phe_sich")
-    recipe = recipe_of(tmp_path)
+def test_a_start_without_folds_serves_every_fold_unless_it_saw_their_patients(toy_data: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, 5)
     plain = recipe.folds.model_copy(update={"names": ()})
     shares = {"phe_sich:any=1": 1.0}
     apart = recipe.model_copy(update={"folds": plain, "datasets": {"phe_sich": "phe_sich"}, "shares": shares})
-    seen = recipe.model_copy(update={"folds": plain})
-    for name, started in (("apart", apart), ("seen", seen)):
-        assert train_all(Order(started, tmp_path, tmp_path / name)) is None, "without folds there is no package"
+    assert train_all(Order(apart, toy_data, tmp_path / "apart")) is None, "without folds there is no package"
     assert checkpoint_of(tmp_path / "apart", "fold_0", "ct_ich") == tmp_path / "apart" / "final" / "checkpoint.npz"
+    shutil.copytree(tmp_path / "apart", tmp_path / "seen")
+    write_recipe(recipe.model_copy(update={"folds": plain}), tmp_path / "seen")
     with pytest.raises(WeightsError, match="fold_0"):
         checkpoint_of(tmp_path / "seen", "fold_0", "ct_ich")
 
