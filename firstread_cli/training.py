@@ -14,23 +14,48 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
 @click.command("train")
 @click.argument("recipe")
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
-              help="Folder of the recipe's data sets.")  # fmt: skip
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help="Folder of the recipe's data sets.",
+)
 @click.option("--out", type=DIRECTORY, default=None, help="Folder of the run; default: runs/RECIPE.")
-@click.option("--weights", default="none", show_default=True,
-              help="First weights: a PATH, imagenet (Keras may download it), or none.")  # fmt: skip
-@click.option("--start", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
-              help="An earlier run on the same folds, to begin with its weights and masks.")  # fmt: skip
-@click.option("--baseline", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
-              help="Another recipe's run on the same folds, to stand beside in the report.")  # fmt: skip
-@click.option("--join", "join_", type=click.Path(exists=True, file_okay=False, path_type=Path), multiple=True,
-              help="Train nothing: make one network of packages (give it twice or more).")  # fmt: skip
+@click.option(
+    "--weights",
+    default="none",
+    show_default=True,
+    help="First weights: a PATH, imagenet (Keras may download it), or none.",
+)
+@click.option(
+    "--start",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help="An earlier run on the same folds, to begin with its weights and masks.",
+)
+@click.option(
+    "--baseline",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help="Another recipe's run on the same folds, to stand beside in the report.",
+)
+@click.option(
+    "--join",
+    "join_",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    multiple=True,
+    help="Train nothing: make one network of packages (give it twice or more).",
+)
 @click.option("--folds", default=None, help="Folds to train, comma-separated; default: all of the recipe's.")
 @click.option("--final/--no-final", default=True, help="Train on all folds afterwards and write the package.")
 @click.option("--steps", type=int, default=None, help="Steps instead of the recipe's.")
 @click.option("--seed", type=int, default=None, help="Seed instead of the recipe's.")
-@click.option("--shards", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
-              help="Train on a folder that `firstread prepare` wrote, without folds.")  # fmt: skip
+@click.option(
+    "--shards",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help="Train on a folder that `firstread prepare` wrote, without folds.",
+)
 @click.option("--cache", type=DIRECTORY, default=None, help="Keep decoded arrays here; of --shards, copies.")
 @click.option("--threads", type=int, default=0, help="Threads of TensorFlow; 0: its own choice.")
 @click.option("--mixed-precision", is_flag=True, help="float16 arithmetic on GPUs that gain by it.")
@@ -97,20 +122,39 @@ def train(
 
 @click.command("evaluate")
 @click.argument("package")
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
-              help="Folder of the data set.")  # fmt: skip
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of the data set.",
+)
 @click.option(
     "--dataset", "dataset_name", default=None, help="Reader of the data set; default: from the package's task."
 )
-@click.option("--split", default=None,
-              help="Only items of this split or fold; default: all, of chest films the test part.")  # fmt: skip
-@click.option("--with", "partner", default=None, metavar="FOUR",
-              help="The four-class package that joins a binary chest one; default: that of its card.")  # fmt: skip
+@click.option(
+    "--split", default=None, help="Only items of this split or fold; default: all, of chest films the test part."
+)
+@click.option(
+    "--with",
+    "partner",
+    default=None,
+    metavar="FOUR",
+    help="The four-class package that joins a binary chest one; default: that of its card.",
+)
 @click.option("--out", type=DIRECTORY, default=Path("evaluation"), show_default=True, help="Folder of the report.")
-@click.option("--out-of-fold", "run", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
-              help="Evaluate a run's out-of-fold predictions; PACKAGE is then the recipe.")  # fmt: skip
-@click.option("--baseline", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
-              help="With --out-of-fold: another recipe's run on the same folds, to stand beside.")  # fmt: skip
+@click.option(
+    "--out-of-fold",
+    "run",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help="Evaluate a run's out-of-fold predictions; PACKAGE is then the recipe.",
+)
+@click.option(
+    "--baseline",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help="With --out-of-fold: another recipe's run on the same folds, to stand beside.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def evaluate(
     package: str,
@@ -139,17 +183,28 @@ def evaluate(
 
 @click.command("prepare")
 @click.argument("dataset_name", metavar="DATASET")
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
-              help="Folder of the data set.")  # fmt: skip
-@click.option("--recipe", default=None,
-              help="Recipe whose input, labels and undersampling are used; default: the data set's own.")  # fmt: skip
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of the data set.",
+)
+@click.option(
+    "--recipe", default=None, help="Recipe whose input, labels and undersampling are used; default: the data set's own."
+)
 @click.option("--out", type=DIRECTORY, required=True, help="Folder of the shards and the report.")
 @click.option("--shard-size", type=int, default=512, show_default=True, help="Items in one shard.")
 @click.option("--jobs", type=int, default=0, help="Processes; 0: one a core.")
-@click.option("--undersample/--no-undersample", default=None,
-              help="As many negatives as positives; default: what the recipe says.")  # fmt: skip
-@click.option("--patient-regex", default="",
-              help="Of class_folders: its group finds the patient in a path; default: one a picture.")  # fmt: skip
+@click.option(
+    "--undersample/--no-undersample",
+    default=None,
+    help="As many negatives as positives; default: what the recipe says.",
+)
+@click.option(
+    "--patient-regex",
+    default="",
+    help="Of class_folders: its group finds the patient in a path; default: one a picture.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def prepare(
     dataset_name: str,

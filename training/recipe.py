@@ -175,5 +175,6 @@ def mask_size(recipe: Recipe) -> tuple[int, int] | None:
 
 def shipped() -> list[str]:
     """Names of the recipes that come with Firstread."""
-    return sorted(p.name.removesuffix(".toml") for p in (files("training") / "recipes").iterdir()
-                  if p.name.endswith(".toml"))  # fmt: skip
+    return sorted(
+        p.name.removesuffix(".toml") for p in (files("training") / "recipes").iterdir() if p.name.endswith(".toml")
+    )

@@ -26,8 +26,8 @@ def train_all(order: Order) -> Path | None:
     """Train what is missing; give back the package's folder, or None where only folds were asked for."""
     set_threads(order.threads)
     if order.recipe.joins != bool(order.join):
-        told = "joins packages: give --join" if order.recipe.joins else "trains a network: leave --join out"
-        raise RecipeError(f"recipe {order.recipe.name} {told}")
+        advice = "joins packages: give --join" if order.recipe.joins else "trains a network: leave --join out"
+        raise RecipeError(f"recipe {order.recipe.name} {advice}")
     if order.shards is not None:
         return train_on_shards(order, order.shards, **_options(order))
     if order.start is None and order.weights != "none":
@@ -82,8 +82,8 @@ def _options(order: Order) -> dict[str, Any]:
 
 
 def _progress(step: int, values: dict[str, float]) -> None:
-    shown = " ".join(f"{name} {value:.4f}" for name, value in values.items() if "/" not in name and name != "seconds")
-    log.info("step %d: %s (%.0f s)", step, shown, values.get("seconds", 0.0))
+    text = " ".join(f"{name} {value:.4f}" for name, value in values.items() if "/" not in name and name != "seconds")
+    log.info("step %d: %s (%.0f s)", step, text, values.get("seconds", 0.0))
 
 
 def set_threads(threads: int) -> None:

@@ -151,8 +151,12 @@ def _along_skull(image: Plane, skull: Skull, rng: np.random.Generator, lens: boo
     most = skull.scale * float(np.exp(rng.uniform(np.log(2.5 if lens else 1.8), np.log(14.0 if lens else 9.0))))
     bow = np.clip(1.0 - (off / half) ** 2, 0.0, 1.0) ** (1.0 if lens else 0.5)
     thick = most * bow * (1.0 + 0.25 * _waves(shape, rng)) * (bow > 0)
-    alphas = [_ramp((share * thick - skull.depth) / 0.5) * skull.inside * (thick > 0) if share > 0
-              else np.zeros(shape, np.float32) for share in _through(image.shape[-1], rng)]  # fmt: skip
+    alphas = [
+        _ramp((share * thick - skull.depth) / 0.5) * skull.inside * (thick > 0)
+        if share > 0
+        else np.zeros(shape, np.float32)
+        for share in _through(image.shape[-1], rng)
+    ]
     return Drawn(_stack(alphas), np.zeros_like(image), "epidural" if lens else "subdural")
 
 
@@ -171,8 +175,10 @@ def _fluid(image: Plane, skull: Skull, rng: np.random.Generator) -> Drawn:
     near = _ramp((reach - far) / (3.0 * skull.scale)) * skull.inside
     edge = float(rng.uniform(20.0, 25.0)) / WINDOW_HU
     strong = np.float32(rng.uniform(0.7, 1.0))
-    alphas = [strong * near * _ramp((edge - smooth[..., c]) / 0.03) * (share > 0)
-              for c, share in enumerate(_through(image.shape[-1], rng))]  # fmt: skip
+    alphas = [
+        strong * near * _ramp((edge - smooth[..., c]) / 0.03) * (share > 0)
+        for c, share in enumerate(_through(image.shape[-1], rng))
+    ]
     return Drawn(_stack(alphas), np.zeros_like(image), FLUID_LABEL)
 
 

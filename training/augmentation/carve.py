@@ -40,8 +40,8 @@ class Donors:
         if arrays.masks is None:
             return cls(np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0))
         good = [row for row in rows if arrays.items[row].usable and _has_bleed(arrays.masks[row])]
-        kept = np.asarray(good, dtype=np.int64)
-        return cls(kept, arrays.patients[kept], _small(arrays))
+        rows_with_bleed = np.asarray(good, dtype=np.int64)
+        return cls(rows_with_bleed, arrays.patients[rows_with_bleed], _small(arrays))
 
     def draw(self, target: int, rng: np.random.Generator) -> int | None:
         """A donor at about the level of row ``target``, every patient with the same chance; None where there is none.
@@ -57,8 +57,10 @@ class Donors:
 
 
 def _small(arrays: Arrays) -> np.ndarray:
-    tiny = [cv2.resize(plane[..., 0].astype(np.float32), (SMALL, SMALL), interpolation=cv2.INTER_AREA).ravel()
-            for plane in arrays.planes]  # fmt: skip
+    tiny = [
+        cv2.resize(plane[..., 0].astype(np.float32), (SMALL, SMALL), interpolation=cv2.INTER_AREA).ravel()
+        for plane in arrays.planes
+    ]
     centred = np.asarray(tiny) - np.mean(tiny, axis=1, keepdims=True)
     return np.asarray(centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6), dtype=np.float32)
 
@@ -88,8 +90,15 @@ def put_bleed(
     alpha = cv2.resize(np.moveaxis(bleeds, 0, -1), (width, height), interpolation=cv2.INTER_LINEAR)
     both = np.concatenate([arrays.stacked(np.asarray([donor]))[0], alpha.reshape(height, width, channels)], axis=-1)
     draws = rng.uniform(-1, 1, 4)
-    both = warp(both, draws[0] * 12.0, 1.0 + 0.2 * draws[1], draws[2:] * 0.04, bool(rng.random() < HALF), False,
-                BORDERS["constant"])  # fmt: skip
+    both = warp(
+        both,
+        draws[0] * 12.0,
+        1.0 + 0.2 * draws[1],
+        draws[2:] * 0.04,
+        bool(rng.random() < HALF),
+        False,
+        BORDERS["constant"],
+    )
     blood, alpha = both[..., :channels], cv2.GaussianBlur(both[..., channels:], (0, 0), RIM_SIGMA)
     alpha = alpha * ((image > TISSUE[0]) & (image < TISSUE[1]))
     middle = cv2.resize(alpha[..., channels // 2], mask.shape[::-1], interpolation=cv2.INTER_AREA)

@@ -114,15 +114,15 @@ def load_arrays(
         planes, masks, shares, left_out, good = _decode(items, by_name, spec, mask_size, workers)
         if path is not None:
             _store(path, planes=planes, shares=shares, good=good, masks=np.zeros(0) if masks is None else masks)
-    kept = [item for item, ok in zip(items, good, strict=True) if ok]
+    readable = [item for item, ok in zip(items, good, strict=True) if ok]
     return Arrays(
-        items=kept,
+        items=readable,
         label_names=tuple(label_names),
         spec=spec,
         planes=planes,
-        labels=label_matrix(kept, label_names),
+        labels=label_matrix(readable, label_names),
         masks=masks,
-        neighbours=_neighbours(kept, spec.neighbours),
+        neighbours=_neighbours(readable, spec.neighbours),
         mask_shares=shares,
         left_out=left_out,
     )
@@ -130,8 +130,9 @@ def load_arrays(
 
 def open_arrays(recipe: Recipe, data: Path, cache: Path | None) -> Arrays:
     """The recipe's data sets below ``data``, decoded; masks at the size of the network's output."""
-    arrays = load_arrays(open_datasets(recipe, data), recipe.input, recipe.labels, mask_size(recipe), cache,
-                         workers=os.cpu_count() or 2)  # fmt: skip
+    arrays = load_arrays(
+        open_datasets(recipe, data), recipe.input, recipe.labels, mask_size(recipe), cache, workers=os.cpu_count() or 2
+    )
     if recipe.parameters.get("drop_bad_slices"):
         mute_bad_slices(arrays)
     return arrays
@@ -212,8 +213,8 @@ def _decode(
             advance(count)
     if good.all():  # no copy of gigabytes
         return planes, masks, shares, left_out, good
-    kept = np.flatnonzero(good)
-    return planes[kept], None if masks is None else masks[kept], shares[kept], left_out, good
+    readable = np.flatnonzero(good)
+    return planes[readable], None if masks is None else masks[readable], shares[readable], left_out, good
 
 
 def _same_shape(pixels: list[np.ndarray], rows: list[int]) -> list[list[int]]:
@@ -233,8 +234,13 @@ def _neighbours(items: list[Item], k: int) -> np.ndarray:
 
 
 def _fingerprint(items: list[Item], spec: InputSpec, mask_size: tuple[int, int] | None) -> str:
-    text = json.dumps([spec.model_dump(mode="json"), mask_size, [(i.dataset, i.key, _size(i.path), i.study,
-                       i.order, str(i.mask_path), i.usable) for i in items]])  # fmt: skip
+    text = json.dumps(
+        [
+            spec.model_dump(mode="json"),
+            mask_size,
+            [(i.dataset, i.key, _size(i.path), i.study, i.order, str(i.mask_path), i.usable) for i in items],
+        ]
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 

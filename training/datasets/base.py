@@ -75,18 +75,18 @@ class DataSet(Protocol):
 def gathered(datasets: Sequence[DataSet]) -> list[Item]:
     """Items of all data sets, in their order; one that knows patients (``apart``) gives each of them one part."""
     items = [item for dataset in datasets for item in dataset.items()]
-    apart = next((found for dataset in datasets if (found := getattr(dataset, "apart", None)) is not None), None)
+    apart = next((split for dataset in datasets if (split := getattr(dataset, "apart", None)) is not None), None)
     return items if apart is None else list(apart(items))
 
 
 def studies(items: Sequence[Item]) -> dict[tuple[str, str], list[int]]:
     """Indices of the items of each (data set, study), ordered along the study."""
-    found: dict[tuple[str, str], list[int]] = {}
+    rows: dict[tuple[str, str], list[int]] = {}
     for index, item in enumerate(items):
-        found.setdefault((item.dataset, item.study), []).append(index)
-    for members in found.values():
+        rows.setdefault((item.dataset, item.study), []).append(index)
+    for members in rows.values():
         members.sort(key=lambda i: items[i].order)
-    return found
+    return rows
 
 
 def place_of(item: Item) -> int:

@@ -84,10 +84,10 @@ class ClassFolders:
     def _patient(self, key: str) -> str:
         if self.pattern is None:
             return key
-        found = self.pattern.search(key)
-        if found is None:
+        match = self.pattern.search(key)
+        if match is None:
             raise DataSetError(f"--patient-regex finds no patient in {key}")
-        return found["patient"] if "patient" in self.pattern.groupindex else found[1]
+        return match["patient"] if "patient" in self.pattern.groupindex else match[1]
 
     def _folders(self) -> list[tuple[str, Path]]:
         below = sorted(p for p in self.root.iterdir() if p.is_dir()) if self.root.is_dir() else []
@@ -189,11 +189,11 @@ def _range(row: dict[str, str], number: int) -> dict[str, str]:
 
 
 def _labels(row: dict[str, str], number: int) -> dict[str, float]:
-    found = {}
+    labels = {}
     for name, cell in row.items():
         if name in NOT_LABELS or cell is None or cell.strip() == "":
             continue
         if cell.strip() not in ("0", "1", "0.0", "1.0"):
             raise DataSetError(f"labels.csv, line {number}: {name} must be 0, 1 or empty")
-        found[name] = float(cell)
-    return found
+        labels[name] = float(cell)
+    return labels

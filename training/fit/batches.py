@@ -31,23 +31,27 @@ def groups_by(arrays: Arrays, rows: np.ndarray, shares: Mapping[str, float], pat
 
     ``*`` stands for every data set. Groups without rows are left out, and the shares of the rest are normalised.
     """
-    found = []
+    drawn = []
     for name, share in shares.items():
         dataset, _, condition = name.partition(":")
         label, _, value = condition.partition("=")
-        kept = [row for row in rows if arrays.items[row].usable and dataset in ("*", arrays.items[row].dataset)]
-        picked = np.asarray(kept, dtype=np.int64)
+        usable = [row for row in rows if arrays.items[row].usable and dataset in ("*", arrays.items[row].dataset)]
+        picked = np.asarray(usable, dtype=np.int64)
         if label:
             picked = picked[arrays.labels[picked, arrays.label_names.index(label)] == float(value)]
         if len(picked):
-            found.append((name, share, picked))
-    total = sum(share for _, share, _ in found)
+            drawn.append((name, share, picked))
+    total = sum(share for _, share, _ in drawn)
     patients = arrays.patients
     return [
-        Group(name, share / total, picked,
-              tuple(picked[patients[picked] == p] for p in np.unique(patients[picked])) if patients_first else ())
-        for name, share, picked in found
-    ]  # fmt: skip
+        Group(
+            name,
+            share / total,
+            picked,
+            tuple(picked[patients[picked] == p] for p in np.unique(patients[picked])) if patients_first else (),
+        )
+        for name, share, picked in drawn
+    ]
 
 
 def draw_rows(groups: list[Group], batch_size: int, rng: np.random.Generator) -> np.ndarray:
@@ -68,9 +72,11 @@ def _spread(expected: np.ndarray, batch_size: int, rng: np.random.Generator) -> 
     rest = expected - np.floor(expected)
     extra = np.zeros(len(expected), dtype=int)
     if missing:
-        chosen = rng.choice(len(expected), size=missing, replace=False, p=rest / rest.sum()) if (
-            np.count_nonzero(rest) >= missing
-        ) else rng.integers(len(expected), size=missing)  # fmt: skip
+        chosen = (
+            rng.choice(len(expected), size=missing, replace=False, p=rest / rest.sum())
+            if (np.count_nonzero(rest) >= missing)
+            else rng.integers(len(expected), size=missing)
+        )
         np.add.at(extra, chosen, 1)
     return extra
 
@@ -125,11 +131,11 @@ def mixed(images: np.ndarray, targets: Targets, alpha: float, rng: np.random.Gen
         share = own.reshape(-1, *[1] * (values.ndim - 1))
         return np.asarray(values * share + values[other] * (1.0 - share))
 
-    told = {
+    mixed_targets = {
         name: np.where((values < 0) | (values[other] < 0), np.float32(-1.0), mix(values))
         for name, values in targets.items()
     }
-    return mix(images), told
+    return mix(images), mixed_targets
 
 
 def _add_bleeds(
@@ -150,10 +156,10 @@ def _carve(
 ) -> None:
     """Another patient's bleed; labels become those of both slices together."""
     donor = donors.draw(row, rng)
-    found = None if donor is None else put_bleed(images[i], targets["mask_logits"][i], arrays, donor, rng)
-    if donor is None or found is None:
+    changed = None if donor is None else put_bleed(images[i], targets["mask_logits"][i], arrays, donor, rng)
+    if donor is None or changed is None:
         return
-    images[i], targets["mask_logits"][i] = found
+    images[i], targets["mask_logits"][i] = changed
     mine, theirs = targets["logits"][i].copy(), arrays.labels[donor]
     known = (mine >= 0) & (theirs >= 0)
     targets["logits"][i] = np.where((mine == 1) | (theirs == 1), 1.0, np.where(known, 0.0, -1.0))
@@ -162,10 +168,10 @@ def _carve(
 
 def _draw(i: int, images: np.ndarray, targets: Targets, names: tuple[str, ...], rng: np.random.Generator) -> None:
     """A drawn bleed; its subtype is set, or unknown where the drawing may stand for either of two."""
-    found = draw_bleed(images[i], targets["mask_logits"][i], rng)
-    if found is None:
+    changed = draw_bleed(images[i], targets["mask_logits"][i], rng)
+    if changed is None:
         return
-    images[i], targets["mask_logits"][i], label = found
+    images[i], targets["mask_logits"][i], label = changed
     labels = targets["logits"][i]
     labels[0] = targets["peak"][i] = 1.0
     for column, name in enumerate(names):

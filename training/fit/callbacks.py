@@ -130,7 +130,7 @@ def validation_proportions(truth: Sequence[int], guess: Sequence[int], classes: 
         "val_precision": [hits / n for hits, c in zip(right, wanted, strict=True) if (n := np.sum(called == c))],
         "val_recall": [hits / n for hits, c in zip(right, wanted, strict=True) if (n := np.sum(y == c))],
     }
-    means = {name: float(np.mean(found)) for name, found in shares.items() if found}
+    means = {name: float(np.mean(values)) for name, values in shares.items() if values}
     return {"val_accuracy": float(np.mean(y == called)), **means}
 
 

@@ -56,8 +56,8 @@ class Checkpoint:
         if not self.path.is_file():
             return {}
         with np.load(self.path) as stored:
-            found: dict[str, Any] = json.loads(str(stored["notes"]))
-        return found
+            values: dict[str, Any] = json.loads(str(stored["notes"]))
+        return values
 
     def save(self, model: keras.Model, step: int, notes: dict[str, Any], stopped: bool = False) -> None:
         """Write everything that the next step depends on."""

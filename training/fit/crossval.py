@@ -48,15 +48,15 @@ def with_named_folds(recipe: Recipe, items: Sequence[Item]) -> Recipe:
         return recipe
     own = [item for item in items if item.dataset == folds.dataset]
     there = sorted({item.split for item in own if item.split} - set(SPLITS))
-    told = f"{folds.dataset} has folds {', '.join(there)}" if there else f"{folds.dataset} names no folds"
+    present = f"{folds.dataset} has folds {', '.join(there)}" if there else f"{folds.dataset} names no folds"
     if folds.names != EVERY_FOLD:
         absent = [name for name in folds.names if name not in there]
         if absent:
-            raise RecipeError(f"no fold {', '.join(absent)} in the data: {told}")
+            raise RecipeError(f"no fold {', '.join(absent)} in the data: {present}")
         return recipe
     if len(there) < 2:
         raise RecipeError(
-            f"{told}, and folds by patient take two names or more in the column `fold`; one model without folds is "
+            f"{present}, and folds by patient take two names or more in the column `fold`; one model without folds is "
             "trained with `firstread prepare` and --shards"
         )
     place: dict[str, str] = {}
@@ -75,8 +75,9 @@ def fold_rows(arrays: Arrays, recipe: Recipe, fold: str | None) -> tuple[np.ndar
     train = np.asarray([item.split == "train" for item in arrays.items])
     if fold is None and not recipe.folds.names and train.any():
         return np.flatnonzero(train & ~away), np.flatnonzero(~train | away)
-    test = np.asarray([fold is not None and i.dataset == recipe.folds.dataset and i.split == fold
-                       for i in arrays.items])  # fmt: skip
+    test = np.asarray(
+        [fold is not None and i.dataset == recipe.folds.dataset and i.split == fold for i in arrays.items]
+    )
     rows = np.flatnonzero(~away & ~test)
     if recipe.parameters.get("undersample"):
         rows = one_to_one(arrays, rows, recipe.seed)
@@ -110,7 +111,7 @@ def cross_validate(
     TrainingError
         If predictions in the folder are of another run.
     """
-    found = []
+    paths = []
     for fold in recipe.folds.names if folds is None else folds:
         path = out / f"oof_{fold}.npz"
         run = _fold_run(recipe, arrays, out, weights, fold, start, **options)
@@ -118,8 +119,8 @@ def cross_validate(
             test_rows = fold_rows(arrays, recipe, fold)[1]
             log.info("fold %s: %d rows to train on, %d to predict", fold, len(run.train_rows), len(test_rows))
             write_predictions(path, train(_taught(run, start)), arrays, test_rows, fold, identity(run))
-        found.append(path)
-    return found
+        paths.append(path)
+    return paths
 
 
 def train_fold(
@@ -136,8 +137,9 @@ def _fold_run(
     part, train_rows = f"fold_{fold}", fold_rows(arrays, recipe, fold)[0]
     begin = weights if start is None else str(checkpoint_of(start, part, recipe.folds.dataset))
     fitted = sized(recipe, usable(arrays, train_rows))
-    return Run(fitted, arrays, train_rows, out / part, fitted.schedule.steps, validation_rows(arrays, recipe), begin,
-               **options)  # fmt: skip
+    return Run(
+        fitted, arrays, train_rows, out / part, fitted.schedule.steps, validation_rows(arrays, recipe), begin, **options
+    )
 
 
 def _taught(run: Run, start: Path | None) -> Run:
@@ -195,7 +197,7 @@ def train_final(
 def write_predictions(path: Path, model: Any, arrays: Arrays, rows: np.ndarray, fold: str, run: str) -> None:
     """Logits, plain and mirrored, and mask probabilities (uint8, plain) of rows, with their keys and their run."""
     plain, mirrored = predict(model, arrays, rows), predict(model, arrays, rows, flip=True)
-    stored: dict[str, np.ndarray] = {}
+    stored: dict[str, Any] = {}
     for name, value in plain.items():
         if name == "mask_logits":
             p = 1 / (1 + np.exp(-value.astype(np.float32)))
@@ -205,6 +207,6 @@ def write_predictions(path: Path, model: Any, arrays: Arrays, rows: np.ndarray, 
             stored[name], stored[f"{name}_flip"] = value, mirrored[name]
     keys = [f"{arrays.items[row].dataset}/{arrays.items[row].key}" for row in rows]
     partial = path.with_suffix(".part.npz")
-    np.savez_compressed(partial, keys=np.asarray(keys), fold=fold, labels=json.dumps(arrays.label_names),
-                        identity=run, **stored)  # type: ignore[arg-type]  # fmt: skip
+    stored |= {"keys": np.asarray(keys), "fold": fold, "labels": json.dumps(arrays.label_names), "identity": run}
+    np.savez_compressed(partial, **stored)
     os.replace(partial, path)

@@ -32,8 +32,9 @@ def train_feed(run: Run) -> Batch:
         added = Added(recipe.carve, recipe.drawn, Donors.among(run.arrays, rows))
 
     def batch(step: int) -> tuple[np.ndarray, Targets]:
-        x, targets = train_batch(run.arrays, groups, augment, recipe.schedule.batch_size, recipe.seed, step,
-                                 added, recipe.mixup)  # fmt: skip
+        x, targets = train_batch(
+            run.arrays, groups, augment, recipe.schedule.batch_size, recipe.seed, step, added, recipe.mixup
+        )
         return x, {name: targets[name] for name in recipe.losses}
 
     return batch
@@ -83,8 +84,8 @@ class _ShardFeed:
             groups=self.groups,
             first_step=step,
         )
-        found: Iterator[Any] = stream.as_numpy_iterator()
-        return found
+        batches: Iterator[Any] = stream.as_numpy_iterator()
+        return batches
 
 
 def record_batches(shards: Prepared, keep: Keep) -> Iterator[dict[str, np.ndarray]]:

@@ -121,8 +121,14 @@ def _fit(
         for begin, end in pairwise(bounds):
             for callback in callbacks:
                 callback.begin_step = begin
-            model.fit(_batches(batch, begin, end), epochs=end, initial_epoch=end - 1, verbose=0, shuffle=False,
-                      callbacks=callbacks)  # fmt: skip
+            model.fit(
+                _batches(batch, begin, end),
+                epochs=end,
+                initial_epoch=end - 1,
+                verbose=0,
+                shuffle=False,
+                callbacks=callbacks,
+            )
             if model.stop_training:
                 return
 

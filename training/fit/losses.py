@@ -52,8 +52,9 @@ def mask_loss(bce_weight: float = 5.0, dice_weight: float = 1.0) -> Loss:
     return loss
 
 
-def softmax_groups(groups: Sequence[Sequence[int]], class_weights: Sequence[float] | None = None,
-                   smoothing: float = 0.0) -> Loss:  # fmt: skip
+def softmax_groups(
+    groups: Sequence[Sequence[int]], class_weights: Sequence[float] | None = None, smoothing: float = 0.0
+) -> Loss:
     """Cross-entropy of one softmax a group of labels; a group with any unknown target is left out for that row.
 
     A row's own weight in a group is the class weight of its true label.
@@ -114,7 +115,7 @@ def averaged(make: Callable[..., Loss]) -> Callable[..., Loss]:
     is, and the replicas' sum would teach as many times too much.
     """
 
-    def made(**options: Any) -> Loss:
+    def make_averaged(**options: Any) -> Loss:
         inner = make(**options)
 
         def loss(y_true: Any, logits: Any) -> Any:
@@ -124,7 +125,7 @@ def averaged(make: Callable[..., Loss]) -> Callable[..., Loss]:
 
         return loss
 
-    return made
+    return make_averaged
 
 
 LOSSES: dict[str, Callable[..., Loss]] = {

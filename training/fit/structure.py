@@ -66,8 +66,14 @@ def _draw(model: keras.Model, path: Path) -> None:
         _arrow(axes, place[a], place[b])
     for name, (shape, weights) in nodes.items():
         text = f"{name}\n{shape}" + (f"   {weights:,}" if weights else "")
-        axes.text(*place[name], text, ha="center", va="center", fontsize=7,
-                  bbox={"boxstyle": "round", "fc": "#eef3fb", "ec": "#5577aa"})  # fmt: skip
+        axes.text(
+            *place[name],
+            text,
+            ha="center",
+            va="center",
+            fontsize=7,
+            bbox={"boxstyle": "round", "fc": "#eef3fb", "ec": "#5577aa"},
+        )
     axes.set(xlim=(-2.5, 2.5), ylim=(-max(depth.values()) - 0.7, 0.7))
     axes.axis("off")
     drawing.savefig(path, bbox_inches="tight")
@@ -86,7 +92,16 @@ def _depths(names: list[str], edges: set[tuple[str, str]]) -> dict[str, int]:
 
 def _arrow(axes: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
     bend = 0.0 if abs(start[1] - end[1]) < 1.5 else 0.35
-    axes.annotate("", end, start, arrowprops={
-        "arrowstyle": "-|>", "color": "#99a", "lw": 0.7, "shrinkA": 9, "shrinkB": 9,
-        "connectionstyle": f"arc3,rad={bend}",
-    })  # fmt: skip
+    axes.annotate(
+        "",
+        end,
+        start,
+        arrowprops={
+            "arrowstyle": "-|>",
+            "color": "#99a",
+            "lw": 0.7,
+            "shrinkA": 9,
+            "shrinkB": 9,
+            "connectionstyle": f"arc3,rad={bend}",
+        },
+    )

@@ -77,8 +77,11 @@ def with_taught_masks(recipe: Recipe, arrays: Arrays, rows: np.ndarray, checkpoi
     teacher = recipe.teacher
     if arrays.masks is None or teacher is None:
         return arrays
-    unknown = [row for row in rows if arrays.items[row].usable and arrays.labels[row, 0] == 1
-               and arrays.masks[row].flat[0] == MASK_UNKNOWN]  # fmt: skip
+    unknown = [
+        row
+        for row in rows
+        if arrays.items[row].usable and arrays.labels[row, 0] == 1 and arrays.masks[row].flat[0] == MASK_UNKNOWN
+    ]
     wanted = np.asarray(unknown, dtype=np.int64)
     model = build_model(recipe, str(checkpoint))
     p = p_masks(model, arrays, wanted)
@@ -107,8 +110,9 @@ def bleed_only(p: np.ndarray, plane: np.ndarray, teacher: Teacher) -> np.ndarray
     plane : ndarray, shape (H, W)
         The slice as shares of the window.
     """
-    seen = cv2.GaussianBlur(cv2.resize(plane.astype(np.float32), p.shape[::-1], interpolation=cv2.INTER_AREA), (0, 0),
-                            0.8)  # fmt: skip
+    seen = cv2.GaussianBlur(
+        cv2.resize(plane.astype(np.float32), p.shape[::-1], interpolation=cv2.INTER_AREA), (0, 0), 0.8
+    )
     brain = seen[(seen > BRAIN[0]) & (seen < BRAIN[1])]
     reach = 2 * max(1, round(AT_BONE * p.shape[0])) + 1
     bone = cv2.dilate((seen > CALCIUM).astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
@@ -120,8 +124,8 @@ def bleed_only(p: np.ndarray, plane: np.ndarray, teacher: Teacher) -> np.ndarray
     least = max(LEAST_SHARE * p.size, SHARE_OF_LARGEST * max(areas[1:], default=0))
     widths = np.asarray([float(depth[places == i].max()) for i in range(n)])
     thick = max(SLIVER * p.shape[0], 0.5 * max(widths[1:], default=0.0))
-    kept = [i for i in range(1, n) if areas[i] >= least and widths[i] >= thick]
-    near = cv2.dilate(np.isin(places, kept).astype(np.uint8), np.ones((3, 3), np.uint8))
+    parts = [i for i in range(1, n) if areas[i] >= least and widths[i] >= thick]
+    near = cv2.dilate(np.isin(places, parts).astype(np.uint8), np.ones((3, 3), np.uint8))
     return np.asarray(p * near, dtype=np.float32)
 
 

@@ -70,8 +70,8 @@ class Tracker:
 
 def _run_id(run: Run) -> str:
     """The same for a run that goes on, another for every folder and everything that training depends on."""
-    told = f"{run.out.resolve()} {identity(run)}"
-    return f"{run.recipe.name}-{run.out.name}-{hashlib.sha256(told.encode()).hexdigest()[:12]}".replace("/", "-")
+    text = f"{run.out.resolve()} {identity(run)}"
+    return f"{run.recipe.name}-{run.out.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}".replace("/", "-")
 
 
 def machine_load() -> dict[str, float]:
@@ -94,13 +94,13 @@ def gpu_load() -> dict[str, float]:
     """Use and memory of every GPU that ``nvidia-smi`` names; empty without it."""
     if shutil.which("nvidia-smi") is None:
         return {}
-    asked = ["nvidia-smi", "--query-gpu=index,utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
-    found: dict[str, float] = {}
+    command = ["nvidia-smi", "--query-gpu=index,utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
+    load: dict[str, float] = {}
     try:
-        lines = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True).stdout.splitlines()
+        lines = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.splitlines()
         for line in lines:
             index, percent, used_mib = (cell.strip() for cell in line.split(","))
-            found |= {f"machine/gpu{index}_percent": float(percent), f"machine/gpu{index}_mib": float(used_mib)}
+            load |= {f"machine/gpu{index}_percent": float(percent), f"machine/gpu{index}_mib": float(used_mib)}
     except (OSError, subprocess.SubprocessError, ValueError):
         return {}
-    return found
+    return load

@@ -15,9 +15,23 @@ if TYPE_CHECKING:
     import keras
 
 ENCODER_PREFIXES = (
-    "conv_stem", "blocks_", "conv_head", "conv2d", "batch_normalization", "mixed",
-    "stem_", "block", "top_conv", "top_bn", "conv1_", "conv2_", "conv3_", "conv4_", "conv5_", "conv_7b",
-)  # fmt: skip
+    "conv_stem",
+    "blocks_",
+    "conv_head",
+    "conv2d",
+    "batch_normalization",
+    "mixed",
+    "stem_",
+    "block",
+    "top_conv",
+    "top_bn",
+    "conv1_",
+    "conv2_",
+    "conv3_",
+    "conv4_",
+    "conv5_",
+    "conv_7b",
+)
 """Layer names of pre-trained encoders; ``bn0`` and ``bn1`` are EfficientNet-Lite's outer norms."""
 TORCH_ENCODER = ("_conv_stem", "_bn0", "_blocks.", "_conv_head", "_bn1")
 """How the names of its layers begin in an npz with PyTorch names."""

@@ -65,12 +65,12 @@ def read_baseline(run: Path, items: Sequence[Item], dataset: str) -> BaselineRun
         raise PredictionsError(f"no out-of-fold predictions (oof_*.npz) in {run.name}")
     with np.load(paths[0]) as stored:
         names = tuple(json.loads(str(stored["labels"])))
-    found = read_out_of_fold(paths, items, label_matrix(items, names), names, dataset)
+    out_of_fold = read_out_of_fold(paths, items, label_matrix(items, names), names, dataset)
     folds = [path.stem.removeprefix("oof_") for path in paths]
     steps = sorted({_steps(run / f"fold_{fold}") for fold in folds})
     builder = _builder(run / f"fold_{folds[0]}") or run.name
     counted = " to ".join(str(n) for n in dict.fromkeys((steps[0], steps[-1])))
-    return BaselineRun(builder, f"{counted} steps a fold, folds {', '.join(folds)}", found.predictions)
+    return BaselineRun(builder, f"{counted} steps a fold, folds {', '.join(folds)}", out_of_fold.predictions)
 
 
 def _steps(fold: Path) -> int:
@@ -106,25 +106,27 @@ def compared(
         inside = np.isin(table.folds, folds)
         if not inside.all():
             rows[f"ours, folds {', '.join(folds)}"] = _row(table.rows(inside), ours.of_part(inside, table), repeats)
-    return rows | {name: _row(table, found, repeats) for name, found in stages.items()}
+    return rows | {name: _row(table, scores, repeats) for name, scores in stages.items()}
 
 
 def compared_rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The figures of an evaluation as rows of a table, one for each score of :func:`compared`; the Dice is ours."""
     dice = figures.get("segmentation", {}).get("dice_positive_slices")
     rows = []
-    for name, found in figures["compared"].items():
-        slices, patients = found["slices"], found["patients_at_flag"]
-        rows.append({
-            "score": name,
-            "slices": slices["n"],
-            "slice AUC": slices["auc"],
-            "patients": patients["n"],
-            "patient AUC": patients["auc"],
-            "sensitivity at the flag": patients["sensitivity"],
-            "specificity at the flag": patients["specificity"],
-            "Dice on positive slices": dice if name == "ours" else None,
-        })  # fmt: skip
+    for name, score in figures["compared"].items():
+        slices, patients = score["slices"], score["patients_at_flag"]
+        rows.append(
+            {
+                "score": name,
+                "slices": slices["n"],
+                "slice AUC": slices["auc"],
+                "patients": patients["n"],
+                "patient AUC": patients["auc"],
+                "sensitivity at the flag": patients["sensitivity"],
+                "specificity at the flag": patients["specificity"],
+                "Dice on positive slices": dice if name == "ours" else None,
+            }
+        )
     return rows
 
 
@@ -136,17 +138,19 @@ def uncalibrated(table: Predictions) -> Nested:
     return Nested.of(table, p, p_study, p_study >= plain.flag, p_study >= plain.balanced, {})
 
 
-def _row(table: Predictions, found: Nested, repeats: int | None) -> dict[str, Any]:
-    slices = figures.binary(table.labels[:, 0], found.p[:, 0], table.patients, found.p[:, 0] >= 0.5, repeats)
-    at_flag = figures.binary(found.y, found.p_study, found.patients, found.flagged, repeats)
+def _row(table: Predictions, scores: Nested, repeats: int | None) -> dict[str, Any]:
+    slices = figures.binary(table.labels[:, 0], scores.p[:, 0], table.patients, scores.p[:, 0] >= 0.5, repeats)
+    at_flag = figures.binary(scores.y, scores.p_study, scores.patients, scores.flagged, repeats)
     return {"slices": _plain(slices), "patients_at_flag": _plain(at_flag)}
 
 
 def _always_normal(table: Predictions, ours: Nested, repeats: int | None) -> dict[str, Any]:
     """No score but the prevalence, and nothing called."""
     rows = {}
-    for name, y, patients in (("slices", table.labels[:, 0], table.patients),
-                              ("patients_at_flag", ours.y, ours.patients)):  # fmt: skip
+    for name, y, patients in (
+        ("slices", table.labels[:, 0], table.patients),
+        ("patients_at_flag", ours.y, ours.patients),
+    ):
         share = float(np.mean(y[y >= 0]))
         rows[name] = _plain(figures.binary(y, np.full(len(y), share), patients, np.zeros(len(y), bool), repeats))
     return rows

@@ -49,8 +49,8 @@ def evaluate_run(recipe_name: str, data: Path, run: Path, out: Path, baseline: P
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise PredictionsError(f"the run lacks {', '.join(missing)}")
-    found = with_learnt_outlines(read_out_of_fold(paths, items, labels, recipe.labels, recipe.folds.dataset))
-    evaluate_folds(recipe, found, data, out, baseline)
+    out_of_fold = with_learnt_outlines(read_out_of_fold(paths, items, labels, recipe.labels, recipe.folds.dataset))
+    evaluate_folds(recipe, out_of_fold, data, out, baseline)
     return out / "evaluation.html"
 
 
@@ -72,25 +72,25 @@ def head_ct_figures(card: Card, scored: Scored, groups: Sequence[list[int]]) -> 
         if column == 0:
             flagged = called
             slices = scored.labels[:, 0], np.asarray([item.patient for item in scored.items])
-            compared = {"always_normal": {"slices": _nothing(*slices), "studies": _nothing(y, patients)}}
+            compared = {"always_normal": {"slices": _always_normal(*slices), "studies": _always_normal(y, patients)}}
         if (y >= 0).any():
             rows[label] = figures.binary(y, p, patients, called)
     called_slices = scored.p[:, 0] >= 0.5
-    found = {
+    result = {
         "studies": rows,
         "compared": compared,
         "published": PUBLISHED,
         "studies_by_subtype": by_subtype(scored.labels, card.labels, flagged, study_rows),
     }
     if (scored.area > 0).any():
-        found["by_size"] = by_size(scored.area, called_slices, flagged, study_rows)
-    return found
+        result["by_size"] = by_size(scored.area, called_slices, flagged, study_rows)
+    return result
 
 
-def _nothing(y: np.ndarray, patients: np.ndarray) -> dict[str, Any]:
+def _always_normal(y: np.ndarray, patients: np.ndarray) -> dict[str, Any]:
     """No score but the prevalence, and nothing called; empty where no label is known."""
     known = y >= 0
     if not known.any():
         return {}
-    found = figures.binary(y, np.full(len(y), float(y[known].mean())), patients, np.zeros(len(y), dtype=bool))
-    return {name: value for name, value in found.items() if name not in ("curves", "calibration")}
+    row = figures.binary(y, np.full(len(y), float(y[known].mean())), patients, np.zeros(len(y), dtype=bool))
+    return {name: value for name, value in row.items() if name not in ("curves", "calibration")}

@@ -32,7 +32,7 @@ METHOD = (
 
 
 def out_of_fold_figures(
-    found: OutOfFold,
+    out_of_fold: OutOfFold,
     folds: Sequence[str],
     repeats: int | None = None,
     stages: Stages | None = None,
@@ -42,16 +42,16 @@ def out_of_fold_figures(
 
     Everything of each fold is fitted on the other folds, the choice between stacking and sequence stage included.
     """
-    table, stages = found.predictions, stages or Stages()
+    table, stages = out_of_fold.predictions, stages or Stages()
     ours = measure(table, folds, stages.best)
     parts = [table.rows(table.folds != fold) for fold in folds]
-    shown = {"ours": ours}
+    scores = {"ours": ours}
     if table.evidence is not None:
-        shown["label head alone"] = measure(table, folds, fit_label_head)
-        shown["mask alone"] = measure(table, folds, fit_mask)
+        scores["label head alone"] = measure(table, folds, fit_label_head)
+        scores["mask alone"] = measure(table, folds, fit_mask)
     if all(has_sequence(part) for part in parts):
-        shown["stacking"] = measure(table, folds, stages.stacking)
-        shown["sequence"] = measure(table, folds, stages.sequence)
+        scores["stacking"] = measure(table, folds, stages.stacking)
+        scores["sequence"] = measure(table, folds, stages.sequence)
     p = ours.p
     slices = {
         label: figures.binary(
@@ -70,7 +70,7 @@ def out_of_fold_figures(
         "patients_at_balanced": figures.binary(ours.y, ours.p_study, ours.patients, ours.balanced, repeats),
         "patients_by_subtype": by_subtype(table.labels, table.label_names, ours.flagged, table.study_rows()),
         "fold_auc": fold_aucs(table, p[:, 0], repeats),
-        "compared": compared(table, shown, baseline, repeats),
+        "compared": compared(table, scores, baseline, repeats),
         "published": PUBLISHED,
         "stage_rule": RULE,
         "chosen_without_fold": ours.chosen,
@@ -83,9 +83,10 @@ def fold_aucs(table: Predictions, p: np.ndarray, repeats: int | None) -> dict[st
     rows = {}
     for fold in np.unique(table.folds):
         inside = (table.folds == fold) & (table.labels[:, 0] >= 0)
-        found = metrics.bootstrap(metrics.auc, table.patients[inside], table.labels[inside, 0], p[inside],
-                                  repeats=repeats)  # fmt: skip
-        rows[str(fold)] = found.as_dict()
+        estimate = metrics.bootstrap(
+            metrics.auc, table.patients[inside], table.labels[inside, 0], p[inside], repeats=repeats
+        )
+        rows[str(fold)] = estimate.as_dict()
     return rows
 
 
@@ -122,10 +123,12 @@ def overlaps(items: Sequence[Item], masks: np.ndarray, dataset: DataSet, spec: I
     return {"rows": np.asarray(rows), "truth": np.asarray(truth), "both": np.asarray(both), "found": np.asarray(found)}
 
 
-def segmentation_figures(found: OutOfFold, overlap: dict[str, np.ndarray], folds: Sequence[str]) -> dict[str, Any]:
+def segmentation_figures(
+    out_of_fold: OutOfFold, overlap: dict[str, np.ndarray], folds: Sequence[str]
+) -> dict[str, Any]:
     """Dice on positive slices with each fold's mask threshold chosen on the others; pooled Dice; by size of bleed."""
-    fold = found.predictions.folds[overlap["rows"]]
-    patients = found.predictions.patients[overlap["rows"]]
+    fold = out_of_fold.predictions.folds[overlap["rows"]]
+    patients = out_of_fold.predictions.patients[overlap["rows"]]
     positive = overlap["truth"] > 0
     table = _dice_table(overlap)
     dice, both, called = np.full(len(fold), np.nan), np.zeros(len(fold)), np.zeros(len(fold))
@@ -153,11 +156,11 @@ def segmentation_figures(found: OutOfFold, overlap: dict[str, np.ndarray], folds
     }
 
 
-def size_figures(found: OutOfFold, overlap: dict[str, np.ndarray], ours: Nested) -> dict[str, Any]:
+def size_figures(out_of_fold: OutOfFold, overlap: dict[str, np.ndarray], ours: Nested) -> dict[str, Any]:
     """Share of the bleeding slices that are called and of the bleeding patients that are flagged, by size of bleed."""
-    area = np.full(len(found.items), np.nan)
+    area = np.full(len(out_of_fold.items), np.nan)
     area[overlap["rows"]] = overlap["truth"]
-    return by_size(area, ours.p[:, 0] >= SLICE_THRESHOLD, ours.flagged, found.predictions.study_rows())
+    return by_size(area, ours.p[:, 0] >= SLICE_THRESHOLD, ours.flagged, out_of_fold.predictions.study_rows())
 
 
 def by_subtype(
@@ -200,14 +203,14 @@ def by_size(
     }
 
 
-def _thirds(size: np.ndarray, found: np.ndarray, unit: str) -> dict[str, Any]:
+def _thirds(size: np.ndarray, detected: np.ndarray, unit: str) -> dict[str, Any]:
     """Sensitivity in each third of what has a size; equal sizes may fall into either of two."""
     rows: dict[str, Any] = {}
     bleeding = np.flatnonzero(np.isfinite(size) & (size > 0))
     for name, part in zip(SIZES, np.array_split(bleeding[np.argsort(size[bleeding], kind="stable")], 3), strict=True):
         if len(part):
             text = f"{name}, {size[part[0]]:.0f} to {size[part[-1]]:.0f} {unit}"
-            rows[text] = metrics.wilson(int(found[part].sum()), len(part)).as_dict()
+            rows[text] = metrics.wilson(int(detected[part].sum()), len(part)).as_dict()
     return rows
 
 
@@ -233,14 +236,16 @@ def _by_size(dice: np.ndarray, pixels: np.ndarray, patients: np.ndarray) -> dict
     return rows
 
 
-def worst_misses(found: OutOfFold, spec: InputSpec, dataset: DataSet, p: np.ndarray, count: int = 8) -> list[Miss]:
+def worst_misses(
+    out_of_fold: OutOfFold, spec: InputSpec, dataset: DataSet, p: np.ndarray, count: int = 8
+) -> list[Miss]:
     """The positive slices with the lowest and the negative ones with the highest probability, one a patient."""
-    labels = found.predictions.labels[:, 0]
+    labels = out_of_fold.predictions.labels[:, 0]
     misses = []
     for value, order in ((1.0, np.argsort(p)), (0.0, np.argsort(-p))):
         seen: set[str] = set()
         for row in order:
-            item = found.items[row]
+            item = out_of_fold.items[row]
             if labels[row] != value or item.patient in seen or len(seen) >= count:
                 continue
             seen.add(item.patient)

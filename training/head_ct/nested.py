@@ -42,14 +42,14 @@ class Nested:
 
     def of_part(self, inside: np.ndarray, table: Predictions) -> Nested:
         """The part on whole studies whose rows are ``inside`` (bool, n)."""
-        kept = np.asarray([bool(inside[rows[0]]) for rows in table.study_rows()])
+        studies_inside = np.asarray([bool(inside[rows[0]]) for rows in table.study_rows()])
         return Nested(
             self.p[inside],
-            self.p_study[kept],
-            self.y[kept],
-            self.patients[kept],
-            self.flagged[kept],
-            self.balanced[kept],
+            self.p_study[studies_inside],
+            self.y[studies_inside],
+            self.patients[studies_inside],
+            self.flagged[studies_inside],
+            self.balanced[studies_inside],
             self.chosen,
         )
 

@@ -36,8 +36,14 @@ class OutOfFold:
     masks: np.ndarray | None
 
 
-def read_out_of_fold(paths: Sequence[Path], items: Sequence[Item], labels: np.ndarray, label_names: Sequence[str],
-                     dataset: str, flip: bool = True) -> OutOfFold:  # fmt: skip
+def read_out_of_fold(
+    paths: Sequence[Path],
+    items: Sequence[Item],
+    labels: np.ndarray,
+    label_names: Sequence[str],
+    dataset: str,
+    flip: bool = True,
+) -> OutOfFold:
     """Join the folds' files; with ``flip`` the mean of the plain and the mirrored picture.
 
     Raises
@@ -45,7 +51,7 @@ def read_out_of_fold(paths: Sequence[Path], items: Sequence[Item], labels: np.nd
     PredictionsError
         If an item of the data set has no prediction, or two, or the folds are of different recipes.
     """
-    found: dict[str, _Row] = {}
+    rows_by_key: dict[str, _Row] = {}
     _require_one_recipe(paths)
     splits = {f"{item.dataset}/{item.key}": item.split for item in items if item.dataset == dataset}
     for path in paths:
@@ -59,10 +65,10 @@ def read_out_of_fold(paths: Sequence[Path], items: Sequence[Item], labels: np.nd
                     masks = ((masks.astype(np.uint16) + stored["mask_flip"] + 1) // 2).astype(np.uint8)
             for i, key in enumerate(stored["keys"]):
                 if splits.get(str(key)) == fold:
-                    if str(key) in found:
+                    if str(key) in rows_by_key:
                         raise PredictionsError(f"{key} has two predictions")
-                    found[str(key)] = _Row(logits[i], None if masks is None else masks[i], fold)
-    return _join(found, items, labels, label_names, dataset, set(_folds(paths)))
+                    rows_by_key[str(key)] = _Row(logits[i], None if masks is None else masks[i], fold)
+    return _join(rows_by_key, items, labels, label_names, dataset, set(_folds(paths)))
 
 
 def _require_one_recipe(paths: Sequence[Path]) -> None:
@@ -86,7 +92,7 @@ def _folds(paths: Sequence[Path]) -> list[str]:
 
 
 def _join(
-    found: dict[str, _Row],
+    rows_by_key: dict[str, _Row],
     items: Sequence[Item],
     labels: np.ndarray,
     label_names: Sequence[str],
@@ -95,20 +101,20 @@ def _join(
 ) -> OutOfFold:
     rows = [i for i, item in enumerate(items) if item.dataset == dataset and item.split in folds]
     keys = [f"{items[i].dataset}/{items[i].key}" for i in rows]
-    missing = [key for key in keys if key not in found]
+    missing = [key for key in keys if key not in rows_by_key]
     if missing:
         raise PredictionsError(f"{len(missing)} items of {dataset} have no prediction, the first is {missing[0]}")
-    masks = [found[key].mask for key in keys]
+    masks = [rows_by_key[key].mask for key in keys]
     known = [mask for mask in masks if mask is not None]
     stack = np.stack(known) if len(known) == len(masks) else None
     evidence = None if stack is None else mask_ways(stack, [items[i].study for i in rows])
     table = Predictions(
         tuple(label_names),
-        np.stack([found[key].logits for key in keys]),
+        np.stack([rows_by_key[key].logits for key in keys]),
         labels[rows],
         np.asarray([items[i].study for i in rows]),
         np.asarray([items[i].patient for i in rows]),
-        np.asarray([found[key].fold for key in keys]),
+        np.asarray([rows_by_key[key].fold for key in keys]),
         evidence,
     )
     return OutOfFold([items[i] for i in rows], table, stack)
@@ -117,12 +123,12 @@ def _join(
 def mask_ways(masks: np.ndarray, studies: Sequence[str]) -> np.ndarray:
     """Evidence of masks uint8 (n, h, w) in every way of ``postprocess.EVIDENCE``, study by study."""
     names = np.asarray(studies)
-    found = np.zeros((len(masks), len(EVIDENCE)))
+    evidence = np.zeros((len(masks), len(EVIDENCE)))
     for name in np.unique(names):
         rows = np.flatnonzero(names == name)
         p = masks[rows].astype(np.float32) / 255.0
-        found[rows] = np.column_stack([mask_evidence(p, neighbour, top) for neighbour, top in EVIDENCE])
-    return found
+        evidence[rows] = np.column_stack([mask_evidence(p, neighbour, top) for neighbour, top in EVIDENCE])
+    return evidence
 
 
 def of_arrays(paths: Sequence[Path], arrays: Arrays, dataset: str, flip: bool = True) -> OutOfFold:

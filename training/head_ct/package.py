@@ -42,32 +42,32 @@ def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path | None
     if not recipe.folds.names:
         return None
     paths = [order.out / f"oof_{fold}.npz" for fold in recipe.folds.names]
-    found = with_learnt_outlines(of_arrays(paths, arrays, recipe.folds.dataset))
+    out_of_fold = with_learnt_outlines(of_arrays(paths, arrays, recipe.folds.dataset))
     stages = Stages()
     figures, mask_threshold = evaluate_folds(
-        recipe, found, order.data, order.out / "evaluation", order.baseline, stages
+        recipe, out_of_fold, order.data, order.out / "evaluation", order.baseline, stages
     )
-    fitted = stages.best(found.predictions)
-    card = card_of(recipe, arrays, found, fitted, figures, mask_threshold, order.version)
+    fitted = stages.best(out_of_fold.predictions)
+    card = card_of(recipe, arrays, out_of_fold, fitted, figures, mask_threshold, order.version)
     licence = str(recipe.card.get("licence_text", recipe.card.get("licence", "")))
     directory = order.out / "package" / card.name / card.version
     write_package(directory, model, card, licence)
     return directory
 
 
-def with_learnt_outlines(found: OutOfFold) -> OutOfFold:
+def with_learnt_outlines(out_of_fold: OutOfFold) -> OutOfFold:
     """The predictions without their masks, where nobody drew a bleed for the network to learn from.
 
     What it outlines then is nothing that anybody taught: it must neither be measured nor shown, nor speak for a slice.
     """
-    if any(item.mask_path is not None for item in found.items):
-        return found
-    return replace(found, masks=None, predictions=replace(found.predictions, evidence=None))
+    if any(item.mask_path is not None for item in out_of_fold.items):
+        return out_of_fold
+    return replace(out_of_fold, masks=None, predictions=replace(out_of_fold.predictions, evidence=None))
 
 
 def evaluate_folds(
     recipe: Recipe,
-    found: OutOfFold,
+    out_of_fold: OutOfFold,
     data: Path,
     out: Path,
     baseline: Path | None = None,
@@ -79,14 +79,14 @@ def evaluate_folds(
 
     ``baseline`` is the folder of another recipe's run on the same folds, whose figures stand beside.
     """
-    other = None if baseline is None else read_baseline(baseline, found.items, recipe.folds.dataset)
-    figures, ours = head_ct_figures.out_of_fold_figures(found, recipe.folds.names, stages=stages, baseline=other)
+    other = None if baseline is None else read_baseline(baseline, out_of_fold.items, recipe.folds.dataset)
+    figures, ours = head_ct_figures.out_of_fold_figures(out_of_fold, recipe.folds.names, stages=stages, baseline=other)
     dataset = open_dataset(recipe.folds.dataset, data / recipe.datasets[recipe.folds.dataset])
     mask_threshold = None
-    if found.masks is not None:
-        overlap = head_ct_figures.overlaps(found.items, found.masks, dataset, recipe.input)
-        figures["segmentation"] = head_ct_figures.segmentation_figures(found, overlap, recipe.folds.names)
-        figures["by_size"] = head_ct_figures.size_figures(found, overlap, ours)
+    if out_of_fold.masks is not None:
+        overlap = head_ct_figures.overlaps(out_of_fold.items, out_of_fold.masks, dataset, recipe.input)
+        figures["segmentation"] = head_ct_figures.segmentation_figures(out_of_fold, overlap, recipe.folds.names)
+        figures["by_size"] = head_ct_figures.size_figures(out_of_fold, overlap, ours)
         mask_threshold = head_ct_figures.best_mask_threshold(overlap)
     write_table(out, "compared", f"Out-of-fold predictions of {recipe.name}", _budget(recipe), compared_rows(figures))
     write_report(
@@ -98,7 +98,7 @@ def evaluate_folds(
             "Published figures beside these come from other splits, often not by patient.",
         ],
         figures,
-        head_ct_figures.worst_misses(found, recipe.input, dataset, ours.p[:, 0]),
+        head_ct_figures.worst_misses(out_of_fold, recipe.input, dataset, ours.p[:, 0]),
     )
     return figures, mask_threshold
 
@@ -114,7 +114,7 @@ def _budget(recipe: Recipe) -> str:
 def card_of(
     recipe: Recipe,
     arrays: Arrays,
-    found: OutOfFold,
+    out_of_fold: OutOfFold,
     fitted: Postprocess,
     figures: dict[str, Any],
     mask_threshold: float | None,
@@ -122,7 +122,7 @@ def card_of(
 ) -> Card:
     """The card: text from the recipe, numbers from the folds."""
     text = recipe.card
-    told = "the folds' networks joined, each trained without its fold" if recipe.folds.join else "all folds"
+    weights = "the folds' networks joined, each trained without its fold" if recipe.folds.join else "all folds"
     steps = recipe.schedule.steps if recipe.folds.join else recipe.final_steps or recipe.schedule.steps
     return Card(
         name=str(text.get("name", recipe.name)),
@@ -133,7 +133,7 @@ def card_of(
         input=recipe.input,
         architecture=recipe.architecture,
         calibration=_rounded(fitted),
-        operating_points=operating_points(found, fitted),
+        operating_points=operating_points(out_of_fold, fitted),
         parameters={
             "evidence": _short(fitted.evidence),
             "sequence": _short(fitted.sequence),
@@ -144,13 +144,13 @@ def card_of(
         },
         training_data={
             **training_counts(arrays),
-            "split": f"weights: {told}; calibration, aggregation and thresholds: pooled out-of-fold predictions",
+            "split": f"weights: {weights}; calibration, aggregation and thresholds: pooled out-of-fold predictions",
             "sources": text.get("sources", []),
             "steps": steps,
             "left_out": len(arrays.left_out),
         },
         population=dict(text.get("population", {})),
-        baseline=baseline(recipe, found, fitted, arrays),
+        baseline=baseline(recipe, out_of_fold, fitted, arrays),
         metrics={"out_of_fold": without_curves(figures)},
         intended_use=str(text.get("intended_use", "")),
         limits=list(text.get("limits", [])),
@@ -158,9 +158,9 @@ def card_of(
     )
 
 
-def operating_points(found: OutOfFold, fitted: Postprocess) -> dict[str, OperatingPoint]:
+def operating_points(out_of_fold: OutOfFold, fitted: Postprocess) -> dict[str, OperatingPoint]:
     """``flag`` and ``balanced`` for ``any``, with sensitivity and specificity where they were chosen."""
-    y, p = found.predictions.study_labels(), fitted.p_studies(found.predictions)
+    y, p = out_of_fold.predictions.study_labels(), fitted.p_studies(out_of_fold.predictions)
     points = {}
     for name, threshold, why in (
         ("flag", fitted.flag, "highest threshold with patient sensitivity of at least 0.95, pooled out-of-fold"),
@@ -192,13 +192,13 @@ def training_counts(arrays: Arrays) -> dict[str, Any]:
     return counts
 
 
-def baseline(recipe: Recipe, found: OutOfFold, fitted: Postprocess, arrays: Arrays) -> dict[str, Any]:
+def baseline(recipe: Recipe, out_of_fold: OutOfFold, fitted: Postprocess, arrays: Arrays) -> dict[str, Any]:
     """Histograms of studies for drift: score out of fold, mean intensity of the tissue, and slice thickness.
 
     Intensity is the mean of a study's tissue in the network's window, scaled to 0 .. 1. The folds' data set has slices
     of ``slice_spacing_mm`` throughout; its pictures do not carry a thickness of their own.
     """
-    p = fitted.p_studies(found.predictions)
+    p = fitted.p_studies(out_of_fold.predictions)
     means = [_tissue_mean(arrays, members) for members in studies(list(arrays.items)).values()]
     known = [value for value in means if value is not None]
     thickness_mm = np.full(len(p), float(recipe.card.get("slice_spacing_mm", 5.0)))
@@ -230,8 +230,8 @@ def _short(values: Any) -> Any:
 
 
 def _rounded(fitted: Postprocess) -> Any:
-    kept = {
+    rounded = {
         name: {label: round(value, 5) for label, value in getattr(fitted.calibration, name).items()}
         for name in ("temperature", "bias")
     }
-    return fitted.calibration.model_copy(update=kept)
+    return fitted.calibration.model_copy(update=rounded)

@@ -100,11 +100,11 @@ class Rsna:
         long_csv = self.root / LONG_CSV
         if long_csv.is_file():
             return read_long_labels(long_csv)
-        found: dict[str, dict[str, float]] = {}
+        labels: dict[str, dict[str, float]] = {}
         for row in read_rows(self.root / WIDE_CSV):
             values = {label: float(row[label]) for label in LABELS if row.get(label, "") != ""}
-            found[row["file"]] = found[Path(row["file"]).stem] = values
-        return found
+            labels[row["file"]] = labels[Path(row["file"]).stem] = values
+        return labels
 
     def _index(self) -> list[IndexRow]:
         """The stored index where it still lists the very files that are there, else a new one."""
@@ -137,16 +137,16 @@ def read_long_labels(path: Path) -> dict[str, dict[str, float]]:
     DataSetError
         If a row is not ``ID_<image>_<label>``, or an image's rows contradict each other.
     """
-    found: dict[str, dict[str, float]] = {}
+    labels_by_image: dict[str, dict[str, float]] = {}
     with path.open(newline="", encoding="utf-8") as handle:
         for row in csv.DictReader(handle):
             image, _, label = row["ID"].rpartition("_")
             if label not in LABELS or not image:
                 raise DataSetError(f"{path.name}: {row['ID']} is not ID_<image>_<label>")
             value = float(row["Label"])
-            if found.setdefault(image, {}).setdefault(label, value) != value:
+            if labels_by_image.setdefault(image, {}).setdefault(label, value) != value:
                 raise DataSetError(f"{path.name}: rows of {image} contradict each other")
-    return found
+    return labels_by_image
 
 
 def read_header(root: Path, file: str) -> IndexRow:
@@ -201,13 +201,13 @@ def _noted(path: Path, rows: Iterator[IndexRow], count: int) -> Iterator[IndexRo
 def _read_index(path: Path) -> dict[str, IndexRow]:
     if not path.is_file():
         return {}
-    found = {}
+    rows = {}
     with path.open(newline="", encoding="utf-8") as handle:
         for cells in csv.reader(handle):
             row = _index_row(cells)
             if row is not None:
-                found[row.file] = row
-    return found
+                rows[row.file] = row
+    return rows
 
 
 def _index_row(cells: list[str]) -> IndexRow | None:

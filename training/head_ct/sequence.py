@@ -216,8 +216,11 @@ def _members(model: keras.Model) -> list[dict[str, Any]]:
     return [
         {
             "hidden": {"middle": hidden[0][m].tolist(), "beside": hidden[1][m].tolist(), "bias": hidden[2][m].tolist()},
-            "correction": {"middle": last[0][m, :, 0].tolist(), "beside": last[1][m, :, 0].tolist(),
-                           "bias": float(last[2][m, 0])},
+            "correction": {
+                "middle": last[0][m, :, 0].tolist(),
+                "beside": last[1][m, :, 0].tolist(),
+                "bias": float(last[2][m, 0]),
+            },
         }
         for m in range(MEMBERS)
-    ]  # fmt: skip
+    ]

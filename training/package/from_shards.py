@@ -36,13 +36,13 @@ def train_on_shards(order: Order, folder: Path, **options: Any) -> Path:
         If packages of the recipe's task are made from arrays alone.
     """
     require_plain(order.recipe)
-    found = open_prepared(folder, order.recipe)
-    if not found.count(found.validated()):
+    prepared = open_prepared(folder, order.recipe)
+    if not prepared.count(prepared.validated()):
         raise NothingHeldBackError(
             f"recipe {order.recipe.name} holds nothing of these shards back: set [folds] validation, or a split val"
         )
-    recipe = sized(order.recipe, found.count(found.taught()))
-    shards = local(Prepared(recipe, found.shards, found.report, found.index), order.cache)
+    recipe = sized(order.recipe, prepared.count(prepared.taught()))
+    shards = local(Prepared(recipe, prepared.shards, prepared.report, prepared.index), order.cache)
     steps = recipe.final_steps or recipe.schedule.steps
     rows = np.zeros(0, dtype=np.int64)
     empty = Arrays.empty(recipe.input, recipe.labels)

@@ -30,8 +30,8 @@ class JoiningError(FirstreadError):
 
 def with_members(recipe: Recipe, members: Sequence[dict[str, Any]]) -> Recipe:
     """The recipe with an architecture that joins ``members``."""
-    kept = {name: value for name, value in recipe.architecture.items() if name in COMMON}
-    joined: dict[str, Any] = {"builder": "joined", **kept, "members": [dict(member) for member in members]}
+    common = {name: value for name, value in recipe.architecture.items() if name in COMMON}
+    joined: dict[str, Any] = {"builder": "joined", **common, "members": [dict(member) for member in members]}
     return recipe.model_copy(update={"architecture": joined})
 
 
@@ -68,7 +68,7 @@ def join_packages(order: Order) -> tuple[Order, keras.Model]:
     for card in cards:
         if tuple(card.labels) != recipe.labels or _shape(card.input) != _shape(recipe.input):
             raise JoiningError(f"{card.name}/{card.version} has other labels or another input than {recipe.name}")
-    recipe = with_members(recipe, [own_part(card.architecture, _told(card, recipe)) for card in cards])
+    recipe = with_members(recipe, [own_part(card.architecture, _origin(card, recipe)) for card in cards])
     models = [_loaded(directory) for directory in order.join]
     return dataclasses.replace(order, recipe=recipe), join(recipe, models)
 
@@ -78,7 +78,7 @@ def _shape(spec: InputSpec) -> tuple[Any, ...]:
     return spec.kind, spec.height, spec.width, spec.channels, spec.scale
 
 
-def _told(card: Card, recipe: Recipe) -> str:
+def _origin(card: Card, recipe: Recipe) -> str:
     crop = "" if card.input.crop == recipe.input.crop else f", with crop {card.input.crop}"
     return f"as {card.name}/{card.version}{crop}"
 

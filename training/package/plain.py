@@ -143,16 +143,16 @@ class Chosen:
 
     def figures(self, recipe: Recipe, held: HeldBack) -> dict[str, Any]:
         """Pictures by label (of undersampled data also as it was trained on), and studies where the flag is theirs."""
-        found: dict[str, Any] = {"pictures": self._pictures(recipe, held)}
+        result: dict[str, Any] = {"pictures": self._pictures(recipe, held)}
         if not held.balanced.all():
-            found["pictures_undersampled"] = self._pictures(recipe, held.part(held.balanced))
+            result["pictures_undersampled"] = self._pictures(recipe, held.part(held.balanced))
         if self.study is not None:
             table = _table(recipe, held)
             p, y = self.study.p_studies(table), table.study_labels()
             patients = np.asarray([table.patients[rows[0]] for rows in table.study_rows()])
-            found["studies_at_flag"] = binary(y, p, patients, p >= self.study.flag)
-            found["studies_at_balanced"] = binary(y, p, patients, p >= self.study.balanced)
-        return found
+            result["studies_at_flag"] = binary(y, p, patients, p >= self.study.flag)
+            result["studies_at_balanced"] = binary(y, p, patients, p >= self.study.balanced)
+        return result
 
     def _pictures(self, recipe: Recipe, held: HeldBack) -> dict[str, Any]:
         bias, temperature = calibration_vectors(self.calibration, recipe.labels)

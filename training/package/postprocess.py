@@ -137,9 +137,15 @@ def with_studies(
             temperature, bias = fitting.fit_platt(y, logit(scores))
             loss = metrics.log_loss(y, sigmoid((logit(scores) - bias) / temperature))
             tried.append(
-                {"smooth": list(smooth), "top_k": k, "auc": metrics.auc(y, scores), "log_loss": loss,
-                 "temperature": temperature, "bias": bias}
-            )  # fmt: skip
+                {
+                    "smooth": list(smooth),
+                    "top_k": k,
+                    "auc": metrics.auc(y, scores),
+                    "log_loss": loss,
+                    "temperature": temperature,
+                    "bias": bias,
+                }
+            )
     best = max(tried, key=lambda row: (round(float(row["auc"]), 3), -float(row["log_loss"])))
     name = predictions.label_names[0]
     aggregation = {
@@ -181,11 +187,11 @@ def nested(
     predictions: Predictions, folds: Sequence[str], fitter: Fit = fit
 ) -> list[tuple[str, Predictions, Postprocess]]:
     """Each fold with what was fitted on the others."""
-    found = []
+    fits = []
     for fold in folds:
         inside = predictions.folds == fold
-        found.append((fold, predictions.rows(inside), fitter(predictions.rows(~inside))))
-    return found
+        fits.append((fold, predictions.rows(inside), fitter(predictions.rows(~inside))))
+    return fits
 
 
 def _fit_evidence(predictions: Predictions, own: bool = True) -> dict[str, Any] | None:
@@ -204,13 +210,13 @@ def _fit_evidence(predictions: Predictions, own: bool = True) -> dict[str, Any] 
             weights[name] = {"own": 1.0, "mask": 0.0, "bias": 0.0}
             continue
         features = np.column_stack([predictions.logits[known, column], predictions.evidence[known, way]])
-        found, intercept = fitting.fit_logistic(y, features, np.array([0.3, 0.5]), ridge=1e-3)
-        if found.min() < 0 or not own:
-            kept = int(np.argmax(found)) if own else 1
-            found = np.zeros(2)
-            part, intercept = fitting.fit_logistic(y, features[:, kept : kept + 1], np.array([0.5]), ridge=1e-3)
-            found[kept] = max(0.0, float(part[0]))
-        weights[name] = {"own": float(found[0]), "mask": float(found[1]), "bias": intercept}
+        pair, intercept = fitting.fit_logistic(y, features, np.array([0.3, 0.5]), ridge=1e-3)
+        if pair.min() < 0 or not own:
+            better = int(np.argmax(pair)) if own else 1
+            pair = np.zeros(2)
+            part, intercept = fitting.fit_logistic(y, features[:, better : better + 1], np.array([0.5]), ridge=1e-3)
+            pair[better] = max(0.0, float(part[0]))
+        weights[name] = {"own": float(pair[0]), "mask": float(pair[1]), "bias": intercept}
     return {"neighbour": EVIDENCE[way][0], "top": EVIDENCE[way][1], "weights": weights}
 
 

@@ -126,9 +126,9 @@ def code_version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        found = version("firstread")
+        released = version("firstread")
     except PackageNotFoundError:
-        found = "unknown"
+        released = "unknown"
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"],
@@ -139,5 +139,5 @@ def code_version() -> str:
             check=True,
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return found
-    return f"{found}+{commit}"
+        return released
+    return f"{released}+{commit}"

@@ -77,15 +77,15 @@ def _examples(shards: list[Path], recipe: Recipe) -> list[str]:
     """A few records of either class of the first label, of the first, middle and last shard, as they are trained on."""
     spread = dict.fromkeys(shards[i] for i in (0, len(shards) // 2, -1))
     left = dict.fromkeys((1.0, 0.0) if recipe.labels else (None,), EXAMPLES // (2 if recipe.labels else 1))
-    found = []
+    examples = []
     for row in read_records(list(spread), recipe.input, len(recipe.labels)).as_numpy_iterator():
         value = float(row["labels"][0]) if recipe.labels else None
         if left.get(value, 0):
             left[value] -= 1
-            found.append(_example(row, recipe))
+            examples.append(_example(row, recipe))
         if not any(left.values()):
             break
-    return found
+    return examples
 
 
 def _example(row: dict[str, Any], recipe: Recipe) -> str:

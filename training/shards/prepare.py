@@ -57,18 +57,18 @@ def prepare_dataset(
     source = Source(name, root, dataset.kind, patient_regex, recipe.input, recipe.labels, mask_stride(recipe))
     out.mkdir(parents=True, exist_ok=True)
     _refuse_others(out, name)
-    kept = select_items(items, recipe)
+    usable = select_items(items, recipe)
     thin = bool(recipe.parameters.get("undersample") if undersample is None else undersample) and bool(recipe.labels)
     left_out: dict[str, str] = {}
     looks: list[Job] = []
-    balanced = chosen = kept
+    balanced = chosen = usable
     processes = jobs or os.cpu_count() or 1
     if thin:
         looks = list(
-            in_bundles(items, kept, shard_size, lambda i, n: Job(source, i, out / f"{name}-{n:05d}.look", look=True))
+            in_bundles(items, usable, shard_size, lambda i, n: Job(source, i, out / f"{name}-{n:05d}.look", look=True))
         )
         left_out = _left_out(run(looks, processes, "slices looked over"))
-        good = [i for i in kept if items[i].key not in left_out]
+        good = [i for i in usable if items[i].key not in left_out]
         balanced = one_to_one(labels, good, recipe.seed)
         chosen = sorted({*balanced, *(i for i in good if is_held_back(items[i], recipe))})
     if not chosen:
@@ -96,11 +96,13 @@ def prepare_dataset(
         "written": class_counts(put, recipe.labels),
         "splits": {split: sum(item.split == split for item in put) for split in sorted({i.split for i in put})},
         "left_out": _reasons(left_out),
-        "not_selected": {"unusable_or_unlabelled": len(items) - len(kept), "undersampled": _undersampled(kept, chosen,
-                         items, left_out)},
+        "not_selected": {
+            "unusable_or_unlabelled": len(items) - len(usable),
+            "undersampled": _undersampled(usable, chosen, items, left_out),
+        },
         "unreadable_headers": _reasons(getattr(dataset, "left_out", {})),
         "shards": [job.path.name for job in work],
-    }  # fmt: skip
+    }
     shares = getattr(dataset, "shares", None)
     if shares is not None:
         report["shares"] = shares(put)
@@ -147,25 +149,25 @@ def class_counts(items: Sequence[Item], labels: Sequence[str]) -> dict[str, Any]
 
 
 def _undersampled(
-    kept: Sequence[int], chosen: Sequence[int], items: Sequence[Item], left_out: Mapping[str, str]
+    usable: Sequence[int], chosen: Sequence[int], items: Sequence[Item], left_out: Mapping[str, str]
 ) -> int:
     wanted = set(chosen)
-    return sum(i not in wanted and items[i].key not in left_out for i in kept)
+    return sum(i not in wanted and items[i].key not in left_out for i in usable)
 
 
 def _refuse_others(out: Path, name: str) -> None:
     """A folder holds one data set."""
     for path in out.iterdir():
-        found = SHARD.fullmatch(path.name)
-        if found and found["dataset"] != name:
-            raise DataSetError(f"{out.name} holds shards of {found['dataset']}; choose another folder")
+        shard = SHARD.fullmatch(path.name)
+        if shard and shard["dataset"] != name:
+            raise DataSetError(f"{out.name} holds shards of {shard['dataset']}; choose another folder")
 
 
 def _clear(out: Path, paths: set[Path]) -> None:
     """Take away an earlier report, and shards that this call does not make."""
-    kept = paths | {note_of(path) for path in paths}
+    wanted = paths | {note_of(path) for path in paths}
     for path in sorted(out.iterdir()):
-        if path.name in (REPORT, INDEX) or (SHARD.fullmatch(path.name) and path not in kept):
+        if path.name in (REPORT, INDEX) or (SHARD.fullmatch(path.name) and path not in wanted):
             path.unlink()
 
 
@@ -174,22 +176,22 @@ def _left_out(written: Sequence[Written]) -> dict[str, str]:
 
 
 def _reasons(left_out: Mapping[str, str]) -> dict[str, Any]:
-    found: dict[str, list[str]] = {}
+    keys_by_reason: dict[str, list[str]] = {}
     for key, why in left_out.items():
-        found.setdefault(why.partition(":")[0], []).append(key)
-    return {why: {"count": len(keys), "examples": keys[:5]} for why, keys in sorted(found.items())}
+        keys_by_reason.setdefault(why.partition(":")[0], []).append(key)
+    return {why: {"count": len(keys), "examples": keys[:5]} for why, keys in sorted(keys_by_reason.items())}
 
 
 def _write_index(path: Path, written: Sequence[Written], n_labels: int) -> None:
     """What every record tells of itself, in the order of the shards."""
-    told = [row for part in written for row in part.told]
+    rows = [row for part in written for row in part.told]
     columns: dict[str, np.ndarray] = {
-        name: np.asarray([row[name].encode() for row in told])
+        name: np.asarray([row[name].encode() for row in rows])
         for name in ("dataset", "patient", "study", "key", "split")
     }
-    columns |= {name: np.asarray([row[name] for row in told], dtype=np.int64) for name in ("place", "balanced")}
-    columns["order"] = np.asarray([row["order"] for row in told], dtype=np.float32)
-    columns["labels"] = np.asarray([row["labels"] for row in told], dtype=np.float32).reshape(len(told), n_labels)
+    columns |= {name: np.asarray([row[name] for row in rows], dtype=np.int64) for name in ("place", "balanced")}
+    columns["order"] = np.asarray([row["order"] for row in rows], dtype=np.float32)
+    columns["labels"] = np.asarray([row["labels"] for row in rows], dtype=np.float32).reshape(len(rows), n_labels)
     partial = path.with_suffix(".part.npz")
     np.savez_compressed(partial, **columns)  # type: ignore[arg-type]
     os.replace(partial, path)

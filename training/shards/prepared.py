@@ -27,7 +27,7 @@ class Prepared:
     Attributes
     ----------
     index : dict of ndarray
-        Columns of :func:`training.shards.records.told_of`, one row a record, in the order of the shards.
+        Columns of :func:`training.shards.records.columns_of`, one row a record, in the order of the shards.
     """
 
     recipe: Recipe
@@ -74,14 +74,14 @@ class Prepared:
             If nothing is left to train on.
         """
         taught = self.taught()
-        found = []
+        shares = []
         for name, share in (self.recipe.shares or {"*": 1.0}).items():
             group = _both(taught, self._condition(name))
             if self.count(group):
-                found.append((share, group))
-        if not found:
+                shares.append((share, group))
+        if not shares:
             raise RecordsError(f"none of these records is for training by recipe {self.recipe.name}")
-        return found
+        return shares
 
     def _condition(self, name: str) -> Keep:
         """Of a key of ``shares``, ``dataset:label=value``."""
@@ -128,9 +128,11 @@ def local(prepared: Prepared, cache: Path | None) -> Prepared:
     for path in prepared.shards:
         place = hashlib.sha256(str(path.parent.resolve()).encode()).hexdigest()[:16]
         target = cache / f"shards-{place}" / path.name
-        if not target.is_file() or target.stat().st_size != path.stat().st_size or (
-            target.stat().st_mtime_ns < path.stat().st_mtime_ns
-        ):  # fmt: skip
+        if (
+            not target.is_file()
+            or target.stat().st_size != path.stat().st_size
+            or (target.stat().st_mtime_ns < path.stat().st_mtime_ns)
+        ):
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = target.with_suffix(".part")
             shutil.copyfile(path, partial)

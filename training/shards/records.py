@@ -23,14 +23,14 @@ IN_MEMORY_BYTES = 1 << 30
 """Shards of at most so much are kept in memory as they are stored, and read from disk once."""
 
 Keep = Callable[[Mapping[str, Any]], Any]
-"""Whether a record is wanted, by what it tells of itself (:func:`told_of`); of one record or of an index of them."""
+"""Whether a record is wanted, by its columns (:func:`columns_of`); of one record or of an index of them."""
 
 
 class RecordsError(FirstreadError):
     """Shards are missing, damaged, were prepared for another input, or cannot do what the recipe wants."""
 
 
-def told_of(item: Item, labels: np.ndarray, balanced: bool) -> dict[str, Any]:
+def columns_of(item: Item, labels: np.ndarray, balanced: bool) -> dict[str, Any]:
     """What a record tells of itself beside its picture; the same names stand in the folder's index."""
     return {
         "dataset": item.dataset.encode(),
@@ -45,14 +45,14 @@ def told_of(item: Item, labels: np.ndarray, balanced: bool) -> dict[str, Any]:
     }
 
 
-def example(image: np.ndarray, mask: np.ndarray | None, told: Mapping[str, Any]) -> bytes:
+def example(image: np.ndarray, mask: np.ndarray | None, columns: Mapping[str, Any]) -> bytes:
     """Serialized record of one item; ``image`` (H, W, C) in [0, 1], ``mask`` uint8 (h, w) or None."""
     import tensorflow as tf
 
     wide = np.round(np.moveaxis(image, -1, 0) * 255).astype(np.uint8)
     flat = np.concatenate(list(wide), axis=1)
     feature = {"image": _bytes(tf, _png(flat)), "mask": _bytes(tf, b"" if mask is None else _png(mask))}
-    for name, value in told.items():
+    for name, value in columns.items():
         if isinstance(value, bytes):
             feature[name] = _bytes(tf, value)
         elif isinstance(value, int):
@@ -88,7 +88,7 @@ def read_records(
     -------
     tf.data.Dataset
         Of dicts: ``image`` float32 (H, W, C) in [0, 1], ``labels`` float32 (labels,), ``mask`` float32 (h, w) with -1
-        for unknown (only with ``mask_size``), and what else :func:`told_of` names.
+        for unknown (only with ``mask_size``), and what else :func:`columns_of` names.
 
     Raises
     ------
@@ -186,11 +186,11 @@ def _wanted(records: Any, n_labels: int, keep: Keep | None) -> Any:
 
     if keep is None:
         return records
-    told = _told_fields(tf, n_labels)
-    return records.filter(lambda record: keep(tf.io.parse_single_example(record, told)))
+    features = _column_features(tf, n_labels)
+    return records.filter(lambda record: keep(tf.io.parse_single_example(record, features)))
 
 
-def _told_fields(tf: Any, n_labels: int) -> dict[str, Any]:
+def _column_features(tf: Any, n_labels: int) -> dict[str, Any]:
     kinds = dict.fromkeys(("dataset", "patient", "study", "key", "split"), tf.string)
     kinds |= {"order": tf.float32, "place": tf.int64, "balanced": tf.int64}
     fields = {name: tf.io.FixedLenFeature([], kind) for name, kind in kinds.items()}
@@ -198,25 +198,25 @@ def _told_fields(tf: Any, n_labels: int) -> dict[str, Any]:
 
 
 def _decoder(spec: InputSpec, n_labels: int, mask_size: tuple[int, int] | None) -> Callable[[Any], dict[str, Any]]:
-    """A function from a stored record to its picture, its mask and what it tells of itself."""
+    """A function from a stored record to its picture, its mask and its columns."""
     import tensorflow as tf
 
     text = tf.io.FixedLenFeature([], tf.string)
-    told = _told_fields(tf, n_labels)
+    features = _column_features(tf, n_labels)
 
     def decode(record: Any) -> dict[str, Any]:
-        row = tf.io.parse_single_example(record, {**told, "image": text, "mask": text})
+        row = tf.io.parse_single_example(record, {**features, "image": text, "mask": text})
         wide = tf.io.decode_png(row["image"], channels=1)[..., 0]
         image = tf.transpose(tf.reshape(wide, (spec.height, spec.channels, spec.width)), (0, 2, 1))
-        found = {name: row[name] for name in told}
-        found["image"] = tf.cast(image, tf.float32) / 255.0
+        columns = {name: row[name] for name in features}
+        columns["image"] = tf.cast(image, tf.float32) / 255.0
         if mask_size is not None:
-            found["mask"] = tf.cond(
+            columns["mask"] = tf.cond(
                 tf.equal(tf.strings.length(row["mask"]), 0),
                 lambda: tf.fill(mask_size, -1.0),
                 lambda: tf.reshape(tf.cast(tf.io.decode_png(row["mask"], channels=1), tf.float32) / 254.0, mask_size),
             )
-        return found
+        return columns
 
     return decode
 

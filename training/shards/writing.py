@@ -23,7 +23,7 @@ from training.datasets.arrays import BRAIN_SHARE, BRAIN_WINDOW
 from training.datasets.base import UNKNOWN, DataSet, DataSetError, Item, Kind, label_matrix, studies
 from training.datasets.registry import open_dataset
 from training.progress import progress
-from training.shards.records import example, told_of, write_records
+from training.shards.records import columns_of, example, write_records
 from worker.packages.card import InputSpec
 from worker.packages.preprocessing import compose, crops
 
@@ -62,17 +62,41 @@ class Job:
     def digest(self) -> str:
         """Changes with everything that the result depends on."""
         source = self.source
-        told: list[Any] = [FORMAT, source.dataset, str(source.root.resolve()), source.kind, source.patient_regex,
-                           source.spec.model_dump(mode="json"), source.labels, source.stride, self.look]  # fmt: skip
+        request: list[Any] = [
+            FORMAT,
+            source.dataset,
+            str(source.root.resolve()),
+            source.kind,
+            source.patient_regex,
+            source.spec.model_dump(mode="json"),
+            source.labels,
+            source.stride,
+            self.look,
+        ]
         for item in self.items:
-            told.append([item.key, item.patient, item.study, item.order, dict(item.labels), item.split, item.usable,
-                         str(item.mask_path), item.key in self.balanced, _size(item.path)])  # fmt: skip
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+            request.append(
+                [
+                    item.key,
+                    item.patient,
+                    item.study,
+                    item.order,
+                    dict(item.labels),
+                    item.split,
+                    item.usable,
+                    str(item.mask_path),
+                    item.key in self.balanced,
+                    _size(item.path),
+                ]
+            )
+        return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass
 class Written:
-    """What became of a job's items: ``told`` has a row a record, see :func:`training.shards.records.told_of`."""
+    """What became of a job's items; the names of its fields are keys of the note on disk.
+
+    ``told`` has the columns of each record: :func:`training.shards.records.columns_of`.
+    """
 
     digest: str
     left_out: dict[str, str] = field(default_factory=dict)
@@ -89,9 +113,9 @@ def work(job: Job) -> Written:
             item = job.items[row]
             if job.look or not item.usable or (job.source.labels and (labels[row] == UNKNOWN).all()):
                 continue
-            told = told_of(item, labels[row], item.key in job.balanced)
-            records.append(example(image, mask, told))
-            result.told.append({name: v.decode() if isinstance(v, bytes) else v for name, v in told.items()})
+            columns = columns_of(item, labels[row], item.key in job.balanced)
+            records.append(example(image, mask, columns))
+            result.told.append({name: v.decode() if isinstance(v, bytes) else v for name, v in columns.items()})
     if not job.look:
         write_records(job.path, records)
     return result

@@ -102,9 +102,11 @@ def test_load_of_every_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     tool.write_text("#!/bin/sh\necho '0, 93, 20480'\necho '1, 0, 12'\n")
     tool.chmod(0o755)
     assert gpu_load() == {
-        "machine/gpu0_percent": 93.0, "machine/gpu0_mib": 20480.0,
-        "machine/gpu1_percent": 0.0, "machine/gpu1_mib": 12.0,
-    }  # fmt: skip
+        "machine/gpu0_percent": 93.0,
+        "machine/gpu0_mib": 20480.0,
+        "machine/gpu1_percent": 0.0,
+        "machine/gpu1_mib": 12.0,
+    }
     assert machine_load()["machine/gpu0_percent"] == 93.0
     tool.write_text("#!/bin/sh\necho no driver; exit 9\n")
     assert gpu_load() == {}

@@ -62,8 +62,17 @@ def ours(data: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -
 def test_rows_stand_side_by_side(data: Path, recipe: Recipe, ours: Path, tmp_path: Path, folds: dict[str, int]) -> None:
     other, out = tmp_path / "inception", tmp_path / "page"
     write_run(other, open_dataset("ct_ich", data / "ct_ich").items(), folds, ["any"], False)
-    command = [str(data / "toy_20.toml"), "--data", str(data), "--out-of-fold", str(ours), "--out", str(out),
-               "--baseline", str(other)]  # fmt: skip
+    command = [
+        str(data / "toy_20.toml"),
+        "--data",
+        str(data),
+        "--out-of-fold",
+        str(ours),
+        "--out",
+        str(out),
+        "--baseline",
+        str(other),
+    ]
     result = CliRunner().invoke(evaluate, command, catch_exceptions=False)
     assert result.exit_code == 0
     rows = json.loads((out / "evaluation.json").read_text())["compared"]

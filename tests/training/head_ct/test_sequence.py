@@ -128,8 +128,9 @@ def test_service_reads_the_stage_from_the_card() -> None:
     logits = rng.normal(0, 2, (8, 2))
     chosen = fit_sequence(planted(), steps=10)
     names = np.array(["a"] * 8)
-    part = Predictions(("any", "subdural"), logits, np.zeros((8, 2), np.float32), names, names, names,
-                       mask_ways(masks, list(names)))  # fmt: skip
+    part = Predictions(
+        ("any", "subdural"), logits, np.zeros((8, 2), np.float32), names, names, names, mask_ways(masks, list(names))
+    )
     outputs = {"p": np.full((8, 2), 0.2), "p_raw": 1 / (1 + np.exp(-logits)), "mask": masks / 255.0}
     p = slice_probabilities(outputs, {"sequence": chosen, "evidence": None}, ["any", "subdural"])
     np.testing.assert_allclose(p[:, 0], 1 / (1 + np.exp(-sequence_scores(chosen, part))), atol=1e-5)

@@ -29,8 +29,15 @@ def test_joined_outputs_are_the_mean_and_class_maps_come_from_all_members() -> N
     spec = InputSpec(kind="grey", height=32, width=32)
     members = [build.build({**TINY, "classes": 2}, spec) for _ in range(2)]
     architecture = {"builder": "joined", "classes": 2, "members": [TINY, TINY]}
-    card = Card(name="toy", version="1", pipeline="chest_xray", task="toy", labels=["a", "b"], input=spec,
-                architecture=architecture)  # fmt: skip
+    card = Card(
+        name="toy",
+        version="1",
+        pipeline="chest_xray",
+        task="toy",
+        labels=["a", "b"],
+        input=spec,
+        architecture=architecture,
+    )
     model = build.build(architecture, spec)
     for index, member in enumerate(members):
         for layer in model.layers:
@@ -81,8 +88,15 @@ def test_packages_join_under_a_recipe_without_a_network_of_its_own(tmp_path: Pat
     singles = []
     for version in ("1.0.0", "1.1.0"):
         own = {**TINY, "classes": 7, "softmax_groups": [[0, 1, 2, 3, 4, 5, 6]]}
-        card = Card(name="tiny", version=version, pipeline="dermoscopy", task="lesion", labels=list(recipe.labels),
-                    input=spec, architecture=own)  # fmt: skip
+        card = Card(
+            name="tiny",
+            version=version,
+            pipeline="dermoscopy",
+            task="lesion",
+            labels=list(recipe.labels),
+            input=spec,
+            architecture=own,
+        )
         singles.append(write_package(tmp_path / "tiny" / version, build.build(own, spec), card, "none"))
     with pytest.raises(RecipeError, match="give --join"):
         train_all(Order(recipe, tmp_path, tmp_path / "run"))

@@ -99,6 +99,11 @@ def test_finished_shards_are_not_written_again(shards: Path, data: Path, recipe:
     assert paths[1].is_file() and paths[0].stat().st_mtime_ns == before
 
 
+def test_notes_beside_shards_keep_the_keys_of_earlier_versions(shards: Path) -> None:
+    for note in shards.glob("*.tfrecord.json"):
+        assert json.loads(note.read_text()).keys() == {"digest", "left_out", "told"}, "else all shards are made anew"
+
+
 def test_pipeline_gives_the_same_batches_for_a_seed(shards: Path, recipe: Recipe) -> None:
     def batches(seed: int) -> list[np.ndarray]:
         stream = training_pipeline(shards_in(shards), recipe.input, 6, 4, seed, (16, 16), Augment(), shuffle=8)
@@ -194,9 +199,14 @@ def test_training_keeps_to_the_splits_of_the_data(recipe: Recipe, tmp_path: Path
     assert len(np.concatenate([x for x, _ in validation_feed(run)])) == 24
 
     directory = train_all(
-        Order(recipe=small_of(recipe, Folds()), data=Path(), shards=tmp_path / "shards", out=tmp_path / "run",
-              cache=tmp_path / "cache")
-    )  # fmt: skip
+        Order(
+            recipe=small_of(recipe, Folds()),
+            data=Path(),
+            shards=tmp_path / "shards",
+            out=tmp_path / "run",
+            cache=tmp_path / "cache",
+        )
+    )
     assert directory is not None
     card = load(directory).card
     assert card.training_data["trained"] == 24
