@@ -17,13 +17,13 @@ class RecipeError(FirstreadError):
     """The recipe does not exist, or does not say what it must."""
 
 
-class Part(BaseModel):
+class RecipeTable(BaseModel):
     """A table of a recipe: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class LossSpec(Part):
+class LossSpec(RecipeTable):
     """One loss on one output: a name of :data:`training.fit.losses.LOSSES` and its options."""
 
     name: str
@@ -31,7 +31,7 @@ class LossSpec(Part):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class Schedule(Part):
+class Schedule(RecipeTable):
     """Adam with decoupled decay; warm-up, then cosine to zero (or a constant rate)."""
 
     steps: int = 0
@@ -63,7 +63,7 @@ class Schedule(Part):
     """Loss that an untrained network must show within 0.1 before training starts."""
 
 
-class Folds(Part):
+class Folds(RecipeTable):
     """How out-of-fold predictions come about: by a data set's own folds, or by its train/val/test column."""
 
     dataset: str = ""
@@ -75,7 +75,7 @@ class Folds(Part):
     """Ship the folds' networks joined into one instead of training another on all folds."""
 
 
-class Teacher(Part):
+class Teacher(RecipeTable):
     """How an earlier run (``firstread train --start``) draws masks where only a slice's label is known."""
 
     low: float = 0.1
@@ -84,7 +84,7 @@ class Teacher(Part):
     """Probability that counts as bleed; a slice in which the teacher nowhere reaches it keeps its unknown mask."""
 
 
-class Recipe(Part):
+class Recipe(RecipeTable):
     """Everything that ``firstread train`` needs but the data's place."""
 
     name: str

@@ -15,7 +15,8 @@ class Augmenter(Protocol):
 
     def apply(
         self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray | None]: ...
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The bent picture and mask, of the same shapes; ``rng`` is the only chance in them."""
 
 
 def augment_from(options: Mapping[str, Any]) -> Augmenter:

@@ -41,7 +41,7 @@ class Films:
         """Sorted by study and key; a reader says how."""
         raise DataSetError(f"{type(self).__name__} has no items of its own")
 
-    def apart(self, items: Sequence[Item]) -> list[Item]:
+    def one_part_a_patient(self, items: Sequence[Item]) -> list[Item]:
         """Items of several collections, each patient in one part (:func:`training.chest.duplicates.kept_apart`)."""
         return kept_apart(items)
 

@@ -61,7 +61,8 @@ class DataSet(Protocol):
     name: str
     kind: Kind
 
-    def items(self) -> list[Item]: ...
+    def items(self) -> list[Item]:
+        """Every picture or slice that the tables or folders name, sorted by (study, order)."""
 
     def pixels(self, item: Item) -> np.ndarray:
         """Stored values of one item: float32 (H, W) in HU for ``hu``, (H, W) or (H, W, 3) for pictures."""
@@ -73,10 +74,11 @@ class DataSet(Protocol):
 
 
 def gathered(datasets: Sequence[DataSet]) -> list[Item]:
-    """Items of all data sets, in their order; one that knows patients (``apart``) gives each of them one part."""
+    """Items of all data sets, in their order; a data set with ``one_part_a_patient`` gives each patient one part."""
     items = [item for dataset in datasets for item in dataset.items()]
-    apart = next((split for dataset in datasets if (split := getattr(dataset, "apart", None)) is not None), None)
-    return items if apart is None else list(apart(items))
+    known = (getattr(dataset, "one_part_a_patient", None) for dataset in datasets)
+    one_part_a_patient = next((function for function in known if function is not None), None)
+    return items if one_part_a_patient is None else list(one_part_a_patient(items))
 
 
 def studies(items: Sequence[Item]) -> dict[tuple[str, str], list[int]]:

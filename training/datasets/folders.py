@@ -51,6 +51,7 @@ class ClassFolders:
             raise DataSetError(f"{patient_regex!r} has no group that could be the patient")
 
     def items(self) -> list[Item]:
+        """Every picture or slice that the tables or folders name, sorted by (study, order)."""
         folders = self._folders()
         classes = sorted({folder.name for _, folder in folders})
         items = []
@@ -76,9 +77,11 @@ class ClassFolders:
         return items
 
     def pixels(self, item: Item) -> np.ndarray:
+        """See :meth:`training.datasets.base.DataSet.pixels`."""
         return read_hu(item) if self.kind == "hu" else read_picture(item.path, self.kind)
 
     def mask(self, item: Item) -> np.ndarray | None:
+        """See :meth:`training.datasets.base.DataSet.mask`."""
         return None
 
     def _patient(self, key: str) -> str:
@@ -113,6 +116,7 @@ class PlainCsv:
         self.kind: Kind = kind
 
     def items(self) -> list[Item]:
+        """Every picture or slice that the tables or folders name, sorted by (study, order)."""
         items = []
         for number, row in enumerate(read_rows(self.root / "labels.csv"), start=2):
             file = row.get("file", "").strip()
@@ -141,6 +145,7 @@ class PlainCsv:
         return sorted(items, key=lambda item: (item.study, item.order, item.key))
 
     def pixels(self, item: Item) -> np.ndarray:
+        """See :meth:`training.datasets.base.DataSet.pixels`."""
         if item.path.suffix.lower() not in PICTURES:
             return read_hu(item)
         picture = read_picture(item.path, self.kind)
@@ -150,6 +155,7 @@ class PlainCsv:
         return picture * np.float32((high - low) / 255.0) + np.float32(low)
 
     def mask(self, item: Item) -> np.ndarray | None:
+        """See :meth:`training.datasets.base.DataSet.mask`."""
         return None if item.mask_path is None else read_grey(item.mask_path) > 127
 
 

@@ -65,7 +65,7 @@ def _train(run: Run) -> keras.Model:
         if state.stopped():
             break
     if tracker is not None:
-        tracker.finish([run.out / "checkpoint.npz", run.out / "log.jsonl", *save_structure(model, run.out)])
+        tracker.close([run.out / "checkpoint.npz", run.out / "log.jsonl", *save_structure(model, run.out)])
     if done and state.step() >= 0:
         state.restore(model, with_optimizer=False)
         if schedule.ema:

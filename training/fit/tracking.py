@@ -58,7 +58,7 @@ class Tracker:
         plot = self._wandb.plot.confusion_matrix(y_true=truth, preds=guess, class_names=names)
         self._run.log({"confusion_matrix": plot}, step=step)
 
-    def finish(self, files: list[Path]) -> None:
+    def close(self, files: list[Path]) -> None:
         """Store files as a version of the model's artifact, and end the run."""
         artifact: Any = self._wandb.Artifact(name=self._run.name.replace("/", "-"), type="model")
         for path in files:

@@ -28,6 +28,7 @@ class CtIch:
         self.root = root
 
     def items(self) -> list[Item]:
+        """Every picture or slice that the tables or folders name, sorted by (study, order)."""
         rows = read_rows(self.root / "labels.csv")
         items = [
             Item(
@@ -46,9 +47,11 @@ class CtIch:
         return sorted(items, key=lambda item: (item.study, item.order))
 
     def pixels(self, item: Item) -> np.ndarray:
+        """See :meth:`training.datasets.base.DataSet.pixels`."""
         return read_grey(item.path) * np.float32(120.0 / 255.0) - np.float32(20.0)
 
     def mask(self, item: Item) -> np.ndarray | None:
+        """See :meth:`training.datasets.base.DataSet.mask`."""
         if item.mask_path is not None:
             return read_grey(item.mask_path) > 127
         if item.labels.get("any") == 0.0:
@@ -71,6 +74,7 @@ class PheSich:
         self.root = root
 
     def items(self) -> list[Item]:
+        """Every picture or slice that the tables or folders name, sorted by (study, order)."""
         rows = read_rows(self.root / "labels.csv")
         items = [
             Item(
@@ -88,9 +92,11 @@ class PheSich:
         return sorted(items, key=lambda item: (item.study, item.order))
 
     def pixels(self, item: Item) -> np.ndarray:
+        """See :meth:`training.datasets.base.DataSet.pixels`."""
         return read_grey(item.path) * np.float32(80.0 / 255.0)
 
     def mask(self, item: Item) -> np.ndarray | None:
+        """See :meth:`training.datasets.base.DataSet.mask`."""
         if item.usable and item.labels["any"] == 0.0:
             return np.zeros(read_grey(item.path).shape, dtype=bool)
         return None

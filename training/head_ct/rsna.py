@@ -68,6 +68,7 @@ class Rsna:
         self.left_out: dict[str, str] = {}
 
     def items(self) -> list[Item]:
+        """Every picture or slice that the tables or folders name, sorted by (study, order)."""
         labels = self._labels()
         items = []
         for row in self._index():
@@ -94,6 +95,7 @@ class Rsna:
         return read_hu(item)
 
     def mask(self, item: Item) -> np.ndarray | None:
+        """See :meth:`training.datasets.base.DataSet.mask`."""
         return None
 
     def _labels(self) -> dict[str, dict[str, float]]:

@@ -16,7 +16,7 @@ from training.fit.structure import save_structure
 from training.package.order import Order
 from training.package.plain import HeldBack, NothingHeldBackError, package_of, require_plain
 from training.recipe import mask_size, sized
-from training.shards.prepared import Prepared, local, open_prepared
+from training.shards.prepared import Prepared, open_prepared, with_copies
 from training.shards.records import Keep
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def train_on_shards(order: Order, folder: Path, **options: Any) -> Path:
             f"recipe {order.recipe.name} holds nothing of these shards back: set [folds] validation, or a split val"
         )
     recipe = sized(order.recipe, prepared.count(prepared.taught()))
-    shards = local(Prepared(recipe, prepared.shards, prepared.report, prepared.index), order.cache)
+    shards = with_copies(Prepared(recipe, prepared.shards, prepared.report, prepared.index), order.cache)
     steps = recipe.final_steps or recipe.schedule.steps
     rows = np.zeros(0, dtype=np.int64)
     empty = Arrays.empty(recipe.input, recipe.labels)

@@ -133,7 +133,7 @@ def package_of(order: Order, model: keras.Model, held: HeldBack, counts: dict[st
 
 
 @dataclass(frozen=True)
-class Chosen:
+class PlainFit:
     """What was chosen on held-back patients, as it goes into the card."""
 
     calibration: Calibration
@@ -171,7 +171,7 @@ def _table(recipe: Recipe, held: HeldBack) -> Predictions:
     return Predictions(recipe.labels, known.logits, known.labels, known.studies, known.patients, folds)
 
 
-def _of_studies(recipe: Recipe, held: HeldBack) -> Chosen | None:
+def _of_studies(recipe: Recipe, held: HeldBack) -> PlainFit | None:
     """Of a head CT: aggregation and thresholds at the level of studies; None where they are of one class alone."""
     table = _table(recipe, held)
     y = table.study_labels()
@@ -189,10 +189,10 @@ def _of_studies(recipe: Recipe, held: HeldBack) -> Chosen | None:
         ("balanced", fitted.balanced, "highest sensitivity + specificity on held-back studies"),
     ):
         points[name] = _point(recipe.labels[0], y, p, threshold, why)
-    return Chosen(fitted.calibration, points, {"aggregation": fitted.aggregation}, fitted)
+    return PlainFit(fitted.calibration, points, {"aggregation": fitted.aggregation}, fitted)
 
 
-def _of_pictures(recipe: Recipe, held: HeldBack) -> Chosen:
+def _of_pictures(recipe: Recipe, held: HeldBack) -> PlainFit:
     """Platt calibration of every label, and a flag where both classes are there."""
     temperature, bias, points = {}, {}, {}
     for column, name in enumerate(recipe.labels):
@@ -203,7 +203,7 @@ def _of_pictures(recipe: Recipe, held: HeldBack) -> Chosen:
         if 0 < y.sum() < len(y):
             why = f"highest threshold with sensitivity of at least {FLAG_SENSITIVITY} on pictures of held-back patients"
             points[f"flag_{name}"] = _point(name, y, p, fitting.highest_threshold(y, p, FLAG_SENSITIVITY), why)
-    return Chosen(Calibration(temperature=temperature, bias=bias), points, {})
+    return PlainFit(Calibration(temperature=temperature, bias=bias), points, {})
 
 
 def _point(finding: str, y: np.ndarray, p: np.ndarray, threshold: float, why: str) -> OperatingPoint:

@@ -18,7 +18,7 @@ from training.datasets.base import UNKNOWN, DataSetError, Item, first_places, ga
 from training.datasets.registry import open_dataset
 from training.recipe import Recipe, mask_stride
 from training.shards.prepared import INDEX, REPORT, held_back_share
-from training.shards.writing import Job, Source, Written, in_bundles, note_of, run
+from training.shards.writing import ShardJob, Source, Written, in_bundles, note_of, run
 
 SHARD = re.compile(r"(?P<dataset>\w+)-\d{5}\.(tfrecord|part|look)(\.json|\.part)?")
 
@@ -60,12 +60,14 @@ def prepare_dataset(
     usable = select_items(items, recipe)
     thin = bool(recipe.parameters.get("undersample") if undersample is None else undersample) and bool(recipe.labels)
     left_out: dict[str, str] = {}
-    looks: list[Job] = []
+    looks: list[ShardJob] = []
     balanced = chosen = usable
     processes = jobs or os.cpu_count() or 1
     if thin:
         looks = list(
-            in_bundles(items, usable, shard_size, lambda i, n: Job(source, i, out / f"{name}-{n:05d}.look", look=True))
+            in_bundles(
+                items, usable, shard_size, lambda i, n: ShardJob(source, i, out / f"{name}-{n:05d}.look", look=True)
+            )
         )
         left_out = _left_out(run(looks, processes, "slices looked over"))
         good = [i for i in usable if items[i].key not in left_out]
@@ -75,9 +77,9 @@ def prepare_dataset(
         raise DataSetError(f"{name}: nothing to write")
     taken = {items[i].key for i in balanced}
 
-    def shard(bundle: list[Item], number: int) -> Job:
+    def shard(bundle: list[Item], number: int) -> ShardJob:
         inside = frozenset(item.key for item in bundle if item.key in taken)
-        return Job(source, bundle, out / f"{name}-{number:05d}.tfrecord", inside)
+        return ShardJob(source, bundle, out / f"{name}-{number:05d}.tfrecord", inside)
 
     work = list(in_bundles(items, chosen, shard_size, shard))
     _clear(out, {job.path for job in (*work, *looks)})

@@ -120,7 +120,7 @@ def open_prepared(folder: Path, recipe: Recipe) -> Prepared:
     return Prepared(recipe, shards, report, index)
 
 
-def local(prepared: Prepared, cache: Path | None) -> Prepared:
+def with_copies(prepared: Prepared, cache: Path | None) -> Prepared:
     """The same with shards that are copied to ``cache`` once, for folders on a slow drive."""
     if cache is None:
         return prepared

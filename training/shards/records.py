@@ -149,7 +149,7 @@ def training_pipeline(
         scaled = compose.scale(bent, spec).astype(np.float32)
         return scaled, np.asarray(mask if moved is None else moved, dtype=np.float32)
 
-    def finish(number: Any, record: Any) -> tuple[Any, dict[str, Any]]:
+    def batch_row(number: Any, record: Any) -> tuple[Any, dict[str, Any]]:
         row = decode(record)
         image, mask = row["image"], row.get("mask", tf.zeros(mask_shape))
         if augment is None:
@@ -163,7 +163,7 @@ def training_pipeline(
         return image, targets
 
     stream = stream.skip(first_step * batch_size).enumerate(first_step * batch_size)
-    stream = stream.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    stream = stream.map(batch_row, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return stream.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 

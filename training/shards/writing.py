@@ -45,11 +45,12 @@ class Source:
     stride: int = 2
 
     def open(self) -> DataSet:
+        """The data set that is read."""
         return open_dataset(self.dataset, self.root, self.kind, self.patient_regex)
 
 
 @dataclass(frozen=True)
-class Job:
+class ShardJob:
     """Whole studies; what is not ``usable`` in them is a neighbour and no more. ``balanced`` are keys."""
 
     source: Source
@@ -103,7 +104,7 @@ class Written:
     told: list[dict[str, Any]] = field(default_factory=list)
 
 
-def work(job: Job) -> Written:
+def work(job: ShardJob) -> Written:
     """Look a job's items over or write its shard."""
     dataset, result = job.source.open(), Written(job.digest())
     labels = label_matrix(job.items, job.source.labels)
@@ -138,7 +139,7 @@ def bad_slice(pixels: np.ndarray, unit: np.ndarray, spec: InputSpec) -> str:
 
 
 def _composed(
-    dataset: DataSet, job: Job, members: list[int], left_out: dict[str, str]
+    dataset: DataSet, job: ShardJob, members: list[int], left_out: dict[str, str]
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
     """Rows of a study with their composed input and mask; bad slices stay neighbours and are not given out."""
     spec = job.source.spec
@@ -177,7 +178,7 @@ def _small(mask: np.ndarray, box: crops.Box, source: Source) -> np.ndarray:
     return np.asarray(np.round(share * 254), dtype=np.uint8)
 
 
-def run(jobs: Sequence[Job], processes: int, what: str) -> list[Written]:
+def run(jobs: Sequence[ShardJob], processes: int, what: str) -> list[Written]:
     """What became of every job: those without a note of their own digest are done, in parallel, with a bar."""
     done = {job.path: note for job in jobs if (note := _noted(job)) is not None}
     todo = [job for job in jobs if job.path not in done]
@@ -189,7 +190,7 @@ def run(jobs: Sequence[Job], processes: int, what: str) -> list[Written]:
     return [done[job.path] for job in jobs]
 
 
-def _results(todo: Sequence[Job], processes: int) -> Iterator[tuple[Job, Written]]:
+def _results(todo: Sequence[ShardJob], processes: int) -> Iterator[tuple[ShardJob, Written]]:
     if processes == 1 or len(todo) < 2:
         yield from ((job, work(job)) for job in todo)
         return
@@ -199,7 +200,7 @@ def _results(todo: Sequence[Job], processes: int) -> Iterator[tuple[Job, Written
             yield waiting[future], future.result()
 
 
-def _noted(job: Job) -> Written | None:
+def _noted(job: ShardJob) -> Written | None:
     note = note_of(job.path)
     if not note.is_file() or not (job.look or job.path.is_file()):
         return None
@@ -223,8 +224,8 @@ def note_of(path: Path) -> Path:
 
 
 def in_bundles(
-    items: Sequence[Item], chosen: Sequence[int], size: int, make: Callable[[list[Item], int], Job]
-) -> Iterator[Job]:
+    items: Sequence[Item], chosen: Sequence[int], size: int, make: Callable[[list[Item], int], ShardJob]
+) -> Iterator[ShardJob]:
     """Jobs of whole studies with about ``size`` chosen items each; what is not chosen goes along as a neighbour."""
     wanted = set(chosen)
     bundle: list[Item] = []
