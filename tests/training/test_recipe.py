@@ -1,0 +1,37 @@
+"""Recipes: those that are shipped, and those that are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.builders.toy_runs import TOY, recipe_of
+from training.recipe import RecipeError, load_recipe, shipped, sized
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_recipes_are_valid(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert set(recipe.losses) <= {"logits", "mask_logits", "peak"}
+
+
+def test_strange_recipes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no recipe"):
+        load_recipe("nonsense")
+    (tmp_path / "r.toml").write_text("surprise = 1\n" + TOY.format(steps=3))
+    with pytest.raises(RecipeError, match="surprise"):
+        load_recipe(str(tmp_path / "r.toml"))
+
+
+def test_epochs_become_steps(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, 5)
+    epochs = recipe.schedule.model_copy(update={"steps": 0, "epochs": 2})
+    fitted = sized(recipe.model_copy(update={"schedule": epochs}), 45)
+    assert (fitted.schedule.steps, fitted.schedule.steps_per_epoch) == (10, 5)
+    assert sized(recipe, 45) == recipe
+    toml = tmp_path / "both.toml"
+    toml.write_text(TOY.format(steps=3).replace("steps_per_epoch = 5", "epochs = 5"))
+    with pytest.raises(RecipeError, match="either steps or epochs"):
+        load_recipe(str(toml))
