@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from firstread.pipelines import CHEST_XRAY, DERMOSCOPY, HEAD_CT, Pipeline
 from training.chest.evaluate import evaluate_films
 from training.chest.package import package_run as package_chest
 from training.datasets.arrays import Arrays
@@ -27,8 +28,7 @@ Packager = Callable[[Order, Arrays, Any], Path | None]
 class PipelineTraining:
     """What only training knows of a pipeline."""
 
-    tasks: tuple[str, ...]
-    """Tasks of recipes and cards."""
+    served: Pipeline
     package: Packager
     evaluate: Callable[[EvaluationOrder], Path]
     """Measures a package on a data set; gives the path of the page."""
@@ -36,39 +36,44 @@ class PipelineTraining:
     """Reader that ``firstread evaluate`` takes where none is named."""
     recipes: Mapping[str, str]
     """Data set -> recipe that it is prepared for where none is named."""
+    more_tasks: frozenset[str] = frozenset()
+    """Tasks of recipes and cards beside those that are served."""
     require: Callable[[Order, Arrays], None] | None = None
     """Raises before the training where the data will not do for the package."""
 
 
-PIPELINES: dict[str, PipelineTraining] = {
-    "head_ct": PipelineTraining(
-        tasks=("bleed",),
+_ROWS = (
+    PipelineTraining(
+        served=HEAD_CT,
         package=package_head_ct,
         evaluate=evaluate_heads,
         reader="ct_ich",
         recipes={"ct_ich": "head_ct_unet", "phe_sich": "head_ct_unet", "rsna": "rsna_inceptionv3"},
     ),
-    "chest_xray": PipelineTraining(
-        tasks=("pneumonia", "pneumonia4"),
+    PipelineTraining(
+        served=CHEST_XRAY,
         package=package_chest,
         evaluate=evaluate_films,
         reader="chest_films",
         recipes={"kermany": "pneumonia4", "covid_chestxray": "pneumonia4", "chest_films": "pneumonia4"},
     ),
-    "dermoscopy": PipelineTraining(
-        tasks=("lesion", "lesion_mask", "lesion_class"),
+    PipelineTraining(
+        served=DERMOSCOPY,
         package=package_dermoscopy,
         evaluate=evaluate_dermoscopy,
         reader="ham10000",
         recipes={"ham10000": "lesion_lite"},
+        more_tasks=frozenset({"lesion_mask", "lesion_class"}),
         require=require_parts,
     ),
-}
+)
+PIPELINES = {row.served.name: row for row in _ROWS}
+"""Pipeline -> its row. A new pipeline is one more row above."""
 
 
 def training_of(task: str) -> PipelineTraining | None:
     """The row of a task; None for one that no pipeline names, whose packages are plain."""
-    return next((row for row in PIPELINES.values() if task in row.tasks), None)
+    return next((row for row in PIPELINES.values() if task in row.served.tasks | row.more_tasks), None)
 
 
 def recipe_for(dataset: str) -> str:
