@@ -162,7 +162,9 @@ def _print_revision(revision: dict[str, Any]) -> None:
     for job in revision["jobs"]:
         echo(f"  {job['pipeline']}: {job['state']}" + (f", {job['reason']}" if job["reason"] else ""))
         if job["detail"]:
-            echo(f"    {job['detail']}")
+            echo(f"    detail: {job['detail']}")
+        if job["error"]:
+            echo(f"    error: {job['error']}")
         if job["next_step"]:
             echo(f"    {job['next_step']}")
         if job["warnings"]:

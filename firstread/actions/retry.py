@@ -52,7 +52,7 @@ def retry_study(
         for job in jobs:
             if JobState(job.state) in TERMINAL and not unrouted:
                 job.attempts = 0
-                job.reason = job.detail = None
+                job.reason = job.detail = job.error = None
                 job.lease_owner = job.lease_until = None
                 move_job(session, job, JobState.WAITING, actor=by, reason="retry")
                 names.append(job.pipeline)

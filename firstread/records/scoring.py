@@ -34,7 +34,9 @@ class Job(Base):
     reason: Mapped[str | None]
     """Why it is REJECTED or FAILED, or what keeps it WAITING."""
     detail: Mapped[str | None]
-    """More on the reason; of a DONE job, what was left out of it. In words."""
+    """What the last run left out: how many images could not be read, and why. In words."""
+    error: Mapped[str | None]
+    """Class and place of the error that ended the last attempt."""
     next_step: Mapped[str | None]
     """The site's sentence on the next step."""
     warnings: Mapped[list[str]] = mapped_column(default=list)

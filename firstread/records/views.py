@@ -11,8 +11,9 @@ from sqlalchemy import Connection, text
 
 _JOBS = """
     SELECT j.id AS job_id, j.run, (SELECT MAX(x.run) FROM result x WHERE x.job_id = j.id) AS scored_run,
-           j.pipeline, j.state, j.reason, j.detail, j.next_step, j.warnings, j.series_instance_uid, j.evidence_path,
-           j.finished_at, r.id AS revision_id, r.study_id, r.number AS revision, r.last_seen_at, r.closed_at,
+           j.pipeline, j.state, j.reason, COALESCE(j.detail, j.error) AS detail, j.next_step, j.warnings,
+           j.series_instance_uid, j.evidence_path, j.finished_at,
+           r.id AS revision_id, r.study_id, r.number AS revision, r.last_seen_at, r.closed_at,
            ROW_NUMBER() OVER (
                PARTITION BY r.study_id, j.pipeline
                ORDER BY CASE j.state WHEN 'DONE' THEN 0 WHEN 'REJECTED' THEN 1 WHEN 'FAILED' THEN 1 ELSE 2 END,

@@ -189,7 +189,7 @@ def everything_written(settings: Settings) -> Iterator[tuple[str, str]]:
             yield "a file's name", str(path.relative_to(settings.home))
     db = Database(settings.database_url)
     columns = {
-        "job": "detail, reason, warnings, series_notes",
+        "job": "detail, error, reason, warnings, series_notes",
         "revision": "reason, warnings",
         "transition": "reason, actor",
         "delivery": "last_status",

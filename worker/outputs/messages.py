@@ -66,7 +66,7 @@ def message(session: Session, delivery: Delivery, *, patient_data: bool) -> dict
         "pipeline": job.pipeline,
         "state": job.state,
         "reason": job.reason,
-        "detail": job.detail,
+        "detail": job.error if job.detail is None else job.detail,
         "warnings": list(job.warnings),
         "models": list(job.models),
         "findings": [_finding(row) for row in results],

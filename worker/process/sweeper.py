@@ -128,7 +128,7 @@ class Sweeper:
                     session.get_one(Revision, job.revision_id),
                     actor=self._actor,
                     reason="lease_expired",
-                    detail=None,
+                    error=None,
                     settings=self._settings,
                 )
             SWEEPS.labels("exhausted" if state is JobState.FAILED else "lease_lost").inc()
@@ -182,7 +182,7 @@ def give_back(db: Database, process: EndedProcess, *, actor: str, settings: Sett
                 session.get_one(Revision, job.revision_id),
                 actor=actor,
                 reason="interrupted" if process.asked else process.reason,
-                detail=None,
+                error=None,
                 settings=settings,
                 refund=process.asked,
             )

@@ -76,14 +76,14 @@ def guess_pipelines(modalities: Collection[str], orders: Orders) -> list[str]:
     return names or [row.name for row in rows if kinds & row.described.alone and kinds <= row.described.alone]
 
 
-def give_up(db: Database, revision_id: int, *, actor: str, detail: str, settings: Settings) -> list[str]:
+def give_up(db: Database, revision_id: int, *, actor: str, error: str, settings: Settings) -> list[str]:
     """End the routing of a revision that cannot be read: a ``FAILED`` job for each pipeline that would have been asked.
 
     So the study is shown, notified and escalated as every other that nobody read.
 
     Parameters
     ----------
-    detail : str
+    error : str
         Class and place of the error.
 
     Returns
@@ -105,7 +105,7 @@ def give_up(db: Database, revision_id: int, *, actor: str, detail: str, settings
         for name in names:
             if name in failed:
                 continue
-            job = Job(revision_id=revision_id, pipeline=name, created_at=now, detail=detail)
+            job = Job(revision_id=revision_id, pipeline=name, created_at=now, error=error)
             fail_job(session, job, actor=actor, reason=ROUTING_FAILED, settings=settings)
     UNWANTED.labels(ROUTING_FAILED).inc()
     for name in names:
@@ -192,10 +192,10 @@ def commit_routing(
                 continue
             waits_for = None if name in serving else NoServingPackage.reason
             job = failed.pop(name, None) or Job(revision_id=revision_id, pipeline=name, created_at=now)
-            job.reason, job.detail = waits_for, None
+            job.reason, job.detail, job.error = waits_for, None, None
             move_job(session, job, JobState.WAITING, actor=actor, reason=waits_for)
         for job in failed.values():
-            job.reason, job.detail = reason or NO_PIPELINE, None
+            job.reason, job.detail, job.error = reason or NO_PIPELINE, None, None
             move_job(session, job, JobState.REJECTED, actor=actor, reason=job.reason)
     if reason is not None:
         UNWANTED.labels(reason).inc()

@@ -134,7 +134,7 @@ class Router:
         ERRORS.labels("", reason_of(error)).inc()
         log.error("routing failed: %s", describe(error), extra={"reason": reason_of(error), "attempt": failures})
         if failures >= self._settings.max_attempts:
-            give_up(self._db, revision_id, actor=self._owner, detail=describe(error), settings=self._settings)
+            give_up(self._db, revision_id, actor=self._owner, error=describe(error), settings=self._settings)
             return
         with self._db.write() as session:
             session.execute(update(Revision).where(Revision.id == revision_id).values(published_at=None))

@@ -176,7 +176,7 @@ class Claimer:
             job.lease_owner = self._owner
             job.lease_until = now + timedelta(seconds=self._settings.lease_s)
             job.progress_at = job.started_at = now
-            job.reason = job.detail = None
+            job.reason = job.detail = job.error = None
             move_job(session, job, JobState.SCORING, actor=self._owner)
             return JobClaim(
                 job_id=job.id,

@@ -161,12 +161,14 @@ def _add_results(session: Session, job: Job, outcome: Outcome) -> None:
 
 
 def commit_failure(
-    db: Database, *, job_id: int, owner: str, reason: str, detail: str, settings: Settings, refund: bool = False
+    db: Database, *, job_id: int, owner: str, reason: str, error: str, settings: Settings, refund: bool = False
 ) -> JobState:
     """End an attempt without results: back to ``WAITING``, or ``FAILED`` where the attempts are used up.
 
     Parameters
     ----------
+    error : str
+        Class and place of the error, without patient data.
     refund : bool
         The attempt does not count: the fault is not the study's.
 
@@ -179,7 +181,7 @@ def commit_failure(
         lock_study_of_job(session, job_id)
         job, revision = own_job(session, job_id, owner)
         return end_attempt(
-            session, job, revision, actor=owner, reason=reason, detail=detail, settings=settings, refund=refund
+            session, job, revision, actor=owner, reason=reason, error=error, settings=settings, refund=refund
         )
 
 
@@ -190,7 +192,7 @@ def end_attempt(
     *,
     actor: str,
     reason: str,
-    detail: str | None,
+    error: str | None,
     settings: Settings,
     refund: bool = False,
 ) -> JobState:
@@ -200,7 +202,7 @@ def end_attempt(
     """
     job.lease_owner = job.lease_until = None
     job.reason = reason
-    job.detail = detail
+    job.error = error
     if refund:
         job.attempts = max(0, job.attempts - 1)
     if job.attempts >= settings.max_attempts:

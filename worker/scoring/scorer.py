@@ -181,7 +181,7 @@ class Scorer:
                 job_id=claim.job_id,
                 owner=self._owner,
                 reason=NoServingPackage.reason if no_package else reason,
-                detail=describe(error),
+                error=describe(error),
                 settings=self._settings,
                 refund=no_package,
             )

@@ -91,6 +91,39 @@ def test_listeners_move_into_the_table_of_processes_and_back(database_url: str) 
     db.dispose()
 
 
+def test_the_error_of_a_job_moves_into_a_column_of_its_own_and_back(database_url: str) -> None:
+    db = Database(database_url)
+    upgrade(db)
+    _, revision_id = add_study(db, "1.2.3")
+    downgrade(db, "0012")
+    states = ("DONE", "REJECTED", "FAILED", "WAITING")
+    with db.engine.begin() as connection:
+        for state in states:
+            statement = text(
+                "INSERT INTO job (revision_id, pipeline, state, run, attempts, detail, warnings, series_notes,"
+                " stage_seconds, statistics, models, created_at)"
+                " VALUES (:revision, :state, :state, 0, 0, :detail, '[]', '[]', '{}', '{}', '[]', :at)"
+            ).bindparams(bindparam("at", type_=UtcDateTime()))
+            values = {"revision": revision_id, "state": state, "detail": f"of {state}", "at": utcnow()}
+            connection.execute(statement, values)
+    upgrade(db)
+    with db.read() as session:
+        texts = {job.state: (job.detail, job.error) for job in session.scalars(select(Job))}
+        shown = session.execute(text("SELECT state, detail FROM study_result")).all()
+    assert texts == {
+        "DONE": ("of DONE", None),
+        "REJECTED": ("of REJECTED", None),
+        "FAILED": (None, "of FAILED"),
+        "WAITING": (None, "of WAITING"),
+    }
+    assert {tuple(row) for row in shown} == {(state, f"of {state}") for state in states}
+    downgrade(db, "0012")
+    with db.engine.connect() as connection:
+        details = connection.execute(text("SELECT state, detail FROM job")).all()
+    assert {tuple(row) for row in details} == {(state, f"of {state}") for state in states}
+    db.dispose()
+
+
 def test_models_and_migrations_agree(db: Database) -> None:
     with db.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": False})

@@ -171,7 +171,7 @@ def fail(db: Database, settings: Settings, name: str) -> int:
     settings = settings.model_copy(update={"max_attempts": 1})
     put_probe(db, settings, name)
     found = claim(db, settings)
-    commit_failure(db, job_id=found.job_id, owner="w1", reason="worker_died", detail="", settings=settings)
+    commit_failure(db, job_id=found.job_id, owner="w1", reason="worker_died", error="", settings=settings)
     return found.job_id
 
 
@@ -331,7 +331,7 @@ def test_an_old_study_that_nobody_read_waits_for_the_summary(
         with sqlite_db.write() as session:
             session.execute(update(Revision).values(old=True))
         found = claim(sqlite_db, settings)
-        commit_failure(sqlite_db, job_id=found.job_id, owner="w1", reason="worker_died", detail="", settings=settings)
+        commit_failure(sqlite_db, job_id=found.job_id, owner="w1", reason="worker_died", error="", settings=settings)
         deliver(sqlite_db, settings)
         assert not server.requests
         with sqlite_db.write() as session:

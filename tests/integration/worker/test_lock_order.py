@@ -71,7 +71,7 @@ ON_JOBS: dict[str, Act] = {
         db, settings, job_id=job_id, owner="w1", report=Report(reasons=("not_a_head",)), evidence_path=None
     ),
     "failure": lambda db, settings, job_id: commit_failure(
-        db, job_id=job_id, owner="w1", reason="engine_error", detail="", settings=settings
+        db, job_id=job_id, owner="w1", reason="engine_error", error="", settings=settings
     ),
     "give back": lambda db, settings, job_id: give_back(
         db, EndedProcess("w1", "worker_died"), actor="t", settings=settings
@@ -84,7 +84,7 @@ ON_REVISIONS: dict[str, Act] = {
     "routing": lambda db, settings, revision_id: commit_routing(
         db, revision_id, ["probe"], None, serving=["probe"], actor="t", settings=settings
     ),
-    "give up": lambda db, settings, revision_id: give_up(db, revision_id, actor="t", detail="", settings=settings),
+    "give up": lambda db, settings, revision_id: give_up(db, revision_id, actor="t", error="", settings=settings),
 }
 
 

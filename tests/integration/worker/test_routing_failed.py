@@ -65,7 +65,7 @@ def test_it_is_a_failed_job_until_it_can_be_read(db: Database, settings: Setting
     job = job_of(db, revision_id)
     assert job is not None
     assert (job.state, job.reason, job.run) == ("FAILED", "routing_failed", 0)
-    assert job.detail is not None and job.detail.startswith("FilesMissing at ")
+    assert job.detail is None and job.error is not None and job.error.startswith("FilesMissing at ")
     assert job.finished_at is not None and failures() == before + 1
     with db.read() as session:
         assert session.get_one(Revision, revision_id).reason == "routing_failed"
@@ -81,7 +81,7 @@ def test_it_is_a_failed_job_until_it_can_be_read(db: Database, settings: Setting
     route(db, settings)
     claimed = job_of(db, revision_id)
     assert claimed is not None
-    assert (claimed.id, claimed.state, claimed.attempts, claimed.detail) == (job.id, "SCORING", 1, None)
+    assert (claimed.id, claimed.state, claimed.attempts, claimed.error) == (job.id, "SCORING", 1, None)
     with db.read() as session:
         assert session.get_one(Revision, revision_id).reason is None
 

@@ -207,7 +207,7 @@ def test_failing_study_is_tried_again_and_then_failed(
     job = job_of(db, revision)
     assert job is not None
     assert (job.state, job.reason, job.attempts, job.run) == ("FAILED", reason, 2, 0)
-    assert "must not be logged" not in (job.detail or "")
+    assert "must not be logged" not in (job.error or "")
     with db.read() as session:
         assert session.scalar(select(func.count()).select_from(Result)) == 0
     assert list(settings.evidence_dir.glob("*/*")) == []
@@ -227,7 +227,7 @@ def test_pipeline_without_a_package_costs_no_attempt(db: Database, settings: Set
     first = scorer._claimer.next()
     assert first is not None
     state = commit_failure(
-        db, job_id=first.job_id, owner="w1", reason="no_serving_package", detail="", settings=settings, refund=True
+        db, job_id=first.job_id, owner="w1", reason="no_serving_package", error="", settings=settings, refund=True
     )
     job = job_of(db, revision)
     assert job is not None

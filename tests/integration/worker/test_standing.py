@@ -119,7 +119,7 @@ def test_what_waits_stands_too_and_what_failed_does_not(site: Site) -> None:
     assert claim is not None and claim.number == 1
     assert site.claim() is None
     assert site.standing() == [(2, "unchanged")]
-    commit_failure(site.db, job_id=claim.job_id, owner="w1", reason="e", detail="", settings=site.settings)
+    commit_failure(site.db, job_id=claim.job_id, owner="w1", reason="e", error="", settings=site.settings)
     late = dose_report()
     late.SOPInstanceUID = stable_uid(UID, "dose", 2)
     site.put(*images, late)
