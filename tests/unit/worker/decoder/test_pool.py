@@ -181,7 +181,7 @@ class Halted:
         self._armed = True
         future = self._threads.submit(self._pool.decode, PLAIN)
         until(lambda: self.pid)
-        time.sleep(0.02)
+        time.sleep(0.02)  # by then the frame is handed over; nothing says so of a process that stands still
         return future
 
     def end(self, number: int) -> None:

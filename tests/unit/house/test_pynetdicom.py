@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pynetdicom
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[3]
 FOLDERS = ("firstread", "firstread_cli", "dicom_listener", "worker", "training", "tools")
 LIBRARY = Path(pynetdicom.__file__).parent
 

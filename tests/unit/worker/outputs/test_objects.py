@@ -284,7 +284,7 @@ def test_what_changes_the_bytes_changes_the_uids(
     assert len(seen) == 26, "the time is in the bytes"
 
 
-TEMPLATES = json.loads((Path(__file__).parents[4] / "data/templates.json").read_text(encoding="utf-8"))
+TEMPLATES = json.loads((Path(__file__).parents[3] / "data/templates.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("pipeline", ["head_ct", "chest_xray", "dermoscopy"])

@@ -1,4 +1,4 @@
-"""Real images through the head-CT pipeline: each ends as a result or a reason. Twins: test_head_ct_refusals."""
+"""Real images through the head-CT pipeline: each ends as a result or a reason. Synthetic ones: ``head_ct/``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chest pipeline on real files. The synthetic twins stand in ``test_chest_xray_pipeline.py``."""
+"""Real files through the chest pipeline: each ends as a result or a reason. Synthetic ones: ``chest_xray/``."""
 
 from __future__ import annotations
 
