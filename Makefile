@@ -29,7 +29,7 @@ setup:  ## Make .venv with everything that running and training need
 up: setup  ## Start the system: C-STORE on port 11112, an inbox folder, SQL results; Ctrl-C stops it
 	@exec .venv/bin/firstread up $(ARGS)
 
-demo: setup  ## Show the whole path on phantoms in a temporary home, then stop
+demo: setup  ## Show the whole path on real pictures in a temporary home, then stop
 	@exec .venv/bin/firstread demo $(ARGS)
 
 test:  ## Run the tests; installs what they need first (ARGS="tests/unit -k name" for a part)

@@ -1,4 +1,4 @@
-"""Puts ``migrations/`` and ``models/`` into a wheel as data of the package ``firstread``; the rest is in pyproject."""
+"""Puts ``demo/``, ``migrations/`` and ``models/`` into a wheel as data of ``firstread``; the rest is in pyproject."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class BuildWithData(build_py):
         super().run()
         if getattr(self, "editable_mode", False):
             return
-        for name in ("migrations", "models"):
+        for name in ("demo", "migrations", "models"):
             source = Path(__file__).resolve().parent / name
             target = Path(self.build_lib) / "firstread" / "_data" / name
             if source.is_dir():

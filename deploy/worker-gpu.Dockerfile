@@ -14,6 +14,7 @@ COPY firstread_cli firstread_cli
 COPY dicom_listener dicom_listener
 COPY worker worker
 COPY training training
+COPY demo demo
 COPY migrations migrations
 COPY models models
 RUN pip install --no-cache-dir --compile --no-deps --no-index --no-build-isolation .

@@ -14,7 +14,7 @@ from firstread.text import clean
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("firstread_cli.services:up", "Run everything here: broker, listener, worker, metrics."),
-    "demo": ("firstread_cli.demo:demo", "Show the whole path on phantoms, in a temporary home."),
+    "demo": ("firstread_cli.demo.command:demo", "Show the whole path on real pictures, in a temporary home."),
     "listen": ("firstread_cli.services:listen", "Run the DICOM listener and the inbox."),
     "work": ("firstread_cli.services:work", "Run a worker under its supervisor."),
     "migrate": ("firstread_cli.services:migrate", "Bring the database to this version's schema."),

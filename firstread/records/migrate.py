@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
@@ -16,6 +15,7 @@ from sqlalchemy import Connection, text
 from firstread.errors import FirstreadError
 from firstread.records.database import Database, explained
 from firstread.records.views import create_views, drop_views
+from firstread.settings import shipped_dir
 
 LOCK_KEY = 0x66697273
 
@@ -41,16 +41,9 @@ def _explained_revision(db: Database) -> Iterator[None]:
         ) from error
 
 
-def migrations_dir() -> Path:
-    """Folder of the Alembic scripts: in a clone beside the packages, in a wheel among the package data."""
-    here = Path(__file__).resolve().parents[1]
-    packaged = here / "_data" / "migrations"
-    return packaged if packaged.is_dir() else here.parent / "migrations"
-
-
 def _config(connection: Connection | None = None) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(migrations_dir()))
+    config.set_main_option("script_location", str(shipped_dir("migrations")))
     config.attributes["connection"] = connection
     return config
 

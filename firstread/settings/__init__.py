@@ -24,11 +24,16 @@ OTHER_NAMES = ("CONFIG", "TEST_DATA")
 SECRET_FIELDS = frozenset({"database_url", "broker_url"})
 
 
-def default_models_dir() -> Path:
-    """Folder of the shipped packages: beside the packages of this distribution, in a clone or in a wheel."""
+def shipped_dir(name: str) -> Path:
+    """A folder of data of this distribution: in a clone beside the packages, in a wheel among the package data."""
     here = Path(__file__).resolve().parents[1]
-    packaged = here / "_data" / "models"
-    return packaged if packaged.is_dir() else here.parent / "models"
+    packaged = here / "_data" / name
+    return packaged if packaged.is_dir() else here.parent / name
+
+
+def default_models_dir() -> Path:
+    """Folder of the shipped model packages."""
+    return shipped_dir("models")
 
 
 def config_path(environ: Mapping[str, str] | None = None) -> Path:

@@ -26,7 +26,7 @@ from firstread.phantoms.ct import CtLabels, write_series
 from firstread.phantoms.head import HeadSpec, head_study
 from firstread.records import Database, Job, Revision, Study
 from firstread.settings import Settings, default_models_dir
-from firstread_cli.demo import start_system, stop_system, wait_for
+from firstread_cli.demo.system import start_system, stop_system, wait_for
 
 START_LIMIT_S = 120.0
 LIMIT_S = 600.0

@@ -28,7 +28,7 @@ from firstread.phantoms.head import HeadSpec, head_study
 from firstread.processes.spawning import is_running
 from firstread.records import LISTENER, WORKER, Database, Process
 from firstread.settings import Settings
-from firstread_cli.demo import DemoFailed, start_system, stop_system, wait_for
+from firstread_cli.demo.system import DemoFailed, start_system, stop_system, wait_for
 
 SLICES = 16
 DRAIN_LIMIT_S = 900.0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from firstread.settings import shipped_dir
 from training.datasets.base import DataSet, DataSetError, Item, Kind, gathered, label_matrix
 from training.recipe import Recipe
 
@@ -26,6 +29,9 @@ READERS: dict[str, str] = {
 }
 
 
+SMALL_TABLE_BYTES = 2**16
+"""More than any table of the demonstration has."""
+
 ANY_KIND = ("class_folders", "plain_csv")
 """Readers that read pictures as the recipe wants them."""
 
@@ -43,8 +49,9 @@ def open_dataset(name: str, root: Path, kind: Kind | None = None, patient_regex:
     Raises
     ------
     DataSetError
-        If there is no such reader, or it takes no such option.
+        If there is no such reader, or it takes no such option; if the folder holds the demonstration's pictures.
     """
+    refuse_demonstration(root)
     if name not in READERS:
         raise DataSetError(f"no data set reader called {name!r}; there are {', '.join(sorted(READERS))}")
     options: dict[str, Any] = {"kind": kind} if kind is not None and name in ANY_KIND else {}
@@ -55,6 +62,22 @@ def open_dataset(name: str, root: Path, kind: Kind | None = None, patient_regex:
     module, _, attribute = READERS[name].partition(":")
     dataset: DataSet = getattr(import_module(module), attribute)(root, **options)
     return dataset
+
+
+def refuse_demonstration(root: Path) -> None:
+    """Raise :class:`DataSetError` where a folder is the demonstration's, or has a copy of one of its tables."""
+    demo = shipped_dir("demo").resolve()
+    shown = {files for path in demo.rglob("labels.csv") for files in _files_of(path)}
+    tables = (root / "labels.csv", *root.glob("*/labels.csv"))
+    if root.resolve().is_relative_to(demo) or any(shown.intersection(_files_of(path)) for path in tables):
+        raise DataSetError(f"{root.name} holds pictures of the demonstration, and nobody trains on them")
+
+
+def _files_of(table: Path) -> Iterator[tuple[str, ...]]:
+    """The column of files of a small table, as one value."""
+    if table.is_file() and table.stat().st_size <= SMALL_TABLE_BYTES:
+        with table.open(encoding="utf-8", errors="replace", newline="") as file:
+            yield tuple(row[0] for row in csv.reader(file) if row)
 
 
 def open_datasets(recipe: Recipe, data: Path) -> list[DataSet]:

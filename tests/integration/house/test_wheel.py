@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
 PACKAGES = ("firstread", "firstread_cli", "dicom_listener", "worker", "training")
-FOLDERS = (*PACKAGES, "migrations", "models")
+DATA = ("demo", "migrations", "models")
+FOLDERS = (*PACKAGES, *DATA)
 NOT_SHIPPED = ("tools", "tests", "docs", "deploy")
 
 
@@ -36,7 +37,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_wheel_carries_code_types_migrations_and_models_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_carries_code_types_and_shipped_data_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     suffixes = {".py", ".npz", ".toml", ".html", ".json", ".css", ".j2"}
     for folder in PACKAGES:
@@ -44,7 +45,7 @@ def test_the_wheel_carries_code_types_migrations_and_models_and_nothing_else(whe
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in suffixes and "__pycache__" not in path.parts:
                 assert path.relative_to(ROOT).as_posix() in names
-    for folder in ("migrations", "models"):
+    for folder in DATA:
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 assert f"firstread/_data/{path.relative_to(ROOT).as_posix()}" in names
@@ -74,5 +75,6 @@ def test_the_wheel_runs_away_from_the_clone(wheel: Path, tmp_path: Path) -> None
 
     where = run("-c", "import firstread.settings as s; print(s.__file__); print(s.default_models_dir())").split()
     assert where == [str(place / "firstread/settings/__init__.py"), str(place / "firstread/_data/models")]
+    assert "7 cases" in run("-c", "from firstread_cli.demo.cases import demo_cases; print(len(demo_cases()), 'cases')")
     assert "database is at" in run("-m", "firstread_cli.main", "migrate")
     assert (home / "firstread.sqlite").is_file()

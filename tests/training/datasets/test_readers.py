@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from firstread.settings import shipped_dir
 from tests.builders.toy_sets import write_ct_ich, write_rsna
 from training.datasets.base import DataSetError, studies
 from training.datasets.registry import open_dataset
@@ -170,3 +172,14 @@ def test_real_rsna_samples_have_hounsfield_units(tmp_path: Path) -> None:
     for item in items:
         hu = dataset.pixels(item)
         assert hu.min() < -900 and 300 < hu.max() < 4000
+
+
+@pytest.mark.parametrize("reader", ["plain_csv", "chest_films", "class_folders", "ct_ich"])
+def test_pictures_of_the_demonstration_are_refused(reader: str, tmp_path: Path) -> None:
+    demo = shipped_dir("demo")
+    shutil.copytree(demo, tmp_path / "copy")
+    (tmp_path / "link").symlink_to(demo, target_is_directory=True)
+    copies = (tmp_path / name for name in ("copy", "copy/head_ct", "copy/head_ct/071", "link"))
+    for root in (demo, demo / "chest_xray", *copies):
+        with pytest.raises(DataSetError, match="nobody trains on them"):
+            open_dataset(reader, root)
