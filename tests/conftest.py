@@ -13,6 +13,7 @@ import pytest
 from firstread.records import Database
 from firstread.records.migrate import upgrade
 from firstread.settings import ENV_PREFIX, Settings
+from tests.builders.site import database_in, settings_in
 
 # toy networks gain nothing by threads, and spinning ones starve whatever else runs on a small machine
 for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
@@ -92,6 +93,15 @@ def make_settings(tmp_path: Path) -> Callable[..., Settings]:
         return Settings(**(defaults | values))
 
     return build
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[Settings, Database]]:
+    """Settings of a site and its migrated SQLite database."""
+    settings = settings_in(tmp_path / "home")
+    database = database_in(settings)
+    yield settings, database
+    database.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -52,14 +52,14 @@ def plain(size: int) -> Dataset:
 
 def files(folder: Path, size: int) -> dict[str, Path]:
     """The same picture in every syntax that can be written here."""
-    made: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     source = folder / f"plain{size}.dcm"
     plain(size).save_as(source, enforce_file_format=True)
     for syntax in (RLELossless, JPEGLSLossless, JPEG2000Lossless, JPEG2000):
         ds = dcmread(source)
         ds.compress(syntax, generate_instance_uid=False, **({"j2k_cr": [10]} if syntax == JPEG2000 else {}))
-        made[f"{syntax} {size}"] = folder / f"{syntax}-{size}.dcm"
-        ds.save_as(made[f"{syntax} {size}"])
+        paths[f"{syntax} {size}"] = folder / f"{syntax}-{size}.dcm"
+        ds.save_as(paths[f"{syntax} {size}"])
     ds = dcmread(source)
     stream = cv2.imencode(".jpg", (ds.pixel_array >> 4).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
     ds.BitsAllocated = ds.BitsStored = 8
@@ -67,14 +67,14 @@ def files(folder: Path, size: int) -> dict[str, Path]:
     ds.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
     ds.PixelData = encapsulate([stream + b"\0" * (len(stream) % 2)])
     ds["PixelData"].is_undefined_length = True
-    made[f"{JPEGBaseline8Bit} {size}"] = folder / f"jpeg-{size}.dcm"
-    ds.save_as(made[f"{JPEGBaseline8Bit} {size}"])
+    paths[f"{JPEGBaseline8Bit} {size}"] = folder / f"jpeg-{size}.dcm"
+    ds.save_as(paths[f"{JPEGBaseline8Bit} {size}"])
     program = shutil.which("dcmcjpeg")
     for uid, options in _DCMCJPEG.items() if program else ():
         target = folder / f"{uid}-{size}.dcm"
         subprocess.run([str(program), *options, str(source), str(target)], check=True)
-        made[f"{uid} {size}"] = target
-    return made
+        paths[f"{uid} {size}"] = target
+    return paths
 
 
 def head(path: Path, folder: Path) -> Callable[[], object]:
@@ -110,7 +110,7 @@ def compare(read: Callable[[], object], pool: DecoderPool, rounds: int) -> tuple
 def main() -> None:
     pool = DecoderPool()
     pool.start()
-    found: list[dict[str, Any]] = []
+    timings: list[dict[str, Any]] = []
     try:
         with tempfile.TemporaryDirectory() as folder:
             for size, rounds in ((SLICE, 100), (FILM, 5)):
@@ -120,13 +120,13 @@ def main() -> None:
                         cases[f"{name} head"] = (head(path, Path(tempfile.mkdtemp(dir=folder))), 7)
                     for case, (read, times) in cases.items():
                         here, there = compare(read, pool, times)
-                        found.append({"case": case, "here_ms": here * 1e3, "there_ms": there * 1e3})
+                        timings.append({"case": case, "here_ms": here * 1e3, "there_ms": there * 1e3})
                         cost = there / here - 1.0
                         print(f"{case:32} {here * 1e3:9.2f} ms {there * 1e3:9.2f} ms {cost:+7.1%}", file=sys.stderr)
     finally:
         decode_with(decode_here)
         pool.close()
-    print(json.dumps(found))
+    print(json.dumps(timings))
 
 
 if __name__ == "__main__":

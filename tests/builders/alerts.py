@@ -50,5 +50,5 @@ def _is_there(name: str, matchers: str, lines: list[str]) -> bool:
 
 
 def _label(line: str, label: str) -> str:
-    found = re.search(rf'{label}="([^"]*)"', line)
-    return found[1] if found else ""
+    match = re.search(rf'{label}="([^"]*)"', line)
+    return match[1] if match else ""

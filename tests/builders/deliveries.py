@@ -11,12 +11,11 @@ from sqlalchemy import select, update
 from firstread.clock import utcnow
 from firstread.records import Database, Delivery, Flag, Job, Result
 from firstread.settings import Settings
-from tests.builders.scored import Scored, database_in, settings_in
+from tests.builders.scored_studies import Scored
+from tests.builders.site import database_in, settings_in
 from worker.outputs.deliveries.lanes import work_one
 from worker.outputs.deliveries.planning import plan_deliveries
-from worker.outputs.destinations.file import (
-    read_destinations,
-)
+from worker.outputs.destinations.file import read_destinations
 from worker.pipelines.base import Finding, Outcome
 
 
@@ -37,9 +36,9 @@ def plan_for(db: Database, settings: Settings, scored: Scored) -> list[int]:
             Finding(r.finding, r.model_name, r.model_version, r.probability, r.value, r.unit, r.threshold, r.flagged)
             for r in rows
         ]
-        made = plan_deliveries(session, job, Outcome(findings) if job.state == "DONE" else None, settings)
+        planned = plan_deliveries(session, job, Outcome(findings) if job.state == "DONE" else None, settings)
         session.flush()
-        return [row.id for row in made]
+        return [row.id for row in planned]
 
 
 def deliver_all(db: Database, settings: Settings) -> None:

@@ -34,7 +34,7 @@ class Door:
 
     def arrival(self, ds: Any, delivery: IncomingDelivery | None, ago_s: float = 0.0, **note: Any) -> Arrival:
         self.numbers += 1
-        said: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "source": delivery.source if delivery else "dicom",
             "source_name": "10.0.0.9",
             "received_at": (utcnow() - timedelta(seconds=ago_s)).isoformat(),
@@ -43,7 +43,7 @@ class Door:
         } | note
         digest = hashlib.sha256(repr(ds).encode()).hexdigest()
         key = f"20260101/00/{self.listener_id[-1]}{self.numbers:031x}.dcm"
-        return Arrival(key, header_of(ds, ds.file_meta), IntakeNote(**said), digest, 1000, delivery)
+        return Arrival(key, header_of(ds, ds.file_meta), IntakeNote(**fields), digest, 1000, delivery)
 
     def bring(
         self, objects: list[Any], delivery: IncomingDelivery | None, ago_s: float = 0.0, **note: Any

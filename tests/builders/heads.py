@@ -15,12 +15,12 @@ from firstread.phantoms.head import HeadPhantom
 def thin_below(phantom: HeadPhantom, thick_from: int) -> list[Dataset]:
     """Each slice below ``thick_from`` as two of half its thickness, as sequential protocols scan the skull base."""
     half = phantom.spec.step_mm / 2
-    made: list[Dataset] = []
+    slices: list[Dataset] = []
     for index, ds in enumerate(phantom.objects):
         shifts = (-half / 2, half / 2) if index < thick_from else (0.0,)
         for shift in shifts:
             x, y, z = (float(mm) for mm in ds.ImagePositionPatient)
-            made.append(
+            slices.append(
                 altered(
                     ds,
                     ImagePositionPatient=[x, y, round(z + shift, 4)],
@@ -28,7 +28,7 @@ def thin_below(phantom: HeadPhantom, thick_from: int) -> list[Dataset]:
                     SliceThickness=half if len(shifts) == 2 else phantom.spec.thickness_mm,
                 )
             )
-    return numbered(made)
+    return numbered(slices)
 
 
 def squeezed(ds: Dataset, rows: int = 1, columns: int = 1) -> Dataset:

@@ -69,11 +69,11 @@ def metrics() -> dict[str, Metric]:
     )
     if done.returncode:
         raise RuntimeError(done.stderr)
-    found = {}
+    metrics_by_name = {}
     for family, (kind, labels, text) in json.loads(done.stdout).items():
         name = family + "_total" if kind == "counter" else family
-        found[name] = Metric(name, kind, tuple(labels), text)
-    return found
+        metrics_by_name[name] = Metric(name, kind, tuple(labels), text)
+    return metrics_by_name
 
 
 @cache

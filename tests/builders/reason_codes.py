@@ -14,7 +14,7 @@ SPOKEN = re.compile(r"reason|REASON")
 
 def codes_in_source() -> dict[str, str]:
     """Codes by the file that has each: of exceptions, keywords, assignments, enumerations and constants."""
-    found: dict[str, str] = {}
+    places: dict[str, str] = {}
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in _files()}
     fixed = {node.name for tree in trees.values() for node in ast.walk(tree) if _has_reason(node)}
     coded = {node.name for tree in trees.values() for node in ast.walk(tree) if _takes_reason(node)}
@@ -28,8 +28,8 @@ def codes_in_source() -> dict[str, str]:
         for node in ast.walk(tree):
             for code in _codes(node, coded - fixed):
                 if CODE.fullmatch(code):
-                    found.setdefault(code, str(path.relative_to(ROOT)))
-    return found
+                    places.setdefault(code, str(path.relative_to(ROOT)))
+    return places
 
 
 def _files() -> list[Path]:

@@ -183,20 +183,20 @@ def recorder(
     statuses: list[int] | None = None, answer: bytes = b"", tls: Certificate | None = None
 ) -> Iterator[Recorder]:
     """Run a :class:`Recorder`."""
-    kept = Recorder(statuses=list(statuses or [200]), answer=answer)
+    log = Recorder(statuses=list(statuses or [200]), answer=answer)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            status = kept.statuses[min(len(kept.requests), len(kept.statuses) - 1)]
-            kept.requests.append((self.path, dict(self.headers.items()), body))
+            status = log.statuses[min(len(log.requests), len(log.statuses) - 1)]
+            log.requests.append((self.path, dict(self.headers.items()), body))
             self.send_response(status)
             if status in {301, 302, 307}:
                 self.send_header("Location", "/elsewhere")
             self.send_header("Content-Type", "application/dicom+json")
-            self.send_header("Content-Length", str(len(kept.answer)))
+            self.send_header("Content-Length", str(len(log.answer)))
             self.end_headers()
-            self.wfile.write(kept.answer)
+            self.wfile.write(log.answer)
 
         def log_message(self, *args: Any) -> None:
             """Say nothing."""
@@ -208,11 +208,11 @@ def recorder(
         context.load_cert_chain(tls.cert_file, tls.key_file)
         server.socket = context.wrap_socket(server.socket, server_side=True)
         scheme = "https"
-    kept.url = f"{scheme}://127.0.0.1:{server.server_address[1]}/hook"
+    log.url = f"{scheme}://127.0.0.1:{server.server_address[1]}/hook"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield kept
+        yield log
     finally:
         server.shutdown()
         server.server_close()

@@ -40,10 +40,10 @@ def lesion_card(name: str = "darkness", version: str = "1", task: str = "lesion"
 
 def served(*cards: Card, roles: tuple[str, ...] = ()) -> dict[str, list[Served]]:
     """Packages by task as the worker hands them to a pipeline."""
-    found: dict[str, list[Served]] = {}
+    by_task: dict[str, list[Served]] = {}
     for i, card in enumerate(cards):
-        found.setdefault(card.task, []).append(Served(card, roles[i] if i < len(roles) else "active"))
-    return found
+        by_task.setdefault(card.task, []).append(Served(card, roles[i] if i < len(roles) else "active"))
+    return by_task
 
 
 class DarknessEngine:

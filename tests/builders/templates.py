@@ -17,7 +17,8 @@ from pydicom import dcmread
 
 from firstread.records import Database
 from firstread.settings import Settings
-from tests.builders.scored import database_in, scored_study, settings_in
+from tests.builders.scored_studies import scored_study
+from tests.builders.site import database_in, settings_in
 from worker.outputs.objects import capture, finishing, report, segmentation
 from worker.outputs.objects.files import ensure_objects, objects_dir
 
@@ -39,7 +40,7 @@ def template_digests(
     replace(finishing, "software_version", lambda: "0")
     replace(report, "software_version", lambda: "0")
     scored = scored_study(site[1], site[0], pipeline=pipeline, n=4 if pipeline == "head_ct" else 1)
-    found = {}
+    digests = {}
     for row in ensure_objects(site[1], site[0], scored.job_id):
         if row.path is None:
             continue
@@ -49,23 +50,23 @@ def template_digests(
                 del ds[keyword]
         text = "\n".join(str(element) for element in ds if element.keyword != "PixelData")
         digest = hashlib.sha256(text.encode() + ds.get("PixelData", b"")).hexdigest()
-        found[f"{pipeline} {row.kind} {VERSIONS[row.kind].TEMPLATE_VERSION}"] = digest
-    return found
+        digests[f"{pipeline} {row.kind} {VERSIONS[row.kind].TEMPLATE_VERSION}"] = digest
+    return digests
 
 
 def main() -> int:
     """Write the record anew; refuses where a digest changed under the same version."""
     known = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for pipeline in PIPELINES:
         with tempfile.TemporaryDirectory() as folder:
             settings = settings_in(Path(folder), time_zone="Europe/Berlin")
-            found |= template_digests((settings, database_in(settings)), pipeline, setattr)
-    changed = sorted(key for key in found if known.get(key, found[key]) != found[key])
+            digests |= template_digests((settings, database_in(settings)), pipeline, setattr)
+    changed = sorted(key for key in digests if known.get(key, digests[key]) != digests[key])
     if changed and "--same-version" not in sys.argv:
         print("raise TEMPLATE_VERSION first: " + ", ".join(changed))
         return 1
-    RECORD.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    RECORD.write_text(json.dumps(digests, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Waiting for what happens, and ports that are free; every test uses these."""
+"""Waiting for what happens or must not happen, and free ports; every test uses these."""
 
 from __future__ import annotations
 
@@ -28,4 +28,14 @@ def until(check: Callable[[], T], limit_s: float = 30.0, what: Callable[[], str]
             return value
         if time.monotonic() > end:
             pytest.fail(f"not within {limit_s:g} s: {(what() if callable(what) else what) or check}")
+        time.sleep(step_s)
+
+
+def stays(check: Callable[[], object], for_s: float, step_s: float = 0.1) -> None:
+    """The test fails if ``check`` is not true for all of the time: for what must not happen, which gives no sign."""
+    end = time.monotonic() + for_s
+    while True:
+        assert check(), f"not for {for_s:g} s"
+        if time.monotonic() > end:
+            return
         time.sleep(step_s)

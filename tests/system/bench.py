@@ -105,7 +105,7 @@ def done(db: Database, uids: list[str]) -> bool:
 
 def timings(db: Database, uids: list[str]) -> list[dict[str, float]]:
     """For each study: seconds from the last image, of which the closing grace, and of each stage."""
-    found = []
+    rows = []
     with db.read() as session:
         for revision, job in session.execute(
             select(Revision, Job)
@@ -116,7 +116,7 @@ def timings(db: Database, uids: list[str]) -> list[dict[str, float]]:
             assert revision.closed_at is not None
             assert job.finished_at is not None
             assert job.started_at is not None
-            found.append(
+            rows.append(
                 {
                     "last image to result": (job.finished_at - revision.last_seen_at).total_seconds(),
                     "closing": (revision.closed_at - revision.last_seen_at).total_seconds(),
@@ -125,7 +125,7 @@ def timings(db: Database, uids: list[str]) -> list[dict[str, float]]:
                 }
                 | {f"stage {stage}": seconds for stage, seconds in job.stage_seconds.items()}
             )
-    return found
+    return rows
 
 
 def measure(studies: int, slices: int) -> dict[str, Any]:

@@ -49,9 +49,15 @@ class Site:
             rows = session.scalars(select(Process).where(Process.kind == "worker")).all()
         return [row for row in rows if row.details.get("state") == "ready"]
 
+    def stopping(self) -> bool:
+        """Whether a worker was asked to stop and still runs."""
+        with self.db.read() as session:
+            rows = session.scalars(select(Process).where(Process.kind == "worker")).all()
+        return any(row.details.get("state") == "stopping" for row in rows)
+
     def ready(self, count: int = 1) -> list[Process]:
         """Wait until so many workers are ready."""
-        until(lambda: len(self.workers()) >= count, what=f"{count} workers ready")
+        until(lambda: len(self.workers()) >= count, 90.0, what=f"{count} workers ready")
         return self.workers()
 
     def jobs(self) -> dict[int, Job]:

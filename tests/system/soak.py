@@ -97,11 +97,11 @@ class Soak:
 
     def kill_one(self) -> None:
         """SIGKILL to the listener or the worker."""
-        found = self.processes()
-        if found:
-            kind = self.rng.choice(sorted(found))
+        processes = self.processes()
+        if processes:
+            kind = self.rng.choice(sorted(processes))
             with contextlib.suppress(ProcessLookupError):
-                os.kill(found[kind], signal.SIGKILL)
+                os.kill(processes[kind], signal.SIGKILL)
                 self.kills[kind] += 1
 
     def look_at_memory(self) -> None:
@@ -150,26 +150,26 @@ class Soak:
             )
             refused = session.scalar(text("SELECT count(*) FROM intake_refusal WHERE source = 'inbox'"))
         answers = {(uid, state): count for uid, state, count in rows}
-        found = [
+        faults = [
             f"study {n}: {answers.get((uid, 'DONE'), 0)} results"
             for n, uid in enumerate(self.expected)
             if answers.get((uid, "DONE")) != 1
         ]
-        found += [
+        faults += [
             f"study {n}: {slices.get(uid, 0)} of {count} slices scored"
             for n, (uid, count) in enumerate(self.expected.items())
             if slices.get(uid, 0) != count
         ]
         if twice:
-            found.append(f"{twice} slices scored twice")
+            faults.append(f"{twice} slices scored twice")
         if refused != self.rubbish:
-            found.append(f"{refused} of {self.rubbish} files that are no images were noted")
-        found += [
+            faults.append(f"{refused} of {self.rubbish} files that are no images were noted")
+        faults += [
             f"{name} grew from {low:.0f} to {high:.0f} MB"
             for name, (low, high) in self.rss_mb.items()
             if name.startswith("listener") and high - low > GROWTH_LIMIT_MB
         ]
-        return found
+        return faults
 
 
 def run(minutes: float, kill_every_s: float, seed: int) -> int:

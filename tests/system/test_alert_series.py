@@ -22,7 +22,7 @@ ROLES = ("listen", "work", "deliver")
 
 
 def scrape(port: int) -> str:
-    """The text of an endpoint; empty while nobody answers."""
+    """The text of an endpoint; empty while nothing answers."""
     try:
         return str(urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode())
     except (urllib.error.URLError, OSError):
@@ -50,11 +50,11 @@ def test_beside_three_processes(three_processes: dict[str, str]) -> None:
 
 def jobs(name: str) -> dict[str, set[int]]:
     """Ports of each job of a scrape configuration."""
-    found: dict[str, set[int]] = {}
+    ports_by_job: dict[str, set[int]] = {}
     for job in yaml.safe_load((MONITORING / name).read_text(encoding="utf-8"))["scrape_configs"]:
         ports = {int(target.rsplit(":", 1)[1]) for c in job.get("static_configs", []) for target in c["targets"]}
-        found[job["job_name"]] = ports | {c["port"] for c in job.get("dns_sd_configs", [])}
-    return found
+        ports_by_job[job["job_name"]] = ports | {c["port"] for c in job.get("dns_sd_configs", [])}
+    return ports_by_job
 
 
 def test_compose_has_the_three_processes_and_prometheus_reads_each() -> None:
@@ -75,7 +75,7 @@ def test_prometheus_beside_up_or_three_processes_reads_every_port() -> None:
 
 
 @pytest.mark.parametrize("name", ["prometheus.yml", "prometheus-up.yml"])
-def test_a_job_that_does_not_answer_is_told(name: str) -> None:
+def test_a_job_that_does_not_answer_gives_an_alert(name: str) -> None:
     expr = next(rule["expr"] for rule in rules() if rule.get("alert") == "FirstreadDown")
     for job in jobs(name):
         assert f"{job}|" in expr or f"|{job}" in expr or f'"{job}"' in expr, job

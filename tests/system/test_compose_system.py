@@ -347,7 +347,7 @@ def test_prometheus_takes_every_rule(prometheus: Callable[..., Any]) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_the_services_end_in_order_when_told_to(system: System, request: pytest.FixtureRequest) -> None:
+def test_the_services_end_in_order_when_asked_to(system: System, request: pytest.FixtureRequest) -> None:
     """Last in this file: it stops what the others use."""
     stop(system)
     assert {name: process.returncode for name, process in system.processes.items()} == {"listener": 0, "worker": 0}

@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from sqlalchemy import select, update
 
 from firstread.clock import utcnow
 from firstread.records import Database, Delivery, Flag, Job, Process
 from firstread.settings import Settings
-from tests.builders.scored import database_in, scored_study, settings_in
+from tests.builders.scored_studies import scored_study
 from tests.builders.servers import recorder
 from tests.builders.timing import until
 from worker.outputs.deliveries.rows import new_delivery
@@ -48,14 +47,6 @@ def wait_for(done: Callable[[], bool], log: Path) -> None:
 def states(db: Database) -> list[str]:
     with db.read() as session:
         return list(session.scalars(select(Delivery.state).order_by(Delivery.id)))
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[tuple[Settings, Database]]:
-    settings = settings_in(tmp_path / "home")
-    db = database_in(settings)
-    yield settings, db
-    db.dispose()
 
 
 def destinations(settings: Settings, url: str) -> None:

@@ -78,15 +78,15 @@ def test_every_alert_has_series_under_up(site: tuple[Settings, Orthanc, Recorder
     settings, _, _ = site
     text = scrape(settings.port_of_metrics("up"))
     alerts = [rule["alert"] for rule in rules() if "alert" in rule]
-    assert {alert: found for alert in alerts if (found := missing_series(alert, [text]))} == {}
+    assert {alert: missing for alert in alerts if (missing := missing_series(alert, [text]))} == {}
 
 
 def rows(settings: Settings, query: str, **values: Any) -> list[dict[str, Any]]:
     db = Database(settings.database_url)
     with db.read() as session:
-        found = view_rows(session, text(query).bindparams(**values))
+        view = view_rows(session, text(query).bindparams(**values))
     db.dispose()
-    return found
+    return view
 
 
 def check_objects(pacs: Orthanc, folder: Path, study_uid: str, modalities: set[str]) -> None:
@@ -120,11 +120,11 @@ def test_a_phantom_comes_back_as_objects_and_a_notice(site: tuple[Settings, Orth
         90,
         what=rows(settings, query, uid=uid),
     )
-    shown = rows(settings, "SELECT * FROM hemorrhage_flag WHERE study_instance_uid = :uid", uid=uid)
-    assert shown[0]["notified_at"] is not None
-    made = {r["kind"]: r for r in rows(settings, "SELECT kind, path, reason FROM output_object")}
-    expected = {"SR", "OT"} | ({"SEG"} if made["seg"]["path"] else set())
-    assert made["seg"]["path"] or made["seg"]["reason"] in {"no_mask", "empty_mask"}
+    flags = rows(settings, "SELECT * FROM hemorrhage_flag WHERE study_instance_uid = :uid", uid=uid)
+    assert flags[0]["notified_at"] is not None
+    objects = {r["kind"]: r for r in rows(settings, "SELECT kind, path, reason FROM output_object")}
+    expected = {"SR", "OT"} | ({"SEG"} if objects["seg"]["path"] else set())
+    assert objects["seg"]["path"] or objects["seg"]["reason"] in {"no_mask", "empty_mask"}
     check_objects(pacs, tmp_path, uid, expected)
     content = json.loads(hook.requests[-1][2])
     assert (content["event"], content["study_instance_uid"]) == ("flag", uid)
@@ -144,7 +144,7 @@ def test_a_pacs_that_routes_whole_studies_is_no_loop(site: tuple[Settings, Ortha
 
     until(lambda: outcomes().get("own", 0) >= 2, 90, what=outcomes())
     time.sleep(6)  # a loop takes about five seconds a turn
-    made = rows(
+    objects = rows(
         settings,
         "SELECT o.kind FROM output_object o WHERE o.path IS NOT NULL AND o.job_id IN "
         "(SELECT j.id FROM job j JOIN revision r ON r.id = j.revision_id JOIN study s ON s.id = r.study_id "
@@ -152,7 +152,7 @@ def test_a_pacs_that_routes_whole_studies_is_no_loop(site: tuple[Settings, Ortha
         uid=uid,
     )
     results = [t for t in map(pacs.tags, (i["ID"] for i in pacs.instances())) if t["StudyInstanceUID"] == uid]
-    assert sum(t["Modality"] != "CT" for t in results) == len(made) <= 3
+    assert sum(t["Modality"] != "CT" for t in results) == len(objects) <= 3
     revisions = "SELECT r.number FROM revision r JOIN study s ON s.id = r.study_id WHERE s.study_instance_uid = :uid"
     assert [r["number"] for r in rows(settings, revisions, uid=uid)] == [1]
     assert {name: n for name, n in outcomes().items() if name not in {"own", "repeat"}} == {"stored": 12}
@@ -249,13 +249,13 @@ def test_no_name_of_a_patient_gets_where_it_does_not_belong(
         for words in (("doctor", "--quick"), ("deliveries",))
     ]
     assert outputs[0].stdout
-    found = [
+    leaks = [
         (where, name)
         for where, content in (*everything_written(settings), *(("a command", o.stdout + o.stderr) for o in outputs))
         for name in PLANTED
         if name in content
     ]
-    assert found == []
+    assert leaks == []
     logs = b"".join(path.read_bytes() for path in settings.log_dir.glob("*"))
     assert b"\x1b" not in logs
     spoken = [line for line in logs.decode().splitlines() if "not repeated" in line]
@@ -303,11 +303,11 @@ def test_real_images_from_the_inbox(site: tuple[Settings, Orthanc, Recorder], tm
     )
     ended = {"DELIVERED", "SKIPPED", "FAILED"}
     until(lambda: len([r for r in rows(settings, status) if r["state"] in ended]) == 2, 90, what="two deliveries")
-    found = rows(settings, status)
-    assert sorted(r["state"] for r in found) == ["DELIVERED", "SKIPPED"], found
-    skipped = next(r for r in found if r["state"] == "SKIPPED")
+    deliveries = rows(settings, status)
+    assert sorted(r["state"] for r in deliveries) == ["DELIVERED", "SKIPPED"], deliveries
+    skipped = next(r for r in deliveries if r["state"] == "SKIPPED")
     assert "illegal_study_uid" in skipped["last_status"]
-    delivered = next(r for r in found if r["state"] == "DELIVERED")
+    delivered = next(r for r in deliveries if r["state"] == "DELIVERED")
     objects = rows(
         settings,
         "SELECT o.kind, o.path, o.reason FROM output_object o JOIN job j ON j.id = o.job_id JOIN revision r "

@@ -47,19 +47,19 @@ class RunningUp:
 
     def children(self) -> list[int]:
         """Every process below it."""
-        found: list[int] = []
+        pids: list[int] = []
         level = [self.process.pid]
         while level:
             level = [pid for parent in level for pid in _children_of(parent)]
-            found += level
-        return found
+            pids += level
+        return pids
 
 
 def _children_of(pid: int) -> list[int]:
-    found = []
+    pids = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        found += [int(word) for word in path.read_text().split()]
-    return found
+        pids += [int(word) for word in path.read_text().split()]
+    return pids
 
 
 @pytest.fixture
@@ -176,14 +176,14 @@ def test_taken_port_is_named(start_up: Callable[..., RunningUp], setting: str, v
     assert "Traceback" not in up.text
 
 
-def test_full_disk_is_told_and_no_images_are_promised(start_up: Callable[..., RunningUp]) -> None:
+def test_full_disk_is_reported_and_no_images_are_promised(start_up: Callable[..., RunningUp]) -> None:
     up = start_up(min_free_mb=2**40)
     up.wait_for("IMAGES ARE REFUSED")
     assert "DISK FULL" in up.text
     assert "images are taken" not in up.text
 
 
-def test_unusable_home_is_told(start_up: Callable[..., RunningUp], tmp_path: Path) -> None:
+def test_unusable_home_is_reported(start_up: Callable[..., RunningUp], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     up = start_up(database_url=f"sqlite:///{tmp_path / 'file' / 'x.sqlite'}")
     assert up.process.wait(timeout=90) == 1

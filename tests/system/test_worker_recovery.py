@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +14,9 @@ from sqlalchemy import text
 from firstread.dicom.uids import stable_uid
 from firstread.phantoms.ct import file_meta
 from firstread.queue import depth, redis_client
+from tests.builders.closed_revisions import probe_images, put_probe, put_revision
 from tests.builders.streams import endless_rle, with_streams
-from tests.builders.timing import until
-from tests.builders.waiting import probe_images, put_probe, put_revision
+from tests.builders.timing import stays, until
 from tests.system.conftest import Site
 
 MakeSite = Callable[..., Site]
@@ -174,7 +173,7 @@ def test_second_signal_stops_at_once_and_counts_no_attempt(make_site: MakeSite) 
     long = put_probe(site.db, site.settings, "long", "slow:30")
     until(lambda: site.state(long) == "SCORING")
     process.terminate()
-    time.sleep(1.0)
+    until(site.stopping)
     process.terminate()
     process.wait(timeout=15)
     job = site.jobs()[long]
@@ -234,8 +233,7 @@ def test_jobs_without_a_package_wait_until_one_is_there(make_site: MakeSite, tmp
     revision = put_probe(site.db, site.settings, "waits")
     until(lambda: site.state(revision) == "WAITING")
     assert site.jobs()[revision].reason == "no_serving_package"
-    time.sleep(1.0)
-    assert site.jobs()[revision].attempts == 0
+    stays(lambda: site.jobs()[revision].attempts == 0, 1.0)
     process.terminate()
     process.wait(timeout=20)
     (models / "no_package").unlink()
@@ -243,25 +241,25 @@ def test_jobs_without_a_package_wait_until_one_is_there(make_site: MakeSite, tmp
     site.wait_for([revision])
 
 
-SLOW_LOAD = """import time
+SLOW_LOAD = """import pathlib, sys, time
 from worker.engine import loading
 from worker.process import service
-loading.load_serving = lambda settings: time.sleep(60)
+loading.load_serving = lambda settings: (pathlib.Path(sys.argv[1]).touch(), time.sleep(60))
 service.main()"""
 
 
-def test_worker_that_is_told_to_stop_while_models_load_ends_quietly(make_site: MakeSite) -> None:
+def test_worker_that_is_asked_to_stop_while_models_load_ends_without_error(make_site: MakeSite) -> None:
     site = make_site()
-    process = site.start([sys.executable, "-c", SLOW_LOAD])
+    begun = site.settings.home / "loading"
+    process = site.start([sys.executable, "-c", SLOW_LOAD, str(begun)])
 
-    def loading() -> int:
+    def workers() -> int:
         with site.db.read() as session:
             return session.execute(text("SELECT COUNT(*) FROM process WHERE kind = 'worker'")).scalar() or 0
 
-    until(loading)
-    time.sleep(0.5)
+    until(lambda: begun.exists() and workers() == 1, 90.0)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 0
     out = (site.settings.log_dir / "test.out").read_text()
     assert "Traceback" not in out and "terminate called" not in out
-    assert loading() == 0
+    assert workers() == 0

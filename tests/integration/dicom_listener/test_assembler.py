@@ -139,7 +139,7 @@ def test_lost_listener_counts_as_a_broken_association(db: Database, make_setting
 def test_same_bytes_again_change_nothing(door: Door) -> None:
     objects = small_series(3)
     first = door.open(30)
-    kept = door.bring(objects, first, ago_s=25)
+    arrivals = door.bring(objects, first, ago_s=25)
     door.end(first, ago_s=20)
     assert door.close() == ["released"]
     second = door.open(10)
@@ -148,7 +148,7 @@ def test_same_bytes_again_change_nothing(door: Door) -> None:
     assert sorted(done.superfluous) == sorted(a.spool_key for a in again)
     assert outcomes(door.db) == {"stored": 3, "repeat": 3}
     assert rows(door.db, "SELECT count(*) FROM revision") == [(1,)]
-    assert {row[0] for row in rows(door.db, "SELECT spool_key FROM instance")} == {a.spool_key for a in kept}
+    assert {row[0] for row in rows(door.db, "SELECT spool_key FROM instance")} == {a.spool_key for a in arrivals}
 
 
 def test_other_bytes_make_a_revision_with_a_warning(door: Door) -> None:
@@ -276,7 +276,7 @@ def test_a_frozen_revision_never_changes(door: Door) -> None:
     assert rows(door.db, "SELECT * FROM revision_instance") == members
 
 
-def test_two_patients_in_one_study_are_told(door: Door) -> None:
+def test_two_patients_in_one_study_give_a_warning(door: Door) -> None:
     objects = small_series(2)
     objects[1].PatientID = "SOMEBODY-ELSE"
     delivery = door.open(30)
@@ -304,12 +304,12 @@ def test_a_hint_on_known_bytes_asks_for_another_reading(door: Door) -> None:
         door.bring(objects, drain, ago_s=10, pipeline_hint="head_ct")
         door.end(drain, ago_s=5)
         door.close()
-    found = rows(door.db, "SELECT number, forced_pipeline FROM revision ORDER BY number")
-    assert found == [(1, None), (2, "head_ct")]
+    revisions = rows(door.db, "SELECT number, forced_pipeline FROM revision ORDER BY number")
+    assert revisions == [(1, None), (2, "head_ct")]
     assert outcomes(door.db) == {"stored": 1, "repeat": 2}
 
 
-def test_an_order_outlives_a_later_copy_without_one(door: Door) -> None:
+def test_an_order_stays_after_a_later_copy_without_one(door: Door) -> None:
     drain = door.open(30, source="inbox")
     door.bring(small_series(1), drain, ago_s=25, pipeline_hint="head_ct")
     door.end(drain, ago_s=20)
@@ -320,8 +320,8 @@ def test_an_order_outlives_a_later_copy_without_one(door: Door) -> None:
     door.bring(changed, again, ago_s=10)
     door.end(again, ago_s=5)
     door.close()
-    found = rows(door.db, "SELECT number, forced_pipeline FROM revision ORDER BY number")
-    assert found == [(1, "head_ct"), (2, "head_ct")]
+    revisions = rows(door.db, "SELECT number, forced_pipeline FROM revision ORDER BY number")
+    assert revisions == [(1, "head_ct"), (2, "head_ct")]
 
 
 def test_priority_of_a_class_without_modality_and_of_an_order_for_a_sender(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import socket
@@ -21,25 +20,22 @@ from firstread.dicom.sender import echo
 from firstread.records import AssociationRefusal, Database
 from firstread.settings import Settings
 from firstread_cli.doctor.intake import check_refusals
-from tests.builders.listening import QUICK, listening, rows
+from tests.builders.listening import listening, rows
 from tests.builders.timing import until
 
 MakeSettings = Callable[..., Settings]
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 
 
-@pytest.fixture
-def quick(make_settings: MakeSettings, broker: str) -> MakeSettings:
-    return functools.partial(make_settings, **QUICK, broker_url=broker)
-
-
-def told(db: Database) -> dict[str, tuple[Any, ...]]:
+def refusals_by_reason(db: Database) -> dict[str, tuple[Any, ...]]:
     """Count, titles, host and contexts by reason."""
-    found = rows(db, "SELECT reason, count, calling_ae, called_ae, host, contexts FROM association_refusal")
-    return {str(row[0]): row[1:] for row in found}
+    refusals = rows(db, "SELECT reason, count, calling_ae, called_ae, host, contexts FROM association_refusal")
+    return {str(row[0]): row[1:] for row in refusals}
 
 
-def ask(port: int, calling: str, called: str = "FIRSTREAD", sop_class: str = "1.2.840.10008.1.1") -> None:
+def request_association(
+    port: int, calling: str, called: str = "FIRSTREAD", sop_class: str = "1.2.840.10008.1.1"
+) -> None:
     """Ask for an association, and end it where it was granted."""
     ae = AE(ae_title=calling)
     ae.acse_timeout = ae.network_timeout = 15
@@ -52,8 +48,8 @@ def test_every_reason(quick: MakeSettings, caplog: pytest.LogCaptureFixture) -> 
     settings = quick(allowed_calling_ae=("CT1",), check_called_ae=True, max_associations=16, network_timeout_s=2.0)
     with listening(settings) as service, caplog.at_level(logging.WARNING):
         for calling, called in (("CT2", "FIRSTREAD"), ("CT3\x1b[2J", "FIRSTREAD"), ("CT1", "OTHER")):
-            ask(service.port, calling, called)
-        ask(service.port, "CT1", sop_class=FIND)
+            request_association(service.port, calling, called)
+        request_association(service.port, "CT1", sop_class=FIND)
         for data in (b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"\x01\x00\x00\x00\x00\x04abcd", b""):
             with socket.create_connection(("127.0.0.1", service.port), timeout=5) as peer:
                 peer.sendall(data)
@@ -69,26 +65,26 @@ def test_every_reason(quick: MakeSettings, caplog: pytest.LogCaptureFixture) -> 
             "bad_request": (1, None, None, "127.0.0.1", None),
             "silent": (1, None, None, "127.0.0.1", None),
         }
-        until(lambda: len(told(service.db)) == 7, limit_s=30)
-        found = told(service.db)
-        *proposal, contexts = found.pop("no_presentation_contexts")
+        until(lambda: len(refusals_by_reason(service.db)) == 7, limit_s=30)
+        refusals = refusals_by_reason(service.db)
+        *proposal, contexts = refusals.pop("no_presentation_contexts")
         assert proposal == [1, "CT1", "FIRSTREAD", "127.0.0.1"]
         assert [cx["abstract_syntax"] for cx in json.loads(contexts)] == [FIND]
-        assert found == expected
+        assert refusals == expected
         assert "(called_ae_wrong): host 127.0.0.1, from CT1 to OTHER" in caplog.text
         assert "\x1b" not in caplog.text
         checks = [check.detail for check in check_refusals(settings)]
         assert len(checks) == 5 and any("127.0.0.1 (silent)" in detail for detail in checks)
 
 
-def test_too_many_associations_are_told(quick: MakeSettings) -> None:
+def test_too_many_associations_are_recorded(quick: MakeSettings) -> None:
     with listening(quick(max_associations=1)) as service:
         ae = AE(ae_title="CT1")
         held = ae.associate("127.0.0.1", service.port, contexts=[build_context("1.2.840.10008.1.1")])
-        ask(service.port, "CT2")
+        request_association(service.port, "CT2")
         held.release()
-        until(lambda: told(service.db))
-        assert told(service.db) == {"too_many_associations": (1, "CT2", "FIRSTREAD", "127.0.0.1", None)}
+        until(lambda: refusals_by_reason(service.db))
+        assert refusals_by_reason(service.db) == {"too_many_associations": (1, "CT2", "FIRSTREAD", "127.0.0.1", None)}
 
 
 def test_one_row_a_minute_and_host_and_reason(db: Database) -> None:
@@ -99,8 +95,8 @@ def test_one_row_a_minute_and_host_and_reason(db: Database) -> None:
         at = start + timedelta(seconds=ago_s)
         book.note(TurnedAway(refusals.CALLED_AE, "10.0.0.9", calling_ae=title, first_at=at, last_at=at))
         book.write()
-    found = rows(db, "SELECT count, calling_ae FROM association_refusal ORDER BY first_at")
-    assert found == [(3, "C"), (2, "E")]
+    refusal_rows = rows(db, "SELECT count, calling_ae FROM association_refusal ORDER BY first_at")
+    assert refusal_rows == [(3, "C"), (2, "E")]
 
 
 def test_a_flood_from_many_hosts_stays_small(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,8 +106,8 @@ def test_a_flood_from_many_hosts_stays_small(db: Database, monkeypatch: pytest.M
         book.note(TurnedAway(refusals.NOT_DICOM, f"10.0.{number // 250}.{number % 250}"))
         if number % 100 == 99:
             book.write()
-    found = rows(db, "SELECT host, count FROM association_refusal")
-    assert len(found) == 6 and (None, 295) in found
+    refusal_rows = rows(db, "SELECT host, count FROM association_refusal")
+    assert len(refusal_rows) == 6 and (None, 295) in refusal_rows
 
 
 def test_old_rows_go(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:

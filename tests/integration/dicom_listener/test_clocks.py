@@ -1,4 +1,4 @@
-"""Hosts 90 s apart share a database: nobody takes what another has in hand, and times are the database's."""
+"""Hosts 90 s apart share a database: none takes what another has in hand, and times are the database's."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from firstread.records import LISTENER, Association, Database, Job, Process, Rec
 from firstread.records import Delivery as DeliveryRow
 from firstread.records.clock import now_of
 from firstread.settings import Settings
-from firstread.storage.spool import Spool
 from firstread.upkeep.service import problems
 from firstread_cli.doctor.clocks import check_clock
 from tests.builders.clocks import REAL, clock_off
+from tests.builders.closed_revisions import job_of, put_probe
 from tests.builders.listening import small_series
 from tests.builders.probe_worker import ROW
+from tests.builders.scoring import claimer_of
 from tests.builders.servers import recorder
-from tests.builders.waiting import job_of, put_probe
 from tests.integration.firstread.test_metrics_endpoint import scrape
 from worker.outputs.deliveries.lanes import work_one
 from worker.outputs.deliveries.rows import new_delivery
@@ -37,7 +37,6 @@ from worker.outputs.destinations.file import WebhookDestination
 from worker.pipelines import registry
 from worker.process.process_row import ProcessRow
 from worker.process.sweeper import Sweeper
-from worker.scoring.claims import Claimer
 from worker.scoring.leases import LeaseKeeper
 
 OFF = pytest.mark.parametrize("off_s", [90.0, -90.0], ids=["ahead", "behind"])
@@ -53,15 +52,11 @@ def near(at: datetime | None, seconds: float = 20.0) -> bool:
     return at is not None and abs((at - REAL()).total_seconds()) < seconds
 
 
-def claimer(db: Database, settings: Settings, owner: str) -> Claimer:
-    return Claimer(db, settings, Spool(settings.spool_dir), owner, lambda: frozenset(["probe"]))
-
-
 def test_the_database_has_a_clock_of_its_own(db: Database) -> None:
     before = REAL()
     with clock_off(90), db.read() as session:
-        told = now_of(session)
-    assert before - timedelta(milliseconds=2) <= told <= REAL()
+        database_time = now_of(session)
+    assert before - timedelta(milliseconds=2) <= database_time <= REAL()
     assert near(db.now())
 
 
@@ -71,7 +66,7 @@ def test_a_sweeper_with_another_clock_leaves_a_live_worker_its_job(
 ) -> None:
     settings = make_settings(database_url=db.url, lease_s=60, broker_url="redis://127.0.0.1:1/0")
     revision = put_probe(db, settings, "in hand")
-    claim = claimer(db, settings, "w1").next()
+    claim = claimer_of(db, settings, "w1").next()
     assert claim is not None
     with clock_off(off_s):
         Sweeper(db, settings).sweep()
@@ -84,7 +79,7 @@ def test_a_worker_with_another_clock_keeps_its_job(db: Database, make_settings: 
     settings = make_settings(database_url=db.url, lease_s=60, broker_url="redis://127.0.0.1:1/0")
     revision = put_probe(db, settings, "elsewhere")
     with clock_off(off_s):
-        claim = claimer(db, settings, "far").next()
+        claim = claimer_of(db, settings, "far").next()
         assert claim is not None
         assert claim.seconds_since(claim.closed_at) < 20, "waiting is no matter of clocks"
         keeper = LeaseKeeper(db, "far", settings.lease_s)
@@ -104,7 +99,7 @@ def test_a_worker_with_another_clock_keeps_its_job(db: Database, make_settings: 
 def test_a_lease_that_ran_out_is_taken_whatever_the_sweeper_thinks(db: Database, make_settings: MakeSettings) -> None:
     settings = make_settings(database_url=db.url, lease_s=60, broker_url="redis://127.0.0.1:1/0")
     revision = put_probe(db, settings, "gone")
-    claim = claimer(db, settings, "w1").next()
+    claim = claimer_of(db, settings, "w1").next()
     assert claim is not None
     with db.write() as session:
         session.get_one(Job, claim.job_id).lease_until = now_of(session) - timedelta(seconds=1)
@@ -194,8 +189,8 @@ def test_a_delivery_in_hand_is_not_sent_by_another_host(
 ) -> None:
     monkeypatch.setenv("HOOK_SECRET", "a shared secret")
     settings = make_settings(database_url=db.url)
-    revision = put_probe(db, settings, "told")
-    claim = claimer(db, settings, "w1").next()
+    revision = put_probe(db, settings, "delivered")
+    claim = claimer_of(db, settings, "w1").next()
     assert claim is not None and claim.revision_id == revision
     with recorder() as server:
         values: dict[str, Any] = {"secret": {"env": "HOOK_SECRET"}, "timeout_s": 1}
@@ -215,7 +210,7 @@ def test_a_delivery_in_hand_is_not_sent_by_another_host(
 
 
 @OFF
-def test_every_endpoint_and_the_doctor_tell_the_difference(
+def test_every_endpoint_and_the_doctor_report_the_difference(
     db: Database, make_settings: MakeSettings, off_s: float
 ) -> None:
     settings = make_settings(database_url=db.url, broker_url="redis://127.0.0.1:1/0")
@@ -230,6 +225,6 @@ def test_every_endpoint_and_the_doctor_tell_the_difference(
         (line,) = [line for line in text.splitlines() if line.startswith("firstread_clock_skew_seconds ")]
         assert float(line.split()[1]) == pytest.approx(-off_s, abs=5)
     with clock_off(off_s):
-        told = {check.name: check for check in check_clock(settings)}
-    assert told["clock"].status == "warn" and ("ahead of" if off_s > 0 else "behind") in told["clock"].detail
+        checks = {check.name: check for check in check_clock(settings)}
+    assert checks["clock"].status == "warn" and ("ahead of" if off_s > 0 else "behind") in checks["clock"].detail
     assert {check.name: check.status for check in check_clock(settings)}["clock"] == "ok"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import os
 import shutil
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +21,6 @@ from firstread.dicom.pixels.reading import read_frame
 from firstread.settings import Settings
 from tests.builders.bad_inputs import BAD_INPUTS
 from tests.builders.listening import (
-    QUICK,
     all_closed,
     closed,
     listening,
@@ -31,23 +30,16 @@ from tests.builders.listening import (
     send,
     small_files,
 )
-from tests.builders.timing import until
+from tests.builders.timing import stays, until
 
 MakeSettings = Callable[..., Settings]
 
 
-@pytest.fixture
-def quick(make_settings: MakeSettings, broker: str, monkeypatch: pytest.MonkeyPatch) -> MakeSettings:
-    """Settings with short timers; what is not whole is believed to stay so after a second and a half."""
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not whole is believed to stay so after a second and a half."""
     monkeypatch.setattr("dicom_listener.inbox.watcher.STALE_S", 1.5)
     monkeypatch.setattr("dicom_listener.inbox.watcher.PAUSE_S", 1.0)
-    return functools.partial(make_settings, **QUICK, broker_url=broker)
-
-
-@pytest.fixture
-def service(quick: MakeSettings) -> Iterator[ListenerService]:
-    with listening(quick()) as running:
-        yield running
 
 
 def left_in(inbox: Path) -> list[str]:
@@ -78,8 +70,8 @@ def test_a_folder_of_any_depth(service: ListenerService, tmp_path: Path) -> None
     shutil.copytree(tmp_path / "cd", inbox / "cd")
     assert [row[1:4] for row in all_closed(service.db)] == [(1, "released", 4)]
     assert left_in(inbox) == []
-    found = rows(service.db, "SELECT source, source_name, calling_ae FROM received_instance ORDER BY source_name")
-    assert found == [("inbox", f"cd/a/b/000{n}.dcm", None) for n in range(1, 5)]
+    receipts = rows(service.db, "SELECT source, source_name, calling_ae FROM received_instance ORDER BY source_name")
+    assert receipts == [("inbox", f"cd/a/b/000{n}.dcm", None) for n in range(1, 5)]
     assert rows(service.db, "SELECT source, source_name FROM study_result") == [("inbox", "cd/a/b/0001.dcm")]
 
 
@@ -110,9 +102,9 @@ def test_without_preamble_and_without_sop_class(service: ListenerService, tmp_pa
     ds.preamble = bytes(128)
     ds.save_as(inbox / "no_class.dcm", enforce_file_format=False)
     all_closed(service.db, 2)
-    found = dict(rows(service.db, "SELECT study_instance_uid, warnings FROM study_result"))
-    assert found["ID_0123abcd"] == '["meta_uid_mismatch", "sop_class_missing"]'
-    assert '["no_transfer_syntax"]' in found.values()
+    warnings = dict(rows(service.db, "SELECT study_instance_uid, warnings FROM study_result"))
+    assert warnings["ID_0123abcd"] == '["meta_uid_mismatch", "sop_class_missing"]'
+    assert '["no_transfer_syntax"]' in warnings.values()
     classes = rows(service.db, "SELECT sop_class_uid FROM received_instance WHERE study_instance_uid = 'ID_0123abcd'")
     assert classes == [("1.2.840.10008.5.1.4.1.1.2",)]
 
@@ -125,17 +117,11 @@ def test_a_file_that_is_still_growing_waits(service: ListenerService, tmp_path: 
         for start in range(0, len(data), len(data) // 5):
             file.write(data[start : start + len(data) // 5])
             file.flush()
-            _sleep(0.3)
+            time.sleep(0.3)  # the pace of a slow writer
             assert target.exists() or start + len(data) // 5 >= len(data)
     all_closed(service.db)
     assert outcomes(service.db) == {"stored": 1}
     assert rejected(inbox) == {}
-
-
-def _sleep(seconds: float) -> None:
-    import time
-
-    time.sleep(seconds)
 
 
 def test_unfinished_names_and_hidden_files_are_left_alone(service: ListenerService, tmp_path: Path) -> None:
@@ -144,8 +130,7 @@ def test_unfinished_names_and_hidden_files_are_left_alone(service: ListenerServi
     shutil.copy(path, inbox / "image.dcm.part")
     (inbox / ".DS_Store").write_bytes(b"x")
     (inbox / "Thumbs.db").write_bytes(b"x")
-    _sleep(1.0)
-    assert left_in(inbox) == [".DS_Store", "Thumbs.db", "image.dcm.part"]
+    stays(lambda: left_in(inbox) == [".DS_Store", "Thumbs.db", "image.dcm.part"], 1.0)
     os.rename(inbox / "image.dcm.part", inbox / "image.dcm")
     all_closed(service.db)
     assert outcomes(service.db) == {"stored": 1}
@@ -156,8 +141,7 @@ def test_links_are_never_followed(service: ListenerService, tmp_path: Path) -> N
     outside = small_files(tmp_path / "outside", 2)
     (inbox / "link.dcm").symlink_to(outside[0])
     (inbox / "folder").symlink_to(tmp_path / "outside", target_is_directory=True)
-    _sleep(1.0)
-    assert outcomes(service.db) == {} and refusals(service.db) == {}
+    stays(lambda: outcomes(service.db) == {} and refusals(service.db) == {}, 1.0)
     assert all(path.exists() for path in outside)
 
 
@@ -166,10 +150,10 @@ def test_a_folder_of_a_pipeline_is_a_wish(service: ListenerService, tmp_path: Pa
     for number, folder in enumerate(["head_ct", "head_ct/deep/er", "elsewhere"]):
         shutil.copytree(small_files(tmp_path / str(number), 1, seed=number)[0].parent, inbox / folder / "x")
     all_closed(service.db, 3)
-    found = rows(
+    forced = rows(
         service.db, "SELECT s.source_name, r.forced_pipeline FROM revision r JOIN study s ON s.id = r.study_id"
     )
-    assert dict(found) == {
+    assert dict(forced) == {
         "head_ct/x/0001.dcm": "head_ct",
         "head_ct/deep/er/x/0001.dcm": "head_ct",
         "elsewhere/x/0001.dcm": None,
@@ -192,8 +176,8 @@ def test_rubbish_is_rejected_with_a_reason(service: ListenerService, tmp_path: P
         name: f"reason: {reason}" for name, reason in expected.items()
     }
     assert left_in(inbox) == []
-    kept = {Path(path).name for (path,) in rows(service.db, "SELECT kept_path FROM intake_refusal")}
-    assert kept == set(expected)
+    kept_names = {Path(path).name for (path,) in rows(service.db, "SELECT kept_path FROM intake_refusal")}
+    assert kept_names == set(expected)
     assert [row[1:4] for row in all_closed(service.db)] == [(1, "released", 2)]
 
 
@@ -226,9 +210,9 @@ def test_zip_archives(service: ListenerService, tmp_path: Path) -> None:
         "head_ct/a.zip/../../etc/evil.txt": "not_dicom",
         "head_ct/a.zip/inner.zip": "nested_archive",
     }
-    kept = [Path(path) for (path,) in rows(service.db, "SELECT kept_path FROM intake_refusal")]
+    kept_files = [Path(path) for (path,) in rows(service.db, "SELECT kept_path FROM intake_refusal")]
     assert all(
-        path.is_file() and path.is_relative_to(inbox / "rejected" / "head_ct" / "a.zip.members") for path in kept
+        path.is_file() and path.is_relative_to(inbox / "rejected" / "head_ct" / "a.zip.members") for path in kept_files
     )
     assert left_in(inbox) == []
 
@@ -346,8 +330,7 @@ def test_a_full_disk_leaves_files_where_they_are(quick: MakeSettings, tmp_path: 
     with listening(quick(min_free_mb=free_mb + 10_000)) as service:
         inbox = service.settings.inbox_dir
         small_files(inbox / "ct", 2)
-        _sleep(1.5)
-        assert left_in(inbox) == ["ct/0001.dcm", "ct/0002.dcm"]
+        stays(lambda: left_in(inbox) == ["ct/0001.dcm", "ct/0002.dcm"], 1.5)
         assert refusals(service.db) == {}
         service.storage.spool.min_free_bytes = 0
         assert [row[1:4] for row in all_closed(service.db)] == [(1, "released", 2)]
@@ -356,7 +339,7 @@ def test_a_full_disk_leaves_files_where_they_are(quick: MakeSettings, tmp_path: 
 def test_a_rescan_finds_what_events_missed(
     quick: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A network mount tells nothing: without any event the rescan takes the file."""
+    """A network mount gives no events: without any event the rescan takes the file."""
     monkeypatch.setattr("watchfiles.watch", _no_events)
     with listening(quick()) as service:
         small_files(service.settings.inbox_dir / "ct", 2)
@@ -386,7 +369,7 @@ def test_a_copy_in_progress_keeps_its_study_open(quick: MakeSettings, tmp_path: 
     with listening(quick(inbox_grace_s=1.0)) as service:
         for path in small_files(tmp_path / "ct", 5):
             shutil.copy(path, service.settings.inbox_dir / path.name)
-            _sleep(0.4)
+            time.sleep(0.4)  # the pace of the copy
         assert [row[1:4] for row in all_closed(service.db)] == [(1, "released", 5)]
 
 
@@ -398,7 +381,7 @@ def test_real_images_and_copies_all_end_somewhere(service: ListenerService, real
     until(lambda: not left_in(inbox), limit_s=30)
     all_closed(service.db, 10, limit_s=30)
     service.writer.flush()
-    told = outcomes(service.db)
-    assert sum(told.values()) + len(refusals(service.db)) == 2 * len(sources)
+    counts = outcomes(service.db)
+    assert sum(counts.values()) + len(refusals(service.db)) == 2 * len(sources)
     assert set(refusals(service.db).values()) == {"missing_uids"}
     assert closed(service.db)

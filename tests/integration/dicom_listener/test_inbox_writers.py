@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import logging
 import os
 import shutil
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +18,6 @@ from dicom_listener.service import ListenerService
 from firstread.settings import Settings
 from tests.builders.bad_inputs import encoded, many_items, tiny_slice
 from tests.builders.listening import (
-    QUICK,
     all_closed,
     listening,
     outcomes,
@@ -28,16 +25,11 @@ from tests.builders.listening import (
     rows,
     small_files,
 )
-from tests.builders.timing import until
+from tests.builders.timing import stays, until
 from tests.unit.dicom_listener.inbox.test_wholeness import WHOLE, archive, compressed, picture
 
 MakeSettings = Callable[..., Settings]
 LATIN = b"M\xfcller.dcm"
-
-
-@pytest.fixture
-def quick(make_settings: MakeSettings, broker: str) -> MakeSettings:
-    return functools.partial(make_settings, **QUICK, broker_url=broker)
 
 
 @pytest.fixture
@@ -52,10 +44,10 @@ def claimed(inbox: Path) -> list[str]:
     return [name for _, _, names in os.walk(inbox / CLAIMED) for name in names]
 
 
-def kept(service: ListenerService) -> dict[str, Path]:
+def kept_files(service: ListenerService) -> dict[str, Path]:
     """Where what was refused is kept, by its name as dropped."""
-    found = rows(service.db, "SELECT source_name, kept_path FROM intake_refusal")
-    return {str(name): Path(path) for name, path in found}
+    refusal_rows = rows(service.db, "SELECT source_name, kept_path FROM intake_refusal")
+    return {str(name): Path(path) for name, path in refusal_rows}
 
 
 def test_a_writer_that_pauses_is_waited_for(quick: MakeSettings) -> None:
@@ -72,8 +64,7 @@ def test_a_writer_that_pauses_is_waited_for(quick: MakeSettings) -> None:
                 file.write(contents[name][:half])
                 file.flush()
                 open_files.append((file, contents[name][half:]))
-        time.sleep(2.0)
-        assert outcomes(service.db) == {} and refusals(service.db) == {}
+        stays(lambda: outcomes(service.db) == {} and refusals(service.db) == {}, 2.0)
         for file, rest in open_files:
             with file:
                 file.write(rest)
@@ -108,7 +99,7 @@ def test_what_stays_cut_is_truncated(impatient: MakeSettings) -> None:
             "members.zip/slice.dcm",
         }
         assert rows(service.db, "SELECT warnings FROM instance") == [('["truncated"]',)]
-        assert all(path.is_file() for path in kept(service).values())
+        assert all(path.is_file() for path in kept_files(service).values())
 
 
 def test_a_refused_file_that_becomes_whole_is_taken_anew(impatient: MakeSettings) -> None:
@@ -119,11 +110,10 @@ def test_a_refused_file_that_becomes_whole_is_taken_anew(impatient: MakeSettings
             file.write(whole[:-100])
             file.flush()
             until(lambda: refusals(service.db) == {"slow.dcm": "truncated"}, limit_s=25)
-            place = kept(service)["slow.dcm"]
+            place = kept_files(service)["slow.dcm"]
             file.write(whole[-100:-50])
             file.flush()
-            time.sleep(1.0)
-            assert place.is_file() and outcomes(service.db) == {}, "grown, and not whole yet"
+            stays(lambda: place.is_file() and outcomes(service.db) == {}, 1.0)  # grown, and not whole yet
             file.write(whole[-50:])
         until(lambda: outcomes(service.db) == {"stored": 1}, limit_s=25)
         assert rows(
@@ -213,13 +203,12 @@ def test_every_name_ends_somewhere(impatient: MakeSettings) -> None:
         (inbox / NAMES[-1]).write_bytes(zipped.getvalue())
         until(lambda: len(refusals(service.db)) == len(NAMES), limit_s=25)
         assert outcomes(service.db) == {"stored": 1}
-        for path in kept(service).values():
+        for path in kept_files(service).values():
             assert path.is_file() and path.with_name(path.name + ".txt").is_file()
         assert (inbox / "rejected" / "M%FCller.dcm").is_file()
         until(lambda: not claimed(inbox))
     with listening(impatient()) as service:
-        time.sleep(1.0)
-        assert rows(service.db, "SELECT count(*) FROM intake_refusal") == [(len(NAMES),)], "nor are they found anew"
+        stays(lambda: len(refusals(service.db)) == len(NAMES), 1.0)  # nor are they taken again
 
 
 def test_a_name_that_ends_the_watch_costs_no_event(
@@ -278,5 +267,5 @@ def test_logs_name_our_number_and_never_what_a_file_is_called(
         assert [detail.split(";")[0] for _, reason, detail in numbers if reason == "unsupported_format"] == [
             "a TIFF picture"
         ]
-    said = caplog.text + "".join(path.read_text() for path in service.settings.home.glob("log/*"))
-    assert "PLANTED" not in said and "1 symbolic links" in said and "1 hidden" in said
+    logged = caplog.text + "".join(path.read_text() for path in service.settings.home.glob("log/*"))
+    assert "PLANTED" not in logged and "1 symbolic links" in logged and "1 hidden" in logged

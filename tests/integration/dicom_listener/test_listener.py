@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import socket
@@ -10,7 +9,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,6 @@ from firstread.processes.ports import PortTaken
 from firstread.settings import Settings
 from tests.builders.bad_inputs import BAD_INPUTS
 from tests.builders.listening import (
-    QUICK,
     all_closed,
     closed,
     listening,
@@ -43,24 +41,12 @@ from tests.builders.listening import (
     small_series,
 )
 from tests.builders.programs import need
-from tests.builders.timing import until
+from tests.builders.timing import stays, until
 
 MakeSettings = Callable[..., Settings]
 CT = "1.2.840.10008.5.1.4.1.1.2"
 STORED = 0x0000
 UNSENDABLE_BY_STORESCU = {"explicit_VR-UN.dcm"}
-
-
-@pytest.fixture
-def quick(make_settings: MakeSettings, broker: str) -> MakeSettings:
-    """Settings with short timers and a broker that answers."""
-    return functools.partial(make_settings, **QUICK, broker_url=broker)
-
-
-@pytest.fixture
-def service(quick: MakeSettings) -> Iterator[ListenerService]:
-    with listening(quick()) as running:
-        yield running
 
 
 def storescu(port: int, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -82,8 +68,7 @@ def open_association(service: ListenerService, calling_ae: str = "CT1", sop_clas
     assoc = ae.associate("127.0.0.1", service.port, contexts=[build_context(sop_class)])
     assert assoc.is_established
     assoc._reactor_checkpoint.clear()
-    while not assoc._is_paused:
-        time.sleep(0.001)
+    until(lambda: assoc._is_paused, step_s=0.001)
     return assoc
 
 
@@ -152,11 +137,11 @@ def test_storescu_sends_real_files(service: ListenerService, real_data: Path, tm
     ours += (real_data / "head_ct/rsna_dicom").rglob("*.dcm")
     assert all(outcome.ok for outcome in send(service, *ours))
     service.writer.flush()
-    told = outcomes(service.db)
+    counts = outcomes(service.db)
     refused = rows(service.db, "SELECT reason FROM intake_refusal")
-    assert told == {"stored": len(theirs) + len(ours) - 2, "changed": 1}
+    assert counts == {"stored": len(theirs) + len(ours) - 2, "changed": 1}
     assert refused == [("missing_uids",)]
-    assert len(list(service.storage.spool.keys())) == sum(told.values())
+    assert len(list(service.storage.spool.keys())) == sum(counts.values())
     assert "sop_class_missing" in str(rows(service.db, "SELECT warnings FROM instance"))
     all_closed(service.db, limit_s=30)
 
@@ -198,8 +183,8 @@ def test_unknown_and_private_classes_and_illegal_uids(service: ListenerService, 
         ds.save_as(paths[-1], enforce_file_format=True)
     assert [o.message for o in send(service, *paths)] == ["stored"] * 3
     service.writer.flush()
-    found = rows(service.db, "SELECT sop_instance_uid FROM received_instance ORDER BY sop_instance_uid")
-    assert found == [("1.02.3",), ("9" * 100,), ("ID_f10de2d018",)]
+    uids = rows(service.db, "SELECT sop_instance_uid FROM received_instance ORDER BY sop_instance_uid")
+    assert uids == [("1.02.3",), ("9" * 100,), ("ID_f10de2d018",)]
 
 
 def test_a_class_of_another_service_is_not_offered(service: ListenerService) -> None:
@@ -243,10 +228,10 @@ def test_garbage_is_refused_and_kept_and_the_association_goes_on(service: Listen
     end(assoc)
     service.writer.flush()
     assert outcomes(service.db) == {"stored": 1}
-    kept = rows(service.db, "SELECT reason, kept_path, source_name, calling_ae FROM intake_refusal")
-    assert len(kept) == len(garbage)
-    assert all(Path(path).is_file() and host == "127.0.0.1" and ae == "CT1" for _, path, host, ae in kept)
-    assert any(Path(path).read_bytes().endswith(garbage[2] or b"-") for _, path, _, _ in kept)
+    refusal_rows = rows(service.db, "SELECT reason, kept_path, source_name, calling_ae FROM intake_refusal")
+    assert len(refusal_rows) == len(garbage)
+    assert all(Path(path).is_file() and host == "127.0.0.1" and ae == "CT1" for _, path, host, ae in refusal_rows)
+    assert any(Path(path).read_bytes().endswith(garbage[2] or b"-") for _, path, _, _ in refusal_rows)
 
 
 def _implicit_body(ds: Any) -> bytes:
@@ -291,8 +276,7 @@ def test_abort_in_the_middle_never_closes_early(service: ListenerService, tmp_pa
     assert c_store(assoc, body) == STORED
     end(assoc, abort=True)
     until(lambda: rows(service.db, "SELECT ending FROM association") == [("aborted",)])
-    time.sleep(1.0)
-    assert closed(service.db) == []
+    stays(lambda: closed(service.db) == [], 1.0)
     files = small_files(tmp_path / "again", 3)
     assert all(o.ok for o in send(service, *files, calling_ae="CT1"))
     assert all_closed(service.db)[0][1:3] == (1, "released")
@@ -388,8 +372,8 @@ def test_of_an_object_far_beyond_the_limit_nothing_is_kept_and_the_next_one_is(q
         end(assoc)
         service.writer.flush()
         assert sizes == [len(body)]
-        found = rows(service.db, "SELECT reason, detail, calling_ae, kept_path FROM intake_refusal")
-        assert found == [("too_large", "more than 1 MiB", "CT1", None)]
+        refusal_rows = rows(service.db, "SELECT reason, detail, calling_ae, kept_path FROM intake_refusal")
+        assert refusal_rows == [("too_large", "more than 1 MiB", "CT1", None)]
         assert outcomes(service.db) == {"stored": 1}
 
 
@@ -452,7 +436,7 @@ def test_a_silent_association_ends(quick: MakeSettings) -> None:
         assoc.kill()
 
 
-def test_a_taken_port_is_told(quick: MakeSettings, service: ListenerService) -> None:
+def test_a_taken_port_is_reported(quick: MakeSettings, service: ListenerService) -> None:
     settings = quick(home=service.settings.home / "other", dicom_port=service.port)
     with pytest.raises(PortTaken, match="FIRSTREAD_DICOM_PORT"), listening(settings):
         pass

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -37,17 +36,14 @@ from tests.builders.listening import (
     send,
     small_files,
 )
-from tests.builders.timing import until
+from tests.builders.timing import free_port, stays, until
 
 MakeSettings = Callable[..., Settings]
 
 
 @pytest.fixture
 def settings(make_settings: MakeSettings, broker: str) -> Settings:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return make_settings(**QUICK | {"quiet_s": 60.0}, broker_url=broker, dicom_port=port)
+    return make_settings(**QUICK | {"quiet_s": 60.0}, broker_url=broker, dicom_port=free_port())
 
 
 def start(settings: Settings) -> subprocess.Popen[bytes]:
@@ -93,8 +89,8 @@ def test_kill_9_in_the_middle_of_an_association(settings: Settings, tmp_path: Pa
         process = start(settings)
         until(lambda: sum(outcomes(db).values()) >= len(acknowledged))
         assert not list(settings.spool_dir.rglob("*.part"))
-        time.sleep(1.0)
-        assert rows(db, "SELECT state FROM revision") == [("RECEIVING",)], "a lost association closes nothing early"
+        # a lost association closes nothing early
+        stays(lambda: rows(db, "SELECT state FROM revision") == [("RECEIVING",)], 1.0)
         assert all(o.ok for o in send_paths(files, **target))
         assert [row[1:4] for row in all_closed(db)] == [(1, "released", 150)]
         assert rows(db, "SELECT count(DISTINCT sop_instance_uid) FROM received_instance WHERE outcome = 'stored'") == [
@@ -201,7 +197,7 @@ def test_a_living_listeners_files_are_left_to_it(make_settings: MakeSettings, br
         one.writer._assembler.write = slow  # type: ignore[method-assign]
         assert all(o.ok for o in send(one, *small_files(tmp_path / "ct", 3)))
         with listening(settings) as two:
-            time.sleep(0.5)
+            stays(lambda: outcomes(two.db) == {}, 0.5)
             assert two.reconciler.reconcile().deferred == 3
             assert outcomes(two.db) == {}
             held.set()

@@ -1,4 +1,4 @@
-"""Studies of long ago: behind fresh ones in claim and doorbell, told of in one summary, never escalated."""
+"""Studies of long ago: behind fresh ones in claim and doorbell, reported in one summary, never escalated."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from firstread.dicom.uids import stable_uid
 from firstread.metrics.outcomes import OutcomeFigures, families
 from firstread.records import LISTENER, Database, Delivery, EscalationStep, Flag, Job, Process, Revision, Study
 from firstread.settings import Settings
-from firstread.storage.spool import Spool
 from firstread_cli.doctor.clocks import check_senders
+from tests.builders.closed_revisions import put_probe
 from tests.builders.listening import small_series
 from tests.builders.probe_worker import ROW
+from tests.builders.scoring import claimer_of
 from tests.builders.servers import Recorder, recorder, smtp_sink
-from tests.builders.waiting import put_probe
 from worker.outputs.deliveries.escalation import escalate_flags
 from worker.outputs.deliveries.lanes import work_one
 from worker.outputs.destinations.file import read_file
 from worker.pipelines import registry
 from worker.pipelines.base import Finding, Outcome
 from worker.process.sweeper import find_due
-from worker.scoring.claims import Claimer, JobClaim
+from worker.scoring.claims import JobClaim
 from worker.scoring.results import Report, commit_outcome
 
 LONG_AGO = datetime(2019, 3, 4, 10, 0, tzinfo=UTC)
@@ -101,10 +101,6 @@ def put_backlog(db: Database, count: int = BACKLOG) -> None:
             session.add(Job(revision_id=revision.id, pipeline="probe", state="WAITING", created_at=at))
 
 
-def claimer(db: Database, settings: Settings) -> Claimer:
-    return Claimer(db, settings, Spool(settings.spool_dir), "w1", lambda: frozenset(["probe"]))
-
-
 def commit(db: Database, settings: Settings, claim: JobClaim, flagged: bool = True) -> None:
     findings = [Finding("any", "m", "1", probability=0.9, threshold=0.5, flagged=flagged)]
     report = Report(outcome=Outcome(findings))
@@ -112,7 +108,7 @@ def commit(db: Database, settings: Settings, claim: JobClaim, flagged: bool = Tr
 
 
 def score_all(db: Database, settings: Settings, limit: int = BACKLOG) -> list[JobClaim]:
-    source: Claimer = claimer(db, settings)
+    source = claimer_of(db, settings)
     done: list[JobClaim] = []
     while len(done) < limit and (claim := source.next()) is not None:
         commit(db, settings, claim)
@@ -140,7 +136,7 @@ def let_pass(db: Database, seconds: float) -> None:
             step.at -= timedelta(seconds=seconds)
 
 
-def told(server: Recorder) -> list[tuple[str, dict[str, Any]]]:
+def messages_to(server: Recorder) -> list[tuple[str, dict[str, Any]]]:
     return [(path.rsplit("/", 1)[-1], json.loads(body)) for path, _, body in server.requests]
 
 
@@ -152,7 +148,7 @@ def test_a_fresh_bleed_passes_three_hundred_old_heads_and_they_make_one_summary(
         toml += '[[escalation]]\nname = "night"\ndestinations = ["first", "second"]\nack_timeout_s = 1\n'
         settings = site(make_settings, sqlite_db, tmp_path, toml)
         put_backlog(sqlite_db)
-        in_hand = claimer(sqlite_db, settings).next()
+        in_hand = claimer_of(sqlite_db, settings).next()
         assert in_hand is not None and in_hand.old
         fresh = put_probe(sqlite_db, settings, "fresh bleed", priority=3)
         (due, *_), _ = find_due(sqlite_db, utcnow())
@@ -161,19 +157,20 @@ def test_a_fresh_bleed_passes_three_hundred_old_heads_and_they_make_one_summary(
         assert order[0].revision_id == fresh and not order[0].old
         assert order[0].rank < order[1].rank, "its slices come first in the engine"
         deliver(sqlite_db, settings)
-        events = sorted((name, content["event"], content.get("pipeline")) for name, content in told(server))
+        events = sorted((name, content["event"], content.get("pipeline")) for name, content in messages_to(server))
         assert events == [("duty", "flag", "probe"), ("first", "flag", "probe")], "the fresh one alone, at once"
         let_pass(sqlite_db, 61)
         deliver(sqlite_db, settings)
-        assert all(content["event"] != "summary" for _, content in told(server)), "old heads still wait"
+        assert all(content["event"] != "summary" for _, content in messages_to(server)), "old heads still wait"
         commit(sqlite_db, settings, in_hand)
         with sqlite_db.write() as session:
             session.execute(update(Job).where(Job.state == "WAITING").values(state="DONE"))
         let_pass(sqlite_db, 61)
         deliver(sqlite_db, settings)
         deliver(sqlite_db, settings)
-        summaries = {name: content for name, content in told(server) if content["event"] == "summary"}
-        assert sorted(summaries) == ["duty", "first"] and len(told(server)) == 4 + 1  # and the fresh one escalated
+        summaries = {name: content for name, content in messages_to(server) if content["event"] == "summary"}
+        assert sorted(summaries) == ["duty", "first"]
+        assert len(messages_to(server)) == 4 + 1, "the fresh one is escalated too"
         assert {content["count"] for content in summaries.values()} == {SCORED}
         flag = summaries["duty"]["flags"][0]
         assert flag["made_at"] == LONG_AGO.isoformat() and flag["patient_id"] == "P1"
@@ -219,7 +216,7 @@ def test_a_summary_an_hour(db: Database, make_settings: Callable[..., Settings],
             assert len(server.requests) == 1, f"after {round_number + 1} studies"
         let_pass(db, 3600)
         deliver(db, settings)
-        counts = [content["count"] for _, content in told(server)]
+        counts = [content["count"] for _, content in messages_to(server)]
         assert counts == [1, 2]
         with db.read() as session:
             assert set(session.scalars(select(Delivery.state))) == {"DELIVERED"}
@@ -243,7 +240,7 @@ def test_a_summary_is_tried_again_and_leaves_out_what_was_acknowledged(
         assert len(server.requests) == 1, "not before its wait"
         let_pass(db, 10)
         deliver(db, settings)
-        assert [content["count"] for _, content in told(server)] == [3, 2]
+        assert [content["count"] for _, content in messages_to(server)] == [3, 2]
 
 
 def test_the_mail_of_a_summary(sqlite_db: Database, make_settings: Callable[..., Settings], tmp_path: Path) -> None:
@@ -338,7 +335,7 @@ def test_retry_with_a_priority_brings_a_waiting_old_study_forward(
     settings = site(make_settings, sqlite_db, tmp_path)
     put_backlog(sqlite_db, 3)
     assert retry_study(sqlite_db, settings, stable_uid("old", 2), None, "somebody", 3) == [], "it waits already"
-    claim = claimer(sqlite_db, settings).next()
+    claim = claimer_of(sqlite_db, settings).next()
     assert claim is not None and not claim.old
     with sqlite_db.read() as session:
         assert session.get_one(Study, claim.study_id).study_instance_uid == stable_uid("old", 2)

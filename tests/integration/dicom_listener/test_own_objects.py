@@ -23,7 +23,7 @@ from firstread.settings import Settings
 from firstread.upkeep.retention import clean
 from tests.builders.door import Door
 from tests.builders.listening import closed, outcomes, rows, small_series
-from tests.builders.scored import Scored, scored_study
+from tests.builders.scored_studies import Scored, scored_study
 from worker.outputs.objects.files import ensure_objects, objects_dir
 
 MakeSettings = Callable[..., Settings]
@@ -38,8 +38,8 @@ def door(db: Database, make_settings: MakeSettings) -> Door:
 def results_of(db: Database, settings: Settings, **values: Any) -> tuple[Scored, list[Path]]:
     """A scored study, and the files of the objects that it made."""
     scored = scored_study(db, settings, **values)
-    made = ensure_objects(db, settings, scored.job_id)
-    files = [objects_dir(settings) / str(row.path) for row in made if row.path]
+    objects = ensure_objects(db, settings, scored.job_id)
+    files = [objects_dir(settings) / str(row.path) for row in objects if row.path]
     assert len(files) == 3
     return scored, files
 
@@ -76,7 +76,7 @@ def test_our_own_objects_open_nothing_however_often_they_come(door: Door) -> Non
     assert [row[1:5] for row in closed(door.db)][-1][:3] == (2, "quiet", 5), "four images and the late one"
 
 
-def test_objects_of_another_installation_are_nobodys_images(door: Door, tmp_path: Path) -> None:
+def test_objects_of_another_installation_are_not_images(door: Door, tmp_path: Path) -> None:
     objects = foreign(door, tmp_path)
     pacs = door.open(40, calling_ae="PACS")
     door.bring(objects, pacs, ago_s=35)
@@ -91,8 +91,8 @@ def test_objects_of_another_installation_are_nobodys_images(door: Door, tmp_path
     assert door.close() == ["released"]
     ((_, number, _, members, warnings),) = closed(door.db)
     assert (number, members, warnings) == (1, 3, "[]"), "another patient's name on a result is no mismatch"
-    shown = rows(door.db, "SELECT patient_id, modality, manufacturer, calling_ae FROM study_result")
-    assert shown == [(str(images[0].PatientID), "CT", "Firstread phantom", "CT1")]
+    studies = rows(door.db, "SELECT patient_id, modality, manufacturer, calling_ae FROM study_result")
+    assert studies == [(str(images[0].PatientID), "CT", "Firstread phantom", "CT1")]
     assert rows(door.db, "SELECT priority FROM revision") == [(3,)], "the rule for the PACS is not for the study"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import zipfile
 from collections.abc import Callable, Iterator
@@ -20,17 +19,12 @@ from firstread.dicom.datasets import opened
 from firstread.dicom.files import UnusableFile, read_header
 from firstread.dicom.sender import send_paths
 from firstread.settings import Settings
-from tests.builders.listening import QUICK, listening, outcomes, small_files
-from tests.builders.studies import part10
+from tests.builders.listening import listening, outcomes, small_files
+from tests.builders.study_images import part10
 from tests.builders.timing import until
 from tests.unit.dicom_listener.inbox.test_wholeness import WHOLE, picture
 
 MakeSettings = Callable[..., Settings]
-
-
-@pytest.fixture
-def quick(make_settings: MakeSettings, broker: str) -> MakeSettings:
-    return functools.partial(make_settings, **QUICK, broker_url=broker)
 
 
 @pytest.fixture

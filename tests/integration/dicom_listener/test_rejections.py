@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -15,19 +15,13 @@ from firstread.records import Database, Delivery, EscalationStep, Flag, Job, Rev
 from firstread.settings import Settings
 from firstread_cli.study import study as study_command
 from tests.builders.rejection import rejection
-from tests.builders.revisions import UID, Site, deliveries, dose_report, flagged_with_mask, slices
-from tests.builders.servers import Recorder, recorder
+from tests.builders.routed_study import UID, Site, deliveries, dose_report, flagged_with_mask, slices
+from tests.builders.servers import Recorder
 from worker.outputs.deliveries.escalation import escalate_flags
 from worker.outputs.deliveries.lanes import work_one
 from worker.outputs.destinations.watch import watch_of
 from worker.outputs.objects.files import ensure_objects, objects_dir
 from worker.outputs.senders.mail import mail_text
-
-
-@pytest.fixture
-def hook() -> Iterator[Recorder]:
-    with recorder() as kept:
-        yield kept
 
 
 @pytest.fixture
@@ -76,8 +70,8 @@ def test_rejected_images_are_left_out_and_the_flag_stays(site: Site, code: str) 
     with site.db.read() as session:
         job_id = session.scalar(select(Job.id).join(Revision).where(Revision.number == 2))
     assert job_id is not None
-    made = {row.kind: row for row in ensure_objects(site.db, site.settings, job_id)}
-    named = str(dcmread(objects_dir(site.settings) / str(made["sr"].path)))
+    objects = {row.kind: row for row in ensure_objects(site.db, site.settings, job_id)}
+    named = str(dcmread(objects_dir(site.settings) / str(objects["sr"].path)))
     assert images[5].SOPInstanceUID in named and images[0].SOPInstanceUID not in named
     site.put(*images, rejection(images[:2], code), dose_report())
     assert site.claim() is None, "the note is found again, and nothing else is new"
@@ -97,9 +91,9 @@ def test_where_every_image_is_rejected_the_result_stands_with_the_warning(
     assert [(r["state"], r["reason"]) for r in later] == [("REJECTED", "images_rejected")]
     monkeypatch.setenv("FIRSTREAD_HOME", str(site.settings.home))
     monkeypatch.setenv("FIRSTREAD_DATABASE_URL", site.db.url)
-    said = CliRunner().invoke(study_command, [UID]).output
-    assert "rejection note 113001 (Rejected for Quality Reasons) on 10 images" in said
-    assert "10 of them rejected" in said
+    output = CliRunner().invoke(study_command, [UID]).output
+    assert "rejection note 113001 (Rejected for Quality Reasons) on 10 images" in output
+    assert "10 of them rejected" in output
 
 
 def test_an_open_flag_goes_on_escalating_and_says_so(site: Site, hook: Recorder) -> None:
@@ -119,10 +113,10 @@ def test_an_open_flag_goes_on_escalating_and_says_so(site: Site, hook: Recorder)
     assert "The department took images of the study back." in mail_text(last)
 
 
-def test_a_wrong_worklist_entry_holds_back_the_name_and_tells_once(site: Site, hook: Recorder) -> None:
+def test_a_wrong_worklist_entry_holds_back_the_name_and_is_reported_once(site: Site, hook: Recorder) -> None:
     images = flagged_with_mask(site)
     file = watch_of(site.settings).current()
-    assert send(site, "worklist")  # told, under the name; the other webhook and the PACS are not yet
+    assert send(site, "worklist")  # sent, under the name; the other webhook and the PACS are not yet
     assert contents(hook)[0]["patient_id"] == "MRN-7771234"
     assert escalate_flags(site.db, file) == 1
     assert send(site, "duty")
@@ -135,10 +129,10 @@ def test_a_wrong_worklist_entry_holds_back_the_name_and_tells_once(site: Site, h
     assert states["worklist", "identity_in_doubt"][0] == states["duty", "identity_in_doubt"][0] == "PENDING"
     assert sum(topic == "identity_in_doubt" for _, topic in states) == 2
     assert send(site, "worklist") and not send(site, "worklist")
-    told = contents(hook)[-1]
-    assert told["event"] == "identity_in_doubt" and "patient_id" not in told
-    assert "IDENTITY IN DOUBT" in mail_text(told)
-    assert send(site, "second"), "a flag is told all the same, without the name"
+    message = contents(hook)[-1]
+    assert message["event"] == "identity_in_doubt" and "patient_id" not in message
+    assert "IDENTITY IN DOUBT" in mail_text(message)
+    assert send(site, "second"), "a flag is sent all the same, without the name"
     late = contents(hook)[-1]
     assert late["event"] == "flag" and "patient_id" not in late and "identity_in_doubt" in late["warnings"]  # type: ignore[operator]
     with site.db.write() as session:
@@ -150,7 +144,7 @@ def test_a_wrong_worklist_entry_holds_back_the_name_and_tells_once(site: Site, h
         assert session.scalars(select(Study.patient_id)).all() == ["MRN-7771234"]
 
 
-def test_a_result_that_flags_nothing_is_not_told_under_a_name_in_doubt(site: Site) -> None:
+def test_a_result_that_flags_nothing_is_not_sent_under_a_name_in_doubt(site: Site) -> None:
     images = slices()
     site.put(*images)
     site.score(0.1)

@@ -1,4 +1,4 @@
-"""Back-up and restore as docs/operations.md tells it, and the database role that may look and not touch."""
+"""Back-up and restore as docs/operations.md describes them, and the database role that reads only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from firstread.records import Database
 from firstread.records.migrate import require_head, upgrade
 from firstread.records.views import VIEWS
 from tests.builders.programs import need
-from tests.builders.scored import database_in, scored_study, settings_in
+from tests.builders.scored_studies import scored_study
+from tests.builders.site import database_in, settings_in
 
 ROOT = Path(__file__).resolve().parents[3]
 OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")

@@ -18,6 +18,7 @@ from firstread.processes.broker import BrokerError, EmbeddedBroker
 from firstread.processes.spawning import is_running, settings_environ, stop
 from firstread.queue import depth, embedded_socket, make_app, redis_client, ring, warm_up
 from firstread.settings import Settings
+from tests.builders.timing import until
 
 
 @pytest.fixture
@@ -27,9 +28,9 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
 
 @pytest.fixture
 def broker(settings: Settings) -> Iterator[EmbeddedBroker]:
-    made = EmbeddedBroker(settings)
-    yield made
-    made.close()
+    server = EmbeddedBroker(settings)
+    yield server
+    server.close()
 
 
 def bell(app: Any, priority: int = 3) -> None:
@@ -76,8 +77,7 @@ def test_killed_server_is_started_again_but_not_at_once(settings: Settings, brok
     broker.start()
     assert broker.pid is not None
     os.kill(broker.pid, signal.SIGKILL)
-    while broker.poll() is None:
-        time.sleep(0.01)
+    until(lambda: broker.poll() is not None)
     assert broker.keep_running() is False
     broker._backoff._ended_at -= 10
     assert broker.keep_running() is True
@@ -98,10 +98,7 @@ def test_server_dies_with_its_parent(settings: Settings) -> None:
     assert is_running(pid)
     parent.kill()
     parent.wait(timeout=10)
-    deadline = time.monotonic() + 10
-    while is_running(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_running(pid)
+    until(lambda: not is_running(pid), 10)
     again = EmbeddedBroker(settings)
     assert again.start() is True
     again.close()
@@ -127,7 +124,14 @@ def test_broker_that_is_away_is_one_error_and_quick(settings: Settings) -> None:
 
 def test_stop_kills_what_does_not_end() -> None:
     deaf = subprocess.Popen(
-        [sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"]
+        [
+            sys.executable,
+            "-c",
+            "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)",
+        ],
+        stdout=subprocess.PIPE,
     )
-    time.sleep(0.5)
+    assert deaf.stdout is not None
+    with deaf.stdout as ready:
+        ready.readline()
     assert stop(deaf, 0.2) == -signal.SIGKILL

@@ -17,14 +17,9 @@ from firstread.records import Database, Flag, Job, Revision
 from firstread.records import Result as ResultRow
 from firstread.settings import Settings
 from firstread_cli.listings import flags
-from tests.builders.scored import Scored, database_in, scored_study, settings_in
+from tests.builders.scored_studies import Scored, scored_study
+from tests.builders.site import settings_in
 from worker.outputs.senders.mail import acknowledge_command
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> tuple[Settings, Database]:
-    settings = settings_in(tmp_path / "home")
-    return settings, database_in(settings)
 
 
 def run(*arguments: str) -> Result:
@@ -32,9 +27,9 @@ def run(*arguments: str) -> Result:
 
 
 def listed(*arguments: str) -> list[dict[str, Any]]:
-    found = run("--json", *arguments)
-    assert found.exit_code == 0, found.output
-    rows: list[dict[str, Any]] = json.loads(found.output)
+    answer = run("--json", *arguments)
+    assert answer.exit_code == 0, answer.output
+    rows: list[dict[str, Any]] = json.loads(answer.output)
     return rows
 
 

@@ -17,7 +17,7 @@ from firstread.metrics.state import Snapshot
 from firstread.processes.spawning import settings_environ
 from firstread.records import Database, Flag, Job, Process
 from firstread.settings import Settings
-from tests.builders.waiting import put_probe
+from tests.builders.closed_revisions import put_probe
 
 COUNT = """
 from worker.metrics import JOBS, SCORING_JOBS, STAGE_SECONDS

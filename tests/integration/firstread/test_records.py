@@ -109,14 +109,14 @@ def test_the_error_of_a_job_moves_into_a_column_of_its_own_and_back(database_url
     upgrade(db)
     with db.read() as session:
         texts = {job.state: (job.detail, job.error) for job in session.scalars(select(Job))}
-        shown = session.execute(text("SELECT state, detail FROM study_result")).all()
+        studies = session.execute(text("SELECT state, detail FROM study_result")).all()
     assert texts == {
         "DONE": ("of DONE", None),
         "REJECTED": ("of REJECTED", None),
         "FAILED": (None, "of FAILED"),
         "WAITING": (None, "of WAITING"),
     }
-    assert {tuple(row) for row in shown} == {(state, f"of {state}") for state in states}
+    assert {tuple(row) for row in studies} == {(state, f"of {state}") for state in states}
     downgrade(db, "0012")
     with db.engine.connect() as connection:
         details = connection.execute(text("SELECT state, detail FROM job")).all()

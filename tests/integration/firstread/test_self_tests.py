@@ -1,9 +1,9 @@
-"""The doctor's self-test: it goes the whole way, tells nobody, and leaves nothing behind."""
+"""The doctor's self-test: it goes the whole way, sends no message and leaves nothing behind."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from firstread.pipelines import HEAD_CT
 from firstread.records import Base, Database, Delivery, Flag, Job, SelfTest, Study
 from firstread.records.studies import UnknownStudy
 from firstread.settings import Settings
-from firstread.storage.store import spool_of
 from firstread.upkeep import self_tests
 from firstread.upkeep.drift import Baseline, _rows
 from firstread_cli.doctor import phantom_study
@@ -26,16 +25,15 @@ from tests.builders import probe_pipeline
 from tests.builders.listening import QUICK, broker_in, listening
 from tests.builders.probe_pipeline import ProbeModel
 from tests.builders.probe_worker import probe_card
-from tests.builders.scored import database_in, scored_study, settings_in
-from worker.engine.device import EngineThread
+from tests.builders.scored_studies import scored_study
+from tests.builders.scoring import scorer_of
+from tests.builders.site import database_in, settings_in
 from worker.engine.serving import Serving
 from worker.metrics import FLAGS, JOBS
 from worker.outputs.deliveries.escalation import escalate_flags
 from worker.outputs.destinations.file import read_file
 from worker.pipelines import registry
 from worker.pipelines.base import Served
-from worker.scoring.claims import Claimer
-from worker.scoring.leases import LeaseKeeper
 from worker.scoring.scorer import Scorer
 
 TELL_ALL = """
@@ -82,27 +80,15 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
         with listening(settings) as listener:
             (home / "destinations.toml").write_text(TELL_ALL)
             db, stop = Database(settings.database_url), threading.Event()
-            scorer, close = _scorer(db, settings)
-            thread = threading.Thread(target=_answer, args=(scorer, stop))
-            thread.start()
-            yield settings.model_copy(update={"dicom_port": listener.port})
-            stop.set()
-            thread.join(20)
-            close()
+            serving = Serving()
+            serving.add(Served(probe_card().model_copy(update={"pipeline": "head_ct"})), ProbeModel())
+            with scorer_of(db, settings, serving, ["head_ct"]) as scorer:
+                thread = threading.Thread(target=_answer, args=(scorer, stop))
+                thread.start()
+                yield settings.model_copy(update={"dicom_port": listener.port})
+                stop.set()
+                thread.join(20)
             db.dispose()
-
-
-def _scorer(db: Database, settings: Settings) -> tuple[Scorer, Callable[[], None]]:
-    serving = Serving()
-    serving.add(Served(probe_card().model_copy(update={"pipeline": "head_ct"})), ProbeModel())
-    engine, keeper = EngineThread(batch_wait_s=0, limit_s=5), LeaseKeeper(db, "w1", settings.lease_s)
-    engine.serve(serving.models)
-    engine.start()
-    claimer = Claimer(db, settings, spool_of(settings), "w1", lambda: frozenset({"head_ct"}))
-    scorer = Scorer(
-        db=db, settings=settings, owner="w1", claimer=claimer, keeper=keeper, engine=engine, serving=serving
-    )
-    return scorer, engine.close
 
 
 def _answer(scorer: Scorer, stop: threading.Event) -> None:
@@ -110,7 +96,7 @@ def _answer(scorer: Scorer, stop: threading.Event) -> None:
         scorer.answer()
 
 
-def test_the_doctor_tells_nobody_and_leaves_nothing(site: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_sends_no_message_and_leaves_nothing(site: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     db = Database(site.database_url)
     before, files = everything(db), files_below(site.home)
     flags, jobs = FLAGS.labels("head_ct", "probe/1")._value.get(), JOBS.labels("head_ct", "DONE")._value.get()

@@ -16,7 +16,8 @@ from firstread.report.evidence import key_picture
 from firstread.settings import Settings
 from firstread.storage.spool import DiskFull, Spool
 from firstread.storage.store import CACHE_KEEP_S, SharedSpool, SharedStore, StoreAway, spool_of, store_of
-from tests.builders.scored import database_in, scored_study, settings_in
+from tests.builders.scored_studies import scored_study
+from tests.builders.site import database_in, settings_in
 from tests.builders.timing import free_port
 from worker.outputs.objects.files import ensure_objects
 from worker.pipelines.base import Evidence

@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -43,8 +42,11 @@ from firstread.up.service import retention_lines
 from firstread.upkeep.drift import LEAST_STUDIES, Histogram, compute_drift, psi
 from firstread.upkeep.retention import clean, finished_studies, kept_back
 from firstread.upkeep.service import RoomKeeper, beat, problems, run_upkeep
-from tests.builders.scored import SECRET_ID, Scored, database_in, scored_study, settings_in
+from tests.builders.scored_studies import Scored, scored_study
 from tests.builders.servers import recorder
+from tests.builders.site import database_in, settings_in
+from tests.builders.stored_images import SECRET_ID
+from tests.builders.timing import until
 from training.datasets.folders import PlainCsv
 from worker.outputs.objects.files import ensure_objects, objects_dir
 
@@ -82,8 +84,8 @@ def test_rules_by_outcome_and_age(tmp_path: Path, database_url: str) -> None:
             (rejected.study_id, "images"),
         }
         assert session.scalar(select(func.count()).select_from(AuditEvent)) == 2
-        shown = session.execute(text("SELECT COUNT(*) FROM study_result WHERE state = 'DONE'")).scalar()
-        assert shown, "rows stay"
+        n_results = session.execute(text("SELECT COUNT(*) FROM study_result WHERE state = 'DONE'")).scalar()
+        assert n_results, "rows stay"
     assert clean(db, settings, now=NOW).files == 0
     db.dispose()
 
@@ -251,13 +253,13 @@ def test_room_is_made_before_anything_is_refused(
 
 
 def test_up_says_what_becomes_of_images(tmp_path: Path) -> None:
-    told = {mb: " ".join(retention_lines(Settings(home=tmp_path, retention_free_mb=mb))) for mb in (4096, 0)}
-    assert "images of finished studies go, the oldest first" in told[4096]
-    assert "FIRSTREAD_RETENTION_FREE_MB=0" in told[4096]
-    assert "under 1024 MiB free new ones are refused" in told[0]
+    lines = {mb: " ".join(retention_lines(Settings(home=tmp_path, retention_free_mb=mb))) for mb in (4096, 0)}
+    assert "images of finished studies go, the oldest first" in lines[4096]
+    assert "FIRSTREAD_RETENTION_FREE_MB=0" in lines[4096]
+    assert "under 1024 MiB free new ones are refused" in lines[0]
 
 
-def test_what_keeps_images_on_a_full_disk_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_keeps_images_on_a_full_disk_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = settings_in(tmp_path / "home", retention_free_mb=2**40)
     db = database_in(settings)
     scored_study(db, settings, n=1)
@@ -310,7 +312,7 @@ def write_card(settings: Settings, baseline: dict[str, Any]) -> None:
 def test_what_was_refused_has_a_rule_of_its_own(tmp_path: Path, database_url: str) -> None:
     settings = settings_in(tmp_path / "home", database_url=database_url, retention_days={"refused": 30})
     db = database_in(settings)
-    kept = {
+    files = {
         "old": settings.home / "refused" / "20261101" / "10" / "a.dcm",
         "young": settings.home / "refused" / "20261201" / "10" / "b.dcm",
         "dropped": settings.inbox_dir / "rejected" / "head_ct" / "x" / "c.jpg",
@@ -318,24 +320,24 @@ def test_what_was_refused_has_a_rule_of_its_own(tmp_path: Path, database_url: st
     }
     days = {"old": 31, "young": 29, "dropped": 40, "outside": 40}
     with db.write() as session:
-        for name, path in kept.items():
+        for name, path in files.items():
             path.parent.mkdir(parents=True)
             path.write_bytes(b"x" * 10)
             at = NOW - timedelta(days=days[name])
             session.add(IntakeRefusal(received_at=at, source="dicom", reason="no_uids", kept_path=str(path)))
         session.add(IntakeRefusal(received_at=NOW - timedelta(days=99), source="dicom", reason="disk_full"))
-    explanation = kept["dropped"].with_name("c.jpg.txt")
+    explanation = files["dropped"].with_name("c.jpg.txt")
     explanation.write_text("reason: corrupt")
-    told = clean(db, settings, now=NOW, dry_run=True)
-    assert (told.refused, told.size_bytes, all(path.is_file() for path in kept.values())) == (2, 20, True)
-    told = clean(db, settings, now=NOW)
-    assert (told.refused, told.size_bytes, told.studies) == (2, 20, 0)
-    assert [name for name, path in kept.items() if path.is_file()] == ["young", "outside"]
+    cleaned = clean(db, settings, now=NOW, dry_run=True)
+    assert (cleaned.refused, cleaned.size_bytes, all(path.is_file() for path in files.values())) == (2, 20, True)
+    cleaned = clean(db, settings, now=NOW)
+    assert (cleaned.refused, cleaned.size_bytes, cleaned.studies) == (2, 20, 0)
+    assert [name for name, path in files.items() if path.is_file()] == ["young", "outside"]
     assert not explanation.exists() and not (settings.inbox_dir / "rejected" / "head_ct").exists()
     assert (settings.inbox_dir / "rejected").is_dir()
     with db.read() as session:
         paths = set(session.scalars(text("SELECT kept_path FROM intake_refusal")))
-        assert paths == {str(kept["young"]), str(kept["outside"]), None}
+        assert paths == {str(files["young"]), str(files["outside"]), None}
         events = session.execute(select(AuditEvent.action, AuditEvent.subject, AuditEvent.detail)).all()
     assert [tuple(e) for e in events] == [
         ("retention.delete", "refused", {"reason": "age", "files": 2, "size_bytes": 20})
@@ -363,11 +365,11 @@ def test_drift_by_modality_and_scanner(tmp_path: Path, database_url: str) -> Non
         scored_study(db, settings, n=1, probability=p, accession=f"a{number}", closed_at=day)
         scored_study(db, settings, n=1, probability=0.97, station="CT9", accession=f"b{number}", closed_at=day)
     scored_study(db, settings, n=1, station="rare", accession="c", closed_at=day)
-    made = {(r.scanner, r.quantity): r for r in compute_drift(db, settings, day.date())}
-    assert set(made) == {(s, q) for s in ("*", "CT1", "CT9") for q in ("score", "intensity")}
-    assert made["CT9", "score"].psi > 0.5 > made["CT1", "score"].psi
-    assert made["CT1", "intensity"].psi < 0.25, "30 HU in a window of 80 is where the card says"
-    assert made["*", "score"].n == 2 * LEAST_STUDIES + 1
+    drifts = {(r.scanner, r.quantity): r for r in compute_drift(db, settings, day.date())}
+    assert set(drifts) == {(s, q) for s in ("*", "CT1", "CT9") for q in ("score", "intensity")}
+    assert drifts["CT9", "score"].psi > 0.5 > drifts["CT1", "score"].psi
+    assert drifts["CT1", "intensity"].psi < 0.25, "30 HU in a window of 80 is where the card says"
+    assert drifts["*", "score"].n == 2 * LEAST_STUDIES + 1
     compute_drift(db, settings, day.date())
     with db.read() as session:
         assert session.scalar(select(func.count()).select_from(DriftRow)) == 6
@@ -409,7 +411,7 @@ def test_the_heartbeat_is_silent_when_something_is_wrong(tmp_path: Path) -> None
         assert str(settings.printable()["heartbeat_url"]) == "***"
 
 
-def test_upkeep_runs_everything_and_ends_when_told(tmp_path: Path) -> None:
+def test_upkeep_runs_everything_and_ends_when_asked(tmp_path: Path) -> None:
     with recorder() as server:
         settings = settings_in(tmp_path / "home", heartbeat_url=server.url, heartbeat_s=0.5, retention_days={"DONE": 0})
         db = database_in(settings)
@@ -418,13 +420,12 @@ def test_upkeep_runs_everything_and_ends_when_told(tmp_path: Path) -> None:
         stop = threading.Event()
         thread = threading.Thread(target=run_upkeep, args=(settings, stop), daemon=True)
         thread.start()
-        end = time.monotonic() + 20
-        while (files_of(settings) or not server.requests) and time.monotonic() < end:
-            time.sleep(0.05)
-        stop.set()
-        thread.join(timeout=10)
+        try:
+            until(lambda: files_of(settings) == 0 and server.requests, 20)
+        finally:
+            stop.set()
+            thread.join(timeout=10)
         assert not thread.is_alive()
-        assert (files_of(settings), len(server.requests) >= 1) == (0, True)
 
 
 IDENTIFYING = (SECRET_ID, "Nachtigall", "Storch", "Klinik", "A-100", "19500102", "20261120", "CT1")
@@ -448,8 +449,8 @@ def test_the_export_is_what_training_reads(tmp_path: Path) -> None:
     record_verdict(db, alarm.study_uid, "head_ct", agree=False)
     record_verdict(db, film.study_uid, "chest_xray", agree=True)
     out = tmp_path / "out"
-    told = export_studies(db, settings, out, key_file=tmp_path / "key")
-    assert (told.studies, told.images, told.left_out) == (3, 9, {})
+    export = export_studies(db, settings, out, key_file=tmp_path / "key")
+    assert (export.studies, export.images, export.left_out) == (3, 9, {})
     for path in (p for p in out.rglob("*") if p.is_file()):
         content = path.read_bytes()
         for word in (*IDENTIFYING, agreed.study_uid):
@@ -486,7 +487,7 @@ def test_the_export_is_what_training_reads(tmp_path: Path) -> None:
         assert session.scalar(select(func.count()).where(AuditEvent.action == "export")) == 3
 
 
-def test_what_cannot_be_exported_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_counted_by_reason(tmp_path: Path) -> None:
     settings = settings_in(tmp_path / "home")
     db = database_in(settings)
 
@@ -498,9 +499,9 @@ def test_what_cannot_be_exported_is_told(tmp_path: Path) -> None:
     with db.read() as session:
         key = session.scalars(select(Instance.spool_key).where(Instance.study_id == gone.study_id)).one()
     (settings.spool_dir / key).unlink()
-    told = export_studies(db, settings, tmp_path / "out", judged_only=False, pipelines=["head_ct"])
-    assert (told.studies, told.images) == (0, 0)
-    assert told.left_out == {"burned_in_annotation": 2, "deleted": 1}
+    export = export_studies(db, settings, tmp_path / "out", judged_only=False, pipelines=["head_ct"])
+    assert (export.studies, export.images) == (0, 0)
+    assert export.left_out == {"burned_in_annotation": 2, "deleted": 1}
 
 
 def test_pseudonyms_need_a_real_key() -> None:

@@ -17,7 +17,8 @@ from firstread.metrics.outcomes import OutcomeFigures, families
 from firstread.records import AuditEvent, Database, Delivery, Flag, Verdict
 from firstread.records.studies import UnknownStudy
 from firstread.settings import Settings
-from tests.builders.scored import database_in, scored_study, settings_in
+from tests.builders.scored_studies import scored_study
+from tests.builders.site import database_in, settings_in
 
 Site = tuple[Settings, Database]
 
@@ -113,10 +114,10 @@ def test_confirmed_diagnoses_by_csv(site: Site, tmp_path: Path) -> None:
         "X2;;broken leg;1;\r\n",
         encoding="utf-8",
     )
-    told = import_truth(db, file, by="registry")
-    assert (told.imported, told.unchanged) == (3, 0)
-    assert len(told.unmatched) == 2
-    assert len(told.wrong) == 2
+    imported = import_truth(db, file, by="registry")
+    assert (imported.imported, imported.unchanged) == (3, 0)
+    assert len(imported.unmatched) == 2
+    assert len(imported.wrong) == 2
     again = import_truth(db, file, by="registry")
     assert (again.imported, again.unchanged) == (0, 3)
     with db.read() as session:
@@ -154,9 +155,9 @@ def test_performance_by_pipeline_scanner_and_month(site: Site) -> None:
     scored_study(db, settings, probability=0.4, n=1, closed_at=october)
     with db.read() as session:
         rows = session.execute(text("SELECT * FROM verdict_performance WHERE finding = 'any'")).mappings().all()
-    found = {(r["scanner"], r["month"]): r for r in rows}
-    assert set(found) == {("CT1", "2026-11"), ("CT2", "2026-11"), ("CT1", "2026-10")}
-    row = found["CT1", "2026-11"]
+    by_scanner_and_month = {(r["scanner"], r["month"]): r for r in rows}
+    assert set(by_scanner_and_month) == {("CT1", "2026-11"), ("CT2", "2026-11"), ("CT1", "2026-10")}
+    row = by_scanner_and_month["CT1", "2026-11"]
     assert (row["n"], row["positives"], row["n_truth"]) == (7, 4, 6)
     counts = [row[k] for k in ("true_positive", "false_positive", "true_negative", "false_negative")]
     assert counts == [2, 1, 2, 1]
@@ -164,8 +165,8 @@ def test_performance_by_pipeline_scanner_and_month(site: Site) -> None:
         assert row[name] == pytest.approx(k / n)
         interval = stats.binomtest(k, n).proportion_ci(0.95, method="wilson")
         assert (row[f"{name}_low"], row[f"{name}_high"]) == pytest.approx((interval.low, interval.high), rel=1e-9)
-    assert found["CT2", "2026-11"]["sensitivity"] is None
-    assert found["CT2", "2026-11"]["sensitivity_low"] is None
+    assert by_scanner_and_month["CT2", "2026-11"]["sensitivity"] is None
+    assert by_scanner_and_month["CT2", "2026-11"]["sensitivity_low"] is None
     figures = families()
     with db.read() as session:
         OutcomeFigures().read(session, figures)

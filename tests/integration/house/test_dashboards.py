@@ -16,7 +16,8 @@ from firstread.clock import utcnow
 from firstread.records import Database, Delivery, Flag, Job
 from firstread.records.intake import IntakeRefusal
 from firstread.records.outcomes import DriftRow, Verdict
-from tests.builders.scored import database_in, scored_study, settings_in
+from tests.builders.scored_studies import scored_study
+from tests.builders.site import database_in, settings_in
 
 ROOT = Path(__file__).resolve().parents[3]
 PANELS = [

@@ -1,4 +1,4 @@
-"""What counts as an attempt, when a job runs alone, and who learns that nobody read a study."""
+"""What counts as an attempt, when a job runs alone, and where it is reported that a study was not read."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from sqlalchemy import select, update
 from firstread.clock import utcnow
 from firstread.records import Database, Delivery, Flag, Job, Process, Result, Revision, Verdict
 from firstread.settings import Settings
-from firstread.storage.spool import Spool
+from tests.builders.closed_revisions import job_of, put_probe
 from tests.builders.probe_worker import ROW, probe_serving
+from tests.builders.scoring import claim_next, scorer_of
 from tests.builders.servers import recorder, smtp_sink
-from tests.builders.waiting import job_of, put_probe
-from worker.engine.device import EngineThread
 from worker.outputs.deliveries.escalation import escalate_unread
 from worker.outputs.deliveries.lanes import work_one
 from worker.outputs.deliveries.planning import plan_deliveries
@@ -29,10 +28,7 @@ from worker.pipelines import registry
 from worker.pipelines.base import Finding, Outcome
 from worker.process.supervisor import STOPS, give_back_of_predecessors
 from worker.process.sweeper import EndedProcess, Sweeper, give_back
-from worker.scoring.claims import Claimer, JobClaim
-from worker.scoring.leases import LeaseKeeper
 from worker.scoring.results import commit_failure
-from worker.scoring.scorer import Scorer
 
 
 @pytest.fixture(autouse=True)
@@ -46,16 +42,6 @@ def settings(make_settings: Callable[..., Settings], db: Database) -> Settings:
     return make_settings(database_url=db.url)
 
 
-def claimer(db: Database, settings: Settings) -> Claimer:
-    return Claimer(db, settings, Spool(settings.spool_dir), "w1", lambda: frozenset({"probe"}))
-
-
-def claim(db: Database, settings: Settings) -> JobClaim:
-    found = claimer(db, settings).next()
-    assert found is not None
-    return found
-
-
 def ended(db: Database, settings: Settings, reason: str = "worker_died", asked: bool = False) -> None:
     give_back(db, EndedProcess("w1", reason, asked), actor="test", settings=settings)
 
@@ -64,7 +50,7 @@ def ended(db: Database, settings: Settings, reason: str = "worker_died", asked: 
 def test_every_job_in_hand_pays_for_an_end_that_nobody_asked_for(db: Database, settings: Settings, reason: str) -> None:
     for name in ("one", "other"):
         put_probe(db, settings, name)
-        claim(db, settings)
+        claim_next(db, settings)
     ended(db, settings, reason)
     with db.read() as session:
         assert [(job.attempts, job.reason) for job in session.scalars(select(Job))] == [(1, reason)] * 2
@@ -74,7 +60,7 @@ def test_every_job_in_hand_pays_for_an_end_that_nobody_asked_for(db: Database, s
 def test_a_stop_that_was_asked_for_costs_nothing(db: Database, settings: Settings, reason: str) -> None:
     revision = put_probe(db, settings, "s")
     for _ in range(5):
-        assert not claim(db, settings).alone
+        assert not claim_next(db, settings).alone
         ended(db, settings, reason, asked=True)
     job = job_of(db, revision)
     assert job is not None and (job.state, job.attempts, job.reason) == ("WAITING", 0, "interrupted")
@@ -87,7 +73,7 @@ def test_a_worker_that_was_killed_while_it_stopped_was_asked_to(
     import socket
 
     revision = put_probe(db, settings, "s")
-    claim(db, settings)
+    claim_next(db, settings)
     now = utcnow()
     with db.write() as session:
         session.add(
@@ -112,14 +98,14 @@ def test_after_the_second_end_a_job_runs_alone_and_after_its_like(db: Database, 
     long_ago = utcnow() - timedelta(hours=1)
     killer = put_probe(db, settings, "killer", closed_at=long_ago, priority=3)
     for attempt in (1, 2):
-        found = claim(db, settings)
-        assert (found.revision_id, found.attempt, found.alone) == (killer, attempt, False)
+        current = claim_next(db, settings)
+        assert (current.revision_id, current.attempt, current.alone) == (killer, attempt, False)
         ended(db, settings)
     like = [put_probe(db, settings, f"like{n}", priority=3) for n in range(2)]
     less = put_probe(db, settings, "less", priority=5)
-    order = [claim(db, settings) for _ in range(4)]
-    assert [found.revision_id for found in order] == [*like, killer, less]
-    assert [found.alone for found in order] == [False, False, True, False]
+    order = [claim_next(db, settings) for _ in range(4)]
+    assert [current.revision_id for current in order] == [*like, killer, less]
+    assert [current.alone for current in order] == [False, False, True, False]
     ended(db, settings)
     job = job_of(db, killer)
     assert job is not None and (job.state, job.reason, job.attempts) == ("FAILED", "worker_died", 3)
@@ -128,30 +114,17 @@ def test_after_the_second_end_a_job_runs_alone_and_after_its_like(db: Database, 
 def test_the_last_attempt_is_alone_where_there_are_but_two(db: Database, settings: Settings) -> None:
     settings = settings.model_copy(update={"max_attempts": 2})
     put_probe(db, settings, "s")
-    assert not claim(db, settings).alone
+    assert not claim_next(db, settings).alone
     ended(db, settings)
-    assert claim(db, settings).alone
+    assert claim_next(db, settings).alone
 
 
 def test_a_panic_is_recorded_and_ends_no_thread(db: Database, settings: Settings) -> None:
     settings = settings.model_copy(update={"max_attempts": 2})
     revision, after = put_probe(db, settings, "panics", "panic"), put_probe(db, settings, "after")
-    serving, engine = probe_serving(), EngineThread(batch_wait_s=0, limit_s=5)
-    engine.serve(serving.models)
-    engine.start()
-    keeper = LeaseKeeper(db, "w1", settings.lease_s)
-    scorer = Scorer(
-        db=db,
-        settings=settings,
-        owner="w1",
-        claimer=claimer(db, settings),
-        keeper=keeper,
-        engine=engine,
-        serving=serving,
-    )
     before = REGISTRY.get_sample_value("firstread_errors_total", {"pipeline": "probe", "reason": "panic"}) or 0.0
-    assert scorer.answer() == 3
-    engine.close()
+    with scorer_of(db, settings, probe_serving()) as scorer:
+        assert scorer.answer() == 3
     job, other = job_of(db, revision), job_of(db, after)
     assert job is not None and (job.state, job.reason) == ("FAILED", "panic")
     assert other is not None and other.state == "DONE"
@@ -170,9 +143,9 @@ PACS = '[[destination]]\nname = "pacs"\nkind = "dicom"\nhost = "127.0.0.1"\nport
 def fail(db: Database, settings: Settings, name: str) -> int:
     settings = settings.model_copy(update={"max_attempts": 1})
     put_probe(db, settings, name)
-    found = claim(db, settings)
-    commit_failure(db, job_id=found.job_id, owner="w1", reason="worker_died", error="", settings=settings)
-    return found.job_id
+    current = claim_next(db, settings)
+    commit_failure(db, job_id=current.job_id, owner="w1", reason="worker_died", error="", settings=settings)
+    return current.job_id
 
 
 def deliver(db: Database, settings: Settings) -> None:
@@ -186,7 +159,7 @@ def states(db: Database) -> dict[str, str]:
         return {row.destination: row.state for row in session.scalars(select(Delivery))}
 
 
-def test_a_study_that_nobody_read_is_told_as_a_flag_is(
+def test_a_study_that_was_not_read_is_sent_as_a_flag_is(
     sqlite_db: Database, make_settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
     with recorder() as server, smtp_sink() as box:
@@ -211,8 +184,10 @@ def test_a_study_that_nobody_read_is_told_as_a_flag_is(
         assert states(sqlite_db) == dict.fromkeys(("flags", "bleeds", "duty"), "PENDING")
         deliver(sqlite_db, settings)
         assert states(sqlite_db) == dict.fromkeys(("flags", "bleeds", "duty"), "DELIVERED")
-        said = {path.rsplit("/", 1)[-1]: json.loads(body) for path, _, body in server.requests}
-        assert {(c["event"], c["state"], c["reason"]) for c in said.values()} == {("not_read", "FAILED", "worker_died")}
+        messages = {path.rsplit("/", 1)[-1]: json.loads(body) for path, _, body in server.requests}
+        assert {(c["event"], c["state"], c["reason"]) for c in messages.values()} == {
+            ("not_read", "FAILED", "worker_died")
+        }
         ((recipients, raw),) = box.mails
         assert recipients == ["duty@hospital.example"]
         mail = email.message_from_bytes(raw, policy=email.policy.default)
@@ -265,7 +240,7 @@ def test_a_flag_after_not_read_is_mailed_all_the_same(
             )
         )
         session.flush()
-        assert plan_deliveries(session, job, Outcome([finding]), settings) == [], "told once"
+        assert plan_deliveries(session, job, Outcome([finding]), settings) == [], "sent once"
 
 
 def let_pass(db: Database, seconds: float) -> None:
@@ -306,7 +281,7 @@ def test_a_list_goes_on_until_somebody_takes_care(
     assert escalate_unread(sqlite_db, destinations) == 0, "the list has an end"
 
 
-def test_a_study_that_is_tried_again_first_is_not_told(
+def test_a_study_that_is_tried_again_first_is_not_sent(
     sqlite_db: Database, make_settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
     with recorder() as server:
@@ -330,8 +305,8 @@ def test_an_old_study_that_nobody_read_waits_for_the_summary(
         put_probe(sqlite_db, settings, "s")
         with sqlite_db.write() as session:
             session.execute(update(Revision).values(old=True))
-        found = claim(sqlite_db, settings)
-        commit_failure(sqlite_db, job_id=found.job_id, owner="w1", reason="worker_died", error="", settings=settings)
+        current = claim_next(sqlite_db, settings)
+        commit_failure(sqlite_db, job_id=current.job_id, owner="w1", reason="worker_died", error="", settings=settings)
         deliver(sqlite_db, settings)
         assert not server.requests
         with sqlite_db.write() as session:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
@@ -16,13 +15,13 @@ from firstread.dicom.uids import stable_uid
 from firstread.records import Database, Job, Revision, Study
 from firstread.records.migrate import upgrade
 from firstread.settings import Settings
-from firstread.storage.spool import Spool
+from tests.builders.closed_revisions import put_probe
 from tests.builders.probe_worker import ROW
-from tests.builders.waiting import put_probe
+from tests.builders.scoring import claim_next
+from tests.builders.timing import until
 from worker.pipelines import registry
 from worker.process.sweeper import EndedProcess, Sweeper, give_back
 from worker.routing.jobs import commit_routing, give_up
-from worker.scoring.claims import Claimer
 from worker.scoring.results import Report, commit_failure, commit_outcome
 
 UID = stable_uid("probe", "s")
@@ -46,16 +45,14 @@ def settings(make_settings: Callable[..., Settings], pg: Database) -> Settings:
     return make_settings(database_url=pg.url, broker_url="redis://127.0.0.1:9/0")
 
 
-def wait_for_blocked(db: Database, limit_s: float = 20.0) -> None:
+def wait_for_blocked(db: Database) -> None:
     """Until a statement of another connection waits for a lock."""
-    query = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
+
+    def blocked() -> int:
         with db.read() as session:
-            if session.scalar(query):
-                return
-        time.sleep(0.01)
-    pytest.fail("nobody waits for the study's lock")
+            return session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")) or 0
+
+    until(blocked, 20, "a statement waits for the study's lock")
 
 
 def expire(db: Database, settings: Settings) -> None:
@@ -89,13 +86,11 @@ ON_REVISIONS: dict[str, Act] = {
 
 
 @pytest.mark.parametrize("act", [*ON_JOBS, *ON_REVISIONS])
-def test_whoever_waits_for_a_study_holds_nothing_of_it(act: str, pg: Database, settings: Settings) -> None:
+def test_a_transaction_that_waits_for_a_study_holds_no_lock_of_it(act: str, pg: Database, settings: Settings) -> None:
     """While one transaction has the study, another that wants to write must not have its revision or job already."""
     revision_id = put_probe(pg, settings, "s")
     if act in ON_JOBS:
-        claim = Claimer(pg, settings, Spool(settings.spool_dir), "w1", lambda: frozenset({"probe"})).next()
-        assert claim is not None
-        write, key = ON_JOBS[act], claim.job_id
+        write, key = ON_JOBS[act], claim_next(pg, settings).job_id
     else:
         write, key = ON_REVISIONS[act], revision_id
     errors: list[BaseException] = []

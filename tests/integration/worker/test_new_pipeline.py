@@ -27,12 +27,12 @@ from firstread.pipelines import Concept, FindingTerm, MeasureTerm, OutlineTerm, 
 from firstread.priority import priority_of
 from firstread.records import Database, Flag, Job, SliceScoreRow
 from firstread.settings import Settings
-from firstread.storage.spool import Spool
 from firstread_cli.listings import results
 from firstread_cli.tables import view_rows
-from tests.builders.scored import database_in, image_header, settings_in
-from tests.builders.waiting import job_of, put_revision
-from worker.engine.device import EngineThread
+from tests.builders.closed_revisions import job_of, put_revision
+from tests.builders.scoring import scorer_of
+from tests.builders.site import database_in, settings_in
+from tests.builders.stored_images import image_header
 from worker.engine.serving import Serving
 from worker.outputs.deliveries.rows import new_delivery
 from worker.outputs.messages import message
@@ -42,9 +42,6 @@ from worker.packages.card import Card, InputSpec, OperatingPoint
 from worker.packages.store import PackageStore
 from worker.pipelines import registry
 from worker.pipelines.base import Served
-from worker.scoring.claims import Claimer
-from worker.scoring.leases import LeaseKeeper
-from worker.scoring.scorer import Scorer
 
 FOLDER = Path(__file__).parents[2] / "builders" / "pipelines"
 """Holds ``knee_mr/`` as it would stand in ``worker/pipelines/``."""
@@ -113,18 +110,10 @@ def site(knee: None, tmp_path: Path) -> Iterator[Site]:
     db = database_in(settings)
     uid = stable_uid("knee")
     revision = put_revision(db, settings, [image(number, uid) for number in (1, 2, 3)])
-    serving, engine = Serving(), EngineThread(batch_wait_s=0, limit_s=5)
+    serving = Serving()
     serving.add(Served(CARD), KneeModel())  # type: ignore[arg-type]
-    engine.serve(serving.models)
-    able = serving.pipelines(registry.REGISTRY)
-    claimer = Claimer(db, settings, Spool(settings.spool_dir), "w1", lambda: able)
-    engine.start()
-    try:
-        keeper = LeaseKeeper(db, "w1", settings.lease_s)
-        parts = {"claimer": claimer, "keeper": keeper, "engine": engine, "serving": serving}
-        assert Scorer(db=db, settings=settings, owner="w1", **parts).answer() == 1  # type: ignore[arg-type]
-    finally:
-        engine.close()
+    with scorer_of(db, settings, serving, serving.pipelines(registry.REGISTRY)) as scorer:
+        assert scorer.answer() == 1
     job = job_of(db, revision, "knee_mr")
     assert job is not None
     yield Site(settings, db, uid, job)
@@ -170,9 +159,9 @@ def test_messages_and_objects_say_what_the_description_says(site: Site) -> None:
     objects = {row.kind: row for row in ensure_objects(site.db, site.settings, site.job.id)}
     assert {kind: row.reason for kind, row in objects.items()} == {"sr": None, "seg": None, "sc": None}
     report, outline, capture = (dcmread(objects_dir(site.settings) / str(objects[k].path)) for k in ("sr", "seg", "sc"))
-    said = report.to_json()
+    text = report.to_json()
     for words in ("Tear of meniscus", "MR of knee", '"Volume"', "The outlined volume is 0.10 mL."):
-        assert words in said
+        assert words in text
     segment = outline.SegmentSequence[0]
     assert (segment.SegmentLabel, outline.NumberOfFrames) == ("Tear", 1)
     assert segment.AnatomicRegionSequence[0].CodeMeaning == "Knee"

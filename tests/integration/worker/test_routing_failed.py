@@ -1,4 +1,4 @@
-"""A study that cannot be read to be routed is a FAILED job: seen, told of and tried again as every other."""
+"""A study that cannot be read to be routed is a FAILED job: seen, reported and tried again as every other."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from firstread.actions.retry import retry_study
 from firstread.dicom.uids import stable_uid
 from firstread.records import Database, Delivery, Job, Revision
 from firstread.settings import Settings
-from firstread.storage.spool import Spool
+from tests.builders.closed_revisions import job_of, put_probe
 from tests.builders.probe_worker import ROW
+from tests.builders.scoring import claimer_of
 from tests.builders.servers import recorder
-from tests.builders.waiting import job_of, put_probe
 from worker.outputs.deliveries.lanes import work_one
 from worker.outputs.destinations.file import read_file
 from worker.pipelines import registry
@@ -46,7 +46,7 @@ def move_spool(settings: Settings, source: str, target: str) -> None:
 
 def route(db: Database, settings: Settings) -> Claimer:
     """Ask for work until routing has given up or a job is claimed."""
-    claimer = Claimer(db, settings, Spool(settings.spool_dir), "w1", lambda: frozenset({"probe"}))
+    claimer = claimer_of(db, settings)
     for _ in range(settings.max_attempts):
         claimer.next()
         claimer.router._blocked_until.clear()
@@ -100,7 +100,7 @@ def test_a_pipeline_that_does_not_want_it_after_all_is_rejected(
     assert job is not None and (job.state, job.reason) == ("REJECTED", "no_pipeline")
 
 
-def test_it_is_told_of_once(sqlite_db: Database, make_settings: Callable[..., Settings], tmp_path: Path) -> None:
+def test_it_is_sent_once(sqlite_db: Database, make_settings: Callable[..., Settings], tmp_path: Path) -> None:
     with recorder() as server:
         file = tmp_path / "destinations.toml"
         file.write_text(
@@ -123,8 +123,8 @@ def test_it_is_told_of_once(sqlite_db: Database, make_settings: Callable[..., Se
             assert [row.state for row in session.scalars(select(Delivery))] == ["DELIVERED"]
             assert session.scalars(select(Job.state)).all() == ["FAILED"]
         ((_, _, body),) = server.requests
-        told = json.loads(body)
-        assert (told["event"], told["state"], told["reason"]) == ("not_read", "FAILED", "routing_failed")
+        message = json.loads(body)
+        assert (message["event"], message["state"], message["reason"]) == ("not_read", "FAILED", "routing_failed")
 
 
 @pytest.mark.parametrize(

@@ -30,15 +30,14 @@ from firstread.records import (
 )
 from firstread.settings import Settings
 from firstread.storage.spool import Spool
+from tests.builders.closed_revisions import job_of, put_probe
 from tests.builders.probe_worker import PROBE, ROW, probe_serving
-from tests.builders.waiting import job_of, put_probe
-from worker.engine.device import EngineThread
+from tests.builders.scoring import claim_next, claimer_of, scorer_of
 from worker.engine.serving import Refused, mark_waiting
 from worker.errors import LeaseLost, NonFiniteScore
 from worker.pipelines import registry
 from worker.pipelines.base import Evidence, Finding, Outcome, SliceScore
 from worker.process.sweeper import EndedProcess, Sweeper, find_due, give_back
-from worker.scoring.claims import Claimer, JobClaim
 from worker.scoring.leases import LeaseKeeper
 from worker.scoring.results import Report, commit_failure, commit_outcome
 from worker.scoring.scorer import Scorer
@@ -54,26 +53,10 @@ def settings(make_settings: Callable[..., Settings], db: Database) -> Settings:
     return make_settings(database_url=db.url, max_attempts=2)
 
 
-def claimer(db: Database, settings: Settings, owner: str = "w1", serving: Any = ("probe",)) -> Claimer:
-    return Claimer(db, settings, Spool(settings.spool_dir), owner, lambda: frozenset(serving))
-
-
-def claim(db: Database, settings: Settings, owner: str = "w1") -> JobClaim:
-    found = claimer(db, settings, owner).next()
-    assert found is not None
-    return found
-
-
 @pytest.fixture
 def scorer(db: Database, settings: Settings) -> Iterator[Scorer]:
-    keeper = LeaseKeeper(db, "w1", settings.lease_s)
-    engine = EngineThread(batch_wait_s=0, limit_s=5)
-    serving = probe_serving()
-    engine.serve(serving.models)
-    engine.start()
-    parts = {"claimer": claimer(db, settings), "keeper": keeper, "engine": engine, "serving": serving}
-    yield Scorer(db=db, settings=settings, owner="w1", **parts)  # type: ignore[arg-type]
-    engine.close()
+    with scorer_of(db, settings, probe_serving()) as running:
+        yield running
 
 
 def outcome(p: float = 0.9, flagged: bool = True, version: str = "1", keys: tuple[int, ...] = (1,)) -> Outcome:
@@ -104,10 +87,10 @@ def test_most_urgent_first_then_first_closed(db: Database, settings: Settings) -
     with db.write() as session:
         study = session.get_one(Revision, by_hand).study_id
         session.execute(update(Study).where(Study.id == study).values(priority=0))
-    source = claimer(db, settings)
+    source = claimer_of(db, settings)
     order = []
-    while (found := source.next()) is not None:
-        order.append(found.revision_id)
+    while (claim := source.next()) is not None:
+        order.append(claim.revision_id)
     assert order == [by_hand, urgent, early, late]
 
 
@@ -116,9 +99,9 @@ def test_claims_of_many_threads_never_meet(db: Database, settings: Settings) -> 
     taken: list[int] = []
 
     def work(owner: str) -> None:
-        source = claimer(db, settings, owner)
-        while (found := source.next()) is not None:
-            taken.append(found.revision_id)
+        source = claimer_of(db, settings, owner)
+        while (claim := source.next()) is not None:
+            taken.append(claim.revision_id)
 
     threads = [threading.Thread(target=work, args=(f"w{n}",)) for n in range(4)]
     for thread in threads:
@@ -137,9 +120,9 @@ def test_study_that_nobody_wants_says_so(db: Database, settings: Settings, monke
     plain = put_probe(db, settings, "plain")
     asked = put_probe(db, settings, "asked", forced_pipeline="probe")
     unknown = put_probe(db, settings, "unknown", forced_pipeline="palmistry")
-    found = claimer(db, settings).next()
-    assert found is not None and found.revision_id == asked and found.forced
-    assert claimer(db, settings).next() is None
+    claim = claimer_of(db, settings).next()
+    assert claim is not None and claim.revision_id == asked and claim.forced
+    assert claimer_of(db, settings).next() is None
     with db.read() as session:
         reasons = dict(session.execute(select(Revision.id, Revision.reason)).all())
         state = session.execute(
@@ -155,7 +138,7 @@ def test_unreadable_study_is_given_up_with_a_reason(db: Database, settings: Sett
     spool = Spool(settings.spool_dir)
     for key in list(spool.keys()):
         spool.delete(key)
-    source = claimer(db, settings)
+    source = claimer_of(db, settings)
     assert source.next() is None
     source.router._blocked_until.clear()
     assert source.next() is None
@@ -185,14 +168,14 @@ def test_everything_of_a_run_is_committed_together(db: Database, settings: Setti
         assert flag.key_sop_instance_uid == stable_uid(stable_uid("probe", "one"), "image", 1)
 
 
-def test_the_next_step_is_told_of_done_studies_alone(db: Database, settings: Settings) -> None:
+def test_only_done_studies_have_a_next_step(db: Database, settings: Settings) -> None:
     uids = {name: stable_uid("probe", name) for name in ("told", "silent", "refused")}
     for name in uids:
         put_probe(db, settings, name)
         what = None if name == "refused" else outcome()
         if what is not None and name == "told":
             what.next_step = "Skin clinic, this week."
-        commit(db, settings, claim(db, settings).job_id, what, **({"detail": "no head"} if what is None else {}))
+        commit(db, settings, claim_next(db, settings).job_id, what, **({"detail": "no head"} if what is None else {}))
     with db.read() as session:
         rows = session.execute(text("SELECT study_instance_uid, pipeline, next_step FROM next_step")).all()
     assert [tuple(row) for row in rows] == [(uids["told"], "probe", "Skin clinic, this week.")]
@@ -240,9 +223,9 @@ def test_pipeline_without_a_package_costs_no_attempt(db: Database, settings: Set
 
 def test_lost_lease_writes_nothing(db: Database, settings: Settings) -> None:
     put_probe(db, settings, "s")
-    mine = claim(db, settings, "w1")
+    mine = claim_next(db, settings, "w1")
     assert give_back(db, EndedProcess("w1", "worker_died"), actor="test", settings=settings) == 1
-    other = claim(db, settings, "w2")
+    other = claim_next(db, settings, "w2")
     assert other.job_id == mine.job_id and other.alone
     with pytest.raises(LeaseLost):
         commit(db, settings, mine.job_id, outcome(), owner="w1")
@@ -255,7 +238,7 @@ def test_lost_lease_writes_nothing(db: Database, settings: Settings) -> None:
 
 def test_keeper_renews_what_is_ours_and_notes_what_is_not(db: Database, settings: Settings) -> None:
     put_probe(db, settings, "s")
-    mine = claim(db, settings, "w1")
+    mine = claim_next(db, settings, "w1")
     keeper = LeaseKeeper(db, "w1", 60.0)
     with db.write() as session:
         session.execute(update(Job).values(lease_until=utcnow()))
@@ -276,7 +259,7 @@ def test_impossible_numbers_are_refused_before_anything_is_written(
     db: Database, settings: Settings, bad: float
 ) -> None:
     put_probe(db, settings, "s")
-    mine = claim(db, settings)
+    mine = claim_next(db, settings)
     with pytest.raises(NonFiniteScore):
         commit(db, settings, mine.job_id, outcome(p=bad))
     with db.read() as session:
@@ -285,22 +268,22 @@ def test_impossible_numbers_are_refused_before_anything_is_written(
 
 def test_flags_only_ever_gain(db: Database, settings: Settings) -> None:
     first = put_probe(db, settings, "s")
-    commit(db, settings, claim(db, settings).job_id, outcome(p=0.7))
+    commit(db, settings, claim_next(db, settings).job_id, outcome(p=0.7))
     with db.write() as session:
         session.execute(update(Flag).values(acknowledged_at=utcnow(), acknowledged_by="reader"))
         flagged_at = session.scalars(select(Flag.flagged_at)).one()
     put_probe(db, settings, "s", n=3)
-    commit(db, settings, claim(db, settings).job_id, outcome(p=0.1, flagged=False))
+    commit(db, settings, claim_next(db, settings).job_id, outcome(p=0.1, flagged=False))
     third = put_probe(db, settings, "s", n=4)
-    commit(db, settings, claim(db, settings).job_id, outcome(p=0.8))
+    commit(db, settings, claim_next(db, settings).job_id, outcome(p=0.8))
     put_probe(db, settings, "s", n=5)
-    commit(db, settings, claim(db, settings).job_id, None)
+    commit(db, settings, claim_next(db, settings).job_id, None)
     with db.read() as session:
         flag = session.scalars(select(Flag)).one()
         assert (flag.probability, flag.acknowledged_by, flag.flagged_at) == (0.8, "reader", flagged_at)
         assert session.get_one(Job, flag.job_id).revision_id == third
-        shown = session.execute(text("SELECT state, revision, flagged FROM study_result WHERE finding = 'any'")).one()
-        assert tuple(shown) == ("DONE", 3, True)
+        result = session.execute(text("SELECT state, revision, flagged FROM study_result WHERE finding = 'any'")).one()
+        assert tuple(result) == ("DONE", 3, True)
     uid = stable_uid("probe", "s")
     with db.write() as session:
         revision = session.get_one(Revision, first)
@@ -315,7 +298,7 @@ def test_flags_only_ever_gain(db: Database, settings: Settings) -> None:
 
 def test_retry_hides_nothing_until_it_commits(db: Database, settings: Settings) -> None:
     revision = put_probe(db, settings, "s")
-    commit(db, settings, claim(db, settings).job_id, outcome(p=0.7))
+    commit(db, settings, claim_next(db, settings).job_id, outcome(p=0.7))
     uid = stable_uid("probe", "s")
     settings = settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"})
     assert retry_study(db, settings, uid, None, "me") == ["probe"]
@@ -323,7 +306,7 @@ def test_retry_hides_nothing_until_it_commits(db: Database, settings: Settings) 
     assert retry_study(db, settings, uid, "other", "me") == []
     with db.read() as session:
         assert session.scalar(text("SELECT probability FROM study_result WHERE finding = 'any'")) == 0.7
-    again = claim(db, settings)
+    again = claim_next(db, settings)
     assert (again.revision_id, again.attempt, again.alone) == (revision, 1, False)
     commit(db, settings, again.job_id, outcome(p=0.6, version="2"))
     with db.read() as session:
@@ -335,12 +318,12 @@ def test_retry_hides_nothing_until_it_commits(db: Database, settings: Settings) 
 
 def test_retry_remembers_what_a_person_asked_for(db: Database, settings: Settings) -> None:
     put_probe(db, settings, "s")
-    commit(db, settings, claim(db, settings).job_id, None)
+    commit(db, settings, claim_next(db, settings).job_id, None)
     with db.write() as session:
         session.execute(update(Instance).values(pipeline_hint="probe"))
     settings = settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"})
     assert retry_study(db, settings, stable_uid("probe", "s"), None, "me") == ["probe"]
-    assert claim(db, settings).forced
+    assert claim_next(db, settings).forced
 
 
 def test_an_order_for_a_sender_counts_for_what_it_sent(
@@ -371,15 +354,15 @@ def test_an_order_for_a_sender_counts_for_what_it_sent(
                     received_at=utcnow(),
                 )
             )
-    source = claimer(db, settings)
-    found = source.next()
-    assert found is not None and found.revision_id == asked and found.forced
+    source = claimer_of(db, settings)
+    claim = source.next()
+    assert claim is not None and claim.revision_id == asked and claim.forced
     assert source.next() is None
 
 
 def test_waiting_can_be_ended_by_hand(db: Database, settings: Settings) -> None:
     put_probe(db, settings, "s")
-    assert claimer(db, settings, serving=()).next() is None
+    assert claimer_of(db, settings, pipelines=()).next() is None
     assert end_waiting(db, stable_uid("probe", "s"), None, "me") == ["probe"]
     with db.read() as session:
         assert session.execute(text("SELECT state, reason FROM study_result")).one() == ("FAILED", "ended_by_hand")
@@ -390,7 +373,7 @@ def test_expired_lease_goes_back_and_fails_when_attempts_are_used_up(db: Databas
     settings = settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"})
     sweeper = Sweeper(db, settings)
     for expected in ("WAITING", "FAILED"):
-        claim(db, settings)
+        claim_next(db, settings)
         with db.write() as session:
             session.execute(update(Job).values(lease_until=utcnow() - timedelta(seconds=1)))
         sweeper.sweep()

@@ -21,7 +21,16 @@ from firstread.settings import Settings
 from firstread.states import JobState
 from firstread.upkeep.retention import finished_studies
 from firstread_cli.study import study as study_command
-from tests.builders.revisions import UID, Site, corrected, deliveries, dose_report, encoded, flagged_with_mask, slices
+from tests.builders.routed_study import (
+    UID,
+    Site,
+    corrected,
+    deliveries,
+    dose_report,
+    encoded,
+    flagged_with_mask,
+    slices,
+)
 from worker.outputs.deliveries.attempt import Skipped, attempt
 from worker.outputs.destinations.watch import watch_of
 from worker.outputs.objects.files import ensure_objects, objects_dir
@@ -34,13 +43,13 @@ from worker.scoring.results import Report, commit_failure, commit_outcome
 
 @pytest.fixture
 def settings(make_settings: Callable[..., Settings], db: Database) -> Settings:
-    made = make_settings(database_url=db.url, max_attempts=1)
-    made.home.mkdir(parents=True, exist_ok=True)
-    (made.home / "destinations.toml").write_text(
+    settings = make_settings(database_url=db.url, max_attempts=1)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    (settings.home / "destinations.toml").write_text(
         '[[destination]]\nname = "pacs"\nkind = "dicom"\nhost = "127.0.0.1"\nport = 9\ncalled_ae = "PACS"\n',
         encoding="utf-8",
     )
-    return made
+    return settings
 
 
 @pytest.fixture
@@ -72,8 +81,8 @@ def test_a_late_dose_report_makes_no_job_and_sends_nothing(site: Site, monkeypat
     assert find_due(site.db, utcnow())[0] == []
     monkeypatch.setenv("FIRSTREAD_HOME", str(site.settings.home))
     monkeypatch.setenv("FIRSTREAD_DATABASE_URL", site.db.url)
-    said = CliRunner().invoke(study_command, [UID]).output
-    assert "head_ct: unchanged, the result of revision 1 stands (DONE)" in said
+    output = CliRunner().invoke(study_command, [UID]).output
+    assert "head_ct: unchanged, the result of revision 1 stands (DONE)" in output
 
 
 def test_the_same_images_in_another_syntax_are_unchanged_and_lossy_ones_are_not(site: Site) -> None:
@@ -90,7 +99,7 @@ def test_the_same_images_in_another_syntax_are_unchanged_and_lossy_ones_are_not(
 
 
 def test_slices_that_cannot_be_read_are_no_late_report(site: Site) -> None:
-    """A negative does not stand where images have come that nobody could look at."""
+    """A negative does not stand where images have come that could not be read."""
     images = slices()
     site.put(*images[:-2])
     site.score()
@@ -211,12 +220,12 @@ def objects_of(site: Site, revision: int) -> dict[str, Dataset]:
     with site.db.read() as session:
         job_id = session.scalar(select(Job.id).join(Revision).where(Revision.number == revision))
     assert job_id is not None
-    made = ensure_objects(site.db, site.settings, job_id)
-    assert [row.reason for row in made] == [None, None, None]
-    return {row.kind: dcmread(objects_dir(site.settings) / str(row.path)) for row in made}
+    objects = ensure_objects(site.db, site.settings, job_id)
+    assert [row.reason for row in objects] == [None, None, None]
+    return {row.kind: dcmread(objects_dir(site.settings) / str(row.path)) for row in objects}
 
 
-def test_a_corrected_patient_is_not_scored_again_and_told_under_the_new_name(site: Site) -> None:
+def test_a_corrected_patient_is_not_scored_again_and_is_sent_under_the_new_name(site: Site) -> None:
     images = flagged_with_mask(site)
     before = objects_of(site, 1)
     site.put(*corrected(images), dose_report())

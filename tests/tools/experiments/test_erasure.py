@@ -47,7 +47,7 @@ def _items(truth: np.ndarray, adult: np.ndarray) -> list[Item]:
     ]
 
 
-def test_no_line_tells_the_age_any_more_and_the_classes_stay() -> None:
+def test_no_line_predicts_the_age_any_more_and_the_classes_stay() -> None:
     x, truth, adult = _features(2000, 0)
     known = truth < 3
     x, truth, adult = x[known], truth[known], adult[known]
@@ -64,7 +64,7 @@ def test_no_line_tells_the_age_any_more_and_the_classes_stay() -> None:
         assert after > before - 0.02
 
 
-def test_an_age_that_goes_with_the_class_alone_cannot_be_told_apart_from_it() -> None:
+def test_an_age_that_goes_with_the_class_alone_cannot_be_separated_from_it() -> None:
     x, truth, _ = _features(200, 1)
     with pytest.raises(DataSetError, match="adults and of children"):
         fit_erasure(x, truth == 3, truth)

@@ -72,8 +72,8 @@ def test_shares_are_of_true_positives_and_by_class() -> None:
         item = Item("d", "k", Path("x"), "p", "s", labels=labels_of(finding))
         return Called(item, {"m": 0.2 if doubted else 0.8}, {"m": doubted}, {"m": 1.0})
 
-    found = [film("viral", True), film("viral", False), film("COVID-19", False), film("normal", True)]
-    (row,) = look_rows(found)
+    films = [film("viral", True), film("viral", False), film("COVID-19", False), film("normal", True)]
+    (row,) = look_rows(films)
     assert row["low_evidence_pneumonia"]["value"] == pytest.approx(1 / 3)
     assert row["low_evidence_viral"]["value"] == 0.5
     assert row["low_evidence_normal"] == row["low_evidence_normal"] | {"value": 1.0, "n": 1}

@@ -265,7 +265,7 @@ def test_the_given_ham10000_reads_whole() -> None:
 
 def test_training_and_service_see_the_same_picture(toy: Path, tmp_path: Path) -> None:
     """The input that training composes of a file is the input that the pipeline composes of it as DICOM."""
-    from tests.builders.studies import part10, study_of
+    from tests.builders.study_images import part10, study_of
     from worker.packages.card import InputSpec
     from worker.packages.preprocessing.compose import compose
     from worker.pipelines.dermoscopy.gate import gate

@@ -26,7 +26,7 @@ SECRET = "Nachtigall^Florentine"
 @pytest.fixture
 def lines(make_settings: Callable[..., Settings]) -> Iterator[Callable[[], list[dict[str, object]]]]:
     """Logs of this process go to a home of the test's own; reads them."""
-    root, shown, excepthook = logging.getLogger(), warnings.showwarning, sys.excepthook
+    root, showwarning, excepthook = logging.getLogger(), warnings.showwarning, sys.excepthook
     handlers, level = list(root.handlers), root.level
     path = setup_logging(make_settings(), "test", to_stderr=False)
     yield lambda: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -34,7 +34,7 @@ def lines(make_settings: Callable[..., Settings]) -> Iterator[Callable[[], list[
         handler.close()
     root.handlers[:] = handlers
     root.setLevel(level)
-    warnings.showwarning, sys.excepthook = shown, excepthook
+    warnings.showwarning, sys.excepthook = showwarning, excepthook
 
 
 def broken_header() -> Dataset:
@@ -58,11 +58,11 @@ def test_libraries_do_not_repeat_what_senders_wrote(lines: Callable[[], list[dic
         logging.getLogger("pynetdicom.acse").warning(f"peer {SECRET}\x1b[2J")
         logging.getLogger("highdicom").info(SECRET)
         warnings.warn(f"value {SECRET} is wrong", UserWarning, stacklevel=1)
-    found = lines()
-    assert SECRET not in json.dumps(found) and "Nachtigall" not in json.dumps(found)
-    assert 3 <= len(found) <= 8, "each place once, whatever it says"
-    assert any("highdicom.sr spoke at test_logs.py" in str(line["message"]) for line in found)
-    assert any("UserWarning at test_logs.py" in str(line["message"]) for line in found)
+    logged = lines()
+    assert SECRET not in json.dumps(logged) and "Nachtigall" not in json.dumps(logged)
+    assert 3 <= len(logged) <= 8, "each place once, whatever it says"
+    assert any("highdicom.sr spoke at test_logs.py" in str(line["message"]) for line in logged)
+    assert any("UserWarning at test_logs.py" in str(line["message"]) for line in logged)
 
 
 def test_exceptions_leave_class_and_place(lines: Callable[[], list[dict[str, object]]]) -> None:
@@ -72,9 +72,9 @@ def test_exceptions_leave_class_and_place(lines: Callable[[], list[dict[str, obj
         logging.getLogger("worker.scoring.scorer").exception("an object broke its reader")
         logging.getLogger("celery.worker").error("Process failed", exc_info=True)
         logging.getLogger("celery.app.trace").error("Task raised: %r", ValueError(SECRET))
-    found = lines()
-    assert [line.get("error") for line in found[:2]] == ["ValueError", "ValueError"]
-    assert "Nachtigall" not in json.dumps(found)
+    logged = lines()
+    assert [line.get("error") for line in logged[:2]] == ["ValueError", "ValueError"]
+    assert "Nachtigall" not in json.dumps(logged)
 
 
 def test_what_strangers_wrote_is_escaped_and_cut(lines: Callable[[], list[dict[str, object]]]) -> None:
@@ -87,7 +87,7 @@ def test_what_strangers_wrote_is_escaped_and_cut(lines: Callable[[], list[dict[s
     assert len(message) < 1100 and len(reason) < 300
 
 
-def test_a_place_speaks_again_after_an_hour() -> None:
+def test_a_place_logs_again_after_an_hour() -> None:
     now = [0.0]
     keep = LibraryFilter(clock=lambda: now[0])
 

@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 from firstread.records import Database, Job
 from firstread.settings import Settings
 from firstread_cli.main import cli
-from tests.builders.scored import Scored, database_in, scored_study, settings_in
+from tests.builders.scored_studies import Scored, scored_study
+from tests.builders.site import database_in, settings_in
 from worker.outputs.deliveries.rows import new_delivery
 from worker.outputs.messages import message
 from worker.outputs.senders.mail import mail_text
@@ -55,20 +56,20 @@ def test_verdict_and_performance(site: tuple[Settings, Database, Scored], tmp_pa
     assert sorted(actions) == ["verdict"] * 3 + ["verdict.import"] * 3
 
 
-def test_what_could_not_be_read_is_told_wherever_a_result_is(site: tuple[Settings, Database, Scored]) -> None:
+def test_what_could_not_be_read_is_named_with_every_result(site: tuple[Settings, Database, Scored]) -> None:
     _, db, scored = site
-    said = "3 of 32 slices could not be read (3: the file is gone); a finding may lie there."
+    detail = "3 of 32 slices could not be read (3: the file is gone); a finding may lie there."
     with db.write() as session:
         job = session.get_one(Job, scored.job_id)
-        job.detail, job.warnings = said, ["unreadable_slices"]
+        job.detail, job.warnings = detail, ["unreadable_slices"]
         delivery = new_delivery(job, "desk", "email")
         session.add(delivery)
         session.flush()
         content = message(session, delivery, patient_data=False)
-    assert said in ok("results") and said in ok("study", scored.study_uid)
-    assert {row["detail"] for row in json.loads(ok("results", "--json"))} == {said}
-    assert content["detail"] == said
-    assert mail_text(content).splitlines()[2] == said
+    assert detail in ok("results") and detail in ok("study", scored.study_uid)
+    assert {row["detail"] for row in json.loads(ok("results", "--json"))} == {detail}
+    assert content["detail"] == detail
+    assert mail_text(content).splitlines()[2] == detail
 
 
 def test_names_that_are_not_known_are_refused_with_those_that_are(

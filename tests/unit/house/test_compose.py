@@ -102,12 +102,12 @@ def test_other_services_get_no_settings_of_ours() -> None:
 
 def test_the_example_names_settings_and_a_place_for_the_files_of_the_site() -> None:
     text = (ROOT / "deploy/env.example").read_text(encoding="utf-8")
-    shown = dict(line.lstrip("#").split("=", 1) for line in text.splitlines() if re.match(r"#?[A-Z_]+=", line))
-    for key in shown:
+    example = dict(line.lstrip("#").split("=", 1) for line in text.splitlines() if re.match(r"#?[A-Z_]+=", line))
+    for key in example:
         assert not key.startswith(ENV_PREFIX) or key.removeprefix(ENV_PREFIX).lower() in Settings.model_fields
     site = [m for m in SERVICES["deliver"]["volumes"] if m.endswith(":/etc/firstread:ro")]
-    assert [substituted(mount).split(":")[0] for mount in site] == [shown["SITE_DIR"]]
-    assert shown["FIRSTREAD_DESTINATIONS"].startswith("/etc/firstread/")
+    assert [substituted(mount).split(":")[0] for mount in site] == [example["SITE_DIR"]]
+    assert example["FIRSTREAD_DESTINATIONS"].startswith("/etc/firstread/")
 
 
 def test_redis_never_evicts_and_writes_down() -> None:

@@ -63,8 +63,8 @@ def test_generated_tables_are_what_the_code_says(path: Path) -> None:
 
 
 def test_every_generated_table_stands_in_a_document() -> None:
-    found = [m[2] for path in DOCUMENTS for m in BLOCK.finditer(path.read_text(encoding="utf-8"))]
-    assert sorted(found) == sorted(BLOCKS)
+    markers = [m[2] for path in DOCUMENTS for m in BLOCK.finditer(path.read_text(encoding="utf-8"))]
+    assert sorted(markers) == sorted(BLOCKS)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
@@ -75,10 +75,10 @@ def test_settings_that_are_named_exist(path: Path) -> None:
 
 
 def test_every_code_of_the_source_stands_in_the_schema_document() -> None:
-    found = codes_in_source()
-    assert {"no_pipeline", "worker_died", "lease_expired", "not_a_head", "dicomdir", "no_mask"} <= found.keys()
+    places = codes_in_source()
+    assert {"no_pipeline", "worker_died", "lease_expired", "not_a_head", "dicomdir", "no_mask"} <= places.keys()
     documented = set(re.findall(r"^\| `(\w+)` \|", text_of("docs/schema.md").split("## Reasons and warnings")[1], re.M))
-    assert {code: path for code, path in found.items() if code not in documented | NO_CODES} == {}
+    assert {code: path for code, path in places.items() if code not in documented | NO_CODES} == {}
     assert "data_error" in documented
 
 
@@ -117,9 +117,9 @@ def subcommand(words: list[str]) -> tuple[click.Command, list[str]]:
     command: click.Command = cli
     rest = list(words)
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
-        found = command.get_command(click.Context(command), rest[0])
-        assert found is not None, f"no command {' '.join(words)}"
-        command, rest = found, rest[1:]
+        child = command.get_command(click.Context(command), rest[0])
+        assert child is not None, f"no command {' '.join(words)}"
+        command, rest = child, rest[1:]
     return command, rest
 
 
@@ -128,10 +128,10 @@ def test_commands_that_are_shown_exist_with_their_options(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     hand_written = BLOCK.sub("", text)
     for line in code_of(hand_written):
-        shown = re.match(r"(?:\S*=\S+ )*(?:\.venv/bin/)?firstread( .*)?$", line.split("#")[0].strip())
-        if shown is None or "..." in line:
+        match = re.match(r"(?:\S*=\S+ )*(?:\.venv/bin/)?firstread( .*)?$", line.split("#")[0].strip())
+        if match is None or "..." in line:
             continue
-        command, rest = subcommand(shlex.split(shown[1] or ""))
+        command, rest = subcommand(shlex.split(match[1] or ""))
         options = {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help", "--version"}
         assert {word.split("=")[0] for word in rest if word.startswith("--")} <= options, line
 
@@ -186,16 +186,16 @@ def test_sql_that_is_shown_runs(name: str, least: int, tmp_path: Path) -> None:
 
 
 def test_the_destinations_that_are_shown_are_understood() -> None:
-    (shown,) = re.findall(r"^```toml\n(.*?)^```", text_of("docs/deliveries.md"), flags=re.MULTILINE | re.DOTALL)
-    read = DestinationsFile.model_validate(tomllib.loads(shown))
+    (block,) = re.findall(r"^```toml\n(.*?)^```", text_of("docs/deliveries.md"), flags=re.MULTILINE | re.DOTALL)
+    read = DestinationsFile.model_validate(tomllib.loads(block))
     assert {d.kind for d in read.destination} == {"dicom", "stow", "webhook", "email"}
     assert read.escalation[0].destinations == ("on-call", "radiology")
 
 
 def test_the_pacs_of_the_readme_is_ten_lines_that_are_understood() -> None:
-    (shown,) = re.findall(r"^```toml\n(.*?)^```", text_of("README.md"), flags=re.MULTILINE | re.DOTALL)
-    (read,) = DestinationsFile.model_validate(tomllib.loads(shown)).destination
-    assert (read.kind, read.name) == ("dicom", "pacs") and len(shown.splitlines()) <= 10
+    (block,) = re.findall(r"^```toml\n(.*?)^```", text_of("README.md"), flags=re.MULTILINE | re.DOTALL)
+    (read,) = DestinationsFile.model_validate(tomllib.loads(block)).destination
+    assert (read.kind, read.name) == ("dicom", "pacs") and len(block.splitlines()) <= 10
 
 
 def test_what_a_flag_means_is_reckoned_from_the_card() -> None:

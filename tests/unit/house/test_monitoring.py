@@ -52,10 +52,10 @@ def targets(board: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def expressions() -> list[tuple[str, str]]:
-    found = [(str(rule.get("record") or rule.get("alert")), str(rule["expr"])) for rule in RULES]
+    named = [(str(rule.get("record") or rule.get("alert")), str(rule["expr"])) for rule in RULES]
     for path in DASHBOARDS:
-        found += [(f"{path.stem}: {title}", t["expr"]) for title, t in targets(load(path)) if "expr" in t]
-    return found
+        named += [(f"{path.stem}: {title}", t["expr"]) for title, t in targets(load(path)) if "expr" in t]
+    return named
 
 
 @pytest.mark.parametrize(("where", "expr"), expressions())
@@ -76,7 +76,7 @@ def test_an_expression_groups_by_labels_that_exist(where: str, expr: str) -> Non
 
 
 def test_every_metric_is_looked_at_somewhere() -> None:
-    """A metric that no rule and no panel reads is one that nobody needs."""
+    """A metric that no rule and no panel reads is not needed."""
     used = set(NAME.findall("\n".join(expr for _, expr in expressions())))
     idle = {name for name, metric in metrics().items() if not metric.series & used}
     assert idle == set(), "add a panel to monitoring/grafana/dashboards or a rule"

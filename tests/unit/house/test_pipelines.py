@@ -74,12 +74,12 @@ def offences(source: str, path: str, wanted: frozenset[str]) -> list[str]:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_other_table_is_keyed_by_pipelines(package: str) -> None:
     wanted = frozenset(names())
-    found = [
+    strays = [
         line
         for file in sorted((ROOT / package).rglob("*.py"))
         for line in offences(file.read_text(encoding="utf-8"), str(file.relative_to(ROOT)), wanted)
     ]
-    assert found == []
+    assert strays == []
 
 
 @pytest.mark.parametrize(

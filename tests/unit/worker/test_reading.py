@@ -20,9 +20,9 @@ from firstread.phantoms.head import HeadSpec, head_grid, head_study
 from firstread.records import Database
 from firstread.settings import Settings
 from firstread.storage.spool import Spool
-from tests.builders.revisions import encoded
-from tests.builders.studies import ThresholdEngine, head_card, served
-from tests.builders.waiting import put_revision
+from tests.builders.closed_revisions import put_revision
+from tests.builders.routed_study import encoded
+from tests.builders.study_images import ThresholdEngine, head_card, served
 from worker.pipelines.base import StudyImages
 from worker.pipelines.registry import row
 from worker.pipelines.runner import run

@@ -65,7 +65,7 @@ def preprocess(knee: Knee, served: ServedByTask) -> NetworkInputs[None]:
 
 
 def interpret(scored: ScoredSeries[Knee, None]) -> Outcome:
-    """The highest image speaks for the study; its bright pixels are the outline."""
+    """The image with the highest score gives the result of the study; its bright pixels are the outline."""
     knee = scored.pixels
     scores = []
     for package in packages_of(scored.served):

@@ -26,7 +26,7 @@ from tests.builders.deliveries import (
     plan_for,
     site_with,
 )
-from tests.builders.scored import scored_study
+from tests.builders.scored_studies import scored_study
 from tests.builders.servers import (
     Certificate,
     free_port,
@@ -34,6 +34,7 @@ from tests.builders.servers import (
     recorder,
     smtp_sink,
 )
+from tests.builders.timing import until
 from worker.outputs.deliveries.escalation import escalate_flags
 from worker.outputs.deliveries.lanes import OrphanedDeliveries, run_deliveries
 from worker.outputs.deliveries.rows import new_delivery
@@ -65,7 +66,7 @@ def test_rules_choose_by_pipeline_finding_and_flag(tmp_path: Path) -> None:
     assert planned(state="REJECTED", n=2) == {"rejected"}
 
 
-def test_a_dead_destination_holds_up_nobody(tmp_path: Path) -> None:
+def test_a_dead_destination_holds_up_no_other(tmp_path: Path) -> None:
     """Lanes are threads of their own: one that hangs until its time-out leaves the other alone."""
     with socket.socket() as silent, recorder() as server:
         silent.bind(("127.0.0.1", 0))
@@ -76,12 +77,9 @@ def test_a_dead_destination_holds_up_nobody(tmp_path: Path) -> None:
             plan_for(db, settings, scored_study(db, settings, accession=f"A-{number}"))
         stop = threading.Event()
         thread = threading.Thread(target=run_deliveries, args=(settings, stop), daemon=True)
-        started = time.monotonic()
         thread.start()
         try:
-            while len(server.requests) < 5 and time.monotonic() - started < 20:
-                time.sleep(0.05)
-            assert len(server.requests) == 5
+            until(lambda: len(server.requests) == 5, 20)
             hanging = [row for row in deliveries(db) if row.kind == "dicom"]
             assert {row.state for row in hanging} == {"PENDING"}
             assert sum(row.attempts for row in hanging) < len(hanging), "the other lane did not wait for this one"
@@ -216,17 +214,17 @@ def test_the_doctor_looks_at_every_destination(tmp_path: Path, certificate: Cert
             + hook(web.url, "secretless").replace("HOOK_SECRET", "UNSET_SECRET")
         )
         settings, _ = site_with(tmp_path, toml)
-        found = {check.name.split()[-1]: check for check in check_destinations(settings)}
-    assert {name: check.status for name, check in found.items()} == {
+        checks = {check.name.split()[-1]: check for check in check_destinations(settings)}
+    assert {name: check.status for name, check in checks.items()} == {
         "pacs": "ok",
         "nobody": "fail",
         "duty": "ok",
         "wrong": "fail",
         "worklist": "ok",
         "secretless": "fail",
-    }, found
-    assert found["wrong"].detail.startswith("SMTP")
-    assert "UNSET_SECRET" in found["secretless"].detail
+    }, checks
+    assert checks["wrong"].detail.startswith("SMTP")
+    assert "UNSET_SECRET" in checks["secretless"].detail
 
 
 def test_a_file_that_is_rewritten_or_broken_stops_no_delivery(tmp_path: Path) -> None:
@@ -245,14 +243,12 @@ def test_a_file_that_is_rewritten_or_broken_stops_no_delivery(tmp_path: Path) ->
                     session.add(new_delivery(session.get_one(Job, 1), "worklist", "webhook", number))
                 for content in ("", good[: len(good) // 2], good):
                     file.write_text(content, encoding="utf-8")
-                    time.sleep(0.05)
+                    time.sleep(0.05)  # between two looks of the thread, so that it meets each content
             file.write_text("[[destination]", encoding="utf-8")
-            time.sleep(SETTLE_S + 1.5)
+            time.sleep(SETTLE_S + 1.5)  # a file is believed when it has been unchanged for so long
             with db.write() as session:
                 session.add(new_delivery(session.get_one(Job, 1), "worklist", "webhook", 99))
-            end = time.monotonic() + 30
-            while any(d.state == "PENDING" for d in deliveries(db)) and time.monotonic() < end:
-                time.sleep(0.1)
+            until(lambda: all(d.state != "PENDING" for d in deliveries(db)), step_s=0.1)
         finally:
             stop.set()
             thread.join(30)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -13,18 +13,12 @@ from firstread.actions.deliveries import retry_delivery
 from firstread.clock import utcnow
 from firstread.records import Database, Delivery, Revision
 from firstread.settings import Settings
-from tests.builders.revisions import Site, corrected, deliveries, dose_report, slices
-from tests.builders.servers import Recorder, recorder
+from tests.builders.routed_study import Site, corrected, deliveries, dose_report, slices
+from tests.builders.servers import Recorder
 from worker.outputs.deliveries.lanes import work_one
 from worker.outputs.destinations.watch import watch_of
 
 HELD_S = 120.0
-
-
-@pytest.fixture
-def hook() -> Iterator[Recorder]:
-    with recorder() as kept:
-        yield kept
 
 
 @pytest.fixture
@@ -55,8 +49,8 @@ def make_due(site: Site, seen_ago_s: float) -> None:
 
 
 def revisions_told(hook: Recorder) -> list[tuple[str, int]]:
-    told = [json.loads(body) for _, _, body in hook.requests]
-    return [(content["event"], content["revision"]) for content in told]
+    messages = [json.loads(body) for _, _, body in hook.requests]
+    return [(content["event"], content["revision"]) for content in messages]
 
 
 def test_a_quiet_result_waits_and_a_flag_does_not(site: Site, hook: Recorder) -> None:
@@ -75,7 +69,7 @@ def test_a_quiet_result_waits_and_a_flag_does_not(site: Site, hook: Recorder) ->
     assert deliveries(site)[0] == (1, "SKIPPED", "superseded")
 
 
-def test_of_a_study_in_pieces_the_last_result_alone_is_told(site: Site, hook: Recorder) -> None:
+def test_of_a_study_in_pieces_only_the_last_result_is_sent(site: Site, hook: Recorder) -> None:
     images = slices(14)
     for n in range(10, 15):
         site.put(*images[:n])

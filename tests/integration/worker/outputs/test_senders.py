@@ -36,7 +36,7 @@ from tests.builders.deliveries import (
     plan_for,
     site_with,
 )
-from tests.builders.scored import SECRET_ID, SECRET_NAME, scored_study
+from tests.builders.scored_studies import scored_study
 from tests.builders.servers import (
     Certificate,
     free_port,
@@ -44,6 +44,7 @@ from tests.builders.servers import (
     recorder,
     smtp_sink,
 )
+from tests.builders.stored_images import SECRET_ID, SECRET_NAME
 from worker.outputs.deliveries.rows import backoff_s
 from worker.outputs.destinations.file import (
     DicomDestination,

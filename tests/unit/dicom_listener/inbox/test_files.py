@@ -75,23 +75,23 @@ LATIN = os.fsdecode(b"M\xfcller.dcm")
 
 
 @pytest.mark.parametrize(
-    ("name", "kept"),
+    ("name", "expected"),
     [("a b.dcm", "a b.dcm"), (LATIN, "M%FCller.dcm"), ("a\nb", "a_b"), ("\u7d75" * 84, "\u7d75" * 66)],
 )
-def test_names_are_kept_as_text_that_fits(name: str, kept: str) -> None:
-    assert kept_name(name) == kept
+def test_names_are_kept_as_text_that_fits(name: str, expected: str) -> None:
+    assert kept_name(name) == expected
 
 
 @given(st.text(min_size=1, max_size=255), st.integers(0, 40))
 def test_a_kept_name_leaves_room(name: str, room: int) -> None:
-    kept = kept_name(name.replace("/", "x"), room)
-    assert 0 < len(kept.encode()) <= NAME_BYTES - room and kept.isprintable()
+    text = kept_name(name.replace("/", "x"), room)
+    assert 0 < len(text.encode()) <= NAME_BYTES - room and text.isprintable()
 
 
 def test_a_kept_path_is_short_enough_for_an_index(tmp_path: Path) -> None:
     deep = Path(*["\u7d75" * 60] * 20, "last.dcm")
-    kept = kept_path(deep)
-    assert len(os.fsencode(kept)) <= 1000 and kept.name == "last.dcm"
+    path = kept_path(deep)
+    assert len(os.fsencode(path)) <= 1000 and path.name == "last.dcm"
 
 
 def test_whether_somebody_still_writes(tmp_path: Path) -> None:
@@ -149,10 +149,10 @@ def test_members_are_files_that_somebody_meant(tmp_path: Path) -> None:
         | dict.fromkeys((".IM1", "IM2.tmp", "IM3~", "IM4.part", "._IM5"), b"4"),
     )
     with open_archive(path) as archive:
-        found = members(archive, 1000, 10)
-        assert [m.name for m in found] == ["d/x.dcm", ".IM1", "IM2.tmp", "IM3~", "IM4.part"]
+        files = members(archive, 1000, 10)
+        assert [m.name for m in files] == ["d/x.dcm", ".IM1", "IM2.tmp", "IM3~", "IM4.part"]
         target = io.BytesIO()
-        unpack(archive, found[0], target)
+        unpack(archive, files[0], target)
         assert target.getvalue() == b"1"
 
 
@@ -172,7 +172,7 @@ def test_the_ratio_of_a_bomb(tmp_path: Path) -> None:
         members(archive, 2**40, 10)
 
 
-def test_a_broken_member_is_told(tmp_path: Path) -> None:
+def test_a_broken_member_is_reported(tmp_path: Path) -> None:
     path = archive_of(tmp_path / "a.zip", {"a": os.urandom(5000)})
     data = bytearray(path.read_bytes())
     data[100:110] = bytes(10)

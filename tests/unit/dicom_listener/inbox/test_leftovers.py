@@ -1,4 +1,4 @@
-"""What lies in the inbox and is never taken is told by kind and number, and never by name."""
+"""What lies in the inbox and is never taken is reported by kind and number, and never by name."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def filled(root: Path) -> Path:
 
 def test_kinds_and_numbers(tmp_path: Path) -> None:
     root = filled(tmp_path)
-    found = left_aside(root, accepted_is_ours=False, patience_s=0)
-    assert found == {HIDDEN: 2, UNFINISHED: 1, LINKS: 2, SPECIAL: 1, IN_ACCEPTED: 2}
+    counts = left_aside(root, accepted_is_ours=False, patience_s=0)
+    assert counts == {HIDDEN: 2, UNFINISHED: 1, LINKS: 2, SPECIAL: 1, IN_ACCEPTED: 2}
     assert IN_ACCEPTED not in left_aside(root, accepted_is_ours=True, patience_s=0)
     assert left_aside(root, accepted_is_ours=False) == {}, "they came a moment ago"
-    assert "Doe" not in in_words(found) and "2 symbolic links" in in_words(found)
+    assert "Doe" not in in_words(counts) and "2 symbolic links" in in_words(counts)
 
 
 def test_doctor_names_them_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,7 @@ def test_an_image_without_pixel_data_may_be_all_there_is(tmp_path: Path) -> None
     assert is_whole(path), "a report has none"
 
 
-def test_an_archive_at_the_end_of_a_cut_one_does_not_speak_for_it(tmp_path: Path) -> None:
+def test_an_archive_at_the_end_of_a_cut_one_does_not_make_it_whole(tmp_path: Path) -> None:
     inner = archive(zipfile.ZIP_DEFLATED)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as outer:
@@ -135,7 +135,7 @@ def test_an_archive_at_the_end_of_a_cut_one_does_not_speak_for_it(tmp_path: Path
     [b"no image\n" * 9, b"a report, not an image\n" * 20, b"II*\0" + bytes(300), b"%PDF-1.7 and more"],
     ids=["short text", "text", "tiff", "pdf"],
 )
-def test_what_is_refused_whatever_follows_need_not_be_waited_for(data: bytes, tmp_path: Path) -> None:
+def test_what_is_refused_in_any_case_is_not_waited_for(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
     assert is_whole(path)

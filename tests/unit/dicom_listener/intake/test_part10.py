@@ -16,8 +16,8 @@ AT = "2026-01-02T03:04:05.678901+00:00"
 
 
 def note(**values: object) -> IntakeNote:
-    said: dict[str, object] = {"source": "dicom", "source_name": "10.1.2.3", "received_at": AT, "listener_id": "me"}
-    return IntakeNote(**(said | values))  # type: ignore[arg-type]
+    fields: dict[str, object] = {"source": "dicom", "source_name": "10.1.2.3", "received_at": AT, "listener_id": "me"}
+    return IntakeNote(**(fields | values))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("uid", ["1.2.3", "ID_f10de2d018", "1." + "2" * 98, "1.2.\u00e4"])
@@ -25,9 +25,9 @@ def test_pydicom_reads_what_stands_before_a_data_set(tmp_path: Path, uid: str) -
     source = small_files(tmp_path / "ct", 1)[0]
     data = source.read_bytes()
     body = data[144 + int.from_bytes(data[140:144], "little") :]
-    told = note(calling_ae="SENDER", called_ae="US", dicom_priority=1, warnings=("no_transfer_syntax",))
+    written = note(calling_ae="SENDER", called_ae="US", dicom_priority=1, warnings=("no_transfer_syntax",))
     meta = file_meta(
-        told,
+        written,
         sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
         sop_instance_uid=uid,
         transfer_syntax_uid="1.2.840.10008.1.2.1",
@@ -36,8 +36,8 @@ def test_pydicom_reads_what_stands_before_a_data_set(tmp_path: Path, uid: str) -
     path = tmp_path / "stored.dcm"
     path.write_bytes(meta + body)
     ds = read_dataset(path)
-    assert IntakeNote.of(ds.file_meta) == told
-    assert IntakeNote.in_bytes(path.read_bytes()[:2000]) == told
+    assert IntakeNote.of(ds.file_meta) == written
+    assert IntakeNote.in_bytes(path.read_bytes()[:2000]) == written
     assert ds.file_meta.ReceivingApplicationEntityTitle == "FIRSTREAD"
     assert ds.file_meta.MediaStorageSOPInstanceUID == uid.encode("ascii", "replace").decode()
     assert "meta_uid_mismatch" in read_header(path).warnings
@@ -45,9 +45,9 @@ def test_pydicom_reads_what_stands_before_a_data_set(tmp_path: Path, uid: str) -
 
 @given(st.text(max_size=300), st.lists(st.text(max_size=20), max_size=3))
 def test_any_note_survives(name: str, warnings: list[str]) -> None:
-    said = note(source_name=name or None, warnings=tuple(warnings))
-    meta = file_meta(said, sop_class_uid="1", sop_instance_uid="2", transfer_syntax_uid="1.2.840.10008.1.2")
-    assert IntakeNote.in_bytes(meta + b"\x08\x00") == said
+    written = note(source_name=name or None, warnings=tuple(warnings))
+    meta = file_meta(written, sop_class_uid="1", sop_instance_uid="2", transfer_syntax_uid="1.2.840.10008.1.2")
+    assert IntakeNote.in_bytes(meta + b"\x08\x00") == written
 
 
 def test_a_foreign_file_has_no_note(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What tells of a contrast agent, and the many ways to write that there was none."""
+"""What says that a contrast agent was used, and the many ways to write that there was none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from firstread.dicom.frames import frames_of
 from firstread.phantoms.ct import CtLabels, enhanced_ct
 from firstread.phantoms.head import HeadSpec, head_grid, head_study
 from tests.builders.heads import altered
-from tests.builders.studies import ThresholdEngine, head_card, served, study_from
+from tests.builders.study_images import ThresholdEngine, head_card, served, study_from
 from worker.pipelines.registry import row
 from worker.pipelines.runner import RunResult, run
 
@@ -56,7 +56,7 @@ def _item(**values: object) -> Dataset:
 
 IOHEXOL = _item(CodeValue="C-B0317", CodingSchemeDesignator="SRT", CodeMeaning="Iohexol")
 NOTHING = _item(CodeValue="0", CodingSchemeDesignator="L", CodeMeaning="No contrast")
-TOLD: dict[str, tuple[dict[str, object], bool]] = {
+USED: dict[str, tuple[dict[str, object], bool]] = {
     "nothing": ({}, False),
     "agent": ({"ContrastBolusAgent": "Iohexol"}, True),
     "volume": ({"ContrastBolusAgent": "NONE", "ContrastBolusVolume": "80"}, True),
@@ -73,13 +73,13 @@ TOLD: dict[str, tuple[dict[str, object], bool]] = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(TOLD))
-def test_what_tells_of_an_agent(name: str) -> None:
-    values, expected = TOLD[name]
+@pytest.mark.parametrize("name", sorted(USED))
+def test_what_says_that_an_agent_was_used(name: str) -> None:
+    values, expected = USED[name]
     assert has_contrast(_item(**values)) is expected
 
 
-def test_an_amount_that_is_no_number_still_tells() -> None:
+def test_an_amount_that_is_no_number_counts_too() -> None:
     for raw, expected in ((b"80,5", True), (b"80 ml ", True), (b"none", False), (b"0,0 ", False)):
         ds = Dataset()
         tag = Tag("ContrastBolusVolume")
@@ -104,8 +104,10 @@ def test_each_frame_of_an_enhanced_object_says_for_itself() -> None:
     ds = _enhanced(HeadSpec(slices=4, size=16))
     assert [frame.contrast for frame in frames_of(ds)] == [None] * 4
     groups = ds.PerFrameFunctionalGroupsSequence
-    for group, told in zip(groups, (_used("NO"), _used("YES"), _used(phase="PRE_CONTRAST"), _used()), strict=True):
-        group.update(told)
+    for group, functional_groups in zip(
+        groups, (_used("NO"), _used("YES"), _used(phase="PRE_CONTRAST"), _used()), strict=True
+    ):
+        group.update(functional_groups)
     assert [frame.contrast for frame in frames_of(ds)] == [False, True, False, False]
     ds.SharedFunctionalGroupsSequence[0].update(_used(phase="ARTERIAL"))
     assert [frame.contrast for frame in frames_of(ds)] == [False, True, False, False]
@@ -123,10 +125,11 @@ def test_an_enhanced_head_with_contrast_in_its_macros_is_refused(where: str, tmp
     ds = _enhanced(SPEC)
     ds.ContrastBolusAgentSequence = Sequence([IOHEXOL])
     plain, given = deepcopy(ds), deepcopy(ds)
-    for made, told in ((plain, _used("NO")), (given, _used("YES"))):
-        groups = made.SharedFunctionalGroupsSequence if where == "shared" else made.PerFrameFunctionalGroupsSequence
+    for enhanced, functional_groups in ((plain, _used("NO")), (given, _used("YES"))):
+        shared, per_frame = enhanced.SharedFunctionalGroupsSequence, enhanced.PerFrameFunctionalGroupsSequence
+        groups = shared if where == "shared" else per_frame
         for group in groups:
-            group.update(told)
+            group.update(functional_groups)
     assert _run([given], tmp_path / "given").reasons == ("contrast_agent",)
     assert _run([plain], tmp_path / "plain").outcome is not None
     assert _run([ds], tmp_path / "agent alone").reasons == ("contrast_agent",)

@@ -92,9 +92,9 @@ def test_days_months_and_years_mean_their_whole_length() -> None:
 def test_whatever_stands_there_is_a_span_or_nothing(value: str, keyword: str) -> None:
     ds = Dataset()
     ds.add_new(keyword, "LO", value)
-    made = made_of(ds)
-    if made is not None:
-        span = span_of(made.at, None)
+    created = made_of(ds)
+    if created is not None:
+        span = span_of(created.at, None)
         assert span is None or span.first <= span.last
 
 
@@ -131,5 +131,5 @@ def test_offsets_as_the_standard_writes_them() -> None:
     ],
 )
 def test_the_offset_of_a_local_day(day: str, time: str, offset: str | None) -> None:
-    found = offset_at(BERLIN, day, time)
-    assert (offset_text(found, datetime(2026, 1, 1, tzinfo=UTC)) if found else None) == offset
+    offset_found = offset_at(BERLIN, day, time)
+    assert (offset_text(offset_found, datetime(2026, 1, 1, tzinfo=UTC)) if offset_found else None) == offset

@@ -50,9 +50,9 @@ def test_sequences_are_what_pydicom_reads(syntax: UID, undefined: bool, tmp_path
     ds["PixelData"].VR = "OW"
     path = tmp_path / "enhanced"
     ds.save_as(path, implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian, enforce_file_format=True)
-    told = dcmread(path, stop_before_pixels=True)
+    expected = dcmread(path, stop_before_pixels=True)
     read = read_dataset(path)
-    assert read.to_json() == told.to_json()
+    assert read.to_json() == expected.to_json()
     assert len(read.PerFrameFunctionalGroupsSequence) == 3
     assert read.AnatomicRegionSequence[0].AnatomicRegionSequence[1].CodeMeaning == "K\u00f6pf"
     assert read_header(path).warnings == ()

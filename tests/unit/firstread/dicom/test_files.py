@@ -149,7 +149,7 @@ def test_text_is_clean() -> None:
     assert header_of(ds).AccessionNumber == "A1"
 
 
-def test_patient_key_tells_patients_apart_and_names_nobody() -> None:
+def test_patient_key_differs_between_patients_and_holds_no_name() -> None:
     one, same, other, nobody = Dataset(), Dataset(), Dataset(), Dataset()
     one.PatientID, one.PatientName = "17", "PHANTOM^A"
     same.PatientID, same.PatientName = " 17 ", "PHANTOM A"

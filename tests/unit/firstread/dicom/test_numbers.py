@@ -41,9 +41,9 @@ def test_integers(raw: bytes, exact: int | None, small: int | None) -> None:
     "value", [-115.19999999999999, 1 / 3, -1e-100 / 3, 123456789012345678.0, 5.0, -0.00012345678901]
 )
 def test_a_decimal_string_has_16_characters_at_most(value: float) -> None:
-    made = decimal_string(value)
-    assert len(made) <= 16 and float(made) == pytest.approx(value, rel=1e-8)
-    assert DSfloat(made) == float(made)
+    text = decimal_string(value)
+    assert len(text) <= 16 and float(text) == pytest.approx(value, rel=1e-8)
+    assert DSfloat(text) == float(text)
 
 
 def test_there_is_no_decimal_string_for_what_is_no_number() -> None:

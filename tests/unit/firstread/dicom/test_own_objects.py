@@ -11,7 +11,7 @@ from tests.builders.listening import small_series
 SC, KEY_OBJECTS, CT = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.88.59", "1.2.840.10008.5.1.4.1.1.2"
 
 
-def told(sop_class: str, manufacturer: str, model: str) -> bool:
+def is_own(sop_class: str, manufacturer: str, model: str) -> bool:
     (ds,) = small_series(1)
     ds.SOPClassUID, ds.Manufacturer, ds.ManufacturerModelName = sop_class, manufacturer, model
     return is_result_object(header_of(ds, ds.file_meta))
@@ -19,8 +19,8 @@ def told(sop_class: str, manufacturer: str, model: str) -> bool:
 
 @pytest.mark.parametrize("sop_class", sorted(RESULT_CLASSES))
 def test_class_and_equipment_together_are_the_sign(sop_class: str) -> None:
-    assert told(sop_class, MANUFACTURER, MODEL)
-    assert told(sop_class, MANUFACTURER + " ", MODEL + " "), "padding is no part of a value"
+    assert is_own(sop_class, MANUFACTURER, MODEL)
+    assert is_own(sop_class, MANUFACTURER + " ", MODEL + " "), "padding is no part of a value"
 
 
 @pytest.mark.parametrize(
@@ -36,4 +36,4 @@ def test_class_and_equipment_together_are_the_sign(sop_class: str) -> None:
     ],
 )
 def test_what_only_resembles_a_result_is_none(sop_class: str, manufacturer: str, model: str) -> None:
-    assert not told(sop_class, manufacturer, model)
+    assert not is_own(sop_class, manufacturer, model)

@@ -214,7 +214,7 @@ CONTRADICTIONS = {
 
 
 @pytest.mark.parametrize("name", sorted(CONTRADICTIONS))
-def test_bits_that_contradict_the_header_are_read_and_told_of(name: str, tmp_path: Path) -> None:
+def test_bits_that_contradict_the_header_are_read_with_a_note(name: str, tmp_path: Path) -> None:
     change, note, corner = CONTRADICTIONS[name]
     ds = _film()
     expected = cells(ds).astype(int)
@@ -237,13 +237,13 @@ def test_an_overlay_in_all_of_the_bits_is_no_sign(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["overlay_left_in_bit_12", "rubbish_above"])
-def test_bits_that_are_not_read_are_told_of(name: str, tmp_path: Path) -> None:
+def test_bits_that_are_not_read_give_a_note(name: str, tmp_path: Path) -> None:
     notes: list[str] = []
     read_frame(_saved(LOSSLESS[name](_film(), tmp_path), tmp_path), notes=notes)
     assert notes == [PixelNote.UNUSED_BITS]
 
 
-def test_more_pixel_data_than_there_should_be_are_told_of(tmp_path: Path) -> None:
+def test_more_pixel_data_than_there_should_be_give_a_note(tmp_path: Path) -> None:
     for extra in (100, 2 * SIZE * SIZE):
         ds = _film()
         ds.PixelData += bytes(extra)
@@ -299,11 +299,11 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("said", sorted(REFUSED))
-def test_what_cannot_be_told_is_refused_in_words(said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reason", sorted(REFUSED))
+def test_pixels_that_contradict_the_header_are_refused_with_a_reason(reason: str, tmp_path: Path) -> None:
     path = tmp_path / "object.dcm"
-    path.write_bytes(encoded(REFUSED[said](_film())))
-    with pytest.raises(UnreadablePixels, match=" ".join(said.split())):
+    path.write_bytes(encoded(REFUSED[reason](_film())))
+    with pytest.raises(UnreadablePixels, match=" ".join(reason.split())):
         read_frame(path)
 
 

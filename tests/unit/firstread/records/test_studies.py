@@ -17,7 +17,8 @@ from firstread.settings import Settings
 from firstread_cli.listings import RESULT_COLUMNS, SPARE_COLUMNS
 from firstread_cli.main import cli
 from firstread_cli.tables import fitting
-from tests.builders.scored import Scored, database_in, scored_study, settings_in
+from tests.builders.scored_studies import Scored, scored_study
+from tests.builders.site import database_in, settings_in
 
 
 @pytest.fixture
@@ -30,11 +31,11 @@ def site(tmp_path: Path) -> tuple[Settings, Database, list[Scored]]:
 def test_a_study_goes_by_uid_accession_number_and_key(site: tuple[Settings, Database, list[Scored]]) -> None:
     _, db, (first, second) = site
     with db.write() as session:
-        for said in ("2.25.7", "A-7", str(first.study_id), f"#{first.study_id}"):
-            assert find_study(session, said).id == first.study_id, said
-        for said in ("A-9", "#99", "99999999999999999999", "", "#", "#x", "\N{SUPERSCRIPT TWO}"):
+        for name in ("2.25.7", "A-7", str(first.study_id), f"#{first.study_id}"):
+            assert find_study(session, name).id == first.study_id, name
+        for name in ("A-9", "#99", "99999999999999999999", "", "#", "#x", "\N{SUPERSCRIPT TWO}"):
             with pytest.raises(UnknownStudy, match="no such study"):
-                find_study(session, said)
+                find_study(session, name)
         with pytest.raises(UnknownStudy):
             find_study(session, str(first.study_id), keys=False)
         with pytest.raises(UnknownStudy):  # a change asks for the mark: the number may be meant for somebody else
@@ -72,7 +73,7 @@ def test_results_name_accession_number_and_file(site: tuple[Settings, Database, 
 
 
 @pytest.mark.parametrize("width", [80, 100, 132, 160, 250])
-def test_a_narrow_terminal_keeps_what_tells_studies_apart(width: int) -> None:
+def test_a_narrow_terminal_keeps_the_columns_that_identify_studies(width: int) -> None:
     row = {
         "accession_number": "A-100",
         "source_name": "pacs.example",
@@ -89,11 +90,11 @@ def test_a_narrow_terminal_keeps_what_tells_studies_apart(width: int) -> None:
         "scored_at": "2026-11-20 08:30:00",
         "study_instance_uid": "2.25." + "1" * 38,
     }
-    shown = fitting([row], RESULT_COLUMNS, SPARE_COLUMNS, width)
-    assert {"accession_number", "state", "finding", "probability", "flagged", "reason"} <= set(shown)
-    assert sum(max(len(name), len(str(row[name] or ""))) + 2 for name in shown) - 2 <= width
-    assert ("study_instance_uid" in shown) == (width >= 160)
-    assert (shown == RESULT_COLUMNS) == (width == 250)
+    columns = fitting([row], RESULT_COLUMNS, SPARE_COLUMNS, width)
+    assert {"accession_number", "state", "finding", "probability", "flagged", "reason"} <= set(columns)
+    assert sum(max(len(name), len(str(row[name] or ""))) + 2 for name in columns) - 2 <= width
+    assert ("study_instance_uid" in columns) == (width >= 160)
+    assert (columns == RESULT_COLUMNS) == (width == 250)
     for without in ({**row, "accession_number": None}, {**row, "accession_number": ""}):
-        shown = fitting([row, without], RESULT_COLUMNS, SPARE_COLUMNS, width)
-        assert {"study_instance_uid", "state", "finding", "probability", "flagged"} <= set(shown)
+        columns = fitting([row, without], RESULT_COLUMNS, SPARE_COLUMNS, width)
+        assert {"study_instance_uid", "state", "finding", "probability", "flagged"} <= set(columns)

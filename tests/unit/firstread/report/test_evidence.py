@@ -7,7 +7,8 @@ from pathlib import Path
 
 from firstread.records import Instance, Job, RevisionInstance
 from firstread.report.evidence import renumbering
-from tests.builders.scored import database_in, scored_study, settings_in
+from tests.builders.scored_studies import scored_study
+from tests.builders.site import database_in, settings_in
 
 
 def test_of_an_instance_with_several_contents_the_newest_stands_for_all(tmp_path: Path) -> None:

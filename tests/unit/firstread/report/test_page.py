@@ -13,7 +13,8 @@ from firstread.actions.verdicts import record_verdict
 from firstread.records.studies import UnknownStudy
 from firstread.report.page import write_report
 from firstread.report.slices import MOST_SLICES, choose_frames
-from tests.builders.scored import database_in, scored_study, settings_in
+from tests.builders.scored_studies import scored_study
+from tests.builders.site import database_in, settings_in
 
 
 class Seen(HTMLParser):
@@ -63,7 +64,7 @@ def test_a_page_that_needs_nothing_else(tmp_path: Path, pipeline: str, n: int, i
         assert html.count('class="hot"') == 1, "the slice with the mask stands out"
 
 
-def test_files_that_are_gone_are_told(tmp_path: Path) -> None:
+def test_files_that_are_gone_are_named(tmp_path: Path) -> None:
     settings = settings_in(tmp_path / "home")
     db = database_in(settings)
     scored = scored_study(db, settings)

@@ -10,7 +10,7 @@ from firstread.report.words import KINDS, measured, name_of_hint, opening_senten
 
 
 @pytest.mark.parametrize(
-    ("value", "unit", "shown"),
+    ("value", "unit", "expected"),
     [
         (107.700192, "mL", "108 mL"),
         (2.02, "mL", "2.0 mL"),
@@ -21,8 +21,8 @@ from firstread.report.words import KINDS, measured, name_of_hint, opening_senten
         (0.0, "mL", "0.00 mL"),
     ],
 )
-def test_numbers_have_the_digits_that_they_are_worth(value: float, unit: str, shown: str) -> None:
-    assert measured(value, unit) == shown
+def test_numbers_have_the_digits_that_they_are_worth(value: float, unit: str, expected: str) -> None:
+    assert measured(value, unit) == expected
 
 
 def test_percentages_have_one_decimal() -> None:

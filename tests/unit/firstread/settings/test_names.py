@@ -160,7 +160,7 @@ def test_secrets_come_from_files_too(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         Settings()
 
 
-def test_a_child_starts_whatever_became_of_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_child_starts_without_the_file_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "site.toml"
     file.write_text("quiet_s = 7\n")
     monkeypatch.setenv("FIRSTREAD_CONFIG", str(file))
@@ -190,5 +190,5 @@ def test_distance(a: str, b: str, edits: int) -> None:
 def test_names_of_settings_never_accuse_each_other() -> None:
     known = [name.upper() for name in Settings.model_fields]
     environ = {f"FIRSTREAD_{name}{end}": "x" for name in known for end in ("", "_FILE")}
-    found = sort_names(environ, "FIRSTREAD_", known)
-    assert not found.mistyped and not found.unknown
+    sorted_names = sort_names(environ, "FIRSTREAD_", known)
+    assert not sorted_names.mistyped and not sorted_names.unknown

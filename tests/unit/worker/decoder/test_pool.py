@@ -103,7 +103,7 @@ def test_frames_that_are_held_are_never_written_over(pool: DecoderPool) -> None:
     np.testing.assert_array_equal(held[0], decode_here(frames[0]))
 
 
-def test_a_refusal_is_told_in_the_same_words(pool: DecoderPool) -> None:
+def test_a_refusal_has_the_same_words(pool: DecoderPool) -> None:
     broken = coded(jpeg()[:200], JPEGBaseline8Bit, ("gdcm",))
     with pytest.raises(UnreadablePixels) as here:
         decode_here(broken)
@@ -220,7 +220,7 @@ def test_a_fresh_decoder_that_dies_makes_the_frame_unreadable(
 
 
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGKILL], ids=lambda number: number.name)
-def test_a_death_that_may_be_somebody_elses_doing_is_tried_once_more(
+def test_a_frame_whose_decoder_may_have_died_of_something_else_is_tried_once_more(
     number: signal.Signals, pool: DecoderPool, halted: Halted
 ) -> None:
     for _ in range(4):
@@ -230,7 +230,7 @@ def test_a_death_that_may_be_somebody_elses_doing_is_tried_once_more(
     np.testing.assert_array_equal(frame.result(timeout=10), decode_here(PLAIN))
 
 
-def test_a_decoder_that_hangs_is_ended_and_holds_up_nobody(
+def test_a_decoder_that_hangs_is_ended_and_holds_up_no_other(
     pool: DecoderPool, halted: Halted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "FRAME_S", 1.0)

@@ -48,19 +48,21 @@ def model() -> Recorder:
 
 @pytest.fixture
 def engine(model: Recorder) -> Iterator[EngineThread]:
-    made = EngineThread(batch_wait_s=0.02, limit_s=2.0, max_batch=lambda key: 4)
-    made.serve({"m/1": model})
-    made.start()
-    yield made
+    thread = EngineThread(batch_wait_s=0.02, limit_s=2.0, max_batch=lambda key: 4)
+    thread.serve({"m/1": model})
+    thread.start()
+    yield thread
     model.gate.set()
-    made.close()
+    thread.close()
 
 
 def rows(value: float, n: int) -> np.ndarray:
     return np.full((n, 2, 2, 1), value, dtype=np.float32)
 
 
-def ask(engine: EngineThread, priority: int, x: np.ndarray, answers: dict[int, object], key: int) -> threading.Thread:
+def start_asking(
+    engine: EngineThread, priority: int, x: np.ndarray, answers: dict[int, object], key: int
+) -> threading.Thread:
     def run() -> None:
         try:
             with engine.handle(priority, Lease(key)) as handle:
@@ -78,7 +80,7 @@ def requests(n: int) -> None:
     until(lambda: ENGINE_REQUESTS.collect()[0].samples[0].value == n, what=f"{n} requests")
 
 
-def finish(threads: list[threading.Thread]) -> None:
+def join_all(threads: list[threading.Thread]) -> None:
     for thread in threads:
         thread.join(10)
         assert not thread.is_alive()
@@ -87,12 +89,12 @@ def finish(threads: list[threading.Thread]) -> None:
 def test_urgent_request_overtakes_a_long_one_and_batches_are_shared(engine: EngineThread, model: Recorder) -> None:
     model.gate.clear()
     answers: dict[int, object] = {}
-    threads = [ask(engine, 7, rows(1, 10), answers, 1)]
+    threads = [start_asking(engine, 7, rows(1, 10), answers, 1)]
     assert model.entered.wait(10)
-    threads.append(ask(engine, 0, rows(2, 3), answers, 2))
+    threads.append(start_asking(engine, 0, rows(2, 3), answers, 2))
     requests(2)
     model.gate.set()
-    finish(threads)
+    join_all(threads)
     assert model.batches[0] == [1, 1, 1, 1]
     assert model.batches[1] == [2, 2, 2, 1]
     assert all(len(batch) <= 4 for batch in model.batches)
@@ -103,12 +105,12 @@ def test_urgent_request_overtakes_a_long_one_and_batches_are_shared(engine: Engi
 def test_failing_batch_hurts_only_the_study_that_made_it_fail(engine: EngineThread, model: Recorder) -> None:
     model.gate.clear()
     answers: dict[int, object] = {}
-    threads = [ask(engine, 5, rows(4, 1), answers, 0)]
+    threads = [start_asking(engine, 5, rows(4, 1), answers, 0)]
     assert model.entered.wait(10)
-    threads += [ask(engine, 5, rows(13, 1), answers, 1), ask(engine, 5, rows(5, 2), answers, 2)]
+    threads += [start_asking(engine, 5, rows(13, 1), answers, 1), start_asking(engine, 5, rows(5, 2), answers, 2)]
     requests(3)
     model.gate.set()
-    finish(threads)
+    join_all(threads)
     assert isinstance(answers[1], RuntimeError)
     assert (np.asarray(answers[2]) == 5).all()
     assert (np.asarray(answers[0]) == 4).all()
@@ -117,10 +119,10 @@ def test_failing_batch_hurts_only_the_study_that_made_it_fail(engine: EngineThre
 def test_nan_is_a_failure_of_its_own_study_only(engine: EngineThread, model: Recorder) -> None:
     model.gate.clear()
     answers: dict[int, object] = {}
-    threads = [ask(engine, 5, rows(99, 1), answers, 1), ask(engine, 5, rows(6, 1), answers, 2)]
+    threads = [start_asking(engine, 5, rows(99, 1), answers, 1), start_asking(engine, 5, rows(6, 1), answers, 2)]
     requests(2)
     model.gate.set()
-    finish(threads)
+    join_all(threads)
     assert isinstance(answers[1], NonFiniteScore)
     assert (np.asarray(answers[2]) == 6).all()
 
@@ -151,7 +153,7 @@ def test_waiting_behind_others_counts_as_progress(engine: EngineThread) -> None:
     answers: dict[int, object] = {}
     lease = Lease(9)
     before = lease.progress
-    threads = [ask(engine, 0, rows(1, 8), answers, 1)]
+    threads = [start_asking(engine, 0, rows(1, 8), answers, 1)]
     requests(1)
 
     def last() -> None:
@@ -165,7 +167,7 @@ def test_waiting_behind_others_counts_as_progress(engine: EngineThread) -> None:
     until(lambda: lease.progress > before, what="progress after a batch of another job")
     assert 9 not in answers
     permits.release(2)
-    finish(threads)
+    join_all(threads)
     assert 9 in answers
 
 

@@ -18,15 +18,9 @@ from firstread.dicom.datasets import read_dataset
 from firstread.records import Database, Job, OutputObject, Result, Revision
 from firstread.settings import Settings
 from tests.builders.result_objects import objects_of, read, validate
-from tests.builders.scored import (
-    CLOSED_AT,
-    SECRET_ID,
-    SECRET_NAME,
-    database_in,
-    scored_study,
-    settings_in,
-    write_evidence,
-)
+from tests.builders.scored_studies import CLOSED_AT, scored_study, write_evidence
+from tests.builders.site import database_in, settings_in
+from tests.builders.stored_images import SECRET_ID, SECRET_NAME
 from tests.builders.templates import template_digests
 from worker.outputs.objects import capture, finishing, report, segmentation, source
 from worker.outputs.objects.capture import display_orientation, frame_picture
@@ -54,11 +48,11 @@ def test_objects_pass_dciodvfy(site: tuple[Settings, Database], pipeline: str, p
 
 def digits(ds: Dataset) -> list[str]:
     """Numbers of a report as they are written, in order."""
-    found: list[str] = []
+    texts: list[str] = []
     for item in ds.get("ContentSequence", []):
-        found += [str(value.NumericValue.original_string) for value in item.get("MeasuredValueSequence", [])]
-        found += digits(item)
-    return found
+        texts += [str(value.NumericValue.original_string) for value in item.get("MeasuredValueSequence", [])]
+        texts += digits(item)
+    return texts
 
 
 def test_report_says_what_was_found(site: tuple[Settings, Database]) -> None:
@@ -158,7 +152,7 @@ def test_the_picture_is_in_display_orientation_however_the_image_was_stored() ->
     assert display_orientation("head_ct", Dataset(), 0) is None
 
 
-def test_no_side_is_marked_where_the_header_tells_none(site: tuple[Settings, Database]) -> None:
+def test_no_side_is_marked_where_the_header_has_none(site: tuple[Settings, Database]) -> None:
     def change(ds: Dataset) -> None:
         del ds.PatientOrientation
 
@@ -207,13 +201,13 @@ def test_each_slice_of_an_outline_has_its_own_thickness(site: tuple[Settings, Da
         session.execute(update(Job).values(evidence_path=path))
     rows = objects_of(site, scored.job_id)
     assert validate(objects_dir(site[0]) / str(rows["seg"].path)) == []
-    found = {
+    thicknesses = {
         float(group.PlanePositionSequence[0].ImagePositionPatient[2]): float(
             group.PixelMeasuresSequence[0].SliceThickness
         )
         for group in read(site, rows["seg"]).PerFrameFunctionalGroupsSequence
     }
-    assert found == {5.0: 2.5, 10.0: 5.0, 15.0: 7.5, 20.0: 10.0}
+    assert thicknesses == {5.0: 2.5, 10.0: 5.0, 15.0: 7.5, 20.0: 10.0}
 
 
 @pytest.mark.parametrize(
@@ -228,7 +222,7 @@ def test_each_slice_of_an_outline_has_its_own_thickness(site: tuple[Settings, Da
         ("", None, "20261120", None, None),
     ],
 )
-def test_objects_bear_the_time_of_the_image_or_of_the_site(
+def test_objects_have_the_time_of_the_image_or_of_the_site(
     tmp_path: Path, zone: str, image: str | None, study_date: str, offset: str | None, time: str | None
 ) -> None:
     """One Timezone Offset From UTC rules the copied study times too, so it is that of the study's day."""
@@ -303,14 +297,14 @@ def test_a_template_that_changes_gets_a_new_version(
 
 def test_what_could_not_be_read_is_the_first_sentence_of_the_report(site: tuple[Settings, Database]) -> None:
     scored = scored_study(site[1], site[0])
-    said = "3 of 32 slices could not be read (3: the file is gone); a finding may lie there."
+    detail = "3 of 32 slices could not be read (3: the file is gone); a finding may lie there."
     with site[1].write() as session:
-        session.execute(update(Job).values(detail=said, warnings=["unreadable_slices"]))
+        session.execute(update(Job).values(detail=detail, warnings=["unreadable_slices"]))
     row = objects_of(site, scored.job_id)["sr"]
     assert validate(objects_dir(site[0]) / str(row.path)) == []
     report = read(site, row)
-    told = [item for item in report.ContentSequence if item.RelationshipType == "CONTAINS"]
-    assert told[0].ValueType == "TEXT" and told[0].TextValue == said
+    contents = [item for item in report.ContentSequence if item.RelationshipType == "CONTAINS"]
+    assert contents[0].ValueType == "TEXT" and contents[0].TextValue == detail
 
 
 def test_each_file_is_parsed_once_for_all_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

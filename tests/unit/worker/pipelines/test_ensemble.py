@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from tests.builders.studies import head_card
+from tests.builders.study_images import head_card
 from worker.errors import NonFiniteScore, NoServingPackage
 from worker.pipelines.base import Engine, Finding, NetworkInputs, Outcome, Served, StoredInstance
 from worker.pipelines.ensemble import (

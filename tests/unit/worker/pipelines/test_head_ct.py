@@ -11,7 +11,7 @@ from firstread.dicom.files import UnusableFile, read_header
 from firstread.dicom.frames import frames_of
 from firstread.dicom.pixels.hounsfield import padding_of, to_hu
 from firstread.dicom.pixels.reading import layout_of, read_frame
-from tests.builders.studies import ThresholdEngine, head_card, served, study_of
+from tests.builders.study_images import ThresholdEngine, head_card, served, study_of
 from worker.pipelines.registry import row
 from worker.pipelines.runner import RunResult, run
 

@@ -18,7 +18,7 @@ from firstread.pipelines import DERMOSCOPY, HEAD_CT
 from firstread.priority import priority_of
 from firstread.settings import Settings
 from tests.builders.skin import BROWN
-from tests.builders.studies import study_from
+from tests.builders.study_images import study_from
 from worker.pipelines.registry import REGISTRY, Orders, row
 from worker.routing.jobs import wanted_by
 
@@ -182,7 +182,7 @@ def test_a_header_that_names_another_organ_is_believed(keyword: str, words: str,
         "Back",
     ],
 )
-def test_words_of_skin_and_of_parts_that_bear_it_are_no_other_organ(words: str, tmp_path: Path) -> None:
+def test_words_of_skin_and_of_parts_with_skin_are_no_other_organ(words: str, tmp_path: Path) -> None:
     for keyword in ("BodyPartExamined", "SeriesDescription"):
         ds = picture("XC", VL_PHOTOGRAPHIC)
         setattr(ds, keyword, words[:16] if keyword == "BodyPartExamined" else words)

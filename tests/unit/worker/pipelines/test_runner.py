@@ -12,7 +12,7 @@ from firstread.phantoms.head import HeadSpec, head_study
 from firstread.phantoms.lesion import LesionSpec, lesion_image, lesion_photograph
 from tests.builders.chest import LowerLungEngine, chest_served, film_ds
 from tests.builders.encodings import coded_picture, stream_of, with_stream
-from tests.builders.studies import ThresholdEngine, head_card, served, study_from, study_of
+from tests.builders.study_images import ThresholdEngine, head_card, served, study_from, study_of
 from worker.pipelines.base import StudyImages
 from worker.pipelines.dermoscopy.gate import gate as skin_gate
 from worker.pipelines.dermoscopy.selection import select as skin_select
@@ -35,8 +35,8 @@ def _with_comma(study: StudyImages) -> StudyImages:
 
 
 @pytest.mark.parametrize("forced", [False, True])
-@pytest.mark.parametrize(("kind", "said"), [("cut", "the code stream ends early"), ("comma", "RescaleSlope is not")])
-def test_of_a_head(kind: str, said: str, forced: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "reason"), [("cut", "the code stream ends early"), ("comma", "RescaleSlope is not")])
+def test_of_a_head(kind: str, reason: str, forced: bool, tmp_path: Path) -> None:
     objects = head_study(HeadSpec(slices=10, size=64)).objects
     for ds in objects:
         ds.RescaleSlope = "1.50"
@@ -47,7 +47,7 @@ def test_of_a_head(kind: str, said: str, forced: bool, tmp_path: Path) -> None:
         study = _with_comma(study)
     result = run(row("head_ct"), study, served(head_card()), ThresholdEngine())
     assert result.reasons == ("unreadable_pixel_data",)
-    assert said in result.detail
+    assert reason in result.detail
 
 
 def test_of_a_film(tmp_path: Path) -> None:
@@ -63,5 +63,5 @@ def test_of_a_photograph(tmp_path: Path) -> None:
     stream = coded_picture(lesion_image(spec)[0], "JPEG")
     study = study_from([with_stream(ds, stream[:-200], "1.2.840.10008.1.2.4.50", "YBR_FULL_422")], tmp_path)
     (series,) = skin_select(study).series
-    told = skin_gate(study, series)
-    assert told.reasons == ("unreadable_pixel_data",) and "the code stream ends early" in told.unread
+    refusal = skin_gate(study, series)
+    assert refusal.reasons == ("unreadable_pixel_data",) and "the code stream ends early" in refusal.unread

@@ -16,8 +16,9 @@ from firstread.phantoms.head import HeadPhantom, HeadSpec, head_grid, head_study
 from firstread.records import Instance, Revision
 from firstread.storage.store import spool_of
 from tests.builders.heads import BAD_SLICES, altered, changed, spoilt
-from tests.builders.scored import database_in, scored_study, settings_in
-from tests.builders.studies import ThresholdEngine, head_card, served, study_from
+from tests.builders.scored_studies import scored_study
+from tests.builders.site import database_in, settings_in
+from tests.builders.study_images import ThresholdEngine, head_card, served, study_from
 from worker.pipelines.base import Lost, StudyImages
 from worker.pipelines.registry import row
 from worker.pipelines.runner import RunResult, run
@@ -160,8 +161,8 @@ def _lose(study: StudyImages, which: tuple[int, ...], cause: str) -> StudyImages
         for index, i in enumerate(study.instances)
         if index in which
     )
-    kept = tuple(i for index, i in enumerate(study.instances) if index not in which)
-    return replace(study, instances=kept, lost=lost)
+    instances = tuple(i for index, i in enumerate(study.instances) if index not in which)
+    return replace(study, instances=instances, lost=lost)
 
 
 @pytest.mark.parametrize("cause", [GONE, UNPARSED])
@@ -204,9 +205,9 @@ def test_one_bad_frame_of_an_enhanced_object_costs_no_other(plain: HeadPhantom, 
 
 def test_the_sentence_counts_causes() -> None:
     causes = ["b", "a", "b", "c", "d", "e", "e"]
-    said = sentence(70, "slices", causes)
+    text = sentence(70, "slices", causes)
     assert (
-        said == "7 of 70 slices could not be read (2: b, 2: e, 1: a, 1: c, 1: other causes); a finding may lie there."
+        text == "7 of 70 slices could not be read (2: b, 2: e, 1: a, 1: c, 1: other causes); a finding may lie there."
     )
 
 

@@ -20,17 +20,17 @@ from worker.process.supervisor import SILENT_S, START_LIMIT_S, STOP_LIMIT_S, Mod
 
 def child(beat: Heartbeat, **attributes: Any) -> WorkerProcess:
     """A child that never was a process, with the beat that it sent last."""
-    made = object.__new__(WorkerProcess)
+    process = object.__new__(WorkerProcess)
     read_fd, write_fd = os.pipe()
     os.write(write_fd, (json.dumps(asdict(beat)) + "\n").encode())
-    made.reader = HeartbeatReader(read_fd)
-    made.started = time.monotonic()
-    made.was_ready = False
-    made.stop_asked = None
-    made.silent_since = None
+    process.reader = HeartbeatReader(read_fd)
+    process.started = time.monotonic()
+    process.was_ready = False
+    process.stop_asked = None
+    process.silent_since = None
     for name, value in attributes.items():
-        setattr(made, name, value)
-    return made
+        setattr(process, name, value)
+    return process
 
 
 def test_job_without_progress_is_a_stall(make_settings: Callable[..., Settings]) -> None:
@@ -112,7 +112,7 @@ def test_child_sees_the_same_settings(make_settings: Callable[..., Settings], mo
     assert Settings() == settings
 
 
-def test_errors_and_logs_tell_the_place_and_never_the_text() -> None:
+def test_errors_and_logs_name_the_place_and_never_the_text() -> None:
     import logging
 
     secret = "Nachtigall^Florentine"

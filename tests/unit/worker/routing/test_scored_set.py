@@ -25,7 +25,7 @@ from pydicom.uid import (
 
 from firstread.dicom.datasets import read_dataset
 from tests.builders.listening import small_series
-from tests.builders.scored import image_header
+from tests.builders.stored_images import image_header
 from worker.pipelines import registry
 from worker.pipelines.base import StoredInstance, StudyImages
 from worker.routing.scored_set import _NAMED, Change, compare, counts, identity_of, scored_images
@@ -50,23 +50,23 @@ READ_AND_NOT_COUNTED = {
 def stored(folder: Path, objects: list[Dataset]) -> tuple[StoredInstance, ...]:
     """Objects as files, each with a key of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = []
+    instances = []
     for ds in objects:
         key = next(KEYS)
         path = folder / f"{key}.dcm"
         ds.save_as(path)
-        found.append(
+        instances.append(
             StoredInstance(key, path, read_dataset(path), ds.SOPInstanceUID, ds.SeriesInstanceUID, str(ds.SOPClassUID))
         )
-    return tuple(found)
+    return tuple(instances)
 
 
 def images(n: int = 3, size: int = 32) -> list[Dataset]:
-    made = small_series(n, size)
+    series = small_series(n, size)
     rng = np.random.default_rng(3)
-    for ds in made:
+    for ds in series:
         ds.PixelData = rng.integers(0, 900, (size, size)).astype(np.int16).tobytes()
-    return made
+    return series
 
 
 def changed(tmp_path: Path, change: Any, n: int = 3) -> Change:
@@ -207,7 +207,7 @@ def test_equal_bytes_are_never_decoded(tmp_path: Path, monkeypatch: pytest.Monke
     assert compare(before, before) is Change.NONE
 
 
-def test_comparing_tells_that_it_goes_on_and_ends_in_time(tmp_path: Path) -> None:
+def test_comparing_reports_progress_and_ends_in_time(tmp_path: Path) -> None:
     before = images()
     after = copy.deepcopy(before)
     encoded(RLELossless)(after)
@@ -223,24 +223,24 @@ def test_the_set_is_what_the_pipeline_chooses_from(tmp_path: Path) -> None:
     uid = "1.2.3"
 
     def series(kind: str, name: str, n: int, **values: Any) -> list[Dataset]:
-        made = []
+        slices = []
         for number in range(1, n + 1):
             ds = image_header(kind, number, uid)
             ds.SeriesInstanceUID, ds.SOPInstanceUID = f"1.2.3.{name}", f"1.2.3.{name}.{number}"
             for keyword, value in values.items():
                 setattr(ds, keyword, value)
-            made.append(ds)
-        return made
+            slices.append(ds)
+        return slices
 
     def chosen(*parts: list[Dataset]) -> list[tuple[str, str]]:
-        found = tuple(
+        instances = tuple(
             StoredInstance(
                 next(KEYS), tmp_path, ds, ds.SOPInstanceUID, ds.SeriesInstanceUID, str(ds.get("SOPClassUID", ""))
             )
             for part in parts
             for ds in part
         )
-        return [(i.SeriesInstanceUID, i.SOPInstanceUID) for i in scored_images(HEAD, StudyImages(uid, 1, found))]
+        return [(i.SeriesInstanceUID, i.SOPInstanceUID) for i in scored_images(HEAD, StudyImages(uid, 1, instances))]
 
     plain = series("ct", "1", 10)
     alone = chosen(plain)
@@ -257,14 +257,14 @@ def test_the_set_is_what_the_pipeline_chooses_from(tmp_path: Path) -> None:
 
 
 def test_every_attribute_that_is_read_for_scoring_counts() -> None:
-    """Whoever makes a pipeline look at one more attribute is told here that it belongs to the scored set."""
+    """Whoever makes a pipeline look at one more attribute learns here that it belongs to the scored set."""
     read: set[str] = set()
     modules = ("frames", "geometry", "pixels/hounsfield", "pixels/reading", "pixels/colour", "modality")
     files = [*(ROOT / "worker/pipelines").rglob("*.py"), *(ROOT / "firstread/dicom" / f"{m}.py" for m in modules)]
     for file in files:
         source = file.read_text(encoding="utf-8")
-        found = re.findall(r"[\"']([A-Z]\w+)[\"']", source) + re.findall(r"\bds\.([A-Z]\w+)", source)
-        read |= {word for word in found if word in keyword_dict}
+        words = re.findall(r"[\"']([A-Z]\w+)[\"']", source) + re.findall(r"\bds\.([A-Z]\w+)", source)
+        read |= {word for word in words if word in keyword_dict}
     inside = {"CTImageFrameTypeSequence", "FrameType", "PlaneOrientationSequence", "PlanePositionSequence"}
     missed = set()
     for keyword in read - READ_AND_NOT_COUNTED - inside:

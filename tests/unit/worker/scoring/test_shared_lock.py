@@ -45,7 +45,7 @@ def test_alone_waits_for_the_others_and_keeps_new_ones_out() -> None:
     assert order == ["first out", "alone", "late"]
 
 
-def test_alone_gives_up_after_its_limit_and_tells() -> None:
+def test_alone_gives_up_after_its_limit_and_says_so() -> None:
     lock = SharedLock()
     with lock.shared(), lock.alone(limit_s=0.1) as got:
         assert not got

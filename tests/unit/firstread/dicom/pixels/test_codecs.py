@@ -161,11 +161,11 @@ def test_facts_of_a_colour_jpeg() -> None:
     assert code_stream(b"no code stream") is None
 
 
-def test_what_codecs_say_is_heard_and_told_apart() -> None:
+def test_what_codecs_print_is_caught_and_sorted() -> None:
     import os
 
-    with heard() as said:
+    with heard() as complaints:
         os.write(2, b"Corrupt JPEG data: premature end of data segment\n")
-    assert tells_of_damage(said)
+    assert tells_of_damage(complaints)
     assert cannot(RuntimeError("gdcm: GDCM does not support 'JPEG Extended' for 12-bit"), b"")
     assert not cannot(RuntimeError("Invalid JPEG-LS stream"), b"")

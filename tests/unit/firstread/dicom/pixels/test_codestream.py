@@ -82,8 +82,8 @@ def test_a_decoder_that_was_installed_gets_the_whole_stream(tmp_path: Path, monk
 
 
 def _frames(value: bytes, frames: int, extended: bytes | None = None) -> list[bytes]:
-    found = Encapsulated(io.BytesIO(value), frames, extended)
-    return [found.stream(index) for index in range(frames)]
+    encapsulated = Encapsulated(io.BytesIO(value), frames, extended)
+    return [encapsulated.stream(index) for index in range(frames)]
 
 
 @pytest.mark.parametrize("table", [True, False])
@@ -99,7 +99,7 @@ def test_frames_of_several_fragments() -> None:
     assert _frames(encapsulate(streams[:1], fragments_per_frame=3, has_bot=False), 1) == streams[:1]
 
 
-def test_the_extended_table_tells_frames_apart() -> None:
+def test_the_extended_table_separates_frames() -> None:
     streams = [b"one fragment.", b"two fragments"]
     streams = [stream + b"\0" * (len(stream) % 2) for stream in streams]
     items = [*itemize_frame(streams[0], 1), *itemize_frame(streams[1], 2)]

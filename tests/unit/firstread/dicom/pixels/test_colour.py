@@ -13,7 +13,7 @@ from firstread.dicom.pixels.colour import is_srgb, to_srgb
 from firstread.phantoms.lesion import lesion_image, lesion_photograph
 from tests.builders.icc import ADOBE_RGB, DISPLAY_P3, SRGB, in_colours_of, profile
 from tests.builders.skin import BROWN, repainted
-from tests.builders.studies import part10, study_from, study_of
+from tests.builders.study_images import part10, study_from, study_of
 from training.dermoscopy.readers import Lesions
 from worker.pipelines.base import StudyImages
 from worker.pipelines.dermoscopy.gate import gate
@@ -70,11 +70,11 @@ def test_a_profile_of_srgb_leaves_the_jpeg_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["broken", "cut", "grey", "none"])
 def test_a_profile_that_is_none_changes_nothing(kind: str) -> None:
-    found = {
+    profiles = {
         "broken": b"no profile at all",
         "cut": profile(DISPLAY_P3)[:200],
         "none": None,
         "grey": profile(DISPLAY_P3).replace(b"RGB ", b"GRAY", 1),
     }
     rgb, _ = lesion_image(BROWN)
-    assert to_srgb(rgb, found[kind]) is rgb
+    assert to_srgb(rgb, profiles[kind]) is rgb

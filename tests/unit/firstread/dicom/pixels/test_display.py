@@ -1,4 +1,4 @@
-"""Look-up tables, windows and palettes of films: applied as the header says, refused in words, or told of."""
+"""Look-up tables, windows and palettes of films: applied as the header says, refused with a reason, or noted."""
 
 from __future__ import annotations
 
@@ -112,17 +112,17 @@ BROKEN: dict[str, tuple[dict[str, object], str]] = {
 
 @pytest.mark.parametrize("name", sorted(BROKEN))
 def test_a_broken_table_is_refused_in_words(name: str, tmp_path: Path) -> None:
-    elements, said = BROKEN[name]
+    elements, message = BROKEN[name]
     ds = _stored(**elements)
     if name == "length":
         ds.VOILUTSequence[0].LUTDescriptor = [4096, 0, 8]
     instance = received(tmp_path, ds)
-    with pytest.raises(UnreadablePixels, match=said):
+    with pytest.raises(UnreadablePixels, match=message):
         read_film(instance.path, instance.ds)
     study = study_of(instance)
     (series,) = select(study).series
-    told = gate(study, series)
-    assert told.reasons == ("unreadable_pixel_data",) and said in told.unread
+    refusal = gate(study, series)
+    assert refusal.reasons == ("unreadable_pixel_data",) and message in refusal.unread
 
 
 COMMAS = ["RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"]
@@ -144,7 +144,7 @@ def test_a_decimal_comma_is_no_default(keyword: str, tmp_path: Path) -> None:
         assert line is not None and line.fault
 
 
-def test_a_window_that_shows_nothing_is_told_of(tmp_path: Path) -> None:
+def test_a_window_that_shows_nothing_gives_a_note(tmp_path: Path) -> None:
     for centre, width in ((60000, 10), (2048, 0)):
         cautions: list[str] = []
         _seen(tmp_path, film_ds(SPEC, WindowCenter=centre, WindowWidth=width), cautions)

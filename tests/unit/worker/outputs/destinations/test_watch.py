@@ -51,7 +51,7 @@ def test_a_change_counts_once_the_file_stands_still(site: Site) -> None:
 
 
 @pytest.mark.parametrize("moment", ["", HOOK.format("duty"), "[[destination]]\nname = "])
-def test_a_file_in_the_middle_of_being_written_takes_nobody_away(site: Site, moment: str) -> None:
+def test_a_file_that_is_being_written_removes_no_destination(site: Site, moment: str) -> None:
     for _ in range(20):
         site.path.write_text(moment)
         assert site.names(3 * LOOK_S) == ["pacs", "duty"]
@@ -68,23 +68,23 @@ def test_a_wrong_file_leaves_the_last_good_one_in_force(
     site.path.write_bytes(broken.encode("latin-1"))
     assert site.names(10 * SETTLE_S) == ["pacs", "duty"]
     assert str(site.path) in site.watch.complaint
-    assert len([r for r in caplog.records if r.levelname == "ERROR"]) == 1, "told once, not at every look"
+    assert len([r for r in caplog.records if r.levelname == "ERROR"]) == 1, "logged once, not at every look"
     site.path.write_text(HOOK.format("other"))
     assert site.names(2 * SETTLE_S) == ["other"]
     assert site.watch.complaint == ""
 
 
-def test_the_last_good_one_outlives_a_restart(site: Site) -> None:
+def test_the_last_good_one_stays_after_a_restart(site: Site) -> None:
     site.watch.remember()
-    kept = next(site.settings.run_dir.glob("destinations-*.toml"))
-    assert kept.stat().st_mode & 0o777 == 0o600
+    copy = next(site.settings.run_dir.glob("destinations-*.toml"))
+    assert copy.stat().st_mode & 0o777 == 0o600
     site.path.write_text("[[destination]")
     site.watch.remember()  # what nobody has read yet is not the last good one
     site.watch = site.start()
     assert site.names() == ["pacs", "duty"]
     site.watch.remember()
     assert "no TOML" in complaint_at_start(site.settings)
-    kept.unlink()
+    copy.unlink()
     with pytest.raises(DestinationsError, match="no TOML"):
         complaint_at_start(site.settings)
     site.watch = site.start()
@@ -107,7 +107,7 @@ def test_a_process_looks_through_one_watch(site: Site) -> None:
         (HOOK.format("first") * 2, "two destinations have one name"),
     ],
 )
-def test_a_fault_is_told_with_the_name_of_its_destination(site: Site, toml: str, words: str) -> None:
+def test_a_fault_is_reported_with_the_name_of_its_destination(site: Site, toml: str, words: str) -> None:
     site.path.write_text(toml)
     with pytest.raises(DestinationsError) as caught:
         read_file(site.settings)

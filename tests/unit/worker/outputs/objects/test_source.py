@@ -13,9 +13,7 @@ from pydicom.tag import Tag
 from firstread.records import Database
 from firstread.settings import Settings
 from tests.builders.result_objects import objects_of, read, validate
-from tests.builders.scored import (
-    scored_study,
-)
+from tests.builders.scored_studies import scored_study
 from worker.outputs.objects.files import objects_dir
 
 

@@ -59,8 +59,8 @@ def test_noise_jpeg_and_text_do_not_hide_a_border(film: np.ndarray) -> None:
     eight = np.clip(noisy / 16, 0, 255).astype(np.uint8)
     again = cv2.imdecode(cv2.imencode(".jpg", eight, [cv2.IMWRITE_JPEG_QUALITY, 70])[1], cv2.IMREAD_GRAYSCALE)
     for image in (framed, noisy, eight.astype(np.float32), again.astype(np.float32)):
-        found = np.asarray(bordered(image))
-        assert np.abs(found - (30, 30, 256, 256)).max() <= 2
+        box = np.asarray(bordered(image))
+        assert np.abs(box - (30, 30, 256, 256)).max() <= 2
 
 
 def test_a_black_border_within_a_white_page(film: np.ndarray) -> None:

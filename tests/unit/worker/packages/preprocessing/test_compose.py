@@ -101,8 +101,8 @@ def test_mask_comes_back_where_it_was(hu: np.ndarray) -> None:
     row = int(blood.sum(axis=(1, 2)).argmax())
     box = locate(unit, HEAD)[row]
     small = cv2.resize(cut(blood[row].astype(np.float32), box), (96, 96), interpolation=cv2.INTER_AREA)
-    found = restore(small, box, blood[row].shape) > 0.5
-    overlap = 2 * (found & blood[row]).sum() / (found.sum() + blood[row].sum())
+    restored = restore(small, box, blood[row].shape) > 0.5
+    overlap = 2 * (restored & blood[row]).sum() / (restored.sum() + blood[row].sum())
     assert overlap > 0.93
 
 

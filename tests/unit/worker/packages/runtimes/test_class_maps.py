@@ -16,7 +16,7 @@ SPEC = InputSpec(kind="grey", height=2, width=2)
 PICTURE = np.array([[1.0, 2.0], [3.0, 0.0]], np.float32)[None, :, :, None]
 
 
-def test_a_channel_that_is_active_everywhere_counts_less_and_one_that_speaks_against_not_at_all() -> None:
+def test_a_channel_that_is_active_everywhere_counts_less_and_one_against_the_class_not_at_all() -> None:
     features = np.array([[[[1, 0, 5], [1, 0, 0]], [[1, 0, 0], [1, 2, 0]]]], np.float32)
     slopes = np.broadcast_to(np.array([0.5, 0.5, -1.0], np.float32), features.shape)
     # sums of the channels 4, 2, 5: weights 4 * 0.5 / (2 + 4 * 0.5), 4 * 0.5 / (2 + 2 * 0.5), 0
@@ -35,7 +35,7 @@ def test_slopes_that_differ_from_pixel_to_pixel_are_weighed_one_by_one() -> None
     np.testing.assert_allclose(grad_cam_plus(features, slopes)[0, 0], cam / cam.max(), rtol=1e-6)
 
 
-def test_a_picture_where_nothing_speaks_for_the_class_has_an_empty_map() -> None:
+def test_a_picture_without_evidence_for_the_class_has_an_empty_map() -> None:
     features = np.ones((1, 2, 2, 3), np.float32)
     for function in (grad_cam, grad_cam_plus):
         np.testing.assert_array_equal(function(features, -features), np.zeros((1, 2, 2), np.float32))

@@ -22,20 +22,20 @@ def _ellipse(half_height: int, half_width: int, shape: tuple[int, int] = (300, 4
 
 
 def test_a_circle_measures_as_one() -> None:
-    found = measured(_ellipse(60, 60))
-    assert found is not None
-    assert found.area_fraction == pytest.approx(np.pi * 60**2 / (300 * 400), rel=0.02)
-    assert found.diameter == pytest.approx(121, abs=1.5) and found.unit == "px"
-    assert found.border_irregularity == pytest.approx(1.0, abs=0.03)
+    lesion = measured(_ellipse(60, 60))
+    assert lesion is not None
+    assert lesion.area_fraction == pytest.approx(np.pi * 60**2 / (300 * 400), rel=0.02)
+    assert lesion.diameter == pytest.approx(121, abs=1.5) and lesion.unit == "px"
+    assert lesion.border_irregularity == pytest.approx(1.0, abs=0.03)
 
 
 def test_the_border_index_of_an_ellipse_is_ramanujans() -> None:
     a, b = 120.0, 60.0
     h = ((a - b) / (a + b)) ** 2
     perimeter = np.pi * (a + b) * (1 + 3 * h / (10 + np.sqrt(4 - 3 * h)))
-    found = measured(_ellipse(60, 120))
-    assert found is not None
-    assert found.border_irregularity == pytest.approx(perimeter**2 / (4 * np.pi * np.pi * a * b), rel=0.04)
+    lesion = measured(_ellipse(60, 120))
+    assert lesion is not None
+    assert lesion.border_irregularity == pytest.approx(perimeter**2 / (4 * np.pi * np.pi * a * b), rel=0.04)
 
 
 def test_a_ragged_border_is_more_irregular_at_every_size() -> None:
@@ -45,14 +45,14 @@ def test_a_ragged_border_is_more_irregular_at_every_size() -> None:
         radius = 60 * scale * (1 + 0.12 * np.sin(11 * angle))
         points = np.stack([100 * scale + radius * np.cos(angle), 100 * scale + radius * np.sin(angle)], axis=1)
         cv2.fillPoly(ragged, [points.astype(np.int32)], 1)
-        found = measured(ragged.astype(bool))
-        assert found is not None and 1.3 < found.border_irregularity < 2.2
+        lesion = measured(ragged.astype(bool))
+        assert lesion is not None and 1.3 < lesion.border_irregularity < 2.2
 
 
 def test_spacing_of_rows_and_columns_counts_apart() -> None:
-    found = measured(_ellipse(50, 100), spacing_mm=(0.4, 0.1))
-    assert found is not None and found.unit == "mm"
-    assert found.diameter == pytest.approx(40.3, abs=0.6)
+    lesion = measured(_ellipse(50, 100), spacing_mm=(0.4, 0.1))
+    assert lesion is not None and lesion.unit == "mm"
+    assert lesion.diameter == pytest.approx(40.3, abs=0.6)
 
 
 def test_an_empty_mask_measures_nothing() -> None:
@@ -93,9 +93,9 @@ def test_a_four_to_three_landscape_is_left_as_it_is() -> None:
 def test_a_sites_own_sentence_takes_the_place_of_the_default(tmp_path: Path) -> None:
     path = tmp_path / "steps.toml"
     path.write_text('melanoma = "Call Dr. Example today."\n', encoding="utf-8")
-    found = next_steps(path)
-    assert found["melanoma"] == "Call Dr. Example today."
-    assert found["nevus"] == next_steps()["nevus"]
+    steps = next_steps(path)
+    assert steps["melanoma"] == "Call Dr. Example today."
+    assert steps["nevus"] == next_steps()["nevus"]
 
 
 def test_a_changed_file_of_next_steps_counts_without_a_restart(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_long_step_is_broken_where_the_picture_ends() -> None:
     assert wrapped("", 600) == []
 
 
-def test_hair_is_told_from_none() -> None:
+def test_hair_is_recognised() -> None:
     bare, _ = lesion_image(LesionSpec(hairs=0))
     hairy = cv2.resize(bare, (200, 150), interpolation=cv2.INTER_AREA)
     for x in range(10, 190, 20):

@@ -20,7 +20,7 @@ from firstread.dicom.uids import stable_uid
 from firstread.phantoms.lesion import LesionSpec, lesion_image, lesion_photograph
 from tests.builders.no_skin import NO_SKIN
 from tests.builders.skin import BROWN, DARK, SKIN, DarknessEngine, lesion_card, repainted, served
-from tests.builders.studies import study_from
+from tests.builders.study_images import study_from
 from training.dermoscopy.readers import Lesions
 from worker.errors import NonFiniteScore, NoServingPackage
 from worker.packages.package import load
@@ -47,13 +47,13 @@ def _done(result: RunResult) -> Outcome:
 
 
 def _values(outcome: Outcome) -> dict[str, float]:
-    found = {}
+    values = {}
     for finding in outcome.findings:
         if finding.role == "active":
             number = finding.probability if finding.value is None else finding.value
             assert number is not None
-            found[finding.name] = number
-    return found
+            values[finding.name] = number
+    return values
 
 
 def test_a_dark_lesion_flags_melanoma_and_a_brown_one_does_not(tmp_path: Path) -> None:
@@ -91,9 +91,9 @@ def test_a_portrait_and_a_square_are_framed_not_squeezed(tmp_path: Path) -> None
     }
     for name, (pixels, mask) in cases.items():
         ds = repainted(lesion_photograph(BROWN), pixels)
-        found = _done(_run(study_from([ds], tmp_path / name))).evidence.mask
-        assert found is not None and found[0].shape == mask.shape
-        assert (found[0] & mask).sum() / (found[0] | mask).sum() > 0.8, name
+        outline = _done(_run(study_from([ds], tmp_path / name))).evidence.mask
+        assert outline is not None and outline[0].shape == mask.shape
+        assert (outline[0] & mask).sum() / (outline[0] | mask).sum() > 0.8, name
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1600, 2400), (2000, 2000), (2400, 1600)])
@@ -104,9 +104,9 @@ def test_the_outline_lies_where_the_lesion_is_in_a_large_picture(rows: int, colu
     cv2.ellipse(rgb, at, half, 20, 0, 360, (118, 74, 54), -1)
     cv2.ellipse(truth, at, half, 20, 0, 360, 1, -1)
     ds = repainted(lesion_photograph(BROWN), rgb)
-    found = _done(_run(study_from([ds], tmp_path))).evidence.mask
-    assert found is not None and found.shape == (1, rows, columns)
-    assert (found[0] & (truth > 0)).sum() / (found[0] | (truth > 0)).sum() > 0.85
+    outline = _done(_run(study_from([ds], tmp_path))).evidence.mask
+    assert outline is not None and outline.shape == (1, rows, columns)
+    assert (outline[0] & (truth > 0)).sum() / (outline[0] | (truth > 0)).sum() > 0.85
 
 
 def test_the_diameter_is_in_mm_where_the_spacing_is_known(tmp_path: Path) -> None:
@@ -193,9 +193,9 @@ def test_colour_is_the_same_however_it_is_stored(kind: str, tmp_path: Path) -> N
         ds.PixelData = (rgb.astype(np.uint16) << 4).tobytes()
         ds["PixelData"].VR = "OW"
     outcome = _done(_run(study_from([ds], tmp_path / kind)))
-    found = _values(outcome)
+    values = _values(outcome)
     for name in ("melanoma", "nevus", "lesion_area"):
-        assert found[name] == pytest.approx(reference[name], abs=0.02), name
+        assert values[name] == pytest.approx(reference[name], abs=0.02), name
     assert ("secondary_capture" in outcome.warnings) == (kind == "capture")
 
 
@@ -251,7 +251,7 @@ def test_what_cannot_be_scored_is_refused_by_name(reason: str, change: Any, forc
 
 @pytest.mark.parametrize("forced", [False, True])
 @pytest.mark.parametrize("name", NO_SKIN)
-def test_a_picture_without_skin_is_refused_whoever_asked(name: str, forced: bool, tmp_path: Path) -> None:
+def test_a_picture_without_skin_is_refused_though_a_person_asked(name: str, forced: bool, tmp_path: Path) -> None:
     ds = repainted(lesion_photograph(BROWN), NO_SKIN[name]())
     result = _run(study_from([ds], tmp_path, forced=forced))
     assert result.rejected and result.reasons == ("not_a_skin_photograph",)
@@ -317,7 +317,7 @@ def _pictures(folder: Path) -> StudyImages:
     return study_from([brown, dark], folder)
 
 
-def test_the_most_suspicious_picture_speaks_for_the_study(tmp_path: Path) -> None:
+def test_the_most_suspicious_picture_gives_the_result_of_the_study(tmp_path: Path) -> None:
     study = _pictures(tmp_path)
     result = _run(study)
     outcome = _done(result)
@@ -331,7 +331,7 @@ def test_the_most_suspicious_picture_speaks_for_the_study(tmp_path: Path) -> Non
 
 
 class _PartlyBlindEngine(DarknessEngine):
-    """Outlines nothing in the pictures of these rows, and says of each picture what it is told."""
+    """Outlines nothing in the pictures of these rows, and gives each picture the probability that it was made with."""
 
     def __init__(self, blind: tuple[int, ...], melanoma: tuple[float, ...]) -> None:
         super().__init__()
@@ -347,7 +347,7 @@ class _PartlyBlindEngine(DarknessEngine):
 
 
 @pytest.mark.parametrize(
-    ("blind", "melanoma", "speaks", "flagged", "warnings"),
+    ("blind", "melanoma", "leading", "flagged", "warnings"),
     [
         ((1,), (0.2, 0.4), 1, False, {"pictures_left_out"}),
         ((1,), (0.6, 0.9), 1, True, {"pictures_left_out"}),
@@ -360,7 +360,7 @@ class _PartlyBlindEngine(DarknessEngine):
 def test_one_picture_without_an_outline_loses_neither_the_study_nor_a_flag(
     blind: tuple[int, ...],
     melanoma: tuple[float, ...],
-    speaks: int,
+    leading: int,
     flagged: bool,
     warnings: set[str],
     tmp_path: Path,
@@ -368,10 +368,10 @@ def test_one_picture_without_an_outline_loses_neither_the_study_nor_a_flag(
     study = _pictures(tmp_path)
     outcome = _done(_run(study, _PartlyBlindEngine(blind, melanoma)))
     (key,) = [i for i in study.instances if i.key == outcome.evidence.key_instance]
-    assert int(key.ds.InstanceNumber) == speaks
+    assert int(key.ds.InstanceNumber) == leading
     assert any(f.flagged for f in outcome.findings) == flagged
     assert set(outcome.warnings) - {"patient_mismatch"} == warnings
-    assert _values(outcome)["melanoma"] == pytest.approx(melanoma[speaks - 1])
+    assert _values(outcome)["melanoma"] == pytest.approx(melanoma[leading - 1])
     assert ("lesion_area" in _values(outcome)) == ("no_lesion_found" not in warnings)
     assert len({row.instance_key for row in outcome.slice_scores}) == 2
 

@@ -17,7 +17,7 @@ from firstread.phantoms.chest import body_study, chest_film
 from firstread.phantoms.ct import CtLabels, localizer, secondary_capture
 from firstread.phantoms.head import HeadPhantom, HeadSpec, head_grid, head_study
 from firstread.phantoms.lesion import lesion_photograph
-from tests.builders.studies import ThresholdEngine, head_card, served, study_from
+from tests.builders.study_images import ThresholdEngine, head_card, served, study_from
 from worker.pipelines import reasons as codes
 from worker.pipelines.registry import row
 from worker.pipelines.runner import RunResult, run

@@ -14,7 +14,7 @@ import pytest
 
 from firstread.phantoms.ct import CtGrid, CtLabels, ct_series
 from firstread.phantoms.head import HeadSpec, head_volume
-from tests.builders.studies import study_from
+from tests.builders.study_images import study_from
 from training.head_ct.readers import CtIch
 from worker.packages.package import load
 from worker.packages.preprocessing.compose import compose_boxed
@@ -95,9 +95,9 @@ def compare(pictures: np.ndarray, package: Package, folder: Path) -> tuple[Outco
     assert finding.probability == pytest.approx(p_study, abs=0.02)
     scores = {s.instance_key: s.probability for s in outcome.slice_scores if s.finding == "any"}
     np.testing.assert_allclose([scores[key] for key in sorted(scores)], p, atol=0.05)
-    found = outcome.evidence.mask
-    assert found is not None and found.shape == mask.shape
-    assert 2 * (found & mask).sum() >= 0.95 * (found.sum() + mask.sum())
+    outline = outcome.evidence.mask
+    assert outline is not None and outline.shape == mask.shape
+    assert 2 * (outline & mask).sum() >= 0.95 * (outline.sum() + mask.sum())
     return outcome, mask
 
 

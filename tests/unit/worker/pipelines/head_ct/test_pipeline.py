@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from firstread.phantoms.ct import CtLabels, ct_series, enhanced_ct
 from firstread.phantoms.head import HeadPhantom, HeadSpec, head_grid, head_study
-from tests.builders.studies import LABELS, ThresholdEngine, head_card, served, study_from
+from tests.builders.study_images import LABELS, ThresholdEngine, head_card, served, study_from
 from worker.errors import NonFiniteScore, NoServingPackage
 from worker.pipelines.base import Outcome, Served, StudyImages
 from worker.pipelines.registry import row
@@ -171,12 +171,12 @@ def test_several_active_packages_are_averaged_and_a_shadow_never_flags(ball: Hea
     cards = head_card("s"), head_card("a", flag=0.5), head_card("b", flag=0.5)
     packages = served(*cards, roles=("shadow",))
     outcome = _done(run(row("head_ct"), study_from(ball.objects, tmp_path), packages, Unequal()))
-    found = {(f.model_name, f.role): f for f in outcome.findings if f.name == "any"}
-    assert found["a+b", "active"].probability == pytest.approx(0.6)
-    assert found["a+b", "active"].flagged
-    assert found["a", "member"].probability == pytest.approx(0.9)
+    findings = {(f.model_name, f.role): f for f in outcome.findings if f.name == "any"}
+    assert findings["a+b", "active"].probability == pytest.approx(0.6)
+    assert findings["a+b", "active"].flagged
+    assert findings["a", "member"].probability == pytest.approx(0.9)
     assert not any(f.flagged for f in outcome.findings if f.role != "active")
-    assert found["s", "shadow"].probability == pytest.approx(0.99)
+    assert findings["s", "shadow"].probability == pytest.approx(0.99)
     assert {s.role for s in outcome.slice_scores} == {"active", "member", "shadow"}
 
 
@@ -185,8 +185,8 @@ def test_a_baseline_has_no_part_in_the_flag(ball: HeadPhantom, tmp_path: Path) -
     for role in ("active", "shadow"):
         packages = {**served(head_card("a", flag=1.0)), "bleed_slice": [Served(slices, role)]}
         outcome = _done(run(row("head_ct"), study_from(ball.objects, tmp_path / role), packages, ThresholdEngine()))
-        found = {(f.model_name, f.role, f.flagged) for f in outcome.findings if f.name == "any"}
-        assert found == {("a", "active", False)} | ({("slices", "shadow", False)} if role == "shadow" else set())
+        findings = {(f.model_name, f.role, f.flagged) for f in outcome.findings if f.name == "any"}
+        assert findings == {("a", "active", False)} | ({("slices", "shadow", False)} if role == "shadow" else set())
 
 
 def test_a_flag_without_any_marked_place_is_said_to_have_low_evidence(plain: HeadPhantom, tmp_path: Path) -> None:

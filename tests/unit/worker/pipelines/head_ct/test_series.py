@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from firstread.phantoms.ct import CtLabels, enhanced_ct
 from firstread.phantoms.head import HeadPhantom, HeadSpec, head_grid, head_study
 from tests.builders.heads import BAD_SLICES, altered, spoilt
-from tests.builders.studies import ThresholdEngine, head_card, served, study_from
+from tests.builders.study_images import ThresholdEngine, head_card, served, study_from
 from worker.pipelines.head_ct.stack import Ruler
 from worker.pipelines.registry import row
 from worker.pipelines.runner import RunResult, run
@@ -94,7 +94,7 @@ NOTHING: dict[str, Callable[[int, Dataset], None]] = {
 @pytest.mark.parametrize("forced", [False, True])
 @pytest.mark.parametrize("name", sorted(NOTHING))
 @pytest.mark.parametrize("by", ["numbers", "locations", "acquisitions"])
-def test_positions_that_tell_nothing_give_way_to_numbers(
+def test_numbers_order_slices_whose_positions_do_not(
     by: str, name: str, forced: bool, ball: HeadPhantom, tmp_path: Path
 ) -> None:
     def change(index: int, ds: Dataset) -> None:
@@ -114,7 +114,7 @@ def test_positions_that_tell_nothing_give_way_to_numbers(
     assert [f.flagged for f in result.outcome.findings if f.name == "any"] == [True]
 
 
-def test_where_numbers_tell_nothing_either_the_series_is_refused(ball: HeadPhantom, tmp_path: Path) -> None:
+def test_a_series_without_useful_positions_or_numbers_is_refused(ball: HeadPhantom, tmp_path: Path) -> None:
     def change(index: int, ds: Dataset) -> None:
         ds.ImagePositionPatient, ds.InstanceNumber = [0, 0, 0], 1
         del ds.SliceLocation
@@ -162,9 +162,9 @@ def test_a_ruler_leads_from_numbers_to_places() -> None:
     assert Ruler.of([(big, 0.0), (big + 2, 10.0)]).place(big + 1) == 5.0
 
 
-@pytest.mark.parametrize("kept", [range(28), [i for i in range(28) if i != 13]], ids=["whole", "with a hole"])
+@pytest.mark.parametrize("present", [range(28), [i for i in range(28) if i != 13]], ids=["whole", "with a hole"])
 def test_a_second_reconstruction_in_the_series_fills_no_hole(
-    kept: Sequence[int], ball: HeadPhantom, tmp_path: Path
+    present: Sequence[int], ball: HeadPhantom, tmp_path: Path
 ) -> None:
     sharp = head_study(replace(SPEC, slices=30), CtLabels(kernel="H60s")).objects
     for number, ds in enumerate(sharp):
@@ -173,9 +173,9 @@ def test_a_second_reconstruction_in_the_series_fills_no_hole(
             *ball.objects[0].ImagePositionPatient[:2],
             ball.objects[0].SliceLocation + 5.0 * (number - 1),
         ]
-    result = _run([*(ball.objects[i] for i in kept), *sharp], tmp_path)
-    assert result.outcome is not None and _order(result) == list(range(1, len(kept) + 1))
-    assert result.details["missing_slices"] == 28 - len(kept)
+    result = _run([*(ball.objects[i] for i in present), *sharp], tmp_path)
+    assert result.outcome is not None and _order(result) == list(range(1, len(present) + 1))
+    assert result.details["missing_slices"] == 28 - len(present)
     assert "unreadable_slices" not in result.outcome.warnings
 
 

@@ -14,7 +14,7 @@ from pydicom.tag import Tag
 from firstread.dicom.geometry import stack_of
 from firstread.phantoms.head import HeadPhantom, HeadSpec, head_study
 from tests.builders.heads import altered, squeezed, thin_below
-from tests.builders.studies import ThresholdEngine, head_card, served, study_from
+from tests.builders.study_images import ThresholdEngine, head_card, served, study_from
 from worker.pipelines.head_ct.grid import Grid, grid_of
 from worker.pipelines.head_ct.stack import slabs_of
 from worker.pipelines.registry import row
@@ -145,5 +145,5 @@ def test_instance_numbers_that_no_column_holds_are_null_and_still_order(base: st
     result = run(row("head_ct"), study, served(head_card()), ThresholdEngine())
     assert result.outcome is not None
     assert {score.instance_number for score in result.outcome.slice_scores} == {None}
-    found = list(dict.fromkeys(score.instance_key for score in result.outcome.slice_scores))
-    assert found == [instance.key for instance in study.instances][::-1]
+    keys = list(dict.fromkeys(score.instance_key for score in result.outcome.slice_scores))
+    assert keys == [instance.key for instance in study.instances][::-1]

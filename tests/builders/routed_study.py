@@ -12,13 +12,14 @@ from sqlalchemy import select, text
 from firstread.dicom.uids import stable_uid
 from firstread.records import Database, Delivery, Instance, Job, Revision, Standing
 from firstread.settings import Settings
-from firstread.storage.spool import Spool
 from firstread_cli.tables import view_rows
-from tests.builders.scored import image_header, write_evidence
-from tests.builders.waiting import put_revision
+from tests.builders.closed_revisions import put_revision
+from tests.builders.scored_studies import write_evidence
+from tests.builders.scoring import claimer_of
+from tests.builders.stored_images import image_header
 from worker.outputs.objects.files import ensure_objects
 from worker.pipelines.base import Evidence, Finding, Outcome, SliceScore
-from worker.scoring.claims import Claimer, JobClaim
+from worker.scoring.claims import JobClaim
 from worker.scoring.results import Report, commit_outcome
 
 UID = stable_uid("study", "standing")
@@ -26,7 +27,7 @@ UID = stable_uid("study", "standing")
 
 def slices(n: int = 10, series: str = "plain", **values: Any) -> list[Dataset]:
     """A plain head CT by its headers; equal arguments give equal bytes."""
-    made = []
+    images = []
     for number in range(1, n + 1):
         ds = image_header("ct", number, UID)
         ds.SeriesInstanceUID = stable_uid(UID, series)
@@ -34,8 +35,8 @@ def slices(n: int = 10, series: str = "plain", **values: Any) -> list[Dataset]:
         ds.PixelData = np.random.default_rng(number).integers(0, 90, (64, 64)).astype(np.uint16).tobytes()
         for keyword, value in values.items():
             setattr(ds, keyword, value)
-        made.append(ds)
-    return made
+        images.append(ds)
+    return images
 
 
 def dose_report() -> Dataset:
@@ -48,18 +49,18 @@ def dose_report() -> Dataset:
 
 
 def encoded(images: list[Dataset], syntax: str, **options: Any) -> list[Dataset]:
-    made = copy.deepcopy(images)
-    for ds in made:
+    copies = copy.deepcopy(images)
+    for ds in copies:
         ds.compress(syntax, generate_instance_uid=False, **options)
-    return made
+    return copies
 
 
 def corrected(images: list[Dataset], **values: str) -> list[Dataset]:
-    made = copy.deepcopy(images)
-    for ds in made:
+    copies = copy.deepcopy(images)
+    for ds in copies:
         for keyword, value in (values or {"PatientID": "RIGHT-1", "AccessionNumber": "A-200"}).items():
             setattr(ds, keyword, value)
-    return made
+    return copies
 
 
 class Site:
@@ -67,7 +68,7 @@ class Site:
 
     def __init__(self, db: Database, settings: Settings) -> None:
         self.db, self.settings = db, settings
-        self.claimer = Claimer(db, settings, Spool(settings.spool_dir), "w1", lambda: frozenset({"head_ct"}))
+        self.claimer = claimer_of(db, settings, pipelines=["head_ct"])
 
     def put(self, *objects: Dataset, **values: Any) -> int:
         """A closed revision of all that the study holds by then; returns its key."""

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom import dcmwrite
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import (
-    CTImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    ExplicitVRLittleEndian,
-    SecondaryCaptureImageStorage,
-    VLPhotographicImageStorage,
-)
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from firstread.dicom.uids import stable_uid
 from firstread.records import (
@@ -34,29 +24,14 @@ from firstread.records import (
     SliceScoreRow,
     Study,
 )
-from firstread.records.migrate import upgrade
 from firstread.settings import Settings
-from firstread.storage.spool import Spool
+from tests.builders.stored_images import SECRET_ID, image_header, spool_image
 from worker.pipelines.base import Evidence
 from worker.scoring.evidence import EvidenceStore
 
-SECRET_NAME = "Nachtigall^Florentine"
-SECRET_ID = "MRN-7771234"
 CLOSED_AT = datetime(2026, 11, 20, 8, 30, tzinfo=UTC)
 
 Change = Callable[[Dataset], None]
-
-
-def settings_in(home: Path, **values: Any) -> Settings:
-    """Settings of a site in a folder, with nothing from the environment's file."""
-    return Settings(**({"home": home, "min_free_mb": 0, "retention_free_mb": 0} | values))
-
-
-def database_in(settings: Settings) -> Database:
-    """A database at head."""
-    db = Database(settings.database_url)
-    upgrade(db)
-    return db
 
 
 @dataclass
@@ -68,75 +43,6 @@ class Scored:
     job_id: int
     flag_id: int | None
     instance_ids: list[int] = field(default_factory=list)
-
-
-def image_header(kind: str, number: int, study_uid: str) -> Dataset:
-    """Header of one 64x64 image of a head CT (``ct``), chest film (``dx``), photograph (``xc``) or picture (``sc``)."""
-    ds = Dataset()
-    ds.SOPClassUID = {
-        "ct": CTImageStorage,
-        "dx": DigitalXRayImageStorageForPresentation,
-        "xc": VLPhotographicImageStorage,
-        "sc": SecondaryCaptureImageStorage,
-    }[kind]
-    ds.SOPInstanceUID = stable_uid(study_uid, "image", number)
-    ds.StudyInstanceUID = study_uid
-    ds.SeriesInstanceUID = stable_uid(study_uid, "series")
-    ds.Modality = {"ct": "CT", "dx": "DX", "xc": "XC", "sc": "OT"}[kind]
-    ds.PatientName = SECRET_NAME
-    ds.PatientID = SECRET_ID
-    ds.PatientBirthDate = "19500102"
-    ds.PatientSex = "F"
-    ds.PatientAge = "076Y"
-    ds.StudyDate = "20261120"
-    ds.StudyTime = "081500"
-    ds.StudyID = "S1"
-    ds.AccessionNumber = "A-100"
-    ds.ReferringPhysicianName = "Storch^Adele"
-    ds.InstitutionName = "Klinik am See"
-    ds.Manufacturer = "ACME"
-    ds.StationName = "CT1"
-    ds.InstanceNumber = number
-    ds.Rows = ds.Columns = 64
-    ds.SamplesPerPixel = 3 if kind == "xc" else 1
-    ds.PhotometricInterpretation = "RGB" if kind == "xc" else "MONOCHROME2"
-    ds.BitsAllocated = ds.BitsStored = 8 if kind == "xc" else 16
-    ds.HighBit = ds.BitsStored - 1
-    ds.PixelRepresentation = 0
-    if kind == "xc":
-        ds.PlanarConfiguration = 0
-    if kind == "ct":
-        ds.FrameOfReferenceUID = stable_uid(study_uid, "frame")
-        ds.PositionReferenceIndicator = ""
-        ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        ds.ImagePositionPatient = [-32.0, -32.0, 5.0 * number]
-        ds.PixelSpacing = [1.0, 1.0]
-        ds.SliceThickness = 5.0
-        ds.RescaleSlope, ds.RescaleIntercept = 1, -1024
-    if kind == "dx":
-        ds.PatientOrientation = ["L", "F"]
-        ds.ViewPosition = "PA"
-    return ds
-
-
-def put(settings: Settings, ds: Dataset, number: int) -> tuple[str, str, int]:
-    """Spool an object; returns key, digest and size."""
-    samples = int(ds.SamplesPerPixel)
-    rng = np.random.default_rng(number)
-    dtype = np.uint8 if ds.BitsAllocated == 8 else np.uint16
-    shape = (int(ds.get("NumberOfFrames", 1) or 1), ds.Rows, ds.Columns, samples)
-    ds.PixelData = rng.integers(0, 200, shape).astype(dtype).tobytes()
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = ds.get("SOPClassUID", CTImageStorage)
-    meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta = meta
-    buffer = io.BytesIO()
-    dcmwrite(buffer, ds, enforce_file_format=False, implicit_vr=False, little_endian=True)
-    data = bytes(128) + b"DICM" + buffer.getvalue().removeprefix(bytes(128) + b"DICM")
-    with Spool(settings.spool_dir).create() as (key, file):
-        file.write(data)
-    return key, hashlib.sha256(data).hexdigest(), len(data)
 
 
 PIPELINES: dict[str, tuple[str, str, str, dict[str, float]]] = {
@@ -204,7 +110,7 @@ def scored_study(
         session.flush()
         ids = []
         for number, ds in enumerate(headers, start=1):
-            key, digest, size = put(settings, ds, number)
+            key, digest, size = spool_image(settings, ds, number)
             row = Instance(
                 study_id=study.id,
                 series_instance_uid=ds.SeriesInstanceUID,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
@@ -15,17 +13,17 @@ from sqlalchemy import func, select
 from firstread.clock import utcnow
 from firstread.dicom.files import header_of
 from firstread.dicom.uids import stable_uid
+from firstread.phantoms.ct import file_meta
 from firstread.records import Database, Instance, Job, Revision, RevisionInstance, Study
 from firstread.settings import Settings
 from firstread.states import RevisionState, move_revision
-from firstread.storage.spool import Spool
-from tests.builders.scored import image_header
+from tests.builders.stored_images import image_header, spool_bytes
 
 PROBE = "PROBE"
 
 
 def probe_images(uid: str, behaviour: str = "ok", n: int = 2) -> list[Dataset]:
-    """Small CT images whose SeriesDescription tells the probe pipeline what to do."""
+    """Small CT images whose SeriesDescription says what the probe pipeline does."""
     images = []
     for number in range(1, n + 1):
         ds = image_header("ct", number, uid)
@@ -111,12 +109,7 @@ def job_of(db: Database, revision_id: int, pipeline: str = "probe") -> Job | Non
 
 def _spool(settings: Settings, ds: Dataset) -> tuple[str, str, int]:
     if "file_meta" not in ds.__dict__:
-        from firstread.phantoms.ct import file_meta
-
         ds.file_meta = file_meta(ds.SOPClassUID, ds.SOPInstanceUID)
     buffer = io.BytesIO()
     dcmwrite(buffer, ds, enforce_file_format=True)
-    data = buffer.getvalue()
-    with Spool(Path(settings.spool_dir)).create() as (key, file):
-        file.write(data)
-    return key, hashlib.sha256(data).hexdigest(), len(data)
+    return spool_bytes(settings, buffer.getvalue())
