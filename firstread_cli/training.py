@@ -46,6 +46,12 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
     multiple=True,
     help="Train nothing: make one network of packages (give it twice or more).",
 )
+@click.option(
+    "--leave-out",
+    default=None,
+    metavar="HOSPITAL",
+    help="Hospitals, comma-separated, that are measured as external and never trained on.",
+)
 @click.option("--folds", default=None, help="Folds to train, comma-separated; default: all of the recipe's.")
 @click.option("--final/--no-final", default=True, help="Train on all folds afterwards and write the package.")
 @click.option("--steps", type=int, default=None, help="Steps instead of the recipe's.")
@@ -71,6 +77,7 @@ def train(
     start: Path | None,
     baseline: Path | None,
     join_: tuple[Path, ...],
+    leave_out: str | None,
     folds: str | None,
     final: bool,
     steps: int | None,
@@ -90,12 +97,16 @@ def train(
     log_to_terminal()
     if (data is None) == (shards is None):
         raise click.UsageError("give --data or --shards")
-    if shards is not None and (folds is not None or start is not None or baseline is not None or not final):
-        raise click.UsageError("--folds, --start, --baseline and --no-final go with --data")
+    if shards is not None and (
+        folds is not None or leave_out is not None or start is not None or baseline is not None or not final
+    ):
+        raise click.UsageError("--folds, --leave-out, --start, --baseline and --no-final go with --data")
     loaded = load_recipe(recipe)
     if steps is not None:
         schedule = loaded.schedule.model_copy(update={"steps": steps, "epochs": 0})
         loaded = loaded.model_copy(update={"schedule": schedule, "final_steps": steps})
+    if leave_out is not None:
+        loaded = loaded.model_copy(update={"leave_out": tuple(leave_out.split(","))})
     if seed is not None:
         loaded = loaded.model_copy(update={"seed": seed})
     order = Order(

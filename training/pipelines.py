@@ -9,7 +9,7 @@ from typing import Any
 
 from firstread.pipelines import CHEST_XRAY, DERMOSCOPY, HEAD_CT, Pipeline
 from training.chest.evaluate import evaluate_films
-from training.chest.package import package_run as package_chest
+from training.chest.shared import package_films
 from training.datasets.arrays import Arrays
 from training.dermoscopy.evaluate import evaluate_order as evaluate_dermoscopy
 from training.dermoscopy.package import package_run as package_dermoscopy
@@ -52,10 +52,11 @@ _ROWS = (
     ),
     PipelineTraining(
         served=CHEST_XRAY,
-        package=package_chest,
+        package=package_films,
         evaluate=evaluate_films,
         reader="chest_films",
         recipes={"kermany": "pneumonia4", "covid_chestxray": "pneumonia4", "chest_films": "pneumonia4"},
+        more_tasks=frozenset({"pneumonia_and_pneumonia4"}),
     ),
     PipelineTraining(
         served=DERMOSCOPY,

@@ -7,7 +7,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from firstread.errors import FirstreadError
 from worker.packages.card import InputSpec
@@ -84,6 +92,18 @@ class Teacher(RecipeTable):
     """Probability that counts as bleed; a slice in which the teacher nowhere reaches it keeps its unknown mask."""
 
 
+class PackagePart(RecipeTable):
+    """A package that gets some of the recipe's labels: the network, and of its last layer their columns."""
+
+    task: str
+    labels: tuple[str, ...]
+    card: dict[str, Any] = Field(default_factory=dict)
+    """As the recipe's own; what it does not say is the recipe's."""
+
+
+_LATER = ("leave_out", "packages")
+
+
 class Recipe(RecipeTable):
     """Everything that ``firstread train`` needs but the data's place."""
 
@@ -98,6 +118,11 @@ class Recipe(RecipeTable):
     architecture: dict[str, Any]
     losses: dict[str, LossSpec]
     shares: dict[str, float] = Field(default_factory=dict)
+    """Share of every batch by :func:`training.fit.batches.groups_by`'s keys."""
+    leave_out: tuple[str, ...] = ()
+    """Hospitals of which nothing is trained or validated on; they are measured as external."""
+    packages: dict[str, PackagePart] = Field(default_factory=dict)
+    """By name, what becomes of a network that learnt the labels of several packages; none: it is one package."""
     patients_first: bool = True
     augment: dict[str, Any] = Field(default_factory=dict)
     mixup: float = 0.0
@@ -121,6 +146,12 @@ class Recipe(RecipeTable):
     def joins(self) -> bool:
         """Whether its network is made of packages (``firstread train --join``) instead of being trained."""
         return bool(self.architecture.get("builder") == "joined" and not self.architecture.get("members"))
+
+    @model_serializer(mode="wrap")
+    def _lean(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out what is empty of the later fields, so that runs from before there were any go on."""
+        fields: dict[str, Any] = handler(self)
+        return {name: value for name, value in fields.items() if value or name not in _LATER}
 
     @model_validator(mode="after")
     def _has_a_length(self) -> Recipe:

@@ -71,6 +71,43 @@ def covid_folder(root: Path, each: int = 3) -> Path:
     return root
 
 
+def nih_folder(root: Path, each: int = 6) -> Path:
+    """A folder as ChestX-ray14 with radiologists' classes: ``each`` films of each class and view, and text mining's."""
+    (root / "images").mkdir(parents=True)
+    rows = ["file,patient,label2,finding_labels,age,adult,sex,view,rsna_class"]
+    number = 900
+    for judged, mined in (
+        ("OPACITY", "Pneumonia"),
+        ("NOT_NORMAL", "Pneumonia"),
+        ("NORMAL", "No Finding"),
+        ("", "No Finding"),
+        ("", "Pneumonia"),
+    ):
+        for view in ("AP", "PA"):
+            for _ in range(each):
+                number += 1
+                write_film(root / f"images/{number}.png", FilmSpec(size=96, opacity=judged == "OPACITY"), number)
+                label2 = "PNEUMONIA" if "Pneumonia" in mined else "NORMAL"
+                age = 12 if number % 11 == 0 else 20 + number % 50
+                rows.append(f"images/{number}.png,nih_{number},{label2},{mined},{age},1,F,{view},{judged}")
+    (root / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return root
+
+
+def radiography_folder(root: Path, each: int = 8) -> Path:
+    """A folder as the Radiography Database: ``each`` normals and as many with COVID-19."""
+    (root / "images").mkdir(parents=True)
+    rows = ["file,label,label2,origin,original"]
+    for number in range(each):
+        for label in ("NORMAL", "COVID"):
+            name = f"images/{label.lower()}-{number}.png"
+            spec = FilmSpec(size=96, opacity=label == "COVID")
+            write_film(root / name, spec, 1300 + 2 * number + (label == "COVID"))
+            rows.append(f"{name},{label},x,somewhere,{name}")
+    (root / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return root
+
+
 def write_film(path: Path, spec: FilmSpec, seed: int) -> None:
     """A drawn film as a picture, of a stature and a pose of its own: patients are no copies of each other."""
     rng = np.random.default_rng(seed)

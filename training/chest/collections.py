@@ -11,6 +11,7 @@ import numpy as np
 
 from firstread.dicom.datasets import UnusableFile, read_dataset
 from firstread.dicom.pixels.reading import UnreadablePixels
+from training.chest.adults import Nih, Radiography
 from training.chest.duplicates import kept_apart
 from training.chest.labels import labels_of
 from training.chest.readers import (
@@ -18,6 +19,7 @@ from training.chest.readers import (
     Films,
     Kermany,
     aged,
+    described,
     hashed_split,
     kermany_patient,
     pictures,
@@ -73,7 +75,7 @@ class ChestFolders(Films):
             labels=labels,
             usable=bool(labels),
             split=split or hashed_split(patient),
-            attributes={"finding": finding},
+            attributes=described(labels, self.root.name, finding=finding),
         )
 
 
@@ -84,7 +86,8 @@ def films_below(folder: Path) -> list[Path]:
 
 
 class ChestCsv(Films):
-    """``labels.csv`` with ``file`` and ``finding``; ``patient``, ``split``, ``age`` (years) and ``view`` if known.
+    """``labels.csv`` with ``file`` and ``finding``; ``patient``, ``split``, ``age`` (years), ``view`` and ``hospital``
+    (default: the folder's name) if known.
 
     Files are pictures or DICOM radiographs; lateral views are left aside.
     """
@@ -102,7 +105,8 @@ class ChestCsv(Films):
                 continue
             patient = row.get("patient") or row["file"]
             labels = labels_of(row.get("finding", ""))
-            attributes = {"finding": row.get("finding", ""), "view": row.get("view", ""), **aged(row.get("age"))}
+            extra = {"finding": row.get("finding", ""), "view": row.get("view", ""), **aged(row.get("age"))}
+            attributes = described(labels, row.get("hospital") or self.root.name, **extra)
             items.append(
                 Item(
                     self.name,
@@ -167,6 +171,10 @@ def recognised(folder: Path) -> type[Films] | None:
         columns = (folder / "labels.csv").open(encoding="utf-8").readline().strip().split(",")
         if "label3" in columns:
             return Kermany
+        if "rsna_class" in columns:
+            return Nih
+        if {"label", "origin"} <= set(columns):
+            return Radiography
         if "finding" in columns:
             return CovidChestxray if "license" in columns else ChestCsv
         return None

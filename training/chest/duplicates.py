@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training.datasets.base import PICTURES, Item
+from training.datasets.base import EXTERNAL, PICTURES, Item
 
 HASH_SIDE = 16
 SAME_BITS = 6
@@ -21,7 +21,7 @@ SAME_BITS = 6
 
 
 def kept_apart(items: Sequence[Item]) -> list[Item]:
-    """Items whose joined patients lie in one part each: ``test`` before ``val`` before ``train``.
+    """Items whose joined patients lie in one part each: ``external`` before ``test`` before ``val`` before ``train``.
 
     Two items are of one patient where the data set and patient agree, where a file name gives the same patient of
     Kermany's set, or where the pictures are the same up to size and compression.
@@ -34,10 +34,10 @@ def kept_apart(items: Sequence[Item]) -> list[Item]:
     for first, second in same_pictures([item.path for item in items]):
         groups.join(first, second)
     parts: dict[int, str] = {}
+    rank = {EXTERNAL: 0, "test": 1, "val": 2}
     for index, item in enumerate(items):
         root = groups.root(index)
-        rank = {"test": 0, "val": 1}
-        if root not in parts or rank.get(item.split, 2) < rank.get(parts[root], 2):
+        if root not in parts or rank.get(item.split, 3) < rank.get(parts[root], 3):
             parts[root] = item.split
     return [replace(item, split=parts[groups.root(i)]) for i, item in enumerate(items)]
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from training.chest import figures as evaluation
+from training.chest.by_source import Said, by_source
 from training.chest.calibration import binary_points, fit_softmax, softmax_p
 from training.chest.labels import CLASSES
 from training.chest.pictures import confusion_pictures, run_pictures
 from training.datasets.arrays import Arrays
-from training.datasets.base import Item
+from training.datasets.base import EXTERNAL, Item
 from training.evaluation.figures import without_curves
 from training.evaluation.fitting import fit_platt
 from training.evaluation.report import Miss, write_report
@@ -31,15 +32,14 @@ INTERVALS = "Intervals are 95 %, from resampling patients (Wilson by patient whe
 FITTED_FILMS = 2000
 """Training films whose accuracy is reported, evenly spaced."""
 
-ADULTS_WITHOUT_COVID_WEIGHT = 4.0
-"""Weight of an adult without COVID in calibration: as many, by weight, as those with it."""
-
 
 def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path:
     """Calibrate on the validation part, measure on the test part, and write the package and its report."""
     recipe = order.recipe
     split = np.asarray([item.split for item in arrays.items])
-    rows = {part: np.flatnonzero(split == part) for part in ("train", "val", "test")}
+    rows = {part: np.flatnonzero(split == part) for part in ("train", "val", "test", EXTERNAL)}
+    if not len(rows[EXTERNAL]):
+        del rows[EXTERNAL]
     rows["train"] = rows["train"][:: max(1, -(-len(rows["train"]) // FITTED_FILMS))]
     logits = {part: flipped_logits(model, arrays, part_rows) for part, part_rows in rows.items()}
     items = {part: [arrays.items[i] for i in part_rows] for part, part_rows in rows.items()}
@@ -79,7 +79,9 @@ def _binary(items: dict[str, list[Item]], logits: dict[str, np.ndarray]) -> Fitt
     calibration = Calibration(temperature={"pneumonia": round(temperature, 5)}, bias={"pneumonia": round(bias, 5)})
     p = {part: sigmoid((of_part[:, 0] - bias) / temperature).astype(np.float64) for part, of_part in logits.items()}
     points = binary_points(y["val"][known], p["val"][known])
-    figures: dict[str, Any] = {
+    flag = points["flag"].threshold
+    figures: dict[str, Any] = _by_source(items, {part: Said(of_part, of_part >= flag) for part, of_part in p.items()})
+    figures |= {
         f"{part}_at_flag": evaluation.binary_figures(items[part], p[part], points["flag"].threshold)
         for part in ("test", "val")
     }
@@ -91,11 +93,11 @@ def _binary(items: dict[str, list[Item]], logits: dict[str, np.ndarray]) -> Fitt
 def _four(recipe: Recipe, items: dict[str, list[Item]], logits: dict[str, np.ndarray]) -> Fitted:
     allowed = np.asarray([[item.labels.get(name, 0.0) for name in CLASSES] for item in items["val"]])
     usable = allowed.any(axis=1)
-    adult = evaluation.is_adult(items["val"])
-    weights = np.where(adult & (allowed[:, CLASSES.index("covid19")] == 0), ADULTS_WITHOUT_COVID_WEIGHT, 1.0)
+    weights = _even_adults(items["val"], allowed)
     calibration = fit_softmax(logits["val"][usable], allowed[usable], weights[usable], recipe.labels)
     p = {part: softmax_p(of_part, calibration, recipe.labels) for part, of_part in logits.items()}
-    figures: dict[str, Any] = {
+    figures: dict[str, Any] = _by_source(items, {part: Said(p_four=of_part) for part, of_part in p.items()})
+    figures |= {
         part: evaluation.four_class_figures(items[part], p[part].astype(np.float64)) for part in ("test", "val")
     }
     figures["train"] = evaluation.fit_figures(items["train"], p["train"], None)
@@ -104,6 +106,22 @@ def _four(recipe: Recipe, items: dict[str, list[Item]], logits: dict[str, np.nda
     truth = evaluation.four_class_truth(items["test"])
     p_true = np.where(truth < 0, np.nan, p["test"][np.arange(len(truth)), np.maximum(truth, 0)])
     return calibration, {}, figures, p_true
+
+
+def _even_adults(items: list[Item], allowed: np.ndarray) -> np.ndarray:
+    """Weight of each film in calibration: adults without COVID count for as many as those with it."""
+    adult, covid = evaluation.is_adult(items), allowed[:, CLASSES.index("covid19")] > 0
+    without = adult & ~covid & allowed.any(axis=1)
+    return (
+        np.where(without, (adult & covid).sum() / max(1, without.sum()), 1.0)
+        if (adult & covid).any()
+        else np.ones(len(items))
+    )
+
+
+def _by_source(items: dict[str, list[Item]], said: dict[str, Said]) -> dict[str, Any]:
+    """Films of hospitals that were left out, first of all, and those of the test part."""
+    return {f"{part}_by_source": by_source(items[part], said[part]) for part in (EXTERNAL, "test") if part in items}
 
 
 def card_of(

@@ -1,6 +1,8 @@
 """Chest film collections: what their readers share, Kermany's, and the COVID image collection.
 
-Labels are those of :mod:`training.chest.labels`. ``age_group`` is ``adult`` or ``child``, or missing where unknown.
+Labels are those of :mod:`training.chest.labels`. Of the attributes, ``age_group`` is ``adult`` or ``child``, or missing
+where unknown; ``hospital`` is one name for all films of one, whatever collection they came in; ``kind`` is
+:func:`kind_of`. Shares of a recipe, figures and what is left out speak of these.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from training.chest.duplicates import kept_apart
 from training.chest.labels import CLASSES, labels_of
 from training.datasets.base import PICTURES, DataSetError, Item, Kind, read_grey, read_rows
 
-ADULT_YEARS = 18.0
+ADULT_YEARS = 16.0
+"""From this age on a person is an adult: operating points and figures by age group say the same."""
+
 TINY = 0.02
 """A validation part of fewer films than this share of the training part is none: Kermany's has 16 of 5,232."""
 
@@ -26,6 +30,24 @@ def class_of(item: Item) -> str | None:
     """The one class of four that a film's labels allow, or None."""
     allowed = [name for name in CLASSES if item.labels.get(name) == 1.0]
     return allowed[0] if len(allowed) == 1 and len(item.labels) >= len(CLASSES) else None
+
+
+def kind_of(labels: Mapping[str, float]) -> str:
+    """One word for labels: a class of four, ``opacity`` (any of them but normal), ``not_normal`` (ill without
+    opacity), ``pneumonia`` (of a germ that is none of them), ``not_covid``, or nothing where they say nothing."""
+    allowed = [name for name in CLASSES if labels.get(name) == 1.0]
+    if len(allowed) == 1 and len(labels) >= len(CLASSES):
+        return allowed[0]
+    if labels.get("pneumonia") == 1.0:
+        return "opacity" if labels.get("covid19") == 1.0 else "pneumonia"
+    if labels.get("pneumonia") == 0.0:
+        return "not_normal"
+    return "not_covid" if labels.get("covid19") == 0.0 else ""
+
+
+def described(labels: Mapping[str, float], hospital: str, **attributes: str) -> dict[str, str]:
+    """Attributes of a film: its hospital, its :func:`kind_of`, and others."""
+    return {"hospital": hospital, "kind": kind_of(labels), **attributes}
 
 
 class Films:
@@ -89,15 +111,16 @@ class Kermany(Films):
         return self._item(path, key, finding, kermany_patient(path.name, split), split)
 
     def _item(self, path: Path, key: str, finding: str, patient: str, split: str) -> Item:
+        labels = labels_of(finding)
         return Item(
             self.name,
             key,
             path,
             patient,
             f"{patient}/{key}",
-            labels=labels_of(finding),
+            labels=labels,
             split=split,
-            attributes={"finding": finding, "age_group": "child"},
+            attributes=described(labels, "guangzhou", finding=finding, age_group="child"),
         )
 
 
@@ -135,7 +158,8 @@ class CovidChestxray(Films):
 
     def _item(self, name: str, finding: str, patient: str, row: Mapping[str, str]) -> Item:
         labels = labels_of(finding)
-        attributes = {"finding": finding, "view": row.get("view", ""), "age_group": "adult", **aged(row.get("age"))}
+        extra = {"finding": finding, "view": row.get("view", ""), "age_group": "adult", **aged(row.get("age"))}
+        attributes = described(labels, "papers", **extra)
         split = row.get("split") or hashed_split(patient)
         return Item(
             self.name,
@@ -164,10 +188,10 @@ def aged(years: str | None) -> dict[str, str]:
     return {"age": f"{value}", "age_group": "adult" if value >= ADULT_YEARS else "child"} if value >= 0 else {}
 
 
-def hashed_split(patient: str) -> str:
-    """``train``, ``val`` or ``test`` (70 : 10 : 20) by a hash of the patient, the same on every machine."""
+def hashed_split(patient: str, test: int = 2, val: int = 1) -> str:
+    """``train``, ``val`` or ``test`` by a hash of the patient, the same on every machine; in tenths of the patients."""
     value = _tenth(patient)
-    return "test" if value < 2 else "val" if value == 2 else "train"
+    return "test" if value < test else "val" if value < test + val else "train"
 
 
 def with_validation(items: Sequence[Item]) -> list[Item]:

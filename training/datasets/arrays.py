@@ -91,6 +91,7 @@ def load_arrays(
     mask_size: tuple[int, int] | None = None,
     cache: Path | None = None,
     workers: int = 2,
+    leave_out: Sequence[str] = (),
 ) -> Arrays:
     """Decode the data sets (or read the cache) into :class:`Arrays`.
 
@@ -100,8 +101,10 @@ def load_arrays(
         Height and width of the network's mask output; None for a recipe without masks.
     cache : Path or None
         Folder for the decoded arrays; a file there is named by a hash of items and input spec.
+    leave_out : sequence of str
+        Hospitals whose items are :data:`training.datasets.base.EXTERNAL`.
     """
-    items = gathered(datasets)
+    items = gathered(datasets, leave_out)
     require_memory(memory_bytes(len(items), spec, mask_size), len(items))
     by_name = {dataset.name: dataset for dataset in datasets}
     path = cache / f"{_fingerprint(items, spec, mask_size)}.npz" if cache else None
@@ -131,7 +134,13 @@ def load_arrays(
 def open_arrays(recipe: Recipe, data: Path, cache: Path | None) -> Arrays:
     """The recipe's data sets below ``data``, decoded; masks at the size of the network's output."""
     arrays = load_arrays(
-        open_datasets(recipe, data), recipe.input, recipe.labels, mask_size(recipe), cache, workers=os.cpu_count() or 2
+        open_datasets(recipe, data),
+        recipe.input,
+        recipe.labels,
+        mask_size(recipe),
+        cache,
+        workers=os.cpu_count() or 2,
+        leave_out=recipe.leave_out,
     )
     if recipe.parameters.get("drop_bad_slices"):
         mute_bad_slices(arrays)

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -17,6 +17,8 @@ from firstread.errors import FirstreadError
 
 UNKNOWN = -1.0
 PLACES = 2**32
+EXTERNAL = "external"
+"""Part of the items whose hospital is left out of training and validation."""
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 """Suffixes of picture files."""
 Kind = Literal["hu", "grey", "rgb"]
@@ -73,9 +75,26 @@ class DataSet(Protocol):
         ...
 
 
-def gathered(datasets: Sequence[DataSet]) -> list[Item]:
-    """Items of all data sets, in their order; a data set with ``one_part_a_patient`` gives each patient one part."""
+def gathered(datasets: Sequence[DataSet], leave_out: Sequence[str] = ()) -> list[Item]:
+    """Items of all data sets, in their order; a data set with ``one_part_a_patient`` gives each patient one part.
+
+    Items of a hospital (attribute ``hospital``) in ``leave_out`` are of the part :data:`EXTERNAL`, whatever their data
+    set says.
+
+    Raises
+    ------
+    DataSetError
+        If nothing is of a hospital that is left out.
+    """
     items = [item for dataset in datasets for item in dataset.items()]
+    if leave_out:
+        hospitals = {item.attributes.get("hospital", "") for item in items} - {""}
+        if absent := [name for name in leave_out if name not in hospitals]:
+            there = ", ".join(sorted(hospitals)) or "none by name"
+            raise DataSetError(f"no hospital {', '.join(absent)} to leave out; there are {there}")
+        items = [
+            replace(item, split=EXTERNAL) if item.attributes.get("hospital") in leave_out else item for item in items
+        ]
     known = (getattr(dataset, "one_part_a_patient", None) for dataset in datasets)
     one_part_a_patient = next((function for function in known if function is not None), None)
     return items if one_part_a_patient is None else list(one_part_a_patient(items))

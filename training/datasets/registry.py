@@ -23,6 +23,8 @@ READERS: dict[str, str] = {
     "plain_csv": "training.datasets.folders:PlainCsv",
     "kermany": "training.chest.readers:Kermany",
     "covid_chestxray": "training.chest.readers:CovidChestxray",
+    "nih": "training.chest.adults:Nih",
+    "radiography": "training.chest.adults:Radiography",
     "chest_folders": "training.chest.collections:ChestFolders",
     "chest_csv": "training.chest.collections:ChestCsv",
     "chest_films": "training.chest.collections:ChestFilms",

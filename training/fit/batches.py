@@ -29,16 +29,17 @@ class Group:
 def groups_by(arrays: Arrays, rows: np.ndarray, shares: Mapping[str, float], patients_first: bool) -> list[Group]:
     """Split usable rows by ``dataset:label=value`` keys of ``shares``, e.g. ``ct_ich:any=1``.
 
-    ``*`` stands for every data set. Groups without rows are left out, and the shares of the rest are normalised.
+    ``*`` stands for every data set. Several conditions are joined by commas; a name that is no label is an attribute of
+    the items, e.g. ``*:hospital=nih,kind=normal,view=AP``. Groups without rows are left out, and the shares of the rest
+    are normalised.
     """
     drawn = []
     for name, share in shares.items():
-        dataset, _, condition = name.partition(":")
-        label, _, value = condition.partition("=")
+        dataset, _, conditions = name.partition(":")
         usable = [row for row in rows if arrays.items[row].usable and dataset in ("*", arrays.items[row].dataset)]
         picked = np.asarray(usable, dtype=np.int64)
-        if label:
-            picked = picked[arrays.labels[picked, arrays.label_names.index(label)] == float(value)]
+        for condition in conditions.split(",") if conditions else ():
+            picked = picked[_fulfils(arrays, picked, condition)]
         if len(picked):
             drawn.append((name, share, picked))
     total = sum(share for _, share, _ in drawn)
@@ -52,6 +53,14 @@ def groups_by(arrays: Arrays, rows: np.ndarray, shares: Mapping[str, float], pat
         )
         for name, share, picked in drawn
     ]
+
+
+def _fulfils(arrays: Arrays, rows: np.ndarray, condition: str) -> np.ndarray:
+    """Bool (n,): rows of which a label or an attribute has the value that a condition names."""
+    name, _, value = condition.partition("=")
+    if name in arrays.label_names:
+        return np.asarray(arrays.labels[rows, arrays.label_names.index(name)] == float(value))
+    return np.asarray([arrays.items[row].attributes.get(name, "") == value for row in rows], dtype=bool)
 
 
 def draw_rows(groups: list[Group], batch_size: int, rng: np.random.Generator) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Loss = Callable[[Any, Any], Any]
@@ -102,6 +102,27 @@ def softmax_allowed(smoothing: float = 0.0) -> Loss:
     return loss
 
 
+def columns(parts: Sequence[Mapping[str, Any]]) -> Loss:
+    """A weighted sum of losses, each on some columns of the labels.
+
+    A part has ``columns`` (indices), ``name`` (of :data:`LOSSES`), and ``weight`` and ``options`` if need be.
+    """
+    made = [
+        (list(part["columns"]), LOSSES[part["name"]](**part.get("options", {})), float(part.get("weight", 1.0)))
+        for part in parts
+    ]
+
+    def loss(y_true: Any, logits: Any) -> Any:
+        from keras import ops
+
+        return sum(
+            weight * ops.sum(inner(ops.take(y_true, index, axis=1), ops.take(logits, index, axis=1)))
+            for index, inner, weight in made
+        )
+
+    return loss
+
+
 def _bce(target: Any, logits: Any) -> Any:
     from keras import ops
 
@@ -133,4 +154,5 @@ LOSSES: dict[str, Callable[..., Loss]] = {
     "mask_loss": averaged(mask_loss),
     "softmax_groups": averaged(softmax_groups),
     "softmax_allowed": averaged(softmax_allowed),
+    "columns": averaged(columns),
 }

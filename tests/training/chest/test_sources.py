@@ -1,0 +1,187 @@
+"""Collections of adults, hospitals that are left out, shares by attribute, the shared network, figures by source."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from firstread_cli.training import train
+from tests.builders.chest import covid_folder, kermany_folder, nih_folder, radiography_folder
+from training.chest.by_source import Said, by_source
+from training.chest.readers import kind_of
+from training.chest.shared import recipe_of, with_columns
+from training.datasets.arrays import load_arrays
+from training.datasets.base import EXTERNAL, DataSetError, Item, gathered
+from training.datasets.registry import open_dataset
+from training.fit.batches import groups_by
+from training.fit.losses import LOSSES
+from training.fit.model import build_model, predict_batch
+from training.recipe import Recipe, load_recipe
+from worker.packages.card import InputSpec
+
+SMALL = InputSpec(kind="grey", height=32, width=32, levels=(1.0, 99.0))
+
+
+@pytest.fixture(scope="module")
+def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("films")
+    kermany_folder(root / "kermany224", each=3)
+    covid_folder(root / "covid_ieee8023", each=2)
+    nih_folder(root / "nih")
+    radiography_folder(root / "radiography")
+    return root
+
+
+def test_what_radiologists_said_is_the_truth_and_text_mined_pneumonia_is_not_used(collections: Path) -> None:
+    items = open_dataset("nih", collections / "nih").items()
+    kinds = {kind: [item for item in items if item.attributes["kind"] == kind] for kind in ("opacity", "not_normal")}
+    assert len(kinds["opacity"]) == len(kinds["not_normal"]) == 12
+    assert kinds["opacity"][0].labels == {"normal": 0, "bacterial": 1, "viral": 1, "covid19": 1, "pneumonia": 1}
+    assert kinds["not_normal"][0].labels == {"normal": 0, "pneumonia": 0}
+    assert sum(item.attributes["kind"] == "normal" for item in items) == 24
+    unused = [item for item in items if not item.usable]
+    assert {item.attributes["finding"] for item in unused} == {"Pneumonia"} and len(unused) == 12
+    assert {item.attributes["age_group"] for item in items} == {"adult", "child"}
+    assert {item.split for item in items} == {"train", "val", "test"}
+
+
+def test_normals_of_the_radiography_database_are_of_the_hospital_of_chestxray14(collections: Path) -> None:
+    items = open_dataset("radiography", collections / "radiography").items()
+    assert {(item.attributes["kind"], item.attributes["hospital"]) for item in items} == {
+        ("normal", "nih"),
+        ("covid19", "radiography"),
+    }
+    assert {item.attributes["hospital"] for item in open_dataset("nih", collections / "nih").items()} == {"nih"}
+
+
+def test_a_folder_of_all_collections_knows_each_by_its_columns(collections: Path) -> None:
+    assert {item.dataset for item in open_dataset("chest_films", collections).items()} == {
+        "kermany",
+        "covid_chestxray",
+        "nih",
+        "radiography",
+    }
+
+
+def test_a_hospital_that_is_left_out_lies_in_no_part_of_the_training(collections: Path) -> None:
+    datasets = [open_dataset(name, collections / name) for name in ("nih", "radiography")]
+    items = gathered(datasets, ["nih"])
+    assert all((item.split == EXTERNAL) == (item.attributes["hospital"] == "nih") for item in items)
+    with pytest.raises(DataSetError, match="no hospital elsewhere"):
+        gathered(datasets, ["elsewhere"])
+
+
+def test_shares_name_attributes_of_the_films(collections: Path) -> None:
+    arrays = load_arrays([open_dataset("nih", collections / "nih")], SMALL, ["pneumonia"])
+    rows = np.arange(len(arrays))
+    shares = {"nih:kind=opacity,view=AP": 0.2, "*:hospital=nih,pneumonia=0": 0.6, "*:kind=covid19": 0.2}
+    first, second = groups_by(arrays, rows, shares, patients_first=False)
+    assert {(arrays.items[i].attributes["kind"], arrays.items[i].attributes["view"]) for i in first.rows} == {
+        ("opacity", "AP")
+    }
+    assert len(second.rows) == 36
+    assert first.share == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        ({"normal": 0.0, "bacterial": 1.0, "viral": 1.0, "covid19": 0.0, "pneumonia": 1.0}, "pneumonia"),
+        ({"normal": 1.0, "bacterial": 1.0, "viral": 1.0, "covid19": 0.0}, "not_covid"),
+        ({}, ""),
+    ],
+)
+def test_kinds_of_labels(labels: dict[str, float], kind: str) -> None:
+    assert kind_of(labels) == kind
+
+
+def test_a_loss_of_columns_is_the_sum_of_its_parts() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(6, 3)).astype(np.float32)
+    truth = np.asarray([[1, 0, 1], [0, 1, 0], [-1, 0, 0], [1, 1, 1], [0, 1, -1], [1, 0, 0]], dtype=np.float32)
+    parts = [
+        {"columns": [0, 1], "name": "softmax_allowed", "options": {"smoothing": 0.1}},
+        {"columns": [2], "name": "masked_bce", "weight": 0.5},
+    ]
+    both = np.asarray(LOSSES["columns"](parts=parts)(truth, logits))
+    four = np.asarray(LOSSES["softmax_allowed"](smoothing=0.1)(truth[:, :2], logits[:, :2]))
+    binary = np.asarray(LOSSES["masked_bce"]()(truth[:, 2:], logits[:, 2:]))
+    assert both == pytest.approx(four + 0.5 * binary)
+
+
+def test_figures_by_source_speak_of_age_kind_view_and_of_adults_of_one_hospital() -> None:
+    def film(number: int, kind: str, view: str) -> Item:
+        attributes = {"hospital": "nih", "kind": kind, "view": view, "age_group": "adult"}
+        return Item("nih", f"{number}", Path("x"), f"p{number}", "s", attributes=attributes)
+
+    items = [film(i, "opacity" if i < 6 else "normal", "AP" if i % 2 else "PA") for i in range(18)]
+    p = np.linspace(0.9, 0.1, 18)
+    table = by_source(items, Said(p, p > 0.7, np.eye(4)[[3] * 6 + [0] * 12]), repeats=50)["nih"]
+    assert table["kinds"] == ["normal", "opacity"]
+    assert table["adults"]["opacity_against_no_finding"]["auc"]["value"] == 1.0
+    assert "opacity_against_ill_without_opacity" not in table["adults"]
+    assert table["films"]["adult opacity"]["called"]["covid19"]["value"] == 1.0
+    assert table["films"]["adult normal"]["flagged"]["value"] == 0.0
+    assert table["films"]["adult opacity AP"]["n"] == 3
+
+
+def test_a_package_of_a_shared_network_gives_the_columns_of_its_labels() -> None:
+    recipe = load_recipe("pneumonia_shared")
+    recipe = recipe.model_copy(update={"input": SMALL})
+    model = build_model(recipe, "none")
+    x = np.random.default_rng(0).random((2, 32, 32, 1), dtype=np.float32)
+    whole = predict_batch(model, x)
+    for name, columns in (("pneumonia_cnn", [4]), ("pneumonia4", [0, 1, 2, 3])):
+        own = recipe_of(recipe, name, recipe.packages[name])
+        assert predict_batch(with_columns(model, own, columns), x) == pytest.approx(whole[:, columns], abs=1e-6)
+    assert own.architecture["softmax_groups"] == [[0, 1, 2, 3]]
+    assert own.card["licence"] == "CC-BY-NC-4.0"
+
+
+def toy(recipe: Recipe, tmp_path: Path, **changes: object) -> Path:
+    """The recipe for two steps on small films, as a file."""
+    small = json.loads(recipe.model_dump_json())
+    small["input"] |= {"height": 32, "width": 32}
+    small["architecture"] = {
+        "builder": "pneumonia_cnn",
+        "classes": 5,
+        "filters": [4, 4],
+        "dense": [4],
+        "dropout": [0.1],
+    }
+    small["schedule"] |= {"steps": 2, "steps_per_epoch": 2, "batch_size": 16, "ema": 0.0}
+    path = tmp_path / "toy.toml"
+    path.write_text(_toml(small | changes), encoding="utf-8")
+    return path
+
+
+def _toml(values: dict[str, object]) -> str:
+    """A recipe as TOML with inline tables alone; what is None is left out."""
+
+    def one(value: object) -> str:
+        if isinstance(value, dict):
+            return "{" + ", ".join(f"{json.dumps(k)} = {one(v)}" for k, v in value.items() if v is not None) + "}"
+        if isinstance(value, list):
+            return "[" + ", ".join(one(v) for v in value) + "]"
+        return json.dumps(value)
+
+    return "\n".join(f"{name} = {one(value)}" for name, value in values.items() if value is not None) + "\n"
+
+
+def test_the_shared_network_becomes_two_packages_that_say_what_it_said(collections: Path, tmp_path: Path) -> None:
+    recipe = toy(load_recipe("pneumonia_shared"), tmp_path)
+    arguments = [str(recipe), "--data", str(collections), "--out", str(tmp_path / "run"), "--leave-out", "nih"]
+    result = CliRunner().invoke(train, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    cards = {name: json.loads(next((tmp_path / "run" / name).rglob("card.json")).read_text()) for name in
+             ("pneumonia_cnn", "pneumonia4")}  # fmt: skip
+    assert cards["pneumonia4"]["labels"] == ["normal", "bacterial", "viral", "covid19"]
+    assert cards["pneumonia_cnn"]["labels"] == ["pneumonia"]
+    for card in cards.values():
+        assert next(iter(card["metrics"])) == "external_by_source"
+        assert list(card["metrics"]["external_by_source"]) == ["nih"]
+        assert card["training_data"]["nih_train"]["films"] == 0
