@@ -109,8 +109,8 @@ def test_folds_are_the_data_s_own_and_never_absent_ones(data: Path, tmp_path: Pa
 
 def test_evaluation_needs_neither_masks_nor_the_reader_s_name(run: Path, data: Path, tmp_path: Path) -> None:
     evaluate_package(str(run), data, None, None, tmp_path / "report")
-    found = json.loads((tmp_path / "report/evaluation.json").read_text(encoding="utf-8"))
-    assert found["studies"]["any"]["n"] == 12 and "dice_positive" not in found
+    evaluation = json.loads((tmp_path / "report/evaluation.json").read_text(encoding="utf-8"))
+    assert evaluation["studies"]["any"]["n"] == 12 and "dice_positive" not in evaluation
 
 
 def test_out_of_fold_figures_know_the_data_s_folds(
@@ -118,8 +118,8 @@ def test_out_of_fold_figures_know_the_data_s_folds(
 ) -> None:
     monkeypatch.setattr("training.head_ct.evaluate.load_recipe", lambda name: small())
     evaluate_run("hospital_head_ct", data, run, tmp_path)
-    found = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
-    assert set(found["fold_auc"]) == set(WARDS) and "segmentation" not in found
+    evaluation = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
+    assert set(evaluation["fold_auc"]) == set(WARDS) and "segmentation" not in evaluation
 
 
 def test_a_table_says_itself_whose_it_is(data: Path, tmp_path: Path) -> None:
@@ -144,9 +144,9 @@ def test_what_training_wrote_is_taken_in_and_passed_on_as_it_lies(run: Path, hom
         target = tmp_path / f"{len(source)}.zip"
         assert str(target) in call("export", source, str(target)) and target.stat().st_size > 1000
     assert "no package in" in call("import", str(tmp_path), code=1)
-    said = call("activate", "hospital_head_ct/1.0.0")
-    assert "new     hospital_head_ct/1.0.0: AUC" in said and "12 cases, trained in 4 steps" in said
-    assert "active  head_ct_bleed/" in said and "less than a quarter of 60" in said
+    output = call("activate", "hospital_head_ct/1.0.0")
+    assert "new     hospital_head_ct/1.0.0: AUC" in output and "12 cases, trained in 4 steps" in output
+    assert "active  head_ct_bleed/" in output and "less than a quarter of 60" in output
 
 
 def test_a_worse_card_is_asked_about_on_a_terminal(run: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,11 +35,11 @@ def test_blood_lies_inside_the_skull_and_is_denser_than_what_it_replaces(
     skull = skull_of(image[..., 1])
     assert isinstance(skull, Skull)
     for _ in range(20):
-        found = draw_bleed(image, np.zeros((SIZE // 2, SIZE // 2), np.float32), rng)
-        if found is None:
+        drawn = draw_bleed(image, np.zeros((SIZE // 2, SIZE // 2), np.float32), rng)
+        if drawn is None:
             continue
         done += 1
-        bled, mask, label = found
+        bled, mask, label = drawn
         assert np.array_equal(bled[~skull.inside], image[~skull.inside]), "bone and air stay"
         blood = np.kron(mask >= 0.5, np.ones((2, 2))).astype(bool) & skull.inside
         assert (bled[..., 1] - image[..., 1])[blood].mean() > 0.05
@@ -67,9 +67,9 @@ def test_mixed_pictures_share_their_targets_and_keep_what_is_unknown() -> None:
     images = np.arange(4, dtype=np.float32).reshape(4, 1, 1, 1)
     labels = np.eye(4, dtype=np.float32)
     labels[3] = -1
-    x, told = mixed(images, {"logits": labels}, 0.4, np.random.default_rng(0))
-    known = told["logits"].min(axis=1) >= 0
-    np.testing.assert_allclose(told["logits"][known].sum(axis=1), 1.0, rtol=1e-6)
-    assert (told["logits"][known].max(axis=1) >= 0.5).all()
-    np.testing.assert_allclose(x[known, 0, 0, 0], told["logits"][known] @ np.arange(4), rtol=1e-5)
+    x, targets = mixed(images, {"logits": labels}, 0.4, np.random.default_rng(0))
+    known = targets["logits"].min(axis=1) >= 0
+    np.testing.assert_allclose(targets["logits"][known].sum(axis=1), 1.0, rtol=1e-6)
+    assert (targets["logits"][known].max(axis=1) >= 0.5).all()
+    np.testing.assert_allclose(x[known, 0, 0, 0], targets["logits"][known] @ np.arange(4), rtol=1e-5)
     assert set(np.flatnonzero(~known)) >= {3}

@@ -126,13 +126,13 @@ def test_kermanys_file_names_tell_the_kind_in_any_folder(tmp_path: Path) -> None
 def test_a_tiny_validation_part_is_drawn_anew_by_patient() -> None:
     items = [Item("k", f"{n}/{k}", Path("x"), f"p{n}", f"s{n}", split="train") for n in range(200) for k in range(2)]
     items += [Item("k", "v", Path("x"), "v", "v", split="val"), Item("k", "t", Path("x"), "t", "t", split="test")]
-    found = with_validation(items)
+    divided = with_validation(items)
     parts: dict[str, set[str]] = {}
-    for item in found:
+    for item in divided:
         parts.setdefault(item.patient, set()).add(item.split)
     assert all(len(split) == 1 for split in parts.values())
-    assert 0.12 < sum(item.split == "val" for item in found) / len(found) < 0.28
-    assert [item.split for item in found if item.patient == "t"] == ["test"]
+    assert 0.12 < sum(item.split == "val" for item in divided) / len(divided) < 0.28
+    assert [item.split for item in divided if item.patient == "t"] == ["test"]
     enough = [*items, *(Item("k", f"w{n}", Path("x"), f"w{n}", "w", split="val") for n in range(20))]
     assert with_validation(enough) == enough
 

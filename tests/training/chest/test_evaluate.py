@@ -46,8 +46,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _figures(package: Path, data: Path, out: Path, **options: Any) -> dict[str, Any]:
     evaluate_package(str(package), data, None, None, out, **options)
-    found: dict[str, Any] = json.loads((out / "evaluation.json").read_text())
-    return found
+    evaluation: dict[str, Any] = json.loads((out / "evaluation.json").read_text())
+    return evaluation
 
 
 @pytest.mark.timeout(300)

@@ -37,16 +37,16 @@ def test_every_package_class_and_method_has_a_picture_and_numbers(tmp_path: Path
     film = chest_image(FilmSpec(size=128, opacity=True))[0].astype(np.float32)
     packages = [_small("pneumonia", ["pneumonia"], parameters={"blend": BLEND}), _small("pneumonia4", CLASSES)]
     rows = write_maps(packages, film, tmp_path, sides_known=True)
-    found = {(row["package"], row["class"], row["method"]) for row in rows}
+    mapped = {(row["package"], row["class"], row["method"]) for row in rows}
     classes = [
         ("pneumonia/1.0.0", "pneumonia"),
         *(("pneumonia4/1.0.0", name) for name in CLASSES),
         ("pneumonia+pneumonia4/1.0.0+1.0.0", "pneumonia"),
     ]
-    assert found == {(*pair, method) for pair in classes for method in METHODS}
+    assert mapped == {(*pair, method) for pair in classes for method in METHODS}
     for row in rows:
-        shown = cv2.imread(str(tmp_path / row["picture"]))
-        assert shown is not None and shown.shape[1] == 1024
+        picture = cv2.imread(str(tmp_path / row["picture"]))
+        assert picture is not None and picture.shape[1] == 1024
     with_itself = [row["agreement_with_grad_cam"] for row in rows if row["method"] == "grad_cam"]
     assert max(with_itself) == pytest.approx(1.0)
     assert all(round(value, 6) in (0.0, 1.0) for value in with_itself), "0 where drawn weights give an empty map"

@@ -50,7 +50,7 @@ def _item(dx: str = "nv", **attributes: str) -> Item:
 def test_four_pictures_of_a_lesion_count_as_one_lesion() -> None:
     points = {"flag_melanoma": OperatingPoint(finding="melanoma", threshold=0.4, chosen_for="test")}
     rows = _rows(iou=np.repeat(np.random.default_rng(1).uniform(0.4, 1, 50), 4))
-    found = figures(rows, points, repeats=200)
+    by_lesion = figures(rows, points, repeats=200)
     each = figures(_rows(50 * 4, lesions=np.arange(200).astype(str), iou=rows.iou), points, repeats=200)
     for pick in (
         lambda f: f["accuracy"],
@@ -59,13 +59,13 @@ def test_four_pictures_of_a_lesion_count_as_one_lesion() -> None:
         lambda f: f["flag_melanoma"]["precision"],
         lambda f: f["outline"]["share_below_065"],
     ):
-        one, other = pick(found), pick(each)
+        one, other = pick(by_lesion), pick(each)
         if one["low"] == one["high"] or one["value"] in (0.0, 1.0):
             continue
         assert one["value"] == pytest.approx(other["value"])
         assert one["high"] - one["low"] > 1.4 * (other["high"] - other["low"])
         assert one["n"] == other["n"] / 4
-    assert found["accuracy"]["n"] == found["lesions"] == 50
+    assert by_lesion["accuracy"]["n"] == by_lesion["lesions"] == 50
 
 
 def test_a_share_of_all_or_none_keeps_an_interval() -> None:
@@ -79,19 +79,19 @@ def test_both_rules_stand_in_the_figures_by_their_names() -> None:
     truth = np.array([0, 0, 1, 1, 1, 1, 1, 1, 2, 2])
     p = np.array([[0.4, 0.6, 0.0]] * 2 + [[0.1, 0.9, 0.0]] * 6 + [[0.0, 0.1, 0.9]] * 2)
     rows = MeasuredRows(CLASSES, p, truth, np.arange(10).astype(str), truth, prior=(0.2, 0.6, 0.2))
-    found = figures(rows, {}, repeats=20)
-    assert found["accuracy"]["value"] == pytest.approx(0.8)
-    assert found["balanced_accuracy"]["value"] == pytest.approx(2 / 3)
-    assert found["accuracy_even_prior"]["value"] == found["balanced_accuracy_even_prior"]["value"] == 1.0
-    assert all(name in ", ".join(found["rules"]) for name in ("accuracy_even_prior", "balanced_accuracy"))
+    table = figures(rows, {}, repeats=20)
+    assert table["accuracy"]["value"] == pytest.approx(0.8)
+    assert table["balanced_accuracy"]["value"] == pytest.approx(2 / 3)
+    assert table["accuracy_even_prior"]["value"] == table["balanced_accuracy_even_prior"]["value"] == 1.0
+    assert all(name in ", ".join(table["rules"]) for name in ("accuracy_even_prior", "balanced_accuracy"))
 
 
 def test_a_missing_drawn_mask_is_counted_and_hides_no_figure() -> None:
     iou = np.full(200, 0.5)
     iou[:3] = np.nan
-    found = figures(_rows(iou=iou), {}, repeats=20)["outline"]
-    assert (found["pictures"], found["without_drawn_mask"]) == (197, 3)
-    assert found["mean_iou"]["value"] == pytest.approx(0.5) and found["mean_dice"]["value"] == pytest.approx(2 / 3)
+    outline = figures(_rows(iou=iou), {}, repeats=20)["outline"]
+    assert (outline["pictures"], outline["without_drawn_mask"]) == (197, 3)
+    assert outline["mean_iou"]["value"] == pytest.approx(0.5) and outline["mean_dice"]["value"] == pytest.approx(2 / 3)
     assert figures(_rows(iou=np.full(200, np.nan)), {})["outline"] == {"pictures": 0, "without_drawn_mask": 200}
 
 
@@ -116,10 +116,10 @@ def test_subgroups_take_odd_ages_and_serve_outlines_without_names() -> None:
         np.where(hairy, 0.6, 0.9),
         {"hair": hairy},
     )
-    found = subgroups(rows, items, repeats=20)
-    assert set(found) == {"hair", "no hair", "age under 50", "age 50 and over", "male"}
-    assert found["hair"]["outline"]["mean_iou"]["value"] == pytest.approx(0.6) and found["hair"]["n"] == 30
-    assert "accuracy" not in found["hair"]
+    groups = subgroups(rows, items, repeats=20)
+    assert set(groups) == {"hair", "no hair", "age under 50", "age 50 and over", "male"}
+    assert groups["hair"]["outline"]["mean_iou"]["value"] == pytest.approx(0.6) and groups["hair"]["n"] == 30
+    assert "accuracy" not in groups["hair"]
 
 
 def test_traits_are_told_from_none_on_drawn_pictures() -> None:
@@ -136,8 +136,8 @@ def test_traits_are_told_from_none_on_drawn_pictures() -> None:
     dark, _ = lesion_image(LesionSpec(hairs=0, dark=True, radius=0.45))
     assert has_dark_corners(tube) and not has_dark_corners(bare)
     assert not has_dark_corners(one_corner) and not has_dark_corners(dark)
-    found = traits_of([bare, tube.astype(np.float32), hairy])
-    assert found["dark corners"].tolist() == [False, True, False] and found["hair"].tolist() == [False, False, True]
+    traits = traits_of([bare, tube.astype(np.float32), hairy])
+    assert traits["dark corners"].tolist() == [False, True, False] and traits["hair"].tolist() == [False, False, True]
     assert traits_of([])["hair"].shape == (0,)
 
 
@@ -156,8 +156,8 @@ def test_other_without_a_diagnosis_goes_with_seven_labels() -> None:
     assert set(points) == {"flag_melanoma", "warn_dx_bcc"}  # no akiec to choose on
     assert points["flag_melanoma"].n == 4 and points["warn_dx_bcc"].n == 3
     lesions = np.asarray(list("abcd"))
-    found = figures(MeasuredRows(DX, p, np.array([0, 1, 2, 2]), lesions, truth), points, repeats=20)
-    assert found["flag_melanoma"]["recall"]["value"] == 1.0 and found["warn_dx_bcc"]["prevalence"] == pytest.approx(
+    table = figures(MeasuredRows(DX, p, np.array([0, 1, 2, 2]), lesions, truth), points, repeats=20)
+    assert table["flag_melanoma"]["recall"]["value"] == 1.0 and table["warn_dx_bcc"]["prevalence"] == pytest.approx(
         1 / 3
     )
 
@@ -267,9 +267,9 @@ def test_unreadable_pictures_and_missing_masks_cost_only_themselves(tmp_path: Pa
     }
     assert [len(part.items) for part in parts.values()] == [6, 6] and parts["val"].scores.left_out
     chosen = package.choose(recipe, reader, parts["val"])
-    found = package.measure(chosen, reader, parts["test"], repeats=20)
-    assert found["n"] == 6 and found["unreadable"] == 1
-    assert (found["outline"]["pictures"], found["outline"]["without_drawn_mask"]) == (5, 1)
+    measured = package.measure(chosen, reader, parts["test"], repeats=20)
+    assert measured["n"] == 6 and measured["unreadable"] == 1
+    assert (measured["outline"]["pictures"], measured["outline"]["without_drawn_mask"]) == (5, 1)
     for part in ("val", "test"):
         for item in items[part]:
             item.path.write_bytes(b"no picture")
@@ -281,9 +281,9 @@ def test_kept_scores_of_another_network_are_not_believed(tmp_path: Path) -> None
     reader, recipe = Lesions(_toy(tmp_path / "data")), _small()
     items = package.splits(reader)["val"]
     first = package.predicted(_forward(), reader, items, recipe, tmp_path / "val.npz").scores
-    kept = ViewLogits(first.keys, first.logits.copy(), first.p_mask)
-    kept.logits[:, 1:] = 9.0  # told from a new scoring by this
-    kept.save(tmp_path / "val.npz")
+    stored = ViewLogits(first.keys, first.logits.copy(), first.p_mask)
+    stored.logits[:, 1:] = 9.0  # differs from a new scoring
+    stored.save(tmp_path / "val.npz")
     again = package.predicted(_forward(), reader, items, recipe, tmp_path / "val.npz").scores
     assert (again.logits[:, 1:] == 9.0).all()
     other = package.predicted(_forward(0.9), reader, items, recipe, tmp_path / "val.npz").scores
@@ -311,16 +311,16 @@ def test_an_evaluation_uses_the_cards_points_views_and_cutting(tmp_path: Path) -
     reader = Lesions(_toy(tmp_path))
     low = {"flag_melanoma": OperatingPoint(finding="melanoma", threshold=0.02, chosen_for="test")}
     cut = {"mask_threshold": 0.5, "mask_largest": True, "mask_fill": True}
-    scored, found = evaluate_lesions(cast(Any, _Package(operating_points=low, parameters=cut)), reader, "test")
-    assert found["n"] == len(scored.items) == 7 and found["shares"]["other"] == 5
-    assert found["flag_melanoma"]["threshold"] == 0.02 and found["flag_melanoma"]["recall"]["value"] == 1.0
+    scored, measured = evaluate_lesions(cast(Any, _Package(operating_points=low, parameters=cut)), reader, "test")
+    assert measured["n"] == len(scored.items) == 7 and measured["shares"]["other"] == 5
+    assert measured["flag_melanoma"]["threshold"] == 0.02 and measured["flag_melanoma"]["recall"]["value"] == 1.0
     high = {"flag_melanoma": OperatingPoint(finding="melanoma", threshold=0.999, chosen_for="test")}
     _, missed = evaluate_lesions(cast(Any, _Package(operating_points=high, parameters=cut)), reader, "test")
     assert missed["flag_melanoma"]["recall"]["value"] == 0.0
     loose = {**cut, "mask_largest": False}
     _, speckled = evaluate_lesions(cast(Any, _Package(parameters=loose)), reader, "test")
-    assert speckled["outline"]["mean_iou"]["value"] < found["outline"]["mean_iou"]["value"] - 0.05
-    assert {"mean_dice", "share_below_065"} <= set(found["outline"]) and "rules" in found
+    assert speckled["outline"]["mean_iou"]["value"] < measured["outline"]["mean_iou"]["value"] - 0.05
+    assert {"mean_dice", "share_below_065"} <= set(measured["outline"]) and "rules" in measured
 
 
 def test_evaluate_of_a_dermoscopy_package_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ def test_the_distributed_layout_gives_the_same_pictures_with_lesions_apart(toy: 
     by_lesion: dict[str, set[str]] = {}
     for item in items:
         by_lesion.setdefault(item.patient, set()).add(item.split)
-    assert all(len(found) == 1 for found in by_lesion.values())
+    assert all(len(splits) == 1 for splits in by_lesion.values())
     assert reader.pixels(items[0]).shape == (48, 64, 3)
     mask = reader.mask(items[0])
     assert mask is not None and mask.dtype == bool and 0.02 < mask.mean() < 0.6
@@ -114,9 +114,9 @@ def test_class_folders_and_a_plain_csv(toy: Path, tmp_path: Path) -> None:
     for part, name, path in zip(["train", "val", "test"] * 2, ["Melanoma", "nevus"] * 3, source, strict=True):
         (tmp_path / "folders" / part / name).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, tmp_path / "folders" / part / name)
-    found = Lesions(tmp_path / "folders").items()
-    assert Counter(item.attributes["dx"] for item in found) == {"mel": 3, "nv": 3}
-    assert {item.split for item in found} == {"train", "val", "test"}
+    items = Lesions(tmp_path / "folders").items()
+    assert Counter(item.attributes["dx"] for item in items) == {"mel": 3, "nv": 3}
+    assert {item.split for item in items} == {"train", "val", "test"}
 
     (tmp_path / "plain").mkdir()
     for path in source[:2]:
@@ -150,8 +150,8 @@ def test_the_prior_is_taken_back_and_points_hold_their_recall() -> None:
     assert (p.argmax(axis=1) == truth).mean() > plain
     points = operating_points(DX, p, truth, 0.9, 0.8)
     for name, recall in {"flag_melanoma": 0.9, "warn_dx_bcc": 0.8, "warn_dx_akiec": 0.8}.items():
-        found = points[name].sensitivity
-        assert found is not None and recall <= found < recall + 0.02
+        sensitivity = points[name].sensitivity
+        assert sensitivity is not None and recall <= sensitivity < recall + 0.02
 
 
 def test_the_mask_threshold_is_the_one_with_the_best_overlap() -> None:
@@ -247,9 +247,9 @@ def test_the_outline_learns_under_each_loss(bce: float, dice: float, toy: Path, 
     rows = np.flatnonzero([item.split == "train" for item in arrays.items])
     model = train(Run(recipe, arrays, rows, tmp_path / "run", 60))
     assert arrays.masks is not None
-    found = predict(model, arrays, rows)["mask_logits"] > 0
+    outlines = predict(model, arrays, rows)["mask_logits"] > 0
     truth = arrays.masks[rows] > 127
-    assert (found & truth).sum() / (found | truth).sum() > 0.5
+    assert (outlines & truth).sum() / (outlines | truth).sum() > 0.5
 
 
 @pytest.mark.skipif(not os.environ.get("FIRSTREAD_TEST_DATA"), reason="FIRSTREAD_TEST_DATA names no folder of images")
@@ -260,7 +260,7 @@ def test_the_given_ham10000_reads_whole() -> None:
     lesions: dict[str, set[str]] = {}
     for item in Lesions(root).items():
         lesions.setdefault(item.patient, set()).add(item.split)
-    assert all(len(found) == 1 for found in lesions.values())
+    assert all(len(splits) == 1 for splits in lesions.values())
 
 
 def test_training_and_service_see_the_same_picture(toy: Path, tmp_path: Path) -> None:
@@ -333,15 +333,15 @@ def test_the_question_is_asked_of_every_input(toy: Path, tmp_path: Path, monkeyp
         assert (one.name, one.masks) == (other.name, other.masks)
         np.testing.assert_array_equal(one.p3, other.p3)
         np.testing.assert_array_equal(one.lesions, other.lesions)
-    found = question.report(answers, tmp_path, "2 steps", {"package": "some 1.0.0", "seed": 1}, repeats=20)
+    report = question.report(answers, tmp_path, "2 steps", {"package": "some 1.0.0", "seed": 1}, repeats=20)
     page = (tmp_path / "question.md").read_text(encoding="utf-8")
-    assert json.loads((tmp_path / "question.json").read_text(encoding="utf-8")) == found
-    assert "Budget: 2 steps; package some 1.0.0; seed 1" in page and page.endswith(f"{found['shows']}\n")
+    assert json.loads((tmp_path / "question.json").read_text(encoding="utf-8")) == report
+    assert "Budget: 2 steps; package some 1.0.0; seed 1" in page and page.endswith(f"{report['shows']}\n")
     assert "# Minus the whole picture" in page and "# A split by picture" in page
-    assert {row["n"] for row in found["rows"]} == {14}
-    assert "than the whole picture with" in found["shows"]
-    assert "A split by picture instead of by lesion differs by accuracy" in found["shows"]
-    assert set(found["split_gap"]) == set(found["minus_whole"]["cut (drawn masks)"]) == set(STATISTICS)
+    assert {row["n"] for row in report["rows"]} == {14}
+    assert "than the whole picture with" in report["shows"]
+    assert "A split by picture instead of by lesion differs by accuracy" in report["shows"]
+    assert set(report["split_gap"]) == set(report["minus_whole"]["cut (drawn masks)"]) == set(STATISTICS)
     with pytest.raises(TypeError, match="not callable"):  # asked otherwise, nothing of it is kept
         question.answers_of_inputs(
             recipe.model_copy(update={"seed": 9}), arrays, found_masks, None, ("whole",), tmp_path / "runs"
@@ -380,7 +380,7 @@ def test_fewer_pictures_keep_every_diagnosis_and_the_split(toy: Path) -> None:
 def test_the_question_from_the_command_line(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, str]] = []
 
-    def ask(recipe: Recipe, arrays: Arrays, masks: np.ndarray, *rest: Any) -> list[Answer]:
+    def fixed_answers(recipe: Recipe, arrays: Arrays, masks: np.ndarray, *rest: Any) -> list[Answer]:
         calls.append((recipe.schedule.steps, str(rest[2])))
         test = np.flatnonzero(np.asarray([item.split for item in arrays.items]) == "test")
         assert masks[test].any(axis=(1, 2)).all()
@@ -393,7 +393,7 @@ def test_the_question_from_the_command_line(toy: Path, tmp_path: Path, monkeypat
 
     package = SimpleNamespace(card=lesion_card(parameters={"views": ["plain", "turned"]}), predict=predict)
     (tmp_path / "card.json").write_text("{}", encoding="utf-8")
-    monkeypatch.setattr(question, "answers_of_inputs", ask)
+    monkeypatch.setattr(question, "answers_of_inputs", fixed_answers)
     monkeypatch.setattr(question, "load", lambda folder: package)
     given = [
         "question",
@@ -412,8 +412,8 @@ def test_the_question_from_the_command_line(toy: Path, tmp_path: Path, monkeypat
     assert done.exit_code == 0, done.output
     assert calls == [(7, str(tmp_path / "out" / "runs"))]
     assert "7 steps of 32 for every input; package darkness 1; seed 1; first weights none" in done.output
-    found = json.loads((tmp_path / "out" / "question.json").read_text(encoding="utf-8"))
-    assert {"package_sha256", "first_weights_sha256"} <= set(found["made_with"])
+    report = json.loads((tmp_path / "out" / "question.json").read_text(encoding="utf-8"))
+    assert {"package_sha256", "first_weights_sha256"} <= set(report["made_with"])
 
 
 def test_help_needs_no_tensorflow() -> None:

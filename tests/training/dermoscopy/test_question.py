@@ -19,23 +19,23 @@ NONE = {"accuracy": _gap(0.0, -0.02, 0.02), "melanoma_auc": _gap(0.0, -0.02, 0.0
 
 def test_a_loss_of_accuracy_is_told_beside_an_area_that_stays() -> None:
     gaps = {"cut (segmenter's masks)": {**NONE, "accuracy": _gap(-0.030, -0.060, -0.005)}}
-    told = conclusion(gaps)
-    assert "no input was better" in told and "accuracy -0.030 (-0.060 to -0.005)" in told and "Worse" in told
+    text = conclusion(gaps)
+    assert "no input was better" in text and "accuracy -0.030 (-0.060 to -0.005)" in text and "Worse" in text
 
 
 def test_drawn_masks_never_win() -> None:
     gaps = {"cut (segmenter's masks)": NONE, "cut (drawn masks)": {**NONE, "accuracy": _gap(0.05, 0.02, 0.08)}}
-    told = conclusion(gaps)
-    assert "With the masks of service no input was better" in told
-    assert "With drawn masks, which service does not have, better: cut (drawn masks)" in told
+    text = conclusion(gaps)
+    assert "With the masks of service no input was better" in text
+    assert "With drawn masks, which service does not have, better: cut (drawn masks)" in text
     won = conclusion({"mask_channel (segmenter's masks)": {**NONE, "accuracy": _gap(0.05, 0.02, 0.08)}})
     assert won.startswith("Better than the whole picture with the masks of service: mask_channel")
 
 
 def test_better_in_one_and_worse_in_another_is_no_win() -> None:
     mixed = {"accuracy": _gap(-0.03, -0.06, -0.01), "melanoma_auc": _gap(0.02, 0.01, 0.03)}
-    told = conclusion({"cut (segmenter's masks)": mixed})
-    assert "no input was better" in told and "Better in one figure and worse in another" in told
+    text = conclusion({"cut (segmenter's masks)": mixed})
+    assert "no input was better" in text and "Better in one figure and worse in another" in text
 
 
 def _answer(right: float, seed: int, n: int = 300) -> Answer:
@@ -48,9 +48,9 @@ def _answer(right: float, seed: int, n: int = 300) -> Answer:
 
 def test_the_flag_keeps_its_recall_on_the_rows_that_set_it() -> None:
     answer = _answer(0.9, 0)
-    found = answer.figures(repeats=50)
-    assert RECALL <= found["melanoma_recall"]["value"] < RECALL + 0.02
-    assert set(STATISTICS) <= set(found) and found["accuracy"]["n"] == 150
+    figures = answer.figures(repeats=50)
+    assert RECALL <= figures["melanoma_recall"]["value"] < RECALL + 0.02
+    assert set(STATISTICS) <= set(figures) and figures["accuracy"]["n"] == 150
 
 
 def test_two_splits_are_told_apart_with_an_interval() -> None:

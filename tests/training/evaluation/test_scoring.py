@@ -48,13 +48,13 @@ def test_a_package_stands_beside_calling_nothing(package: Package, tmp_path: Pat
     root = write_ct_ich(tmp_path / "ct_ich")
     write_toy_package(tmp_path / "models")
     evaluate_package(str(tmp_path / "models" / "toy" / "1.0.0"), root, "ct_ich", None, tmp_path / "out")
-    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert found["compared"]["always_normal"]["studies"]["sensitivity"]["value"] == 0
-    assert found["compared"]["always_normal"]["slices"]["accuracy"]["value"] == 0.75
-    assert found["studies_by_subtype"]["epidural"] == {**metrics.wilson(2, 2).as_dict()}, "the toy flags everybody"
-    assert [row["n"] for row in found["by_size"]["slices"].values()] == [3, 3, 2]
-    assert sum(row["n"] for row in found["by_size"]["studies"].values()) == 4
-    assert found["published"]["authors of CT-ICH, positive slices"]["dice"] == 0.31
+    evaluation = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert evaluation["compared"]["always_normal"]["studies"]["sensitivity"]["value"] == 0
+    assert evaluation["compared"]["always_normal"]["slices"]["accuracy"]["value"] == 0.75
+    assert evaluation["studies_by_subtype"]["epidural"] == {**metrics.wilson(2, 2).as_dict()}, "the toy flags everybody"
+    assert [row["n"] for row in evaluation["by_size"]["slices"].values()] == [3, 3, 2]
+    assert sum(row["n"] for row in evaluation["by_size"]["studies"].values()) == 4
+    assert evaluation["published"]["authors of CT-ICH, positive slices"]["dice"] == 0.31
     assert "not to be compared" in (tmp_path / "out" / "evaluation.html").read_text()
 
 
@@ -62,8 +62,8 @@ def test_sensitivity_by_size_and_subtype() -> None:
     area = np.asarray([0.0, 5, 10, 40, 90, 500, 700, np.nan])
     called = np.asarray([True, False, False, True, True, True, True, True])
     rows = [np.asarray([0]), np.asarray([1, 2]), np.asarray([3, 4]), np.asarray([5, 6, 7])]
-    found = by_size(area, called, np.asarray([True, False, True, True]), rows)
-    slices, studies = found["slices"], found["studies"]
+    sizes = by_size(area, called, np.asarray([True, False, True, True]), rows)
+    slices, studies = sizes["slices"], sizes["studies"]
     assert list(slices) == [
         "smallest third, 5 to 10 pixels",
         "middle third, 40 to 90 pixels",

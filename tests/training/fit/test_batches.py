@@ -114,11 +114,11 @@ def test_bleeds_of_others_are_put_into_heads_of_the_same_level(arrays: Arrays, d
     for row in clean:
         image, mask = arrays.stacked(np.asarray([row]))[0], np.zeros(arrays.masks.shape[1:], np.float32)  # type: ignore[union-attr]
         donor = donors.draw(row, rng)
-        found = None if donor is None else put_bleed(image, mask, arrays, donor, rng)
-        if found is None:
+        bled = None if donor is None else put_bleed(image, mask, arrays, donor, rng)
+        if bled is None:
             continue
         done += 1
-        bright, drawn = found
+        bright, drawn = bled
         outside = (image <= 0.04) | (image >= 0.96)
         assert np.array_equal(bright[outside], image[outside]), "bone and air stay"
         assert (drawn >= 0.5).any()

@@ -72,12 +72,12 @@ def test_numbers_on_the_card_are_the_fitted_network(table: Predictions) -> None:
     base = sequence_logits(x, {**chosen, "members": []})
     offsets = np.zeros((1, 32), np.float32)
     offsets[0, : len(rows)] = base
-    found = np.asarray(model.predict_on_batch([padded, offsets])["slices"])[0, : len(rows)].mean(axis=-1)
-    kept = json.loads(json.dumps(chosen))
-    np.testing.assert_allclose(sequence_logits(x, kept), found, atol=1e-4)
-    assert np.abs(found - base).max() > 0.05, "the members corrected nothing"
-    weights = sum(np.size(v) for member in kept["members"] for layer in member.values() for v in layer.values())
-    assert len(kept["members"]) == MEMBERS and weights < 400
+    network_logits = np.asarray(model.predict_on_batch([padded, offsets])["slices"])[0, : len(rows)].mean(axis=-1)
+    parameters = json.loads(json.dumps(chosen))
+    np.testing.assert_allclose(sequence_logits(x, parameters), network_logits, atol=1e-4)
+    assert np.abs(network_logits - base).max() > 0.05, "the members corrected nothing"
+    weights = sum(np.size(v) for member in parameters["members"] for layer in member.values() for v in layer.values())
+    assert len(parameters["members"]) == MEMBERS and weights < 400
 
 
 def test_a_study_read_from_the_other_end_scores_the_same(table: Predictions) -> None:

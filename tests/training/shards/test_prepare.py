@@ -119,17 +119,17 @@ def test_pipeline_gives_the_same_batches_for_a_seed(shards: Path, recipe: Recipe
 
 
 def test_shards_of_another_request_are_made_anew(data: Path, recipe: Recipe, tmp_path: Path) -> None:
-    def made(**options: Any) -> dict[str, int]:
+    def prepared_shards(**options: Any) -> dict[str, int]:
         prepare_dataset("ct_ich", data, options.pop("recipe", recipe), tmp_path, jobs=1, **options)
         return {path.name: path.stat().st_mtime_ns for path in shards_in(tmp_path)}
 
-    first = made(shard_size=12)
-    assert len(first) == 3 and made(shard_size=12) == first
-    two = made(shard_size=16)
+    first = prepared_shards(shard_size=12)
+    assert len(first) == 3 and prepared_shards(shard_size=12) == first
+    two = prepared_shards(shard_size=16)
     assert len(two) == 2, "the third shard of the first call is gone"
-    assert made(shard_size=16, undersample=True)["ct_ich-00000.tfrecord"] != two["ct_ich-00000.tfrecord"]
+    assert prepared_shards(shard_size=16, undersample=True)["ct_ich-00000.tfrecord"] != two["ct_ich-00000.tfrecord"]
     other = recipe.model_copy(update={"labels": ("any", "subdural")})
-    made(shard_size=16, recipe=other)
+    prepared_shards(shard_size=16, recipe=other)
     assert open_prepared(tmp_path, other).index["labels"].shape == (29, 2)
     with pytest.raises(DataSetError, match="holds shards of ct_ich"):
         prepare_dataset("phe_sich", write_phe_sich(tmp_path / "phe"), recipe, tmp_path, jobs=1)
@@ -144,10 +144,10 @@ def test_undersampling_keeps_one_to_one_of_what_can_be_used(data: Path, recipe: 
         "no_brain": 1,
         "unreadable": 1,
     }
-    found = open_prepared(tmp_path, recipe)
-    assert found.index["balanced"].sum() == 16
-    held = found.index["place"] < 2**32 * 0.1
-    assert found.index["balanced"][~held].all(), "only of patients held back there is more"
+    prepared = open_prepared(tmp_path, recipe)
+    assert prepared.index["balanced"].sum() == 16
+    held = prepared.index["place"] < 2**32 * 0.1
+    assert prepared.index["balanced"][~held].all(), "only of patients held back there is more"
     assert report["not_selected"]["undersampled"] == 29 - len(held)
 
 
@@ -185,11 +185,14 @@ def write_hospital(root: Path) -> Path:
 
 def test_training_keeps_to_the_splits_of_the_data(recipe: Recipe, tmp_path: Path) -> None:
     prepare_dataset("plain_csv", write_hospital(tmp_path / "set"), recipe, tmp_path / "shards", jobs=1)
-    found = open_prepared(tmp_path / "shards", small_of(recipe, Folds()))
-    assert [found.count(keep) for keep in (found.taught(), found.validated(), found.tested())] == [24, 24, 24]
-    shares = found.recipe.model_copy(update={"shares": {"plain_csv:any=1": 0.75, "*:any=0": 0.25, "rsna:any=1": 9.0}})
-    found = open_prepared(tmp_path / "shards", shares)
-    run = Run(shares, Arrays.empty(shares.input, shares.labels), np.zeros(0, int), tmp_path, 6, shards=found)
+    prepared = open_prepared(tmp_path / "shards", small_of(recipe, Folds()))
+    for part in (prepared.taught(), prepared.validated(), prepared.tested()):
+        assert prepared.count(part) == 24
+    shares = prepared.recipe.model_copy(
+        update={"shares": {"plain_csv:any=1": 0.75, "*:any=0": 0.25, "rsna:any=1": 9.0}}
+    )
+    prepared = open_prepared(tmp_path / "shards", shares)
+    run = Run(shares, Arrays.empty(shares.input, shares.labels), np.zeros(0, int), tmp_path, 6, shards=prepared)
     feed = train_feed(run)
     batches = [feed(step) for step in range(150)]
     assert np.mean([y["logits"][:, 0] for _, y in batches]) == pytest.approx(0.75, abs=0.08)
@@ -270,9 +273,11 @@ def test_published_recipe_from_the_long_table_to_a_package(tmp_path: Path) -> No
     counts = report["after_selection_and_undersampling"]["labels"]["any"]
     assert report["before"]["items"] == 60 and counts["positive"] == counts["negative"] > 0
     assert report["unreadable_headers"] == {"NotDicom": {"count": 1, "examples": ["stage_2_train/broken.dcm"]}}
-    found = open_prepared(tmp_path / "shards", recipe)
-    taught = found.taught()(found.index)
-    assert set(found.index["patient"][taught]).isdisjoint(found.index["patient"][found.validated()(found.index)])
+    prepared = open_prepared(tmp_path / "shards", recipe)
+    taught = prepared.taught()(prepared.index)
+    assert set(prepared.index["patient"][taught]).isdisjoint(
+        prepared.index["patient"][prepared.validated()(prepared.index)]
+    )
     directory = train_all(Order(recipe=recipe, data=Path(), shards=tmp_path / "shards", out=tmp_path / "run"))
     assert directory is not None
     package = load(directory)

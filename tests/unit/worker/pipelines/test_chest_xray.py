@@ -56,8 +56,8 @@ def test_films_pass_the_gate_and_have_lungs(folder: str) -> None:
 
 @pytest.mark.parametrize("folder", ["head_ct/ct_ich/images", "dermoscopy/ham10000_200x150/images"])
 def test_other_pictures_do_not_pass_the_gate(folder: str) -> None:
-    found = list(pictures(Path(DATA or "") / folder))
-    if not found:
+    paths = list(pictures(Path(DATA or "") / folder))
+    if not paths:
         pytest.skip(f"no pictures in {folder}")
-    others = [likeness(read_grey(path)) >= CERTAIN for path in found[:: max(1, len(found) // 60)]]
+    others = [likeness(read_grey(path)) >= CERTAIN for path in paths[:: max(1, len(paths) // 60)]]
     assert sum(others) <= 0.1 * len(others)

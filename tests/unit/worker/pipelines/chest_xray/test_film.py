@@ -223,5 +223,5 @@ def test_occlusion_finds_the_pixel_that_matters() -> None:
     x = np.random.default_rng(0).normal(size=(40, 40, 1)).astype(np.float32)
     x[30, 10] = 50.0
     assert len(occluded(x)) == 8, "one batch"
-    found = occlusion_map({"a": x}, lambda batch: batch["a"][:, 30, 10, 0], float(x[30, 10, 0]), grid=(5, 5))
-    assert np.unravel_index(int(found.argmax()), found.shape) == (3, 1)
+    heat = occlusion_map({"a": x}, lambda batch: batch["a"][:, 30, 10, 0], float(x[30, 10, 0]), grid=(5, 5))
+    assert np.unravel_index(int(heat.argmax()), heat.shape) == (3, 1)
