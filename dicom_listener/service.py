@@ -6,7 +6,6 @@ import gc
 import logging
 import os
 import signal
-import socket
 import threading
 import uuid
 from collections.abc import Callable
@@ -21,16 +20,14 @@ from dicom_listener.scp.handlers import Handlers
 from dicom_listener.scp.refusals import DoorBook
 from dicom_listener.scp.server import Scp
 from dicom_listener.studies.assembler import Assembler
-from dicom_listener.studies.closing import beat, retire
 from dicom_listener.studies.doorbell import Doorbell
 from dicom_listener.studies.reconcile import Reconciler
 from dicom_listener.studies.rows import RowWriter
 from dicom_listener.studies.timer import Closer
-from firstread.clock import utcnow
 from firstread.errors import FirstreadError
 from firstread.logs import setup_logging
 from firstread.metrics.server import MULTIPROCESS_VARIABLE, MetricsServer, serve_metrics
-from firstread.records import LISTENER, Database, IntakeRefusal, Process
+from firstread.records import LISTENER, Database, IntakeRefusal, own_process, remove_process, write_heartbeat
 from firstread.records.migrate import require_head
 from firstread.settings import Settings
 
@@ -44,10 +41,7 @@ class ListenerService:
         self.settings = settings
         self.db = Database(settings.database_url)
         self.id = uuid.uuid4().hex
-        now = utcnow()
-        self.row = Process(
-            id=self.id, kind=LISTENER, host=socket.gethostname(), pid=os.getpid(), started_at=now, heartbeat_at=now
-        )
+        self.row = own_process(self.id, LISTENER)
         self.storage = Storage(settings)
         self.writer = RowWriter(Assembler(self.db, self.id), self.storage.spool)
         self.doorbell = Doorbell(self.db, settings)
@@ -77,8 +71,7 @@ class ListenerService:
         """Open the doors. Raises FirstreadError with what a person can do about it."""
         require_head(self.db)
         self.inbox.prepare()
-        self.row.started_at = self.db.now()
-        beat(self.db, self.row)
+        write_heartbeat(self.db, self.row)
         try:
             if MULTIPROCESS_VARIABLE not in os.environ:
                 self.metrics = serve_metrics(self.settings, "listen", self.db)
@@ -86,7 +79,7 @@ class ListenerService:
         except FirstreadError:
             if self.metrics is not None:
                 self.metrics.close()
-            retire(self.db, self.id)
+            remove_process(self.db, self.id)
             raise
         for part in (self.door, self.writer, self.closer, self.doorbell, self.inbox, self.reconciler):
             part.start()
@@ -103,7 +96,7 @@ class ListenerService:
         self.doorbell.stop()
         if self.metrics is not None:
             self.metrics.close()
-        retire(self.db, self.id)
+        remove_process(self.db, self.id)
         self.db.dispose()
 
     def _take_over_inbox(self, alive: set[str]) -> None:

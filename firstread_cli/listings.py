@@ -107,7 +107,9 @@ def results(
         return
     columns = (*RESULT_COLUMNS, "revision", "role") if history else RESULT_COLUMNS
     print_table(rows, columns, empty="no results yet", spare=SPARE_COLUMNS)
-    details = ((row["study_instance_uid"], row["pipeline"], row["detail"]) for row in rows if row["state"] == "DONE")
+    details = (
+        (row["study_instance_uid"], row["pipeline"], row["detail"]) for row in rows if row["state"] == JobState.DONE
+    )
     for uid, name, detail in dict.fromkeys(details):
         if detail:
             echo(f"{uid} {name}: {detail}")

@@ -23,7 +23,7 @@ DELIVERY_STATES = tuple(state.value for state in DeliveryState)
 def deliver() -> None:
     """Send results to the destinations, escalate flags, and look after retention, drift and the heartbeat."""
     from firstread.storage.home import PRIVATE_UMASK, prepare_home
-    from firstread.up.service import retention_lines
+    from firstread.storage.store import retention_lines
     from worker.outputs.destinations.file import complaint_at_start
     from worker.outputs.service import run_outputs
 

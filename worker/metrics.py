@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from firstread.states import JobState
+
 STAGE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 RESULT_BUCKETS = (0.5, 1, 2, 3, 4, 5, 7.5, 10, 15, 20, 30, 60, 120, 300, 900, 3600)
 SCORE_BUCKETS = tuple(i / 20 for i in range(1, 21))
@@ -82,7 +84,7 @@ def begin(pipelines: Iterable[str], models: Iterable[tuple[str, str]]) -> None:
         Pipeline and ``name/version`` of the packages that serve.
     """
     for pipeline in pipelines:
-        for outcome in ("DONE", "REJECTED", "FAILED"):
+        for outcome in (JobState.DONE, JobState.REJECTED, JobState.FAILED):
             JOBS.labels(pipeline, outcome)
         RESULT_SECONDS.labels(pipeline)
     for pipeline, model in models:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from dicom_listener.studies.assembler import ACTOR
@@ -115,27 +115,6 @@ def _too_soon(session: Session, study_id: int, opened_at: datetime, settings: Se
 def _made_good(broken: Visit, later: Visit) -> bool:
     same_sender = (broken.source, broken.calling_ae) == (later.source, later.calling_ae)
     return same_sender and later.opened_at >= broken.last_at
-
-
-def beat(db: Database, listener: Process) -> None:
-    """Say that a listener lives; makes its row where it is missing."""
-    with db.write() as session:
-        session.merge(
-            Process(
-                id=listener.id,
-                kind=LISTENER,
-                host=listener.host,
-                pid=listener.pid,
-                started_at=listener.started_at,
-                heartbeat_at=now_of(session),
-            )
-        )
-
-
-def retire(db: Database, listener_id: str) -> None:
-    """Strike off a listener that ends."""
-    with db.write() as session:
-        session.execute(delete(Process).where(Process.id == listener_id))
 
 
 def reap_lost(db: Database) -> int:

@@ -9,9 +9,9 @@ import time
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_listener import metrics
-from dicom_listener.studies.closing import HEARTBEAT_S, beat, close_due, reap_lost
+from dicom_listener.studies.closing import HEARTBEAT_S, close_due, reap_lost
 from dicom_listener.studies.doorbell import Doorbell
-from firstread.records import Database, Process
+from firstread.records import Database, Process, write_heartbeat
 from firstread.settings import Settings
 
 LOGGER = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Closer:
 
     def keep_alive(self) -> None:
         """Write the heartbeat; give up on listeners that have none."""
-        beat(self._db, self._listener)
+        write_heartbeat(self._db, self._listener)
         if reap_lost(self._db):
             self.lost.set()
 

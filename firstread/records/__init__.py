@@ -18,7 +18,7 @@ from firstread.records.intake import (
     newest_of_each,
 )
 from firstread.records.outcomes import AuditEvent, Deletion, DriftRow, EscalationStep, OutputObject, Verdict
-from firstread.records.processes import LISTENER, WORKER, Process
+from firstread.records.processes import LISTENER, WORKER, Process, own_process, remove_process, write_heartbeat
 from firstread.records.revisions import lock_revision, lock_study_of_job, mark_published
 from firstread.records.scoring import Delivery, Flag, Job, Result, SliceScoreRow, Standing, Transition
 from firstread.records.studies import asked_for, senders_of
@@ -59,5 +59,8 @@ __all__ = [
     "lock_study_of_job",
     "mark_published",
     "newest_of_each",
+    "own_process",
+    "remove_process",
     "senders_of",
+    "write_heartbeat",
 ]

@@ -13,11 +13,9 @@ from sqlalchemy.orm import Session
 
 from firstread.records import Instance, Job, Revision, RevisionInstance, newest_of_each
 from firstread.settings import Settings
-from firstread.storage.store import store_of
+from firstread.storage.store import EVIDENCE_PREFIX, store_of
 
 MASK_FILE = "mask.npz"
-STORE_PREFIX = "evidence/"
-"""Of the keys in a store; the rest is the path below ``evidence``."""
 
 
 def evidence_file(settings: Settings, evidence_path: str | None) -> Path | None:
@@ -31,8 +29,8 @@ def evidence_file(settings: Settings, evidence_path: str | None) -> Path | None:
     store = store_of(settings)
     if store is not None and not path.exists():
         folder = Path(evidence_path).parent
-        for key in store.keys(f"{STORE_PREFIX}{folder}/"):
-            store.fetch(key, root / key.removeprefix(STORE_PREFIX))
+        for key in store.keys(f"{EVIDENCE_PREFIX}{folder}/"):
+            store.fetch(key, root / key.removeprefix(EVIDENCE_PREFIX))
     return path if path.exists() else None
 
 

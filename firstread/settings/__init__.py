@@ -274,6 +274,11 @@ class Settings(BaseSettings):
         return self.home / "evidence"
 
     @property
+    def objects_dir(self) -> Path:
+        """Folder of the DICOM objects of results."""
+        return self.home / "objects"
+
+    @property
     def run_dir(self) -> Path:
         """Folder of sockets, locks and shared counters of running processes."""
         return self.home / "run"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import threading
 import time
 import uuid
@@ -25,6 +26,8 @@ CACHE_LOOK_S = 600.0
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 FETCHES_AT_ONCE = 8
+EVIDENCE_PREFIX = "evidence/"
+"""Of the keys of evidence; the rest is the path below the folder ``evidence``."""
 
 
 class StoreAway(DiskFull):
@@ -264,3 +267,16 @@ def retention_watermark_bytes(settings: Settings, total_bytes: int) -> int:
     refused = settings.min_free_mb * 2**20
     least = min(2 * refused, max(refused, (refused + total_bytes) // 2))
     return max(least, min(settings.retention_free_mb * 2**20, total_bytes // 2))
+
+
+def retention_lines(settings: Settings) -> list[str]:
+    """What becomes of images when the disk fills."""
+    watermark = retention_watermark_bytes(settings, shutil.disk_usage(settings.home).total) // 2**20
+    if settings.store_url:
+        return ["Images lie in a store; they go by FIRSTREAD_RETENTION_DAYS alone."]
+    if not watermark:
+        return [f"Images stay until the disk is full; under {settings.min_free_mb} MiB free new ones are refused."]
+    return [
+        f"Firstread is no archive: under {watermark} MiB free, images of finished studies go, the oldest first",
+        "(results, evidence and open flags stay; FIRSTREAD_RETENTION_FREE_MB=0 keeps the images).",
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import signal
 import socket
 import sys
@@ -21,7 +20,7 @@ from firstread.processes.spawning import firstread_command, settings_environ, sp
 from firstread.processes.supervision import Backoff, ChildProcess
 from firstread.settings import Settings
 from firstread.storage.home import disk_warning, private
-from firstread.storage.store import retention_watermark_bytes
+from firstread.storage.store import retention_lines
 from firstread.up.checks import lock_home, prepare, say
 
 if TYPE_CHECKING:
@@ -293,19 +292,6 @@ def announce(settings: Settings) -> None:
     for line in retention_lines(settings):
         say(f"  {line}")
     say("  Ctrl-C stops it.")
-
-
-def retention_lines(settings: Settings) -> list[str]:
-    """What becomes of images when the disk fills."""
-    watermark = retention_watermark_bytes(settings, shutil.disk_usage(settings.home).total) // 2**20
-    if settings.store_url:
-        return ["Images lie in a store; they go by FIRSTREAD_RETENTION_DAYS alone."]
-    if not watermark:
-        return [f"Images stay until the disk is full; under {settings.min_free_mb} MiB free new ones are refused."]
-    return [
-        f"Firstread is no archive: under {watermark} MiB free, images of finished studies go, the oldest first",
-        "(results, evidence and open flags stay; FIRSTREAD_RETENTION_FREE_MB=0 keeps the images).",
-    ]
 
 
 def run_up(settings: Settings) -> int:

@@ -33,7 +33,7 @@ from firstread.records import (
 )
 from firstread.settings import Settings
 from firstread.states import TERMINAL, DeliveryState, JobState, RevisionState
-from firstread.storage.store import retention_watermark_bytes, spool_of, store_of
+from firstread.storage.store import EVIDENCE_PREFIX, retention_watermark_bytes, spool_of, store_of
 from firstread.upkeep.refused import remove_refused
 
 TERMINAL_STATES = tuple(state.value for state in TERMINAL)
@@ -268,7 +268,7 @@ def _remove_images(
             spool.delete(image.spool_key)
             image.deleted_at = deleted_at
         for row in objects:
-            (settings.home / "objects" / str(row.path)).unlink(missing_ok=True)
+            (settings.objects_dir / str(row.path)).unlink(missing_ok=True)
             row.deleted_at = deleted_at
         for what, rows in (("images", images), ("objects", objects)):
             if rows:
@@ -308,7 +308,7 @@ def _remove_evidence(db: Database, settings: Settings, before: datetime, removed
         size, files = _remove_folder(folder, settings.evidence_dir)
         store = store_of(settings)
         if store is not None:
-            for key in store.keys(f"evidence/{Path(str(path)).parent}/"):
+            for key in store.keys(f"{EVIDENCE_PREFIX}{Path(str(path)).parent}/"):
                 store.delete(key)
         with db.write() as session:
             session.execute(update(Job).where(Job.id == job_id, Job.evidence_path == path).values(evidence_path=None))

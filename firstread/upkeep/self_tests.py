@@ -30,7 +30,7 @@ from firstread.records import (
 )
 from firstread.settings import Settings
 from firstread.states import JobState, RevisionState
-from firstread.storage.store import spool_of, store_of
+from firstread.storage.store import EVIDENCE_PREFIX, spool_of, store_of
 
 LEFTOVER_S = 900.0
 """At this age no ``firstread doctor`` waits for a self-test any more."""
@@ -115,10 +115,10 @@ def _remove_files(db: Database, settings: Settings, study_id: int) -> None:
         folder = Path(str(path)).parent
         shutil.rmtree(settings.evidence_dir / folder, ignore_errors=True)
         if store is not None:
-            for name in store.keys(f"evidence/{folder}/"):
+            for name in store.keys(f"{EVIDENCE_PREFIX}{folder}/"):
                 store.delete(name)
     for path in objects:
-        (settings.home / "objects" / str(path)).unlink(missing_ok=True)
+        (settings.objects_dir / str(path)).unlink(missing_ok=True)
 
 
 def _remove_rows(session: Session, study_id: int, study_instance_uid: str) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from firstread.errors import FirstreadError
 from firstread.records import Database, Job, Result, Revision, Study
 from firstread.settings import Settings
-from firstread.states import TERMINAL
+from firstread.states import TERMINAL, JobState
 from firstread.upkeep.self_tests import register, remove, remove_leftovers
 from firstread_cli.database import open_database
 from firstread_cli.doctor import Check
@@ -100,7 +100,7 @@ def _look(session: Session, uid: str) -> tuple[bool, Check]:
     why = f" ({job.reason})" if job.reason else ""
     if job.state not in FINISHED:
         return False, Check("study", "fail", f"{late}: the job is {job.state}{why}")
-    if job.state != "DONE" or job.finished_at is None:
+    if job.state != JobState.DONE or job.finished_at is None:
         return True, Check("study", "fail", f"the phantom is {job.state}{why}")
     seconds = (job.finished_at - revision.last_seen_at).total_seconds()
     p = session.scalar(

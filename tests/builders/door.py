@@ -9,10 +9,10 @@ from typing import Any
 from dicom_listener.intake.arrivals import Arrival, Ending, IncomingDelivery
 from dicom_listener.intake.part10 import IntakeNote
 from dicom_listener.studies.assembler import Assembler
-from dicom_listener.studies.closing import beat, close_due
+from dicom_listener.studies.closing import close_due
 from firstread.clock import utcnow
 from firstread.dicom.files import header_of
-from firstread.records import Database, Process
+from firstread.records import Database, Process, write_heartbeat
 from firstread.settings import Settings
 
 LISTENER = "listener-1"
@@ -25,9 +25,8 @@ class Door:
         self.db, self.settings, self.listener_id = db, settings, listener_id
         self.assembler = Assembler(db, listener_id)
         self.numbers = 0
-        now = utcnow()
-        started_at = now - timedelta(hours=1)
-        beat(db, Process(id=listener_id, kind="listener", host="test", pid=1, started_at=started_at, heartbeat_at=now))
+        started_at = utcnow() - timedelta(hours=1)
+        write_heartbeat(db, Process(id=listener_id, kind="listener", host="test", pid=1, started_at=started_at))
 
     def open(self, ago_s: float = 0.0, calling_ae: str = "CT1", source: str = "dicom") -> IncomingDelivery:
         return IncomingDelivery(source=source, calling_ae=calling_ae, opened_at=utcnow() - timedelta(seconds=ago_s))

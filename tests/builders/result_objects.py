@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from firstread.records import Database, OutputObject
 from firstread.settings import Settings
-from worker.outputs.objects.files import ensure_objects, objects_dir
+from worker.outputs.objects.files import ensure_objects
 
 
 def validate(path: Path) -> list[str]:
@@ -31,4 +31,4 @@ def objects_of(site: tuple[Settings, Database], job_id: int) -> dict[str, Output
 
 def read(site: tuple[Settings, Database], row: OutputObject) -> Dataset:
     assert row.path is not None, row.reason
-    return dcmread(objects_dir(site[0]) / row.path)
+    return dcmread(site[0].objects_dir / row.path)

@@ -20,7 +20,7 @@ from firstread.settings import Settings
 from tests.builders.scored_studies import scored_study
 from tests.builders.site import database_in, settings_in
 from worker.outputs.objects import capture, finishing, report, segmentation
-from worker.outputs.objects.files import ensure_objects, objects_dir
+from worker.outputs.objects.files import ensure_objects
 
 RECORD = Path(__file__).parents[1] / "data/templates.json"
 VERSIONS = {"sr": report, "seg": segmentation, "sc": capture}
@@ -44,7 +44,7 @@ def template_digests(
     for row in ensure_objects(site[1], site[0], scored.job_id):
         if row.path is None:
             continue
-        ds = dcmread(objects_dir(site[0]) / row.path)
+        ds = dcmread(site[0].objects_dir / row.path)
         for keyword in ("ContributingEquipmentSequence", "SOPInstanceUID", "SeriesInstanceUID"):
             if keyword in ds:
                 del ds[keyword]

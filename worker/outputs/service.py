@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import socket
 import threading
-from datetime import datetime
 from types import FrameType
 
-from sqlalchemy import delete
 from sqlalchemy.exc import SQLAlchemyError
 
 from firstread.logs import setup_logging
 from firstread.metrics.server import serve_metrics
 from firstread.processes.spawning import process_id
-from firstread.records import Database, Process
-from firstread.records.clock import now_of
+from firstread.records import Database, own_process, remove_process, write_heartbeat
 from firstread.records.migrate import require_head
 from firstread.settings import Settings
 from firstread.upkeep.service import run_upkeep
@@ -74,23 +69,10 @@ def run_outputs(settings: Settings) -> int:
 
 def _watch(db: Database, threads: list[threading.Thread], stop: threading.Event) -> int:
     """Show a sign of life; end with an error when a thread ended, so that whoever started this starts it again."""
-    key = process_id(KIND)
-    started: datetime | None = None
+    row = own_process(process_id(KIND), KIND)
     while not stop.is_set():
         try:
-            with db.write() as session:
-                now = now_of(session)
-                started = started or now
-                session.merge(
-                    Process(
-                        id=key,
-                        kind=KIND,
-                        host=socket.gethostname(),
-                        pid=os.getpid(),
-                        started_at=started,
-                        heartbeat_at=now,
-                    )
-                )
+            write_heartbeat(db, row)
         except SQLAlchemyError as error:
             log.warning("no sign of life: the database does not answer (%s)", type(error).__name__)
         if not all(thread.is_alive() for thread in threads):
@@ -98,8 +80,7 @@ def _watch(db: Database, threads: list[threading.Thread], stop: threading.Event)
             return 1
         stop.wait(BEAT_S)
     try:
-        with db.write() as session:
-            session.execute(delete(Process).where(Process.id == key))
+        remove_process(db, row.id)
     except SQLAlchemyError as error:
         log.warning("row of this process not removed (%s)", type(error).__name__)
     return 0

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from firstread.errors import FirstreadError
@@ -26,7 +26,7 @@ from firstread.metrics.server import forget_process, serve_metrics, share_metric
 from firstread.processes.broker import EmbeddedBroker
 from firstread.processes.spawning import is_running, process_id, settings_environ, spawn
 from firstread.processes.supervision import Backoff, ChildProcess
-from firstread.records import Database, Process
+from firstread.records import Database, Process, remove_process
 from firstread.records.migrate import require_head
 from firstread.settings import Settings
 from worker.process.heartbeat import HEARTBEAT_FD_VARIABLE, HEARTBEAT_S, OWNER_VARIABLE, HeartbeatReader
@@ -207,8 +207,7 @@ class Supervisor:
 
 def _forget_row(db: Database, owner: str) -> None:
     try:
-        with db.write() as session:
-            session.execute(delete(Process).where(Process.id == owner))
+        remove_process(db, owner)
     except SQLAlchemyError as error:
         log.warning("process row not removed", extra={"reason": type(error).__name__})
 

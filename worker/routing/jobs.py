@@ -109,7 +109,7 @@ def give_up(db: Database, revision_id: int, *, actor: str, error: str, settings:
             fail_job(session, job, actor=actor, reason=ROUTING_FAILED, settings=settings)
     UNWANTED.labels(ROUTING_FAILED).inc()
     for name in names:
-        JOBS.labels(name, "FAILED").inc()
+        JOBS.labels(name, JobState.FAILED.value).inc()
     return names
 
 

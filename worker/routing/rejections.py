@@ -8,7 +8,6 @@ what was not sent yet is not sent under that name, and whoever was notified gets
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
@@ -17,6 +16,7 @@ from firstread.dicom.rejection import EXPIRED, WRONG_WORKLIST, RejectionNote, re
 from firstread.records import Delivery, Flag, Instance, Job, RejectionRow, Result, Revision, RevisionInstance
 from firstread.records.clock import now_of
 from firstread.states import UNDELIVERED, DeliveryState
+from worker.outputs.deliveries.rows import new_delivery
 from worker.outputs.destinations.file import OBJECT_KINDS
 from worker.pipelines.base import StudyImages
 from worker.pipelines.reasons import Caution, merge_codes
@@ -161,18 +161,5 @@ def _notify(session: Session, study_id: int, jobs: list[int]) -> None:
         if delivery.destination in notified:
             continue
         notified.add(delivery.destination)
-        session.add(notice(session, delivery, IDENTITY_IN_DOUBT))
-
-
-def notice(session: Session, delivery: Delivery, topic: str) -> Delivery:
-    """A message to whom an earlier delivery went, on another topic than the result itself."""
-    values: dict[str, Any] = {"job_id": delivery.job_id, "run": delivery.run, "kind": delivery.kind}
-    now = now_of(session)
-    return Delivery(
-        **values,
-        destination=delivery.destination,
-        topic=topic,
-        state=DeliveryState.PENDING,
-        next_at=now,
-        created_at=now,
-    )
+        job = session.get_one(Job, delivery.job_id)
+        session.add(new_delivery(job, delivery.destination, delivery.kind, run=delivery.run, topic=IDENTITY_IN_DOUBT))

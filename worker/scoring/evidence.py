@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 
 from firstread.clock import utcnow
-from firstread.report.evidence import MASK_FILE, STORE_PREFIX
+from firstread.report.evidence import MASK_FILE
 from firstread.storage.spool import sync_dir
-from firstread.storage.store import SharedStore
+from firstread.storage.store import EVIDENCE_PREFIX, SharedStore
 from worker.errors import WorkerError
 from worker.pipelines.base import Evidence
 
@@ -78,7 +78,7 @@ class EvidenceStore:
             sync_dir(self.root)
         if self._store is not None:
             for name in files:
-                self._store.put(final / name, f"{STORE_PREFIX}{key}/{name}")
+                self._store.put(final / name, f"{EVIDENCE_PREFIX}{key}/{name}")
         return f"{key}/{next(iter(files))}"
 
     def discard(self, path: str | None) -> None:
@@ -87,7 +87,7 @@ class EvidenceStore:
             return
         shutil.rmtree(self.root / Path(path).parent, ignore_errors=True)
         if self._store is not None:
-            for key in self._store.keys(f"{STORE_PREFIX}{Path(path).parent}/"):
+            for key in self._store.keys(f"{EVIDENCE_PREFIX}{Path(path).parent}/"):
                 self._store.delete(key)
 
 

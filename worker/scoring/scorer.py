@@ -190,7 +190,7 @@ class Scorer:
             metrics.JOBS.labels(claim.pipeline, "LOST").inc()
             log.error("failure not recorded", extra={**claim.log_fields, "reason": reason_of(second)})
             return
-        metrics.JOBS.labels(claim.pipeline, "FAILED" if state is JobState.FAILED else "RETRY").inc()
+        metrics.JOBS.labels(claim.pipeline, state.value if state is JobState.FAILED else "RETRY").inc()
 
     def _count(self, claim: JobClaim, state: JobState, report: Report) -> None:
         metrics.JOBS.labels(claim.pipeline, state.value).inc()

@@ -12,13 +12,23 @@ from sqlalchemy import select
 from dicom_listener.intake.arrivals import Arrival, Ending, IncomingDelivery
 from dicom_listener.intake.part10 import IntakeNote
 from dicom_listener.studies.assembler import Assembler
-from dicom_listener.studies.closing import beat, close_due, reap_lost
+from dicom_listener.studies.closing import close_due, reap_lost
 from dicom_listener.studies.reconcile import alive_listeners
 from firstread.clock import utcnow
 from firstread.dicom.files import header_of
 from firstread.metrics.server import serve_metrics
 from firstread.metrics.state import StateCollector
-from firstread.records import LISTENER, Association, Database, Job, Process, Receipt, Revision, Transition
+from firstread.records import (
+    LISTENER,
+    Association,
+    Database,
+    Job,
+    Process,
+    Receipt,
+    Revision,
+    Transition,
+    write_heartbeat,
+)
 from firstread.records import Delivery as DeliveryRow
 from firstread.records.clock import now_of
 from firstread.settings import Settings
@@ -118,7 +128,7 @@ def _listener(db: Database, name: str) -> Process:
         started_at=db.now() - timedelta(hours=1),
         heartbeat_at=REAL(),
     )
-    beat(db, row)
+    write_heartbeat(db, row)
     return row
 
 

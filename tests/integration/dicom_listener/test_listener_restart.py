@@ -17,13 +17,12 @@ from typing import Any
 import pytest
 
 from dicom_listener.intake.part10 import IntakeNote
-from dicom_listener.studies.closing import beat
 from dicom_listener.studies.reconcile import alive_listeners
 from dicom_listener.studies.rows import RowWriter
 from firstread.clock import utcnow
 from firstread.dicom.sender import SendOutcome, echo, send_paths
 from firstread.processes.spawning import firstread_command, settings_environ, spawn, stop
-from firstread.records import LISTENER, Database, Process
+from firstread.records import LISTENER, Database, Process, write_heartbeat
 from firstread.records.migrate import upgrade
 from firstread.settings import Settings
 from tests.builders.listening import (
@@ -186,7 +185,7 @@ def test_a_living_listeners_files_are_left_to_it(make_settings: MakeSettings, br
     settings = make_settings(**QUICK, broker_url=broker)
     with listening(settings) as one:
         one.row.pid = os.getppid()  # as if it were another process that lives
-        beat(one.db, one.row)
+        write_heartbeat(one.db, one.row)
         held = threading.Event()
         write = one.writer._assembler.write
 
@@ -211,7 +210,9 @@ def test_dead_processes_of_this_host_are_known_at_once(sqlite_db: Database) -> N
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     for row_id, host, pid in (("dead", "here", ended.pid), ("alive", "here", os.getppid()), ("far", "there", 1)):
-        beat(sqlite_db, Process(id=row_id, kind=LISTENER, host=host, pid=pid, started_at=now, heartbeat_at=now))
+        write_heartbeat(
+            sqlite_db, Process(id=row_id, kind=LISTENER, host=host, pid=pid, started_at=now, heartbeat_at=now)
+        )
     with sqlite_db.write() as session:
         session.add(
             Process(

@@ -17,13 +17,24 @@ from sqlalchemy import select, update
 from dicom_listener.intake.arrivals import Arrival, Ending, IncomingDelivery
 from dicom_listener.intake.part10 import IntakeNote
 from dicom_listener.studies.assembler import Assembler
-from dicom_listener.studies.closing import beat, close_due
+from dicom_listener.studies.closing import close_due
 from firstread.actions.retry import retry_study
 from firstread.clock import utcnow
 from firstread.dicom.files import header_of
 from firstread.dicom.uids import stable_uid
 from firstread.metrics.outcomes import OutcomeFigures, families
-from firstread.records import LISTENER, Database, Delivery, EscalationStep, Flag, Job, Process, Revision, Study
+from firstread.records import (
+    LISTENER,
+    Database,
+    Delivery,
+    EscalationStep,
+    Flag,
+    Job,
+    Process,
+    Revision,
+    Study,
+    write_heartbeat,
+)
 from firstread.settings import Settings
 from firstread_cli.doctor.clocks import check_senders
 from tests.builders.closed_revisions import put_probe
@@ -302,7 +313,7 @@ def dated(seed: int, date: str) -> list[Dataset]:
 
 def test_age_is_read_at_intake_and_judged_at_close(db: Database, make_settings: Callable[..., Settings]) -> None:
     settings = make_settings(database_url=db.url, time_zone="Europe/Berlin")
-    beat(
+    write_heartbeat(
         db,
         Process(
             id="l1", kind=LISTENER, host="h", pid=1, started_at=utcnow() - timedelta(hours=1), heartbeat_at=utcnow()

@@ -24,7 +24,7 @@ from firstread.upkeep.retention import clean
 from tests.builders.door import Door
 from tests.builders.listening import closed, outcomes, rows, small_series
 from tests.builders.scored_studies import Scored, scored_study
-from worker.outputs.objects.files import ensure_objects, objects_dir
+from worker.outputs.objects.files import ensure_objects
 
 MakeSettings = Callable[..., Settings]
 
@@ -39,7 +39,7 @@ def results_of(db: Database, settings: Settings, **values: Any) -> tuple[Scored,
     """A scored study, and the files of the objects that it made."""
     scored = scored_study(db, settings, **values)
     objects = ensure_objects(db, settings, scored.job_id)
-    files = [objects_dir(settings) / str(row.path) for row in objects if row.path]
+    files = [settings.objects_dir / str(row.path) for row in objects if row.path]
     assert len(files) == 3
     return scored, files
 

@@ -20,7 +20,7 @@ from tests.builders.servers import Recorder
 from worker.outputs.deliveries.escalation import escalate_flags
 from worker.outputs.deliveries.lanes import work_one
 from worker.outputs.destinations.watch import watch_of
-from worker.outputs.objects.files import ensure_objects, objects_dir
+from worker.outputs.objects.files import ensure_objects
 from worker.outputs.senders.mail import mail_text
 
 
@@ -71,7 +71,7 @@ def test_rejected_images_are_left_out_and_the_flag_stays(site: Site, code: str) 
         job_id = session.scalar(select(Job.id).join(Revision).where(Revision.number == 2))
     assert job_id is not None
     objects = {row.kind: row for row in ensure_objects(site.db, site.settings, job_id)}
-    named = str(dcmread(objects_dir(site.settings) / str(objects["sr"].path)))
+    named = str(dcmread(site.settings.objects_dir / str(objects["sr"].path)))
     assert images[5].SOPInstanceUID in named and images[0].SOPInstanceUID not in named
     site.put(*images, rejection(images[:2], code), dose_report())
     assert site.claim() is None, "the note is found again, and nothing else is new"

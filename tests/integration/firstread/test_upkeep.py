@@ -37,8 +37,7 @@ from firstread.records import (
 )
 from firstread.settings import Settings
 from firstread.storage.spool import DiskFull, Spool
-from firstread.storage.store import retention_watermark_bytes
-from firstread.up.service import retention_lines
+from firstread.storage.store import retention_lines, retention_watermark_bytes
 from firstread.upkeep.drift import LEAST_STUDIES, Histogram, compute_drift, psi
 from firstread.upkeep.retention import clean, finished_studies, kept_back
 from firstread.upkeep.service import RoomKeeper, beat, problems, run_upkeep
@@ -48,7 +47,7 @@ from tests.builders.site import database_in, settings_in
 from tests.builders.stored_images import SECRET_ID
 from tests.builders.timing import until
 from training.datasets.folders import PlainCsv
-from worker.outputs.objects.files import ensure_objects, objects_dir
+from worker.outputs.objects.files import ensure_objects
 
 NOW = datetime(2026, 12, 25, tzinfo=UTC)
 
@@ -72,7 +71,7 @@ def test_rules_by_outcome_and_age(tmp_path: Path, database_url: str) -> None:
     removed = clean(db, settings, now=NOW)
     assert (removed.studies, removed.files, removed.reasons) == (2, 7, {"age": 2})
     assert files_of(settings) == 4
-    assert not list(objects_dir(settings).rglob("*.dcm"))
+    assert not list(settings.objects_dir.rglob("*.dcm"))
     with db.read() as session:
         gone = set(session.scalars(select(Instance.study_id).where(Instance.deleted_at.is_not(None))))
         assert gone == {old.study_id, rejected.study_id}

@@ -36,7 +36,7 @@ from tests.builders.stored_images import image_header
 from worker.engine.serving import Serving
 from worker.outputs.deliveries.rows import new_delivery
 from worker.outputs.messages import message
-from worker.outputs.objects.files import ensure_objects, objects_dir
+from worker.outputs.objects.files import ensure_objects
 from worker.outputs.senders.mail import mail_text
 from worker.packages.card import Card, InputSpec, OperatingPoint
 from worker.packages.store import PackageStore
@@ -158,7 +158,7 @@ def test_messages_and_objects_say_what_the_description_says(site: Site) -> None:
 
     objects = {row.kind: row for row in ensure_objects(site.db, site.settings, site.job.id)}
     assert {kind: row.reason for kind, row in objects.items()} == {"sr": None, "seg": None, "sc": None}
-    report, outline, capture = (dcmread(objects_dir(site.settings) / str(objects[k].path)) for k in ("sr", "seg", "sc"))
+    report, outline, capture = (dcmread(site.settings.objects_dir / str(objects[k].path)) for k in ("sr", "seg", "sc"))
     text = report.to_json()
     for words in ("Tear of meniscus", "MR of knee", '"Volume"', "The outlined volume is 0.10 mL."):
         assert words in text

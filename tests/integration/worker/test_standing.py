@@ -33,7 +33,7 @@ from tests.builders.routed_study import (
 )
 from worker.outputs.deliveries.attempt import Skipped, attempt
 from worker.outputs.destinations.watch import watch_of
-from worker.outputs.objects.files import ensure_objects, objects_dir
+from worker.outputs.objects.files import ensure_objects
 from worker.pipelines.base import Evidence, Finding, Outcome
 from worker.process.sweeper import find_due
 from worker.routing.earlier_results import RoutingDecision
@@ -222,7 +222,7 @@ def objects_of(site: Site, revision: int) -> dict[str, Dataset]:
     assert job_id is not None
     objects = ensure_objects(site.db, site.settings, job_id)
     assert [row.reason for row in objects] == [None, None, None]
-    return {row.kind: dcmread(objects_dir(site.settings) / str(row.path)) for row in objects}
+    return {row.kind: dcmread(site.settings.objects_dir / str(row.path)) for row in objects}
 
 
 def test_a_corrected_patient_is_not_scored_again_and_is_sent_under_the_new_name(site: Site) -> None:

@@ -18,7 +18,7 @@ from worker.outputs.destinations.file import (
     WebhookDestination,
 )
 from worker.outputs.messages import UNREAD, flags_of, in_doubt, is_unread, message
-from worker.outputs.objects.files import ensure_objects, objects_dir
+from worker.outputs.objects.files import ensure_objects
 from worker.outputs.senders.http import send_stow, send_webhook
 from worker.outputs.senders.mail import send_email
 from worker.outputs.senders.store import store_objects
@@ -104,7 +104,7 @@ def _send_objects(
 def _store(
     settings: Settings, destination: DicomDestination | StowDestination, rows: list[OutputObject]
 ) -> dict[str, str]:
-    folder = objects_dir(settings)
+    folder = settings.objects_dir
     if isinstance(destination, DicomDestination):
         files = [(str(r.sop_instance_uid), str(r.sop_class_uid), folder / str(r.path)) for r in rows]
         return store_objects(destination, files, settings.ae_title)

@@ -20,17 +20,35 @@ SUMMARY_DELAY = timedelta(seconds=60)
 """How long a summary waits for further rows after its last one."""
 
 
-def new_delivery(job: Job, name: str, kind: str, escalation: int = 0, *, summary: bool = False) -> Delivery:
-    """A row that is due at once, or with the next summary of its destination."""
+def new_delivery(
+    job: Job,
+    name: str,
+    kind: str,
+    escalation: int = 0,
+    *,
+    run: int | None = None,
+    topic: str = "",
+    summary: bool = False,
+) -> Delivery:
+    """A row that is due at once, or with the next summary of its destination.
+
+    Parameters
+    ----------
+    run : int or None
+        The run of the job that it is about; by default the last one.
+    topic : str
+        What it is about, where that is not the result itself.
+    """
     session = object_session(job)
     assert session is not None, "a job that is in no session has no deliveries"
     now = now_of(session)
     return Delivery(
         job_id=job.id,
-        run=job.run,
+        run=job.run if run is None else run,
         kind=kind,
         destination=name,
         escalation=escalation,
+        topic=topic,
         summary=summary,
         state=DeliveryState.PENDING,
         next_at=now + SUMMARY_DELAY if summary else now,

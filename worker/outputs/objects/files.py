@@ -56,11 +56,6 @@ log = logging.getLogger(__name__)
 _lock = threading.Lock()
 
 
-def objects_dir(settings: Settings) -> Path:
-    """Folder of the objects."""
-    return settings.home / "objects"
-
-
 def ensure_objects(db: Database, settings: Settings, job_id: int) -> list[OutputObject]:
     """The rows of a job's objects for its last run; made now where they are not there yet.
 
@@ -113,7 +108,7 @@ def study_objects(db: Database, settings: Settings, study_uid: str, out: Path | 
         for row in ensure_objects(db, settings, job_id):
             file = None
             if row.path is not None and row.deleted_at is None:
-                file = objects_dir(settings) / row.path
+                file = settings.objects_dir / row.path
                 if out is not None:
                     out.mkdir(parents=True, exist_ok=True)
                     file = Path(shutil.copyfile(file, out / f"{row.sop_instance_uid}.dcm"))
@@ -137,7 +132,7 @@ def _rows(session: Session, job: Job) -> list[OutputObject]:
 
 
 def _is_there(settings: Settings, row: OutputObject) -> bool:
-    return row.path is None or row.deleted_at is not None or (objects_dir(settings) / row.path).is_file()
+    return row.path is None or row.deleted_at is not None or (settings.objects_dir / row.path).is_file()
 
 
 def _make_all(session: Session, settings: Settings, job: Job) -> dict[str, OutputObject]:
@@ -163,7 +158,7 @@ def _make(
         log.warning("job %d: no %s object (%s)", job.id, kind, type(error).__name__)
         return _refused(job, kind, f"not_possible_{type(error).__name__}", source.notes)
     relative = f"{job.id}/{job.run}/{kind}.dcm"
-    _write(objects_dir(settings) / relative, data)
+    _write(settings.objects_dir / relative, data)
     return OutputObject(
         job_id=job.id,
         run=job.run,

@@ -24,7 +24,7 @@ from tests.builders.stored_images import SECRET_ID, SECRET_NAME
 from tests.builders.templates import template_digests
 from worker.outputs.objects import capture, finishing, report, segmentation, source
 from worker.outputs.objects.capture import display_orientation, frame_picture
-from worker.outputs.objects.files import ensure_objects, objects_dir
+from worker.outputs.objects.files import ensure_objects
 from worker.pipelines.base import Evidence
 from worker.pipelines.heatmap import picture
 from worker.scoring.evidence import EvidenceStore
@@ -40,7 +40,7 @@ def test_objects_pass_dciodvfy(site: tuple[Settings, Database], pipeline: str, p
     assert {kind for kind, row in rows.items() if row.path} == expected, {k: r.reason for k, r in rows.items()}
     for kind in expected:
         ds = read(site, rows[kind])
-        assert validate(objects_dir(site[0]) / str(rows[kind].path)) == []
+        assert validate(site[0].objects_dir / str(rows[kind].path)) == []
         assert ds.StudyInstanceUID == scored.study_uid
         assert (str(ds.PatientName), ds.PatientID, ds.AccessionNumber) == (SECRET_NAME, SECRET_ID, "A-100")
         assert ds.SeriesInstanceUID not in {rows[k].series_instance_uid for k in expected - {kind}}
@@ -61,7 +61,7 @@ def test_report_says_what_was_found(site: tuple[Settings, Database]) -> None:
         session.execute(update(Result).where(Result.finding == "bleed_volume").values(value=107.700192))
         session.execute(update(Result).where(Result.finding == "epidural").values(probability=0.12345, threshold=0.5))
     row = objects_of(site, scored.job_id)["sr"]
-    document = hd.sr.srread(objects_dir(site[0]) / str(row.path))
+    document = hd.sr.srread(site[0].objects_dir / str(row.path))
     assert document.VerificationFlag == "UNVERIFIED"
     assert document.PreliminaryFlag == "PRELIMINARY"
     assert document.ContentTemplateSequence[0].TemplateIdentifier == "1500"
@@ -94,7 +94,7 @@ def test_report_says_what_was_found(site: tuple[Settings, Database]) -> None:
 
 def test_segmentation_reads_back_where_it_lay(site: tuple[Settings, Database]) -> None:
     scored = scored_study(site[1], site[0])
-    seg = hd.seg.segread(objects_dir(site[0]) / str(objects_of(site, scored.job_id)["seg"].path))
+    seg = hd.seg.segread(site[0].objects_dir / str(objects_of(site, scored.job_id)["seg"].path))
     source = seg.get_source_image_uids()
     assert len(source) == 1
     pixels = seg.get_pixels_by_source_instance([source[0][2]], combine_segments=True)
@@ -159,20 +159,20 @@ def test_no_side_is_marked_where_the_header_has_none(site: tuple[Settings, Datab
     scored = scored_study(site[1], site[0], pipeline="chest_xray", n=1, change=change)
     row = objects_of(site, scored.job_id)["sc"]
     assert not read(site, row).PatientOrientation
-    assert validate(objects_dir(site[0]) / str(row.path)) == []
+    assert validate(site[0].objects_dir / str(row.path)) == []
 
 
 def test_a_second_run_makes_the_same_bytes(site: tuple[Settings, Database], tmp_path: Path) -> None:
     scored = scored_study(site[1], site[0])
     first = objects_of(site, scored.job_id)
-    data = {kind: (objects_dir(site[0]) / str(row.path)).read_bytes() for kind, row in first.items()}
+    data = {kind: (site[0].objects_dir / str(row.path)).read_bytes() for kind, row in first.items()}
     for row in first.values():
-        (objects_dir(site[0]) / str(row.path)).unlink()
+        (site[0].objects_dir / str(row.path)).unlink()
     time.sleep(1.1)  # a clock that shows in the bytes would have moved on
     again = objects_of(site, scored.job_id)
     for kind, row in again.items():
         assert row.sop_instance_uid == first[kind].sop_instance_uid
-        assert (objects_dir(site[0]) / str(row.path)).read_bytes() == data[kind]
+        assert (site[0].objects_dir / str(row.path)).read_bytes() == data[kind]
 
 
 def test_a_changed_result_makes_new_objects(site: tuple[Settings, Database]) -> None:
@@ -200,7 +200,7 @@ def test_each_slice_of_an_outline_has_its_own_thickness(site: tuple[Settings, Da
         path = write_evidence(site[0], scored.instance_ids, mask=True, every=True)
         session.execute(update(Job).values(evidence_path=path))
     rows = objects_of(site, scored.job_id)
-    assert validate(objects_dir(site[0]) / str(rows["seg"].path)) == []
+    assert validate(site[0].objects_dir / str(rows["seg"].path)) == []
     thicknesses = {
         float(group.PlanePositionSequence[0].ImagePositionPatient[2]): float(
             group.PixelMeasuresSequence[0].SliceThickness
@@ -240,7 +240,7 @@ def test_objects_have_the_time_of_the_image_or_of_the_site(
         assert (ds.StudyDate, ds.StudyTime) == (study_date, "081500")
         if time is not None:
             assert {ds.InstanceCreationTime, ds.ContentTime, ds.SeriesTime} == {time}
-            assert validate(objects_dir(site[0]) / str(row.path)) == []
+            assert validate(site[0].objects_dir / str(row.path)) == []
 
 
 def test_what_changes_the_bytes_changes_the_uids(
@@ -301,7 +301,7 @@ def test_what_could_not_be_read_is_the_first_sentence_of_the_report(site: tuple[
     with site[1].write() as session:
         session.execute(update(Job).values(detail=detail, warnings=["unreadable_slices"]))
     row = objects_of(site, scored.job_id)["sr"]
-    assert validate(objects_dir(site[0]) / str(row.path)) == []
+    assert validate(site[0].objects_dir / str(row.path)) == []
     report = read(site, row)
     contents = [item for item in report.ContentSequence if item.RelationshipType == "CONTAINS"]
     assert contents[0].ValueType == "TEXT" and contents[0].TextValue == detail

@@ -14,7 +14,6 @@ from firstread.records import Database
 from firstread.settings import Settings
 from tests.builders.result_objects import objects_of, read, validate
 from tests.builders.scored_studies import scored_study
-from worker.outputs.objects.files import objects_dir
 
 
 def without(*keywords: str) -> object:
@@ -42,7 +41,7 @@ def test_sources_that_miss_attributes(site: tuple[Settings, Database]) -> None:
     )
     rows = objects_of(site, scored_study(site[1], site[0], change=change).job_id)  # type: ignore[arg-type]
     for kind in ("sr", "sc"):
-        assert validate(objects_dir(site[0]) / str(rows[kind].path)) == []
+        assert validate(site[0].objects_dir / str(rows[kind].path)) == []
     assert rows["seg"].path is None
     assert rows["seg"].reason
 
@@ -64,7 +63,7 @@ def test_values_that_break_their_vr_are_left_empty(site: tuple[Settings, Databas
 
         config.settings.writing_validation_mode = None
     for row in rows.values():
-        assert validate(objects_dir(site[0]) / str(row.path)) == []
+        assert validate(site[0].objects_dir / str(row.path)) == []
         ds = read(site, row)
         assert not ds.PatientSex
         assert not ds.StudyTime
@@ -102,7 +101,7 @@ def test_a_source_that_cannot_be_referenced_says_so(
     if keyword == "StudyInstanceUID":
         assert rows["sc"].reason == "illegal_study_uid"
     else:
-        assert validate(objects_dir(site[0]) / str(rows["sc"].path)) == []
+        assert validate(site[0].objects_dir / str(rows["sc"].path)) == []
 
 
 def test_two_patients_in_one_series_make_no_object(site: tuple[Settings, Database]) -> None:
@@ -148,7 +147,7 @@ ODD_NUMBERS = {
 def test_numbers_that_no_vr_holds_cost_no_object(site: tuple[Settings, Database], name: str) -> None:
     rows = objects_of(site, scored_study(site[1], site[0], change=ODD_NUMBERS[name]).job_id)
     assert {row.reason for row in rows.values()} == {None}
-    assert validate(objects_dir(site[0]) / str(rows["seg"].path)) == []
+    assert validate(site[0].objects_dir / str(rows["seg"].path)) == []
     seg = read(site, rows["seg"])
     (place,) = seg.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence
     expected = -115.2 if name == "position" else -32.0
