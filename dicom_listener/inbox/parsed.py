@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from firstread.dicom.datasets import Content, text
+from firstread.dicom.datasets import Content
+from firstread.dicom.values import text
 from firstread.dicom.files import Header, UnusableFile, header_of
 
 NO_TRANSFER_SYNTAX = "no_transfer_syntax"

@@ -16,15 +16,8 @@ from dicom_listener.inbox.kinds import head_of, kind_of, may_become_readable
 from dicom_listener.inbox.parsed import ParsedFile, parsed_of
 from dicom_listener.inbox.picture import FILE_LIMIT_BYTES
 from dicom_listener.inbox.picture_bytes import end_of_picture
-from firstread.dicom.datasets import (
-    PARSE_ERRORS,
-    UNDEFINED_LENGTH,
-    Content,
-    UnusableFile,
-    encoding_of,
-    opened,
-    text,
-)
+from firstread.dicom.datasets import UNDEFINED_LENGTH, Content, UnusableFile, encoding_of, opened
+from firstread.dicom.values import PARSE_ERRORS, text
 from firstread.dicom.elements import Scanner, Window
 from firstread.dicom.fragments import walk_fragments
 

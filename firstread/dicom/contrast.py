@@ -9,7 +9,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from firstread.dicom.datasets import PARSE_ERRORS, number, text
+from firstread.dicom.values import PARSE_ERRORS, number, text
 
 _DENIALS_IN: Final = {
     "English": "NO NON NONE NOT NEVER NIL NIHIL NULL N NA NC NCCT NECT WITHOUT WO NEGATIVE NEG FALSE UNKNOWN "

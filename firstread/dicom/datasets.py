@@ -18,7 +18,6 @@ from typing import BinaryIO, Final, cast
 from pydicom.charset import convert_encodings, default_encoding
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.errors import BytesLengthException
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -30,6 +29,7 @@ from pydicom.uid import (
 from firstread.dicom.elements import UNDEFINED_LENGTH as UNDEFINED_LENGTH
 from firstread.dicom.elements import Encoding, HeaderTooLong, Scanner, TooManyElements, Window
 from firstread.dicom.fragments import walk_fragments
+from firstread.dicom.values import PARSE_ERRORS, number, text
 
 INFLATED_LIMIT_BYTES: Final = 32 * 2**20
 """How much of a deflated data set is inflated to find its header."""
@@ -39,21 +39,6 @@ _PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})
 _CHARACTER_SET: Final = 0x00080005
 GE_BIG_ENDIAN_PIXELS: Final = "1.2.840.113619.5.2"
 """GE's private transfer syntax: implicit little endian, with pixel data in big endian."""
-
-PARSE_ERRORS: Final = (
-    ArithmeticError,
-    AttributeError,
-    BytesLengthException,
-    EOFError,
-    LookupError,
-    NotImplementedError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
-"""What pydicom raises on bytes that are no sound data set."""
 
 
 class UnusableFile(Exception):
@@ -283,85 +268,3 @@ def inflate(fp: BinaryIO, limit: int) -> bytes:
             break
         out += inflater.decompress(chunk, limit - len(out))
     return bytes(out)
-
-
-def text(ds: Dataset, keyword: str, limit: int = 256) -> str:
-    """An element as clean text: no padding, no control characters, at most ``limit`` characters.
-
-    Empty where the element is absent, empty, or holds what its VR cannot mean.
-    """
-    try:
-        value = ds.get(keyword)
-    except PARSE_ERRORS:
-        return ""
-    if value is None:
-        return ""
-    many = not isinstance(value, (str, bytes)) and hasattr(value, "__iter__") and not hasattr(value, "components")
-    joined = "\\".join(str(part) for part in value) if many else str(value)
-    return "".join(c for c in joined if c.isprintable()).strip()[:limit]
-
-
-class BadNumber(ValueError):
-    """An element that should hold numbers and does not. The message names the element, never its value."""
-
-    def __init__(self, keyword: str) -> None:
-        super().__init__(f"{keyword} is not a number")
-        self.keyword = keyword
-
-
-def each_number(ds: Dataset, keyword: str) -> tuple[float, ...]:
-    """All values of an element as finite floats; none where it is absent or empty.
-
-    Raises
-    ------
-    BadNumber
-        If it is there and says something that is not a number, such as a DS with a decimal comma.
-    """
-    if keyword not in ds:
-        return ()
-    try:
-        value = ds[keyword].value
-        if value is None or (hasattr(value, "__len__") and not len(value)):
-            return ()
-        many = value if hasattr(value, "__iter__") and not isinstance(value, (str, bytes)) else [value]
-        values = tuple(float(part) for part in many)
-    except PARSE_ERRORS as error:
-        raise BadNumber(keyword) from error
-    if not all(part - part == 0.0 for part in values):
-        raise BadNumber(keyword)
-    return values
-
-
-def strict_number(ds: Dataset, keyword: str) -> float | None:
-    """First value of an element as a finite float, None where it is absent or empty; raises :class:`BadNumber`."""
-    values = each_number(ds, keyword)
-    return values[0] if values else None
-
-
-def number(ds: Dataset, keyword: str) -> float | None:
-    """First value of an element as a finite float, or None, also where it is no number.
-
-    For what decides pixels there is :func:`strict_number`.
-    """
-    try:
-        value = ds.get(keyword)
-        if value is None or value == "":
-            return None
-        if not isinstance(value, (str, bytes, int, float)) and hasattr(value, "__getitem__"):
-            value = value[0]
-        result = float(value)
-    except PARSE_ERRORS:
-        return None
-    return result if result - result == 0.0 else None
-
-
-def numbers(ds: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    """Exactly ``count`` finite floats of a multi-valued element, or None."""
-    try:
-        value = ds.get(keyword)
-        if value is None or isinstance(value, (str, bytes)) or not hasattr(value, "__len__") or len(value) != count:
-            return None
-        result = tuple(float(part) for part in value)
-    except PARSE_ERRORS:
-        return None
-    return result if all(part - part == 0.0 for part in result) else None

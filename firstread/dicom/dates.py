@@ -10,7 +10,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from firstread.dicom.datasets import text
+from firstread.dicom.values import text
 
 KINDS: Final = ("acquisition", "content", "series", "study")
 """Whose date counts, the best first: one of a study's images that names a better one makes all others count less."""

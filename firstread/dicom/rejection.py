@@ -8,7 +8,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from firstread.dicom.datasets import PARSE_ERRORS, text
+from firstread.dicom.values import PARSE_ERRORS, text
 
 KEY_OBJECT_SELECTION: Final = "1.2.840.10008.5.1.4.1.1.88.59"
 

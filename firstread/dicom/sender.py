@@ -16,7 +16,8 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext, build_context
 
-from firstread.dicom.datasets import UnusableFile, opened, text
+from firstread.dicom.datasets import UnusableFile, opened
+from firstread.dicom.values import text
 from firstread.dicom.network import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION,

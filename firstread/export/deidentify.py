@@ -20,9 +20,9 @@ from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from firstread.dicom.datasets import number, read_dataset, text
+from firstread.dicom.datasets import read_dataset
+from firstread.dicom.values import decimal_string, number, small_integer, text
 from firstread.dicom.frames import Frame, frames_of, macro_item
-from firstread.dicom.numbers import decimal_string, small_integer
 from firstread.dicom.pixels.display import modality_values
 from firstread.dicom.pixels.lookup import items_of, palette_rgb, table_of
 from firstread.dicom.pixels.reading import PixelLayout, UnreadablePixels, iter_frames, layout_of

@@ -13,7 +13,8 @@ from pydicom.dataset import Dataset
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from firstread.dicom.datasets import PARSE_ERRORS, UnusableFile, read_dataset
+from firstread.dicom.datasets import UnusableFile, read_dataset
+from firstread.dicom.values import PARSE_ERRORS
 from firstread.dicom.frames import Frame, frames_of
 from firstread.dicom.geometry import turn_of
 from firstread.dicom.pixels.hounsfield import padding_of, to_hu

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from firstread.dicom.datasets import UnusableFile, number, read_dataset, text
+from firstread.dicom.datasets import UnusableFile, read_dataset
+from firstread.dicom.values import number, text
 from firstread.dicom.frames import frames_of
 from firstread.dicom.geometry import normal_of
 from training.datasets.base import DataSetError, Item, Kind, read_rows

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from firstread.dicom.numbers import small_integer
+from firstread.dicom.values import small_integer
 from worker.errors import NoServingPackage
 from worker.pipelines.base import (
     Engine,

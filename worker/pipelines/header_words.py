@@ -8,7 +8,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from firstread.dicom.datasets import PARSE_ERRORS, text
+from firstread.dicom.values import PARSE_ERRORS, text
 
 DESCRIPTIONS: Final = (
     "SeriesDescription",

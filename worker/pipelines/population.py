@@ -7,7 +7,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from firstread.dicom.datasets import text
+from firstread.dicom.values import text
 
 _DAYS = {"D": 1.0, "W": 7.0, "M": 30.44, "Y": 365.25}
 

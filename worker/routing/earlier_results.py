@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from firstread.dicom.datasets import PARSE_ERRORS
+from firstread.dicom.values import PARSE_ERRORS
 from firstread.records import Database, Job, Revision, Standing
 from firstread.states import JobState
 from firstread.storage.spool import Spool

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from firstread.dicom.datasets import text
+from firstread.dicom.values import text
 from firstread.records import Delivery, Flag, Job, Result, Revision, SliceScoreRow, Study
 from firstread.records.clock import now_of
 from firstread.report.evidence import renumbering

@@ -17,7 +17,8 @@ import numpy as np
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
-from firstread.dicom.datasets import PARSE_ERRORS, UnusableFile, number, text
+from firstread.dicom.datasets import UnusableFile
+from firstread.dicom.values import PARSE_ERRORS, number, text
 from firstread.dicom.pixels.reading import UnreadablePixels, iter_frames
 from worker.pipelines.base import StoredInstance, StudyImages
 from worker.pipelines.registry import PipelineRow

@@ -16,7 +16,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit
 
-from firstread.dicom.datasets import PARSE_ERRORS
+from firstread.dicom.values import PARSE_ERRORS
 from firstread.dicom.pixels.complaints import cannot, heard, look_through, tells_of_damage
 
 _DCT: Final = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit})

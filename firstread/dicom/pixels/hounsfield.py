@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from pydicom.dataset import Dataset
 
-from firstread.dicom.datasets import number
+from firstread.dicom.values import number
 from firstread.dicom.frames import Rescale
 from firstread.dicom.pixels.reading import PixelLayout, UnreadablePixels
 

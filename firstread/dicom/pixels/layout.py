@@ -8,7 +8,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from firstread.dicom.datasets import PARSE_ERRORS, number, text
+from firstread.dicom.values import PARSE_ERRORS, number, text
 from firstread.dicom.pixels.codecs import UnreadablePixels
 
 FRAME_LIMIT_BYTES: Final = 512 * 2**20

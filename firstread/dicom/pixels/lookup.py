@@ -14,7 +14,7 @@ import numpy as np
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
-from firstread.dicom.datasets import PARSE_ERRORS
+from firstread.dicom.values import PARSE_ERRORS
 from firstread.dicom.pixels.reading import UnreadablePixels
 
 _BYTES_ALONE: Final = frozenset({"OB", "UN"})

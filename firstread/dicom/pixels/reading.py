@@ -21,16 +21,8 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from firstread.dicom.datasets import (
-    GE_BIG_ENDIAN_PIXELS,
-    PIXEL_DATA,
-    UNDEFINED_LENGTH,
-    Content,
-    UnusableFile,
-    inflate,
-    opened,
-    text,
-)
+from firstread.dicom.datasets import GE_BIG_ENDIAN_PIXELS, PIXEL_DATA, UNDEFINED_LENGTH, Content, UnusableFile, inflate, opened
+from firstread.dicom.values import text
 from firstread.dicom.pixels.codecs import UnreadablePixels as UnreadablePixels
 from firstread.dicom.pixels.codecs import elsewhere
 from firstread.dicom.pixels.compressed import compressed_frames

@@ -13,9 +13,8 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.valuerep import validate_value
 
-from firstread.dicom.datasets import PARSE_ERRORS, text
+from firstread.dicom.values import PARSE_ERRORS, decimal_string, text
 from firstread.dicom.dates import offset_of, offset_text
-from firstread.dicom.numbers import decimal_string
 from firstread.dicom.uids import is_standard_uid
 
 TYPE_2 = (

@@ -9,7 +9,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from firstread.dicom.geometry import normal_of
-from firstread.dicom.numbers import decimal_string
+from firstread.dicom.values import decimal_string
 from firstread.pipelines import described
 from firstread.records import Instance, Result
 from firstread.report.words import series_title

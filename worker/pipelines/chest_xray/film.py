@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from firstread.dicom.datasets import Content, number, text
+from firstread.dicom.datasets import Content
+from firstread.dicom.values import number, text
 from firstread.dicom.pixels.display import modality_values, voi_views
 from firstread.dicom.pixels.hounsfield import padding_of
 from firstread.dicom.pixels.lookup import palette_rgb

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from firstread.dicom.datasets import text
+from firstread.dicom.values import text
 from firstread.dicom.modality import modality_of
 from firstread.dicom.pixels.reading import UnreadablePixels
 from worker.pipelines.base import Gate, Series, StudyImages

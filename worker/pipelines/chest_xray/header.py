@@ -7,7 +7,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from firstread.dicom.datasets import text
+from firstread.dicom.values import text
 from worker.pipelines.header_words import DESCRIPTIONS, meanings, tokens
 
 CHEST: Final = re.compile(r"CHEST|THORA[XK]|TORAX|TORACE|PULMON|^CXR$|^THX$|^LUNGS?$|^LUNGEN?")

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
-from firstread.dicom.datasets import number, text
+from firstread.dicom.values import number, text
 from firstread.dicom.modality import CAPTURES, modality_of
 from worker.pipelines.base import Selection, Series, SeriesNote, StoredInstance, StudyImages
 from worker.pipelines.chest_xray.film import FilmCandidate

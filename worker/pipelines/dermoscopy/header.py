@@ -8,7 +8,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from firstread.dicom.datasets import text
+from firstread.dicom.values import text
 from worker.pipelines.header_words import DESCRIPTIONS, meanings, tokens
 
 SKIN: Final = re.compile(

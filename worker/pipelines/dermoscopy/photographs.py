@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from pydicom.dataset import Dataset
 
-from firstread.dicom.datasets import text
+from firstread.dicom.values import text
 from firstread.dicom.frames import Frame
 from firstread.dicom.pixels.colour import is_rgb_profile, to_srgb
 from firstread.dicom.pixels.lookup import palette_rgb

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from firstread.dicom.datasets import number, text
+from firstread.dicom.values import number, text
 from firstread.dicom.frames import Frame, frames_of
 from firstread.dicom.modality import COLOUR, DERMOSCOPIC, VL_PHOTOGRAPHIC, modality_of
 from worker.pipelines.base import Selection, Series, SeriesNote, StoredInstance, StudyImages

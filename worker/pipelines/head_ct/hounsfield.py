@@ -11,7 +11,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from firstread.dicom.ahead import in_order
-from firstread.dicom.datasets import numbers
+from firstread.dicom.values import numbers
 from firstread.dicom.frames import Rescale
 from firstread.dicom.modality import CT_CLASSES
 from firstread.dicom.pixels.hounsfield import looks_like_hu, padding_of, to_hu

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from firstread.dicom.contrast import has_contrast, says_none
-from firstread.dicom.datasets import number, text
+from firstread.dicom.values import number, text
 from firstread.dicom.frames import Frame, frames_of
 from firstread.dicom.geometry import plane_of, turn_of
 from firstread.dicom.modality import CT_CLASSES

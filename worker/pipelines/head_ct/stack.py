@@ -11,10 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from firstread.dicom.datasets import number
+from firstread.dicom.values import integer, number
 from firstread.dicom.frames import Frame
 from firstread.dicom.geometry import Stack, Turn
-from firstread.dicom.numbers import integer
 from worker.pipelines.base import StoredInstance
 
 MIN_SLICES: Final = 8

@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.valuerep import DSfloat
 
-from firstread.dicom.numbers import decimal_string, integer, small_integer
+from firstread.dicom.values import decimal_string, integer, small_integer
 
 
 def _with(raw: bytes) -> Dataset:
