@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from firstread.dicom.datasets import Content
-from firstread.dicom.values import text
 from firstread.dicom.files import Header, UnusableFile, header_of
+from firstread.dicom.values import text
 
 NO_TRANSFER_SYNTAX = "no_transfer_syntax"
 

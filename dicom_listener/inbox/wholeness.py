@@ -17,9 +17,9 @@ from dicom_listener.inbox.parsed import ParsedFile, parsed_of
 from dicom_listener.inbox.picture import FILE_LIMIT_BYTES
 from dicom_listener.inbox.picture_bytes import end_of_picture
 from firstread.dicom.datasets import UNDEFINED_LENGTH, Content, UnusableFile, encoding_of, opened
-from firstread.dicom.values import PARSE_ERRORS, text
 from firstread.dicom.elements import Scanner, Window
 from firstread.dicom.fragments import walk_fragments
+from firstread.dicom.values import PARSE_ERRORS, text
 
 _IDENTIFIED_BY: Final = 0x0020000E
 """Series Instance UID, the last of the elements without which a data set belongs to no study."""

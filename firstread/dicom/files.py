@@ -9,9 +9,9 @@ from pathlib import Path
 from pydicom.dataset import Dataset, FileMetaDataset
 
 from firstread.dicom.datasets import NoStudy, NotDicom, UnusableFile, read_dataset, read_noted
-from firstread.dicom.values import number, text
 from firstread.dicom.dates import Made, made_of
 from firstread.dicom.uids import UID_LIMIT
+from firstread.dicom.values import number, text
 
 __all__ = [
     "Header",

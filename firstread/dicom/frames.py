@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from firstread.dicom.contrast import frame_contrast
-from firstread.dicom.values import BadNumber, PARSE_ERRORS, number, numbers, strict_number, text
+from firstread.dicom.values import PARSE_ERRORS, BadNumber, number, numbers, strict_number, text
 
 Vector = tuple[float, ...]
 

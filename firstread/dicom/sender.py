@@ -17,7 +17,6 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext, build_context
 
 from firstread.dicom.datasets import UnusableFile, opened
-from firstread.dicom.values import text
 from firstread.dicom.network import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION,
@@ -27,6 +26,7 @@ from firstread.dicom.network import (
     set_nodelay,
 )
 from firstread.dicom.uids import stable_uid
+from firstread.dicom.values import text
 
 FALLBACK_SOP_CLASS_UID: Final = "1.2.840.10008.5.1.4.1.1.7"
 """Secondary Capture Image Storage, announced for a file that names no SOP class anywhere."""

@@ -21,12 +21,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from firstread.dicom.datasets import read_dataset
-from firstread.dicom.values import decimal_string, number, small_integer, text
 from firstread.dicom.frames import Frame, frames_of, macro_item
 from firstread.dicom.pixels.display import modality_values
 from firstread.dicom.pixels.lookup import items_of, palette_rgb, table_of
 from firstread.dicom.pixels.reading import PixelLayout, UnreadablePixels, iter_frames, layout_of
 from firstread.dicom.uids import is_standard_uid
+from firstread.dicom.values import decimal_string, number, small_integer, text
 
 KEPT_CODES = (
     "Modality",

@@ -19,9 +19,8 @@ from firstread.records.intake import (
 )
 from firstread.records.outcomes import AuditEvent, Deletion, DriftRow, EscalationStep, OutputObject, Verdict
 from firstread.records.processes import LISTENER, WORKER, Process, own_process, remove_process, write_heartbeat
-from firstread.records.revisions import lock_revision, lock_study_of_job, mark_published
 from firstread.records.scoring import Delivery, Flag, Job, Result, SliceScoreRow, Standing, Transition
-from firstread.records.studies import asked_for, senders_of
+from firstread.records.studies import asked_for, lock_revision, lock_study_of_job, mark_published, senders_of
 
 __all__ = [
     "LISTENER",

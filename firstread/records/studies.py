@@ -1,12 +1,20 @@
-"""Queries over studies: which one a person means, which are a self-test's, who sent one, and who is served first."""
+"""Queries over studies: which one a person means, which are a self-test's, who sent one, and who is served first.
+
+Locks are taken in the order study, revision, job, flag, delivery. Whoever writes to a job or a revision locks its study
+first, so two writers of one study go one after the other and never wait for each other in a circle. SQLite has one
+writer at a time, and ignores row locks.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Select, and_, func, select
+from sqlalchemy import ColumnElement, Select, and_, func, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from firstread.errors import FirstreadError
+from firstread.records.clock import now_of
+from firstread.records.database import Database
 from firstread.records.intake import OWN, Instance, Receipt, Revision, SelfTest, Study
+from firstread.records.scoring import Job
 
 PRIORITY = func.coalesce(Study.priority, Revision.priority)
 """That set by hand, else that of the close. Queries must join revision and study, as for all that follow."""
@@ -95,3 +103,32 @@ def asked_for(session: Session, study_id: int) -> str | None:
         Instance.study_id == study_id, Instance.own.is_(False), Instance.pipeline_hint.is_not(None)
     )
     return session.scalar(ordered.order_by(Instance.received_at.desc(), Instance.id.desc()).limit(1))
+
+
+def lock_revision(session: Session, revision_id: int) -> tuple[Study, Revision] | None:
+    """A revision and its study, locked until the transaction ends; None where the revision is gone."""
+    of_revision = select(Revision.study_id).where(Revision.id == revision_id).scalar_subquery()
+    study = session.scalar(select(Study).where(Study.id == of_revision).with_for_update())
+    revision = session.scalar(select(Revision).where(Revision.id == revision_id).with_for_update())
+    return None if study is None or revision is None else (study, revision)
+
+
+def lock_study_of_job(session: Session, job_id: int) -> Study | None:
+    """The study of a job, locked until the transaction ends; None where the job is gone."""
+    query = (
+        select(Study)
+        .join(Revision, Revision.study_id == Study.id)
+        .join(Job, Job.revision_id == Revision.id)
+        .where(Job.id == job_id)
+    )
+    return session.scalar(query.with_for_update(of=Study))
+
+
+def mark_published(db: Database, revision_id: int) -> None:
+    """Note that the doorbell of a revision was rung."""
+    with db.write() as session:
+        session.execute(
+            update(Revision)
+            .where(Revision.id == revision_id)
+            .values(published_at=now_of(session), publish_count=Revision.publish_count + 1)
+        )

@@ -14,12 +14,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from firstread.dicom.datasets import UnusableFile, read_dataset
-from firstread.dicom.values import PARSE_ERRORS
 from firstread.dicom.frames import Frame, frames_of
 from firstread.dicom.geometry import turn_of
 from firstread.dicom.pixels.hounsfield import padding_of, to_hu
 from firstread.dicom.pixels.lookup import palette_rgb
 from firstread.dicom.pixels.reading import UnreadablePixels, layout_of, read_frame
+from firstread.dicom.values import PARSE_ERRORS
 from firstread.pipelines import leading_finding
 from firstread.records import Instance, Job, SliceScoreRow
 from firstread.report.evidence import mask_of, renumbering

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-import firstread.records.types
+import firstread.records.base
 
 revision = "0001"
 down_revision = None
@@ -23,8 +23,8 @@ def upgrade() -> None:
         sa.Column("calling_ae", sa.Text(), nullable=True),
         sa.Column("called_ae", sa.Text(), nullable=True),
         sa.Column("peer_host", sa.Text(), nullable=True),
-        sa.Column("opened_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
-        sa.Column("ended_at", firstread.records.types.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("opened_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("ended_at", firstread.records.base.UtcDateTime(timezone=True), nullable=True),
         sa.Column("ending", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_association")),
     )
@@ -35,7 +35,7 @@ def upgrade() -> None:
     op.create_table(
         "intake_refusal_row",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("received_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("received_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("source_name", sa.Text(), nullable=True),
         sa.Column("calling_ae", sa.Text(), nullable=True),
@@ -54,8 +54,8 @@ def upgrade() -> None:
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("host", sa.Text(), nullable=False),
         sa.Column("pid", sa.Integer(), nullable=False),
-        sa.Column("started_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
-        sa.Column("heartbeat_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("started_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("heartbeat_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_listener")),
     )
     op.create_table(
@@ -64,9 +64,9 @@ def upgrade() -> None:
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("host", sa.Text(), nullable=False),
         sa.Column("pid", sa.Integer(), nullable=False),
-        sa.Column("started_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
-        sa.Column("heartbeat_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
-        sa.Column("details", firstread.records.types.JsonText(), nullable=False),
+        sa.Column("started_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("heartbeat_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("details", firstread.records.base.JsonText(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_process")),
     )
     op.create_table(
@@ -82,7 +82,7 @@ def upgrade() -> None:
         sa.Column("source_name", sa.Text(), nullable=True),
         sa.Column("calling_ae", sa.Text(), nullable=True),
         sa.Column("priority", sa.Integer(), nullable=True),
-        sa.Column("received_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("received_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_study")),
         sa.UniqueConstraint("study_instance_uid", name=op.f("uq_study_study_instance_uid")),
     )
@@ -99,7 +99,7 @@ def upgrade() -> None:
         sa.Column("to_state", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("actor", sa.Text(), nullable=False),
-        sa.Column("at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_transition")),
     )
     with op.batch_alter_table("transition", schema=None) as batch_op:
@@ -110,7 +110,7 @@ def upgrade() -> None:
         "association_study",
         sa.Column("association_id", sa.Integer(), nullable=False),
         sa.Column("study_id", sa.Integer(), nullable=False),
-        sa.Column("last_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("last_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["association_id"],
             ["association.id"],
@@ -141,9 +141,9 @@ def upgrade() -> None:
         sa.Column("spool_key", sa.Text(), nullable=False),
         sa.Column("pipeline_hint", sa.Text(), nullable=True),
         sa.Column("dicom_priority", sa.Integer(), nullable=True),
-        sa.Column("warnings", firstread.records.types.JsonText(), nullable=False),
-        sa.Column("received_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
-        sa.Column("deleted_at", firstread.records.types.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("warnings", firstread.records.base.JsonText(), nullable=False),
+        sa.Column("received_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("deleted_at", firstread.records.base.UtcDateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["study_id"], ["study.id"], name=op.f("fk_instance_study_id_study"), ondelete="CASCADE"
         ),
@@ -163,16 +163,16 @@ def upgrade() -> None:
         sa.Column("study_id", sa.Integer(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("opened_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
-        sa.Column("last_seen_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
-        sa.Column("closed_at", firstread.records.types.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("opened_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("last_seen_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", firstread.records.base.UtcDateTime(timezone=True), nullable=True),
         sa.Column("close_reason", sa.Text(), nullable=True),
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("forced_pipeline", sa.Text(), nullable=True),
-        sa.Column("warnings", firstread.records.types.JsonText(), nullable=False),
-        sa.Column("published_at", firstread.records.types.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("warnings", firstread.records.base.JsonText(), nullable=False),
+        sa.Column("published_at", firstread.records.base.UtcDateTime(timezone=True), nullable=True),
         sa.Column("publish_count", sa.Integer(), nullable=False),
-        sa.Column("routed_at", firstread.records.types.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("routed_at", firstread.records.base.UtcDateTime(timezone=True), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(
             ["study_id"], ["study.id"], name=op.f("fk_revision_study_id_study"), ondelete="CASCADE"
@@ -200,20 +200,20 @@ def upgrade() -> None:
         sa.Column("run", sa.Integer(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("lease_owner", sa.Text(), nullable=True),
-        sa.Column("lease_until", firstread.records.types.UtcDateTime(timezone=True), nullable=True),
-        sa.Column("progress_at", firstread.records.types.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("lease_until", firstread.records.base.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("progress_at", firstread.records.base.UtcDateTime(timezone=True), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("detail", sa.Text(), nullable=True),
-        sa.Column("warnings", firstread.records.types.JsonText(), nullable=False),
-        sa.Column("series_notes", firstread.records.types.JsonText(), nullable=False),
+        sa.Column("warnings", firstread.records.base.JsonText(), nullable=False),
+        sa.Column("series_notes", firstread.records.base.JsonText(), nullable=False),
         sa.Column("series_instance_uid", sa.Text(), nullable=True),
-        sa.Column("stage_seconds", firstread.records.types.JsonText(), nullable=False),
-        sa.Column("statistics", firstread.records.types.JsonText(), nullable=False),
-        sa.Column("models", firstread.records.types.JsonText(), nullable=False),
+        sa.Column("stage_seconds", firstread.records.base.JsonText(), nullable=False),
+        sa.Column("statistics", firstread.records.base.JsonText(), nullable=False),
+        sa.Column("models", firstread.records.base.JsonText(), nullable=False),
         sa.Column("evidence_path", sa.Text(), nullable=True),
-        sa.Column("created_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
-        sa.Column("started_at", firstread.records.types.UtcDateTime(timezone=True), nullable=True),
-        sa.Column("finished_at", firstread.records.types.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("created_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("started_at", firstread.records.base.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("finished_at", firstread.records.base.UtcDateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["revision_id"], ["revision.id"], name=op.f("fk_job_revision_id_revision"), ondelete="CASCADE"
         ),
@@ -240,7 +240,7 @@ def upgrade() -> None:
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("source_name", sa.Text(), nullable=True),
         sa.Column("calling_ae", sa.Text(), nullable=True),
-        sa.Column("received_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("received_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["instance_id"], ["instance.id"], name=op.f("fk_receipt_instance_id_instance"), ondelete="CASCADE"
         ),
@@ -277,11 +277,11 @@ def upgrade() -> None:
         sa.Column("escalation", sa.Integer(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("next_at", firstread.records.types.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("next_at", firstread.records.base.UtcDateTime(timezone=True), nullable=True),
         sa.Column("last_status", sa.Text(), nullable=True),
-        sa.Column("payload", firstread.records.types.JsonText(), nullable=False),
-        sa.Column("created_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
-        sa.Column("finished_at", firstread.records.types.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("payload", firstread.records.base.JsonText(), nullable=False),
+        sa.Column("created_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("finished_at", firstread.records.base.UtcDateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_delivery_job_id_job"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_delivery")),
         sa.UniqueConstraint(
@@ -312,10 +312,10 @@ def upgrade() -> None:
         sa.Column("key_sop_instance_uid", sa.Text(), nullable=True),
         sa.Column("volume_ml", sa.Double(), nullable=True),
         sa.Column("evidence_path", sa.Text(), nullable=True),
-        sa.Column("warnings", firstread.records.types.JsonText(), nullable=False),
-        sa.Column("flagged_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
-        sa.Column("notified_at", firstread.records.types.UtcDateTime(timezone=True), nullable=True),
-        sa.Column("acknowledged_at", firstread.records.types.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("warnings", firstread.records.base.JsonText(), nullable=False),
+        sa.Column("flagged_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("notified_at", firstread.records.base.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("acknowledged_at", firstread.records.base.UtcDateTime(timezone=True), nullable=True),
         sa.Column("acknowledged_by", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_flag_job_id_job"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["study_id"], ["study.id"], name=op.f("fk_flag_study_id_study"), ondelete="CASCADE"),
@@ -340,7 +340,7 @@ def upgrade() -> None:
         sa.Column("unit", sa.Text(), nullable=True),
         sa.Column("threshold", sa.Double(), nullable=True),
         sa.Column("flagged", sa.Boolean(), nullable=False),
-        sa.Column("created_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("created_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_result_job_id_job"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_result")),
         sa.UniqueConstraint(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-import firstread.records.types
+import firstread.records.base
 
 revision = "0002"
 down_revision = "0001"
@@ -38,12 +38,12 @@ def upgrade() -> None:
     op.create_table(
         "audit_event",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("host", sa.Text(), nullable=True),
         sa.Column("action", sa.Text(), nullable=False),
         sa.Column("subject", sa.Text(), nullable=True),
-        sa.Column("detail", firstread.records.types.JsonText(), nullable=False),
+        sa.Column("detail", firstread.records.base.JsonText(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_event")),
     )
     with op.batch_alter_table("audit_event", schema=None) as batch_op:
@@ -62,7 +62,7 @@ def upgrade() -> None:
         sa.Column("quantity", sa.Text(), nullable=False),
         sa.Column("n", sa.Integer(), nullable=False),
         sa.Column("psi", sa.Double(), nullable=False),
-        sa.Column("computed_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("computed_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_drift_row")),
         sa.UniqueConstraint(
             "day", "pipeline", "model_name", "model_version", "modality", "scanner", "quantity", name="uq_drift_row_key"
@@ -76,7 +76,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("files", sa.Integer(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
-        sa.Column("at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["study_id"], ["study.id"], name=op.f("fk_deletion_study_id_study"), ondelete="CASCADE"
         ),
@@ -97,7 +97,7 @@ def upgrade() -> None:
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("by", sa.Text(), nullable=True),
         sa.Column("note", sa.Text(), nullable=True),
-        sa.Column("at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["study_id"], ["study.id"], name=op.f("fk_verdict_study_id_study")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_verdict")),
     )
@@ -118,9 +118,9 @@ def upgrade() -> None:
         sa.Column("size_bytes", sa.BigInteger(), nullable=True),
         sa.Column("sha256", sa.Text(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
-        sa.Column("notes", firstread.records.types.JsonText(), nullable=False),
-        sa.Column("created_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
-        sa.Column("deleted_at", firstread.records.types.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("notes", firstread.records.base.JsonText(), nullable=False),
+        sa.Column("created_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("deleted_at", firstread.records.base.UtcDateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_output_object_job_id_job"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_output_object")),
         sa.UniqueConstraint("job_id", "run", "kind", name=op.f("uq_output_object_job_id_run_kind")),
@@ -136,7 +136,7 @@ def upgrade() -> None:
         sa.Column("escalation", sa.Text(), nullable=False),
         sa.Column("level", sa.Integer(), nullable=False),
         sa.Column("delivery_id", sa.Integer(), nullable=False),
-        sa.Column("at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["delivery_id"], ["delivery.id"], name=op.f("fk_escalation_step_delivery_id_delivery"), ondelete="CASCADE"
         ),

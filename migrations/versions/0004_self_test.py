@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-import firstread.records.types
+import firstread.records.base
 
 revision = "0004"
 down_revision = "0003"
@@ -17,7 +17,7 @@ def upgrade() -> None:
     op.create_table(
         "self_test",
         sa.Column("study_instance_uid", sa.Text(), nullable=False),
-        sa.Column("started_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("started_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("study_instance_uid", name=op.f("pk_self_test")),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from firstread.records.types import UtcDateTime
+from firstread.records.base import UtcDateTime
 
 revision = "0006"
 down_revision = "0005"

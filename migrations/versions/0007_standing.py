@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-import firstread.records.types
+import firstread.records.base
 
 revision = "0007"
 down_revision = "0006"
@@ -21,7 +21,7 @@ def upgrade() -> None:
         sa.Column("pipeline", sa.Text(), nullable=False),
         sa.Column("job_id", sa.Integer(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["revision_id"], ["revision.id"], name=op.f("fk_standing_revision_id_revision"), ondelete="CASCADE"
         ),

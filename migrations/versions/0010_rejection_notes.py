@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-import firstread.records.types
+import firstread.records.base
 
 revision = "0010"
 down_revision = "0009"
@@ -26,7 +26,7 @@ def upgrade() -> None:
         sa.Column("sop_instance_uid", sa.Text(), nullable=False),
         sa.Column("code", sa.Text(), nullable=False),
         sa.Column("images", sa.Integer(), nullable=False),
-        sa.Column("at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["study_id"], ["study.id"], name=op.f("fk_rejection_note_study_id_study"), ondelete="CASCADE"
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-import firstread.records.types
+import firstread.records.base
 
 revision = "0012"
 down_revision = "0011"
@@ -32,8 +32,8 @@ def downgrade() -> None:
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("host", sa.Text(), nullable=False),
         sa.Column("pid", sa.Integer(), nullable=False),
-        sa.Column("started_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
-        sa.Column("heartbeat_at", firstread.records.types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("started_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("heartbeat_at", firstread.records.base.UtcDateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_listener")),
     )
     op.execute(f"INSERT INTO listener ({COLUMNS}) SELECT {COLUMNS} FROM process WHERE kind = 'listener'")

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from firstread.dicom.datasets import UnusableFile, read_dataset
-from firstread.dicom.values import number, text
 from firstread.dicom.frames import frames_of
 from firstread.dicom.geometry import normal_of
+from firstread.dicom.values import number, text
 from training.datasets.base import DataSetError, Item, Kind, read_rows
 from training.datasets.folders import read_hu
 from training.head_ct.readers import LABELS

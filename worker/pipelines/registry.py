@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import cast
 
-from firstread.dicom.values import text
 from firstread.dicom.modality import COLOUR, modality_of
+from firstread.dicom.values import text
 from firstread.pipelines import PIPELINES, Pipeline
 from worker.pipelines.base import PipelineSteps, StudyImages
 

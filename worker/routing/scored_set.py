@@ -18,8 +18,8 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from firstread.dicom.datasets import UnusableFile
-from firstread.dicom.values import PARSE_ERRORS, number, text
 from firstread.dicom.pixels.reading import UnreadablePixels, iter_frames
+from firstread.dicom.values import PARSE_ERRORS, number, text
 from worker.pipelines.base import StoredInstance, StudyImages
 from worker.pipelines.registry import PipelineRow
 

@@ -16,8 +16,8 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit
 
-from firstread.dicom.values import PARSE_ERRORS
 from firstread.dicom.pixels.complaints import cannot, heard, look_through, tells_of_damage
+from firstread.dicom.values import PARSE_ERRORS
 
 _DCT: Final = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit})
 """JPEG of the discrete cosine transform: the plug-in that decodes it best fills what is missing, and says nothing."""

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from firstread.dicom.values import BadNumber, each_number, strict_number, text
 from firstread.dicom.frames import macro_item
 from firstread.dicom.pixels.lookup import items_of, table_of
 from firstread.dicom.pixels.reading import UnreadablePixels
+from firstread.dicom.values import BadNumber, each_number, strict_number, text
 
 Grey = NDArray[np.float32]
 

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from pydicom.dataset import Dataset
 
-from firstread.dicom.values import number
 from firstread.dicom.frames import Rescale
 from firstread.dicom.pixels.reading import PixelLayout, UnreadablePixels
+from firstread.dicom.values import number
 
 AIR_HU: Final = -1024.0
 """Nothing is thinner than air: lower values are padding or its rim."""

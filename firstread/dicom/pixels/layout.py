@@ -8,8 +8,8 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from firstread.dicom.values import PARSE_ERRORS, number, text
 from firstread.dicom.pixels.codecs import UnreadablePixels
+from firstread.dicom.values import PARSE_ERRORS, number, text
 
 FRAME_LIMIT_BYTES: Final = 512 * 2**20
 """Largest decoded frame; a 16-bit mammogram has 50 MB, a whole-slide tile less."""

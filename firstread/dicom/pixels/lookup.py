@@ -14,8 +14,8 @@ import numpy as np
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
-from firstread.dicom.values import PARSE_ERRORS
 from firstread.dicom.pixels.reading import UnreadablePixels
+from firstread.dicom.values import PARSE_ERRORS
 
 _BYTES_ALONE: Final = frozenset({"OB", "UN"})
 _CHANNELS: Final = ("Red", "Green", "Blue")

@@ -21,8 +21,15 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from firstread.dicom.datasets import GE_BIG_ENDIAN_PIXELS, PIXEL_DATA, UNDEFINED_LENGTH, Content, UnusableFile, inflate, opened
-from firstread.dicom.values import text
+from firstread.dicom.datasets import (
+    GE_BIG_ENDIAN_PIXELS,
+    PIXEL_DATA,
+    UNDEFINED_LENGTH,
+    Content,
+    UnusableFile,
+    inflate,
+    opened,
+)
 from firstread.dicom.pixels.codecs import UnreadablePixels as UnreadablePixels
 from firstread.dicom.pixels.codecs import elsewhere
 from firstread.dicom.pixels.compressed import compressed_frames
@@ -31,6 +38,7 @@ from firstread.dicom.pixels.layout import PixelLayout as PixelLayout
 from firstread.dicom.pixels.layout import PixelNote as PixelNote
 from firstread.dicom.pixels.layout import layout_of as layout_of
 from firstread.dicom.pixels.native import native_frames
+from firstread.dicom.values import text
 
 _TRAILER_BYTES: Final = 2048
 """What some writers leave behind the last pixel. More than that and than a row, and Rows or Columns may be wrong."""

@@ -24,8 +24,8 @@ from firstread.records import (
     SliceScoreRow,
     Study,
 )
+from firstread.records.base import UtcDateTime
 from firstread.records.migrate import SchemaMismatch, current_revision, downgrade, head_revision, require_head, upgrade
-from firstread.records.types import UtcDateTime
 from firstread.records.views import VIEWS
 from firstread_cli.tables import view_rows
 

@@ -13,9 +13,9 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.valuerep import validate_value
 
-from firstread.dicom.values import PARSE_ERRORS, decimal_string, text
 from firstread.dicom.dates import offset_of, offset_text
 from firstread.dicom.uids import is_standard_uid
+from firstread.dicom.values import PARSE_ERRORS, decimal_string, text
 
 TYPE_2 = (
     "PatientName",

@@ -14,9 +14,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from firstread.dicom.datasets import UnusableFile, read_dataset
-from firstread.dicom.values import PARSE_ERRORS
 from firstread.dicom.dates import offset_at, offset_of, offset_text
 from firstread.dicom.uids import is_standard_uid, stable_uid
+from firstread.dicom.values import PARSE_ERRORS
 from firstread.pipelines import leading_finding
 from firstread.records import (
     Flag,

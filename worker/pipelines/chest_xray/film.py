@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from firstread.dicom.datasets import Content
-from firstread.dicom.values import number, text
 from firstread.dicom.pixels.display import modality_values, voi_views
 from firstread.dicom.pixels.hounsfield import padding_of
 from firstread.dicom.pixels.lookup import palette_rgb
 from firstread.dicom.pixels.reading import UnreadablePixels, layout_of, read_frame
+from firstread.dicom.values import number, text
 from worker.pipelines.base import StoredInstance
 from worker.pipelines.reasons import Caution
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from firstread.dicom.values import text
 from firstread.dicom.modality import modality_of
 from firstread.dicom.pixels.reading import UnreadablePixels
+from firstread.dicom.values import text
 from worker.pipelines.base import Gate, Series, StudyImages
 from worker.pipelines.chest_xray.film import ColourImage, Film, FilmCandidate, read_film
 from worker.pipelines.chest_xray.likeness import CERTAIN, POSSIBLE, likeness

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
-from firstread.dicom.values import number, text
 from firstread.dicom.modality import CAPTURES, modality_of
+from firstread.dicom.values import number, text
 from worker.pipelines.base import Selection, Series, SeriesNote, StoredInstance, StudyImages
 from worker.pipelines.chest_xray.film import FilmCandidate
 from worker.pipelines.chest_xray.header import is_lateral, other_part, other_part_described

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 from pydicom.dataset import Dataset
 
-from firstread.dicom.values import text
 from firstread.dicom.frames import Frame
 from firstread.dicom.pixels.colour import is_rgb_profile, to_srgb
 from firstread.dicom.pixels.lookup import palette_rgb
 from firstread.dicom.pixels.reading import UnreadablePixels, layout_of, read_frame
+from firstread.dicom.values import text
 from worker.pipelines.base import StoredInstance
 from worker.pipelines.dermoscopy.lesion import Framing, framed, framing, reduced
 from worker.pipelines.reasons import Caution, Reason

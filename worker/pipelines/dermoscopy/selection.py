@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from firstread.dicom.values import number, text
 from firstread.dicom.frames import Frame, frames_of
 from firstread.dicom.modality import COLOUR, DERMOSCOPIC, VL_PHOTOGRAPHIC, modality_of
+from firstread.dicom.values import number, text
 from worker.pipelines.base import Selection, Series, SeriesNote, StoredInstance, StudyImages
 from worker.pipelines.dermoscopy.header import other_organ, other_organ_described
 from worker.pipelines.dermoscopy.photographs import PhotographCandidate

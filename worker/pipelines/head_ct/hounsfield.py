@@ -11,7 +11,6 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from firstread.dicom.ahead import in_order
-from firstread.dicom.values import numbers
 from firstread.dicom.frames import Rescale
 from firstread.dicom.modality import CT_CLASSES
 from firstread.dicom.pixels.hounsfield import looks_like_hu, padding_of, to_hu
@@ -23,6 +22,7 @@ from firstread.dicom.pixels.reading import (
     layout_of,
     read_frame,
 )
+from firstread.dicom.values import numbers
 from worker.pipelines.head_ct.grid import Grid, grid_of
 from worker.pipelines.head_ct.stack import HeadStack, Slice, Unread, slabs_of
 from worker.pipelines.reasons import Caution, Reason

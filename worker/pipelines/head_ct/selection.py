@@ -15,10 +15,10 @@ from typing import Final
 import numpy as np
 
 from firstread.dicom.contrast import has_contrast, says_none
-from firstread.dicom.values import number, text
 from firstread.dicom.frames import Frame, frames_of
 from firstread.dicom.geometry import plane_of, turn_of
 from firstread.dicom.modality import CT_CLASSES
+from firstread.dicom.values import number, text
 from worker.pipelines.base import Details, Lost, Selection, Series, SeriesNote, StoredInstance, StudyImages
 from worker.pipelines.head_ct.series import arrange, fill_holes, group_slices, locate_lost, twins_of, with_places
 from worker.pipelines.head_ct.stack import MIN_SLICES, HeadStack, Slice, Unread

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from firstread.dicom.values import integer, number, text
 from firstread.dicom.geometry import SAME_PLACE_MM, Stack, Vector, missing_slices, stack_of, usual_steps
+from firstread.dicom.values import integer, number, text
 from worker.pipelines.base import Lost
 from worker.pipelines.head_ct.stack import MIN_SLICES, Ruler, Slice, Unread
 from worker.pipelines.reasons import Caution, Reason

@@ -11,9 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from firstread.dicom.values import integer, number
 from firstread.dicom.frames import Frame
 from firstread.dicom.geometry import Stack, Turn
+from firstread.dicom.values import integer, number
 from worker.pipelines.base import StoredInstance
 
 MIN_SLICES: Final = 8
