@@ -1,4 +1,4 @@
-"""Meanings of the codes that say nothing about an image: why a job waits or failed, an object was refused, and so on.
+"""Meanings of the codes that are not about an image: why a job waits or failed, an object was refused, and so on.
 
 Codes about images stand with the pipelines (``worker.pipelines.reasons``). Each table here becomes one of
 ``docs/schema.md``; a test finds codes of the source that no table has.

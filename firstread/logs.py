@@ -1,7 +1,7 @@
 """Structured logs: a JSON object a line, on stderr and in the home. Keys and codes, never a patient name or a UID.
 
 pydicom, highdicom and pynetdicom put values of data elements, names of patients among them, into warnings and log
-messages, and repeat them for every object. Of libraries the log says only that they spoke, and where.
+messages, and repeat them for every object. Of a library's message the log says only that there was one, and where.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MESSAGE_LIMIT, FIELD_LIMIT = 1000, 200
 
 OURS = frozenset({"firstread", "firstread_cli", "dicom_listener", "worker", "training", "__main__"})
 PLUMBING = frozenset({"celery", "kombu", "amqp", "redis", "watchfiles", "prometheus_client"})
-"""Libraries that see messages and sockets, and no data of a study: their warnings keep their words."""
+"""Libraries that see messages and sockets, and no data of a study: the text of their warnings is kept."""
 
 TALKERS = ("celery.app.trace", "celery.worker.strategy")
 """Parts of those that repeat what a task was given or raised."""
@@ -88,7 +88,7 @@ def frames_of(error: BaseException | None, last: int = 12) -> list[str]:
 
 
 class PrivateFileHandler(logging.handlers.RotatingFileHandler):
-    """A rotated log that is its owner's alone."""
+    """A rotated log that only its owner can read."""
 
     def _open(self) -> TextIOWrapper:
         return open(self.baseFilename, "a", encoding=self.encoding, opener=private)
@@ -145,7 +145,7 @@ def _log_thread_death(args: threading.ExceptHookArgs) -> None:
 
 
 def _log_death(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """The end of a process by an exception: its class and place, in the log and as the last words on stderr."""
+    """The end of a process by an exception: its class and place, in the log and as the last line on stderr."""
     if issubclass(kind, KeyboardInterrupt):
         return
     logging.getLogger("firstread").critical("the process died", exc_info=(kind, error, trace))

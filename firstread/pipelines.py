@@ -1,7 +1,7 @@
 """One description of each pipeline, and the questions that the rest of Firstread asks of them.
 
 Every table of pipelines or findings is read from here. What only the worker knows of a pipeline (its five functions)
-is found by its name in :mod:`worker.pipelines.registry`, what only training knows in :mod:`training.pipelines`.
+is found by its name in :mod:`worker.pipelines.registry`, and what only training knows in :mod:`training.pipelines`.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Pipeline:
     baselines : frozenset of str
         Tasks that are there to compare with: their packages may be shadows, and never raise or average a flag.
     in_colour : bool
-        Whether its pictures are colours: other pipelines leave a study of colours alone to it where it was ordered.
+        Whether its pictures are colours: other pipelines leave a study of colours to it where it was ordered.
     hounsfield : bool
         Whether it needs Hounsfield units, which no JPEG or PNG file holds.
     picture : PictureClass or None
@@ -284,7 +284,7 @@ def names() -> tuple[str, ...]:
 
 
 def described(name: str | None) -> Pipeline | None:
-    """The description of a pipeline; None for a name that there is not (rows may be older than this version)."""
+    """The description of a pipeline; None for an unknown name (rows may be older than this version)."""
     return next((pipeline for pipeline in PIPELINES if pipeline.name == name), None)
 
 
@@ -294,7 +294,7 @@ def of_modality(modality: str) -> Pipeline | None:
 
 
 def leading_finding(name: str) -> str:
-    """The leading finding of a pipeline; empty for one that there is not."""
+    """The leading finding of a pipeline; empty for an unknown one."""
     pipeline = described(name)
     return "" if pipeline is None else pipeline.leading
 

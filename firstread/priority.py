@@ -52,7 +52,7 @@ def is_ordered(
 ) -> bool:
     """Whether somebody asked for a study to be served early: by an inbox folder, a rule for its sender, or C-STORE.
 
-    A rule that would put the sender's studies behind their default asks for nothing.
+    A rule that would put the sender's studies behind their default does not count as a request.
     """
     if forced_pipeline is not None or DICOM_HIGH in set(dicom_priorities):
         return True

@@ -71,7 +71,7 @@ ROUTING_FAILED = "routing_failed"
 
 
 class IllegalMove(Exception):
-    """A state change that the machine does not have."""
+    """A state change that is not allowed."""
 
 
 def move_revision(

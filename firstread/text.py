@@ -1,4 +1,4 @@
-"""Text that strangers wrote, made fit for a log or a terminal."""
+"""Text from outside, made safe for a log or a terminal."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ RESULT_COLUMNS = (
     "study_instance_uid",
 )
 SPARE_COLUMNS = ("threshold", "scored_at", "warnings", "unit", "study_instance_uid", "value", "source_name")
-"""What a narrow terminal does without, the first first."""
+"""Columns that a narrow terminal leaves out, in this order."""
 
 FLAG_COLUMNS = (
     "study_instance_uid",
@@ -60,7 +60,7 @@ FLAG_SPARE_COLUMNS = (
     "study_instance_uid",
     "finding",
 )
-"""The same of flags."""
+"""The same for flags."""
 
 
 @click.command()

@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "send": ("firstread_cli.send:send", "Send files or folders by C-STORE."),
     "results": ("firstread_cli.listings:results", "List results."),
     "flags": ("firstread_cli.listings:flags", "List flagged studies; acknowledge them."),
-    "study": ("firstread_cli.study:study", "Tell the whole story of one study."),
+    "study": ("firstread_cli.study:study", "Show everything known of one study."),
     "report": ("firstread_cli.study:report", "Write one study as an HTML page."),
     "retry": ("firstread_cli.study:retry", "Score a study again."),
     "verdict": ("firstread_cli.outcomes:verdict", "Say what you think of a result."),
@@ -65,8 +65,8 @@ class LazyGroup(click.Group):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Names and help of commands without importing them: a shell asks at every press of the Tab key."""
-        found = [CompletionItem(n, help=text) for n, (_, text) in COMMANDS.items() if n.startswith(incomplete)]
-        return found if not incomplete.startswith("-") else super().shell_complete(ctx, incomplete)
+        completions = [CompletionItem(n, help=text) for n, (_, text) in COMMANDS.items() if n.startswith(incomplete)]
+        return completions if not incomplete.startswith("-") else super().shell_complete(ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Names and help, without an import."""
@@ -102,7 +102,7 @@ def settings_errors(error: ValidationError) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> Any:
-    """Entry point. A wrong setting or a state of things that we know ends in one clear line, not in a traceback."""
+    """Entry point. A wrong setting or a known error ends in one clear line, not in a traceback."""
     from firstread.errors import FirstreadError
     from firstread.logs import silence_libraries
 

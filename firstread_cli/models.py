@@ -41,7 +41,7 @@ def audited(settings: Settings, action: str) -> Iterator[dict[str, Any]]:
     detail: dict[str, Any] = {}
     url = make_url(settings.database_url)
     if url.get_backend_name() == "sqlite" and not (url.database and Path(url.database).is_file()):
-        yield detail  # a home that was never used: nobody has done anything in it that is on record
+        yield detail  # a home that was never used has no audit trail yet
         return
     db = Database(settings.database_url)
     try:
@@ -177,7 +177,7 @@ def import_(source: Path, make_active: bool, yes: bool) -> None:
     store = open_store(settings)
 
     def pin(card: Card) -> None:
-        """Put the present choice of the package's task on record, so that a newer version does not replace it."""
+        """Record the present choice of the package's task, so that a newer version does not replace it."""
         active = [e.key for e in store.entries() if e.role == "active" and e.card and e.card.task == card.task]
         if active:
             store.activate(active[0])

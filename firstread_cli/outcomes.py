@@ -155,7 +155,7 @@ def deliveries(ctx: click.Context, state: str | None, limit: int, as_json: bool)
 @click.option("--destination", help="With --failed: only of this destination.")
 @click.option("--by", help="Who asks; default: the user of this machine.")
 def retry(number: int | None, failed: bool, destination: str | None, by: str | None) -> None:
-    """Make a delivery due at once, its attempts counted anew."""
+    """Make a delivery due at once, with its attempts counted from zero."""
     from firstread.actions.deliveries import retry_delivery, retry_failed
 
     if (number is None) == (not failed):

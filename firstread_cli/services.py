@@ -19,7 +19,7 @@ def settings_of_process() -> Settings:
 
 
 def is_child() -> bool:
-    """Whether `firstread up` started this process: what is said once is said there."""
+    """Whether `firstread up` started this process: it prints what is said once."""
     return os.environ.get(STDERR_VARIABLE) == "0"
 
 

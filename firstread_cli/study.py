@@ -1,4 +1,4 @@
-"""One study: its whole story, its report, and scoring it again."""
+"""One study: everything known of it, its report, and scoring it again."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def story(session: Session, study: Study) -> dict[str, Any]:
 @click.argument("uid", metavar="UID")
 @click.option("--json", "as_json", is_flag=True, help="JSON, with every file and receipt.")
 def study(uid: str, as_json: bool) -> None:
-    """Tell the whole story of one study (StudyInstanceUID, accession number, or the key that logs and mails name)."""
+    """Show everything known of one study (StudyInstanceUID, accession number, or the key that logs and mails name)."""
     with open_database(Settings()).read() as session:
         whole_story = story(session, find_study(session, uid))
     if as_json:
@@ -170,7 +170,7 @@ def _print_revision(revision: dict[str, Any]) -> None:
         if job["warnings"]:
             echo(f"    warnings: {', '.join(job['warnings'])}")
         for note in job["series_notes"]:
-            mark = "chosen" if note["chosen"] else "left aside"
+            mark = "chosen" if note["chosen"] else "not used"
             reasons = f": {', '.join(note['reasons'])}" if note["reasons"] else ""
             echo(f"    series {note['SeriesInstanceUID']}, {note['n_instances']} images, {mark}{reasons}")
         if job["stage_seconds"]:
@@ -217,7 +217,7 @@ def report(uid: str, output: Path | None) -> None:
 @click.option("--priority", type=click.IntRange(0, 9), help="Of this study from here on: 0 is first; never old.")
 @click.option("--give-up", is_flag=True, help="Instead: end jobs that wait (for a package that never comes) as FAILED.")
 def retry(uid: str, pipeline: str | None, by: str | None, priority: int | None, give_up: bool) -> None:
-    """Score a study again: its newest revision, attempts counted anew. Flags and acknowledgements stay."""
+    """Score a study again: its newest revision, with attempts counted from zero. Flags and acknowledgements stay."""
     from firstread.actions.retry import end_waiting, retry_study
 
     settings = Settings()

@@ -52,7 +52,7 @@ def view_rows(session: Session, query: TextClause) -> list[dict[str, Any]]:
 
 
 def echo(text: str = "", *, err: bool = False) -> None:
-    """Print lines for a person; what a sender wrote cannot reach the terminal's controls."""
+    """Print lines for a person; control characters that a sender wrote are escaped."""
     click.echo("\n".join(clean(line) for line in text.split("\n")), err=err)
 
 
@@ -69,7 +69,7 @@ def print_json(rows: Any) -> None:
 
 
 def _json_safe(line: str) -> str:
-    """JSON's own escapes for what a terminal must not see, and JSON itself does not escape."""
+    """JSON escapes for characters that are unsafe in a terminal and that JSON itself leaves as they are."""
     if line.isprintable():
         return line
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
@@ -103,7 +103,7 @@ def print_table(
     Parameters
     ----------
     spare : sequence of str
-        Columns that a terminal which is too narrow does without, the first first; a line below says which are left out.
+        Columns that a narrow terminal leaves out, in this order; a line below says which are left out.
         By default the last ones, up to the third.
     """
     if not rows:

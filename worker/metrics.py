@@ -74,7 +74,7 @@ DECODER_ENDS = Counter(
 
 
 def begin(pipelines: Iterable[str], models: Iterable[tuple[str, str]]) -> None:
-    """Show what alerts count from the start, at zero: an increase that a scrape never saw begin is none.
+    """Show what alerts count from the start, at zero: without a first value there is no increase.
 
     Parameters
     ----------

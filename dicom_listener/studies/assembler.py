@@ -325,8 +325,8 @@ def _instance_row(study: Study, arrival: Arrival) -> Instance:
         spool_key=arrival.spool_key,
         pipeline_hint=note.pipeline_hint,
         dicom_priority=note.dicom_priority,
-        made_kind=header.made.kind if header.made else None,
-        made_dt=header.made.at if header.made else None,
+        made_kind=header.created.kind if header.created else None,
+        made_dt=header.created.at if header.created else None,
         warnings=arrival.warnings,
         received_at=note.received,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 
-from firstread.dicom.dates import Made, Span, newest_of
+from firstread.dicom.dates import CreationTime, Span, newest_of
 from firstread.dicom.modality import modality_of
 from firstread.priority import is_ordered
 from firstread.records import Instance, Revision
@@ -45,4 +45,4 @@ def judge(revision: Revision, members: Sequence[Instance], calling_aes: Collecti
 def made_span(members: Sequence[Instance], settings: Settings) -> Span | None:
     """When the newest image was made; of other objects only where there is no image."""
     images = [i for i in members if i.modality not in NO_IMAGES] or members
-    return newest_of((Made(i.made_kind, i.made_dt) for i in images if i.made_kind and i.made_dt), settings.zone)
+    return newest_of((CreationTime(i.made_kind, i.made_dt) for i in images if i.made_kind and i.made_dt), settings.zone)

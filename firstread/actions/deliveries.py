@@ -16,7 +16,10 @@ class DeliveryError(FirstreadError):
 
 
 def retry_delivery(db: Database, delivery_id: int, *, by: str | None = None) -> Delivery:
-    """Make a delivery due at once, its attempts counted anew. Raises :class:`DeliveryError` for one that is done."""
+    """Make a delivery due at once, with its attempts counted from zero.
+
+    Raises :class:`DeliveryError` for one that is done.
+    """
     with db.write() as session:
         row = session.scalar(select(Delivery).where(Delivery.id == delivery_id).with_for_update())
         if row is None:

@@ -1,4 +1,4 @@
-"""A study scored again, or its waiting ended, at the wish of a person."""
+"""What a person asks for: a study is scored again, or no longer waits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 def retry_study(
     db: Database, settings: Settings, study_uid: str, pipeline: str | None, by: str, priority: int | None = None
 ) -> list[str]:
-    """Let the newest closed revision of a study be scored again, attempts counted anew.
+    """Let the newest closed revision of a study be scored again, with its attempts counted from zero.
 
     What was committed stays visible until the new run commits; flags and acknowledgements stay for good. A revision
     that no pipeline wanted, or that could not be routed, is routed again.

@@ -59,9 +59,9 @@ _CONTRASTED_PHASE: Final = re.compile(r"^CE\s+(?:NATIV\w*|PLAIN|PRE)$")
 def says_none(words: str) -> bool:
     """Whether words that name a contrast agent mean that there is none.
 
-    They do where each of them is known, and one denies: ``NON-IONIC`` and ``OMNIPAQUE, NO REACTION`` name an agent, and
-    so does any word that is not known. What stands beside a denial behind a sign that joins, as in ``NATIVE + CE``, is
-    not denied by it.
+    They do where every word is known and one of them is a negation: ``NON-IONIC`` and ``OMNIPAQUE, NO REACTION`` name
+    an agent, and so does any word that is not known. What stands beside a negation behind a sign that joins, as in
+    ``NATIVE + CE``, is not negated by it.
     """
     plain = unicodedata.normalize("NFKD", words).upper()
     plain = unicodedata.normalize("NFKC", "".join(c for c in plain if not unicodedata.combining(c)))

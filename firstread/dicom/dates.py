@@ -16,7 +16,7 @@ KINDS: Final = ("acquisition", "content", "series", "study")
 """Whose date counts, the best first: one of a study's images that names a better one makes all others count less."""
 
 EARLIEST_YEAR: Final = 1972
-"""No scanner is older than the first CT (1971): earlier years are what de-identification and dead clocks write."""
+"""No scanner is older than the first CT (1971): earlier years come from de-identification or a dead clock."""
 
 MOST_WEST, MOST_EAST = timedelta(hours=-12), timedelta(hours=14)
 """Offsets from UTC that are in use (PS3.3 C.12.1.1.8)."""
@@ -30,7 +30,7 @@ _PARTS: Final = (4, 6, 8, 10, 12, 14)
 
 
 @dataclass(frozen=True)
-class Made:
+class CreationTime:
     """When an image says that it was made.
 
     Attributes
@@ -54,7 +54,7 @@ class Span:
 
 
 def offset_of(value: str) -> timezone | None:
-    """Offset from UTC of a Timezone Offset From UTC (0008,0201), PS3.3 C.12.1.1.8; None where it is none."""
+    """Offset from UTC of a Timezone Offset From UTC (0008,0201), PS3.3 C.12.1.1.8; None where it is not one."""
     match = _OFFSET.fullmatch(value.strip())
     if match is None:
         return None
@@ -71,9 +71,9 @@ def offset_text(zone: tzinfo, at: datetime) -> str:
 
 
 def offset_at(zone: tzinfo, day: str, time: str) -> timezone | None:
-    """Offset of a zone at a local date (DA) and time (TM) of PS3.5 section 6.2; noon where the time is no time.
+    """Offset of a zone at a local date (DA) and time (TM) of PS3.5 section 6.2; noon where the time is not valid.
 
-    None where the date is none. An hour that the clock shows twice is the first one.
+    None where the date is not valid. An hour that the clock shows twice is the first one.
     """
     digits = re.match(r"\d{0,6}", time)
     for at in (day + (digits[0] if digits else ""), day + "12"):
@@ -84,7 +84,7 @@ def offset_at(zone: tzinfo, day: str, time: str) -> timezone | None:
     return None
 
 
-def made_of(ds: Dataset) -> Made | None:
+def creation_time_of(ds: Dataset) -> CreationTime | None:
     """When an image was made: its acquisition, else its content, series or study; None where nothing readable says so.
 
     An Acquisition DateTime and an Acquisition Date and Time may stand beside each other; the newer one counts.
@@ -98,7 +98,7 @@ def made_of(ds: Dataset) -> Made | None:
         stamps = [at for at in candidates if at]
         if stamps:
             newest = max(stamps, key=lambda at: _HAS_OFFSET.sub("", at).ljust(14, "9"))
-            return Made(kind, newest if _HAS_OFFSET.search(newest) else newest + offset)
+            return CreationTime(kind, newest if _HAS_OFFSET.search(newest) else newest + offset)
     return None
 
 
@@ -108,7 +108,7 @@ def span_of(at: str, zone: tzinfo | None) -> Span | None:
     Parameters
     ----------
     at : str
-        As in :class:`Made`.
+        As in :class:`CreationTime`.
     zone : tzinfo or None
         Where it names no offset itself. None leaves every offset that is in use open.
     """
@@ -131,13 +131,13 @@ def has_offset(at: str) -> bool:
     return _HAS_OFFSET.search(at) is not None
 
 
-def newest_of(images: Iterable[Made], zone: tzinfo | None) -> Span | None:
+def newest_of(images: Iterable[CreationTime], zone: tzinfo | None) -> Span | None:
     """When a study was made: the newest date of the best kind that any of its images has, or None."""
     spans: dict[str, list[Span]] = {}
-    for made in images:
-        span = span_of(made.at, zone)
+    for created in images:
+        span = span_of(created.at, zone)
         if span is not None:
-            spans.setdefault(made.kind, []).append(span)
+            spans.setdefault(created.kind, []).append(span)
     best = next((spans[kind] for kind in KINDS if kind in spans), None)
     return max(best, key=lambda span: span.last) if best else None
 

@@ -1,7 +1,7 @@
 """The elements of an encoded data set (PS3.5 section 7), found by their lengths without building what they hold.
 
 Values stay bytes until somebody asks for them, sequences too, of either kind of length. So what a file costs is bounded
-before anything is made of it: by the number of its elements and items, and by its bytes.
+before anything is built from it: by the number of its elements and items, and by its bytes.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Scanner:
     Parameters
     ----------
     stop : callable
-        Told each tag; reading ends in front of the first for which it is true.
+        Called with each tag; reading ends before the first for which it returns true.
     """
 
     def __init__(self, window: Window, encoding: Encoding, stop: Callable[[int], bool]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset, FileMetaDataset
 
 from firstread.dicom.datasets import NoStudy, NotDicom, UnusableFile, read_dataset, read_noted
-from firstread.dicom.dates import Made, made_of
+from firstread.dicom.dates import CreationTime, creation_time_of
 from firstread.dicom.uids import UID_LIMIT
 from firstread.dicom.values import number, text
 
@@ -52,7 +52,7 @@ class Header:
     NumberOfFrames: int
     Rows: int | None
     Columns: int | None
-    made: Made | None = None
+    created: CreationTime | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -133,13 +133,13 @@ def header_of(ds: Dataset, meta: FileMetaDataset | None = None, notes: tuple[str
         NumberOfFrames=frames if frames is not None and frames > 0 else 1,
         Rows=_whole(ds, "Rows"),
         Columns=_whole(ds, "Columns"),
-        made=made_of(ds),
+        created=creation_time_of(ds),
         warnings=tuple(dict.fromkeys(warnings)),
     )
 
 
 def patient_key(ds: Dataset) -> str | None:
-    """Digest of who the patient is: of Patient ID, else of name and birth date; None for nobody.
+    """Digest of who the patient is: of Patient ID, else of name and birth date; None where the header names nobody.
 
     One patient's name is spelled in many ways, so it counts only where there is no ID; and the issuer of an ID is
     filled in by some systems on the way and not by others, so it does not count.

@@ -24,7 +24,7 @@ class Rescale:
     kind: str = ""
     """Rescale Type: ``HU``, ``US`` (unspecified), empty, or something that is not Hounsfield units."""
     fault: str = ""
-    """What is unreadable about it, without the value; nothing may be made of the pixels then."""
+    """What is unreadable about it, without the value; the pixels cannot be used then."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Frame:
 
 
 MOST_RESCALE = 1e6
-"""A slope or an intercept beyond this makes no unit of anything."""
+"""A slope or an intercept beyond this cannot be a real scale."""
 
 MOST_FRAMES = 5000
-"""Frames that are believed of a multi-frame object without a functional group for each."""
+"""Most frames that are read of a multi-frame object without a functional group for each."""
 
 _MACROS = {
     "ImagePositionPatient": "PlanePositionSequence",
@@ -126,7 +126,7 @@ def _rescale(slope_at: Dataset, intercept_at: Dataset) -> Rescale | None:
         return None
     if abs(slope or 1.0) > MOST_RESCALE or abs(intercept) > MOST_RESCALE:
         return Rescale(1.0, 0.0, kind, fault="Rescale Slope or Intercept is beyond reason")
-    # A slope alone may be left out by old writers; an intercept may not, it is what makes HU of stored values.
+    # A slope alone may be left out by old writers; an intercept may not, it turns stored values into HU.
     return Rescale(1.0 if slope is None else slope, intercept, kind)
 
 

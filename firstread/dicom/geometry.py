@@ -62,7 +62,7 @@ class Stack:
     duplicates : tuple of int
         Indices into the input that share a position with an earlier one, left out of ``order``.
     position_mm : ndarray of float64, shape (len(order),), or None
-        Distance along the normal; None where the headers do not tell.
+        Distance along the normal; None where the headers do not say.
     thickness_mm : ndarray of float64, shape (len(order),), or None
         Nominal thickness of each slice, that of the nearest slice where a header does not say; None where none does.
     spacing_mm : float or None
@@ -164,7 +164,7 @@ def stack_of(
 
 
 def _common_normal(orientations: Sequence[Vector | None]) -> np.ndarray | None:
-    """Median of the known normals: neither the first slice that arrived nor one that says otherwise turns the rest."""
+    """Median of the known normals: a single slice, even the first to arrive, does not turn the rest."""
     normal_by_orientation = {o: normal_of(o) for o in dict.fromkeys(orientations) if o is not None}
     normals = [normal for o in orientations if o is not None and (normal := normal_by_orientation[o]) is not None]
     if not normals:
@@ -191,8 +191,8 @@ def missing_slices(steps_mm: np.ndarray, thickness_mm: np.ndarray | None = None)
 
     A step counts as a gap where it is half as large again as both its neighbours, so that a scan in 3 mm below and
     6 mm above the tentorium has none; and every step counts where slices lie twice their thickness apart. Steps are
-    compared by the thickness of the two slices that they part. What only that makes a gap, and not the steps as they
-    are, is a thickness that one header has wrong.
+    compared by the thickness of the two slices between which they lie. What only that makes a gap, and not the steps
+    as they are, is a thickness that one header has wrong.
 
     Parameters
     ----------
@@ -254,7 +254,7 @@ class Turn:
 def turn_of(orientation: Sequence[float] | None) -> Turn:
     """Turn for an axial image; none where the orientation is missing.
 
-    DICOM's +x points to the patient's left and +y to the back. The row cosines tell where columns run.
+    DICOM's +x points to the patient's left and +y to the back. The row cosines say in which direction the columns run.
     """
     if orientation is None or normal_of(orientation) is None:
         return Turn()

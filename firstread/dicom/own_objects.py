@@ -1,4 +1,4 @@
-"""Knowing the result objects of any Firstread when they come back: from a PACS that routes whole studies, or at hand.
+"""Recognition of result objects of any Firstread that come back, for example from a PACS that routes whole studies.
 
 The sign is the General Equipment module of the object itself (PS3.3 C.7.5.1) together with its class. The file meta
 group says nothing: our listener and our sender write their implementation class into every image that they touch.
@@ -22,7 +22,7 @@ RESULT_CLASSES: Final = frozenset(
         *("7", "7.1", "7.2", "7.3", "7.4"),  # Secondary Capture, single and multi-frame
     )
 )
-"""SR, Segmentation and Secondary Capture: what results are made as. Key objects and dose reports are other people's."""
+"""SR, Segmentation and Secondary Capture: what results are made as. Key objects and dose reports never are."""
 
 
 def is_result_object(header: Header) -> bool:

@@ -24,7 +24,7 @@ PARSE_ERRORS: Final = (
     struct.error,
     zlib.error,
 )
-"""What pydicom raises on bytes that are no sound data set."""
+"""What pydicom raises on bytes that are not a valid data set."""
 
 BIGGEST: Final = 2**31 - 1
 """Largest integer of a column, and of an Integer String (PS3.5 table 6.2-1)."""

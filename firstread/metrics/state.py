@@ -77,7 +77,7 @@ class Snapshot(Generic[T]):
         self._read_at: float | None = None
 
     def get(self) -> tuple[T | None, float | None]:
-        """The newest value that can be had within the limit, and its age in seconds; None for both before the first."""
+        """The newest value within the limit, and its age in seconds; None for both until there is one."""
         with self._lock:
             old = self._read_at is None or time.monotonic() - self._read_at > self._fresh_s
             if old and (self._thread is None or not self._thread.is_alive()):

@@ -1,1 +1,1 @@
-"""Synthetic studies that prove the path: drawn by formulas, named ``PHANTOM^...``, and never used to tune anything."""
+"""Synthetic studies for tests: drawn by formulas, named ``PHANTOM^...``, and never used to tune anything."""

@@ -94,9 +94,9 @@ class EmbeddedBroker:
         return self._server.poll() if self._server else None
 
     def keep_running(self) -> bool:
-        """Start the server again if it died, or if the process that ran it is gone. To be called now and then.
+        """Start the server again if it died, or if the process that ran it is gone. To be called from time to time.
 
-        Returns True if it was started anew. A server that dies within seconds of its start is not started faster
+        Returns True if it was started again. A server that dies within seconds of its start is not started faster
         than every five seconds.
         """
         if self._server is not None:

@@ -65,7 +65,7 @@ def spawn(
 
 
 def settings_environ(settings: Settings, **changes: Any) -> dict[str, str]:
-    """This process's environment with every setting as it stands, for a child that shall see the same.
+    """This process's environment with every setting as it stands, for a child that must see the same.
 
     Every setting is written out, and the child reads no file of settings: one that changed meanwhile cannot stop it.
     What else has a name like ours, such as the secrets of destinations, goes along.
@@ -96,12 +96,12 @@ def firstread_command(*arguments: str) -> list[str]:
 
 
 def process_id(kind: str) -> str:
-    """A name for this process that no other ever has: kind, host, pid and a random part."""
+    """A name for this process that no other has: kind, host, pid and a random part."""
     return f"{kind}:{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process of this machine has that pid and is no zombie."""
+    """Whether a process of this machine has that pid and is not a zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0]
     except OSError:

@@ -49,7 +49,7 @@ class JsonText(TypeDecorator[Any]):
 
 
 class Base(DeclarativeBase):
-    """Every table hangs on this metadata; constraints have names, so that migrations can drop them."""
+    """Every table belongs to this metadata; constraints have names, so that migrations can drop them."""
 
     metadata = MetaData(
         naming_convention={

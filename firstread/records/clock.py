@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from firstread.clock import utcnow
 
 NOISE = timedelta(seconds=1)
-"""Less is the way to the database and back, and no difference of clocks."""
+"""A smaller difference is the round trip to the database, and not one of the clocks."""
 
 _QUERIES = {
     "postgresql": text("SELECT clock_timestamp()"),
@@ -38,6 +38,6 @@ def skew_of(session: Session) -> timedelta:
 
 
 def shift_of(session: Session) -> timedelta:
-    """What must be added to a time of this machine's clock to have it by the database's; zero where they agree."""
+    """What must be added to a time of this machine's clock to convert it to the database's; zero where they agree."""
     skew = skew_of(session)
     return skew if abs(skew) >= NOISE else timedelta()

@@ -87,7 +87,7 @@ def make_engine(url: str) -> Engine:
 
 
 def _make_file(path: Path) -> None:
-    """An empty file that is its owner's alone; SQLite gives its companions (``-wal``, ``-shm``) the same mode."""
+    """An empty file that only its owner can read; SQLite gives its companions (``-wal``, ``-shm``) the same mode."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -97,7 +97,7 @@ class Database:
     """Sessions on one engine.
 
     Use :meth:`read` to look and :meth:`write` to change: on SQLite the second takes the write lock at once; on
-    PostgreSQL both are plain transactions, and rows that are fought over are locked by the query
+    PostgreSQL both are plain transactions, and rows that several want are locked by the query
     (``with_for_update``).
     """
 

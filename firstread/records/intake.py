@@ -73,7 +73,7 @@ class Instance(Base):
     made_kind: Mapped[str | None]
     """Whose date ``made_dt`` is: ``acquisition``, ``content``, ``series`` or ``study``."""
     made_dt: Mapped[str | None]
-    """When the image was made by its own header, a DT of PS3.5 section 6.2 with what is known of it."""
+    """When the image was made, according to its header, a DT of PS3.5 section 6.2 with what is known of it."""
     warnings: Mapped[list[str]] = mapped_column(default=list)
     received_at: Mapped[datetime]
     own: Mapped[bool] = mapped_column(default=False, server_default=false())

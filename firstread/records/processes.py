@@ -1,4 +1,4 @@
-"""Rows of running processes: every heartbeat of ours stands in this one table."""
+"""Rows of running processes: all heartbeats are in this one table."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Process(Base):
 
 
 def own_process(key: str, kind: str) -> Process:
-    """The row of the process that calls, for :func:`write_heartbeat`."""
+    """The row of this process, for :func:`write_heartbeat`."""
     return Process(id=key, kind=kind, host=socket.gethostname(), pid=os.getpid())
 
 

@@ -1,7 +1,7 @@
 """Queries over studies: which one a person means, which are a self-test's, who sent one, and who is served first.
 
 Locks are taken in the order study, revision, job, flag, delivery. Whoever writes to a job or a revision locks its study
-first, so two writers of one study go one after the other and never wait for each other in a circle. SQLite has one
+first, so two writers of one study take turns and cannot deadlock. SQLite has one
 writer at a time, and ignores row locks.
 """
 
@@ -30,7 +30,7 @@ LARGEST_KEY = 2**31 - 1
 
 
 class UnknownStudy(FirstreadError):
-    """No study goes by that name, or several do."""
+    """No study has that name, or several have it."""
 
 
 def find_study(session: Session, name: str, *, keys: bool = True, bare: bool = True) -> Study:
@@ -92,13 +92,13 @@ def _self_tests() -> Select[int]:
 
 
 def senders_of(session: Session, study_uid: str) -> list[str]:
-    """Calling AE titles that delivered something of a study, in order of their names; result objects do not count."""
+    """Calling AE titles that delivered something of a study, sorted; result objects do not count."""
     query = select(Receipt.calling_ae).where(Receipt.study_instance_uid == study_uid, Receipt.outcome != OWN).distinct()
     return sorted(ae for ae in session.scalars(query) if ae)
 
 
 def asked_for(session: Session, study_id: int) -> str | None:
-    """The pipeline in whose inbox folder the newest file lay; an order outlives later copies that came without one."""
+    """The pipeline in whose inbox folder the newest file lay; later copies without an order leave it."""
     ordered = select(Instance.pipeline_hint).where(
         Instance.study_id == study_id, Instance.own.is_(False), Instance.pipeline_hint.is_not(None)
     )

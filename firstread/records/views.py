@@ -116,7 +116,7 @@ _FIRST_SEEN = """
               WHERE x.study_id = g.study_id AND y.pipeline = g.pipeline AND z.finding = g.finding AND z.flagged
                   AND z.role <> 'shadow'
               ORDER BY z.created_at, x.number LIMIT 1), r.last_seen_at)"""
-"""When the last image of the revision came that raised a flag first: what its latency is counted from."""
+"""When the last image of the revision came that raised a flag first: the start of its latency."""
 
 STUDY_FLAG = f"""
 SELECT s.study_instance_uid, r.number AS revision, s.patient_id, s.accession_number, g.pipeline, g.finding,

@@ -29,7 +29,7 @@ from firstread.storage.store import spool_of
 THUMBNAIL_PX = 192
 MOST_SLICES = 60
 MOST_SUSPICIOUS = 12
-"""Of them; the rest is an even choice."""
+"""Of the frames shown; the rest is an even choice."""
 
 BRAIN_WINDOW = (0.0, 80.0)
 OUTLINE = (255, 60, 60)

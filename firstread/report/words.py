@@ -22,7 +22,7 @@ def percent(p: float) -> str:
 
 
 def rounded(value: float) -> str:
-    """A measured value with as many digits as it is worth: two decimals below 1, one below 10, none above."""
+    """A measured value with as many digits as are meaningful: two decimals below 1, one below 10, none above."""
     size = abs(value)
     return f"{value:.0f}" if size >= 9.95 else f"{value:.1f}" if size >= 0.995 else f"{value:.2f}"
 
@@ -54,5 +54,5 @@ def name_of_hint(finding: str) -> str:
 
 
 def _in_a_sentence(name: str) -> str:
-    """A name with a small initial; abbreviations keep their capitals."""
+    """A name with a lower-case initial; abbreviations keep their capitals."""
     return name if name[:2].isupper() else name[0].lower() + name[1:]

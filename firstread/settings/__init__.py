@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     time_zone: str = Field(
         "",
         description="Where this site is, as an IANA name (Europe/Berlin): images without an offset from UTC are read "
-        "in it, and result objects bear its time; empty: not known.",
+        "in it, and result objects have its time; empty: not known.",
     )
     fresh_h: float = Field(
         24.0,

@@ -1,7 +1,7 @@
 """Names in the environment that look like settings: mistyped ones, unknown ones, and those that others put there.
 
-A name that is nearly a setting's is taken for one that somebody mistyped, since a setting that is ignored may open a
-door. Names that an orchestrator makes of its services (Kubernetes' service links, say) are nobody's mistake.
+A name that is nearly a setting's counts as mistyped, since a setting that is ignored may open a
+door. Names that an orchestrator makes of its services (Kubernetes' service links, say) are not mistakes.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def distance(a: str, b: str, limit: int = MOST_EDITS) -> int:
-    """Letters to insert, drop, change or swap with a neighbour to make one of the other; more than ``limit``: any."""
+    """Letters to insert, drop, change or swap to make one of the other; above ``limit`` where there are more."""
     if abs(len(a) - len(b)) > limit:
         return limit + 1
     before, last = list[int](), list(range(len(b) + 1))

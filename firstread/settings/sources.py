@@ -1,4 +1,4 @@
-"""Where settings come from: the environment, secret files that it names, and a TOML file; each fault in one line."""
+"""Where settings come from: the environment, secret files that it names, and a TOML file; each error in one line."""
 
 from __future__ import annotations
 

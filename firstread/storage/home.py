@@ -61,7 +61,7 @@ def require_models_dir(settings: Settings) -> None:
 
 
 def disk_warning(settings: Settings) -> str | None:
-    """What to tell about a disk that is under its watermark; None while there is room."""
+    """What to say about a disk that is under its watermark; None while there is room."""
     free_mb = shutil.disk_usage(settings.home).free // 2**20
     if free_mb >= settings.min_free_mb:
         return None
@@ -101,7 +101,7 @@ def _give_mode(path: Path, model: os.stat_result, mask: int) -> None:
 
 
 def private(path: str, flags: int) -> int:
-    """Opener for ``open``: a file that is made is its owner's alone."""
+    """Opener for ``open``: a new file that only its owner can read."""
     return os.open(path, flags, FILE_MODE)
 
 
@@ -138,7 +138,7 @@ def _tighten(settings: Settings) -> None:
 
 
 def _narrow(path: Path, mode: int) -> bool:
-    """Take away the rights beyond a mode; whether there were any. Files of somebody else stay as they are."""
+    """Take away the rights beyond a mode; returns whether there were any. Files of somebody else stay as they are."""
     try:
         rights = stat.S_IMODE(path.lstat().st_mode)
         if stat.S_ISLNK(path.lstat().st_mode) or not rights & ~(mode | SPECIAL_BITS):

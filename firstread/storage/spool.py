@@ -78,7 +78,7 @@ class Spool:
             )
 
     def new_key(self) -> str:
-        """A key that was never used: ``YYYYMMDD/HH/<32 hex>.dcm``."""
+        """A new key: ``YYYYMMDD/HH/<32 hex>.dcm``."""
         return f"{utcnow():%Y%m%d/%H}/{uuid.uuid4().hex}{SUFFIX}"
 
     def path(self, key: str) -> Path:

@@ -1,7 +1,7 @@
 """A store that machines share: S3-compatible, or whatever fsspec knows, behind the spool and the evidence.
 
 Without a store URL the home is a folder, shared by NFS or not. With one, an image is on the local disk only while it
-comes in: it is in the store before the success status goes out. Readers take copies into a cache that forgets.
+comes in: it is in the store before the success status goes out. Readers take copies into a cache for an hour.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class StoreAway(DiskFull):
 
 
 class StoreUnusable(FirstreadError):
-    """The URL of the store leads nowhere that we know."""
+    """The URL of the store is not usable."""
 
 
 class SharedStore:
@@ -139,7 +139,7 @@ class Cache:
         return local
 
     def drop(self, key: str) -> None:
-        """Forget one copy."""
+        """Drop one copy."""
         (self._root / key).unlink(missing_ok=True)
 
     def _forget(self) -> None:

@@ -1,4 +1,4 @@
-"""What must be right before ``firstread up`` starts anything: each thing that is wrong has an error of its own."""
+"""What must be right before ``firstread up`` starts anything: each thing that is wrong has its own error."""
 
 from __future__ import annotations
 

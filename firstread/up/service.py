@@ -106,7 +106,7 @@ class SupervisedCommand:
 
 
 class Up:
-    """The running whole."""
+    """All running commands."""
 
     def __init__(self, settings: Settings, db: Database) -> None:
         self._settings = settings
@@ -253,7 +253,7 @@ class Readiness:
         return self._listener_pid() == pid
 
     def _worker_details(self) -> dict[str, Any] | None:
-        """What our worker process says of itself, a ready one first; None where there is none yet."""
+        """What our worker process says of itself, one that is ready first; None where there is none yet."""
         from sqlalchemy import select
         from sqlalchemy.exc import SQLAlchemyError
 

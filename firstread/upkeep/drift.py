@@ -27,7 +27,7 @@ from firstread.states import JobState
 
 ALL = "*"
 LEAST_STUDIES = 20
-"""Fewer on a day say nothing: by chance alone the index of ten bins is then about 0.5."""
+"""Fewer studies on a day are not compared: by chance alone the index of ten bins is then about 0.5."""
 
 REFERENCE_STUDIES = 200
 """A site's first studies with a model are the baseline of what its card has no histogram of."""

@@ -1,4 +1,4 @@
-"""Retention of what was refused: files in ``refused/`` and ``inbox/rejected/`` that nobody took away."""
+"""Retention of what was refused: files in ``refused/`` and ``inbox/rejected/`` that nobody removed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from firstread.settings import Settings
 
 BATCH = 200
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"
-"""Stands in a path for bytes that are no text: such a path leads to no file, and a person has to remove it."""
+"""Stands in a path for bytes that are no text: no file has such a path, so a person has to remove it."""
 
 
 def remove_refused(db: Database, settings: Settings, before: datetime, dry_run: bool = False) -> tuple[int, int]:
@@ -67,6 +67,6 @@ def _tidy(folder: Path, root: Path) -> None:
     while folder != root and folder.is_relative_to(root):
         try:
             folder.rmdir()
-        except OSError:  # not empty, or gone already: somebody else's business
+        except OSError:  # not empty, or gone already
             return
         folder = folder.parent

@@ -241,7 +241,7 @@ def is_finished(session: Session, study_id: int, now: datetime) -> bool:
 def _remove_images(
     db: Database, settings: Settings, study_id: int, reason: str, removed: Removed, now: datetime, dry_run: bool
 ) -> None:
-    """Remove a study's images and objects. Files first: a crash in between is made good by the next pass."""
+    """Remove a study's images and objects. Files first: after a crash in between the next pass finishes the work."""
     deleted_at = utcnow()
     with db.write() as session:
         session.execute(select(Study.id).where(Study.id == study_id).with_for_update())

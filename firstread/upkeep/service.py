@@ -1,4 +1,4 @@
-"""What has to be done now and then: the dead-man's heartbeat, retention, drift, remains of self-tests."""
+"""What has to be done from time to time: the dead-man's heartbeat, retention, drift, remains of self-tests."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def check_clock(settings: Settings) -> Iterator[Check]:
         yield Check(
             "time zone",
             "warn",
-            f"{ENV_PREFIX}TIME_ZONE is not set: result objects of images that do not say theirs{some} bear no "
+            f"{ENV_PREFIX}TIME_ZONE is not set: result objects of images that do not say theirs{some} have no "
             "Timezone Offset From UTC, and a PACS may show them hours off",
         )
 
@@ -68,7 +68,7 @@ def check_clock(settings: Settings) -> Iterator[Check]:
 def _offsets(session: Session) -> list[bool]:
     """Of each of the newest images, whether it says its offset from UTC."""
     query = select(Instance.made_dt).where(Instance.own.is_(False)).order_by(Instance.id.desc()).limit(NEWEST)
-    return [made is not None and has_offset(made) for made in session.scalars(query)]
+    return [moment is not None and has_offset(moment) for moment in session.scalars(query)]
 
 
 def check_senders(settings: Settings) -> Iterator[Check]:
@@ -93,7 +93,7 @@ def check_senders(settings: Settings) -> Iterator[Check]:
             yield Check(
                 f"clock of {ae}",
                 "warn",
-                f"{whole} of the last {LOOK_BACK.days} days bear a date in the future: look at the clock of this AE, "
+                f"{whole} of the last {LOOK_BACK.days} days have a date in the future: look at the clock of this AE, "
                 f"and at {ENV_PREFIX}TIME_ZONE",
             )
 
@@ -110,12 +110,12 @@ def look_at(session: Session, settings: Settings) -> dict[str, Sender]:
             Revision.last_seen_at >= now_of(session) - LOOK_BACK,
         )
     )
-    found: dict[str, Sender] = defaultdict(Sender)
+    senders: dict[str, Sender] = defaultdict(Sender)
     for ae, made_at, seen_at, warnings in session.execute(query):
         assert made_at is not None
-        sender = found[str(ae)]
+        sender = senders[str(ae)]
         sender.studies += 1
         sender.old += settings.fresh_h > 0 and made_at < seen_at - timedelta(hours=settings.fresh_h)
         sender.ahead += "date_in_future" in (warnings or [])
         sender.newest = max(sender.newest or made_at, made_at)
-    return found
+    return senders

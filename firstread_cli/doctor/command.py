@@ -1,4 +1,4 @@
-"""``firstread doctor``: each part of a site looked at, each finding in a line, what to do beside what is wrong."""
+"""``firstread doctor``: a check of each part of a site, a line each, with what to do about what is wrong."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STALE_HEARTBEAT_S = 30.0
 
 
 def check_names(settings: Settings) -> Iterator[Check]:
-    """Names in the environment that look like settings and are none."""
+    """Names in the environment that look like settings and are not."""
     unknown = settings.names().unknown
     if unknown:
         yield Check("settings", "warn", f"no settings of this version, and ignored: {', '.join(unknown)}")

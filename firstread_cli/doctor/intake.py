@@ -42,6 +42,6 @@ def check_inbox(settings: Settings) -> Iterator[Check]:
     """What has lain in the inbox for ten minutes and is never read."""
     from dicom_listener.inbox.leftovers import in_words, left_aside
 
-    found = left_aside(settings.inbox_dir, accepted_is_ours=settings.inbox_keep_accepted)
-    if found:
-        yield Check("inbox", "warn", f"never read: {in_words(found)}")
+    leftovers = left_aside(settings.inbox_dir, accepted_is_ours=settings.inbox_keep_accepted)
+    if leftovers:
+        yield Check("inbox", "warn", f"never read: {in_words(leftovers)}")

@@ -81,7 +81,7 @@ def write_phantom(folder: Path, uid: str) -> None:
 
 
 def _look(session: Session, uid: str) -> tuple[bool, Check]:
-    """How far the phantom has come, and whether that is its end."""
+    """How far the phantom has come, and whether it has ended."""
     late = f"no result within {LIMIT_S:.0f} s"
     revision = session.scalar(
         select(Revision)

@@ -1,1 +1,1 @@
-"""The place where compressed frames are decoded: processes of their own that may die or hang, and only a frame pays."""
+"""Where compressed frames are decoded: processes of their own that may die or hang, at the cost of one frame."""

@@ -16,7 +16,7 @@ from worker.decoder.memory import FrameMemory, Placement
 from worker.decoder.wire import Message, receive, send
 
 GROWN_BYTES: Final = 192 * 2**20
-"""A decoder that holds so much more than it began with ends, before a sound frame lacks what leaked."""
+"""A decoder that holds so much more than it began with ends, before a good frame runs out of memory."""
 
 _LOOK_EVERY: Final = 32
 
@@ -70,7 +70,7 @@ def _refusal(text: str, cause: BaseException | None) -> Message:
 
 
 def _memory() -> tuple[int, int]:
-    """Address space and data of this process in bytes; zeros where the system does not tell."""
+    """Address space and data of this process in bytes; zeros where the system does not say."""
     try:
         numbers = Path("/proc/self/statm").read_text(encoding="ascii").split()
     except OSError:

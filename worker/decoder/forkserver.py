@@ -1,7 +1,7 @@
 """The process that decoders are forked from: ``python -m worker.decoder.forkserver FD``.
 
 A fresh interpreter with one thread, the codecs loaded and nothing else: no TensorFlow, no database, no secrets. It
-decodes nothing, so that it is sound whenever the next decoder is forked from it, in milliseconds.
+decodes nothing, so that its state is good whenever the next decoder is forked from it, in milliseconds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> None:
     """Fork decoders, and wait for their ends, until the worker is gone; then end all of them."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
-    # A stop that is sent to a whole group or container is the worker's affair: it finishes the studies in hand.
+    # A stop that is sent to a whole group or container is for the worker to handle: it finishes the studies in hand.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     # The memory of a decoder that dies is a patient's images: it is not written anywhere.

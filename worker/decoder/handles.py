@@ -37,7 +37,7 @@ _KEEP_MEMORY: Final = {"MALLOC_MMAP_THRESHOLD_": str(64 * 2**20), "MALLOC_TRIM_T
 
 
 class DecoderUnavailable(WorkerError):
-    """No process can be had to decode in. The fault is not the study's."""
+    """No process to decode in can be started. The fault is not the study's."""
 
     reason = "decoder_unavailable"
 
@@ -51,7 +51,7 @@ class Ended(Exception):
 
 
 class ForkServer:
-    """The process that decoders are forked from, started anew where it is gone. Thread-safe."""
+    """The process that decoders are forked from, started again where it is gone. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -155,7 +155,7 @@ class ForkServer:
 
 
 def _environ() -> dict[str, str]:
-    """What the codecs need, and no passwords: this process reads what strangers sent."""
+    """What the codecs need, and no passwords: this process reads files from outside."""
     environ = {
         name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
     }

@@ -35,7 +35,7 @@ def memory_bytes(frame_bytes: int) -> int:
 
 
 class Allowance:
-    """What one study may waste, so that forty frames that hang are no matter of minutes.
+    """What one study may waste, so that forty frames that hang do not cost minutes.
 
     Parameters
     ----------

@@ -154,7 +154,7 @@ class DecoderPool:
                 self._starting -= 1
 
     def _give_back(self, decoder: Decoder, reason: str) -> str:
-        """Keep a decoder that is sound, replace one that is not; the reason as it turned out."""
+        """Keep a decoder that is good, replace one that is not; the reason as it turned out."""
         with self._changed:
             self._busy.discard(decoder)
             has_room = len(self._idle) + len(self._busy) + self._starting < self.size

@@ -182,7 +182,7 @@ class EngineThread:
             start += n
 
     def _alone(self, request: Request, n: int) -> None:
-        """One request's part of a batch that failed, by itself, so that only the guilty one fails."""
+        """One request's part of a batch that failed, by itself, so that only the one at fault fails."""
         try:
             outputs = self._batch(request.package, [request.x[request.done : request.done + n]])
         except Exception as error:  # noqa: BLE001  # handed to the thread that asked

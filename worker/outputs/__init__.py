@@ -1,1 +1,1 @@
-"""Results out: DICOM objects, and deliveries to whoever wants to know."""
+"""Results out: DICOM objects, and deliveries to destinations."""

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def run_outputs(settings: Settings) -> int:
-    """Deliver, escalate, clean up and beat until SIGTERM or SIGINT.
+    """Deliver, escalate, clean up and write heartbeats until SIGTERM or SIGINT.
 
     Returns
     -------

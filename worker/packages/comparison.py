@@ -57,7 +57,7 @@ def figures_of(card: Card) -> FlagFigures:
 
 
 def doubts(new: FlagFigures, old: FlagFigures) -> list[str]:
-    """Why a person should think before ``new`` takes the place of ``old``: a sentence each."""
+    """Why a person should look again before ``new`` takes the place of ``old``: a sentence each."""
     sentences = []
     for name in ("auc", "sensitivity", "specificity"):
         before, after = getattr(old, name), getattr(new, name)

@@ -20,7 +20,7 @@ from worker.packages.card import Calibration, Card
 EDGE = 1e-6
 MASK_EDGE = 1e-3
 SEQUENCE_REACH = 2
-"""Slices on either side that the sequence stage hears; the first and last stand in for missing ones."""
+"""Slices on either side that the sequence stage sees; the first and last stand in for missing ones."""
 
 
 def softmax_groups(card: Card) -> list[list[int]]:

@@ -185,7 +185,7 @@ def find_package(package: str, settings: Settings) -> Path:
 
 
 def is_baseline(card: Card) -> bool:
-    """Whether a package is there to compare with: it may be a shadow, and never raises or averages a flag."""
+    """Whether a package serves only for comparison: it may be a shadow, and never raises or averages a flag."""
     return any(card.task in pipeline.baselines for pipeline in pipelines.PIPELINES)
 
 

@@ -116,7 +116,7 @@ class Series(Generic[ImagesT]):
 
 @dataclass(frozen=True)
 class SeriesNote:
-    """Why a series was chosen or left aside; stored with the job and shown by ``firstread study``."""
+    """Why a series was chosen or not; stored with the job and shown by ``firstread study``."""
 
     SeriesInstanceUID: str
     chosen: bool

@@ -1,4 +1,4 @@
-"""The one check that numbers of a model are numbers: NaN or Inf is a failure, never a score."""
+"""The one check that a model's outputs are finite: NaN or Inf is a failure, never a score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evidence pictures: a slice beside itself with a heat map, sides marked, and said to be an AI result."""
+"""Evidence pictures: a slice beside itself with a heat map, sides marked, labelled as an AI result."""
 
 from __future__ import annotations
 

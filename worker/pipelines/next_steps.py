@@ -15,13 +15,13 @@ log = logging.getLogger(__name__)
 
 
 class NextStepsError(ValueError):
-    """The site's file cannot be read, has a key that no finding uses, or a value that is no short text."""
+    """The site's file cannot be read, has a key that no finding uses, or a value that is not a short text."""
 
 
 def next_steps(path: Path | None = None) -> dict[str, str]:
     """Sentence by finding or warning: the defaults, with those of the site's file in their place.
 
-    The file is read anew when it has changed.
+    The file is read again when it has changed.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def next_steps(path: Path | None = None) -> dict[str, str]:
 
 
 def next_steps_or_defaults(path: Path | None) -> dict[str, str]:
-    """:func:`next_steps`, with the defaults where the site's file is wrong: a typing error there loses no result.
+    """:func:`next_steps`, with the defaults where the site's file is wrong: a typing error there costs no result.
 
     ``firstread doctor`` says what is wrong with the file.
     """

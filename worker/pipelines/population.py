@@ -36,7 +36,7 @@ def _date(value: str) -> date | None:
 def outside(population: dict[str, Any], age: float | None, thickness_mm: float | None = None) -> bool:
     """Whether a known age or thickness lies outside ``age_min``..``age_max``, ``thickness_min_mm``.. of a card.
 
-    What is not known, of the patient or on the card, is not held against the study.
+    What is not known, of the patient or on the card, does not count against the study.
     """
     return _beyond(age, population.get("age_min"), population.get("age_max")) or _beyond(
         thickness_mm, population.get("thickness_min_mm"), population.get("thickness_max_mm")

@@ -1,4 +1,4 @@
-"""Why a series was left aside, why a study was rejected, and what a reader should know about a score.
+"""Why a series was not used, why a study was rejected, and what a reader should know about a score.
 
 Codes are part of the public contract (``study_result.reason`` and ``.warnings``); each has one line for people.
 """
@@ -159,8 +159,8 @@ TEXTS: dict[str, str] = {
     Caution.IDENTITY_CORRECTED: "Patient or order were corrected after the images had been scored; scores and other "
     "warnings are those of the earlier identity.",
     Caution.UNREADABLE_HEADER: "A received file cannot be parsed any more and was not scored.",
-    Caution.OLD_STUDY: "Made longer ago than FIRSTREAD_FRESH_H when it came: told of in summaries, not escalated.",
-    Caution.DATE_IN_FUTURE: "The images bear a date in the future: the scanner's clock or the time zone is wrong.",
+    Caution.OLD_STUDY: "Made longer ago than FIRSTREAD_FRESH_H when it came: listed in summaries, not escalated.",
+    Caution.DATE_IN_FUTURE: "The images have a date in the future: the scanner's clock or the time zone is wrong.",
 }
 """One line of text for each code; a code that is both has one."""
 

@@ -55,7 +55,7 @@ class PipelineRow:
     def wants(self, study: StudyImages, orders: Orders) -> bool:
         """Whether the study is this pipeline's business: asked for by a person, or by the modality of an instance.
 
-        What is asked for for a sender is tried on all that no other pipeline claims by its own modalities.
+        What a sender's rule asks for is tried on every study that no other pipeline wants by its own modalities.
         """
         if orders.folder is not None:
             return orders.folder == self.name

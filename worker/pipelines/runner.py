@@ -88,7 +88,7 @@ class _Clock:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """What came of one series: an outcome, or reasons; without its pixels, since a decoded volume is large."""
+    """The outcome of one series, or the reasons against it; without its pixels, since a decoded volume is large."""
 
     outcome: Outcome | None
     reasons: tuple[str, ...]

@@ -52,7 +52,7 @@ def lost_beside(study: StudyImages, instances: Iterable[StoredInstance]) -> list
 
 
 def too_much(readable: Iterable[float], unread: Sequence[float | None]) -> bool:
-    """Whether so many slices are unread, or two beside each other, that the rest cannot speak for the whole.
+    """Whether so many slices are unread, or two beside each other, that the rest does not represent the whole.
 
     Parameters
     ----------

@@ -94,7 +94,7 @@ def _leave_unacked() -> None:
     """Do not put unacknowledged messages back when a channel closes.
 
     After a lost connection kombu's Redis channel tries so without a connection, and the consumer dies of it
-    (kombu#582). A doorbell needs no putting back: the sweeper rings again.
+    (kombu#582). A doorbell need not be put back: the sweeper rings again.
     """
     from kombu.transport import redis
 

@@ -1,7 +1,8 @@
 """``firstread work``: the worker process under supervision, and the sweeper beside it.
 
-Nothing inside a threads pool can end a thread that hangs, so time is kept from outside: a worker process with a job
-that makes no progress, or that gives no sign of life, is killed and started again, and its jobs are given back.
+Nothing inside a threads pool can end a thread that hangs, so limits of time are enforced from outside: a worker
+process with a job that makes no progress, or that gives no sign of life, is killed and started again, and its jobs are
+given back.
 """
 
 from __future__ import annotations
@@ -104,14 +105,14 @@ class ModelsWatch:
         self._looked = 0.0
 
     def settle(self) -> None:
-        """A worker process starts: what lies there is what it loads."""
+        """A worker process starts: it loads what is there now."""
         from worker.engine.loading import fingerprint
 
         self._served = self._last = fingerprint(self._settings)
         self._looked = time.monotonic()
 
     def changed(self) -> bool:
-        """Whether two looks, five seconds apart, agree that something else lies there."""
+        """Whether two looks, five seconds apart, agree that the packages have changed."""
         from worker.engine.loading import fingerprint
 
         if time.monotonic() - self._looked < MODELS_LOOK_S:
@@ -213,7 +214,7 @@ def _forget_row(db: Database, owner: str) -> None:
 
 
 def give_back_of_predecessors(db: Database, sweeper: Sweeper) -> int:
-    """Give back the jobs of workers of this machine that are gone without a word (power loss, ``kill -9`` of all)."""
+    """Give back the jobs of workers of this machine that ended without notice (power loss, ``kill -9`` of all)."""
     from worker.process.sweeper import EndedProcess
 
     with db.read() as session:

@@ -59,7 +59,7 @@ class RoutingDecision:
 
     stands: dict[str, StandingResult] = field(default_factory=dict)
     identity: Identity | None = None
-    """The one new identity that the images bear."""
+    """The one new identity that the images have."""
     warnings: list[str] = field(default_factory=list)
     known: tuple[int, int] = (0, 0)
 

@@ -1,7 +1,7 @@
 """A patient or an order corrected: the same images under one new identity.
 
 Nothing is scored again. The result is carried over to the revision with the corrected images, with the warning
-``identity_corrected``; the study's own columns follow; objects are made and sent anew under the new identity, and name
+``identity_corrected``; the study's own columns follow; objects are made and sent again under the new identity, and name
 the earlier report as their predecessor. What was not sent yet under the earlier identity never is.
 """
 
@@ -91,7 +91,7 @@ def carry(session: Session, revision: Revision, old: Job, settings: Settings, *,
 
 
 def end_deliveries(session: Session, study_id: int, revision_number: int, reason: str) -> int:
-    """End what was not yet sent of objects that bear an earlier revision's identity; returns how many."""
+    """End what was not yet sent of objects with an earlier revision's identity; returns how many."""
     earlier = (
         select(Job.id)
         .join(Revision, Revision.id == Job.revision_id)

@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class Overtaken(Exception):
-    """Other work of the study was written while a revision was looked at: what stands is to be decided anew."""
+    """Other work of the study was written while a revision was looked at, so what stands must be decided again."""
 
 
 def orders_of(session: Session, settings: Settings, revision: Revision) -> Orders:

@@ -51,7 +51,7 @@ def rejected_in(study: StudyImages) -> Rejected:
             continue
         for instance in study.instances:
             if instance.key not in rejected.notes and note.names(instance.SeriesInstanceUID, instance.SOPInstanceUID):
-                # Codes go up: an incorrect worklist entry, the highest, has the last word.
+                # Codes go up: an incorrect worklist entry, the highest, decides.
                 rejected.left_out[instance.key] = note.code
     return rejected
 
@@ -133,7 +133,7 @@ def _instances(session: Session, *conditions: ColumnElement[bool]) -> list[Insta
 
 
 def _hold_back(session: Session, jobs: list[int]) -> None:
-    """End what was not sent: objects, which bear the name, and messages about results that raise no flag."""
+    """End what was not sent: objects, which have the name in them, and messages about results that raise no flag."""
     raised = select(Result.job_id).where(Result.job_id.in_(jobs), Result.flagged, Result.role != "shadow")
     quiet = Delivery.job_id.not_in(raised) & (Delivery.escalation == 0) & (Delivery.topic == "")
     session.execute(

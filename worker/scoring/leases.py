@@ -95,7 +95,7 @@ class LeaseKeeper:
             return {job_id: lease.progress for job_id, lease in self._leases.items()}
 
     def renew(self) -> None:
-        """Write every lease anew; those that are no longer ours are marked lost."""
+        """Renew every lease; those that are no longer ours are marked lost."""
         with self._lock:
             leases = list(self._leases.values())
         if not leases:

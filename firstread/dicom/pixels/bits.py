@@ -1,4 +1,4 @@
-"""Bits of a pixel cell (PS3.5 section 8.1.1): which of them hold the value, and what the others are worth.
+"""Bits of a pixel cell (PS3.5 section 8.1.1): which of them hold the value, and what the others mean.
 
 Nothing may be assumed of bits above High Bit: overlays lie there, and what an anonymiser left of them. Some writers
 declare too few bits all the same, or store a sign above them. Neighbouring pixels tell the two apart: a value that is

@@ -1,6 +1,6 @@
 """Where one compressed frame becomes an array: in this process, or wherever a service installed its own decoder.
 
-A codec that reads what strangers sent may crash, hang or take all memory, so a long-running service hands frames to
+A codec that reads files from outside may crash, hang or take all memory, so a long-running service hands frames to
 processes of their own; training, commands and tests decode where they are.
 """
 
@@ -20,14 +20,14 @@ from firstread.dicom.pixels.complaints import cannot, heard, look_through, tells
 from firstread.dicom.values import PARSE_ERRORS
 
 _DCT: Final = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit})
-"""JPEG of the discrete cosine transform: the plug-in that decodes it best fills what is missing, and says nothing."""
+"""JPEG of the discrete cosine transform: the plug-in that decodes it best fills what is missing without a word."""
 
 _TALKING: Final = frozenset({"gdcm"})
-"""Plug-ins whose libraries warn of damage on standard error, and decode on."""
+"""Plug-ins whose libraries warn of damage on standard error, and go on decoding."""
 
 
 class UnreadablePixels(Exception):
-    """The pixel data cannot be had. The message names the cause and no patient data."""
+    """The pixel data cannot be read. The message names the cause and no patient data."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ Decode = Callable[[CodedFrame], np.ndarray]
 def decode_here(frame: CodedFrame) -> np.ndarray:
     """Decode in this process, with the first plug-in that knows this kind of stream.
 
-    One that finds damage has the last word: another might be more lenient, and fill what is missing with grey. A lack
+    One that finds damage decides: another might be more lenient, and fill what is missing with grey. A lack
     of memory is final too, and a panic of a codec written in Rust, whose exception is no ``Exception``: they are the
     ``__cause__`` of what is raised.
     """

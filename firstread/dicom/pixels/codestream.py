@@ -1,9 +1,9 @@
 """What a code stream says of itself before it is decoded: sizes, components, depth, colours, and whether it is whole.
 
-A lenient codec fills what is missing with grey and says nothing, so completeness is judged here: markers are walked to
-the end of the image, restart intervals are counted (JPEG, ISO/IEC 10918-1 annex B; JPEG-LS, ISO/IEC 14495-1 annex C),
-tile-parts are as long as they say and every tile is there (JPEG 2000, ISO/IEC 15444-1 annex A), and the segments of RLE
-(PS3.5 annex G) lie within the stream.
+A lenient codec fills what is missing with grey and does not say so, so completeness is judged here: markers are walked
+to the end of the image, restart intervals are counted (JPEG, ISO/IEC 10918-1 annex B; JPEG-LS, ISO/IEC 14495-1 annex
+C), tile-parts are as long as they say and every tile is there (JPEG 2000, ISO/IEC 15444-1 annex A), and the segments
+of RLE (PS3.5 annex G) lie within the stream.
 """
 
 from __future__ import annotations

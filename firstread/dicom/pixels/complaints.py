@@ -1,6 +1,6 @@
 """Whether a codec means that a code stream is damaged, or only that it is not made for it.
 
-libjpeg decodes on behind damaged data and says so on standard error alone, so that is listened to.
+libjpeg goes on behind damaged data and says so on standard error alone, so that output is read.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from firstread.dicom.pixels.reading import PixelLayout, UnreadablePixels
 from firstread.dicom.values import number
 
 AIR_HU: Final = -1024.0
-"""Nothing is thinner than air: lower values are padding or its rim."""
+"""Nothing is less dense than air: lower values are padding or its rim."""
 
 TISSUE_HU: Final = (-200.0, 3000.0)
 _WRAP_SHARE: Final = 0.01
@@ -41,7 +41,7 @@ def to_hu(stored: np.ndarray, rescale: Rescale, layout: PixelLayout, padding: tu
     Raises
     ------
     UnreadablePixels
-        If the header says something of the rescale that is no number.
+        If the header says something of the rescale that is not a number.
     """
     if rescale.fault:
         raise UnreadablePixels(rescale.fault)
@@ -60,7 +60,7 @@ def _unwrapped(stored: np.ndarray, rescale: Rescale, layout: PixelLayout) -> np.
     """Give 12-bit numbers their sign back where air stands at the upper end of the range.
 
     Some files of the RSNA 2019 set declare unsigned 12 bits and intercept 0, and hold air as 3072 (that is -1024):
-    a hundredth of a slice at the density of tooth enamel is no patient.
+    a hundredth of a slice at the density of tooth enamel cannot be tissue.
     """
     if layout.bits_stored != 12 or layout.bits_allocated != 16 or rescale.intercept < -100.0:
         return stored

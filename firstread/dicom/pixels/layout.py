@@ -47,7 +47,7 @@ class PixelLayout:
     overlay_above: bool = False
     """Whether an overlay lies in the unused high bits, as old writers did (PS3.3 C.9.2, retired)."""
     notes: tuple[PixelNote, ...] = ()
-    """What the header alone made necessary to assume."""
+    """What had to be assumed from the header alone."""
 
     @property
     def frame_bytes(self) -> int:

@@ -1,6 +1,6 @@
 """Holding back results that do not flag until a study has been quiet (``FIRSTREAD_DELIVER_AFTER_S``).
 
-A study that comes in pieces makes a result for each; only the last one is worth a message. Flags go at once.
+A study that comes in pieces makes a result for each; only the last one is sent. Flags go at once.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Sending: one lane, a thread of its own, for each destination.
 
-A lane takes the rows of its destination that are due, one after the other, and waits for nobody else, so a dead
+A lane takes the rows of its destination that are due, one after the other, and waits for no other lane, so a dead
 destination holds up neither the others nor the scoring. Rows are claimed in the database, so that several processes
 may run lanes at once; a claim that a killed process held comes back when it runs out.
 """
@@ -149,7 +149,7 @@ def _claim(db: Database, destination: Destination) -> Delivery | None:
 
 
 def _postpone(db: Database, delivery_id: int, until: datetime) -> None:
-    """Put off a result that is held back; that was no attempt."""
+    """Postpone a result that is held back; this does not count as an attempt."""
     with db.write() as session:
         row = session.get_one(Delivery, delivery_id)
         if row.state == DeliveryState.PENDING:

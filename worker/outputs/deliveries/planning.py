@@ -1,4 +1,4 @@
-"""Which deliveries a committed run of a job asks for: rows in the very transaction that commits the results."""
+"""Which deliveries a committed run of a job asks for: rows in the same transaction as the results."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _may_get_flags(rule: DeliveryRule, job: Job) -> bool:
 
 
 def _hold_back(session: Session, job: Job, rows: list[Delivery], settings: Settings) -> None:
-    """Put rows of a result that does not flag off until the study is quiet."""
+    """Postpone the rows of a result that does not flag until the study is quiet."""
     if settings.deliver_after_s:
         held_until = hold_until(session, job, settings)
         for row in rows:

@@ -1,4 +1,4 @@
-"""The row of a delivery: made, claimed for an attempt, put off, ended."""
+"""The row of a delivery: made, claimed for an attempt, postponed, ended."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def claimed_until(destination: Destination, now: datetime) -> datetime:
 
 
 def backoff_s(destination: Destination, attempts: int) -> float:
-    """Seconds until the next attempt: doubled each time, bounded, with 10 % of chance so that lanes spread."""
+    """Seconds until the next attempt: doubled each time, bounded, with 10 % at random so that lanes spread."""
     wait: float = min(destination.backoff_s * 2.0 ** (attempts - 1), destination.backoff_max_s)
     return wait * random.uniform(0.9, 1.1)
 
 
 def end(row: Delivery, state: DeliveryState, status: str | None, at: datetime) -> None:
-    """Bring a delivery to its last state."""
+    """Bring a delivery to a final state."""
     row.state, row.next_at, row.finished_at = state, None, at
     row.last_status = status[:STATUS_LIMIT] if status is not None else None

@@ -164,7 +164,7 @@ class Escalation(BaseModel):
     findings: tuple[str, ...] = ()
     ack_timeout_s: float = Field(600.0, gt=0)
     max_age_s: float = Field(86400.0, gt=0)
-    """A flag older than this is not notified any more, so that switching a list on floods nobody."""
+    """A flag older than this is not notified any more, so that a new list does not send many messages at once."""
 
 
 class DestinationsFile(BaseModel):

@@ -1,6 +1,6 @@
 """The file of destinations in force: read again when it changes, one watch for everything that a process sends.
 
-A change counts once the file has stood still for ``SETTLE_S``, so that a file that is being written is not taken for an
+A change counts once the file has not changed for ``SETTLE_S``, so that a file that is being written is not taken for an
 empty one. A file that is wrong changes nothing: the last good one stays in force, after a restart too.
 """
 
@@ -45,7 +45,7 @@ class DestinationsWatch:
         self._read = self._candidate = _stamp(settings)
         self._since = clock()
         self.complaint = ""
-        """What is wrong with the file as it lies there; empty where it is in force."""
+        """What is wrong with the file as it is on disk; empty where it is in force."""
         self._file = self._first()
 
     def current(self) -> DestinationsFile:

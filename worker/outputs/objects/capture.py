@@ -138,7 +138,7 @@ def frame_picture(picture: np.ndarray, lines: list[str]) -> np.ndarray:
 
 
 def _write(out: np.ndarray, line: str, at: tuple[int, int], colour: tuple[int, int, int]) -> None:
-    """One line of text, capture smaller until it fits."""
+    """One line of text, made smaller until it fits."""
     scale = 0.6
     while scale > 0.3 and cv2.getTextSize(line, FONT, scale, 1)[0][0] > out.shape[1] - 12:
         scale -= 0.05

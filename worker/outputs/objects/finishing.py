@@ -35,7 +35,7 @@ def software_version() -> str:
 
 
 def common_arguments(source: ObjectSource, kind: str, template: int) -> dict[str, Any]:
-    """Arguments that highdicom's constructors take alike. ``template`` is the version of the object's template."""
+    """Arguments that all of highdicom's constructors take. ``template`` is the version of the object's template."""
     made_at = source.made_at
     return {
         "series_instance_uid": source.uid(kind, "series"),

@@ -1,4 +1,4 @@
-"""Patient, study and geometry attributes of a source image, fit to be copied into an object of ours."""
+"""Patient, study and geometry attributes of a source image, suitable to be copied into an object of ours."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ SHAPES = {
 """How many numbers there must be, and whether all must be above 0, for a reader to make sense of them."""
 
 MIDNIGHT = datetime(2000, 1, 1, tzinfo=UTC)
-"""Any moment will do to write a fixed offset down."""
+"""A fixed offset is the same at any moment."""
 
 SEXES = frozenset({"M", "F", "O"})
 
@@ -81,9 +81,9 @@ def clean_header(ds: Dataset) -> tuple[Dataset, list[str]]:
     -------
     Dataset
         Every attribute of ``TYPE_2`` (empty where the source has none, or none that its VR allows), and of the others
-        those that are sound.
+        those that are valid.
     list of str
-        ``dropped_<keyword>`` for each that was there and is not sound.
+        ``dropped_<keyword>`` for each that was there and is not valid.
     """
     clean, notes = Dataset(), []
     for keyword in TYPE_2:
@@ -127,7 +127,7 @@ def _sound_text(ds: Dataset, keyword: str) -> str | None:
 
 
 def _sound(ds: Dataset, keyword: str) -> Any:
-    """Value of an attribute, or None where it is absent or unsound."""
+    """Value of an attribute, or None where it is absent or not valid."""
     try:
         value = ds.get(keyword)
         if value is None:

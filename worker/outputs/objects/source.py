@@ -1,4 +1,4 @@
-"""What the objects of one job are made of: its rows, the headers of its images, and the evidence."""
+"""The source of the objects of one job: its rows, the headers of its images, and the evidence."""
 
 from __future__ import annotations
 

@@ -26,9 +26,9 @@ END_S = 5.0
 
 @contextmanager
 def chatter_left_out() -> Iterator[None]:
-    """During the block, what is written to the file descriptor of stderr goes on without TensorFlow's chatter.
+    """During the block, what is written to the file descriptor of stderr is passed on without TensorFlow's notices.
 
-    A process of its own reads and passes on, so that the last words of a library that aborts are kept.
+    A process of its own reads and passes on, so that the last lines of a library that aborts are not lost.
     """
     sys.stderr.flush()
     stderr = os.dup(2)

@@ -1,4 +1,4 @@
-"""Where the suspicion of a lesion comes from: its mask, and the picture with outline and heat map."""
+"""Evidence of a suspicious lesion: its mask, and the picture with outline and heat map."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ OTHER: Final = re.compile(
     r"^EARDRUM|^TROMMELFELL|^HISTO(L|P)|^PATHOL|^CYTOL|^ZYTOL|^MI[CK]ROS[CK]|^BRAIN$|^LIVER$|^KIDNEYS?$|^HEART$|"
     r"^PANCREA|^PERITON|^KNEEJOINT|^CARTILAGE"
 )
-"""What endoscopes, microscopes and eye cameras see. Parts of the body that bear skin are none of these."""
+"""What endoscopes, microscopes and eye cameras see. Parts of the body that are covered by skin are none of these."""
 
 
 def other_organ(ds: Dataset) -> bool:

@@ -26,7 +26,7 @@ class KeyPicture:
     """The picture whose scores are said of the study, by its ``index``.
 
     ``outline`` is None where the picture has none; ``missing`` says whether one was looked for. ``passed_over`` says
-    whether a more suspicious picture was left aside because nothing is outlined in it.
+    whether a more suspicious picture was not used because nothing is outlined in it.
     """
 
     index: int

@@ -83,14 +83,14 @@ class Photograph:
 
 @dataclass(frozen=True)
 class NotRead:
-    """Why a frame was not read; ``fault`` says in words what kept its file from being read."""
+    """Why a frame was not read; ``fault`` says in words why its file could not be read."""
 
     reason: Reason
     fault: str = ""
 
 
 def read_photograph(candidate: PhotographCandidate) -> Photograph | NotRead:
-    """Decode a frame, or say why that cannot be."""
+    """Decode a frame, or say why it cannot be decoded."""
     if min(candidate.shape) < MIN_SIDE_PX:
         return NotRead(Reason.PICTURE_TOO_SMALL)
     ds = candidate.instance.ds

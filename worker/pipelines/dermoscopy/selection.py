@@ -25,7 +25,7 @@ MODALITIES: Final = frozenset({"XC", "DMS"})
 def select(study: StudyImages) -> Selection[tuple[PhotographCandidate, ...]]:
     """All colour photographs of a study as one candidate: a lesion's pictures often lie in series of their own.
 
-    The notes say of each series what kept it out. What a person asked for is only kept out where it is no picture.
+    The notes say of each series what kept it out. What a person asked for is only kept out where it is not a picture.
     """
     by_series: dict[str, list[StoredInstance]] = {}
     for instance in study.instances:
@@ -58,7 +58,7 @@ def select(study: StudyImages) -> Selection[tuple[PhotographCandidate, ...]]:
 def unsuitable(instance: StoredInstance, forced: bool) -> Reason | None:
     """Why an object is no photograph of skin, as far as its header says.
 
-    What a person asked for is only refused for sure signs, as an organ is that the header names in so many words.
+    What a person asked for is only refused for sure signs, such as an organ that the header names.
     """
     ds = instance.ds
     if number(ds, "Rows") is None or number(ds, "Columns") is None:

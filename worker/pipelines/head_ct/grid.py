@@ -30,7 +30,7 @@ class Grid:
     shape : tuple of int
         Rows and columns on square pixels: the same where they are square.
     pixel_mm : tuple of float or None
-        Sides of a pixel of ``shape``; None where the header does not tell.
+        Sides of a pixel of ``shape``; None where the header does not say.
     """
 
     displayed: tuple[int, int]

@@ -274,7 +274,7 @@ class _SliceReader:
             for index, plane in self._planes_of(left, cautions):
                 done += 1
                 yield index, plane
-            # One bad frame ends a reading; the frames behind it are read anew.
+            # One bad frame ends a reading; the frames behind it are read again.
             if done < len(left) and restarts == MOST_RESTARTS:
                 yield from ((index, "too many frames before it could not be read") for index in left[done:])
                 break

@@ -215,7 +215,7 @@ def _rank(SeriesInstanceUID: str, head: HeadStack) -> Rank:
 
 
 def _described_as_contrast(description: str) -> bool:
-    """Descriptions lie too often to refuse a series for one, but of two series the plainer is taken."""
+    """Descriptions are wrong too often to refuse a series for one, but of two series the plainer is taken."""
     words = "".join(c if c.isalnum() or c in "+/" else " " for c in description.upper()).split()
     marked = {i for i, word in enumerate(words) if word in _CONTRAST_WORDS}
     denied = {i for i in marked for k in (1, 2) if i >= k and says_none(" ".join(words[i - k : i + 1]))}

@@ -94,7 +94,7 @@ def _near(a: Vector | None, b: Vector | None, tolerance: float, *, relative: boo
 def arrange(slices: list[Slice], forced: bool) -> Arrangement | Reason:
     """Slices of a group in the order in which they lie.
 
-    Positions that tell nothing, as anonymisers leave them, give way to Slice Location or Instance Number.
+    Positions without meaning, as anonymisers leave them, are replaced by Slice Location or Instance Number.
     """
     stack = stack_slices(slices)
     cautions = {str(Caution.DUPLICATE_POSITIONS)} if stack.duplicates else set()

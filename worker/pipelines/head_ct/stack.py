@@ -17,7 +17,7 @@ from firstread.dicom.values import integer, number
 from worker.pipelines.base import StoredInstance
 
 MIN_SLICES: Final = 8
-"""Fewer are no examination of a head."""
+"""Fewer slices are not an examination of a head."""
 
 SLAB_MM: Final = 5.5
 """Thin neighbours are averaged as long as a slab stays within this."""
@@ -106,7 +106,7 @@ class HeadStack:
     twins : mapping
         Further slices at the place of a slice, by its index.
     unread : tuple of Unread
-        Slices of the series that cannot be read, in no order.
+        Slices of the series that cannot be read, in any order.
     """
 
     slices: tuple[Slice, ...]

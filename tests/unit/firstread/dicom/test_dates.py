@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
-from firstread.dicom.dates import Made, made_of, newest_of, offset_at, offset_of, offset_text, span_of
+from firstread.dicom.dates import CreationTime, creation_time_of, newest_of, offset_at, offset_of, offset_text, span_of
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -40,14 +40,14 @@ def header(**values: str) -> Dataset:
     ],
 )
 def test_the_best_date_that_a_header_has(values: dict[str, str], kind: str, at: str) -> None:
-    assert made_of(header(**values)) == Made(kind, at)
+    assert creation_time_of(header(**values)) == CreationTime(kind, at)
 
 
 def test_dates_of_acr_nema_and_with_colons() -> None:
     ds = Dataset()
     ds.add_new(0x00080020, "LO", "2019.03.04")
     ds.add_new(0x00080030, "LO", "10:11:12")
-    assert made_of(ds) == Made("study", "20190304101112")
+    assert creation_time_of(ds) == CreationTime("study", "20190304101112")
 
 
 @pytest.mark.parametrize(
@@ -55,11 +55,11 @@ def test_dates_of_acr_nema_and_with_colons() -> None:
     [{}, {"StudyDate": ""}, {"StudyDate": "19000101"}, {"StudyDate": "00010101"}, {"AcquisitionDateTime": "1899"}],
 )
 def test_no_date_and_those_of_deidentification_are_none(values: dict[str, str]) -> None:
-    assert made_of(header(**values)) is None
+    assert creation_time_of(header(**values)) is None
 
 
 def test_a_placeholder_of_one_level_gives_way_to_the_next() -> None:
-    assert made_of(header(AcquisitionDate="19000101", StudyDate="20190304")) == Made("study", "20190304")
+    assert creation_time_of(header(AcquisitionDate="19000101", StudyDate="20190304")) == CreationTime("study", "20190304")
 
 
 @pytest.mark.parametrize(("at", "offset"), [("20260715120000", 2), ("20260115120000", 1)])
@@ -92,14 +92,14 @@ def test_days_months_and_years_mean_their_whole_length() -> None:
 def test_whatever_stands_there_is_a_span_or_nothing(value: str, keyword: str) -> None:
     ds = Dataset()
     ds.add_new(keyword, "LO", value)
-    created = made_of(ds)
+    created = creation_time_of(ds)
     if created is not None:
         span = span_of(created.at, None)
         assert span is None or span.first <= span.last
 
 
 def test_the_newest_of_the_best_kind_counts() -> None:
-    images = [Made("acquisition", "20190304"), Made("acquisition", "20190305"), Made("content", "20261128")]
+    images = [CreationTime("acquisition", "20190304"), CreationTime("acquisition", "20190305"), CreationTime("content", "20261128")]
     span = newest_of(images, UTC)
     assert span is not None and span.first == datetime(2019, 3, 5, tzinfo=UTC)
     assert newest_of([], UTC) is None
