@@ -59,7 +59,9 @@ def test_no_date_and_those_of_deidentification_are_none(values: dict[str, str]) 
 
 
 def test_a_placeholder_of_one_level_gives_way_to_the_next() -> None:
-    assert creation_time_of(header(AcquisitionDate="19000101", StudyDate="20190304")) == CreationTime("study", "20190304")
+    assert creation_time_of(header(AcquisitionDate="19000101", StudyDate="20190304")) == CreationTime(
+        "study", "20190304"
+    )
 
 
 @pytest.mark.parametrize(("at", "offset"), [("20260715120000", 2), ("20260115120000", 1)])
@@ -99,7 +101,11 @@ def test_whatever_stands_there_is_a_span_or_nothing(value: str, keyword: str) ->
 
 
 def test_the_newest_of_the_best_kind_counts() -> None:
-    images = [CreationTime("acquisition", "20190304"), CreationTime("acquisition", "20190305"), CreationTime("content", "20261128")]
+    images = [
+        CreationTime("acquisition", "20190304"),
+        CreationTime("acquisition", "20190305"),
+        CreationTime("content", "20261128"),
+    ]
     span = newest_of(images, UTC)
     assert span is not None and span.first == datetime(2019, 3, 5, tzinfo=UTC)
     assert newest_of([], UTC) is None
