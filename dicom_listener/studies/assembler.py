@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from dicom_listener.intake.arrivals import Arrival, Ending, Entry, IncomingDelivery, Refusal
+from dicom_listener.studies.new_rows import instance_row, receipt_row, study_values
 from firstread.dicom.own_objects import is_result_object
 from firstread.records import (
     OWN,
@@ -54,7 +55,7 @@ class Assembler:
     db : Database
         At head.
     listener_id : str
-        Row of this process in ``listener``, under which its associations stand.
+        Id of this process's row, which its associations name.
     """
 
     def __init__(self, db: Database, listener_id: str) -> None:
@@ -176,7 +177,7 @@ class _Registration:
             received.append((arrival, instance, outcome))
             self.done.outcomes.append((outcome, arrival.size_bytes))
         self.session.flush()
-        self.session.add_all(_receipt(*item) for item in received)
+        self.session.add_all(receipt_row(*item) for item in received)
         self._write_visits()
 
     def _instance(self, study: Study, arrival: Arrival) -> tuple[Instance, str]:
@@ -205,7 +206,7 @@ class _Registration:
             known.pipeline_hint = hint or known.pipeline_hint
             same_uid.sort(key=lambda row: row.received_at)
             return known, outcome
-        instance = _instance_row(study, arrival)
+        instance = instance_row(study, arrival)
         self.session.add(instance)
         same_uid.append(instance)
         same_uid.sort(key=lambda row: row.received_at)
@@ -223,7 +224,7 @@ class _Registration:
             self._keep_one(known, arrival)
             known.own = True
             return known
-        instance = _instance_row(study, arrival)
+        instance = instance_row(study, arrival)
         instance.own = True
         self.session.add(instance)
         same_uid.append(instance)
@@ -243,7 +244,7 @@ class _Registration:
         if revision is None:
             last = self.session.scalar(select(func.max(Revision.number)).where(Revision.study_id == study.id))
             if last is None:  # result objects may have come before: the first image says what the study is
-                for name, value in _study_values(arrival).items():
+                for name, value in study_values(arrival).items():
                     setattr(study, name, value)
             revision = Revision(study_id=study.id, number=(last or 0) + 1, opened_at=at, last_seen_at=at, warnings=[])
             move_revision(self.session, revision, RevisionState.RECEIVING, actor=ACTOR)
@@ -280,7 +281,7 @@ def _lock_studies(session: Session, arrivals: list[Arrival]) -> dict[str, Study]
         first.setdefault(arrival.header.StudyInstanceUID, arrival)
     uids = sorted(first)
     there = set(session.scalars(select(Study.study_instance_uid).where(Study.study_instance_uid.in_(uids))))
-    fresh = [_study_values(first[uid]) for uid in uids if uid not in there]
+    fresh = [study_values(first[uid]) for uid in uids if uid not in there]
     if fresh:
         session.execute(_insert(session, Study).values(fresh).on_conflict_do_nothing())
     query = select(Study).where(Study.study_instance_uid.in_(uids)).order_by(Study.study_instance_uid)
@@ -291,61 +292,3 @@ def _insert(session: Session, table: type[Any]) -> Any:
     """An INSERT that can say ON CONFLICT on either engine."""
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     return dialect.insert(table)
-
-
-def _study_values(arrival: Arrival) -> dict[str, Any]:
-    header, note = arrival.header, arrival.note
-    return {
-        "study_instance_uid": header.StudyInstanceUID,
-        "patient_id": header.PatientID,
-        "accession_number": header.AccessionNumber,
-        "modality": header.Modality,
-        "station_name": header.StationName,
-        "manufacturer": header.Manufacturer,
-        "source": note.source,
-        "source_name": note.source_name,
-        "calling_ae": note.calling_ae,
-        "received_at": note.received,
-    }
-
-
-def _instance_row(study: Study, arrival: Arrival) -> Instance:
-    header, note = arrival.header, arrival.note
-    return Instance(
-        study_id=study.id,
-        series_instance_uid=header.SeriesInstanceUID,
-        sop_instance_uid=header.SOPInstanceUID,
-        sop_class_uid=header.SOPClassUID or "",
-        transfer_syntax_uid=header.TransferSyntaxUID or "",
-        modality=header.Modality,
-        patient_key=header.patient_key,
-        instance_number=header.InstanceNumber,
-        sha256=arrival.sha256,
-        size_bytes=arrival.size_bytes,
-        spool_key=arrival.spool_key,
-        pipeline_hint=note.pipeline_hint,
-        dicom_priority=note.dicom_priority,
-        made_kind=header.created.kind if header.created else None,
-        made_dt=header.created.at if header.created else None,
-        warnings=arrival.warnings,
-        received_at=note.received,
-    )
-
-
-def _receipt(arrival: Arrival, instance: Instance, outcome: str) -> Receipt:
-    header, note = arrival.header, arrival.note
-    return Receipt(
-        spool_key=arrival.spool_key,
-        instance_id=instance.id,
-        study_instance_uid=header.StudyInstanceUID,
-        series_instance_uid=header.SeriesInstanceUID,
-        sop_instance_uid=header.SOPInstanceUID,
-        sop_class_uid=header.SOPClassUID or "",
-        transfer_syntax_uid=header.TransferSyntaxUID or "",
-        size_bytes=arrival.size_bytes,
-        outcome=outcome,
-        source=note.source,
-        source_name=note.source_name,
-        calling_ae=note.calling_ae,
-        received_at=note.received,
-    )
