@@ -12,9 +12,6 @@ from typing import Literal, NamedTuple
 OWN_SCHEME = "99FIRSTREAD"
 """Coding Scheme Designator of our own codes, for what no standard names without doubt."""
 
-DEFAULT_THRESHOLD = 0.5
-"""Where a finding has no operating point of its own, for the question whether it was called positive."""
-
 NOTICE = "Firstread result, not for diagnosis. A study that is not flagged is not thereby normal."
 """Below every message and report."""
 
@@ -123,6 +120,8 @@ class Pipeline:
         Whether the other findings are kinds of the leading one: where it is absent, so are they.
     baselines : frozenset of str
         Tasks that are there to compare with: their packages may be shadows, and never raise or average a flag.
+    flags_by_age : bool
+        Whether a card may have an operating point of the leading finding for each age group, and none for some.
     in_colour : bool
         Whether its pictures are colours: other pipelines leave a study of colours to it where it was ordered.
     hounsfield : bool
@@ -151,6 +150,7 @@ class Pipeline:
     measures: tuple[MeasureTerm, ...] = ()
     kinds_of_leading: bool = False
     baselines: frozenset[str] = frozenset()
+    flags_by_age: bool = False
     in_colour: bool = False
     hounsfield: bool = False
     picture: PictureClass | None = None
@@ -227,6 +227,7 @@ CHEST_XRAY = Pipeline(
     headline="suspected pneumonia",
     subject="chest film",
     procedure="Chest X-ray",
+    flags_by_age=True,
     picture=PictureClass("1.2.840.10008.5.1.4.1.1.7", "OT"),  # Secondary Capture Image Storage
     body_part="CHEST",
     sides_from="PatientOrientation",
@@ -302,6 +303,12 @@ def leading_finding(name: str) -> str:
 def flags_by_itself(name: str, finding: str) -> bool:
     """Whether a finding can be flagged; all others are hints, whatever operating point they have."""
     return bool(finding) and leading_finding(name) == finding
+
+
+def flags_by_age(name: str, finding: str) -> bool:
+    """Whether a finding flags at some ages and may be a hint, without a threshold, at others."""
+    pipeline = described(name)
+    return pipeline is not None and pipeline.flags_by_age and pipeline.leading == finding
 
 
 def findings_of(name: str) -> tuple[str, ...]:

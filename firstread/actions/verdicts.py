@@ -15,7 +15,7 @@ from firstread import pipelines
 from firstread.actions import audit
 from firstread.clock import utcnow
 from firstread.errors import FirstreadError
-from firstread.pipelines import DEFAULT_THRESHOLD, findings_of, flags_by_itself, leading_finding, pipeline_of_finding
+from firstread.pipelines import findings_of, flags_by_itself, leading_finding, pipeline_of_finding
 from firstread.records import Database, Flag, Job, Result, Revision, Verdict
 from firstread.records.clock import now_of
 from firstread.records.studies import UnknownStudy, find_study
@@ -138,7 +138,10 @@ def record_verdict(
         positive = called_positive(session, study.id, pipeline, finding)
         if truth is None:
             if positive is None:
-                raise VerdictError(f"{pipeline} has not scored {finding} on that study; give the truth instead")
+                raise VerdictError(
+                    f"{pipeline} has not scored {finding} on that study, or has no threshold for it there; "
+                    "give the truth instead"
+                )
             truth = int(positive == agree)
         elif agree is not None and positive is not None and agree != (positive == bool(truth)):
             called = "positive" if positive else "negative"
@@ -162,7 +165,10 @@ def record_verdict(
 
 
 def called_positive(session: Session, study_id: int, pipeline: str, finding: str) -> bool | None:
-    """Whether a finding stands as positive: flagged ever, or at its threshold in the latest result; None: unscored."""
+    """Whether a finding stands as positive: flagged ever, or at its threshold in the latest result.
+
+    None where it was not scored, or its score has no threshold: it was called neither.
+    """
     flagged = select(Flag.id).where(Flag.study_id == study_id, Flag.pipeline == pipeline, Flag.finding == finding)
     if session.scalar(flagged) is not None:
         return True
@@ -184,7 +190,9 @@ def called_positive(session: Session, study_id: int, pipeline: str, finding: str
     )
     if row is None or row.probability is None:
         return None
-    return row.flagged or row.probability >= (DEFAULT_THRESHOLD if row.threshold is None else row.threshold)
+    if row.threshold is None:
+        return True if row.flagged else None
+    return row.flagged or row.probability >= row.threshold
 
 
 @dataclass

@@ -43,7 +43,11 @@ def families() -> Families:
         ("firstread_sensitivity_ratio", "Of the judged studies, leading finding.", ("pipeline",)),
         ("firstread_specificity_ratio", "Of the judged studies, leading finding.", ("pipeline",)),
         ("firstread_ppv_ratio", "Of the judged studies that were called positive.", ("pipeline",)),
-        ("firstread_positive_ratio", "Of all scored studies, leading finding, this month.", ("pipeline",)),
+        (
+            "firstread_positive_ratio",
+            "Of all studies scored against a threshold, leading finding, this month.",
+            ("pipeline",),
+        ),
         (
             "firstread_drift_psi_ratio",
             "Population stability index of a quantity on the last day that has one, all scanners together.",

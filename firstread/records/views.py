@@ -205,17 +205,22 @@ said AS (
            ROW_NUMBER() OVER (PARTITION BY v.study_id, v.pipeline, v.finding ORDER BY v.id DESC) AS place
     FROM verdict v
 ),
-scored AS (
-    SELECT j.pipeline, {_SCANNER} AS scanner, UTC_MONTH(j.finished_at) AS month, f.finding, t.truth,
-        CASE WHEN f.flagged OR f.probability >= COALESCE(f.threshold, 0.5) OR EXISTS (
-                 SELECT 1 FROM flag g
-                 WHERE g.study_id = j.study_id AND g.pipeline = j.pipeline AND g.finding = f.finding)
-             THEN 1 ELSE 0 END AS positive
+called AS (
+    SELECT j.study_id, j.pipeline, j.finished_at, {_SCANNER} AS scanner, f.finding, f.probability, f.threshold,
+        (f.flagged OR EXISTS (
+            SELECT 1 FROM flag g
+            WHERE g.study_id = j.study_id AND g.pipeline = j.pipeline AND g.finding = f.finding)) AS flagged
     FROM ranked j
     JOIN study s ON s.id = j.study_id
     JOIN result f ON f.job_id = j.job_id AND f.run = j.scored_run AND f.role = 'active'
-    LEFT JOIN said t ON t.place = 1 AND t.study_id = j.study_id AND t.pipeline = j.pipeline AND t.finding = f.finding
     WHERE j.place = 1 AND j.state = 'DONE' AND f.probability IS NOT NULL AND {_PATIENT}
+),
+scored AS (
+    SELECT c.pipeline, c.scanner, UTC_MONTH(c.finished_at) AS month, c.finding, t.truth,
+        CASE WHEN c.flagged OR c.probability >= c.threshold THEN 1 ELSE 0 END AS positive
+    FROM called c
+    LEFT JOIN said t ON t.place = 1 AND t.study_id = c.study_id AND t.pipeline = c.pipeline AND t.finding = c.finding
+    WHERE c.threshold IS NOT NULL OR c.flagged
 ),
 counted AS (
     SELECT pipeline, scanner, month, finding, COUNT(*) AS n, SUM(positive) AS positives, COUNT(truth) AS n_truth,

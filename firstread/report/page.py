@@ -17,7 +17,7 @@ from firstread.records import Database, Delivery, Flag, Job, OutputObject, Resul
 from firstread.records.studies import find_study
 from firstread.report.evidence import evidence_pictures
 from firstread.report.slices import file_uri, slices_of
-from firstread.report.words import measured
+from firstread.report.words import HINT, is_hint, measured
 from firstread.settings import Settings
 
 
@@ -50,8 +50,13 @@ def render(content: Mapping[str, Any]) -> str:
     environment.filters["p"] = lambda p: "" if p is None else f"{p:.3f}"
     environment.filters["meaning"] = meaning_of
     environment.filters["measured"] = measured
+    environment.filters["mark"] = lambda result, pipeline: _mark(pipeline, result)
     environment.tests["leading"] = lambda finding, pipeline: flags_by_itself(pipeline, finding)
     return environment.get_template("study.html.j2").render(content)
+
+
+def _mark(pipeline: str, result: Result) -> str:
+    return "flagged" if result.flagged else HINT if is_hint(pipeline, result) else ""
 
 
 def content_of(session: Session, settings: Settings, study: Study) -> dict[str, Any]:

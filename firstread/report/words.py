@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from firstread.pipelines import NOT_FOR_DIAGNOSIS, flags_by_itself, is_volume, meaning_of, subject_of
+from firstread.pipelines import NOT_FOR_DIAGNOSIS, flags_by_age, flags_by_itself, is_volume, meaning_of, subject_of
 from firstread.records import Result
 
 KINDS = {"sr": "report", "seg": "outline", "sc": "heat map"}
@@ -37,10 +37,12 @@ def opening_sentence(pipeline: str, findings: Sequence[Result]) -> str:
     leading = next((f for f in findings if flags_by_itself(pipeline, f.finding) and f.probability is not None), None)
     if leading is None or leading.probability is None:
         return f"Firstread has scored this {subject_of(pipeline)}."
+    name = _in_a_sentence(meaning_of(leading.finding))
     numbers = f"certainty {percent(leading.probability)} %"
+    if is_hint(pipeline, leading):
+        return f"Not flagged for {name}, which is a hint at this age and has no threshold: {numbers}."
     if leading.threshold is not None:
         numbers += f", threshold of the flag {percent(leading.threshold)} %"
-    name = _in_a_sentence(meaning_of(leading.finding))
     head = f"Suspected {name}, flagged for early reading" if leading.flagged else f"Not flagged for {name}"
     volume = next((f.value for f in findings if is_volume(f.finding) and f.value), None)
     if volume is None:
@@ -48,9 +50,23 @@ def opening_sentence(pipeline: str, findings: Sequence[Result]) -> str:
     return f"{head}: {numbers}. The outlined volume is {measured(volume, 'mL')}."
 
 
+def is_hint(pipeline: str, finding: Result) -> bool:
+    """Whether a finding that flags at some ages has a score without a threshold, so that it is only a hint here."""
+    return (
+        flags_by_age(pipeline, finding.finding)
+        and finding.probability is not None
+        and finding.threshold is None
+        and not finding.flagged
+    )
+
+
 def name_of_hint(finding: str) -> str:
     """The name of a finding that never flags, which says so."""
     return f"{meaning_of(finding)} (a hint, never flagged)"
+
+
+HINT = "a hint, not flagged"
+"""Beside a score of :func:`is_hint`."""
 
 
 def _in_a_sentence(name: str) -> str:

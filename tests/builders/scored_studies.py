@@ -61,7 +61,7 @@ def scored_study(
     kind: str | None = None,
     n: int = 4,
     probability: float = 0.93,
-    threshold: float = 0.5,
+    threshold: float | None = 0.5,
     study_uid: str | None = None,
     accession: str = "A-100",
     station: str = "CT1",
@@ -71,7 +71,7 @@ def scored_study(
     closed_at: datetime = CLOSED_AT,
     version: str = "1.0",
 ) -> Scored:
-    """Make one study with one terminal job, flagged where the probability reaches the threshold."""
+    """Make one study with one terminal job, flagged where the probability reaches the threshold, where there is one."""
     default_kind, main, model, others = PIPELINES[pipeline]
     kind = kind or default_kind
     uid = study_uid or stable_uid("study", pipeline, n, probability, accession, closed_at)
@@ -168,7 +168,6 @@ def scored_study(
         flag = None
         if done:
             job.evidence_path = write_evidence(settings, ids, mask if mask is not None else pipeline in VALUES)
-            flagged = probability >= threshold
             _add_results(session, job, pipeline, model, version, main, probability, threshold, others, finished)
             for number, key in enumerate(ids, start=1):
                 session.add(
@@ -185,7 +184,7 @@ def scored_study(
                         probability=probability * (0.5 + 0.5 * (number == 2)),
                     )
                 )
-            if flagged:
+            if threshold is not None and probability >= threshold:
                 flag = Flag(
                     study_id=study.id,
                     pipeline=pipeline,
@@ -214,7 +213,7 @@ def _add_results(
     version: str,
     main: str,
     probability: float,
-    threshold: float,
+    threshold: float | None,
     others: dict[str, float],
     at: datetime,
 ) -> None:
@@ -232,7 +231,7 @@ def _add_results(
             )
         )
 
-    add(main, probability=probability, threshold=threshold, flagged=probability >= threshold)
+    add(main, probability=probability, threshold=threshold, flagged=threshold is not None and probability >= threshold)
     for finding, p in others.items():
         add(finding, probability=p)
     if pipeline in VALUES:

@@ -15,12 +15,14 @@ from typing import Any
 import click
 import numpy as np
 
+from training.chest.figures import age_groups
 from training.chest.maps import DirectEngine
 from training.chest.readers import class_of
 from training.datasets.base import DataSetError, Item
 from training.datasets.registry import open_dataset
 from training.evaluation import metrics
 from training.evaluation.report import write_table
+from worker.packages.card import AGE_GROUPS
 from worker.packages.package import load
 from worker.packages.preprocessing.lungs import lung_field
 from worker.packages.runtimes.tensorflow import Package
@@ -78,7 +80,11 @@ def called_films(packages: Sequence[Package], items: Sequence[Item], pixels: Seq
     inputs = {key: x for key, (x, _) in network_inputs.items()}
     outputs = {key: {"p": _scored(engine, key, x)} for key, x in inputs.items()}
     combined, own = combined_scores(groups, outputs)
-    above = combined[BINARY].of(BINARY) >= combined[BINARY].flag_threshold(BINARY)
+    by_group = {
+        group: combined_scores(groups, outputs, group)[0][BINARY].flag_threshold(BINARY) for group in AGE_GROUPS
+    }
+    limits = np.asarray([np.inf if (t := by_group[group]) is None else t for group in age_groups(items)])
+    above = combined[BINARY].of(BINARY) >= limits
     return [
         _measured(
             items[i],

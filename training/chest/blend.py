@@ -12,7 +12,8 @@ from typing import Any
 import click
 import numpy as np
 
-from training.chest.figures import binary_figures
+from training.chest.calibration import flag_by_age
+from training.chest.figures import binary_figures, thresholds_of
 from training.chest.package import INTERVALS
 from training.chest.pictures import confusion_pictures
 from training.datasets.base import Item
@@ -21,7 +22,7 @@ from training.evaluation import fitting, metrics
 from training.evaluation.figures import without_curves
 from training.evaluation.report import write_report
 from training.package.writing import rewrite_card
-from worker.packages.card import OperatingPoint
+from worker.packages.card import JOINT_FLAG, OperatingPoint, OperatingPointByAge, Prevalence
 from worker.packages.package import load
 from worker.packages.preprocessing.compose import compose
 from worker.packages.runtimes.tensorflow import Package
@@ -47,13 +48,15 @@ def blend(binary: Path, four: Path, data: Path, out: Path) -> None:
     items = [item for item in dataset.items() if item.split in ("val", "test") and "pneumonia" in item.labels]
     pixels = [dataset.pixels(item) for item in items]
     x = np.stack([against_normal(package, pixels) for package in packages], axis=1)
-    fitted, figures, point = fit(items, x)
+    flag = packages[0].card.point("pneumonia")
+    prevalence = flag.prevalence if isinstance(flag, OperatingPointByAge) else None
+    fitted, figures, point = fit(items, x, prevalence)
     card, other = packages[0].card, packages[1].card
     fitted["partner"] = {"name": other.name, "version": other.version, "sha256": other.sha256}
     card = card.model_copy(
         update={
             "parameters": {**card.parameters, "blend": fitted},
-            "operating_points": {**card.operating_points, "joint_flag": point},
+            "operating_points": {**card.operating_points, JOINT_FLAG: point},
             "metrics": {**card.metrics, "joined_with_" + packages[1].key: without_curves(figures)},
         }
     )
@@ -74,30 +77,39 @@ def against_normal(package: Package, pixels: list[np.ndarray]) -> np.ndarray:
     return log_odds(p[:, labels.index("pneumonia")] if "pneumonia" in labels else 1 - p[:, labels.index("normal")])
 
 
-def fit(items: list[Item], x: np.ndarray) -> tuple[dict[str, Any], dict[str, Any], OperatingPoint]:
-    """Weights, bias and threshold from the validation rows of log odds (n, 2); figures of the test rows; the point."""
+def fit(
+    items: list[Item], x: np.ndarray, prevalence: Prevalence | None = None
+) -> tuple[dict[str, Any], dict[str, Any], OperatingPoint | OperatingPointByAge]:
+    """Weights and bias from the validation rows of log odds (n, 2); figures of the test rows; the operating point.
+
+    The point is one of each age group, and one for all, whose threshold stands among the weights too, where no
+    validation film's age is known.
+    """
     y = np.asarray([item.labels["pneumonia"] for item in items])
     val = np.asarray([item.split == "val" for item in items])
     weights, bias = logistic(x[val], y[val])
     p = 1 / (1 + np.exp(-(x @ weights + bias)))
-    threshold = float(np.floor(fitting.youden_threshold(y[val], p[val]) * 1e5) / 1e5)
     test = [item for item, inside in zip(items, ~val, strict=True) if inside]
-    fitted = {
-        "own": round(float(weights[0]), 5),
-        "four": round(float(weights[1]), 5),
-        "bias": round(bias, 5),
-        "threshold": threshold,
-    }
-    rates = metrics.proportions(y[val], p[val] >= threshold)
-    point = OperatingPoint(
+    fitted = {"own": round(float(weights[0]), 5), "four": round(float(weights[1]), 5), "bias": round(bias, 5)}
+    chosen_on = [item for item, inside in zip(items, val, strict=True) if inside]
+    point: OperatingPoint | OperatingPointByAge | None = flag_by_age(chosen_on, p[val], prevalence, "joint score")
+    if point is None:
+        point = _one_point(y[val], p[val])
+        fitted["threshold"] = point.threshold
+    return fitted, {"test_at_flag": binary_figures(test, p[~val], thresholds_of(point, test))}, point
+
+
+def _one_point(y: np.ndarray, p: np.ndarray) -> OperatingPoint:
+    threshold = float(np.floor(fitting.youden_threshold(y, p) * 1e5) / 1e5)
+    rates = metrics.proportions(y, p >= threshold)
+    return OperatingPoint(
         finding="pneumonia",
         threshold=threshold,
         chosen_for="joint score: highest sensitivity + specificity, validation films",
         sensitivity=round(rates["sensitivity"].value or 0.0, 4),
         specificity=round(rates["specificity"].value or 0.0, 4),
-        n=int(val.sum()),
+        n=len(y),
     )
-    return fitted, {"test_at_flag": binary_figures(test, p[~val], threshold)}, point
 
 
 def logistic(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:

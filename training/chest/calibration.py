@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from training.chest.figures import BINARY, age_groups, patients_of, share_of
+from training.chest.readers import class_of
+from training.datasets.base import Item
 from training.evaluation import fitting, metrics
-from worker.packages.card import Calibration, OperatingPoint
+from training.evaluation.figures import without_curves
+from worker.packages.card import (
+    LEAST_PREDICTIVE_VALUE,
+    AgeGroupPoint,
+    Calibration,
+    OperatingPoint,
+    OperatingPointByAge,
+    Prevalence,
+    Share,
+    point_of_unknown_age,
+    predictive_value,
+)
 from worker.packages.probabilities import activate
 
 SENSITIVE = 0.97
+
+SENSITIVITY = 0.95
+"""Of the flag of an age group, as far as both specificities stay above these."""
+SPECIFICITY_NORMALS = 0.92
+SPECIFICITY = 0.80
+BY_AGE = (
+    f"sensitivity of {SENSITIVITY}, as far as specificity stays above {SPECIFICITY_NORMALS} on normals and "
+    f"{SPECIFICITY} on all without pneumonia; validation films of the age group"
+)
+STEP = 1e-5
+"""Thresholds are multiples of it."""
 
 
 def fit_softmax(logits: np.ndarray, allowed: np.ndarray, weights: np.ndarray, labels: Sequence[str]) -> Calibration:
@@ -69,3 +96,103 @@ def binary_points(y: np.ndarray, p: np.ndarray) -> dict[str, OperatingPoint]:
             n=len(y),
         )
     return points
+
+
+def flag_by_age(
+    items: Sequence[Item], p: np.ndarray, prevalence: Prevalence | None = None, score: str = ""
+) -> OperatingPointByAge | None:
+    """The flag of each age group, chosen on the validation films of that group; None where no film's age is known.
+
+    Parameters
+    ----------
+    p : ndarray (n,)
+        Probability of pneumonia of each film; films of which it is not known whether they show it are left out.
+    prevalence : Prevalence, optional
+        A group in which fewer than :data:`worker.packages.card.LEAST_PREDICTIVE_VALUE` of the flags would be right at
+        it gets a hint in place of a flag.
+    score : str
+        Name of the score in ``chosen_for``, where it is not that of the package alone.
+    """
+    groups = age_groups(items)
+    if not np.isin(groups, ("child", "adult")).any():
+        return None
+    child, adult = (
+        _point_of(
+            [item for item, keep in zip(items, groups == group, strict=True) if keep], p[groups == group], prevalence
+        )
+        for group in ("child", "adult")
+    )
+    return OperatingPointByAge(
+        finding=BINARY,
+        chosen_for=f"{score}: {BY_AGE}" if score else BY_AGE,
+        groups={"child": child, "adult": adult, "unknown": point_of_unknown_age(child, adult)},
+        prevalence=prevalence,
+    )
+
+
+def prevalence_of(card: Mapping[str, Any]) -> Prevalence | None:
+    """What a recipe's table ``[card.prevalence]`` names: ``value`` and ``source``."""
+    return Prevalence.model_validate(card["prevalence"]) if "prevalence" in card else None
+
+
+def _point_of(items: Sequence[Item], p: np.ndarray, prevalence: Prevalence | None) -> AgeGroupPoint:
+    y = np.asarray([item.labels.get(BINARY, -1.0) for item in items])
+    ill, well = y == 1, y == 0
+    if not ill.any():
+        return AgeGroupPoint(threshold=None, no_flag="no_positives")
+    if not well.any():
+        return AgeGroupPoint(threshold=None, no_flag="no_negatives")
+    normal = well & np.asarray([class_of(item) == "normal" for item in items])
+    threshold = _threshold(p[ill], p[well], p[normal])
+    if threshold is None:
+        return AgeGroupPoint(threshold=None, no_flag="no_threshold")
+    called, patients = p >= threshold, patients_of(items)
+    covid = np.asarray([class_of(item) == "covid19" for item in items])
+    kinds = {"covid19": ill & covid, "other_pneumonia": ill & ~covid}
+    figures = {
+        "sensitivity": _share(called, ill, patients),
+        "specificity": _share(~called, well, patients),
+        "specificity_normals": _share(~called, normal, patients) if normal.any() else None,
+        "sensitivity_of": {kind: _share(called, of, patients) for kind, of in kinds.items() if of.any()},
+    }
+    found = AgeGroupPoint.model_validate({"threshold": threshold, **figures})
+    if prevalence is None or found.sensitivity is None or found.specificity is None:
+        return found
+    value = predictive_value(found.sensitivity.value, found.specificity.value, prevalence.value)
+    if value is None or value >= LEAST_PREDICTIVE_VALUE:
+        return found.model_copy(update={"predictive_value": value})
+    hint = {"threshold": None, "no_flag": "hint", "measured_at": threshold, "predictive_value": value}
+    return found.model_copy(update=hint)
+
+
+def _threshold(ill: np.ndarray, well: np.ndarray, normal: np.ndarray) -> float | None:
+    """The highest threshold with the sensitivity, or the lowest above it with both specificities.
+
+    None where it would lie above every score.
+    """
+    scores = np.concatenate([ill, well])
+    y = np.concatenate([np.ones(len(ill)), np.zeros(len(well))])
+    limits = [_at_or_below(fitting.highest_threshold(y, scores, SENSITIVITY)), _above(well, SPECIFICITY)]
+    if len(normal):
+        limits.append(_above(normal, SPECIFICITY_NORMALS))
+    threshold = max(limits)
+    return threshold if (ill >= threshold).any() else None
+
+
+def _at_or_below(score: float) -> float:
+    threshold = round(math.floor(score / STEP) * STEP, 5)
+    return threshold if threshold <= score else round(threshold - STEP, 5)
+
+
+def _above(scores: np.ndarray, share: float) -> float:
+    """The lowest threshold that leaves more than a share of the scores below it."""
+    needed = math.floor(share * len(scores) + 1e-9) + 1
+    score = float(np.sort(scores)[needed - 1])
+    threshold = round(math.floor(score / STEP) * STEP, 5)
+    while threshold <= score:
+        threshold = round(threshold + STEP, 5)
+    return threshold
+
+
+def _share(hits: np.ndarray, of: np.ndarray, patients: np.ndarray) -> Share:
+    return Share.model_validate(without_curves(share_of(hits[of], patients[of])))

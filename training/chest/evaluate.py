@@ -10,7 +10,7 @@ import numpy as np
 
 from firstread.errors import FirstreadError
 from firstread.settings import Settings
-from training.chest.figures import BINARY, four_class_truth, package_figures, worst
+from training.chest.figures import BINARY, age_groups, four_class_truth, package_figures, worst
 from training.chest.figures import binary_figures as binary
 from training.chest.labels import CLASSES
 from training.chest.package import INTERVALS
@@ -18,6 +18,7 @@ from training.chest.pictures import confusion_pictures
 from training.datasets.base import DataSet, DataSetError, Item, gathered
 from training.evaluation.report import write_report
 from training.evaluation.scoring import FLATTERED, EvaluationOrder
+from worker.packages.card import AGE_GROUPS, AgeGroup
 from worker.packages.package import load
 from worker.packages.preprocessing.compose import compose, planes
 from worker.packages.runtimes.tensorflow import Package
@@ -49,8 +50,11 @@ def evaluate_films(order: EvaluationOrder) -> Path:
     p = _scored(package, pixels)
     figures: dict[str, Any] = {"package": package.key, "left_out": len(left_out)}
     if other is not None:
-        scores = joint_scores(package, other, p, _scored(other, pixels))
-        figures["joint_score"] = binary(readable, scores.of(BINARY), scores.flag_threshold(BINARY))
+        four = _scored(other, pixels)
+        scores = joint_scores(package, other, p, four)
+        figures["joint_score"] = binary(
+            readable, scores.of(BINARY), joint_thresholds(package, other, p, four, readable)
+        )
         figures["binary_model_alone"] = package_figures(package.card, readable, p)
     elif BINARY in package.card.labels:
         figures["binary_model_alone"] = package_figures(package.card, readable, p)
@@ -130,10 +134,21 @@ def partner_key(package: Package) -> str | None:
     return joined[0].removeprefix("joined_with_") if len(joined) == 1 else None
 
 
-def joint_scores(package: Package, other: Package, own: np.ndarray, four: np.ndarray) -> ModelScores:
-    """The score that flags, as the pipeline joins it."""
+def joint_thresholds(
+    package: Package, other: Package, own: np.ndarray, four: np.ndarray, items: Sequence[Item]
+) -> np.ndarray:
+    """The threshold of the joint score for each film (n,), by its age group; NaN where nothing flags."""
+    served = {group: joint_scores(package, other, own, four, group).flag_threshold(BINARY) for group in AGE_GROUPS}
+    limits = {group: np.nan if threshold is None else threshold for group, threshold in served.items()}
+    return np.asarray([limits[group] for group in age_groups(items)])
+
+
+def joint_scores(
+    package: Package, other: Package, own: np.ndarray, four: np.ndarray, age_group: AgeGroup = "unknown"
+) -> ModelScores:
+    """The score that flags, as the pipeline joins it, with the threshold of an age group."""
     groups = {member.card.task: [Served(member.card)] for member in (package, other)}
-    combined, alone = combined_scores(groups, {package.key: {"p": own}, other.key: {"p": four}})
+    combined, alone = combined_scores(groups, {package.key: {"p": own}, other.key: {"p": four}}, age_group)
     if combined[BINARY] is alone:
         raise DataSetError(f"the joint score of {package.key} was not fitted with {other.key}")
     return combined[BINARY]

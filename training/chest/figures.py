@@ -12,10 +12,21 @@ from training.chest.readers import class_of
 from training.datasets.base import Item
 from training.evaluation import figures, metrics
 from training.evaluation.report import Miss
-from worker.packages.card import Card
+from worker.packages.card import AgeGroup, Card, OperatingPoint, OperatingPointByAge
+from worker.pipelines.ensemble import FALLBACK_THRESHOLD
 
 BINARY = "pneumonia"
-AGE_GROUPS = {"children": "child", "adults": "adult", "age_unknown": "unknown"}
+AGE_GROUPS: dict[str, AgeGroup] = {"children": "child", "adults": "adult", "age_unknown": "unknown"}
+OF_CALLS = (
+    "accuracy",
+    "sensitivity",
+    "specificity",
+    "precision",
+    "false_negative_share_of_positives",
+    "confusion",
+    "f1",
+)
+"""Figures of what was called, for which a film needs a threshold."""
 
 
 def patients_of(items: Sequence[Item]) -> np.ndarray:
@@ -47,27 +58,58 @@ def share_of(hits: np.ndarray, patients: np.ndarray, repeats: int | None = None)
     return estimate.as_dict() | {"n": len(hits), "patients": count}
 
 
+def thresholds_of(point: OperatingPoint | OperatingPointByAge | None, items: Sequence[Item]) -> np.ndarray:
+    """The threshold of each film (n,), as it is served: NaN where nothing flags in the film's age group."""
+    if point is None:
+        return np.full(len(items), FALLBACK_THRESHOLD)
+    by_group = {group: point.threshold_for(group) for group in AGE_GROUPS.values()}
+    return np.asarray([np.nan if (t := by_group[group]) is None else t for group in age_groups(items)])
+
+
 def binary_figures(
-    items: Sequence[Item], p: np.ndarray, threshold: float, repeats: int | None = None
+    items: Sequence[Item], p: np.ndarray, threshold: float | np.ndarray, repeats: int | None = None
 ) -> dict[str, Any]:
-    """Pneumonia or not: by age group, on all films, and by kind of pneumonia. All intervals are by patient."""
+    """Pneumonia or not: by age group, on all films, and by kind of pneumonia. All intervals are by patient.
+
+    Parameters
+    ----------
+    threshold : float or ndarray (n,)
+        Of all films, or of each. Films with NaN are called neither and are in no figure of what was called;
+        ``without_threshold`` counts them.
+    """
     y = np.asarray([item.labels.get(BINARY, -1.0) for item in items])
     patients, groups = patients_of(items), age_groups(items)
-    called = p >= threshold
-    rows: dict[str, Any] = {"threshold": threshold}
+    limits = np.broadcast_to(np.asarray(threshold, dtype=np.float64), len(items))
+    called, judged = p >= limits, ~np.isnan(limits)
+    rows: dict[str, Any] = {"threshold": _threshold_row(limits, groups)}
     parts = {name: groups == group for name, group in AGE_GROUPS.items()}
     for name, keep in (*parts.items(), ("all", np.ones(len(items), dtype=bool))):
         inside = keep & (y >= 0)
         if inside.any():
-            row = figures.binary(y[inside], p[inside], patients[inside], called[inside], repeats)
-            rows[name] = row | _shares(y[inside] == 1, called[inside], patients[inside], repeats)
+            rows[name] = figures.binary(y[inside], p[inside], patients[inside], called[inside], repeats)
+            known = inside & judged
+            if not judged[inside].all():
+                part = figures.binary(y[known], p[known], patients[known], called[known], repeats)
+                kept = {key: value for key, value in rows[name].items() if key not in OF_CALLS}
+                rows[name] = kept | {key: part[key] for key in OF_CALLS if key in part}
+                rows[name]["without_threshold"] = int((inside & ~judged).sum())
+            if known.any():
+                rows[name] |= _shares(y[known] == 1, called[known], patients[known], repeats)
     rows["sensitivity_by_finding"] = {
         kind: share_of(called[inside], patients[inside], repeats)
         for kind in CLASSES[1:]
-        if (inside := np.asarray([class_of(item) == kind for item in items])).any()
+        if (inside := judged & np.asarray([class_of(item) == kind for item in items])).any()
     }
     rows["baseline_always_normal"] = figures.always_negative(y)
     return rows
+
+
+def _threshold_row(limits: np.ndarray, groups: np.ndarray) -> float | dict[str, float | None]:
+    """The one threshold of all films, or that of each age group; None where there is none."""
+    if len(limits) and np.all(limits == limits[0]):
+        return float(limits[0])
+    first = {name: limits[groups == group][:1] for name, group in AGE_GROUPS.items()}
+    return {name: None if np.isnan(found[0]) else float(found[0]) for name, found in first.items() if len(found)}
 
 
 def _shares(true: np.ndarray, called: np.ndarray, patients: np.ndarray, repeats: int | None) -> dict[str, Any]:
@@ -183,18 +225,19 @@ def _class_row(truth: np.ndarray, called: np.ndarray, patients: np.ndarray, repe
     }
 
 
-def fit_figures(items: Sequence[Item], p: np.ndarray, threshold: float | None) -> dict[str, Any]:
+def fit_figures(items: Sequence[Item], p: np.ndarray, threshold: float | np.ndarray | None) -> dict[str, Any]:
     """Accuracy on films that were trained on, beside which that on test films shows overfitting.
 
-    ``p`` is (n,) of pneumonia with a threshold, or (n, 4) in the order of the classes.
+    ``p`` is (n,) of pneumonia with a threshold for all or each (NaN: left out), or (n, 4) in the order of the classes.
     """
     patients = patients_of(items)
     if threshold is not None:
         truth = np.asarray([item.labels.get(BINARY, -1.0) for item in items])
-        guess = (p >= threshold).astype(int)
+        guess, judged = (p >= threshold).astype(int), ~np.isnan(np.broadcast_to(threshold, len(items)))
     else:
         truth, guess = four_class_truth(items), p.argmax(axis=1)
-    known = truth >= 0
+        judged = np.ones(len(items), dtype=bool)
+    known = judged & (truth >= 0)
     return {"accuracy": share_of(guess[known] == truth[known], patients[known], 300)}
 
 
@@ -202,8 +245,7 @@ def package_figures(card: Card, items: Sequence[Item], p: np.ndarray) -> dict[st
     """Figures of a package's probabilities (n, labels): binary at the card's flag, or four classes."""
     scores = p.astype(np.float64)
     if BINARY in card.labels:
-        threshold = card.threshold(BINARY)
-        return binary_figures(items, scores[:, card.labels.index(BINARY)], 0.5 if threshold is None else threshold)
+        return binary_figures(items, scores[:, card.labels.index(BINARY)], thresholds_of(card.point(BINARY), items))
     order = [card.labels.index(name) for name in CLASSES]
     return four_class_figures(items, scores[:, order])
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from training.chest import figures as evaluation
 from training.chest.by_source import Said, by_source
-from training.chest.calibration import binary_points, fit_softmax, softmax_p
+from training.chest.calibration import binary_points, fit_softmax, flag_by_age, prevalence_of, softmax_p
 from training.chest.labels import CLASSES
 from training.chest.pictures import confusion_pictures, run_pictures
 from training.datasets.arrays import Arrays
@@ -21,7 +21,7 @@ from training.fit.model import predict
 from training.package.order import Order
 from training.package.writing import write_package
 from training.recipe import Recipe
-from worker.packages.card import Calibration, Card, OperatingPoint
+from worker.packages.card import Calibration, Card, OperatingPoint, OperatingPointByAge, Prevalence
 from worker.packages.probabilities import sigmoid
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path:
     logits = {part: flipped_logits(model, arrays, part_rows) for part, part_rows in rows.items()}
     items = {part: [arrays.items[i] for i in part_rows] for part, part_rows in rows.items()}
     if recipe.task == "pneumonia":
-        calibration, points, figures, p_true = _binary(items, logits)
+        calibration, points, figures, p_true = _binary(items, logits, prevalence_of(recipe.card))
     else:
         calibration, points, figures, p_true = _four(recipe, items, logits)
     films = arrays.planes[np.flatnonzero(split == "test")][..., 0].astype(np.float32)
@@ -69,23 +69,30 @@ def flipped_logits(model: keras.Model, arrays: Arrays, rows: np.ndarray) -> np.n
     return np.asarray(0.5 * (plain + mirrored), dtype=np.float32)
 
 
-Fitted = tuple[Calibration, dict[str, OperatingPoint], dict[str, Any], np.ndarray]
+Points = dict[str, OperatingPoint | OperatingPointByAge]
+Fitted = tuple[Calibration, Points, dict[str, Any], np.ndarray]
 
 
-def _binary(items: dict[str, list[Item]], logits: dict[str, np.ndarray]) -> Fitted:
+def _binary(
+    items: dict[str, list[Item]], logits: dict[str, np.ndarray], prevalence: Prevalence | None = None
+) -> Fitted:
+    """The flag is one of each age group, or one for all where no validation film's age is known."""
     y = {part: np.asarray([item.labels.get("pneumonia", -1.0) for item in of_part]) for part, of_part in items.items()}
     known = y["val"] >= 0
     temperature, bias = fit_platt(y["val"][known], logits["val"][known, 0])
     calibration = Calibration(temperature={"pneumonia": round(temperature, 5)}, bias={"pneumonia": round(bias, 5)})
     p = {part: sigmoid((of_part[:, 0] - bias) / temperature).astype(np.float64) for part, of_part in logits.items()}
-    points = binary_points(y["val"][known], p["val"][known])
-    flag = points["flag"].threshold
-    figures: dict[str, Any] = _by_source(items, {part: Said(of_part, of_part >= flag) for part, of_part in p.items()})
+    points: Points = {**binary_points(y["val"][known], p["val"][known])}
+    by_age = flag_by_age(items["val"], p["val"], prevalence)
+    if by_age is not None:
+        points["flag"] = by_age
+    limits = {part: evaluation.thresholds_of(points["flag"], of_part) for part, of_part in items.items()}
+    flagged = {part: of_part >= limits[part] for part, of_part in p.items()}
+    figures: dict[str, Any] = _by_source(items, {part: Said(of_part, flagged[part]) for part, of_part in p.items()})
     figures |= {
-        f"{part}_at_flag": evaluation.binary_figures(items[part], p[part], points["flag"].threshold)
-        for part in ("test", "val")
+        f"{part}_at_flag": evaluation.binary_figures(items[part], p[part], limits[part]) for part in ("test", "val")
     }
-    figures["train"] = evaluation.fit_figures(items["train"], p["train"], points["flag"].threshold)
+    figures["train"] = evaluation.fit_figures(items["train"], p["train"], limits["train"])
     p_true = np.where(y["test"] < 0, np.nan, np.where(y["test"] == 1, p["test"], 1 - p["test"]))
     return calibration, points, figures, p_true
 
@@ -128,7 +135,7 @@ def card_of(
     recipe: Recipe,
     arrays: Arrays,
     calibration: Calibration,
-    points: dict[str, OperatingPoint],
+    points: Points,
     figures: dict[str, Any],
     histograms: dict[str, Any],
     version: str,

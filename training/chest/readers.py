@@ -18,9 +18,7 @@ import numpy as np
 from training.chest.duplicates import kept_apart
 from training.chest.labels import CLASSES, labels_of
 from training.datasets.base import PICTURES, DataSetError, Item, Kind, read_grey, read_rows
-
-ADULT_YEARS = 16.0
-"""From this age on a person is an adult: operating points and figures by age group say the same."""
+from worker.pipelines.population import age_group
 
 TINY = 0.02
 """A validation part of fewer films than this share of the training part is none: Kermany's has 16 of 5,232."""
@@ -180,12 +178,16 @@ def pictures(folder: Path) -> Iterable[Path]:
 
 
 def aged(years: str | None) -> dict[str, str]:
-    """Attributes ``age`` and ``age_group`` of an age in years as a table gives it; none where it gives none."""
+    """Attributes ``age`` and ``age_group`` of an age in years as a table gives it; none where it gives none.
+
+    The groups are those that serve (:func:`worker.pipelines.population.age_group`).
+    """
     try:
         value = float(years or "nan")
     except ValueError:
         return {}
-    return {"age": f"{value}", "age_group": "adult" if value >= ADULT_YEARS else "child"} if value >= 0 else {}
+    group = age_group(value)
+    return {} if group == "unknown" else {"age": f"{value}", "age_group": group}
 
 
 def hashed_split(patient: str, test: int = 2, val: int = 1) -> str:

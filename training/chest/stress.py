@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from training.augmentation.films import lower_resolution
-from training.chest.figures import four_class_truth, patients_of
+from training.chest.figures import four_class_truth, patients_of, thresholds_of
 from training.chest.labels import CLASSES
 from training.datasets.base import Item
 from training.datasets.registry import open_dataset
@@ -69,7 +69,9 @@ def stress_rows(
     rows = []
     for name, change in (CHANGES if changes is None else changes).items():
         p = plain if change is unchanged else scores(package, pixels, change)
-        rows.append({"films": name} | figures_of(package, items, p) | {"calls_changed": _changed(package, plain, p)})
+        rows.append(
+            {"films": name} | figures_of(package, items, p) | {"calls_changed": _changed(package, items, plain, p)}
+        )
     return rows
 
 
@@ -92,10 +94,11 @@ def figures_of(package: Package, items: list[Item], p: np.ndarray) -> dict[str, 
     if package.card.task == "pneumonia":
         y = np.asarray([item.labels.get("pneumonia", -1.0) for item in items])
         known = y >= 0
-        called = p[:, 0] >= (package.card.threshold("pneumonia") or 0.5)
+        limits = thresholds_of(package.card.point("pneumonia"), items)
+        called, judged = p[:, 0] >= limits, known & ~np.isnan(limits)
         auc = metrics.bootstrap(metrics.auc, patients[known], y[known], p[known, 0], repeats=300)
-        right = int((called[known] == (y[known] == 1)).sum())
-        return {"auc": auc.as_dict(), "accuracy": metrics.wilson(right, int(known.sum())).as_dict()}
+        right = int((called[judged] == (y[judged] == 1)).sum())
+        return {"auc": auc.as_dict(), "accuracy": metrics.wilson(right, int(judged.sum())).as_dict()}
     truth = four_class_truth(items)
     known = truth >= 0
     guess = p[:, [package.card.labels.index(name) for name in CLASSES]].argmax(axis=1)
@@ -108,10 +111,11 @@ def figures_of(package: Package, items: list[Item], p: np.ndarray) -> dict[str, 
     return {"accuracy": metrics.wilson(right, int(known.sum())).as_dict(), "macro_f1": float(np.mean(f1))}
 
 
-def _changed(package: Package, plain: np.ndarray, p: np.ndarray) -> float:
+def _changed(package: Package, items: list[Item], plain: np.ndarray, p: np.ndarray) -> float:
+    """Share of films whose call changes; those that are called nothing change none."""
     if package.card.task == "pneumonia":
-        threshold = package.card.threshold("pneumonia") or 0.5
-        return float(np.mean((plain[:, 0] >= threshold) != (p[:, 0] >= threshold)))
+        limits = thresholds_of(package.card.point("pneumonia"), items)
+        return float(np.mean((plain[:, 0] >= limits) != (p[:, 0] >= limits)))
     return float(np.mean(plain.argmax(axis=1) != p.argmax(axis=1)))
 
 

@@ -17,7 +17,7 @@ from training.evaluation.scoring import (
     over_views,
     write_scores,
 )
-from worker.packages.card import Card
+from worker.packages.card import Card, OperatingPoint
 from worker.packages.preprocessing.compose import compose
 from worker.packages.runtimes.tensorflow import Package
 from worker.pipelines.dermoscopy.lesion import CLASSES, reduced
@@ -73,7 +73,8 @@ def evaluate_lesions(package: Package, dataset: DataSet, split: str | None = Non
     overlap = np.asarray(overlaps) if overlaps else None
     table = rows_of(card.labels, np.concatenate(p), dataset, scored, overlap, prior_of(card))
     result = {"package": f"{card.name}/{card.version}", "left_out": len(left_out)}
-    result |= fig.figures(table, card.operating_points) | {"subgroups": fig.subgroups(table, scored)}
+    points = {name: point for name, point in card.operating_points.items() if isinstance(point, OperatingPoint)}
+    result |= fig.figures(table, points) | {"subgroups": fig.subgroups(table, scored)}
     dice = np.full(len(scored), np.nan) if overlap is None else 2 * overlap / (1 + overlap)
     unknown = np.full(len(scored), np.nan)
     return Scored(scored, label_matrix(scored, card.labels), table.p, dice, unknown, left_out), result

@@ -169,7 +169,7 @@ def package_figures(card: Card, scored: Scored, own: Mapping[str, Any] | None = 
 
 
 def threshold_of(card: Card, label: str) -> float:
-    """The operating point of a label, or 0.5."""
+    """The operating point of a label as it is served: 0.5 where the card has none."""
     threshold = card.threshold(label)
     return 0.5 if threshold is None else threshold
 

@@ -5,13 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from firstread.errors import FirstreadError
+from firstread.pipelines import flags_by_age, leading_finding
 
 PREPROCESSING_VERSION = 1
+
+LEAST_PREDICTIVE_VALUE = 0.05
+"""A finding of which fewer flags than this would be right is a hint and never flags."""
+
+JOINT_FLAG: Final = "joint_flag"
+"""Operating point of a score that several packages make together (``parameters.blend``)."""
+
+AgeGroup = Literal["child", "adult", "unknown"]
+AGE_GROUPS: tuple[AgeGroup, ...] = ("child", "adult", "unknown")
+"""Groups of :class:`OperatingPointByAge`; who is a child says :func:`worker.pipelines.population.age_group`."""
+
+NoFlag = Literal["no_positives", "no_negatives", "no_threshold", "hint"]
+"""Why a group has no flag: no validation films with the finding, none without it, no threshold that keeps the
+specificity and finds anybody, or one at which too few flags would be right (:data:`LEAST_PREDICTIVE_VALUE`)."""
 
 
 class PackageError(FirstreadError):
@@ -76,6 +91,147 @@ class OperatingPoint(BaseModel):
     specificity: float | None = None
     n: int | None = None
 
+    def threshold_for(self, age_group: AgeGroup) -> float | None:
+        """The one threshold, whatever the age."""
+        return self.threshold
+
+    def no_flag_for(self, age_group: AgeGroup) -> NoFlag | None:
+        """Why there is no flag: there always is one."""
+        return None
+
+    def deciding(self) -> list[Any]:
+        """What decides about a flag, as plain values."""
+        return [self.finding, self.threshold]
+
+
+class Share(BaseModel):
+    """A measured proportion with its 95 % interval; ``n`` counts what it is a proportion of."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    value: float = Field(ge=0, le=1)
+    low: float | None = None
+    high: float | None = None
+    n: int
+    patients: int | None = None
+
+
+class Prevalence(BaseModel):
+    """How common a finding is where a package is meant to serve, and who says so."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    value: float = Field(gt=0, lt=1)
+    source: str = Field(min_length=1)
+
+
+class AgeGroupPoint(BaseModel):
+    """Threshold of one age group, or None with the reason why there is no flag.
+
+    ``measured_at`` is the threshold that the figures of a hint belong to; those of a flag belong to ``threshold``.
+    ``specificity`` is of everybody without the finding, ``specificity_normals`` of those who have nothing at all, and
+    ``sensitivity_of`` of kinds of the finding. ``predictive_value`` is the share of flags that would be right at the
+    card's prevalence.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    threshold: float | None
+    no_flag: NoFlag | None = None
+    measured_at: float | None = None
+    sensitivity: Share | None = None
+    specificity: Share | None = None
+    specificity_normals: Share | None = None
+    sensitivity_of: dict[str, Share] = Field(default_factory=dict)
+    predictive_value: float | None = None
+
+    @model_validator(mode="after")
+    def _has_threshold_or_reason(self) -> AgeGroupPoint:
+        if (self.threshold is None) == (self.no_flag is None):
+            raise ValueError("a group has either a threshold or a reason for none (no_flag)")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_figures(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        return {name: value for name, value in fields.items() if name == "threshold" or value not in (None, {})}
+
+
+class OperatingPointByAge(BaseModel):
+    """A threshold for each age group. Where ``threshold`` of a group is None, the finding never flags there.
+
+    ``unknown`` is derived: the higher threshold of the two others, and none where one of them has none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    finding: str
+    chosen_for: str
+    groups: dict[AgeGroup, AgeGroupPoint]
+    prevalence: Prevalence | None = None
+
+    def threshold_for(self, age_group: AgeGroup) -> float | None:
+        """The threshold of a group; None where nothing flags."""
+        return self.groups[age_group].threshold
+
+    def no_flag_for(self, age_group: AgeGroup) -> NoFlag | None:
+        """Why a group has no flag; None where it has one."""
+        return self.groups[age_group].no_flag
+
+    def deciding(self) -> list[Any]:
+        """What decides about a flag, and about a hint, as plain values."""
+        fields = self.model_dump(mode="json", include={"groups", "prevalence"})
+        return [self.finding, fields["groups"], fields.get("prevalence")]
+
+    @model_validator(mode="after")
+    def _groups_agree(self) -> OperatingPointByAge:
+        if set(self.groups) != set(AGE_GROUPS):
+            raise ValueError(f"groups are {', '.join(AGE_GROUPS)}, all of them")
+        if self.groups["unknown"] != point_of_unknown_age(self.groups["child"], self.groups["adult"]):
+            raise ValueError("unknown has the higher threshold of child and adult, none where one of them has none")
+        for name in ("child", "adult"):
+            _check_predictive_value(name, self.groups[name], self.prevalence)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_prevalence(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+def point_of_unknown_age(child: AgeGroupPoint, adult: AgeGroupPoint) -> AgeGroupPoint:
+    """What counts for a patient of unknown age: the higher threshold, and no flag where one of the groups has none."""
+    if child.threshold is not None and adult.threshold is not None:
+        return AgeGroupPoint(threshold=max(child.threshold, adult.threshold))
+    reasons = [point.no_flag for point in (child, adult) if point.no_flag is not None]
+    return AgeGroupPoint(threshold=None, no_flag=next((r for r in reasons if r != "hint"), "hint"))
+
+
+def predictive_value(sensitivity: float, specificity: float, prevalence: float) -> float | None:
+    """Share of flags that are right, to four digits; None where nothing is flagged."""
+    right, wrong = sensitivity * prevalence, (1.0 - specificity) * (1.0 - prevalence)
+    return round(right / (right + wrong), 4) if right + wrong > 0 else None
+
+
+def _check_predictive_value(name: str, point: AgeGroupPoint, prevalence: Prevalence | None) -> None:
+    """Raise ``ValueError`` unless value and hint of a group are what its figures and the prevalence make of them."""
+    value = None
+    if prevalence is not None and point.sensitivity is not None and point.specificity is not None:
+        value = predictive_value(point.sensitivity.value, point.specificity.value, prevalence.value)
+    if point.predictive_value is None or value is None:
+        agrees = point.predictive_value is value
+    else:
+        agrees = abs(point.predictive_value - value) < 1e-3
+    if not agrees:
+        raise ValueError(f"{name}: the predictive value is not that of the figures at the prevalence ({value})")
+    if prevalence is not None and point.threshold is not None and value is None:
+        raise ValueError(f"{name}: a flag at a prevalence needs sensitivity and specificity")
+    is_hint = value is not None and value < LEAST_PREDICTIVE_VALUE
+    if is_hint != (point.no_flag == "hint"):
+        raise ValueError(f"{name}: a predictive value below {LEAST_PREDICTIVE_VALUE} is a hint, and nothing else is")
+    if is_hint != (point.measured_at is not None):
+        raise ValueError(f"{name}: a hint says at which threshold it was measured, and nothing else does")
+
 
 class Calibration(BaseModel):
     """Map from raw to calibrated probability: ``p = sigmoid((logit(p_raw) - bias) / temperature)`` a finding."""
@@ -99,7 +255,7 @@ class Card(BaseModel):
     input: InputSpec
     architecture: dict[str, Any]
     calibration: Calibration = Field(default_factory=Calibration)
-    operating_points: dict[str, OperatingPoint] = Field(default_factory=dict)
+    operating_points: dict[str, OperatingPoint | OperatingPointByAge] = Field(default_factory=dict)
     parameters: dict[str, Any] = Field(default_factory=dict)
     """Numbers of the interpretation that were chosen on validation data: aggregation, mask threshold ..."""
     sha256: str = ""
@@ -130,15 +286,32 @@ class Card(BaseModel):
     def decisions(self) -> str:
         """Hex digest of everything on the card that decides about a score or a flag, thresholds included."""
         deciding = {"pipeline", "task", "labels", "input", "architecture", "calibration", "parameters"}
-        points = {name: [point.finding, point.threshold] for name, point in self.operating_points.items()}
+        points = {name: point.deciding() for name, point in self.operating_points.items()}
         # without what is at its default, so that a field of a later version does not change the digest of old cards
         fields = self.model_dump(mode="json", include=deciding, exclude_defaults=True)
         text = json.dumps([fields, points], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def threshold(self, finding: str, point: str = "flag") -> float | None:
-        """Threshold of a named operating point for a finding, or None where the card has none."""
-        for name, row in self.operating_points.items():
-            if row.finding == finding and (name == point or name.startswith(f"{point}_")):
-                return row.threshold
+    def point(self, finding: str, name: str = "flag") -> OperatingPoint | OperatingPointByAge | None:
+        """The operating point of a finding: ``name``, or one whose name goes on after an underscore."""
+        for key, row in self.operating_points.items():
+            if row.finding == finding and (key == name or key.startswith(f"{name}_")):
+                return row
         return None
+
+    def threshold(self, finding: str, name: str = "flag", age_group: AgeGroup = "unknown") -> float | None:
+        """Threshold of a named operating point for a finding; None where the card, or the age group, has none."""
+        found = self.point(finding, name)
+        return None if found is None else found.threshold_for(age_group)
+
+    @model_validator(mode="after")
+    def _points_fit_the_pipeline(self) -> Card:
+        for name, point in self.operating_points.items():
+            if isinstance(point, OperatingPointByAge) and not flags_by_age(self.pipeline, point.finding):
+                raise ValueError(f"operating point {name}: {point.finding} of {self.pipeline} has none by age")
+        blend = self.parameters.get("blend")
+        if blend:
+            joint = self.point(leading_finding(self.pipeline), JOINT_FLAG)
+            if ("threshold" in blend) == isinstance(joint, OperatingPointByAge):
+                raise ValueError(f"blend has either a threshold or an operating point {JOINT_FLAG} by age")
+        return self

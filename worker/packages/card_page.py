@@ -5,10 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from worker.packages.card import Card
+from worker.packages.card import (
+    AGE_GROUPS,
+    LEAST_PREDICTIVE_VALUE,
+    AgeGroupPoint,
+    Card,
+    NoFlag,
+    OperatingPoint,
+    OperatingPointByAge,
+    Share,
+)
 
 BRIEF = ("auc", "sensitivity", "specificity", "accuracy", "dice")
 """Figures of a comparison's rows on the page; the card has all."""
+
+WHY_NO_FLAG: dict[NoFlag, str] = {
+    "no_positives": "no validation films with the finding",
+    "no_negatives": "no validation films without the finding",
+    "no_threshold": "no threshold keeps the specificity and finds anybody",
+    "hint": f"a hint: fewer than {LEAST_PREDICTIVE_VALUE:.0%} of flags would be right",
+}
+"""Why an age group has no flag, in words."""
 
 
 def render(card: Card) -> str:
@@ -49,13 +66,57 @@ def brief(figures: Mapping[str, Any], inside: bool = False) -> dict[str, Any]:
 def _points(card: Card) -> str:
     if not card.operating_points:
         return "None."
+    plain = {name: point for name, point in card.operating_points.items() if isinstance(point, OperatingPoint)}
+    by_age = {name: point for name, point in card.operating_points.items() if isinstance(point, OperatingPointByAge)}
+    parts = [_plain_points(plain)] if plain else []
+    return "\n\n".join([*parts, *(_point_by_age(name, point) for name, point in by_age.items())])
+
+
+def _plain_points(points: Mapping[str, OperatingPoint]) -> str:
     head = "| name | finding | threshold | sensitivity | specificity | N | chosen for |\n|---|---|---|---|---|---|---|"
     rows = [
         f"| {name} | {point.finding} | {point.threshold:.4g} | {_number(point.sensitivity)} | "
         f"{_number(point.specificity)} | {_number(point.n)} | {point.chosen_for} |"
-        for name, point in card.operating_points.items()
+        for name, point in points.items()
     ]
     return "\n".join([head, *rows])
+
+
+def _point_by_age(name: str, point: OperatingPointByAge) -> str:
+    """A table with a column an age group, below a sentence on what it was chosen for and at which prevalence."""
+    text = f"`{name}`, {point.finding} by age: {point.chosen_for}."
+    if point.prevalence is not None:
+        text += f" Predictive values are at a prevalence of {point.prevalence.value:.4g} ({point.prevalence.source})."
+    groups = [point.groups[group] for group in AGE_GROUPS]
+    kinds = dict.fromkeys(kind for group in groups for kind in group.sensitivity_of)
+    rows: dict[str, list[str]] = {
+        "threshold": [_threshold(group) for group in groups],
+        "measured at": [
+            _number(group.threshold if group.measured_at is None else group.measured_at) for group in groups
+        ],
+        "sensitivity": [_share(group.sensitivity) for group in groups],
+        **{f"sensitivity, {kind}": [_share(group.sensitivity_of.get(kind)) for group in groups] for kind in kinds},
+        "specificity, all without the finding": [_share(group.specificity) for group in groups],
+        "specificity, normals": [_share(group.specificity_normals) for group in groups],
+        "predictive value": [_number(group.predictive_value) for group in groups],
+    }
+    head = f"| | {' | '.join(AGE_GROUPS)} |\n|---|{'---|' * len(AGE_GROUPS)}"
+    return "\n".join([text, "", head, *(f"| {label} | {' | '.join(cells)} |" for label, cells in rows.items())])
+
+
+def _threshold(group: AgeGroupPoint) -> str:
+    return _number(group.threshold) if group.no_flag is None else f"no flag ({WHY_NO_FLAG[group.no_flag]})"
+
+
+def _share(share: Share | None) -> str:
+    return "–" if share is None else _estimate(share.model_dump())
+
+
+def _estimate(value: Mapping[str, Any]) -> str:
+    """An estimate with its interval and N in one line."""
+    parts = [] if value["low"] is None else [f"95 % CI {_number(value['low'])} to {_number(value['high'])}"]
+    parts += [] if value.get("n") is None else [f"N {value['n']}"]
+    return _number(value["value"]) + (f" ({', '.join(parts)})" if parts else "")
 
 
 def _table(values: Mapping[str, Any]) -> str:
@@ -69,9 +130,7 @@ def _rows(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     for name, value in values.items():
         label = f"{prefix}{name}"
         if isinstance(value, Mapping) and {"value", "low", "high"} <= set(value):
-            parts = [] if value["low"] is None else [f"95 % CI {_number(value['low'])} to {_number(value['high'])}"]
-            parts += [] if value.get("n") is None else [f"N {value['n']}"]
-            rows.append((label, _number(value["value"]) + (f" ({', '.join(parts)})" if parts else "")))
+            rows.append((label, _estimate(value)))
         elif isinstance(value, Mapping):
             rows.extend(_rows(value, f"{label}."))
         else:

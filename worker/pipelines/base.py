@@ -166,7 +166,11 @@ class Gate(Generic[PixelsT]):
 
 @dataclass(frozen=True)
 class Finding:
-    """One study-level statement. Either ``probability`` or ``value`` with ``unit`` is set, never both."""
+    """One study-level statement. Either ``probability`` or ``value`` with ``unit`` is set, never both.
+
+    Where ``threshold`` is None, ``probability`` is compared with nothing: the finding is neither positive nor negative,
+    and is not flagged.
+    """
 
     name: str
     model_name: str

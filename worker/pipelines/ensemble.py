@@ -27,7 +27,8 @@ from worker.pipelines.base import (
 )
 
 FALLBACK_THRESHOLD: Final = 0.5
-"""Where a card has no operating point for the finding that flags."""
+"""Where a card has no operating point at all for the finding that flags. It is stored with the score as every other
+threshold is: a score without a threshold is never compared with one."""
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ class ModelScores:
     p : ndarray of float64, shape (n, labels)
         Probabilities of each image.
     thresholds : mapping
-        By label; those without an operating point are missing.
+        By label; those without an operating point are missing, None is an operating point at which nothing flags.
     p_study : mapping
         Probabilities of the study by label; empty until it is known which image gives them.
     """
@@ -50,20 +51,21 @@ class ModelScores:
     version: str
     labels: tuple[str, ...]
     p: np.ndarray
-    thresholds: Mapping[str, float]
+    thresholds: Mapping[str, float | None]
     p_study: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, label: str) -> np.ndarray:
         """Probability of a label for each image: (n,)."""
         return np.asarray(self.p[:, self.labels.index(label)])
 
-    def flag_threshold(self, label: str) -> float:
-        """Where the label flags."""
+    def flag_threshold(self, label: str) -> float | None:
+        """Where the label flags; None where it never does."""
         return self.thresholds.get(label, FALLBACK_THRESHOLD)
 
     def flags(self, label: str) -> bool:
-        """Whether the study reaches the threshold of the label."""
-        return self.p_study[label] >= self.flag_threshold(label)
+        """Whether the study reaches the threshold of the label; False where there is none."""
+        threshold = self.flag_threshold(label)
+        return threshold is not None and self.p_study[label] >= threshold
 
     def at(self, image: int) -> ModelScores:
         """These scores, with those of one image as the study's."""
@@ -136,7 +138,7 @@ def active_scores(pipeline: str, scored: Sequence[tuple[Served, ModelScores]]) -
 def mean_scores(members: Sequence[ModelScores]) -> ModelScores:
     """The ensemble: for each label the mean, of probabilities and thresholds, over the members that have it.
 
-    One member is returned as it is.
+    A label that one member never flags has no threshold. One member is returned as it is.
     """
     if len(members) == 1:
         return members[0]
@@ -147,9 +149,15 @@ def mean_scores(members: Sequence[ModelScores]) -> ModelScores:
         "+".join(scores.version for scores in members),
         labels,
         np.stack(columns, axis=1),
-        _mean_of_known([scores.thresholds for scores in members]),
+        _mean_thresholds([scores.thresholds for scores in members]),
         _mean_of_known([scores.p_study for scores in members]),
     )
+
+
+def _mean_thresholds(members: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    never = {name for thresholds in members for name, threshold in thresholds.items() if threshold is None}
+    known = [{name: t for name, t in thresholds.items() if t is not None} for thresholds in members]
+    return _mean_of_known(known) | dict.fromkeys(never)
 
 
 def _mean_of_known(numbers: Sequence[Mapping[str, float]]) -> dict[str, float]:

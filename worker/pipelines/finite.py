@@ -25,12 +25,17 @@ def check_outputs(outputs: Mapping[str, Mapping[str, np.ndarray]]) -> None:
 
 
 def check_outcome(outcome: Outcome) -> None:
-    """Raise :class:`NonFiniteScore` if a number of the outcome is NaN or Inf, or a probability is not in [0, 1]."""
+    """Raise :class:`NonFiniteScore` if a number of the outcome is none.
+
+    That is NaN or Inf, a probability that is not in [0, 1], or a flag without the threshold that it was raised at.
+    """
     for finding in outcome.findings:
         if (finding.probability is None) == (finding.value is None):
             raise NonFiniteScore(f"{finding.name}: either a probability or a value")
         if finding.probability is not None:
             _check_probability(finding.name, finding.probability)
+        if finding.flagged and finding.threshold is None:
+            raise NonFiniteScore(f"{finding.name}: flagged without a threshold")
         if finding.value is not None:
             check_finite(finding.name, finding.value)
     for score in outcome.slice_scores:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
 from pydicom.dataset import Dataset
 
 from firstread.dicom.values import text
+from worker.packages.card import AgeGroup
+
+CHILD_YEARS = 16.0
+"""Who is younger is a child."""
+
+OLDEST_YEARS = 120.0
+"""A higher age is that of a placeholder, such as a birth date of 1900."""
 
 _DAYS = {"D": 1.0, "W": 7.0, "M": 30.44, "Y": 365.25}
 
@@ -21,6 +29,19 @@ def age_years(ds: Dataset) -> float | None:
     if born is None or seen is None or seen < born:
         return None
     return (seen - born).days / _DAYS["Y"]
+
+
+def age_group(age: float | None) -> AgeGroup:
+    """The group of an age in years, as operating points know them."""
+    if age is None or not 0 <= age <= OLDEST_YEARS:
+        return "unknown"
+    return "child" if age < CHILD_YEARS else "adult"
+
+
+def age_group_of(headers: Iterable[Dataset]) -> AgeGroup:
+    """The group that all headers of one patient agree on, those without an age aside; else ``unknown``."""
+    groups = {age_group(age_years(ds)) for ds in headers} - {"unknown"}
+    return groups.pop() if len(groups) == 1 else "unknown"
 
 
 def _date(value: str) -> date | None:

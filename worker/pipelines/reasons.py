@@ -72,6 +72,8 @@ class Caution(StrEnum):
     EXTRA_PIXEL_DATA = "extra_pixel_data"
     CONFOUNDED_BY_AGE = "confounded_by_age"
     JOINT_SCORE_MISSING = "joint_score_missing"
+    NO_FLAG_FOR_AGE = "no_flag_for_age"
+    HINT_FOR_AGE = "hint_for_age"
     LOW_RESOLUTION = "low_resolution"
     PICTURES_LEFT_OUT = "pictures_left_out"
     NO_LESION_FOUND = "no_lesion_found"
@@ -138,6 +140,10 @@ TEXTS: dict[str, str] = {
     Caution.EXTRA_PIXEL_DATA: "There are more pixel data than the header says; the rest was not read.",
     Caution.CONFOUNDED_BY_AGE: "COVID-19 was learnt from adults, the rest from children: the model may tell the age.",
     Caution.JOINT_SCORE_MISSING: "The four-class model of the joint score is not active: the binary one stands alone.",
+    Caution.NO_FLAG_FOR_AGE: "The model has no flag for patients of this age, or of unknown age: its score is compared "
+    "with no threshold.",
+    Caution.HINT_FOR_AGE: "Too few flags would be right in patients of this age, or of unknown age: the score is a "
+    "hint and is compared with no threshold.",
     Reason.GREY_IMAGE: "A grey image: lesions are judged by their colours.",
     Reason.PICTURE_TOO_SMALL: "A picture with fewer pixels than the models need.",
     Reason.NOT_A_SKIN_PHOTOGRAPH: "Not a photograph of skin.",

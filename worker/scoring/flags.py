@@ -55,10 +55,10 @@ def raise_flags(session: Session, job: Job, revision: Revision, outcome: Outcome
             session.add(flag)
         elif _revision_number(session, flag.job_id) > revision.number:
             continue
-        assert finding.probability is not None
+        assert finding.probability is not None and finding.threshold is not None
         flag.job_id = job.id
         flag.probability = finding.probability
-        flag.threshold = finding.threshold if finding.threshold is not None else 0.0
+        flag.threshold = finding.threshold
         flag.model_name = finding.model_name
         flag.model_version = finding.model_version
         flag.series_instance_uid = job.series_instance_uid

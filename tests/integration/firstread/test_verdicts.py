@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from firstread.actions.deliveries import DeliveryError, cancel_delivery, retry_delivery, retry_failed
 from firstread.actions.verdicts import VerdictError, acknowledge, import_truth, record_verdict
 from firstread.metrics.outcomes import OutcomeFigures, families
-from firstread.records import AuditEvent, Database, Delivery, Flag, Verdict
+from firstread.records import AuditEvent, Database, Delivery, Flag, Result, Verdict
 from firstread.records.studies import UnknownStudy
 from firstread.settings import Settings
 from tests.builders.scored_studies import scored_study
@@ -39,6 +39,8 @@ def events(db: Database) -> list[tuple[str, str]]:
 def test_the_way_of_a_verdict(site: Site) -> None:
     settings, db = site
     scored = scored_study(db, settings)
+    with db.write() as session:  # as the pipeline of heads stores its subtypes
+        session.execute(update(Result).where(Result.finding == "epidural").values(threshold=0.5))
     assert record_verdict(db, scored.study_uid, "head_ct", agree=True, by="Dr. A").truth == 1
     assert record_verdict(db, scored.study_uid, "head_ct", agree=False, by="Dr. B").truth == 0
     missed = record_verdict(db, scored.study_uid, "head_ct", finding="epidural", truth=1, by="Dr. B", note="thin")

@@ -29,7 +29,7 @@ from training.fit.transfer import copy_layers
 from training.package.order import Order
 from training.recipe import load_recipe
 from training.train import train_all
-from worker.packages.card import InputSpec
+from worker.packages.card import InputSpec, OperatingPointByAge
 from worker.packages.package import load
 from worker.packages.runtimes.folding import fold
 from worker.packages.weights import load_by_layer, save_by_layer, settle
@@ -332,7 +332,10 @@ def test_a_recipe_trains_calibrates_measures_and_packs(name: str, tmp_path: Path
         assert package.card.threshold("covid19") is None
     else:
         assert figures["test_at_flag"]["children"]["n"] == 12
-        assert package.card.threshold("pneumonia") == package.card.operating_points["flag"].threshold
+        flag = package.card.operating_points["flag"]
+        assert isinstance(flag, OperatingPointByAge)
+        assert {flag.groups[group].no_flag for group in ("child", "adult")} <= {None, "no_threshold"}
+        assert package.card.threshold("pneumonia") == flag.groups["unknown"].threshold
     dataset = open_dataset("chest_films", tmp_path)
     items = [item for item in dataset.items() if item.split == "test"]
     rows = stress_rows(package, items, [dataset.pixels(item) for item in items])

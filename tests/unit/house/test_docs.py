@@ -33,8 +33,9 @@ IDS = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 NO_CODES = {
     *("accepted", "rejected", "normal", "pool", "none", "identity", "identity_in_part", "own", "images"),
     *("listener", "worker"),
+    "joint_flag",
 }
-"""Names of folders, findings, processes, steps of a network and kinds of change that look like codes."""
+"""Names of folders, findings, processes, steps, operating points and kinds of change that look like codes."""
 
 NOT_SETTINGS = {"FIRSTREAD_CONFIG", "FIRSTREAD_TEST_DATA"}
 

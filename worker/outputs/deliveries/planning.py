@@ -166,7 +166,7 @@ def matches(rule: DeliveryRule, job: Job, findings: list[Finding]) -> bool:
 
 
 def is_positive(finding: Finding) -> bool:
-    """Flagged, or at its threshold."""
+    """Flagged, or at its threshold; a finding without one is neither positive nor negative."""
     if finding.flagged:
         return True
     return (

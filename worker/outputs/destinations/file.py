@@ -31,7 +31,7 @@ class DeliveryRule(BaseModel):
 
     pipelines: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
-    """At least one of these is positive: flagged, or at its threshold."""
+    """At least one of these is positive: flagged, or at its threshold. One without a threshold is not."""
     flagged: bool = False
     """Only results that raise or confirm a flag."""
     states: tuple[Literal["DONE", "REJECTED", "FAILED"], ...] = ("DONE",)

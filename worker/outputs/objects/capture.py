@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from firstread.dicom.frames import frames_of
 from firstread.dicom.uids import is_standard_uid
 from firstread.pipelines import described, leading_finding, meaning_of
-from firstread.report.words import percent, series_title
+from firstread.report.words import HINT, is_hint, percent, series_title
 from worker.outputs.objects.finishing import common_arguments, finish_object
 from worker.outputs.objects.source import NotWritten, ObjectSource
 
@@ -85,6 +85,8 @@ def _lines(source: ObjectSource, orientation: tuple[str, str] | None) -> list[st
         text = f"{meaning_of(finding.finding)}: {percent(finding.probability)} %"
         if finding.threshold is not None:
             text += f" (threshold {percent(finding.threshold)} %) - {'FLAGGED' if finding.flagged else 'not flagged'}"
+        elif is_hint(source.pipeline, finding):
+            text += f" - {HINT}"
         lines.append(text)
     lines.append(f"Firstread, {finding.model_name} {finding.model_version}")
     pipeline = described(source.pipeline)

@@ -15,7 +15,7 @@ from firstread.dicom.own_objects import MANUFACTURER, MODEL
 from firstread.dicom.uids import stable_uid
 from firstread.pipelines import flags_by_itself, meaning_of
 from firstread.records import Instance, Result
-from firstread.report.words import NOT_EXCLUDED, name_of_hint, opening_sentence, percent, rounded
+from firstread.report.words import HINT, NOT_EXCLUDED, is_hint, name_of_hint, opening_sentence, percent, rounded
 from worker.outputs.objects.codes import (
     FLAGGED,
     PROBABILITY,
@@ -94,14 +94,18 @@ def _group(source: ObjectSource, finding: Result) -> sr.MeasurementsAndQualitati
     threshold = finding.threshold if may_flag else None
     if threshold is not None:
         parameters.append(f"threshold {threshold:.6g}")
-    name_of = name_of_hint if finding.probability is not None and not may_flag else meaning_of
+    name = meaning_of(finding.finding)
+    if is_hint(source.pipeline, finding):
+        name = f"{name} ({HINT})"
+    elif finding.probability is not None and not may_flag:
+        name = name_of_hint(finding.finding)
     evaluations = []
     if threshold is not None:
         value = codes.SCT.Yes if finding.flagged else codes.SCT.No
         evaluations.append(sr.QualitativeEvaluation(name=FLAGGED, value=value))
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
-            uid=source.uid("tracking", finding.finding, finding.model_name), identifier=name_of(finding.finding)
+            uid=source.uid("tracking", finding.finding, finding.model_name), identifier=name
         ),
         finding_type=finding_code(source.pipeline, finding.finding),
         algorithm_id=sr.AlgorithmIdentification(

@@ -11,8 +11,8 @@ from email.message import EmailMessage
 from email.utils import formatdate
 from typing import Any
 
-from firstread.pipelines import NOTICE, flags_by_itself, headline_of, meaning_of, names
-from firstread.report.words import measured
+from firstread.pipelines import NOTICE, flags_by_age, flags_by_itself, headline_of, meaning_of, names
+from firstread.report.words import HINT, measured
 from firstread.states import JobState
 from worker.outputs.destinations.file import EmailDestination, NotDelivered
 from worker.outputs.messages import UNREAD
@@ -25,8 +25,9 @@ UNREAD_TEXT = (
 MOST_LINES = 200
 """Flags that a mail of many lists."""
 
-REJECTIONS = (Caution.IDENTITY_IN_DOUBT, Caution.IMAGES_REJECTED)
-"""Warnings that a mail explains: the result may be another patient's, or of images that were taken back."""
+EXPLAINED = (Caution.IDENTITY_IN_DOUBT, Caution.IMAGES_REJECTED, Caution.NO_FLAG_FOR_AGE, Caution.HINT_FOR_AGE)
+"""Warnings that a mail explains: the result may be another patient's or of images that were taken back, or nothing can
+be flagged."""
 
 
 def send_email(destination: EmailDestination, content: dict[str, Any]) -> str:
@@ -99,10 +100,12 @@ def mail_text(content: dict[str, Any]) -> str:
             flags = finding["flagged"] or flags_by_itself(content["pipeline"], finding["finding"])
             limit = f", threshold {finding['threshold']:.2f}" if flags and finding["threshold"] is not None else ""
             mark = "  FLAGGED" if finding["flagged"] else ""
+            if finding["threshold"] is None and flags_by_age(content["pipeline"], finding["finding"]):
+                mark = f" ({HINT})"
             lines.append(f"{meaning_of(finding['finding'])}: {finding['probability']:.2f}{limit}{mark}")
         elif finding["value"] is not None:
             lines.append(f"{meaning_of(finding['finding'])}: {measured(finding['value'], finding['unit'])}")
-    lines += [TEXTS[code] for code in REJECTIONS if code in content["warnings"]]
+    lines += [TEXTS[code] for code in EXPLAINED if code in content["warnings"]]
     if content["warnings"]:
         lines.append(f"Warnings: {', '.join(content['warnings'])}")
     lines += ["", f"StudyInstanceUID: {content['study_instance_uid']}", f"Revision: {content['revision']}"]

@@ -18,6 +18,7 @@ from worker.pipelines.chest_xray.scores import (
     FOUR,
     combined_scores,
     joint_occlusion,
+    no_flag_reason,
     partner_missing,
     scores_of,
     voices_of,
@@ -30,7 +31,7 @@ from worker.pipelines.ensemble import (
     slice_scores_of,
     with_roles,
 )
-from worker.pipelines.population import age_years, outside
+from worker.pipelines.population import age_group_of, age_years, outside
 from worker.pipelines.reasons import Caution, merge_codes
 
 Films = ScoredSeries[tuple[Film, ...], FilmPart]
@@ -41,7 +42,8 @@ def interpret(study: Films) -> Outcome:
     """Everything that is said about the frontal films of a study.
 
     A study of several frontal films is as suspicious as its most suspicious one, and all findings are that film's. Only
-    ``pneumonia`` of the active binary model flags; the kind never does.
+    ``pneumonia`` of the active binary model flags, and only where its card has a threshold for the age group that the
+    films' headers agree on; the kind never does.
 
     Raises
     ------
@@ -52,12 +54,13 @@ def interpret(study: Films) -> Outcome:
     groups = {task: active for task, group in served.items() if (active := _active(group))}
     if BINARY not in groups:
         raise NoServingPackage("chest_xray")
-    combined, alone = combined_scores(groups, outputs)
+    age_group = age_group_of(film.instance.ds for film in films)
+    combined, alone = combined_scores(groups, outputs, age_group)
     top = int(np.argmax(combined[BINARY].of(BINARY)))
     film = films[top]
     stored: list[RoledScores] = []
     for task, group in served.items():
-        scored = [(package, scores_of(package, outputs[package.key]).at(top)) for package in group]
+        scored = [(package, scores_of(package, outputs[package.key], age_group).at(top)) for package in group]
         stored += with_roles(combined[task].at(top) if task in combined else None, scored)
     frames = [ScoredFrame(film.instance, film.frame, row) for row, film in enumerate(films)]
     voices = voices_of(groups, combined, alone, top)
@@ -65,6 +68,9 @@ def interpret(study: Films) -> Outcome:
     warnings = _warnings(film, [package for group in groups.values() for package in group])
     warnings += [Caution.JOINT_SCORE_MISSING] if partner_missing(groups) else []
     warnings += [Caution.LOW_EVIDENCE] if doubtful else []
+    if combined[BINARY].flag_threshold(BINARY) is None:
+        reason = no_flag_reason(groups, combined[BINARY] is not alone, age_group)
+        warnings.append(Caution.HINT_FOR_AGE if reason == "hint" else Caution.NO_FLAG_FOR_AGE)
     return Outcome(
         findings=findings_of(stored, BINARY),
         slice_scores=slice_scores_of(stored, frames),

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from firstread.pipelines import CHEST_XRAY
+from worker.packages.card import JOINT_FLAG, AgeGroup, Card, NoFlag
 from worker.pipelines.base import Engine, Served
 from worker.pipelines.chest_xray.evidence import Voice, joint_shares
 from worker.pipelines.chest_xray.maps import OCCLUSION_GRID, FilmPart, PatchGrid, log_odds, occlusion_map
@@ -19,14 +20,29 @@ NORMAL: Final = "normal"
 
 
 def combined_scores(
-    groups: Mapping[str, Sequence[Served]], outputs: Mapping[str, Mapping[str, np.ndarray]]
+    groups: Mapping[str, Sequence[Served]],
+    outputs: Mapping[str, Mapping[str, np.ndarray]],
+    age_group: AgeGroup = "unknown",
 ) -> tuple[dict[str, ModelScores], ModelScores]:
-    """Scores by task, of active packages alone, the binary one joined where its card asks; and the binary one alone."""
-    combined = {task: _mean_of_alike([scores_of(p, outputs[p.key]) for p in group]) for task, group in groups.items()}
+    """Scores by task, of active packages alone, the binary one joined where its card asks; and the binary one alone.
+
+    Thresholds are those of the age group.
+    """
+    combined = {
+        task: _mean_of_alike([scores_of(p, outputs[p.key], age_group) for p in group]) for task, group in groups.items()
+    }
     alone = combined[BINARY]
-    blend = groups[BINARY][0].card.parameters.get("blend")
     four = None if partner_missing(groups) else combined.get(FOUR)
-    return combined | {BINARY: _blended(alone, four, blend)}, alone
+    return combined | {BINARY: _blended(alone, four, groups[BINARY][0].card, age_group)}, alone
+
+
+def no_flag_reason(groups: Mapping[str, Sequence[Served]], joined: bool, age_group: AgeGroup) -> NoFlag | None:
+    """Why the binary score never flags in an age group: the first reason that is not ``hint``, else ``hint``."""
+    name = JOINT_FLAG if joined else "flag"
+    cards = [served.card for served in groups[BINARY]][: 1 if joined else None]
+    points = [card.point(BINARY, name) for card in cards]
+    reasons = [reason for point in points if point is not None and (reason := point.no_flag_for(age_group)) is not None]
+    return next((reason for reason in reasons if reason != "hint"), reasons[0] if reasons else None)
 
 
 def partner_missing(groups: Mapping[str, Sequence[Served]]) -> bool:
@@ -45,10 +61,11 @@ def partner_missing(groups: Mapping[str, Sequence[Served]]) -> bool:
     return identities != [partner]
 
 
-def scores_of(package: Served, arrays: Mapping[str, np.ndarray]) -> ModelScores:
-    """ModelScores of each film by one package."""
+def scores_of(package: Served, arrays: Mapping[str, np.ndarray], age_group: AgeGroup = "unknown") -> ModelScores:
+    """ModelScores of each film by one package, with the thresholds of the age group."""
     card = package.card
-    known = {label: t for label in card.labels if (t := card.threshold(label)) is not None}
+    points = {label: card.point(label) for label in card.labels}
+    known = {label: point.threshold_for(age_group) for label, point in points.items() if point is not None}
     return ModelScores(card.name, card.version, tuple(card.labels), np.asarray(arrays["p"], dtype=np.float64), known)
 
 
@@ -57,13 +74,15 @@ def _mean_of_alike(members: Sequence[ModelScores]) -> ModelScores:
     return mean_scores([scores for scores in members if scores.labels == members[0].labels])
 
 
-def _blended(own: ModelScores, four: ModelScores | None, blend: Mapping[str, Any] | None) -> ModelScores:
+def _blended(own: ModelScores, four: ModelScores | None, card: Card, age_group: AgeGroup) -> ModelScores:
     """The binary score joined with what the four-class model says against ``normal``, where the card asks for it.
 
     ``blend`` holds weights of the two log odds (``own``, ``four``), a ``bias``, and the ``threshold`` of the joint
-    score, fitted on validation films, and the ``partner`` that they were fitted with. Without it, or without that
-    four-class model, the binary score stands alone.
+    score, fitted on validation films, and the ``partner`` that they were fitted with. Where the card has an operating
+    point ``joint_flag`` by age, ``blend`` has no ``threshold``. Without it, or without that four-class model, the
+    binary score stands alone.
     """
+    blend: Mapping[str, Any] | None = card.parameters.get("blend")
     if four is None or not blend or NORMAL not in four.labels:
         return own
     against_normal = log_odds(1.0 - four.of(NORMAL))
@@ -73,7 +92,7 @@ def _blended(own: ModelScores, four: ModelScores | None, blend: Mapping[str, Any
         f"{own.version}+{four.version}",
         (BINARY,),
         (1.0 / (1.0 + np.exp(-joint)))[:, None],
-        {BINARY: float(blend["threshold"])},
+        {BINARY: float(blend["threshold"]) if "threshold" in blend else card.threshold(BINARY, JOINT_FLAG, age_group)},
     )
 
 

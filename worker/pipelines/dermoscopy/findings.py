@@ -120,8 +120,7 @@ def step_names(scores: ModelScores, cautions: Sequence[str]) -> list[str]:
 
 def _cautions(main: ModelScores, photograph: Photograph, packages: Sequence[Served]) -> list[Caution]:
     cautions = []
-    warned = [name for name in OTHER_MALIGNANT if name in main.thresholds]
-    if any(main.p_study[name] >= main.thresholds[name] for name in warned):
+    if any(name in main.thresholds and main.flags(name) for name in OTHER_MALIGNANT):
         cautions.append(Caution.OTHER_MALIGNANCY)
     if Caution.META_UID_MISMATCH in photograph.instance.warnings:
         cautions.append(Caution.META_UID_MISMATCH)

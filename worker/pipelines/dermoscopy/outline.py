@@ -43,7 +43,7 @@ def outliner(packages: Sequence[Served], outputs: OutputsByPackage) -> Served | 
 
 def key_picture(
     p_melanoma: np.ndarray,
-    flag_threshold: float,
+    flag_threshold: float | None,
     pictures: Sequence[Photograph],
     packages: Sequence[Served],
     outputs: OutputsByPackage,
@@ -65,7 +65,7 @@ def key_picture(
     for index in order:
         outline = outline_of(pictures[index], outputs[package.key]["mask"][index], package)
         if outline is not None:
-            hides_a_flag = p_melanoma[order[0]] >= flag_threshold > p_melanoma[index]
+            hides_a_flag = flag_threshold is not None and p_melanoma[order[0]] >= flag_threshold > p_melanoma[index]
             if hides_a_flag:
                 break
             return KeyPicture(index, outline, missing=False, passed_over=index != order[0])

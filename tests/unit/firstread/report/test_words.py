@@ -6,7 +6,7 @@ import pytest
 
 from firstread.pipelines import names
 from firstread.records import Result
-from firstread.report.words import KINDS, measured, name_of_hint, opening_sentence, percent, series_title
+from firstread.report.words import KINDS, is_hint, measured, name_of_hint, opening_sentence, percent, series_title
 
 
 @pytest.mark.parametrize(
@@ -56,4 +56,10 @@ def test_titles_fit_and_are_no_verdict(pipeline: str) -> None:
 
 
 def test_hints_say_so() -> None:
+    hint = result("pneumonia", 0.93)
+    assert is_hint("chest_xray", hint) and not is_hint("chest_xray", result("pneumonia", 0.93, threshold=0.95))
+    assert not is_hint("chest_xray", result("covid19", 0.93)) and not is_hint("head_ct", result("any", 0.93))
+    assert opening_sentence("chest_xray", [hint]) == (
+        "Not flagged for pneumonia, which is a hint at this age and has no threshold: certainty 93.0 %."
+    )
     assert name_of_hint("subdural") == "Subdural hemorrhage (a hint, never flagged)"

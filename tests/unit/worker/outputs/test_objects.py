@@ -92,6 +92,19 @@ def test_report_says_what_was_found(site: tuple[Settings, Database]) -> None:
     assert referenced is None
 
 
+def test_a_score_without_a_threshold_is_called_a_hint(site: tuple[Settings, Database]) -> None:
+    scored = scored_study(site[1], site[0], pipeline="chest_xray", n=1, threshold=None)
+    rows = objects_of(site, scored.job_id)
+    document = hd.sr.srread(site[0].objects_dir / str(rows["sr"].path))
+    comments = [str(item.TextValue) for item in document.ContentSequence if item.ValueType == "TEXT"]
+    assert "Not flagged for pneumonia, which is a hint at this age and has no threshold: certainty 93.0 %." in comments
+    pneumonia = document.content.get_image_measurement_groups()[0]
+    assert str(pneumonia.tracking_identifier) == "Pneumonia (a hint, not flagged)"
+    assert "threshold" not in str(pneumonia) and not pneumonia.get_qualitative_evaluations()
+    for kind in ("sr", "sc"):
+        assert validate(site[0].objects_dir / str(rows[kind].path)) == []
+
+
 def test_segmentation_reads_back_where_it_lay(site: tuple[Settings, Database]) -> None:
     scored = scored_study(site[1], site[0])
     seg = hd.seg.segread(site[0].objects_dir / str(objects_of(site, scored.job_id)["seg"].path))

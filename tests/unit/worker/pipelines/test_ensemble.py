@@ -169,3 +169,17 @@ def test_a_finding_without_a_number_or_with_a_probability_beyond_one_is_a_failur
 def test_codes_are_merged_once_in_their_order() -> None:
     assert merge_codes(["b", Caution.LOW_EVIDENCE], None, ["low_evidence", "a", "b"]) == ["b", "low_evidence", "a"]
     assert all(type(code) is str for code in merge_codes([Caution.LOW_EVIDENCE]))
+
+
+def test_a_label_that_a_member_never_flags_has_no_threshold_and_no_flag() -> None:
+    never = ModelScores("never", "1", (FLAG,), np.ones((2, 1)), {FLAG: None})
+    assert never.flag_threshold(FLAG) is None and not never.at(0).flags(FLAG)
+    mean = mean_scores([SECOND, never]).at(0)
+    assert mean.thresholds == {FLAG: None} and not mean.flags(FLAG)
+    (found,) = findings_of([("active", mean)], FLAG)
+    assert found.threshold is None and not found.flagged
+
+
+def test_a_flag_without_the_threshold_that_it_was_raised_at_is_a_failure() -> None:
+    with pytest.raises(NonFiniteScore, match="without a threshold"):
+        check_outcome(Outcome([Finding(FLAG, "a", "1", probability=0.9, flagged=True)]))
