@@ -83,8 +83,8 @@ def cli() -> None:
 def settings_errors(error: ValidationError) -> list[str]:
     """One line a wrong setting: its name, where it was set, and what is wrong; never a value."""
     from firstread.settings import ENV_PREFIX, Settings, config_path
-    from firstread.settings.names import nearest
     from firstread.settings.sources import is_set
+    from firstread.settings.unknown_names import nearest
 
     lines = []
     for item in error.errors(include_input=False, include_url=False):

@@ -120,3 +120,5 @@ def migrate(target: str | None, check: bool) -> None:
     else:
         schema.upgrade(db)
     click.echo(f"database is at {schema.current_revision(db) or 'base'}")
+    if target:
+        click.echo("its views are gone; install the older version and run its `firstread migrate`, which makes them")

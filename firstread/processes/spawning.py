@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from firstread.settings import ENV_PREFIX, Settings
-from firstread.settings.names import FILE_SUFFIX
+from firstread.settings.unknown_names import FILE_SUFFIX
 
 TRAMPOLINE = """
 import ctypes, os, sys

@@ -10,9 +10,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from firstread.records.base import Base
 
-APPEND_ONLY = ("audit_event", "verdict")
-"""Tables whose rows the database itself keeps from being changed or deleted (triggers of migration 0002)."""
-
 
 class OutputObject(Base):
     """One DICOM object made of one run of a job, or the reason why there is none."""

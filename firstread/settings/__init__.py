@@ -14,8 +14,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from firstread import pipelines
 from firstread.clock import has_zones, is_zone
 from firstread.settings import checks
-from firstread.settings.names import Names, WrongSetting, secrets_named_in, sort_names
 from firstread.settings.sources import EnvironmentSource, FileSource, is_set, read_toml
+from firstread.settings.unknown_names import Names, WrongSetting, secrets_named_in, sort_names
 
 ENV_PREFIX = "FIRSTREAD_"
 OTHER_NAMES = ("CONFIG", "TEST_DATA")

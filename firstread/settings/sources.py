@@ -12,7 +12,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSource
 
-from firstread.settings.names import FILE_SUFFIX, WrongSetting, is_service_url
+from firstread.settings.unknown_names import FILE_SUFFIX, WrongSetting, is_service_url
 
 EXAMPLES = {"allowed_calling_ae": '["CT1", "CT2"]', "retention_days": '{"DONE": 30}'}
 

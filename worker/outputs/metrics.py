@@ -6,7 +6,8 @@ from prometheus_client import Counter, Histogram
 
 DELIVERIES = Counter(
     "firstread_deliveries_total",
-    "Attempts at a delivery by kind and outcome: DELIVERED, SKIPPED, FAILED, retry, bad_file.",
+    "Attempts at a delivery by kind and outcome (DELIVERED, SKIPPED, FAILED, retry); a wrong file of destinations "
+    "counts as kind planning, outcome bad_file.",
     ["kind", "outcome"],
 )
 DELIVERY_SECONDS = Histogram(

@@ -11,6 +11,7 @@ import tomllib
 from dataclasses import fields
 from pathlib import Path
 
+import grimp
 import pytest
 
 from worker.pipelines.registry import REGISTRY, PipelineRow
@@ -89,6 +90,23 @@ def test_a_pipeline_is_five_functions_in_order(row: PipelineRow) -> None:
     steps = row.load()
     assert [field.name for field in fields(steps)] == FIVE
     assert all(callable(getattr(steps, name)) for name in FIVE)
+
+
+def test_pipelines_import_what_they_share_and_never_each_other() -> None:
+    graph = grimp.build_graph("worker", cache_dir=None)
+    folder = "worker.pipelines"
+    pipelines = {row.module.rpartition(".")[0] for row in REGISTRY}
+    assert all(pipeline in graph.modules for pipeline in pipelines)
+    modules = {m for m in graph.modules if m.startswith(f"{folder}.")}
+    of_pipelines = {m: p for p in pipelines for m in modules if m == p or m.startswith(f"{p}.")}
+    strays = [
+        f"{module} -> {imported}"
+        for module in modules
+        for imported in graph.find_modules_directly_imported_by(module)
+        if of_pipelines.get(imported) not in (None, of_pipelines.get(module))
+        or (module in of_pipelines and imported in (f"{folder}.runner", f"{folder}.registry"))
+    ]
+    assert strays == []
 
 
 def pins(lock: str) -> dict[str, str]:

@@ -17,12 +17,9 @@ TABLES = {"firstread/pipelines.py", "worker/pipelines/registry.py", "training/pi
 """Where names of pipelines may be keys: the descriptions, and what only the worker or only training knows."""
 
 OWN_FOLDERS = {
-    "worker/pipelines/head_ct/": "head_ct",
-    "worker/pipelines/chest_xray/": "chest_xray",
-    "worker/pipelines/dermoscopy/": "dermoscopy",
-    "training/head_ct/": "head_ct",
+    **{f"worker/pipelines/{name}/": name for name in names()},
+    **{f"training/{name}/": name for name in names()},
     "training/chest/": "chest_xray",
-    "training/dermoscopy/": "dermoscopy",
 }
 """A pipeline's own code may name it."""
 

@@ -1,7 +1,8 @@
 """The file of destinations in force: read again when it changes, one watch for everything that a process sends.
 
-A change counts once the file has not changed for ``SETTLE_S``, so that a file that is being written is not taken for an
-empty one. A file that is wrong changes nothing: the last good one stays in force, after a restart too.
+A change counts once the file has not changed for ``SETTLE_S``, by its own time of change or by ours, so that a file
+that is being written is not taken for an empty one. A file that is wrong changes nothing: the last good one stays in
+force, after a restart too.
 """
 
 from __future__ import annotations
@@ -35,11 +36,16 @@ class DestinationsWatch:
         Home and path of the file.
     clock : callable
         Monotonic seconds.
+    wall : callable
+        Seconds of the clock that files bear.
     """
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, settings: Settings, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
+    ) -> None:
         self._settings = settings
         self._clock = clock
+        self._wall = wall
         self._lock = threading.Lock()
         self._next = clock() + LOOK_S
         self._read = self._candidate = _stamp(settings)
@@ -90,7 +96,9 @@ class DestinationsWatch:
     def _look(self, now: float) -> None:
         stamp = _stamp(self._settings)
         if stamp != self._candidate:
-            self._candidate, self._since = stamp, now
+            # a process that looks seldom must not take the first of many looks for the time of the change
+            age_s = max(self._wall() - stamp[0] / 1e9, 0.0) if stamp != NO_FILE else 0.0
+            self._candidate, self._since = stamp, now - age_s
         if stamp == self._read or now - self._since < SETTLE_S:
             return
         try:

@@ -20,7 +20,7 @@ from firstread.dicom.geometry import plane_of, turn_of
 from firstread.dicom.modality import CT_CLASSES
 from firstread.dicom.values import number, text
 from worker.pipelines.base import Details, Lost, Selection, Series, SeriesNote, StoredInstance, StudyImages
-from worker.pipelines.head_ct.series import arrange, fill_holes, group_slices, locate_lost, twins_of, with_places
+from worker.pipelines.head_ct.slice_order import arrange, fill_holes, group_slices, locate_lost, twins_of, with_places
 from worker.pipelines.head_ct.stack import MIN_SLICES, HeadStack, Slice, Unread
 from worker.pipelines.reasons import Caution, Reason, merge_codes
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,20 @@ def test_a_change_counts_once_the_file_stands_still(site: Site) -> None:
     assert site.names(2 * SETTLE_S) == ["duty"]
     site.path.unlink()
     assert site.names(2 * SETTLE_S) == []
+
+
+def test_a_process_that_looks_seldom_takes_an_old_change_at_once(site: Site) -> None:
+    site.path.write_text(HOOK.format("duty"))
+    an_hour_ago = time.time() - 3600
+    os.utime(site.path, (an_hour_ago, an_hour_ago))
+    site.now += 3600
+    assert site.names() == ["duty"]
+    site.path.write_text(HOOK.format("late"))
+    ahead = time.time() + 3600
+    os.utime(site.path, (ahead, ahead))
+    site.now += LOOK_S
+    assert site.names() == ["duty"], "a clock that is ahead proves nothing"
+    assert site.names(2 * SETTLE_S) == ["late"]
 
 
 @pytest.mark.parametrize("moment", ["", HOOK.format("duty"), "[[destination]]\nname = "])

@@ -10,7 +10,7 @@ import pytest
 
 from firstread.processes.spawning import settings_environ
 from firstread.settings import Settings
-from firstread.settings.names import WrongSetting, distance, sort_names
+from firstread.settings.unknown_names import WrongSetting, distance, sort_names
 from firstread_cli.doctor.command import check_names
 from firstread_cli.main import main
 
