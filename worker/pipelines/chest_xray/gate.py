@@ -12,7 +12,7 @@ from firstread.dicom.pixels.reading import UnreadablePixels
 from firstread.dicom.values import text
 from worker.pipelines.base import Gate, Series, StudyImages
 from worker.pipelines.chest_xray.film import ColourImage, Film, FilmCandidate, read_film
-from worker.pipelines.chest_xray.likeness import CERTAIN, POSSIBLE, likeness
+from worker.pipelines.chest_xray.likeness import judge
 from worker.pipelines.chest_xray.selection import RADIOGRAPHY
 from worker.pipelines.reasons import Caution, Reason, merge_codes
 from worker.pipelines.unread import cause_of, lost_beside, sentence
@@ -20,9 +20,6 @@ from worker.pipelines.unread import cause_of, lost_beside, sentence
 MOST_FILMS: Final = 8
 MOST_JUDGED: Final = 24
 """Candidates that are decoded at most: a study can be a hundred films of hands."""
-
-INVERTED_CERTAIN: Final = 3.0
-"""Log odds that the negative of a film must reach before it is taken for the film."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +34,9 @@ class _Refusal:
 def gate(study: StudyImages, series: Series[tuple[FilmCandidate, ...]]) -> Gate[tuple[Film, ...]]:
     """Decode the candidates, the best first, and keep those that show a frontal chest (at most :data:`MOST_FILMS`).
 
-    A film that the pixels leave in doubt is refused, and where a person asked for the pipeline scored with the warning
-    ``chest_uncertain`` unless the header doubts it too; what is surely no chest is refused either way. A film stored
-    inverted is turned round. Films that were not looked at, or cannot be read, are counted and warned of.
+    A film that the pixels leave in doubt is scored with the warning ``chest_uncertain``; what is surely no chest is
+    refused, also where a person asked for the pipeline. A film stored inverted is turned round, with the warning
+    ``polarity_corrected``. Films that were not looked at, or cannot be read, are counted and warned of.
     """
     candidates = series.images
     films: list[Film] = []
@@ -95,14 +92,12 @@ def _judge(candidate: FilmCandidate, forced: bool) -> Film | _Refusal:
         return _Refusal(candidate, reason)
     except (UnreadablePixels, OSError) as error:
         return _Refusal(candidate, Reason.UNREADABLE_PIXEL_DATA, cause_of(error))
-    log_odds = likeness(grey)
-    if log_odds < CERTAIN:
-        inverse = likeness(-grey)
-        if inverse >= INVERTED_CERTAIN:
-            grey, log_odds = grey.max() + grey.min() - grey, inverse
-            cautions.append(Caution.POLARITY_CORRECTED)
-        elif forced and log_odds >= POSSIBLE and Caution.CHEST_UNCERTAIN not in cautions:
-            cautions.append(Caution.CHEST_UNCERTAIN)
-        else:
-            return _Refusal(candidate, Reason.NOT_A_CHEST)
-    return Film(instance, candidate.frame, candidate.view, grey, turn, log_odds, tuple(cautions))
+    judgement = judge(grey)
+    if not judgement.possible:
+        return _Refusal(candidate, Reason.NOT_A_CHEST)
+    if judgement.inverted:
+        grey = grey.max() + grey.min() - grey
+        cautions.append(Caution.POLARITY_CORRECTED)
+    if not judgement.certain and Caution.CHEST_UNCERTAIN not in cautions:
+        cautions.append(Caution.CHEST_UNCERTAIN)
+    return Film(instance, candidate.frame, candidate.view, grey, turn, judgement.log_odds, tuple(cautions))

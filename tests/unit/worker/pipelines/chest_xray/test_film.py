@@ -5,19 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from firstread.phantoms.chest import FilmSpec, chest_image
+from firstread.phantoms.chest import FilmSpec, chest_image, limb_image
 from tests.builders.chest import film_ds, received
 from worker.packages.card import InputSpec
 from worker.packages.preprocessing.compose import compose
 from worker.packages.preprocessing.lungs import lung_box, lung_field
 from worker.pipelines.chest_xray.film import ColourImage, FilmTurn, read_film, turn_of
 from worker.pipelines.chest_xray.header import is_lateral, other_part, other_part_described, part_of
-from worker.pipelines.chest_xray.likeness import CERTAIN, SIDE, likeness, rule
+from worker.pipelines.chest_xray.likeness import CERTAIN, POSSIBLE, SIDE, Judgement, judge, likeness, rule
 from worker.pipelines.chest_xray.maps import agreement, enlarged, occluded, occlusion_map, place_of
 
 
@@ -173,13 +174,49 @@ def test_a_lateral_view_is_known_by_every_field_and_a_frontal_one_guards(
     assert is_lateral(film_ds(**elements)) is lateral
 
 
-def test_a_drawn_chest_is_like_a_chest_and_its_turns_are_not() -> None:
+@pytest.mark.parametrize("opacity", [False, True])
+def test_a_drawn_chest_is_like_a_chest_and_its_turns_are_not(opacity: bool) -> None:
+    film = chest_image(FilmSpec(size=256, opacity=opacity))[0]
+    assert judge(film).certain and not judge(film).inverted
+    assert likeness(film * 900 + 40) == pytest.approx(likeness(film), abs=0.05)
+    for wrong in (np.rot90(film), np.rot90(film, 3), film[::-1]):
+        assert not judge(np.ascontiguousarray(wrong)).certain
+    assert rule().ranks.mean.shape == (SIDE * SIDE,)
+
+
+def test_the_negative_of_a_film_is_known_and_judged_as_the_film() -> None:
     film = chest_image(FilmSpec(size=256))[0]
-    assert likeness(film) > CERTAIN
-    assert likeness(film * 900 + 40) == pytest.approx(likeness(film), abs=1e-3)
-    for wrong in (-film, np.rot90(film), np.rot90(film, 3)):
-        assert likeness(np.ascontiguousarray(wrong)) < CERTAIN
-    assert rule().means.shape == (2, SIDE * SIDE)
+    there, back = judge(film), judge(-film)
+    assert back.inverted and back.certain
+    assert back.log_odds == pytest.approx(there.log_odds, abs=0.05)
+    assert (back.upright, back.negative) == pytest.approx((there.negative, there.upright), abs=0.05)
+
+
+@pytest.mark.parametrize("change", ["border", "lying page", "leads", "turned"])
+def test_a_film_in_another_look_is_still_a_chest(change: str) -> None:
+    film = chest_image(FilmSpec(size=256))[0]
+    looks = {
+        "border": np.pad(film, 40, constant_values=0.0),
+        "lying page": np.pad(film, [(0, 0), (40, 40)], constant_values=1.0),
+        "leads": cv2.line(film.copy(), (20, 0), (200, 255), 1.0, 2),
+        "turned": cv2.warpAffine(film, cv2.getRotationMatrix2D((128, 128), 8, 1.0), (256, 256)),
+    }
+    assert judge(looks[change]).possible and not judge(looks[change]).inverted
+
+
+def test_a_limb_and_a_plain_area_are_no_chest() -> None:
+    for other in (limb_image(256), np.zeros((200, 200), np.float32), np.eye(160, dtype=np.float32)):
+        assert not judge(other).certain
+    assert not judge(limb_image(256)).possible
+
+
+def test_a_judgement_takes_the_likelier_polarity_only_where_it_is_much_likelier() -> None:
+    assert Judgement(-6.0, 5.0).inverted
+    assert not Judgement(4.0, 5.0).inverted
+    assert Judgement(4.0, 5.0).log_odds == 4.0
+    doubtful = Judgement((CERTAIN + POSSIBLE) / 2, -9.0)
+    assert doubtful.possible and not doubtful.certain
+    assert not Judgement(POSSIBLE - 0.1, -9.0).possible
 
 
 def test_the_lung_field_covers_the_drawn_lungs() -> None:
