@@ -13,11 +13,12 @@ from training.datasets.base import UNKNOWN, DataSet, DataSetError, Item, label_m
 from training.evaluation import figures, metrics
 from training.evaluation.report import Miss, write_report
 from training.progress import progress
-from worker.packages.card import Card
+from worker.packages.card import Card, OperatingPointByAge
 from worker.packages.preprocessing import compose, crops
 from worker.packages.probabilities import slice_probabilities, softmax_groups
 from worker.packages.runtimes.tensorflow import Package
 from worker.pipelines.dermoscopy.pipeline import VIEWS
+from worker.pipelines.ensemble import FALLBACK_THRESHOLD
 
 Forward = Callable[[np.ndarray], dict[str, np.ndarray]]
 """Outputs by name of composed input, float32 (n, H, W, C)."""
@@ -169,9 +170,11 @@ def package_figures(card: Card, scored: Scored, own: Mapping[str, Any] | None = 
 
 
 def threshold_of(card: Card, label: str) -> float:
-    """The operating point of a label as it is served: 0.5 where the card has none."""
-    threshold = card.threshold(label)
-    return 0.5 if threshold is None else threshold
+    """The operating point of a label as it is served, 0.5 where the card has none; ``ValueError`` for one by age."""
+    point = card.point(label)
+    if isinstance(point, OperatingPointByAge):
+        raise ValueError(f"{label} has a threshold for each age group")
+    return FALLBACK_THRESHOLD if point is None else point.threshold
 
 
 def _dice(
