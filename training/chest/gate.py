@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import cv2
 
-from training.chest.gate_examples import Examples, Size, Source, others_of, sources_of
+from training.chest.gate_examples import Examples, FilmSource, Size, others_of, sources_of
 from training.chest.gate_fit import fit_rule, write_rule
 from training.chest.gate_table import CHANGED_MOST, film_rows, judged_by, none_rows
 from training.evaluation.report import write_table
@@ -71,6 +71,6 @@ def gate(data: Path, out: Path, measure: bool) -> None:
     click.echo(table.read_text(encoding="utf-8"))
 
 
-def left_out_rules(sources: dict[str, Source], others: dict[str, Examples]) -> dict[str, Rule]:
+def left_out_rules(sources: dict[str, FilmSource], others: dict[str, Examples]) -> dict[str, Rule]:
     """For each source the rule that is fitted on the others."""
     return {name: fit_rule([source for other, source in sources.items() if other != name], others) for name in sources}

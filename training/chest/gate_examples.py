@@ -68,7 +68,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Source:
+class FilmSource:
     """One source: its films, and what is made of them that is none."""
 
     films: Examples
@@ -113,7 +113,7 @@ def other_paths(data: Path, kind: str) -> list[Path]:
     return chosen
 
 
-def sources_of(data: Path, size: Size) -> dict[str, Source]:
+def sources_of(data: Path, size: Size) -> dict[str, FilmSource]:
     """Examples of every source that the folder holds.
 
     Raises
@@ -128,7 +128,7 @@ def sources_of(data: Path, size: Size) -> dict[str, Source]:
     return {name: source_of(found, size, number) for number, (name, found) in enumerate(held.items())}
 
 
-def source_of(paths: Sequence[Path], size: Size, seed: int) -> Source:
+def source_of(paths: Sequence[Path], size: Size, seed: int) -> FilmSource:
     """Examples of the films at ``paths``: three in ten as they are, the others changed; and what is none of them."""
     rng = np.random.default_rng([7, seed])
     films = [reduced(read_grey(path)) for path in paths]
@@ -148,7 +148,7 @@ def source_of(paths: Sequence[Path], size: Size, seed: int) -> Source:
     ]
     patches = described(patch(drawn_film(), rng) for _ in range(size.patches))
     inverted = kept.negatives().some(slice(None, None, 2))
-    return Source(kept, joined([inverted, joined([*wrong, patches]).both()]))
+    return FilmSource(kept, joined([inverted, joined([*wrong, patches]).both()]))
 
 
 def others_of(data: Path, size: Size) -> dict[str, Examples]:

@@ -9,7 +9,7 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
-from training.chest.gate_examples import Examples, Source, joined
+from training.chest.gate_examples import Examples, FilmSource, joined
 from worker.pipelines.chest_xray.likeness import Array, Basis, Rule
 
 COMPONENTS = 64
@@ -23,12 +23,12 @@ BASIS_MOST = 4000
 """Films by which the components are found."""
 
 
-def fit_rule(sources: Sequence[Source], others: Mapping[str, Examples], seed: int = 0) -> Rule:
+def fit_rule(sources: Sequence[FilmSource], others: Mapping[str, Examples], seed: int = 0) -> Rule:
     """Fit the rule: films of every source count alike, and all that is none against them.
 
     Parameters
     ----------
-    sources : sequence of Source
+    sources : sequence of FilmSource
     others : mapping
         Kind of other picture -> its examples.
     """

@@ -26,10 +26,10 @@ from training.chest.hard_films import MEASURED, WRONG
 from training.datasets.base import read_grey
 from training.evaluation import metrics
 from worker.pipelines.chest_xray.film import read_film
-from worker.pipelines.chest_xray.likeness import Judgement, Rule
+from worker.pipelines.chest_xray.likeness import ChestLikeness, Rule
 
 Rows = list[dict[str, Any]]
-Judge = Callable[[Iterable[np.ndarray]], Sequence[Judgement]]
+Judge = Callable[[Iterable[np.ndarray]], Sequence[ChestLikeness]]
 CHANGED_MOST = 250
 """Films of a source that are changed, or wrapped in DICOM; unchanged, all are judged."""
 
@@ -41,7 +41,7 @@ PHOTOGRAPHS = "parts of two photographs"
 class Tally:
     """How the gate judged some pictures."""
 
-    judgements: Sequence[Judgement]
+    judgements: Sequence[ChestLikeness]
 
     @property
     def refused(self) -> dict[str, Any]:
@@ -67,11 +67,11 @@ class Tally:
         return dict(metrics.wilson(count, len(self.judgements)).as_dict())
 
 
-def judged(examples: Examples, by: Rule) -> list[Judgement]:
+def judged(examples: Examples, by: Rule) -> list[ChestLikeness]:
     """What a rule says of examples."""
     negatives = examples.negatives()
     upright, negative = (by.log_odds(part.ranks, part.edges) for part in (examples, negatives))
-    return [Judgement(float(a), float(b)) for a, b in zip(upright, negative, strict=True)]
+    return [ChestLikeness(float(a), float(b)) for a, b in zip(upright, negative, strict=True)]
 
 
 def judged_by(by: Rule) -> Judge:

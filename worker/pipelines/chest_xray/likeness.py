@@ -85,7 +85,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class ChestLikeness:
     """What the rule says of a film: log odds of chest as it is and of its negative."""
 
     upright: float
@@ -131,11 +131,11 @@ def rule() -> Rule:
         return read_rule(handle)
 
 
-def judge(film: np.ndarray, by: Rule | None = None) -> Judgement:
+def judge(film: np.ndarray, by: Rule | None = None) -> ChestLikeness:
     """What the rule (the shipped one, if none is given) says of a film (H, W) of any unit."""
     ranks, edges = descriptions([reduced(film)])
     used = rule() if by is None else by
-    return Judgement(float(used.log_odds(ranks, edges)[0]), float(used.log_odds(*negatives(ranks, edges))[0]))
+    return ChestLikeness(float(used.log_odds(ranks, edges)[0]), float(used.log_odds(*negatives(ranks, edges))[0]))
 
 
 def likeness(film: np.ndarray) -> float:

@@ -18,7 +18,7 @@ from worker.packages.preprocessing.compose import compose
 from worker.packages.preprocessing.lungs import lung_box, lung_field
 from worker.pipelines.chest_xray.film import ColourImage, FilmTurn, read_film, turn_of
 from worker.pipelines.chest_xray.header import is_lateral, other_part, other_part_described, part_of
-from worker.pipelines.chest_xray.likeness import CERTAIN, POSSIBLE, SIDE, Judgement, judge, likeness, rule
+from worker.pipelines.chest_xray.likeness import CERTAIN, POSSIBLE, SIDE, ChestLikeness, judge, likeness, rule
 from worker.pipelines.chest_xray.maps import agreement, enlarged, occluded, occlusion_map, place_of
 
 
@@ -211,12 +211,12 @@ def test_a_limb_and_a_plain_area_are_no_chest() -> None:
 
 
 def test_a_judgement_takes_the_likelier_polarity_only_where_it_is_much_likelier() -> None:
-    assert Judgement(-6.0, 5.0).inverted
-    assert not Judgement(4.0, 5.0).inverted
-    assert Judgement(4.0, 5.0).log_odds == 4.0
-    doubtful = Judgement((CERTAIN + POSSIBLE) / 2, -9.0)
+    assert ChestLikeness(-6.0, 5.0).inverted
+    assert not ChestLikeness(4.0, 5.0).inverted
+    assert ChestLikeness(4.0, 5.0).log_odds == 4.0
+    doubtful = ChestLikeness((CERTAIN + POSSIBLE) / 2, -9.0)
     assert doubtful.possible and not doubtful.certain
-    assert not Judgement(POSSIBLE - 0.1, -9.0).possible
+    assert not ChestLikeness(POSSIBLE - 0.1, -9.0).possible
 
 
 def test_the_lung_field_covers_the_drawn_lungs() -> None:
