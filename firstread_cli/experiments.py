@@ -11,6 +11,7 @@ from training.chest.blend import blend
 from training.chest.compare import compare
 from training.chest.gate import gate
 from training.chest.maps import maps
+from training.chest.sources import sources
 from training.chest.stress import stress
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -18,10 +19,10 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 @click.group("chest")
 def chest() -> None:
-    """Chest X-ray experiments: comparisons, damaged films, what models look at, the joint score, the gate's rule."""
+    """Chest X-ray experiments: comparisons, damaged films, hospitals, what models look at, joint score, gate."""
 
 
-for command in (compare, stress, maps, blend, gate):
+for command in (compare, stress, sources, maps, blend, gate):
     chest.add_command(command)
 
 

@@ -92,6 +92,17 @@ class Teacher(RecipeTable):
     """Probability that counts as bleed; a slice in which the teacher nowhere reaches it keeps its unknown mask."""
 
 
+class Adversary(RecipeTable):
+    """A head that guesses the hospital while the encoder learns to hide it; its loss is that of ``source``."""
+
+    hospitals: tuple[str, ...]
+    layer: str = "dropout"
+    """Layer whose output, pooled, it guesses from."""
+    width: int = 64
+    strength: float = 1.0
+    """Factor of the gradient that is turned round into the encoder."""
+
+
 class PackagePart(RecipeTable):
     """A package that gets some of the recipe's labels: the network, and of its last layer their columns."""
 
@@ -101,7 +112,7 @@ class PackagePart(RecipeTable):
     """As the recipe's own; what it does not say is the recipe's."""
 
 
-_LATER = ("leave_out", "packages")
+_LATER = ("leave_out", "adversary", "packages")
 
 
 class Recipe(RecipeTable):
@@ -121,6 +132,7 @@ class Recipe(RecipeTable):
     """Share of every batch by :func:`training.fit.batches.groups_by`'s keys."""
     leave_out: tuple[str, ...] = ()
     """Hospitals of which nothing is trained or validated on; they are measured as external."""
+    adversary: Adversary | None = None
     packages: dict[str, PackagePart] = Field(default_factory=dict)
     """By name, what becomes of a network that learnt the labels of several packages; none: it is one package."""
     patients_first: bool = True
@@ -154,6 +166,12 @@ class Recipe(RecipeTable):
         return {name: value for name, value in fields.items() if value or name not in _LATER}
 
     @model_validator(mode="after")
+    def _adversary_has_a_loss(self) -> Recipe:
+        if ("source" in self.losses) != (self.adversary is not None):
+            raise ValueError("an adversary needs a loss on the output source, and such a loss an adversary")
+        return self
+
+    @model_validator(mode="after")
     def _has_a_length(self) -> Recipe:
         if (self.schedule.steps > 0) + (self.schedule.epochs > 0) != (0 if self.joins else 1):
             raise ValueError("a schedule has either steps or epochs, and none where packages are joined")
@@ -161,13 +179,21 @@ class Recipe(RecipeTable):
 
 
 def load_recipe(name_or_path: str) -> Recipe:
-    """A shipped recipe by name, or any TOML file by path.
+    """A shipped recipe by name, or any TOML file by path; one with a ``base`` says only what differs from that recipe.
 
     Raises
     ------
     RecipeError
         If there is none, or it does not fit the schema.
     """
+    try:
+        return Recipe.model_validate(_tables(name_or_path))
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        raise RecipeError(f"recipe {name_or_path}: {error}") from error
+
+
+def _tables(name_or_path: str) -> dict[str, Any]:
+    """A recipe's tables, those of its ``base`` (another recipe) below them where it names one."""
     path = Path(name_or_path)
     if path.suffix == ".toml" and path.is_file():
         text = path.read_text(encoding="utf-8")
@@ -176,10 +202,18 @@ def load_recipe(name_or_path: str) -> Recipe:
         if not resource.is_file():
             raise RecipeError(f"no recipe {name_or_path!r}; there are {', '.join(shipped())}")
         text = resource.read_text(encoding="utf-8")
-    try:
-        return Recipe.model_validate(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
-        raise RecipeError(f"recipe {name_or_path}: {error}") from error
+    tables = tomllib.loads(text)
+    base = tables.pop("base", None)
+    return tables if base is None else _merged(_tables(str(base)), tables)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Tables of both, value by value; where both say something, what is above."""
+    both = {
+        name: _merged(below[name], value) if isinstance(value, dict) and isinstance(below.get(name), dict) else value
+        for name, value in above.items()
+    }
+    return {**below, **both}
 
 
 def sized(recipe: Recipe, rows: int) -> Recipe:

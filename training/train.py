@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from training.datasets.arrays import Arrays, open_arrays
+from training.fit.adversary import source_targets
 from training.fit.crossval import cross_validate, train_final, train_fold, with_named_folds
 from training.fit.model import build_model
 from training.fit.structure import save_structure
@@ -33,6 +34,8 @@ def train_all(order: Order) -> Path | None:
     if order.start is None and order.weights != "none":
         build_model(order.recipe, order.weights)  # what does not fit is refused before hours of decoding
     arrays = open_arrays(order.recipe, order.data, order.cache)
+    if order.recipe.adversary is not None:
+        arrays.sources = source_targets(arrays.items, order.recipe.adversary.hospitals)
     log.info("%d items, %d left out", len(arrays), len(arrays.left_out))
     order = replace(order, recipe=with_named_folds(order.recipe, arrays.items))
     unknown = set(order.folds or ()) - set(order.recipe.folds.names)

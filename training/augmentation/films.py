@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.augmentation import marks, tones
+
 Film = NDArray[np.float32]
 
 
@@ -19,6 +21,11 @@ class FilmAugment:
     ``trim`` is the share of films that lose up to a tenth of each side, as by a narrower collimation: what is left
     fills the picture, as the crop ``film`` makes it do in service.
     ``low_res`` is the share of films that are reduced to between ``low_res_px`` and their own size and enlarged again.
+
+    The later ones are off unless a recipe asks for them: shares of films that get letters and arrows, tubes and leads,
+    patches, a grey curve (``curve``), other ``levels``, ``shading``, ``blur``, ``sharpen``, ``jpeg``, ``clahe``, and
+    (``amplitude``) the look of another film of the batch (:func:`training.augmentation.tones.swap_amplitudes`).
+    ``replicate`` is the share whose rim is carried on beyond it; beyond the rim of others it is black.
     """
 
     flip: float = 0.5
@@ -35,6 +42,18 @@ class FilmAugment:
     objects: float = 0.3
     erase: float = 0.2
     trim: float = 0.0
+    replicate: float = 0.0
+    blur: float = 0.0
+    sharpen: float = 0.0
+    curve: float = 0.0
+    levels: float = 0.0
+    shading: float = 0.0
+    clahe: float = 0.0
+    letters: float = 0.0
+    tubes: float = 0.0
+    jpeg: float = 0.0
+    patches: float = 0.0
+    amplitude: float = 0.0
 
     def apply(
         self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator
@@ -46,13 +65,34 @@ class FilmAugment:
         if self.trim and rng.random() < self.trim:
             x = trimmed(x, rng)
         x = self._tone(self._warp(x, rng), rng)
+        for chance, toned in (
+            (self.blur, tones.blur),
+            (self.sharpen, tones.sharpen),
+            (self.curve, tones.bend_greys),
+            (self.levels, tones.stretch_levels),
+            (self.shading, tones.shade),
+            (self.clahe, tones.equalise_locally),
+        ):
+            if chance and rng.random() < chance:
+                x = toned(x, rng)
+        for chance, draw in ((self.letters, marks.write_letters), (self.tubes, marks.lay_tubes)):
+            if chance and rng.random() < chance:
+                draw(x, rng)
+        if self.jpeg and rng.random() < self.jpeg:
+            x = tones.store_as_jpeg(x, rng)
+        if self.patches and rng.random() < self.patches:
+            marks.cover_patches(x, rng)
         for chance, change in ((self.border, add_border), (self.objects, add_object), (self.erase, erase)):
             if rng.random() < chance:
                 change(x, rng)
         return x[..., None], mask
 
+    def mix(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """What films (n, H, W, 1) of a batch do to each other."""
+        return tones.swap_amplitudes(images, self.amplitude, rng) if self.amplitude else images
+
     def _warp(self, film: Film, rng: np.random.Generator) -> Film:
-        """Rotation, zoom, aspect, shift and flip in one resampling; what comes from outside is black."""
+        """Rotation, zoom, aspect, shift and flip in one resampling."""
         height, width = film.shape
         angle = np.deg2rad(rng.uniform(-1, 1) * self.rotate_deg)
         zoom = np.exp(rng.uniform(-1, 1) * self.zoom)
@@ -63,7 +103,10 @@ class FilmAugment:
         matrix = np.array([[cos * scale_x, -sin * scale_y], [sin * scale_x, cos * scale_y]])
         centre = np.array([(width - 1) / 2, (height - 1) / 2])
         offset = centre + self.shift * rng.uniform(-1, 1, 2) * (width, height) - matrix @ centre
-        out = cv2.warpAffine(film, np.column_stack([matrix, offset]), (width, height), flags=cv2.INTER_LINEAR)
+        carried = self.replicate and rng.random() < self.replicate
+        border = cv2.BORDER_REPLICATE if carried else cv2.BORDER_CONSTANT
+        shape = width, height
+        out = cv2.warpAffine(film, np.column_stack([matrix, offset]), shape, flags=cv2.INTER_LINEAR, borderMode=border)
         return np.asarray(out, dtype=np.float32)
 
     def _tone(self, film: Film, rng: np.random.Generator) -> Film:

@@ -18,6 +18,9 @@ class Augmenter(Protocol):
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """The bent picture and mask, of the same shapes; ``rng`` is the only chance in them."""
 
+    def mix(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A batch (n, H, W, C) of bent pictures after what they do to each other."""
+
 
 def augment_from(options: Mapping[str, Any]) -> Augmenter:
     """The augmentation of a recipe: ``kind = "film"`` for chest films, else :class:`Augment`."""
@@ -77,6 +80,10 @@ class Augment:
         if self.drop_neighbours and rng.random() < self.drop_neighbours:
             image = np.repeat(image[..., image.shape[-1] // 2][..., None], image.shape[-1], axis=-1)
         return np.clip(image, 0.0, 1.0).astype(np.float32, copy=False), mask
+
+    def mix(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The batch as it is: these pictures do nothing to each other."""
+        return images
 
     def _tone(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         gain = 1.0 + self.gain * rng.uniform(-1, 1)

@@ -10,7 +10,8 @@ import numpy as np
 
 from firstread.errors import FirstreadError
 from firstread.settings import Settings
-from training.chest.figures import BINARY, age_groups, four_class_truth, package_figures, worst
+from training.chest.by_source import Said, by_source
+from training.chest.figures import BINARY, age_groups, four_class_truth, package_figures, thresholds_of, worst
 from training.chest.figures import binary_figures as binary
 from training.chest.labels import CLASSES
 from training.chest.package import INTERVALS
@@ -18,7 +19,7 @@ from training.chest.pictures import confusion_pictures
 from training.datasets.base import DataSet, DataSetError, Item, gathered
 from training.evaluation.report import write_report
 from training.evaluation.scoring import FLATTERED, EvaluationOrder
-from worker.packages.card import AGE_GROUPS, AgeGroup
+from worker.packages.card import AGE_GROUPS, AgeGroup, Card
 from worker.packages.package import load
 from worker.packages.preprocessing.compose import compose, planes
 from worker.packages.runtimes.tensorflow import Package
@@ -45,12 +46,13 @@ def evaluate_films(order: EvaluationOrder) -> Path:
     """
     package, dataset = order.package, order.dataset
     items, selection = chosen_items(dataset, order.split)
-    readable, pixels, left_out = _read(dataset, items)
+    readable, pixels, left_out = read_films(dataset, items)
     other, notes = partner_of(package, order.partner, order.beside)
-    p = _scored(package, pixels)
+    p = scored(package, pixels)
     figures: dict[str, Any] = {"package": package.key, "left_out": len(left_out)}
+    figures["by_source"] = by_source(readable, said_of(package.card, p, readable))
     if other is not None:
-        four = _scored(other, pixels)
+        four = scored(other, pixels)
         scores = joint_scores(package, other, p, four)
         figures["joint_score"] = binary(
             readable, scores.of(BINARY), joint_thresholds(package, other, p, four, readable)
@@ -77,7 +79,8 @@ def chosen_items(dataset: DataSet, split: str | None) -> tuple[list[Item], str]:
     return chosen, f"{len(chosen)} films of the data set {dataset.name}, part {split}"
 
 
-def _read(dataset: DataSet, items: Sequence[Item]) -> tuple[list[Item], list[np.ndarray], dict[str, str]]:
+def read_films(dataset: DataSet, items: Sequence[Item]) -> tuple[list[Item], list[np.ndarray], dict[str, str]]:
+    """Films that can be read, their pixels, and by key why others cannot."""
     readable, pixels, left_out = [], [], {}
     for item in items:
         try:
@@ -90,13 +93,22 @@ def _read(dataset: DataSet, items: Sequence[Item]) -> tuple[list[Item], list[np.
     return readable, pixels, left_out
 
 
-def _scored(package: Package, pixels: Sequence[np.ndarray]) -> np.ndarray:
+def scored(package: Package, pixels: Sequence[np.ndarray]) -> np.ndarray:
     """Probabilities (n, labels)."""
     batches = []
     for start in range(0, len(pixels), BATCH):
         batch = [compose(film[None], package.card.input) for film in pixels[start : start + BATCH]]
         batches.append(package.predict(np.concatenate(batch))["p"])
     return np.concatenate(batches).astype(np.float64)
+
+
+def said_of(card: Card, p: np.ndarray, items: Sequence[Item]) -> Said:
+    """What a package alone says of films, from its probabilities (n, labels)."""
+    if BINARY not in card.labels:
+        return Said(p_four=p[:, [card.labels.index(name) for name in CLASSES]])
+    p_pneumonia = p[:, card.labels.index(BINARY)]
+    flag = card.point(BINARY)
+    return Said(p_pneumonia, None if flag is None else p_pneumonia >= thresholds_of(flag, items))
 
 
 def partner_of(package: Package, named: str | None, beside: Path) -> tuple[Package | None, list[str]]:

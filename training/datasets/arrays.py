@@ -57,6 +57,8 @@ class Arrays:
     neighbours: np.ndarray
     mask_shares: np.ndarray
     left_out: dict[str, str] = field(default_factory=dict)
+    sources: np.ndarray | None = None
+    """Float32 (n, hospitals), for an adversary."""
 
     @classmethod
     def empty(cls, spec: InputSpec, label_names: Sequence[str]) -> Arrays:

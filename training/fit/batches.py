@@ -121,6 +121,7 @@ def train_batch(
         images[i], mask = augment.apply(images[i], None if masks is None else masks[i], rng)
         if masks is not None and mask is not None:
             masks[i] = mask
+    images = augment.mix(images, rng)
     if mixup:
         images, targets = mixed(images, targets, mixup, rng)
     return compose.scale(images, arrays.spec), targets
@@ -191,10 +192,12 @@ def _draw(i: int, images: np.ndarray, targets: Targets, names: tuple[str, ...], 
 
 
 def targets_of(arrays: Arrays, rows: np.ndarray) -> Targets:
-    """Targets of rows as they are: ``logits``, and where there are masks ``mask_logits`` and ``peak``."""
+    """Targets of rows as they are: ``logits``, where there are masks ``mask_logits`` and ``peak``, and ``source``."""
     targets: Targets = {"logits": arrays.labels[rows].copy()}
     if arrays.masks is not None:
         raw = arrays.masks[rows]
         targets["mask_logits"] = np.where(raw == MASK_UNKNOWN, -1.0, raw / np.float32(254.0)).astype(np.float32)
         targets["peak"] = arrays.labels[rows][:, :1].copy()
+    if arrays.sources is not None:
+        targets["source"] = arrays.sources[rows]
     return targets

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from training.fit.adversary import without_adversary
 from training.fit.batches import Targets
 from training.fit.callbacks import loop_callbacks
 from training.fit.checkpoint import Checkpoint, TrainingError
@@ -72,7 +73,7 @@ def _train(run: Run) -> keras.Model:
             _put_averages(model, recipe, state)
     if schedule.best and (run.out / "best.npz").is_file():
         Checkpoint(run.out / "best.npz", identity(run)).restore(model, with_optimizer=False)
-    return model
+    return model if recipe.adversary is None else without_adversary(model)
 
 
 def _devices(run: Run) -> AbstractContextManager[Any]:

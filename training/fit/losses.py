@@ -102,6 +102,24 @@ def softmax_allowed(smoothing: float = 0.0) -> Loss:
     return loss
 
 
+def softmax_within() -> Loss:
+    """Cross-entropy of a softmax over a row's known entries (1 for the true one, 0 for what else it could be).
+
+    Entries that are unknown do not count for the row; a row without a true entry is left out.
+    """
+
+    def loss(y_true: Any, logits: Any) -> Any:
+        from keras import ops
+
+        possible = ops.cast(y_true >= 0, logits.dtype)
+        target = ops.clip(y_true, 0, 1)
+        log_p = ops.log_softmax(logits + (possible - 1.0) * 1e4, axis=1)
+        known = ops.max(target, axis=1)
+        return -ops.sum(target * log_p) / ops.maximum(ops.sum(known), 1.0)
+
+    return loss
+
+
 def columns(parts: Sequence[Mapping[str, Any]]) -> Loss:
     """A weighted sum of losses, each on some columns of the labels.
 
@@ -154,5 +172,6 @@ LOSSES: dict[str, Callable[..., Loss]] = {
     "mask_loss": averaged(mask_loss),
     "softmax_groups": averaged(softmax_groups),
     "softmax_allowed": averaged(softmax_allowed),
+    "softmax_within": averaged(softmax_within),
     "columns": averaged(columns),
 }

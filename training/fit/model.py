@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from training.datasets.arrays import Arrays
+from training.fit.adversary import with_adversary
 from training.fit.batches import Targets
 from training.fit.feeds import validation_feed
 from training.fit.losses import LOSSES
@@ -44,7 +45,7 @@ def build_model(recipe: Recipe, weights: str) -> keras.Model:
     keras.utils.set_random_seed(recipe.seed)
     model = build.build(recipe.architecture, recipe.input)
     load_start(model, weights, recipe.architecture["builder"])
-    return model
+    return model if recipe.adversary is None else with_adversary(model, recipe.adversary)
 
 
 def compile_model(model: keras.Model, recipe: Recipe, frozen: bool) -> None:

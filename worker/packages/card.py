@@ -41,6 +41,21 @@ class SelfTestError(PackageError):
     """The golden pixels do not give the golden probabilities."""
 
 
+class FilmLook(BaseModel):
+    """What is levelled of the look that a film has from its maker (:mod:`worker.packages.preprocessing.look`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rim: float = Field(default=0.0, ge=0.0, lt=0.3)
+    """Share of height and width that is cut off each side inside the border: names, dates and arrows stand there."""
+    side_px: int = Field(default=0, ge=0)
+    """Short side to which every film is brought before it is resized for the network; 0 for its own."""
+    marks: bool = False
+    """Whether narrow white and black marks are painted over."""
+    jpeg: int = Field(default=0, ge=0, le=100)
+    """Quality of the JPEG compression that every film goes through; 0 for none."""
+
+
 class InputSpec(BaseModel):
     """How pixels become the network's input. :func:`worker.packages.preprocessing.compose.compose` is its only reader.
 
@@ -50,6 +65,7 @@ class InputSpec(BaseModel):
     bit depth and display window of a film do not matter. The crop ``film`` first cuts off a film's border of one dark
     or white value; the percentiles are then those of what is left. ``equalise`` takes a device's tone away from the
     cropped and resized ``grey`` picture: its histogram over the whole picture, or contrast-limited in 4 x 4 tiles.
+    ``look``, with the crop ``film`` alone, levels what else tells makers of films apart.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -63,13 +79,21 @@ class InputSpec(BaseModel):
     neighbours: int = 0
     crop: Literal["none", "film", "head", "lungs", "square"] = "none"
     scale: Literal["zero_one", "minus_one_one", "imagenet_lite"] = "zero_one"
+    look: FilmLook | None = None
     preprocessing_version: int = PREPROCESSING_VERSION
 
     @model_serializer(mode="wrap")
     def _lean(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out ``equalise`` where it is not used, so that specs from before there was one stay the same."""
+        """Leaves out ``equalise`` and ``look`` where they are not used: specs from before there were any stay."""
         fields: dict[str, Any] = handler(self)
-        return {name: value for name, value in fields.items() if (name, value) != ("equalise", "none")}
+        unused = (("equalise", "none"), ("look", None))
+        return {name: value for name, value in fields.items() if (name, value) not in unused}
+
+    @model_validator(mode="after")
+    def _look_is_of_films(self) -> InputSpec:
+        if self.look is not None and (self.kind, self.crop) != ("grey", "film"):
+            raise ValueError("a look goes with grey input and the crop film")
+        return self
 
     @property
     def channels(self) -> int:

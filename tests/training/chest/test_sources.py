@@ -14,13 +14,15 @@ from tests.builders.chest import covid_folder, kermany_folder, nih_folder, radio
 from training.chest.by_source import Said, by_source
 from training.chest.readers import kind_of
 from training.chest.shared import recipe_of, with_columns
+from training.chest.sources import source_rows, sources
 from training.datasets.arrays import load_arrays
 from training.datasets.base import EXTERNAL, DataSetError, Item, gathered
 from training.datasets.registry import open_dataset
+from training.fit.adversary import source_targets, with_adversary, without_adversary
 from training.fit.batches import groups_by
 from training.fit.losses import LOSSES
 from training.fit.model import build_model, predict_batch
-from training.recipe import Recipe, load_recipe
+from training.recipe import Adversary, Recipe, load_recipe
 from worker.packages.card import InputSpec
 
 SMALL = InputSpec(kind="grey", height=32, width=32, levels=(1.0, 99.0))
@@ -145,6 +147,7 @@ def test_a_package_of_a_shared_network_gives_the_columns_of_its_labels() -> None
 def toy(recipe: Recipe, tmp_path: Path, **changes: object) -> Path:
     """The recipe for two steps on small films, as a file."""
     small = json.loads(recipe.model_dump_json())
+    small["adversary"]["layer"] = "pool"
     small["input"] |= {"height": 32, "width": 32}
     small["architecture"] = {
         "builder": "pneumonia_cnn",
@@ -173,7 +176,7 @@ def _toml(values: dict[str, object]) -> str:
 
 
 def test_the_shared_network_becomes_two_packages_that_say_what_it_said(collections: Path, tmp_path: Path) -> None:
-    recipe = toy(load_recipe("pneumonia_shared"), tmp_path)
+    recipe = toy(load_recipe("pneumonia_shared_adversary"), tmp_path)
     arguments = [str(recipe), "--data", str(collections), "--out", str(tmp_path / "run"), "--leave-out", "nih"]
     result = CliRunner().invoke(train, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
@@ -185,3 +188,71 @@ def test_the_shared_network_becomes_two_packages_that_say_what_it_said(collectio
         assert next(iter(card["metrics"])) == "external_by_source"
         assert list(card["metrics"]["external_by_source"]) == ["nih"]
         assert card["training_data"]["nih_train"]["films"] == 0
+    folders = [str(next((tmp_path / "run" / name / "package").glob("*/*"))) for name in cards]
+    arguments = [*folders, "--data", str(collections), "--split", "all", "--hospital", "nih", "--out", str(tmp_path)]
+    result = CliRunner().invoke(sources, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "sources.json").read_text())["rows"]
+    assert {row["hospital"] for row in rows} == {"nih"}
+    assert {row["package"] for row in rows} == {"pneumonia_cnn/1.0.0", "pneumonia4/1.0.0"}
+    opacity = next(row for row in rows if row["films"] == "adult opacity AP")
+    assert opacity["flagged"]["n"] == opacity["n"]
+
+
+def test_features_that_hold_the_hospital_tell_it_and_noise_does_not() -> None:
+    rng = np.random.default_rng(0)
+    items = [
+        Item("x", f"{i}", Path("x"), f"p{i // 2}", "s", attributes={
+            "kind": "covid19", "age_group": "adult", "hospital": "papers" if i // 2 % 2 else "radiography"})
+        for i in range(80)
+    ]  # fmt: skip
+    noise = rng.normal(size=(80, 12))
+    told = noise.copy()
+    told[:, 3] += [4.0 * (item.attributes["hospital"] == "papers") for item in items]
+    (row,) = source_rows(told, items)
+    assert row["films"] == "adult covid19" and row["auc"]["value"] > 0.95
+    assert source_rows(noise, items)[0]["auc"]["value"] < 0.75
+
+
+def test_an_adversary_guesses_within_a_kind_and_an_age_group() -> None:
+    def film(kind: str, hospital: str, age: str = "adult", split: str = "train") -> Item:
+        attributes = {"kind": kind, "hospital": hospital, "age_group": age}
+        return Item("x", "k", Path("x"), "p", "s", split=split, attributes=attributes)
+
+    items = [
+        film("covid19", "papers"),
+        film("covid19", "radiography"),
+        film("normal", "nih"),
+        film("normal", "guangzhou", "child"),
+        film("normal", "papers", split="val"),
+    ]
+    targets = source_targets(items, ["guangzhou", "nih", "papers", "radiography"])
+    assert targets.tolist() == [[-1, -1, 1, 0], [-1, -1, 0, 1], [-1] * 4, [-1] * 4, [-1] * 4]
+    logits = np.asarray([[9.0, 9.0, 2.0, 2.0]] * 5, dtype=np.float32)
+    assert np.asarray(LOSSES["softmax_within"]()(targets, logits)) == pytest.approx(np.log(2), abs=1e-5)
+
+
+def test_an_adversary_teaches_the_encoder_the_opposite_and_is_gone_afterwards() -> None:
+    import keras
+    import tensorflow as tf
+
+    inputs = keras.Input((4,), name="image")
+    seen = keras.layers.Dense(3, name="dropout")(inputs)
+    model = keras.Model(inputs, {"logits": keras.layers.Dense(2, name="logits")(seen)})
+    adversary = Adversary(hospitals=("a", "b"), strength=0.5, width=3)
+    both = with_adversary(model, adversary)
+    plain = keras.Model(
+        inputs, both.get_layer("source")(both.get_layer("source_dense")(model.get_layer("dropout").output))
+    )
+    x, encoder = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32), model.get_layer("dropout").kernel
+    with tf.GradientTape(persistent=True) as tape:
+        turned, straight = tf.reduce_sum(both(x)["source"] ** 2), tf.reduce_sum(plain(x) ** 2)
+    assert float(turned) == pytest.approx(float(straight), rel=1e-5)
+    assert np.allclose(tape.gradient(turned, encoder), -0.5 * tape.gradient(straight, encoder), rtol=1e-4, atol=1e-5)
+    assert set(without_adversary(both).output) == {"logits"}
+
+
+def test_a_recipe_with_a_base_says_only_what_differs() -> None:
+    base, other = load_recipe("pneumonia_shared"), load_recipe("pneumonia_shared_adversary")
+    assert other.adversary is not None and set(other.losses) == {"logits", "source"}
+    assert other.model_copy(update={"name": base.name, "adversary": None, "losses": base.losses}) == base

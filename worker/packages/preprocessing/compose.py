@@ -72,7 +72,7 @@ def _boxed_planes(pixels: np.ndarray, spec: InputSpec) -> tuple[Array, list[Box]
 def located(pixels: np.ndarray, spec: InputSpec) -> tuple[Array, list[Box]]:
     """:func:`to_unit`'s result and the crop of each image in it."""
     unit = to_unit(pixels, spec)
-    return unit, film_boxes(pixels) if spec.crop == "film" else locate(unit, spec)
+    return unit, film_boxes(pixels, spec) if spec.crop == "film" else locate(unit, spec)
 
 
 def to_unit(pixels: np.ndarray, spec: InputSpec) -> Array:
@@ -87,7 +87,7 @@ def to_unit(pixels: np.ndarray, spec: InputSpec) -> Array:
     if values.ndim != 3:
         raise PreprocessingError(f"{spec.kind} input has one channel, got {pixels.shape}")
     if spec.levels is not None:
-        boxes = film_boxes(values) if spec.crop == "film" else [Box(0, 0, *values.shape[1:])] * len(values)
+        boxes = film_boxes(values, spec) if spec.crop == "film" else [Box(0, 0, *values.shape[1:])] * len(values)
         return np.stack([_levelled(image, spec.levels, box) for image, box in zip(values, boxes, strict=True)])
     windows = spec.windows or (_full_range(values),)
     layers = [(np.clip(values, low, high) - np.float32(low)) / np.float32(high - low) for low, high in windows]

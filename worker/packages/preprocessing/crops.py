@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from worker.packages.card import InputSpec
 from worker.packages.preprocessing.collimation import bordered
+from worker.packages.preprocessing.look import level_look
 from worker.packages.preprocessing.lungs import lung_box
 
 Array = NDArray[np.float32]
@@ -72,9 +73,17 @@ def head_box(window: Array) -> Box:
     return Box((top + bottom - side) // 2, (left + right - side) // 2, side, side)
 
 
-def film_boxes(pixels: np.ndarray) -> list[Box]:
-    """The part of each film (n, H, W) that lies inside its border."""
-    return [Box(*bordered(image)) for image in pixels.astype(np.float32, copy=False)]
+def film_boxes(pixels: np.ndarray, spec: InputSpec) -> list[Box]:
+    """The part of each film (n, H, W) that lies inside its border, and inside the rim that the spec's look cuts off."""
+    boxes = [Box(*bordered(image)) for image in pixels.astype(np.float32, copy=False)]
+    if spec.look is None or not spec.look.rim:
+        return boxes
+    return [_without_rim(box, spec.look.rim) for box in boxes]
+
+
+def _without_rim(box: Box, share: float) -> Box:
+    down, across = int(share * box.height), int(share * box.width)
+    return Box(box.top + down, box.left + across, box.height - 2 * down, box.width - 2 * across)
 
 
 def lungs_box(image: Array) -> Box:
@@ -104,7 +113,10 @@ def restore(image: np.ndarray, box: Box, shape: tuple[int, int]) -> Array:
 
 
 def resized(image: np.ndarray, spec: InputSpec) -> Array:
-    """Area resize of one cropped image (h, w, c) to the spec's size: float32."""
+    """Area resize of one cropped image (h, w, c) to the spec's size, after its look is levelled: float32."""
+    if spec.look is not None:
+        film = np.ascontiguousarray(image[..., 0], dtype=np.float32)
+        image = level_look(film, spec.look)[..., None]
     out: Array = cv2.resize(
         image.astype(np.float32, copy=False), (spec.width, spec.height), interpolation=cv2.INTER_AREA
     )
