@@ -14,7 +14,7 @@ from training.recipe import RecipeError, load_recipe, shipped, sized
 def test_shipped_recipes_are_valid(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
-    assert set(recipe.losses) <= {"logits", "mask_logits", "peak"}
+    assert set(recipe.losses) <= {"logits", "mask_logits", "peak", "source"}
 
 
 def test_strange_recipes_are_named(tmp_path: Path) -> None:
