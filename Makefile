@@ -14,11 +14,12 @@ KIND := $(if $(filter 1,$(GPU)),--gpu,$(if $(filter 0,$(GPU)),--cpu))
 SOURCES := firstread firstread_cli dicom_listener worker training migrations tests tools deploy setup.py
 ARGS ?=
 PYTEST := .venv/bin/python -m pytest --durations=15 --durations-min=1
-# side by side, a file in one process; those with processes and clocks of their own one after the other
+# side by side, a file in one process; those with servers two at a time, those that kill processes one after the other
 SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 QUICK_TESTS := $(PYTEST) tests/unit $(SIDE_BY_SIDE)
 UNIT_TESTS := $(PYTEST) tests/unit tests/training tests/tools $(SIDE_BY_SIDE)
-OTHER_TESTS := $(PYTEST) tests/integration tests/system
+SERVER_TESTS := $(PYTEST) tests/integration $(SIDE_BY_SIDE) --maxprocesses=2
+SYSTEM_TESTS := $(PYTEST) tests/system
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -35,7 +36,8 @@ demo: setup  ## Show the whole path on real pictures in a temporary home, then s
 test:  ## Run the tests; installs what they need first (ARGS="tests/unit -k name" for a part)
 	@requirements/install.sh $(KIND) --test
 	@requirements/system.sh test
-	@code=0; $(if $(ARGS),$(PYTEST) $(ARGS) || code=$$?,$(UNIT_TESTS) || code=$$?; $(OTHER_TESTS) || code=$$?); \
+	@code=0; $(if $(ARGS),$(PYTEST) $(ARGS) || code=$$?,\
+	$(UNIT_TESTS) || code=$$?; $(SERVER_TESTS) || code=$$?; $(SYSTEM_TESTS) || code=$$?); \
 	if [ $$code = 0 ]; then echo "make test: passed"; \
 	else echo "make test: FAILED (pytest ended with $$code)"; exit $$code; fi
 
