@@ -180,8 +180,10 @@ def test_the_shared_network_becomes_two_packages_that_say_what_it_said(collectio
     arguments = [str(recipe), "--data", str(collections), "--out", str(tmp_path / "run"), "--leave-out", "nih"]
     result = CliRunner().invoke(train, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    cards = {name: json.loads(next((tmp_path / "run" / name).rglob("card.json")).read_text()) for name in
-             ("pneumonia_cnn", "pneumonia4")}  # fmt: skip
+    cards = {
+        name: json.loads(next((tmp_path / "run" / name).rglob("card.json")).read_text())
+        for name in ("pneumonia_cnn", "pneumonia4")
+    }
     assert cards["pneumonia4"]["labels"] == ["normal", "bacterial", "viral", "covid19"]
     assert cards["pneumonia_cnn"]["labels"] == ["pneumonia"]
     for card in cards.values():
@@ -202,10 +204,16 @@ def test_the_shared_network_becomes_two_packages_that_say_what_it_said(collectio
 def test_features_that_hold_the_hospital_tell_it_and_noise_does_not() -> None:
     rng = np.random.default_rng(0)
     items = [
-        Item("x", f"{i}", Path("x"), f"p{i // 2}", "s", attributes={
-            "kind": "covid19", "age_group": "adult", "hospital": "papers" if i // 2 % 2 else "radiography"})
+        Item(
+            "x",
+            f"{i}",
+            Path("x"),
+            f"p{i // 2}",
+            "s",
+            attributes={"kind": "covid19", "age_group": "adult", "hospital": "papers" if i // 2 % 2 else "radiography"},
+        )
         for i in range(80)
-    ]  # fmt: skip
+    ]
     noise = rng.normal(size=(80, 12))
     told = noise.copy()
     told[:, 3] += [4.0 * (item.attributes["hospital"] == "papers") for item in items]
