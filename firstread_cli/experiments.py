@@ -13,8 +13,7 @@ from training.chest.gate import gate
 from training.chest.maps import maps
 from training.chest.sources import sources
 from training.chest.stress import stress
-
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+from training.options import EXISTING_FILE, EXISTING_FOLDER, FOLDER
 
 
 @click.group("chest")
@@ -32,10 +31,10 @@ def dermoscopy() -> None:
 
 
 @dermoscopy.command("question")
-@click.option("--data", type=FOLDER, required=True, help="Folder of HAM10000, as the reader ham10000 takes it.")
+@click.option("--data", type=EXISTING_FOLDER, required=True, help="Folder of HAM10000, as its reader takes it.")
 @click.option(
     "--weights",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     default=None,
     help="EfficientNet-Lite0's ImageNet weights (npz); default: start from nothing.",
 )
@@ -53,7 +52,7 @@ def dermoscopy() -> None:
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads of TensorFlow; 0: its own choice.")
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     default=Path("runs/lesion_question"),
     show_default=True,
     help="Folder of question.md and .json; a later call goes on in it.",

@@ -8,19 +8,13 @@ from pathlib import Path
 import click
 
 from firstread.logs import log_to_terminal
-
-DIRECTORY = click.Path(file_okay=False, path_type=Path)
+from training.options import EXISTING_FOLDER, FOLDER
 
 
 @click.command("train")
 @click.argument("recipe")
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=None,
-    help="Folder of the recipe's data sets.",
-)
-@click.option("--out", type=DIRECTORY, default=None, help="Folder of the run; default: runs/RECIPE.")
+@click.option("--data", type=EXISTING_FOLDER, default=None, help="Folder of the recipe's data sets.")
+@click.option("--out", type=FOLDER, default=None, help="Folder of the run; default: runs/RECIPE.")
 @click.option(
     "--weights",
     default="none",
@@ -29,20 +23,20 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
 )
 @click.option(
     "--start",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=EXISTING_FOLDER,
     default=None,
     help="An earlier run on the same folds, to begin with its weights and masks.",
 )
 @click.option(
     "--baseline",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=EXISTING_FOLDER,
     default=None,
     help="Another recipe's run on the same folds, to stand beside in the report.",
 )
 @click.option(
     "--join",
     "join_",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=EXISTING_FOLDER,
     multiple=True,
     help="Train nothing: make one network of packages (give it twice or more).",
 )
@@ -58,11 +52,11 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
 @click.option("--seed", type=int, default=None, help="Seed instead of the recipe's.")
 @click.option(
     "--shards",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=EXISTING_FOLDER,
     default=None,
     help="Train on a folder that `firstread prepare` wrote, without folds.",
 )
-@click.option("--cache", type=DIRECTORY, default=None, help="Keep decoded arrays here; of --shards, copies.")
+@click.option("--cache", type=FOLDER, default=None, help="Keep decoded arrays here; of --shards, copies.")
 @click.option("--threads", type=int, default=0, help="Threads of TensorFlow; 0: its own choice.")
 @click.option("--mixed-precision", is_flag=True, help="float16 arithmetic on GPUs that gain by it.")
 @click.option("--distribute", is_flag=True, help="All GPUs of this machine, with tf.distribute.")
@@ -133,12 +127,7 @@ def train(
 
 @click.command("evaluate")
 @click.argument("package")
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="Folder of the data set.",
-)
+@click.option("--data", type=EXISTING_FOLDER, required=True, help="Folder of the data set.")
 @click.option(
     "--dataset", "dataset_name", default=None, help="Reader of the data set; default: from the package's task."
 )
@@ -152,17 +141,17 @@ def train(
     metavar="FOUR",
     help="The four-class package that joins a binary chest one; default: that of its card.",
 )
-@click.option("--out", type=DIRECTORY, default=Path("evaluation"), show_default=True, help="Folder of the report.")
+@click.option("--out", type=FOLDER, default=Path("evaluation"), show_default=True, help="Folder of the report.")
 @click.option(
     "--out-of-fold",
     "run",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=EXISTING_FOLDER,
     default=None,
     help="Evaluate a run's out-of-fold predictions; PACKAGE is then the recipe.",
 )
 @click.option(
     "--baseline",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=EXISTING_FOLDER,
     default=None,
     help="With --out-of-fold: another recipe's run on the same folds, to stand beside.",
 )
@@ -194,16 +183,11 @@ def evaluate(
 
 @click.command("prepare")
 @click.argument("dataset_name", metavar="DATASET")
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="Folder of the data set.",
-)
+@click.option("--data", type=EXISTING_FOLDER, required=True, help="Folder of the data set.")
 @click.option(
     "--recipe", default=None, help="Recipe whose input, labels and undersampling are used; default: the data set's own."
 )
-@click.option("--out", type=DIRECTORY, required=True, help="Folder of the shards and the report.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the shards and the report.")
 @click.option("--shard-size", type=int, default=512, show_default=True, help="Items in one shard.")
 @click.option("--jobs", type=int, default=0, help="Processes; 0: one a core.")
 @click.option(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
 from firstread.dicom.files import header_of
@@ -31,6 +33,15 @@ def probe_images(uid: str, behaviour: str = "ok", n: int = 2) -> list[Dataset]:
         ds.PixelData = bytes(2 * 64 * 64)
         images.append(ds)
     return images
+
+
+def add_closed(session: Session, study_id: int, at: datetime, number: int = 1, **values: Any) -> Revision:
+    """A revision without images that was opened and closed at one time; keywords set further columns."""
+    times = {"opened_at": at, "last_seen_at": at, "closed_at": at}
+    revision = Revision(study_id=study_id, number=number, state="CLOSED", **times, **({"warnings": []} | values))
+    session.add(revision)
+    session.flush()
+    return revision
 
 
 def put_revision(

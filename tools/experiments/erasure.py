@@ -28,6 +28,7 @@ from training.datasets.base import DataSet, DataSetError, Item, label_matrix
 from training.datasets.registry import open_dataset
 from training.evaluation import metrics
 from training.evaluation.report import write_table
+from training.options import EXISTING_FOLDER, FOLDER
 from worker.packages.package import load
 from worker.packages.preprocessing.compose import compose
 from worker.packages.runtimes.tensorflow import CLASS_LAYER, Package
@@ -147,14 +148,9 @@ def last_layer(package: Package) -> Any:
 
 
 @click.command("erase")
-@click.argument("package", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="Folder of chest film collections.",
-)
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the table.")
+@click.argument("package", type=EXISTING_FOLDER)
+@click.option("--data", type=EXISTING_FOLDER, required=True, help="Folder of chest film collections.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the table.")
 @click.option(
     "--films",
     type=int,

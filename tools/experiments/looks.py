@@ -22,6 +22,7 @@ from training.datasets.base import DataSetError, Item
 from training.datasets.registry import open_dataset
 from training.evaluation import metrics
 from training.evaluation.report import write_table
+from training.options import EXISTING_FOLDER, FOLDER
 from worker.packages.card import AGE_GROUPS
 from worker.packages.package import load
 from worker.packages.preprocessing.lungs import lung_field
@@ -46,15 +47,10 @@ class Called:
 
 
 @click.command("looks")
-@click.argument("binary", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("four", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="Folder of chest film collections.",
-)
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the table.")
+@click.argument("binary", type=EXISTING_FOLDER)
+@click.argument("four", type=EXISTING_FOLDER)
+@click.option("--data", type=EXISTING_FOLDER, required=True, help="Folder of chest film collections.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the table.")
 @click.option("--films", type=int, default=0, help="Test films to use; 0 for all.")
 def looks(binary: Path, four: Path, data: Path, out: Path, films: int) -> None:
     """Measure where the maps of called test films lie: share with low_evidence by true class, and agreement."""

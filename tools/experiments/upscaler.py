@@ -21,6 +21,7 @@ from training.chest.stress import SIZES, Change, stress_rows, unchanged
 from training.datasets.base import DataSetError
 from training.datasets.registry import open_dataset
 from training.evaluation.report import write_table
+from training.options import EXISTING_FOLDER, FOLDER
 from worker.packages.card import InputSpec
 from worker.packages.package import load
 from worker.packages.preprocessing.compose import planes
@@ -163,21 +164,14 @@ def enlargements(upscaler: Upscaler) -> dict[str, Change]:
 
 
 @click.command("upscaler")
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="Folder of chest film collections.",
-)
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of weights and table."
-)
+@click.option("--data", type=EXISTING_FOLDER, required=True, help="Folder of chest film collections.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of weights and table.")
 @click.option("--films", type=int, default=800, show_default=True, help="Training films, evenly spaced.")
 @click.option("--test-films", type=int, default=60, show_default=True, help="Validation films of the table.")
 @click.option("--steps", type=int, default=1500, show_default=True, help="Batches of 16 patches.")
 @click.option(
     "--package",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=EXISTING_FOLDER,
     default=None,
     help="Also score the test films with this package, reduced and enlarged in both ways.",
 )

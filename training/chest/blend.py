@@ -21,6 +21,7 @@ from training.datasets.registry import open_dataset
 from training.evaluation import fitting, metrics
 from training.evaluation.figures import without_curves
 from training.evaluation.report import write_report
+from training.options import EXISTING_FOLDER, FOLDER
 from training.package.writing import rewrite_card
 from worker.packages.card import JOINT_FLAG, OperatingPoint, OperatingPointByAge, Prevalence
 from worker.packages.package import load
@@ -32,15 +33,10 @@ RIDGE = 0.02
 
 
 @click.command("blend")
-@click.argument("binary", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("four", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="Folder of chest film collections.",
-)
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the report.")
+@click.argument("binary", type=EXISTING_FOLDER)
+@click.argument("four", type=EXISTING_FOLDER)
+@click.option("--data", type=EXISTING_FOLDER, required=True, help="Folder of chest film collections.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the report.")
 def blend(binary: Path, four: Path, data: Path, out: Path) -> None:
     """Join BINARY with what FOUR says against normal; the card of BINARY is rewritten."""
     packages = load(binary), load(four)

@@ -27,6 +27,7 @@ from training.fit.loop import train
 from training.fit.model import predict
 from training.fit.run import Run
 from training.fit.transfer import WeightsError
+from training.options import EXISTING_FOLDER, FOLDER
 from training.recipe import Recipe
 from worker.packages.card import Calibration
 
@@ -46,15 +47,8 @@ def _usual(name: str) -> str:
 
 @click.command("compare")
 @click.argument("suite_name", metavar="SUITE", type=click.Choice(["networks", *SUITES, "all"]))
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="Folder of the recipes' data sets.",
-)
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of table and runs."
-)
+@click.option("--data", type=EXISTING_FOLDER, required=True, help="Folder of the recipes' data sets.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of table and runs.")
 @click.option(
     "--weights",
     default="none",
@@ -67,7 +61,7 @@ def _usual(name: str) -> str:
 @click.option("--steps", type=int, default=None, help=f"Its steps of {Budget.batch_size} films ({_usual('steps')}).")
 @click.option("--size", type=int, default=None, help=f"The side of its pictures in pixels ({_usual('size')}).")
 @click.option("--full", is_flag=True, help="The recipes as they stand, on all films.")
-@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), default=None, help="Keep arrays here.")
+@click.option("--cache", type=FOLDER, default=None, help="Keep arrays here.")
 def compare(
     suite_name: str,
     data: Path,

@@ -17,6 +17,7 @@ from training.chest.gate_examples import Examples, FilmSource, Size, others_of, 
 from training.chest.gate_fit import fit_rule, write_rule
 from training.chest.gate_table import CHANGED_MOST, film_rows, judged_by, none_rows
 from training.evaluation.report import write_table
+from training.options import EXISTING_FOLDER
 from worker.pipelines.chest_xray.likeness import Rule
 
 FILMS_TITLE = "The gate by pixels: films of a source that the rule was not fitted on"
@@ -24,12 +25,7 @@ NONE_TITLE = "The gate by pixels: what is no chest film"
 
 
 @click.command("gate")
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="Folder with chest_xray, head_ct and dermoscopy.",
-)
+@click.option("--data", type=EXISTING_FOLDER, required=True, help="Folder with chest_xray, head_ct and dermoscopy.")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -19,6 +19,7 @@ import numpy as np
 from firstread.dicom.datasets import UnusableFile, read_dataset
 from firstread.dicom.pixels.reading import UnreadablePixels
 from training.datasets.base import PICTURES, DataSetError, read_grey
+from training.options import EXISTING_FILE, EXISTING_FOLDER, FOLDER
 from worker.packages.package import load
 from worker.packages.preprocessing.lungs import lung_field
 from worker.packages.runtimes.tensorflow import Package
@@ -63,23 +64,9 @@ class DirectEngine:
 
 
 @click.command("maps")
-@click.argument(
-    "packages",
-    metavar="PACKAGE...",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-)
-@click.option(
-    "--film",
-    "path",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    required=True,
-    help="A picture or a DICOM radiograph.",
-)
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of pictures and numbers."
-)
+@click.argument("packages", metavar="PACKAGE...", nargs=-1, required=True, type=EXISTING_FOLDER)
+@click.option("--film", "path", type=EXISTING_FILE, required=True, help="A picture or a DICOM radiograph.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of pictures and numbers.")
 def maps(packages: tuple[Path, ...], path: Path, out: Path) -> None:
     """Lay Grad-CAM, Grad-CAM++ and occlusion of every class of each PACKAGE over a film."""
     film, sides_known = read_any(path)

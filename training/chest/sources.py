@@ -21,6 +21,7 @@ from training.datasets.base import DataSetError, Item
 from training.datasets.registry import open_dataset
 from training.evaluation import metrics
 from training.evaluation.report import write_table
+from training.options import EXISTING_FOLDER, FOLDER
 from worker.packages.networks import build
 from worker.packages.package import WEIGHTS, load, read_card
 from worker.packages.preprocessing.compose import compose
@@ -36,22 +37,11 @@ BATCH = 32
 
 
 @click.command("sources")
-@click.argument(
-    "packages",
-    metavar="PACKAGE...",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-)
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="Folder of chest film collections.",
-)
+@click.argument("packages", metavar="PACKAGE...", nargs=-1, required=True, type=EXISTING_FOLDER)
+@click.option("--data", type=EXISTING_FOLDER, required=True, help="Folder of chest film collections.")
 @click.option("--split", default="test", show_default=True, help=f"Part of the films; {ALL} for every film.")
 @click.option("--hospital", "hospitals", multiple=True, help="Only films of this one; may be given more than once.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the tables.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the tables.")
 def sources(packages: tuple[Path, ...], data: Path, split: str, hospitals: tuple[str, ...], out: Path) -> None:
     """Figures of each PACKAGE by hospital, age group, kind and view, and what its features tell of the hospital."""
     dataset = open_dataset("chest_films", data)

@@ -21,6 +21,7 @@ from training.datasets.base import Item
 from training.datasets.registry import open_dataset
 from training.evaluation import metrics
 from training.evaluation.report import write_table
+from training.options import EXISTING_FOLDER, FOLDER
 from worker.packages.package import load
 from worker.packages.preprocessing.compose import compose
 from worker.packages.preprocessing.lungs import lung_box, lung_field
@@ -32,20 +33,9 @@ BATCH = 32
 
 
 @click.command("stress")
-@click.argument(
-    "packages",
-    metavar="PACKAGE...",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-)
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="Folder of chest film collections.",
-)
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the table.")
+@click.argument("packages", metavar="PACKAGE...", nargs=-1, required=True, type=EXISTING_FOLDER)
+@click.option("--data", type=EXISTING_FOLDER, required=True, help="Folder of chest film collections.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the table.")
 @click.option("--films", type=int, default=0, help="Test films to use; 0 for all.")
 def stress(packages: tuple[Path, ...], data: Path, out: Path, films: int) -> None:
     """Score the test films of --data with each PACKAGE, unchanged and changed, and write a table for each."""

@@ -108,6 +108,25 @@ def _small_head(kind: str) -> dict[str, Any]:
     }
 
 
+UNCHANGED = dict.fromkeys(
+    (
+        "flip",
+        "rotate_deg",
+        "zoom",
+        "shift",
+        "aspect",
+        "gamma",
+        "contrast",
+        "low_res",
+        "noise",
+        "border",
+        "objects",
+        "erase",
+    ),
+    0.0,
+)
+"""Strengths with which augmentation leaves a film as it is."""
+
 WITHOUT_LOW_RESOLUTION: dict[str, Any] = {"augment": {"low_res": 0.0}}
 
 SUITES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
@@ -130,25 +149,7 @@ SUITES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         ),
         "none": (
             "pneumonia4",
-            {
-                "augment": dict.fromkeys(
-                    (
-                        "flip",
-                        "rotate_deg",
-                        "zoom",
-                        "shift",
-                        "aspect",
-                        "gamma",
-                        "contrast",
-                        "low_res",
-                        "noise",
-                        "border",
-                        "objects",
-                        "erase",
-                    ),
-                    0.0,
-                )
-            },
+            {"augment": UNCHANGED},
         ),
     },
     "resolution": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,14 +32,10 @@ class CtIch:
         """Every picture or slice that the tables or folders name, sorted by (study, order)."""
         rows = read_rows(self.root / "labels.csv")
         items = [
-            Item(
-                dataset=self.name,
-                key=row["file"],
-                path=self.root / row["file"],
-                patient=row["patient"],
-                study=row["patient"],
-                order=float(row["slice"]),
-                labels={label: float(row[label]) for label in LABELS if row[label] != ""},
+            _slice_of(
+                self,
+                row,
+                {label: float(row[label]) for label in LABELS if row[label] != ""},
                 split=row["fold"],
                 mask_path=self.root / row["mask"] if row["mask"] else None,
             )
@@ -77,14 +74,10 @@ class PheSich:
         """Every picture or slice that the tables or folders name, sorted by (study, order)."""
         rows = read_rows(self.root / "labels.csv")
         items = [
-            Item(
-                dataset=self.name,
-                key=row["file"],
-                path=self.root / row["file"],
-                patient=row["patient"],
-                study=row["patient"],
-                order=float(row["slice"]),
-                labels={"any": float(row["any"]), "intraparenchymal": float(row["any"])},
+            _slice_of(
+                self,
+                row,
+                {"any": float(row["any"]), "intraparenchymal": float(row["any"])},
                 usable=row["any"] == "1" or (row["suspect_negative"] == "0" and row["adjacent_to_positive"] == "0"),
             )
             for row in rows
@@ -100,3 +93,17 @@ class PheSich:
         if item.usable and item.labels["any"] == 0.0:
             return np.zeros(read_grey(item.path).shape, dtype=bool)
         return None
+
+
+def _slice_of(reader: CtIch | PheSich, row: dict[str, str], labels: dict[str, float], **values: Any) -> Item:
+    """The slice that a row of ``labels.csv`` names; the patient has one study, and ``slice`` is its order."""
+    return Item(
+        dataset=reader.name,
+        key=row["file"],
+        path=reader.root / row["file"],
+        patient=row["patient"],
+        study=row["patient"],
+        order=float(row["slice"]),
+        labels=labels,
+        **values,
+    )

@@ -37,7 +37,7 @@ from firstread.records import (
 )
 from firstread.settings import Settings
 from firstread_cli.doctor.clocks import check_senders
-from tests.builders.closed_revisions import put_probe
+from tests.builders.closed_revisions import add_closed, put_probe
 from tests.builders.listening import small_series
 from tests.builders.probe_worker import ROW
 from tests.builders.scoring import claimer_of
@@ -93,22 +93,9 @@ def put_backlog(db: Database, count: int = BACKLOG) -> None:
             )
             session.add(study)
             session.flush()
-            revision = Revision(
-                study_id=study.id,
-                number=1,
-                state="CLOSED",
-                opened_at=at,
-                last_seen_at=at,
-                closed_at=at,
-                priority=3,
-                routed_at=at,
-                published_at=at,
-                made_at=LONG_AGO,
-                old=True,
-                warnings=[],
+            revision = add_closed(
+                session, study.id, at, priority=3, routed_at=at, published_at=at, made_at=LONG_AGO, old=True
             )
-            session.add(revision)
-            session.flush()
             session.add(Job(revision_id=revision.id, pipeline="probe", state="WAITING", created_at=at))
 
 
@@ -207,19 +194,7 @@ def test_a_summary_an_hour(db: Database, make_settings: Callable[..., Settings],
                 study = Study(study_instance_uid=put[0], source="dicom", received_at=at)
                 session.add(study)
                 session.flush()
-                revision = Revision(
-                    study_id=study.id,
-                    number=1,
-                    state="CLOSED",
-                    opened_at=at,
-                    last_seen_at=at,
-                    closed_at=at,
-                    routed_at=at,
-                    old=True,
-                    warnings=[],
-                )
-                session.add(revision)
-                session.flush()
+                revision = add_closed(session, study.id, at, routed_at=at, old=True)
                 session.add(Job(revision_id=revision.id, pipeline="probe", state="WAITING", created_at=at))
             score_all(db, settings)
             let_pass(db, 61)

@@ -17,6 +17,7 @@ from firstread.records import Database, Flag, Job, Revision
 from firstread.records import Result as ResultRow
 from firstread.settings import Settings
 from firstread_cli.listings import flags
+from tests.builders.closed_revisions import add_closed
 from tests.builders.scored_studies import Scored, scored_study
 from tests.builders.site import settings_in
 from worker.outputs.senders.mail import acknowledge_command
@@ -118,17 +119,7 @@ def test_a_later_revision_does_not_change_how_long_a_flag_took(db: Database, tmp
         first = session.get_one(Job, scored.job_id)
         before = session.get_one(Revision, first.revision_id)
         later = before.closed_at + timedelta(seconds=83) if before.closed_at else utcnow()
-        revision = Revision(
-            study_id=scored.study_id,
-            number=2,
-            state="CLOSED",
-            opened_at=later,
-            last_seen_at=later,
-            closed_at=later,
-            warnings=[],
-        )
-        session.add(revision)
-        session.flush()
+        revision = add_closed(session, scored.study_id, later, number=2)
         job = Job(revision_id=revision.id, pipeline="head_ct", state="DONE", run=1, created_at=later, finished_at=later)
         session.add(job)
         session.flush()

@@ -20,7 +20,7 @@ from training.chest.figures import adults_without_covid, four_class_figures, fou
 from training.chest.labels import CLASSES, labels_of
 from training.chest.readers import class_of, kermany_patient
 from training.chest.stress import CHANGES, stress_rows
-from training.chest.suites import BIG, BUDGETS, SUITES, Budget, Variant, recipe_of, start_of, suite
+from training.chest.suites import BIG, BUDGETS, SUITES, UNCHANGED, Budget, Variant, recipe_of, start_of, suite
 from training.datasets.base import DataSetError, Item
 from training.datasets.registry import open_dataset
 from training.evaluation.report import markdown
@@ -33,24 +33,6 @@ from worker.packages.card import InputSpec, OperatingPointByAge
 from worker.packages.package import load
 from worker.packages.runtimes.folding import fold
 from worker.packages.weights import load_by_layer, save_by_layer, settle
-
-NONE = dict.fromkeys(
-    (
-        "flip",
-        "rotate_deg",
-        "zoom",
-        "shift",
-        "aspect",
-        "gamma",
-        "contrast",
-        "low_res",
-        "noise",
-        "border",
-        "objects",
-        "erase",
-    ),
-    0.0,
-)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +116,7 @@ def test_augmentation_keeps_shape_and_range_and_none_changes_nothing() -> None:
         assert changed.shape == film.shape
         assert changed.dtype == np.float32
         assert 0 <= changed.min() <= changed.max() <= 1
-    same, _ = augment_from({"kind": "film", **NONE}).apply(film, None, rng)
+    same, _ = augment_from({"kind": "film", **UNCHANGED}).apply(film, None, rng)
     assert np.allclose(same, film, atol=1e-5)
     assert lower_resolution(film[..., 0], 16).std() < film.std()
 
