@@ -35,7 +35,7 @@ def evaluate_order(order: EvaluationOrder) -> Path:
 
 
 def evaluate_lesions(package: Package, dataset: DataSet, split: str | None = None) -> tuple[Scored, dict[str, Any]]:
-    """ViewLogits of a data set's pictures as the pipeline gives them, and their figures.
+    """Logits of a data set's pictures as the pipeline gives them, and their figures.
 
     Raises
     ------

@@ -85,7 +85,7 @@ def picture_width_px(dataset: DataSet, items: Sequence[Item], looked_at: int = 2
 def predicted(
     forward: Forward, dataset: DataSet, items: list[Item], recipe: Recipe, cache: Path, width_px: int | None = None
 ) -> Split:
-    """ViewLogits of the items that can be read, kept in a file; a file of other weights or items is not believed."""
+    """Logits of the items that can be read, kept in a file; a file of other weights or items is not used."""
 
     def pixels(item: Item) -> np.ndarray:
         return reduced(dataset.pixels(item), width_px)

@@ -106,7 +106,7 @@ class Film:
 
 
 def turn_of(ds: Dataset) -> FilmTurn:
-    """FilmTurn of a frontal film from Patient Orientation; the usual display where it does not say."""
+    """How a frontal film is turned, from Patient Orientation; the usual display where it does not say."""
     parts = text(ds, "PatientOrientation", 16).upper().split("\\")
     if len(parts) != 2 or not all(parts):
         return FilmTurn()

@@ -62,7 +62,7 @@ def partner_missing(groups: Mapping[str, Sequence[Served]]) -> bool:
 
 
 def scores_of(package: Served, arrays: Mapping[str, np.ndarray], age_group: AgeGroup = "unknown") -> ModelScores:
-    """ModelScores of each film by one package, with the thresholds of the age group."""
+    """Scores of each film by one package, with the thresholds of the age group."""
     card = package.card
     points = {label: card.point(label) for label in card.labels}
     known = {label: point.threshold_for(age_group) for label, point in points.items() if point is not None}
