@@ -59,12 +59,14 @@ apt() {
         -o Acquire::Retries=1 -o Acquire::http::Timeout=20 -o DPkg::Lock::Timeout=60 "$@" </dev/null >/dev/null 2>&1
 }
 
-# tried COMMAND...: apt-get, as often as it may take; mirrors and networks fail now and then.
+# tried COMMAND...: apt-get, again where it failed, since mirrors and networks do now and then; not where it hung.
 tried() {
     try=1
     until apt "$@"; do
         code=$?
-        [ "$try" -ge "$apt_tries" ] && return "$code"
+        if [ "$code" = 124 ] || [ "$try" -ge "$apt_tries" ]; then
+            return "$code"
+        fi
         try=$((try + 1))
         sleep 5
     done
