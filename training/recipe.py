@@ -75,12 +75,25 @@ class Folds(RecipeTable):
     """How out-of-fold predictions come about: by a data set's own folds, or by its train/val/test column."""
 
     dataset: str = ""
+    also: tuple[str, ...] = ()
+    """Other data sets of the same patients under the same names: whoever is in test is in test in these too."""
     names: tuple[str, ...] = ()
     """``*`` alone: whatever the data call their folds."""
     validation: dict[str, float] = Field(default_factory=dict)
     """Data set -> share of its patients that is held back for validation, the same in every fold."""
     join: bool = False
     """Ship the folds' networks joined into one instead of training another on all folds."""
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Every data set whose patients are divided by these folds."""
+        return (self.dataset, *self.also)
+
+    @model_serializer(mode="wrap")
+    def _lean(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out ``also`` where it is empty, so that runs from before there was any go on."""
+        fields: dict[str, Any] = handler(self)
+        return {name: value for name, value in fields.items() if value or name != "also"}
 
 
 class Teacher(RecipeTable):

@@ -48,6 +48,45 @@ def write_ct_ich(root: Path, patients: int = 8, slices: int = 4, size: int = 64,
     return root
 
 
+def write_two_windows(root: Path, patients: int = 8, new: int = 2, slices: int = 4, size: int = 64) -> Path:
+    """The layout of CT-ICH in two windows: the patients of :func:`write_ct_ich` and some in the fold ``new``."""
+    rng = np.random.default_rng(0)
+    for part in ("brain", "bone", "masks"):
+        (root / part).mkdir(parents=True)
+    rows = []
+    for number in range(patients + new):
+        patient = f"{number:03d}"
+        for position in range(slices):
+            bleeds = number < patients and number % 2 == 0 and position in (1, 2)
+            image, mask = _head(rng, size, bleeds)
+            bone = np.where(image >= 250, 140, np.where(image <= 3, 0, 73)).astype(np.uint8)
+            name = f"{patient}_{position:02d}"
+            cv2.imwrite(str(root / "brain" / f"{name}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 98])
+            smaller = cv2.resize(bone, (size * 4 // 5, size * 4 // 5), interpolation=cv2.INTER_AREA)
+            cv2.imwrite(str(root / "bone" / f"{name}.jpg"), smaller, [cv2.IMWRITE_JPEG_QUALITY, 98])
+            if bleeds:
+                cv2.imwrite(str(root / "masks" / f"{name}.png"), mask)
+            rows.append(
+                {
+                    "brain": f"brain/{name}.jpg",
+                    "bone": f"bone/{name}.jpg",
+                    "mask": f"masks/{name}.png" if bleeds else "",
+                    "patient": patient,
+                    "slice": position,
+                    "fold": FOLDS[(number // 2) % 2] if number < patients else "new",
+                    "any": int(bleeds),
+                    "epidural": int(bleeds and number % 4 == 0),
+                    "intraparenchymal": 0,
+                    "intraventricular": 0,
+                    "subarachnoid": 0,
+                    "subdural": int(bleeds and number % 4 != 0),
+                    "fracture": int(number == 1),
+                }
+            )
+    _write(root / "labels.csv", rows)
+    return root
+
+
 def write_phe_sich(root: Path, patients: int = 3, slices: int = 5, size: int = 48, seed: int = 1) -> Path:
     """PHE-SICH's layout, with a slice in doubt and one beside a positive slice in every patient."""
     rng = np.random.default_rng(seed)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders.toy_runs import ToyRun, recipe_of, run_recipe
-from tests.builders.toy_sets import write_ct_ich, write_phe_sich
+from tests.builders.toy_sets import write_ct_ich, write_phe_sich, write_two_windows
 from training.datasets.arrays import Arrays, open_arrays
 from training.evaluation import metrics
 from training.package.order import Order
@@ -37,6 +37,7 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("toy")
     write_ct_ich(root / "ct_ich")
     write_phe_sich(root / "phe_sich")
+    write_two_windows(root / "ct_ich_two_windows")
     return root
 
 

@@ -82,8 +82,8 @@ class Arrays:
         """Planes of the rows with neighbours as channels: float32 in [0, 1]."""
         if not self.spec.neighbours:
             return np.asarray(self.planes[rows], dtype=np.float32)
-        picked = self.planes[self.neighbours[rows]][..., 0].astype(np.float32)
-        return np.ascontiguousarray(np.moveaxis(picked, 1, -1))
+        narrow = self.planes[..., 0][self.neighbours[rows]].astype(np.float32)
+        return compose.with_neighbours(narrow, self.planes[rows].astype(np.float32), self.spec)
 
 
 def load_arrays(
@@ -150,8 +150,8 @@ def open_arrays(recipe: Recipe, data: Path, cache: Path | None) -> Arrays:
 
 
 def plane_channels(spec: InputSpec) -> int:
-    """Channels of an item's planes: one a window, without its neighbours."""
-    return 3 if spec.kind == "rgb" else max(1, len(spec.windows))
+    """Channels of an item's planes: one a window, wide ones too, without its neighbours."""
+    return 3 if spec.kind == "rgb" else max(1, len(spec.windows)) + len(spec.wide_windows)
 
 
 def memory_bytes(count: int, spec: InputSpec, mask_size: tuple[int, int] | None) -> int:

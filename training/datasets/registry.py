@@ -17,6 +17,7 @@ from training.recipe import Recipe
 READERS: dict[str, str] = {
     "ham10000": "training.dermoscopy.readers:Lesions",
     "ct_ich": "training.head_ct.readers:CtIch",
+    "ct_ich_two_windows": "training.head_ct.readers:CtIchTwoWindows",
     "phe_sich": "training.head_ct.readers:PheSich",
     "rsna": "training.head_ct.rsna:Rsna",
     "class_folders": "training.datasets.folders:ClassFolders",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from training.datasets.arrays import Arrays
-from training.datasets.base import Item, first_places, place_of
+from training.datasets.base import EXTERNAL, Item, first_places, place_of
 from training.datasets.folders import SPLITS
 from training.fit.checkpoint import TrainingError
 from training.fit.loop import train
@@ -46,6 +46,7 @@ def with_named_folds(recipe: Recipe, items: Sequence[Item]) -> Recipe:
     folds = recipe.folds
     if not folds.names:
         return recipe
+    _require_one_fold_a_patient([item for item in items if item.dataset in folds.datasets])
     own = [item for item in items if item.dataset == folds.dataset]
     there = sorted({item.split for item in own if item.split} - set(SPLITS))
     present = f"{folds.dataset} has folds {', '.join(there)}" if there else f"{folds.dataset} names no folds"
@@ -59,24 +60,31 @@ def with_named_folds(recipe: Recipe, items: Sequence[Item]) -> Recipe:
             f"{present}, and folds by patient take two names or more in the column `fold`; one model without folds is "
             "trained with `firstread prepare` and --shards"
         )
-    place: dict[str, str] = {}
-    for item in own:
-        if item.split in there and place.setdefault(item.patient, item.split) != item.split:
-            raise RecipeError(f"a patient lies in two folds ({place[item.patient]} and {item.split}): {item.key}")
     return recipe.model_copy(update={"folds": folds.model_copy(update={"names": tuple(there)})})
+
+
+def _require_one_fold_a_patient(items: Sequence[Item]) -> None:
+    """Raise :class:`RecipeError` where a patient lies in two folds, of one data set or of several."""
+    place: dict[str, str] = {}
+    for item in items:
+        if item.split in ("", *SPLITS):
+            continue
+        if place.setdefault(item.patient, item.split) != item.split:
+            raise RecipeError(f"a patient lies in two folds ({place[item.patient]} and {item.split}): {item.key}")
 
 
 def fold_rows(arrays: Arrays, recipe: Recipe, fold: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on and rows to predict. ``fold`` None is the final model: only what is held back is predicted.
 
-    A recipe without folds, on data that name their training part (``train``), trains on that part alone.
+    A recipe without folds, on data that name their training part (``train``), trains on that part alone. What is left
+    out as external is predicted by every model and teaches none.
     """
-    away = held_back(arrays, recipe)
+    away = held_back(arrays, recipe) | np.asarray([item.split == EXTERNAL for item in arrays.items], dtype=bool)
     train = np.asarray([item.split == "train" for item in arrays.items])
     if fold is None and not recipe.folds.names and train.any():
         return np.flatnonzero(train & ~away), np.flatnonzero(~train | away)
     test = np.asarray(
-        [fold is not None and i.dataset == recipe.folds.dataset and i.split == fold for i in arrays.items]
+        [fold is not None and i.dataset in recipe.folds.datasets and i.split == fold for i in arrays.items]
     )
     rows = np.flatnonzero(~away & ~test)
     if recipe.parameters.get("undersample"):
@@ -135,7 +143,7 @@ def _fold_run(
 ) -> Run:
     """The training of one fold, on the masks that the data have."""
     part, train_rows = f"fold_{fold}", fold_rows(arrays, recipe, fold)[0]
-    begin = weights if start is None else str(checkpoint_of(start, part, recipe.folds.dataset))
+    begin = weights if start is None else str(checkpoint_of(start, part, *recipe.folds.datasets))
     fitted = sized(recipe, usable(arrays, train_rows))
     return Run(
         fitted, arrays, train_rows, out / part, fitted.schedule.steps, validation_rows(arrays, recipe), begin, **options
@@ -151,7 +159,8 @@ def _taught(run: Run, start: Path | None) -> Run:
 
 def validation_rows(arrays: Arrays, recipe: Recipe) -> np.ndarray:
     """Rows that decide about the best epoch and early stopping: usable ones of patients that no fold trains on."""
-    return np.flatnonzero(held_back(arrays, recipe) & np.asarray([item.usable for item in arrays.items], dtype=bool))
+    teaching = np.asarray([item.usable and item.split != EXTERNAL for item in arrays.items], dtype=bool)
+    return np.flatnonzero(held_back(arrays, recipe) & teaching)
 
 
 def usable(arrays: Arrays, rows: np.ndarray) -> int:

@@ -36,10 +36,10 @@ CALCIUM = 0.93
 """Share of the window from which a spot is calcium or bone rather than blood (74 HU)."""
 
 
-def checkpoint_of(earlier: Path, part: str, folded: str = "") -> Path:
+def checkpoint_of(earlier: Path, part: str, *folded: str) -> Path:
     """The earlier run's checkpoint of ``fold_<name>`` or ``final``: the model that saw the same patients, no others.
 
-    An earlier run without folds that never opened the data set ``folded`` has one model for every part.
+    An earlier run without folds that opened none of the data sets ``folded`` has one model for every part.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def checkpoint_of(earlier: Path, part: str, folded: str = "") -> Path:
         If the earlier run has none.
     """
     path = earlier / part / CHECKPOINT
-    if not path.is_file() and folded not in opened_by(earlier):
+    if not path.is_file() and folded and not set(folded).intersection(opened_by(earlier)):
         path = earlier / "final" / CHECKPOINT
     if not path.is_file():
         raise WeightsError(f"the earlier run has no {part}/{CHECKPOINT}")

@@ -61,6 +61,8 @@ class InputSpec(BaseModel):
 
     ``windows`` are (low, high) in HU for ``hu`` input, or the clip range in stored units for others; one channel a
     window, or, with ``neighbours`` = k, 2k+1 channels of neighbouring slices through the first window.
+    ``wide_windows`` of ``hu`` input are further channels of the slice itself, behind those: bone and air, as far as
+    the series has any (:func:`worker.packages.preprocessing.windows.wide_layers`).
     ``levels`` are (low, high) percentiles of each ``grey`` picture that become its one window, so that exposure,
     bit depth and display window of a film do not matter. The crop ``film`` first cuts off a film's border of one dark
     or white value; the percentiles are then those of what is left. ``equalise`` takes a device's tone away from the
@@ -74,6 +76,7 @@ class InputSpec(BaseModel):
     height: int
     width: int
     windows: tuple[tuple[float, float], ...] = ()
+    wide_windows: tuple[tuple[float, float], ...] = ()
     levels: tuple[float, float] | None = None
     equalise: Literal["none", "global", "local"] = "none"
     neighbours: int = 0
@@ -84,10 +87,10 @@ class InputSpec(BaseModel):
 
     @model_serializer(mode="wrap")
     def _lean(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out ``equalise`` and ``look`` where they are not used: specs from before there were any stay."""
+        """Leaves out what later versions added where it is not used: specs from before there was any stay."""
         fields: dict[str, Any] = handler(self)
-        unused = (("equalise", "none"), ("look", None))
-        return {name: value for name, value in fields.items() if (name, value) not in unused}
+        unused: dict[str, Any] = {"equalise": "none", "look": None, "wide_windows": ()}
+        return {n: value for n, value in fields.items() if n not in unused or value not in (unused[n], [])}
 
     @model_validator(mode="after")
     def _look_is_of_films(self) -> InputSpec:
@@ -95,12 +98,19 @@ class InputSpec(BaseModel):
             raise ValueError("a look goes with grey input and the crop film")
         return self
 
+    @model_validator(mode="after")
+    def _wide_windows_are_of_hounsfield_units(self) -> InputSpec:
+        if self.wide_windows and (self.kind != "hu" or not self.windows):
+            raise ValueError("wide windows go with hu input and at least one window")
+        return self
+
     @property
     def channels(self) -> int:
         """Number of the network's input channels."""
         if self.kind == "rgb":
             return 3
-        return 2 * self.neighbours + 1 if self.neighbours else max(1, len(self.windows))
+        narrow = 2 * self.neighbours + 1 if self.neighbours else max(1, len(self.windows))
+        return narrow + len(self.wide_windows)
 
 
 class OperatingPoint(BaseModel):

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from firstread.settings import shipped_dir
-from tests.builders.toy_sets import write_ct_ich, write_rsna
-from training.datasets.base import DataSetError, studies
+from tests.builders.toy_sets import write_ct_ich, write_rsna, write_two_windows
+from training.datasets.base import DataSetError, read_grey, studies
 from training.datasets.registry import open_dataset
 from training.head_ct import rsna
-from training.head_ct.readers import CtIch
+from training.head_ct.readers import CtIch, CtIchTwoWindows
 from training.head_ct.rsna import LONG_CSV, Rsna, read_long_labels
 
 
@@ -29,6 +29,26 @@ def test_ct_ich_gives_back_hounsfield_units_and_masks(tmp_path: Path) -> None:
     assert np.median(hu[mask]) == pytest.approx(185 * 120 / 255 - 20, abs=2)
     empty = dataset.mask(items[0])
     assert empty is not None and not empty.any()
+
+
+def test_two_windows_give_bone_and_air_back(tmp_path: Path) -> None:
+    dataset = CtIchTwoWindows(write_two_windows(tmp_path / "set", patients=4, new=0))
+    items = dataset.items()
+    hu, one_window = dataset.pixels(items[1]), read_grey(items[1].path)
+    assert hu.shape == one_window.shape and hu.dtype == np.float32
+    between = (one_window > 2) & (one_window < 253)
+    assert hu[between] == pytest.approx(one_window[between] * 120 / 255 - 20, abs=1e-3)
+    assert np.percentile(hu, 1) < -850 and np.percentile(hu, 99) > 800
+    assert hu[one_window >= 253].min() >= 99 and hu[one_window <= 2].max() <= -19, "bone is bone to the rim"
+    mask = dataset.mask(items[1])
+    assert mask is not None and mask.any()
+    assert items[1].labels["any"] == 1.0 and items[4].labels["fracture"] == 1.0
+
+
+def test_patients_that_the_folds_do_not_know_are_dealt_to_them(tmp_path: Path) -> None:
+    dataset = CtIchTwoWindows(write_two_windows(tmp_path / "set", patients=4, new=3))
+    folds = {item.patient: item.split for item in dataset.items()}
+    assert [folds[f"{n:03d}"] for n in range(7)] == ["0", "0", "2", "2", "0", "2", "0"]
 
 
 def test_rsna_rows_are_not_slices(tmp_path: Path) -> None:

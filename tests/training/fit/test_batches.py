@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ from training.augmentation.carve import Donors, put_bleed
 from training.augmentation.planes import augment_from
 from training.datasets.arrays import Arrays, MemoryNeeded, memory_bytes, open_arrays, require_memory
 from training.fit.batches import Added, draw_rows, groups_by, train_batch
-from training.fit.crossval import fold_rows, held_back
-from training.recipe import load_recipe
+from training.fit.crossval import fold_rows, held_back, with_named_folds
+from training.recipe import Recipe, RecipeError, load_recipe
 
 
 @pytest.fixture
@@ -72,6 +73,37 @@ def test_fold_in_test_is_never_trained_on(arrays: Arrays, data: Path) -> None:
         assert not trained & tested
         assert all(arrays.items[i].split == fold or away[i] for i in test_rows)
     assert {arrays.items[i].dataset for i in np.flatnonzero(away)} <= {"phe_sich"}
+
+
+def two_windows(recipe: Recipe) -> Recipe:
+    """The recipe on CT-ICH in two windows too, whose folds are the same patients'."""
+    datasets = {"ct_ich_two_windows": "ct_ich_two_windows", **recipe.datasets}
+    folds = recipe.folds.model_copy(update={"dataset": "ct_ich_two_windows", "also": ("ct_ich",)})
+    return recipe.model_copy(update={"datasets": datasets, "folds": folds})
+
+
+def test_a_patient_in_test_is_so_in_every_data_set_of_these_patients(data: Path) -> None:
+    recipe = two_windows(recipe_of(data))
+    arrays = open_arrays(recipe, data, None)
+    assert with_named_folds(recipe, arrays.items) == recipe
+    train_rows, test_rows = fold_rows(arrays, recipe, "0")
+    assert {arrays.items[i].dataset for i in test_rows} == {"ct_ich_two_windows", "ct_ich"}
+    ours = ("ct_ich_two_windows", "ct_ich")
+    trained = {arrays.items[i].patient for i in train_rows if arrays.items[i].dataset in ours}
+    assert not trained & {arrays.items[i].patient for i in test_rows}
+    moved = [replace(i, split="2") if (i.dataset, i.patient) == ("ct_ich", "000") else i for i in arrays.items]
+    with pytest.raises(RecipeError, match="two folds"):
+        with_named_folds(recipe, moved)
+
+
+def test_a_hospital_that_is_left_out_is_predicted_by_every_fold_and_teaches_none(data: Path) -> None:
+    recipe = recipe_of(data).model_copy(update={"leave_out": ("phe_sich",)})
+    arrays = open_arrays(recipe, data, None)
+    external = {i for i, item in enumerate(arrays.items) if item.dataset == "phe_sich"}
+    for fold in ("0", "2", None):
+        train_rows, test_rows = fold_rows(arrays, recipe, fold)
+        assert external and not external & set(train_rows.tolist())
+        assert external <= set(test_rows.tolist())
 
 
 def test_undersampling_and_slices_without_brain(arrays: Arrays, data: Path) -> None:

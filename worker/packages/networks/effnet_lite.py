@@ -19,7 +19,7 @@ DEPTH, TOP = 16, 1280
 BN_MOMENTUM = 0.97
 
 
-def encoder(x: Any, depth: int = DEPTH, top: int = TOP) -> dict[str, Any]:
+def encoder(x: Any, depth: int = DEPTH, top: int = TOP, beside: Any = None) -> dict[str, Any]:
     """Attach the encoder to a tensor (n, H, W, c).
 
     Parameters
@@ -28,6 +28,8 @@ def encoder(x: Any, depth: int = DEPTH, top: int = TOP) -> dict[str, Any]:
         Number of blocks; 15 leaves out the last, 320 channels wide, which holds a fifth of the weights.
     top : int
         Channels of ``head``; ImageNet's weights have 1,280.
+    beside : tensor, optional
+        Feature map (n, H/4, W/4, 24) of other channels of the picture, which is added to the last one at stride 4.
 
     Returns
     -------
@@ -35,11 +37,15 @@ def encoder(x: Any, depth: int = DEPTH, top: int = TOP) -> dict[str, Any]:
         ``s2`` ... ``s32``: the last feature map at each stride (16, 24, 40, 112, 320 channels; 192 at ``s32`` with 15
         blocks); ``head``: the ``top``-channel map at stride 32 that ImageNet's classifier pools.
     """
-    pyramid = {}
+    from keras import layers
+
+    pyramid: dict[str, Any] = {}
     x = _conv_bn(x, 32, 3, 2, "conv_stem", "bn0")
     index = stride = 0
     for expansion, channels, kernel, first_stride, repeats in STAGES:
         stride += first_stride - 1
+        if beside is not None and (stride, first_stride) == (2, 2):
+            x = pyramid["s4"] = layers.Add(name="beside_s4")([x, beside])
         for repeat in range(repeats):
             if index < depth:
                 step = first_stride if repeat == 0 else 1

@@ -27,6 +27,10 @@ def effnet_lite_unet(
     """U-Net on EfficientNet-Lite0; the mask has half the input's size (stride 2), or a quarter with three decoder
     stages.
 
+    The encoder sees neighbouring slices in the brain's window. Wide windows of the slice (``spec.wide_windows``) go
+    through two convolutions of their own, which begin by adding nothing: at stride 4 to the encoder, at stride 2 to
+    what the decoder gets of it. So the encoder's first blocks may keep their ImageNet weights, and cost no gradients.
+
     Parameters
     ----------
     classes : int
@@ -42,12 +46,27 @@ def effnet_lite_unet(
     from keras import layers
 
     image = layers.Input((spec.height, spec.width, spec.channels), name="image")
-    features = encoder(image, depth, top)
+    wide = len(spec.wide_windows)
+    maps = _wide_maps(image[..., spec.channels - wide :]) if wide else {}
+    features = encoder(image[..., : spec.channels - wide] if wide else image, depth, top, maps.get("s4"))
+    if wide:
+        features["s2"] = layers.Add(name="beside_s2")([features["s2"], maps["s2"]])
     pooled = layers.GlobalAveragePooling2D(name="pool")(features["head"])
     x = features["s32"]
     for channels, skip in zip(decoder, ("s16", "s8", "s4", "s2"), strict=False):
         x = _up(x, features[skip], channels, f"up_{skip}")
     return _heads(keras, layers, image, pooled, x, classes, dropout, top_share)
+
+
+def _wide_maps(x: Any) -> dict[str, Any]:
+    """Maps of the wide windows in the shape of the encoder's at strides 2 and 4; zero before they are taught."""
+    from keras import layers
+
+    maps = {}
+    for stride, channels in ((2, 16), (4, 24)):
+        x = layers.Conv2D(channels, 3, 2, padding="same", activation="relu", name=f"wide_conv_{stride}")(x)
+        maps[f"s{stride}"] = layers.Conv2D(channels, 1, kernel_initializer="zeros", name=f"wide_out_{stride}")(x)
+    return maps
 
 
 def tiny_unet(spec: InputSpec, classes: int, width: int = 8, top_share: float = 0.01) -> keras.Model:

@@ -20,6 +20,7 @@ from worker.packages.preprocessing.crops import (
     resized,
     square_box,
 )
+from worker.packages.preprocessing.windows import wide_layers, windowed
 
 
 class PreprocessingError(ValueError):
@@ -56,7 +57,7 @@ def compose_boxed(pixels: np.ndarray, spec: InputSpec) -> tuple[Array, list[Box]
 
 
 def planes(pixels: np.ndarray, spec: InputSpec) -> Array:
-    """Window, crop and resize: float32 (n, height, width, c) in [0, 1], c windows or three colours.
+    """Window, crop and resize: float32 (n, height, width, c) in [0, 1], c windows, wide ones last, or three colours.
 
     This is what training caches and augments; :func:`stack` and :func:`scale` finish it.
     """
@@ -90,7 +91,7 @@ def to_unit(pixels: np.ndarray, spec: InputSpec) -> Array:
         boxes = film_boxes(values, spec) if spec.crop == "film" else [Box(0, 0, *values.shape[1:])] * len(values)
         return np.stack([_levelled(image, spec.levels, box) for image, box in zip(values, boxes, strict=True)])
     windows = spec.windows or (_full_range(values),)
-    layers = [(np.clip(values, low, high) - np.float32(low)) / np.float32(high - low) for low, high in windows]
+    layers = [windowed(values, window) for window in windows] + wide_layers(values, spec.wide_windows)
     return np.stack(layers, axis=-1)
 
 
@@ -112,13 +113,24 @@ def locate(unit: Array, spec: InputSpec) -> list[Box]:
 
 
 def stack(layers: Array, spec: InputSpec) -> Array:
-    """Neighbouring slices as channels (edges repeated) where the spec asks for them, else the layers as they are."""
+    """Neighbouring slices as channels (edges repeated) where the spec asks for them, else the layers as they are.
+
+    Wide windows are of the slice itself, behind its neighbours.
+    """
     if not spec.neighbours:
         return layers
     n = layers.shape[0]
     offsets = np.arange(-spec.neighbours, spec.neighbours + 1)
     index = np.clip(np.arange(n)[:, None] + offsets[None, :], 0, n - 1)
-    return np.ascontiguousarray(np.moveaxis(layers[..., 0][index], 1, -1))
+    return with_neighbours(layers[..., 0][index], layers, spec)
+
+
+def with_neighbours(narrow: Array, layers: Array, spec: InputSpec) -> Array:
+    """Slices with their neighbours (n, 2k+1, H, W) as channels, and the wide windows of ``layers`` (n, H, W, c)."""
+    channels = np.moveaxis(narrow, 1, -1)
+    if spec.wide_windows:
+        channels = np.concatenate([channels, layers[..., len(spec.windows) :]], axis=-1)
+    return np.ascontiguousarray(channels)
 
 
 def scale(x: Array, spec: InputSpec) -> Array:
