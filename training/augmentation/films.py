@@ -23,8 +23,10 @@ class FilmAugment:
     ``low_res`` is the share of films that are reduced to between ``low_res_px`` and their own size and enlarged again.
 
     The later ones are off unless a recipe asks for them: shares of films that get letters and arrows, tubes and leads,
-    patches, a grey curve (``curve``), other ``levels``, ``shading``, ``blur``, ``sharpen``, ``jpeg``, ``clahe``, and
-    (``amplitude``) the look of another film of the batch (:func:`training.augmentation.tones.swap_amplitudes`).
+    patches, a grey curve (``curve``), other ``levels``, ``shading``, ``blur``, ``sharpen``, ``jpeg``, ``clahe``, and of
+    another film of the batch the look (``amplitude``, :func:`training.augmentation.tones.swap_amplitudes`), the
+    sharpness (:func:`training.augmentation.tones.swap_sharpness`) or what lies around its lungs (``frames``,
+    :func:`training.augmentation.marks.swap_frames`).
     ``replicate`` is the share whose rim is carried on beyond it; beyond the rim of others it is black.
     """
 
@@ -54,6 +56,8 @@ class FilmAugment:
     jpeg: float = 0.0
     patches: float = 0.0
     amplitude: float = 0.0
+    sharpness: float = 0.0
+    frames: float = 0.0
 
     def apply(
         self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator
@@ -89,7 +93,9 @@ class FilmAugment:
 
     def mix(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """What films (n, H, W, 1) of a batch do to each other."""
-        return tones.swap_amplitudes(images, self.amplitude, rng) if self.amplitude else images
+        for share, swap in ((self.amplitude, tones.swap_amplitudes), (self.sharpness, tones.swap_sharpness)):
+            images = swap(images, share, rng) if share else images
+        return marks.swap_frames(images, self.frames, rng) if self.frames else images
 
     def _warp(self, film: Film, rng: np.random.Generator) -> Film:
         """Rotation, zoom, aspect, shift and flip in one resampling."""

@@ -72,6 +72,34 @@ def cover_patches(film: Film, rng: np.random.Generator) -> None:
         film[top : top + tall, left : left + wide] = np.float32(rng.random())
 
 
+def swap_frames(films: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Films (n, H, W, 1), a share of them inside the frame of another of the batch: its rim, shoulders and letters.
+
+    What lies around the lungs tells hospitals apart, and an opacity does not lie there. The box that stays is drawn
+    film by film (at least 70 % of each side) and has soft edges; grey values of the frame are brought to those of the
+    film that they replace, so that the seam tells nothing.
+    """
+    count, height, width = films.shape[:3]
+    other, chosen = rng.permutation(count), np.flatnonzero(rng.random(count) < share)
+    out = films.copy()
+    for i in chosen:
+        top, bottom = rng.uniform(0.03, 0.13) * height, rng.uniform(0.83, 0.97) * height
+        left, right = rng.uniform(0.03, 0.13) * width, rng.uniform(0.87, 0.97) * width
+        inside = np.zeros((height, width), dtype=np.float32)
+        corner = int(rng.uniform(0.05, 0.2) * height)
+        cv2.rectangle(
+            inside, (int(left) + corner, int(top) + corner), (int(right) - corner, int(bottom) - corner), 1.0, -1
+        )
+        inside = cv2.dilate(inside, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * corner + 1, 2 * corner + 1)))
+        inside = cv2.GaussianBlur(inside, (0, 0), float(rng.uniform(0.01, 0.04)) * height)
+        own, frame = films[i, ..., 0], films[other[i], ..., 0]
+        outside = inside < 0.5
+        ratio = float(own[outside].std()) / max(float(frame[outside].std()), 1e-3)
+        levelled = (frame - frame[outside].mean()) * np.float32(min(max(ratio, 0.5), 2.0)) + own[outside].mean()
+        out[i, ..., 0] = np.clip(own * inside + levelled * (1.0 - inside), 0.0, 1.0)
+    return out
+
+
 def _blend(film: Film, ink: np.ndarray, value: float) -> None:
     """Paint ``value`` where there is ink (uint8, 255 for all of it)."""
     share = ink.astype(np.float32) / 255

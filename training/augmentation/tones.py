@@ -13,6 +13,9 @@ Film = NDArray[np.float32]
 FREQUENCIES = (2, 9)
 """Cycles a film, either way, below which :func:`swap_amplitudes` swaps: drawn anew for every batch."""
 
+GAIN = (0.25, 4.0)
+"""Least and largest change of an amplitude by :func:`swap_sharpness`."""
+
 
 def bend_greys(film: Film, rng: np.random.Generator) -> Film:
     """A random rising curve through black and white, half as far from the straight one as it could be."""
@@ -81,4 +84,30 @@ def swap_amplitudes(films: np.ndarray, share: float, rng: np.random.Generator) -
     changed[:, near] *= ratio
     out = films.copy()
     out[chosen, ..., 0] = np.clip(np.fft.irfft2(changed, s=(height, width), axes=(1, 2)), 0.0, 1.0)
+    return out
+
+
+def swap_sharpness(films: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Films (n, H, W, 1), a share of them as sharp as another film of the batch.
+
+    The mean amplitude of every ring of frequencies beyond the low ones is brought to the other film's, 0.3 to 1 of the
+    way (drawn film by film). What detectors, processing and storage do to edges and noise differs by hospital, and
+    hardly by what the patient has.
+    """
+    count, height, width = films.shape[:3]
+    chosen, other = np.flatnonzero(rng.random(count) < share), rng.permutation(count)
+    far = rng.uniform(0.3, 1.0, count)
+    if not len(chosen):
+        return films
+    spectra = np.fft.rfft2(films[..., 0], axes=(1, 2))
+    down, right = np.fft.fftfreq(height) * height, np.arange(width // 2 + 1)
+    rings = np.minimum(np.hypot(down[:, None], right[None]).astype(np.int64), min(height, width) // 2)
+    cells = np.bincount(rings.ravel())
+    profiles = np.stack([np.bincount(rings.ravel(), np.abs(spectrum).ravel()) / cells for spectrum in spectra])
+    out = films.copy()
+    for i in chosen:
+        ratio = profiles[other[i]] / np.maximum(profiles[i], 1e-6)
+        gain = np.clip(ratio, *GAIN) ** far[i]
+        gain[: FREQUENCIES[1]] = 1.0
+        out[i, ..., 0] = np.clip(np.fft.irfft2(spectra[i] * gain[rings], s=(height, width)), 0.0, 1.0)
     return out

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import cv2
 import numpy as np
 import pytest
 
@@ -22,6 +25,8 @@ ALL = FilmAugment(
     jpeg=1,
     patches=1,
     amplitude=1,
+    sharpness=1,
+    frames=1,
 )
 
 
@@ -58,6 +63,36 @@ def test_amplitudes_are_swapped_at_low_frequencies_alone(film: np.ndarray) -> No
     assert np.allclose(before[:, 0, 0], after[:, 0, 0], rtol=1e-3)
     assert np.allclose(before[:, 20:40, 20:40], after[:, 20:40, 20:40], atol=0.05)
     assert tones.swap_amplitudes(films, 0.0, np.random.default_rng(3)) is films
+
+
+def test_a_soft_film_becomes_as_sharp_as_another_and_keeps_its_shapes(film: np.ndarray) -> None:
+    noise = 0.02 * np.random.default_rng(0).standard_normal(film.shape).astype(np.float32)
+    soft = cv2.GaussianBlur(film, (0, 0), 2.0) * 0.5 + 0.2
+    films = np.stack([soft, np.clip(soft + noise, 0, 1)])[..., None]
+    swapped = tones.swap_sharpness(films, 1.0, next(_swapping_generators(2)))
+    grains = [float((x[..., 0] - cv2.GaussianBlur(x[..., 0], (0, 0), 1.0)).std()) for x in (*films, *swapped)]
+    assert grains[0] < 0.5 * grains[1] and grains[2] > 1.2 * grains[0] and grains[3] < 0.8 * grains[1]
+    low = [cv2.GaussianBlur(x[..., 0], (0, 0), 12.0) for x in (*films, *swapped)]
+    assert np.abs(low[0] - low[2]).max() < 0.02 and np.abs(low[1] - low[3]).max() < 0.02
+    assert tones.swap_sharpness(films, 0.0, np.random.default_rng(3)) is films
+
+
+def test_a_film_in_the_frame_of_another_keeps_its_lungs_and_has_the_rim_of_the_other(film: np.ndarray) -> None:
+    striped = np.clip(film[::-1] * 0.5 + 0.25 * (np.arange(96) % 8 < 4), 0, 1).astype(np.float32)
+    films = np.stack([film, striped])[..., None]
+    swapped = marks.swap_frames(films, 1.0, next(_swapping_generators(2)))
+    centre = np.s_[32:64, 28:68, 0]
+    for own, other, out in ((films[0], films[1], swapped[0]), (films[1], films[0], swapped[1])):
+        assert np.allclose(out[centre], own[centre], atol=1e-3)
+        rim, own_rim, other_rim = out[:3, :, 0].ravel(), own[:3, :, 0].ravel(), other[:3, :, 0].ravel()
+        assert np.corrcoef(rim, other_rim)[0, 1] > 0.9 > np.corrcoef(rim, own_rim)[0, 1]
+
+
+def _swapping_generators(count: int) -> Iterator[np.random.Generator]:
+    """Generators whose first permutation leaves no film in its place."""
+    for seed in range(100):
+        if not (np.random.default_rng(seed).permutation(count) == np.arange(count)).any():
+            yield np.random.default_rng(seed)
 
 
 def test_films_of_a_recipe_without_amplitudes_do_nothing_to_each_other(film: np.ndarray) -> None:
