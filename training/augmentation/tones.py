@@ -96,7 +96,7 @@ def swap_sharpness(films: np.ndarray, share: float, rng: np.random.Generator) ->
     """
     count, height, width = films.shape[:3]
     chosen, other = np.flatnonzero(rng.random(count) < share), rng.permutation(count)
-    far = rng.uniform(0.3, 1.0, count)
+    far = np.asarray(rng.uniform(0.3, 1.0, count))
     if not len(chosen):
         return films
     spectra = np.fft.rfft2(films[..., 0], axes=(1, 2))
@@ -104,10 +104,10 @@ def swap_sharpness(films: np.ndarray, share: float, rng: np.random.Generator) ->
     rings = np.minimum(np.hypot(down[:, None], right[None]).astype(np.int64), min(height, width) // 2)
     cells = np.bincount(rings.ravel())
     profiles = np.stack([np.bincount(rings.ravel(), np.abs(spectrum).ravel()) / cells for spectrum in spectra])
-    out = films.copy()
+    out, low = films.copy(), FREQUENCIES[1]
     for i in chosen:
-        ratio = profiles[other[i]] / np.maximum(profiles[i], 1e-6)
-        gain = np.clip(ratio, *GAIN) ** far[i]
-        gain[: FREQUENCIES[1]] = 1.0
+        gain = np.ones(profiles.shape[1])
+        ratio = profiles[other[i], low:] / np.maximum(profiles[i, low:], 1e-6)
+        gain[low:] = np.clip(ratio, *GAIN) ** far[i]
         out[i, ..., 0] = np.clip(np.fft.irfft2(spectra[i] * gain[rings], s=(height, width)), 0.0, 1.0)
     return out

@@ -36,6 +36,8 @@ from worker.pipelines.reasons import Caution, merge_codes
 
 Films = ScoredSeries[tuple[Film, ...], FilmPart]
 COVID: Final = "covid19"
+CONFOUNDED: Final = "confounded_by_age"
+"""Parameter of a card with COVID-19: false where left-out hospitals show that it tells neither."""
 
 
 def interpret(study: Films) -> Outcome:
@@ -91,7 +93,7 @@ def _warnings(film: Film, packages: Sequence[Served]) -> list[str]:
     age = age_years(film.instance.ds)
     if any(outside_ages(package.card.population, age) for package in packages):
         codes.append(Caution.OUTSIDE_TRAINING_POPULATION)
-    if any(COVID in package.card.labels for package in packages):
+    if any(COVID in p.card.labels and p.card.parameters.get(CONFOUNDED, True) for p in packages):
         codes.append(Caution.CONFOUNDED_BY_AGE)
     return codes
 

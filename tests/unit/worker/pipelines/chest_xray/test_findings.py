@@ -104,3 +104,16 @@ def test_a_card_without_groups_flags_at_every_age(group: str, tmp_path: Path) ->
     outcome = _scored(tmp_path, AGES[group], chest_card("pneumonia", ["pneumonia"]).operating_points)
     assert (_pneumonia(outcome).threshold, _pneumonia(outcome).flagged) == (0.5, True)
     assert not {"no_flag_for_age", "hint_for_age"} & set(outcome.warnings)
+
+
+@pytest.mark.parametrize("confounded", [True, False])
+def test_the_warning_of_confounding_stays_until_left_out_hospitals_clear_the_model(
+    confounded: bool, tmp_path: Path
+) -> None:
+    served = chest_served()
+    card = served["pneumonia4"][0].card
+    parameters = {**card.parameters, "confounded_by_age": confounded}
+    served["pneumonia4"] = [Served(card.model_copy(update={"parameters": parameters}))]
+    study = study_of(received(tmp_path, film_ds(ILL)))
+    outcome = run(row("chest_xray"), study, served, LowerLungEngine()).outcome
+    assert outcome is not None and ("confounded_by_age" in outcome.warnings) is confounded
