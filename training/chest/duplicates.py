@@ -24,22 +24,37 @@ def kept_apart(items: Sequence[Item]) -> list[Item]:
     """Items whose joined patients lie in one part each: ``external`` before ``test`` before ``val`` before ``train``.
 
     Two items are of one patient where the data set and patient agree, where a file name gives the same patient of
-    Kermany's set, or where the pictures are the same up to size and compression.
+    Kermany's set, or where the pictures are the same up to size and compression. A picture that one collection has from
+    another one's hospital, without knowing its patient, is a copy under a wrong name: it is not used.
     """
     groups = _Groups(len(items))
     known: dict[str, int] = {}
     for index, item in enumerate(items):
         for name in _names(item):
             groups.join(index, known.setdefault(name, index))
+    originals: dict[int, int] = {}
     for first, second in same_pictures([item.path for item in items]):
-        groups.join(first, second)
+        copy = _misnamed(items, first, second)
+        if copy is None:
+            groups.join(first, second)
+        else:
+            originals[copy] = first + second - copy
     parts: dict[int, str] = {}
     rank = {EXTERNAL: 0, "test": 1, "val": 2}
     for index, item in enumerate(items):
         root = groups.root(index)
         if root not in parts or rank.get(item.split, 3) < rank.get(parts[root], 3):
             parts[root] = item.split
-    return [replace(item, split=parts[groups.root(i)]) for i, item in enumerate(items)]
+    apart = [replace(item, split=parts[groups.root(originals.get(i, i))]) for i, item in enumerate(items)]
+    return [replace(item, labels={}, usable=False) if i in originals else item for i, item in enumerate(apart)]
+
+
+def _misnamed(items: Sequence[Item], first: int, second: int) -> int | None:
+    """Which of two items of one picture has the wrong hospital: the other knows the patient. None: neither."""
+    if items[first].attributes.get("hospital") == items[second].attributes.get("hospital"):
+        return None
+    unknown = [index for index in (first, second) if items[index].patient == items[index].key]
+    return unknown[0] if len(unknown) == 1 else None
 
 
 def _names(item: Item) -> list[str]:

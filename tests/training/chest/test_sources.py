@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,18 @@ def test_normals_of_the_radiography_database_are_of_the_hospital_of_chestxray14(
         ("covid19", "radiography"),
     }
     assert {item.attributes["hospital"] for item in open_dataset("nih", collections / "nih").items()} == {"nih"}
+
+
+def test_a_film_of_a_child_under_the_name_of_an_adult_of_another_hospital_is_not_used(tmp_path: Path) -> None:
+    kermany = kermany_folder(tmp_path / "kermany224", each=3)
+    radiography = radiography_folder(tmp_path / "radiography")
+    copied = radiography / "images/normal-3.png"
+    shutil.copy(next((kermany / "images").glob("train_NORMAL*")), copied)
+    datasets = [open_dataset("kermany", kermany), open_dataset("radiography", radiography)]
+    items = gathered(datasets, ["nih"])
+    (copy,) = (item for item in items if item.path == copied)
+    assert not copy.usable and not copy.labels
+    assert {item.attributes["hospital"] for item in items if item.split == EXTERNAL and item.labels} == {"nih"}
 
 
 def test_a_folder_of_all_collections_knows_each_by_its_columns(collections: Path) -> None:
