@@ -33,8 +33,8 @@ SENSITIVITY = 0.95
 SPECIFICITY_NORMALS = 0.92
 SPECIFICITY = 0.80
 BY_AGE = (
-    f"sensitivity of {SENSITIVITY}, as far as specificity stays above {SPECIFICITY_NORMALS} on normals and "
-    f"{SPECIFICITY} on all without pneumonia; validation films of the age group"
+    f"sensitivity of {SENSITIVITY} for COVID-19 and for other pneumonia alike, as far as specificity stays above "
+    f"{SPECIFICITY_NORMALS} on normals and {SPECIFICITY} on all without pneumonia; validation films of the age group"
 )
 STEP = 1e-5
 """Thresholds are multiples of it."""
@@ -143,12 +143,12 @@ def _point_of(items: Sequence[Item], p: np.ndarray, prevalence: Prevalence | Non
     if not well.any():
         return AgeGroupPoint(threshold=None, no_flag="no_negatives")
     normal = well & np.asarray([class_of(item) == "normal" for item in items])
-    threshold = _threshold(p[ill], p[well], p[normal])
+    covid = np.asarray([class_of(item) == "covid19" for item in items])
+    kinds = {"covid19": ill & covid, "other_pneumonia": ill & ~covid}
+    threshold = _threshold([p[of] for of in kinds.values() if of.any()], p[well], p[normal])
     if threshold is None:
         return AgeGroupPoint(threshold=None, no_flag="no_threshold")
     called, patients = p >= threshold, patients_of(items)
-    covid = np.asarray([class_of(item) == "covid19" for item in items])
-    kinds = {"covid19": ill & covid, "other_pneumonia": ill & ~covid}
     figures = {
         "sensitivity": _share(called, ill, patients),
         "specificity": _share(~called, well, patients),
@@ -165,18 +165,20 @@ def _point_of(items: Sequence[Item], p: np.ndarray, prevalence: Prevalence | Non
     return found.model_copy(update=hint)
 
 
-def _threshold(ill: np.ndarray, well: np.ndarray, normal: np.ndarray) -> float | None:
-    """The highest threshold with the sensitivity, or the lowest above it with both specificities.
+def _threshold(ill: Sequence[np.ndarray], well: np.ndarray, normal: np.ndarray) -> float | None:
+    """The highest threshold with the sensitivity for every kind, or the lowest above it with both specificities.
 
     None where it would lie above every score.
     """
-    scores = np.concatenate([ill, well])
-    y = np.concatenate([np.ones(len(ill)), np.zeros(len(well))])
-    limits = [_at_or_below(fitting.highest_threshold(y, scores, SENSITIVITY)), _above(well, SPECIFICITY)]
+    limits = [min(_at_or_below(_reaching(kind, SENSITIVITY)) for kind in ill), _above(well, SPECIFICITY)]
     if len(normal):
         limits.append(_above(normal, SPECIFICITY_NORMALS))
     threshold = max(limits)
-    return threshold if (ill >= threshold).any() else None
+    return threshold if any((kind >= threshold).any() for kind in ill) else None
+
+
+def _reaching(scores: np.ndarray, share: float) -> float:
+    return fitting.highest_threshold(np.ones(len(scores)), scores, share)
 
 
 def _at_or_below(score: float) -> float:

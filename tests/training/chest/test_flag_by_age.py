@@ -74,6 +74,15 @@ def test_covid_and_other_pneumonia_of_adults_stand_apart() -> None:
     assert adult.sensitivity_of["covid19"].value == 1.0 > adult.sensitivity_of["other_pneumonia"].value
 
 
+def test_the_kind_that_is_harder_to_find_decides() -> None:
+    parts = ("adult", "normal", 50, 0.0, 0.2), ("adult", "COVID-19", 380, 0.7, 0.9)
+    alone = _chosen(*parts).groups["adult"]
+    beside = _chosen(*parts, ("adult", "Pneumonia", 20, 0.3, 0.8)).groups["adult"]
+    assert alone.threshold is not None and beside.threshold is not None
+    assert alone.threshold > 0.7 and beside.threshold < 0.35
+    assert beside.sensitivity_of["other_pneumonia"].value == 0.95
+
+
 def test_a_group_without_films_to_choose_on_has_no_flag() -> None:
     point = _chosen(*CHILDREN, ("adult", "normal", 30, 0.0, 0.2))
     assert (point.groups["adult"].threshold, point.groups["adult"].no_flag) == (None, "no_positives")
