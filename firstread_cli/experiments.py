@@ -10,6 +10,7 @@ from firstread.logs import log_to_terminal
 from training.chest.blend import blend
 from training.chest.compare import compare
 from training.chest.gate import gate
+from training.chest.hospitals import hospitals
 from training.chest.left_out import left_out
 from training.chest.maps import maps
 from training.chest.sources import sources
@@ -22,7 +23,7 @@ def chest() -> None:
     """Chest X-ray experiments: comparisons, damaged films, hospitals, what models look at, joint score, gate."""
 
 
-for command in (compare, stress, sources, left_out, maps, blend, gate):
+for command in (compare, stress, sources, left_out, hospitals, maps, blend, gate):
     chest.add_command(command)
 
 
