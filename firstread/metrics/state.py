@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from firstread.metrics.outcomes import Families, OutcomeFigures
 from firstread.metrics.outcomes import families as outcome_families
 from firstread.queue import depth, redis_client
-from firstread.records import Database, Flag, Job, Process, Revision, Standing
+from firstread.records import Database, Flag, Job, Process, Revision, tallied
 from firstread.records.clock import now_of, skew_of
 from firstread.settings import Settings
 from firstread.states import JobState, RevisionState
@@ -198,30 +198,23 @@ def read_database(session: Session, families: Families) -> None:
     in_work = first_close.join(Job, Job.revision_id == Revision.id).where(Job.state.in_(unfinished))
     times = [_age_s(now, at) for at in (session.scalar(unrouted), session.scalar(in_work)) if at is not None]
     families["firstread_waiting_age_seconds"].add_metric([], max(times, default=0.0))
-    for pipeline, total, acknowledged in session.execute(
-        select(Flag.pipeline, func.count(), func.count(Flag.acknowledged_at)).group_by(Flag.pipeline)
-    ):
+    unseen = select(Flag.pipeline, func.count()).where(Flag.acknowledged_at.is_(None)).group_by(Flag.pipeline)
+    open_flags = dict(session.execute(unseen).all())
+    for pipeline, total in sorted(tallied(session, "flag").items()):
         families["firstread_flagged_studies"].add_metric([pipeline], total)
-        families["firstread_unacknowledged_flags"].add_metric([pipeline], total - acknowledged)
+        families["firstread_unacknowledged_flags"].add_metric([pipeline], open_flags.get(pipeline, 0))
     _processes(session, families, now)
 
 
 def _states(session: Session, families: Families) -> None:
     revisions = select(func.count()).select_from(Revision)
     unrouted = revisions.where(Revision.state == RevisionState.CLOSED.value, Revision.routed_at.is_(None))
-    unwanted = revisions.where(
-        Revision.routed_at.is_not(None),
-        ~select(Job.id).where(Job.revision_id == Revision.id).exists(),
-        ~select(Standing.id).where(Standing.revision_id == Revision.id).exists(),
-    )
-    counts = dict.fromkeys((RevisionState.RECEIVING.value, *JobState), 0)
     receiving = revisions.where(Revision.state == RevisionState.RECEIVING.value)
-    counts[RevisionState.RECEIVING.value] = session.scalar(receiving) or 0
-    counts[JobState.WAITING.value] = session.scalar(unrouted) or 0
-    counts[JobState.REJECTED.value] = session.scalar(unwanted) or 0
-    families["firstread_waiting_jobs"].add_metric(["", "unrouted"], counts[JobState.WAITING.value])
-    for state, number in session.execute(select(Job.state, func.count()).group_by(Job.state)):
-        counts[state] += number
+    counts = {RevisionState.RECEIVING.value: session.scalar(receiving) or 0}
+    counts |= dict.fromkeys((state.value for state in JobState), 0) | tallied(session, "state")
+    unrouted_revisions = session.scalar(unrouted) or 0
+    families["firstread_waiting_jobs"].add_metric(["", "unrouted"], unrouted_revisions)
+    counts[JobState.WAITING.value] += unrouted_revisions
     for pipeline, reason, number in session.execute(
         select(Job.pipeline, Job.reason, func.count())
         .where(Job.state == JobState.WAITING.value)

@@ -1,5 +1,6 @@
 """The database: typed rows, the views that people query, and the door to both."""
 
+from firstread.records.answers import Answer, Tally, fold_tally, tallied
 from firstread.records.base import Base
 from firstread.records.database import Database
 from firstread.records.intake import (
@@ -26,6 +27,7 @@ __all__ = [
     "LISTENER",
     "OWN",
     "WORKER",
+    "Answer",
     "Association",
     "AssociationRefusal",
     "AssociationStudy",
@@ -51,9 +53,11 @@ __all__ = [
     "SliceScoreRow",
     "Standing",
     "Study",
+    "Tally",
     "Transition",
     "Verdict",
     "asked_for",
+    "fold_tally",
     "lock_revision",
     "lock_study_of_job",
     "mark_published",
@@ -61,5 +65,6 @@ __all__ = [
     "own_process",
     "remove_process",
     "senders_of",
+    "tallied",
     "write_heartbeat",
 ]

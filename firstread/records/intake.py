@@ -22,7 +22,7 @@ class Study(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_instance_uid: Mapped[str] = mapped_column(unique=True)
-    patient_id: Mapped[str | None]
+    patient_id: Mapped[str | None] = mapped_column(index=True)
     accession_number: Mapped[str | None] = mapped_column(index=True)
     modality: Mapped[str | None]
     station_name: Mapped[str | None]

@@ -1,4 +1,4 @@
-"""Bring a database to the schema of this version, or back: Alembic for the tables, then the views are made again."""
+"""Bring a database to the schema of this version, or back: Alembic for the tables, then triggers and views."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 
 from firstread.errors import FirstreadError
 from firstread.records.database import Database, explained
+from firstread.records.triggers import create_triggers, drop_triggers
 from firstread.records.views import create_views, drop_views
 from firstread.settings import shipped_dir
 
@@ -88,18 +89,25 @@ def _changing(db: Database) -> Iterator[Connection]:
 
 
 def upgrade(db: Database, target: str = "head") -> None:
-    """Upgrade tables and views. Two starters at once wait for each other. Raises as :func:`downgrade` does."""
+    """Upgrade tables, triggers and views; two starters at once wait for each other.
+
+    Raises as :func:`downgrade` does.
+    """
     with _explained_revision(db), _changing(db) as connection:
         if not db.is_sqlite:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+        head = head_revision()
         drop_views(connection)
+        if MigrationContext.configure(connection).get_current_revision() != head:
+            drop_triggers(connection)
         command.upgrade(_config(connection), target)
-        if target == "head" or target == head_revision():
+        if target in {"head", head}:
+            create_triggers(connection)
             create_views(connection)
 
 
 def downgrade(db: Database, target: str) -> None:
-    """Downgrade tables. The views go; the older version's own ``migrate`` makes its own.
+    """Downgrade tables. Triggers and views go; the older version's own ``migrate`` makes its own.
 
     Raises
     ------
@@ -110,6 +118,7 @@ def downgrade(db: Database, target: str) -> None:
     """
     with _explained_revision(db), _changing(db) as connection:
         drop_views(connection)
+        drop_triggers(connection)
         command.downgrade(_config(connection), target)
 
 

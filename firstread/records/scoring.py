@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from firstread.records.base import Base
@@ -123,7 +123,17 @@ class Flag(Base):
     """A finding that stands flagged for a study. Never deleted, never reset by a later revision."""
 
     __tablename__ = "flag"
-    __table_args__ = (UniqueConstraint("study_id", "pipeline", "finding"),)
+    __table_args__ = (
+        UniqueConstraint("study_id", "pipeline", "finding"),
+        Index("ix_flag_pipeline_time", "pipeline", "flagged_at"),
+        Index(
+            "ix_flag_open",
+            "pipeline",
+            "flagged_at",
+            sqlite_where=text("acknowledged_at IS NULL"),
+            postgresql_where=text("acknowledged_at IS NULL"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("study.id", ondelete="CASCADE"))
@@ -173,6 +183,7 @@ class Delivery(Base):
     __table_args__ = (
         UniqueConstraint("job_id", "run", "destination", "kind", "escalation", "topic"),
         Index("ix_delivery_state_next", "state", "next_at"),
+        Index("ix_delivery_state_id", "state", "id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

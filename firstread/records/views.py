@@ -9,16 +9,12 @@ import re
 
 from sqlalchemy import Connection, text
 
+from firstread.records.triggers import STUDY_STATE
+
 _JOBS = """
-    SELECT j.id AS job_id, j.run, (SELECT MAX(x.run) FROM result x WHERE x.job_id = j.id) AS scored_run,
-           j.pipeline, j.state, j.reason, COALESCE(j.detail, j.error) AS detail, j.next_step, j.warnings,
+    SELECT j.id AS job_id, j.run, j.pipeline, j.state, j.reason, COALESCE(j.detail, j.error) AS detail, j.warnings,
            j.series_instance_uid, j.evidence_path, j.finished_at,
-           r.id AS revision_id, r.study_id, r.number AS revision, r.last_seen_at, r.closed_at,
-           ROW_NUMBER() OVER (
-               PARTITION BY r.study_id, j.pipeline
-               ORDER BY CASE j.state WHEN 'DONE' THEN 0 WHEN 'REJECTED' THEN 1 WHEN 'FAILED' THEN 1 ELSE 2 END,
-                        r.number DESC
-           ) AS place
+           r.id AS revision_id, r.study_id, r.number AS revision, r.last_seen_at, r.closed_at
     FROM job j JOIN revision r ON r.id = j.revision_id
 """
 
@@ -34,35 +30,22 @@ _RESULT_COLUMNS = """
     f.threshold"""
 
 
-_STUDY_STATE = """
-    CASE WHEN r.state = 'RECEIVING' THEN 'RECEIVING'
-         WHEN r.routed_at IS NULL THEN 'WAITING'
-         ELSE 'REJECTED' END"""
-
 STUDY_RESULT = f"""
-WITH ranked AS ({_JOBS}),
-latest AS (
-    SELECT r.*, ROW_NUMBER() OVER (PARTITION BY r.study_id ORDER BY r.number DESC) AS place
-    FROM revision r
-    WHERE NOT EXISTS (
-        SELECT 1 FROM job j JOIN revision x ON x.id = j.revision_id WHERE x.study_id = r.study_id
-    )
-)
-SELECT s.study_instance_uid, j.revision, {_STUDY_COLUMNS}, j.state, j.reason, j.detail, j.warnings, {_RESULT_COLUMNS},
-    CASE WHEN f.finding IS NULL THEN FALSE
-         ELSE (f.flagged OR EXISTS (
-             SELECT 1 FROM flag g
-             WHERE g.study_id = j.study_id AND g.pipeline = j.pipeline AND g.finding = f.finding)) END AS flagged,
-    j.evidence_path, j.last_seen_at AS received_at, j.closed_at, j.finished_at AS scored_at
-FROM ranked j
-JOIN study s ON s.id = j.study_id
-LEFT JOIN result f ON f.job_id = j.job_id AND f.run = j.scored_run AND f.role = 'active'
-WHERE j.place = 1 AND {_PATIENT}
-UNION ALL
-SELECT s.study_instance_uid, r.number, {_STUDY_COLUMNS}, {_STUDY_STATE}, r.reason, NULL, r.warnings,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, FALSE, NULL, r.last_seen_at, r.closed_at, NULL
-FROM latest r JOIN study s ON s.id = r.study_id
-WHERE r.place = 1 AND {_PATIENT}
+SELECT s.study_instance_uid, r.number AS revision, {_STUDY_COLUMNS}, a.state,
+    CASE WHEN a.job_id IS NULL THEN r.reason ELSE j.reason END AS reason, COALESCE(j.detail, j.error) AS detail,
+    CASE WHEN a.job_id IS NULL THEN r.warnings ELSE j.warnings END AS warnings,
+    a.pipeline, f.model_name, f.model_version, j.series_instance_uid, f.finding, f.probability, f.value, f.unit,
+    f.threshold,
+    (a.flagged = TRUE AND f.finding IS NOT NULL AND (f.flagged OR EXISTS (
+        SELECT 1 FROM flag g
+        WHERE g.study_id = a.study_id AND g.pipeline = a.pipeline AND g.finding = f.finding))) AS flagged,
+    j.evidence_path, a.received_at, r.closed_at, a.scored_at
+FROM answer a
+JOIN study s ON s.id = a.study_id
+JOIN revision r ON r.id = a.revision_id
+LEFT JOIN job j ON j.id = a.job_id
+LEFT JOIN result f ON f.job_id = a.job_id AND f.run = a.run AND f.role = 'active'
+WHERE {_PATIENT}
 """
 
 STUDY_RESULT_HISTORY = f"""
@@ -74,7 +57,7 @@ JOIN study s ON s.id = j.study_id
 LEFT JOIN result f ON f.job_id = j.job_id
 WHERE {_PATIENT}
 UNION ALL
-SELECT s.study_instance_uid, r.number, {_STUDY_COLUMNS}, {_STUDY_STATE}, r.reason, NULL, r.warnings,
+SELECT s.study_instance_uid, r.number, {_STUDY_COLUMNS}, {STUDY_STATE}, r.reason, NULL, r.warnings,
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, FALSE, NULL, r.last_seen_at, r.closed_at, NULL, NULL, NULL
 FROM revision r JOIN study s ON s.id = r.study_id
 WHERE NOT EXISTS (SELECT 1 FROM job j WHERE j.revision_id = r.id)
@@ -90,22 +73,24 @@ JOIN study s ON s.id = r.study_id
 WHERE {_PATIENT}
 """
 
-_SLICE_COLUMNS = """
-SELECT s.study_instance_uid, j.revision, i.series_instance_uid, i.sop_instance_uid, c.frame, c.instance_number,
-    j.pipeline, c.model_name, c.model_version, c.finding, c.probability"""
-
-SLICE_SCORE = f"""{_SLICE_COLUMNS}
-FROM ({_JOBS}) j
-JOIN study s ON s.id = j.study_id
-JOIN slice_score_row c ON c.job_id = j.job_id AND c.run = j.scored_run AND c.role = 'active'
+SLICE_SCORE = f"""
+SELECT s.study_instance_uid, r.number AS revision, i.series_instance_uid, i.sop_instance_uid, c.frame,
+    c.instance_number, a.pipeline, c.model_name, c.model_version, c.finding, c.probability
+FROM answer a
+JOIN study s ON s.id = a.study_id
+JOIN revision r ON r.id = a.revision_id
+JOIN slice_score_row c ON c.job_id = a.job_id AND c.run = a.run AND c.role = 'active'
 JOIN instance i ON i.id = c.instance_id
-WHERE j.place = 1 AND {_PATIENT}
+WHERE {_PATIENT}
 """
 
-SLICE_SCORE_HISTORY = f"""{_SLICE_COLUMNS}, c.role, c.run
-FROM ({_JOBS}) j
-JOIN study s ON s.id = j.study_id
-JOIN slice_score_row c ON c.job_id = j.job_id
+SLICE_SCORE_HISTORY = f"""
+SELECT s.study_instance_uid, r.number AS revision, i.series_instance_uid, i.sop_instance_uid, c.frame,
+    c.instance_number, j.pipeline, c.model_name, c.model_version, c.finding, c.probability, c.role, c.run
+FROM job j
+JOIN revision r ON r.id = j.revision_id
+JOIN study s ON s.id = r.study_id
+JOIN slice_score_row c ON c.job_id = j.id
 JOIN instance i ON i.id = c.instance_id
 WHERE {_PATIENT}
 """
@@ -191,32 +176,33 @@ def _proportion(name: str, k: str, n: str) -> str:
 
 
 NEXT_STEP = f"""
-SELECT s.study_instance_uid, j.revision, s.patient_id, s.accession_number, s.source_name, j.pipeline,
-    j.next_step, j.finished_at AS scored_at
-FROM ({_JOBS}) j
-JOIN study s ON s.id = j.study_id
-WHERE j.place = 1 AND j.state = 'DONE' AND j.next_step IS NOT NULL AND {_PATIENT}
+SELECT s.study_instance_uid, r.number AS revision, s.patient_id, s.accession_number, s.source_name, a.pipeline,
+    j.next_step, a.scored_at
+FROM answer a
+JOIN study s ON s.id = a.study_id
+JOIN revision r ON r.id = a.revision_id
+JOIN job j ON j.id = a.job_id
+WHERE a.state = 'DONE' AND j.next_step IS NOT NULL AND {_PATIENT}
 """
 
 VERDICT_PERFORMANCE = f"""
-WITH ranked AS ({_JOBS}),
-said AS (
+WITH said AS (
     SELECT v.study_id, v.pipeline, v.finding, v.truth,
            ROW_NUMBER() OVER (PARTITION BY v.study_id, v.pipeline, v.finding ORDER BY v.id DESC) AS place
     FROM verdict v
 ),
 called AS (
-    SELECT j.study_id, j.pipeline, j.finished_at, {_SCANNER} AS scanner, f.finding, f.probability, f.threshold,
-        (f.flagged OR EXISTS (
+    SELECT a.study_id, a.pipeline, a.scored_at, {_SCANNER} AS scanner, f.finding, f.probability, f.threshold,
+        (a.flagged AND (f.flagged OR EXISTS (
             SELECT 1 FROM flag g
-            WHERE g.study_id = j.study_id AND g.pipeline = j.pipeline AND g.finding = f.finding)) AS flagged
-    FROM ranked j
-    JOIN study s ON s.id = j.study_id
-    JOIN result f ON f.job_id = j.job_id AND f.run = j.scored_run AND f.role = 'active'
-    WHERE j.place = 1 AND j.state = 'DONE' AND f.probability IS NOT NULL AND {_PATIENT}
+            WHERE g.study_id = a.study_id AND g.pipeline = a.pipeline AND g.finding = f.finding))) AS flagged
+    FROM answer a
+    JOIN study s ON s.id = a.study_id
+    JOIN result f ON f.job_id = a.job_id AND f.run = a.run AND f.role = 'active'
+    WHERE a.state = 'DONE' AND f.probability IS NOT NULL AND {_PATIENT}
 ),
 scored AS (
-    SELECT c.pipeline, c.scanner, UTC_MONTH(c.finished_at) AS month, c.finding, t.truth,
+    SELECT c.pipeline, c.scanner, UTC_MONTH(c.scored_at) AS month, c.finding, t.truth,
         CASE WHEN c.flagged OR c.probability >= c.threshold THEN 1 ELSE 0 END AS positive
     FROM called c
     LEFT JOIN said t ON t.place = 1 AND t.study_id = c.study_id AND t.pipeline = c.pipeline AND t.finding = c.finding

@@ -1,4 +1,4 @@
-"""What has to be done from time to time: the dead-man's heartbeat, retention, drift, remains of self-tests."""
+"""What has to be done from time to time: the dead-man's heartbeat, retention, drift, remains of self-tests, counts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from firstread.clock import utcnow
-from firstread.records import LISTENER, WORKER, Database, Process, Revision
+from firstread.records import LISTENER, WORKER, Database, Process, Revision, fold_tally
 from firstread.records.clock import now_of
 from firstread.settings import Settings
 from firstread.states import RevisionState
@@ -27,6 +27,7 @@ STUCK_S = 900.0
 RETENTION_S = 60.0
 ROOM_S = 2.0
 DRIFT_S = 3600.0
+TALLY_S = 10.0
 HEARTBEAT_TIMEOUT_S = 10.0
 TICK_S = 1.0
 
@@ -98,6 +99,7 @@ def run_upkeep(settings: Settings, stop_event: threading.Event) -> None:
         ("room", ROOM_S, room.look),
         ("drift", DRIFT_S, lambda: _drift(db, settings)),
         ("self-test", RETENTION_S, lambda: remove_leftovers(db, settings)),
+        ("tally", TALLY_S, lambda: fold_tally(db)),
     ]
     due = dict.fromkeys((name for name, _, _ in duties), 0.0)
     try:

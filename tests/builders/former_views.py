@@ -1,0 +1,87 @@
+"""What answers for a study and pipeline, looked for among all jobs by a window function: the definition."""
+
+from __future__ import annotations
+
+from firstread.records.triggers import JOB_RANK, STUDY_STATE
+from firstread.records.views import select_for
+
+RANKED = f"""
+    SELECT j.id AS job_id, (SELECT MAX(x.run) FROM result x WHERE x.job_id = j.id) AS scored_run,
+        j.pipeline, j.state, j.reason, COALESCE(j.detail, j.error) AS detail, j.next_step, j.warnings,
+        j.series_instance_uid, j.evidence_path, j.finished_at,
+        r.study_id, r.number AS revision, r.last_seen_at, r.closed_at,
+        ROW_NUMBER() OVER (PARTITION BY r.study_id, j.pipeline ORDER BY {JOB_RANK}) AS place
+    FROM job j JOIN revision r ON r.id = j.revision_id"""
+
+_STUDY = """s.patient_id, s.accession_number, s.modality, s.station_name, s.manufacturer, s.source, s.source_name,
+    s.calling_ae"""
+
+_PATIENT = "NOT EXISTS (SELECT 1 FROM self_test q WHERE q.study_instance_uid = s.study_instance_uid)"
+
+STUDY_RESULT = f"""
+WITH ranked AS ({RANKED}),
+latest AS (
+    SELECT r.*, ROW_NUMBER() OVER (PARTITION BY r.study_id ORDER BY r.number DESC) AS place
+    FROM revision r
+    WHERE NOT EXISTS (
+        SELECT 1 FROM job j JOIN revision x ON x.id = j.revision_id WHERE x.study_id = r.study_id)
+)
+SELECT s.study_instance_uid, j.revision, {_STUDY}, j.state, j.reason, j.detail, j.warnings, j.pipeline, f.model_name,
+    f.model_version, j.series_instance_uid, f.finding, f.probability, f.value, f.unit, f.threshold,
+    CASE WHEN f.finding IS NULL THEN FALSE
+         ELSE (f.flagged OR EXISTS (
+             SELECT 1 FROM flag g
+             WHERE g.study_id = j.study_id AND g.pipeline = j.pipeline AND g.finding = f.finding)) END AS flagged,
+    j.evidence_path, j.last_seen_at AS received_at, j.closed_at, j.finished_at AS scored_at
+FROM ranked j
+JOIN study s ON s.id = j.study_id
+LEFT JOIN result f ON f.job_id = j.job_id AND f.run = j.scored_run AND f.role = 'active'
+WHERE j.place = 1 AND {_PATIENT}
+UNION ALL
+SELECT s.study_instance_uid, r.number, {_STUDY}, {STUDY_STATE}, r.reason, NULL, r.warnings,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, FALSE, NULL, r.last_seen_at, r.closed_at, NULL
+FROM latest r JOIN study s ON s.id = r.study_id
+WHERE r.place = 1 AND {_PATIENT}"""
+
+SLICE_SCORE = f"""
+SELECT s.study_instance_uid, j.revision, i.series_instance_uid, i.sop_instance_uid, c.frame, c.instance_number,
+    j.pipeline, c.model_name, c.model_version, c.finding, c.probability
+FROM ({RANKED}) j
+JOIN study s ON s.id = j.study_id
+JOIN slice_score_row c ON c.job_id = j.job_id AND c.run = j.scored_run AND c.role = 'active'
+JOIN instance i ON i.id = c.instance_id
+WHERE j.place = 1 AND {_PATIENT}"""
+
+NEXT_STEP = f"""
+SELECT s.study_instance_uid, j.revision, s.patient_id, s.accession_number, s.source_name, j.pipeline,
+    j.next_step, j.finished_at AS scored_at
+FROM ({RANKED}) j
+JOIN study s ON s.id = j.study_id
+WHERE j.place = 1 AND j.state = 'DONE' AND j.next_step IS NOT NULL AND {_PATIENT}"""
+
+_ANSWERS = f"""(
+    SELECT study_id, pipeline, job_id, scored_run AS run, state, finished_at AS scored_at, TRUE AS flagged
+    FROM ({RANKED}) ranked WHERE place = 1) a"""
+
+
+def definitions(dialect: str) -> dict[str, str]:
+    """The SELECT of each view that answers per study and pipeline, by its name."""
+    performance = select_for("verdict_performance", dialect)
+    assert "FROM answer a" in performance
+    return {
+        "study_result": STUDY_RESULT,
+        "slice_score": SLICE_SCORE,
+        "next_step": NEXT_STEP,
+        "verdict_performance": performance.replace("FROM answer a", f"FROM {_ANSWERS}"),
+    }
+
+
+STATE_COUNTS = """
+SELECT state, SUM(n) FROM (
+    SELECT state, COUNT(*) AS n FROM job GROUP BY state
+    UNION ALL
+    SELECT 'REJECTED', COUNT(*) FROM revision r
+    WHERE r.routed_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM job j WHERE j.revision_id = r.id)
+        AND NOT EXISTS (SELECT 1 FROM standing t WHERE t.revision_id = r.id)) counted
+GROUP BY state"""
+"""Jobs, and revisions that no pipeline wants, by state."""
