@@ -138,7 +138,9 @@ TEXTS: dict[str, str] = {
     Caution.UNUSED_BITS: "Bits above those that hold the values are set; they were not read.",
     Caution.COLOURS_ASSUMED: "The header's colours contradict the pixel data, or are not said; the pixel data counted.",
     Caution.EXTRA_PIXEL_DATA: "There are more pixel data than the header says; the rest was not read.",
-    Caution.CONFOUNDED_BY_AGE: "COVID-19 was learnt from adults, the rest from children: the model may tell the age.",
+    Caution.CONFOUNDED_BY_AGE: (
+        "COVID-19 was learnt from other hospitals and ages than most films without it: the model may tell these."
+    ),
     Caution.JOINT_SCORE_MISSING: "The four-class model of the joint score is not active: the binary one stands alone.",
     Caution.NO_FLAG_FOR_AGE: "The model has no flag for patients of this age, or of unknown age: its score is compared "
     "with no threshold.",
