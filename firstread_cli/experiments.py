@@ -77,3 +77,47 @@ def question(
     set_threads(threads)
     answer_question(data, weights, package, steps, pictures, by_picture, out)
     click.echo((out / "question.md").read_text(encoding="utf-8"))
+
+
+@dermoscopy.command("shifts")
+@click.argument("packages", metavar="PACKAGE...", nargs=-1, required=True)
+@click.option("--data", type=EXISTING_FOLDER, required=True, help="Folder of HAM10000, as its reader takes it.")
+@click.option("--split", default="test", show_default=True, help="Part of the data.")
+@click.option(
+    "--pictures", type=click.IntRange(min=0), default=0, help="About so many pictures, every few; default: all."
+)
+@click.option(
+    "--plain-view", is_flag=True, help="The plain view alone, not the views on the card: a quarter of the time."
+)
+@click.option(
+    "--colours",
+    multiple=True,
+    type=click.Choice(["grey_world", "shades_of_grey"]),
+    help="Also with this colour constancy in front of each package.",
+)
+@click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads of TensorFlow; 0: its own choice.")
+@click.option(
+    "--out",
+    type=FOLDER,
+    default=Path("runs/lesion_shifts"),
+    show_default=True,
+    help="Folder of shifts.md and .json; predictions are kept below it.",
+)
+def shifts(
+    packages: tuple[str, ...],
+    data: Path,
+    split: str,
+    pictures: int,
+    plain_view: bool,
+    colours: tuple[str, ...],
+    threads: int,
+    out: Path,
+) -> None:
+    """Score the test pictures of --data as other dermoscopes would have made them; rows for each PACKAGE."""
+    from training.dermoscopy.stand_in import write_shifts
+    from training.train import set_threads
+
+    log_to_terminal()
+    set_threads(threads)
+    path = write_shifts(packages, data, out, split, pictures, plain_view, colours)
+    click.echo(path.read_text(encoding="utf-8"))

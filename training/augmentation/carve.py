@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from training.augmentation.planes import BORDERS, warp
+from training.augmentation.geometry import warp
+from training.augmentation.planes import BORDERS
 from training.datasets.arrays import MASK_UNKNOWN, Arrays
 
 LEAST_SHARE = 0.001

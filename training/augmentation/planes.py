@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from training.augmentation.geometry import warp
+
 
 class Augmenter(Protocol):
     """Bends a picture (H, W, C) float32 in [0, 1] and, where there is one, its mask (h, w)."""
@@ -23,12 +25,17 @@ class Augmenter(Protocol):
 
 
 def augment_from(options: Mapping[str, Any]) -> Augmenter:
-    """The augmentation of a recipe: ``kind = "film"`` for chest films, else :class:`Augment`."""
+    """The augmentation of a recipe: ``kind`` is ``film``, ``dermoscope`` or ``planes``, where it says nothing."""
     rest = dict(options)
-    if rest.pop("kind", "planes") == "film":
+    kind = rest.pop("kind", "planes")
+    if kind == "film":
         from training.augmentation.films import FilmAugment
 
         return FilmAugment(**rest)
+    if kind == "dermoscope":
+        from training.augmentation.dermoscopes import DermoscopeAugment
+
+        return DermoscopeAugment(**rest)
     return Augment(**rest)
 
 
@@ -106,25 +113,3 @@ class Augment:
             top, left = rng.integers(0, image.shape[0] - side), rng.integers(0, image.shape[1] - side)
             toned[top : top + side, left : left + side] = toned.mean()
         return np.asarray(toned)
-
-
-def warp(
-    image: np.ndarray,
-    angle: float,
-    zoom: float,
-    shift: np.ndarray,
-    mirror: bool,
-    upside: bool,
-    border: int,
-) -> np.ndarray:
-    """A picture (H, W, C) or mask (h, w) turned, scaled, shifted by shares of its size, and mirrored."""
-    height, width = image.shape[:2]
-    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, zoom)
-    matrix[:, 2] += shift * (width, height)
-    out = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=border)
-    out = out.reshape(image.shape)
-    if mirror:
-        out = out[:, ::-1]
-    if upside:
-        out = out[::-1]
-    return np.ascontiguousarray(out)

@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from training.dermoscopy.figures import RECALL
 from training.evaluation import fitting, metrics
 from training.evaluation.report import markdown
 
 INPUTS = ("whole", "cut", "mask_channel")
 BY_PICTURE = "whole_split_by_picture"
-RECALL = 0.88
-"""Recall of melanoma at which the published figures stand."""
-
 TITLE = "Whole picture, cut picture, or the mask as a fourth channel"
 
 

@@ -56,6 +56,25 @@ class FilmLook(BaseModel):
     """Quality of the JPEG compression that every film goes through; 0 for none."""
 
 
+class ColourConstancy(BaseModel):
+    """Light to which every picture is brought (:mod:`worker.packages.preprocessing.colours`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    norm: float = Field(ge=1.0)
+    """Of the Minkowski mean that estimates the light: 1 is grey world, 6 shades of grey."""
+    reference: tuple[float, float, float]
+    """Estimate, red, green and blue in [0, 1], to which that of every picture is brought."""
+    exposure: bool = False
+    """Whether the brightness is brought to the reference's too, and not the colour alone."""
+
+    @model_validator(mode="after")
+    def _reference_is_a_colour(self) -> ColourConstancy:
+        if not all(0.0 < value <= 1.0 for value in self.reference):
+            raise ValueError("the reference's red, green and blue are above 0, and 1 at most")
+        return self
+
+
 class InputSpec(BaseModel):
     """How pixels become the network's input. :func:`worker.packages.preprocessing.compose.compose` is its only reader.
 
@@ -67,7 +86,8 @@ class InputSpec(BaseModel):
     bit depth and display window of a film do not matter. The crop ``film`` first cuts off a film's border of one dark
     or white value; the percentiles are then those of what is left. ``equalise`` takes a device's tone away from the
     cropped and resized ``grey`` picture: its histogram over the whole picture, or contrast-limited in 4 x 4 tiles.
-    ``look``, with the crop ``film`` alone, levels what else tells makers of films apart.
+    ``look``, with the crop ``film`` alone, levels what else tells makers of films apart. ``colours`` brings ``rgb``
+    pictures to one light before all else.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -83,13 +103,14 @@ class InputSpec(BaseModel):
     crop: Literal["none", "film", "head", "lungs", "square"] = "none"
     scale: Literal["zero_one", "minus_one_one", "imagenet_lite"] = "zero_one"
     look: FilmLook | None = None
+    colours: ColourConstancy | None = None
     preprocessing_version: int = PREPROCESSING_VERSION
 
     @model_serializer(mode="wrap")
     def _lean(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leaves out what later versions added where it is not used: specs from before there was any stay."""
         fields: dict[str, Any] = handler(self)
-        unused: dict[str, Any] = {"equalise": "none", "look": None, "wide_windows": ()}
+        unused: dict[str, Any] = {"equalise": "none", "look": None, "colours": None, "wide_windows": ()}
         return {n: value for n, value in fields.items() if n not in unused or value not in (unused[n], [])}
 
     @model_validator(mode="after")
@@ -102,6 +123,12 @@ class InputSpec(BaseModel):
     def _wide_windows_are_of_hounsfield_units(self) -> InputSpec:
         if self.wide_windows and (self.kind != "hu" or not self.windows):
             raise ValueError("wide windows go with hu input and at least one window")
+        return self
+
+    @model_validator(mode="after")
+    def _colours_are_of_pictures(self) -> InputSpec:
+        if self.colours is not None and self.kind != "rgb":
+            raise ValueError("colour constancy goes with rgb input")
         return self
 
     @property

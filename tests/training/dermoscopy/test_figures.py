@@ -331,3 +331,23 @@ def test_evaluate_of_a_dermoscopy_package_is_its_own(tmp_path: Path, monkeypatch
         page = evaluate.evaluate_package("x", root, None, "test", tmp_path / name).read_text(encoding="utf-8")
         assert "bootstrap by lesion" in page and "mean iou" in page
         assert ("flag melanoma" in page) == (name == "lesion")
+
+
+def test_melanoma_has_a_row_for_each_rule_that_calls_one() -> None:
+    points = {
+        "flag_melanoma": OperatingPoint(finding="melanoma", threshold=0.4, chosen_for="test"),
+        "warn_nevus": OperatingPoint(finding="nevus", threshold=0.4, chosen_for="test"),
+    }
+    rows = figures(_rows(prior=(0.1, 0.6, 0.3)), points, repeats=50)["melanoma_by_rule"]
+    assert list(rows) == [
+        "flag, at 0.4000",
+        "the likeliest class",
+        "the class highest above its share",
+        "recall 0.88 on these pictures",
+    ]
+    assert rows["flag, at 0.4000"]["f1"] == figures(_rows(), points, repeats=50)["flag_melanoma"]["f1"]
+    assert 0.88 <= rows["recall 0.88 on these pictures"]["recall"]["value"] <= 1
+    by_share = rows["the class highest above its share"]["recall"]["value"]
+    assert by_share >= rows["the likeliest class"]["recall"]["value"]
+    none = np.full(200, 1)
+    assert "recall 0.88 on these pictures" not in figures(_rows(truth=none), points, repeats=20)["melanoma_by_rule"]

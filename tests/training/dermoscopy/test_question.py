@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.dermoscopy.answers import RECALL, STATISTICS, Answer, conclusion, difference, difference_of_splits
+from training.dermoscopy.answers import STATISTICS, Answer, conclusion, difference, difference_of_splits
+from training.dermoscopy.figures import RECALL
 
 
 def _gap(value: float, low: float, high: float) -> dict[str, Any]:

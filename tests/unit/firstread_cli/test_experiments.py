@@ -12,7 +12,8 @@ PROBE = """
 import sys
 from click.testing import CliRunner
 from firstread_cli.main import cli
-for words in (["chest"], ["chest", "compare"], ["chest", "stress"], ["dermoscopy", "question"]):
+asked = ("chest", "chest compare", "chest stress", "dermoscopy question", "dermoscopy shifts")
+for words in map(str.split, asked):
     result = CliRunner().invoke(cli, [*words, "--help"], catch_exceptions=False)
     assert result.exit_code == 0
     print(result.output)

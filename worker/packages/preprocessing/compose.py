@@ -1,7 +1,8 @@
 """From pixels to the network's input: the one function that training, serving and self-tests share.
 
 The order is fixed: windows (or clip) on the stored values first, in float32, then crop, then area resize, then scaling.
-Resizing first would mix bone and air into the rim of the brain. One crop alone is found before the windows: the border
+Resizing first would mix bone and air into the rim of the brain. Colours are brought to one light (``colours``) before
+anything else. One crop alone is found before the windows: the border
 of a film (``film``), which would otherwise count for the film's own levels.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from worker.packages.card import InputSpec
+from worker.packages.preprocessing.colours import level_light
 from worker.packages.preprocessing.crops import (
     Array,
     Box,
@@ -84,7 +86,8 @@ def to_unit(pixels: np.ndarray, spec: InputSpec) -> Array:
     if spec.kind == "rgb":
         if values.ndim != 4 or values.shape[-1] != 3:
             raise PreprocessingError(f"rgb input needs three channels, got {pixels.shape}")
-        return np.asarray(np.clip(values / np.float32(255.0), 0.0, 1.0), dtype=np.float32)
+        unit: Array = np.asarray(np.clip(values / np.float32(255.0), 0.0, 1.0), dtype=np.float32)
+        return unit if spec.colours is None else np.stack([level_light(image, spec.colours) for image in unit])
     if values.ndim != 3:
         raise PreprocessingError(f"{spec.kind} input has one channel, got {pixels.shape}")
     if spec.levels is not None:
