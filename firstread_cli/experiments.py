@@ -1,4 +1,4 @@
-"""``firstread chest`` and ``firstread dermoscopy``: experiments, each of which prints a table and writes it."""
+"""``firstread head``, ``chest`` and ``dermoscopy``: experiments, each of which prints a table and writes it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from training.chest.left_out import left_out
 from training.chest.maps import maps
 from training.chest.sources import sources
 from training.chest.stress import stress
+from training.head_ct.patient_scores import scores
 from training.options import EXISTING_FILE, EXISTING_FOLDER, FOLDER
 
 
@@ -25,6 +26,14 @@ def chest() -> None:
 
 for command in (compare, stress, sources, left_out, hospitals, maps, blend, gate):
     chest.add_command(command)
+
+
+@click.group("head")
+def head() -> None:
+    """Head CT experiments: what is said of a patient from all slices."""
+
+
+head.add_command(scores)
 
 
 @click.group("dermoscopy")

@@ -34,6 +34,12 @@ from training.options import EXISTING_FOLDER, FOLDER
     help="Another recipe's run on the same folds, to stand beside in the report.",
 )
 @click.option(
+    "--external",
+    type=EXISTING_FOLDER,
+    default=None,
+    help="Of head CT: a run of the recipe with --leave-out, whose figures come first on the card.",
+)
+@click.option(
     "--join",
     "join_",
     type=EXISTING_FOLDER,
@@ -70,6 +76,7 @@ def train(
     weights: str,
     start: Path | None,
     baseline: Path | None,
+    external: Path | None,
     join_: tuple[Path, ...],
     leave_out: str | None,
     folds: str | None,
@@ -92,9 +99,9 @@ def train(
     if (data is None) == (shards is None):
         raise click.UsageError("give --data or --shards")
     if shards is not None and (
-        folds is not None or leave_out is not None or start is not None or baseline is not None or not final
+        folds is not None or not final or any(option is not None for option in (leave_out, start, baseline, external))
     ):
-        raise click.UsageError("--folds, --leave-out, --start, --baseline and --no-final go with --data")
+        raise click.UsageError("--folds, --leave-out, --start, --baseline, --external and --no-final go with --data")
     loaded = load_recipe(recipe)
     if steps is not None:
         schedule = loaded.schedule.model_copy(update={"steps": steps, "epochs": 0})
@@ -111,6 +118,7 @@ def train(
         weights=weights,
         start=start,
         baseline=baseline,
+        external=external,
         join=join_,
         cache=cache,
         folds=None if folds is None else tuple(folds.split(",")),

@@ -40,6 +40,8 @@ class PipelineTraining:
     """Tasks of recipes and cards beside those that are served."""
     require: Callable[[Order, Arrays], None] | None = None
     """Raises before the training where the data will not do for the package."""
+    external: bool = False
+    """Whether the card takes figures of a run that left a hospital out (``firstread train --external``)."""
 
 
 _ROWS = (
@@ -49,6 +51,7 @@ _ROWS = (
         evaluate=evaluate_heads,
         reader="ct_ich",
         recipes={"ct_ich": "head_ct_unet", "phe_sich": "head_ct_unet", "rsna": "rsna_inceptionv3"},
+        external=True,
     ),
     PipelineTraining(
         served=CHEST_XRAY,

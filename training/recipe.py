@@ -105,6 +105,13 @@ class Teacher(RecipeTable):
     """Probability that counts as bleed; a slice in which the teacher nowhere reaches it keeps its unknown mask."""
 
 
+class HardNegatives(RecipeTable):
+    """Slices without bleed that an earlier run (``--start``) takes for bleeding: they get the attribute ``hard=1``."""
+
+    share: float = 0.15
+    """Share of each data set's negative slices, those with the highest score."""
+
+
 class Adversary(RecipeTable):
     """A head that guesses the hospital while the encoder learns to hide it; its loss is that of ``source``."""
 
@@ -125,7 +132,7 @@ class PackagePart(RecipeTable):
     """As the recipe's own; what it does not say is the recipe's."""
 
 
-_LATER = ("leave_out", "adversary", "packages")
+_LATER = ("leave_out", "adversary", "packages", "restacked", "hard")
 
 
 class Recipe(RecipeTable):
@@ -156,6 +163,9 @@ class Recipe(RecipeTable):
     """Share of a batch's slices with a known mask into which another patient's bleed is put."""
     drawn: float = 0.0
     """Share of a batch's slices with a known mask into which a bleed is drawn (:mod:`training.augmentation.bleeds`)."""
+    restacked: float = 0.0
+    """Share of a batch's slices that are shown with another thickness (:mod:`training.augmentation.thickness`)."""
+    hard: HardNegatives | None = None
     teacher: Teacher | None = None
     schedule: Schedule = Schedule()
     final_steps: int = 0
@@ -182,6 +192,13 @@ class Recipe(RecipeTable):
     def _adversary_has_a_loss(self) -> Recipe:
         if ("source" in self.losses) != (self.adversary is not None):
             raise ValueError("an adversary needs a loss on the output source, and such a loss an adversary")
+        return self
+
+    @model_validator(mode="after")
+    def _can_restack(self) -> Recipe:
+        spec = self.input
+        if self.restacked and (spec.kind, len(spec.windows), spec.neighbours) != ("hu", 1, 1):
+            raise ValueError("restacked needs hu input, one window, and one neighbour on either side")
         return self
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from training.fit.adversary import source_targets
 from training.fit.crossval import cross_validate, train_final, train_fold, with_named_folds
 from training.fit.model import build_model
 from training.fit.structure import save_structure
-from training.fit.teacher import RECIPE_COPY
+from training.fit.teacher import RECIPE_COPY, require_unseen
 from training.package.from_shards import train_on_shards
 from training.package.joining import join, join_packages, own_part, with_members
 from training.package.order import Order
@@ -29,6 +29,9 @@ def train_all(order: Order) -> Path | None:
     if order.recipe.joins != bool(order.join):
         advice = "joins packages: give --join" if order.recipe.joins else "trains a network: leave --join out"
         raise RecipeError(f"recipe {order.recipe.name} {advice}")
+    pipeline = training_of(order.recipe.task)
+    if order.external is not None and (pipeline is None or not pipeline.external):
+        raise RecipeError(f"recipe {order.recipe.name} takes no figures of another run: leave --external out")
     if order.shards is not None:
         return train_on_shards(order, order.shards, **_options(order))
     if order.start is None and order.weights != "none":
@@ -37,12 +40,13 @@ def train_all(order: Order) -> Path | None:
     if order.recipe.adversary is not None:
         arrays.sources = source_targets(arrays.items, order.recipe.adversary.hospitals)
     log.info("%d items, %d left out", len(arrays), len(arrays.left_out))
+    if order.start is not None:
+        require_unseen(order.start, arrays.items)
     order = replace(order, recipe=with_named_folds(order.recipe, arrays.items))
     unknown = set(order.folds or ()) - set(order.recipe.folds.names)
     if unknown:
         raise RecipeError(f"no fold {', '.join(sorted(unknown))}; there are {', '.join(order.recipe.folds.names)}")
     write_recipe(order.recipe, order.out)
-    pipeline = training_of(order.recipe.task)
     if order.final and pipeline is not None and pipeline.require is not None:
         pipeline.require(order, arrays)
     if order.join:

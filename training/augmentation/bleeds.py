@@ -84,7 +84,7 @@ def draw_bleed(image: Plane, mask: Plane, rng: np.random.Generator) -> tuple[Pla
     Parameters
     ----------
     image : ndarray, shape (H, W, C)
-        HU 0 to 80 as [0, 1], the slice in the middle, its neighbours beside it.
+        HU 0 to 80 as [0, 1], the slice in the middle, its neighbours beside it; no wide windows.
     mask : ndarray, shape (h, w)
         Share of each pixel that is bleed; known.
 

@@ -74,7 +74,7 @@ def put_bleed(
     Parameters
     ----------
     image : ndarray, shape (H, W, C)
-        Planes in [0, 1] with the neighbouring slices as channels.
+        Planes in [0, 1] with the neighbouring slices as channels, without wide windows.
     mask : ndarray, shape (h, w)
         Share of each pixel that is bleed; known.
 
@@ -89,7 +89,8 @@ def put_bleed(
     stack = arrays.masks[around]
     bleeds = np.where(stack == MASK_UNKNOWN, 0.0, stack / np.float32(254.0)).astype(np.float32)
     alpha = cv2.resize(np.moveaxis(bleeds, 0, -1), (width, height), interpolation=cv2.INTER_LINEAR)
-    both = np.concatenate([arrays.stacked(np.asarray([donor]))[0], alpha.reshape(height, width, channels)], axis=-1)
+    theirs = arrays.stacked(np.asarray([donor]))[0][..., :channels]
+    both = np.concatenate([theirs, alpha.reshape(height, width, channels)], axis=-1)
     draws = rng.uniform(-1, 1, 4)
     both = warp(
         both,

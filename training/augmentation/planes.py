@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -24,21 +23,6 @@ class Augmenter(Protocol):
         """A batch (n, H, W, C) of bent pictures after what they do to each other."""
 
 
-def augment_from(options: Mapping[str, Any]) -> Augmenter:
-    """The augmentation of a recipe: ``kind`` is ``film``, ``dermoscope`` or ``planes``, where it says nothing."""
-    rest = dict(options)
-    kind = rest.pop("kind", "planes")
-    if kind == "film":
-        from training.augmentation.films import FilmAugment
-
-        return FilmAugment(**rest)
-    if kind == "dermoscope":
-        from training.augmentation.dermoscopes import DermoscopeAugment
-
-        return DermoscopeAugment(**rest)
-    return Augment(**rest)
-
-
 BORDERS = {"constant": cv2.BORDER_CONSTANT, "reflect": cv2.BORDER_REFLECT_101}
 
 
@@ -50,6 +34,8 @@ class Augment:
     air and bone stay air and bone however a scanner is calibrated. ``drop_neighbours`` is the share of items whose
     neighbours are replaced by the slice itself, as for a study of one slice. ``saturation`` moves the colours away from
     or towards their grey; ``border`` is what a bent picture shows beyond its rim: ``constant`` (black) or ``reflect``.
+    The last ``wide`` channels are wide windows: bent with the rest, never toned, and zero in a share ``drop_wide`` of
+    the items, as for a series that was clipped to a display window.
     """
 
     flip: bool = True
@@ -67,6 +53,8 @@ class Augment:
     saturation: float = 0.0
     border: str = "constant"
     drop_neighbours: float = 0.0
+    drop_wide: float = 0.0
+    wide: int = 0
 
     def apply(
         self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator
@@ -83,10 +71,14 @@ class Augment:
         image = warp(image, angle, zoom, shift, mirror, upside, BORDERS[self.border])
         if mask is not None and mask.min() >= 0:
             mask = warp(mask, angle, zoom, shift, mirror, upside, BORDERS[self.border])
-        image = self._tone(image, rng)
+        narrow, wide = image[..., : image.shape[-1] - self.wide], image[..., image.shape[-1] - self.wide :]
+        narrow = self._tone(narrow, rng)
         if self.drop_neighbours and rng.random() < self.drop_neighbours:
-            image = np.repeat(image[..., image.shape[-1] // 2][..., None], image.shape[-1], axis=-1)
-        return np.clip(image, 0.0, 1.0).astype(np.float32, copy=False), mask
+            narrow = np.repeat(narrow[..., narrow.shape[-1] // 2][..., None], narrow.shape[-1], axis=-1)
+        if self.wide:
+            dropped = bool(self.drop_wide and rng.random() < self.drop_wide)
+            narrow = np.concatenate([narrow, np.zeros_like(wide) if dropped else wide], axis=-1)
+        return np.clip(narrow, 0.0, 1.0).astype(np.float32, copy=False), mask
 
     def mix(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The batch as it is: these pictures do nothing to each other."""

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from training.augmentation.planes import augment_from
+from training.augmentation.kinds import augment_from
 from training.datasets.arrays import Arrays
 from training.evaluation.report import Miss
 from training.fit.batches import groups_by, train_batch
@@ -57,7 +57,9 @@ def batch_picture(recipe: Recipe, arrays: Arrays) -> np.ndarray:
     """The first batch of the run, uint8 (H, W): rows of eight films."""
     rows, _ = fold_rows(arrays, recipe, None)
     groups = groups_by(arrays, rows, recipe.shares or {"*": 1.0}, recipe.patients_first)
-    x, _ = train_batch(arrays, groups, augment_from(recipe.augment), recipe.schedule.batch_size, recipe.seed, 0)
+    x, _ = train_batch(
+        arrays, groups, augment_from(recipe.augment, recipe.input), recipe.schedule.batch_size, recipe.seed, 0
+    )
     low, high = float(x.min()), float(x.max())
     films = np.round((x[..., 0] - low) * (255.0 / max(high - low, 1e-6))).astype(np.uint8)
     films = films[: max(COLUMNS, len(films) // COLUMNS * COLUMNS)]

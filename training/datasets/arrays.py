@@ -74,9 +74,20 @@ class Arrays:
         """Patient of each row, unique over data sets."""
         return np.asarray([f"{item.dataset}/{item.patient}" for item in self.items])
 
-    def inputs(self, rows: np.ndarray) -> np.ndarray:
-        """Network input of the rows, unaugmented: float32 (n, H, W, C)."""
-        return compose.scale(self.stacked(rows), self.spec)
+    def inputs(self, rows: np.ndarray, clipped: bool = False) -> np.ndarray:
+        """Network input of the rows, unaugmented: float32 (n, H, W, C).
+
+        ``clipped`` empties the wide windows, as for a series that was clipped to a display window.
+        """
+        x = self.stacked(rows)
+        if clipped and self.spec.wide_windows:
+            x[..., -len(self.spec.wide_windows) :] = 0.0
+        return compose.scale(x, self.spec)
+
+    def has_wide(self, rows: np.ndarray) -> np.ndarray:
+        """Bool (n,): rows whose wide windows say anything."""
+        wide = len(self.spec.wide_windows)
+        return np.asarray([bool(wide and self.planes[row][..., -wide:].any()) for row in rows], dtype=bool)
 
     def stacked(self, rows: np.ndarray) -> np.ndarray:
         """Planes of the rows with neighbours as channels: float32 in [0, 1]."""

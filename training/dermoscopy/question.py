@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from firstread.settings import Settings
-from training.augmentation.planes import augment_from
+from training.augmentation.kinds import augment_from
 from training.datasets.arrays import Arrays, load_arrays
 from training.datasets.base import DataSet, Item
 from training.datasets.registry import open_dataset
@@ -109,7 +109,7 @@ def train_one(name: str, recipe: Recipe, arrays: Arrays, rows: np.ndarray, weigh
         loss={"logits": keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.05)},
     )
     groups = groups_by(arrays, rows, recipe.shares, patients_first=False)
-    augment = augment_from(recipe.augment)
+    augment = augment_from(recipe.augment, recipe.input)
     for step in range(schedule.steps):
         rng = np.random.default_rng((recipe.seed, step))
         picked = draw_rows(groups, schedule.batch_size, rng)

@@ -14,6 +14,7 @@ from training.evaluation import figures, metrics
 from training.evaluation.report import Miss, write_report
 from training.progress import progress
 from worker.packages.card import Card, OperatingPointByAge
+from worker.packages.patient_score import mask_areas
 from worker.packages.preprocessing import compose, crops
 from worker.packages.probabilities import slice_probabilities, softmax_groups
 from worker.packages.runtimes.tensorflow import Package
@@ -61,6 +62,8 @@ class Scored:
     dice: np.ndarray
     area: np.ndarray
     left_out: dict[str, str]
+    mask_areas: np.ndarray | None = None
+    """Of :func:`worker.packages.patient_score.mask_areas`, for packages with a mask."""
 
 
 def evaluate_pictures(order: EvaluationOrder) -> Path:
@@ -93,7 +96,7 @@ def score(package: Package, dataset: DataSet, split: str | None = None) -> Score
     views = package.card.parameters.get("views", ["plain"])
     items = dataset.items()
     scored_rows: list[int] = []
-    p, overlap, left_out = [], [], {}
+    p, overlap, areas, left_out = [], [], [], {}
     wanted = [[i for i in members if split is None or items[i].split == split] for members in studies(items).values()]
     for members in _shown(wanted):
         pixels, rows = [], []
@@ -109,6 +112,8 @@ def score(package: Package, dataset: DataSet, split: str | None = None) -> Score
             outputs = over_views(package.predict, compose.compose(stack, spec), views)
             scored_rows += [rows[k] for k in chosen]
             p.append(slice_probabilities(outputs, package.card.parameters, package.card.labels))
+            if "mask" in outputs:
+                areas.append(mask_areas(outputs["mask"]))
             overlap.append(_dice(package.card, dataset, [items[rows[k]] for k in chosen], stack, outputs))
     if not scored_rows:
         raise DataSetError("nothing to score: no readable item" + (f" in split {split}" if split else ""))
@@ -116,7 +121,8 @@ def score(package: Package, dataset: DataSet, split: str | None = None) -> Score
     labels = label_matrix(chosen_items, package.card.labels)
     labels[[not item.usable for item in chosen_items]] = UNKNOWN
     dice, area = np.concatenate(overlap).T
-    return Scored(chosen_items, labels, np.concatenate(p), dice, area, left_out)
+    all_areas = np.concatenate(areas) if areas else None
+    return Scored(chosen_items, labels, np.concatenate(p), dice, area, left_out, all_areas)
 
 
 def over_views(predict: Forward, x: np.ndarray, views: Sequence[str]) -> dict[str, np.ndarray]:

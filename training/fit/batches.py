@@ -9,7 +9,9 @@ import numpy as np
 
 from training.augmentation.bleeds import FLUID_LABEL, FLUID_SUBTYPES, draw_bleed
 from training.augmentation.carve import Donors, put_bleed
+from training.augmentation.hounsfield import Windows
 from training.augmentation.planes import Augmenter
+from training.augmentation.thickness import restack
 from training.datasets.arrays import MASK_UNKNOWN, Arrays
 from worker.packages.preprocessing import compose
 
@@ -92,11 +94,16 @@ def _spread(expected: np.ndarray, batch_size: int, rng: np.random.Generator) -> 
 
 @dataclass(frozen=True)
 class Added:
-    """Bleeds that are put into slices: of other patients (``carve``), drawn (``bleeds``)."""
+    """What is done to slices before they are bent, each to a share of them.
+
+    Bleeds are put in, of other patients (``carved``) and drawn ones (``drawn``); slices become thicker or thinner
+    (``restacked``).
+    """
 
     carved: float
     drawn: float
     donors: Donors
+    restacked: float = 0.0
 
 
 def train_batch(
@@ -115,6 +122,8 @@ def train_batch(
     images = arrays.stacked(rows)
     targets = targets_of(arrays, rows)
     masks = targets.get("mask_logits")
+    if added is not None and added.restacked:
+        _restack(images, targets, rows, arrays, added.restacked, rng)
     if added is not None and masks is not None:
         _add_bleeds(images, targets, rows, arrays, added, rng)
     for i in range(len(rows)):
@@ -148,6 +157,19 @@ def mixed(images: np.ndarray, targets: Targets, alpha: float, rng: np.random.Gen
     return mix(images), mixed_targets
 
 
+def _restack(
+    images: np.ndarray, targets: Targets, rows: np.ndarray, arrays: Arrays, share: float, rng: np.random.Generator
+) -> None:
+    """Show a share of the slices as in a scan of other thickness, in place."""
+    for i, row in enumerate(rows):
+        if rng.random() >= share:
+            continue
+        images[i], mask, targets["logits"][i] = restack(arrays, int(row), rng)
+        if mask is not None:
+            targets["mask_logits"][i] = mask
+            targets["peak"][i] = targets["logits"][i][:1]
+
+
 def _add_bleeds(
     images: np.ndarray, targets: Targets, rows: np.ndarray, arrays: Arrays, added: Added, rng: np.random.Generator
 ) -> None:
@@ -158,7 +180,7 @@ def _add_bleeds(
         if rng.random() < added.carved:
             _carve(i, int(row), images, targets, arrays, added.donors, rng)
         elif rng.random() < added.drawn:
-            _draw(i, images, targets, arrays.label_names, rng)
+            _draw(i, images, targets, arrays, rng)
 
 
 def _carve(
@@ -166,25 +188,29 @@ def _carve(
 ) -> None:
     """Another patient's bleed; labels become those of both slices together."""
     donor = donors.draw(row, rng)
-    changed = None if donor is None else put_bleed(images[i], targets["mask_logits"][i], arrays, donor, rng)
+    windows = Windows.of(arrays.spec)
+    narrow = windows.split(images[i])[0]
+    changed = None if donor is None else put_bleed(narrow, targets["mask_logits"][i], arrays, donor, rng)
     if donor is None or changed is None:
         return
-    images[i], targets["mask_logits"][i] = changed
+    images[i], targets["mask_logits"][i] = windows.rejoined(changed[0], images[i]), changed[1]
     mine, theirs = targets["logits"][i].copy(), arrays.labels[donor]
     known = (mine >= 0) & (theirs >= 0)
     targets["logits"][i] = np.where((mine == 1) | (theirs == 1), 1.0, np.where(known, 0.0, -1.0))
     targets["peak"][i] = 1.0
 
 
-def _draw(i: int, images: np.ndarray, targets: Targets, names: tuple[str, ...], rng: np.random.Generator) -> None:
+def _draw(i: int, images: np.ndarray, targets: Targets, arrays: Arrays, rng: np.random.Generator) -> None:
     """A drawn bleed; its subtype is set, or unknown where the drawing may stand for either of two."""
-    changed = draw_bleed(images[i], targets["mask_logits"][i], rng)
+    windows = Windows.of(arrays.spec)
+    changed = draw_bleed(windows.split(images[i])[0], targets["mask_logits"][i], rng)
     if changed is None:
         return
-    images[i], targets["mask_logits"][i], label = changed
+    narrow, targets["mask_logits"][i], label = changed
+    images[i] = windows.rejoined(narrow, images[i])
     labels = targets["logits"][i]
     labels[0] = targets["peak"][i] = 1.0
-    for column, name in enumerate(names):
+    for column, name in enumerate(arrays.label_names):
         if name == label:
             labels[column] = 1.0
         elif label == FLUID_LABEL and name in FLUID_SUBTYPES and labels[column] != 1.0:

@@ -16,6 +16,7 @@ from training.datasets.arrays import Arrays
 from training.datasets.base import EXTERNAL, Item, first_places, place_of
 from training.datasets.folders import SPLITS
 from training.fit.checkpoint import TrainingError
+from training.fit.hard import with_hard_negatives
 from training.fit.loop import train
 from training.fit.model import predict
 from training.fit.run import Run, identity
@@ -23,6 +24,8 @@ from training.fit.teacher import checkpoint_of, with_taught_masks
 from training.recipe import Recipe, RecipeError, sized
 
 EVERY_FOLD = ("*",)
+CLIPPED = "_clipped"
+"""Ends the names of predictions on slices that were shown without their wide windows."""
 
 log = logging.getLogger(__name__)
 
@@ -151,10 +154,14 @@ def _fold_run(
 
 
 def _taught(run: Run, start: Path | None) -> Run:
-    """The same training with the masks that an earlier run draws where the data have none."""
+    """The same training with what an earlier run says: masks where the data have none, and which negatives are hard."""
     if start is None:
         return run
-    return replace(run, arrays=with_taught_masks(run.recipe, run.arrays, run.train_rows, Path(run.weights)))
+    return replace(run, arrays=_taught_arrays(run.recipe, run.arrays, run.train_rows, Path(run.weights)))
+
+
+def _taught_arrays(recipe: Recipe, arrays: Arrays, rows: np.ndarray, checkpoint: Path) -> Arrays:
+    return with_hard_negatives(recipe, with_taught_masks(recipe, arrays, rows, checkpoint), rows, checkpoint)
 
 
 def validation_rows(arrays: Arrays, recipe: Recipe) -> np.ndarray:
@@ -199,14 +206,33 @@ def train_final(
     begin, taught = weights, arrays
     if start is not None:
         checkpoint = checkpoint_of(start, "final")
-        begin, taught = str(checkpoint), with_taught_masks(recipe, arrays, train_rows, checkpoint)
+        begin, taught = str(checkpoint), _taught_arrays(recipe, arrays, train_rows, checkpoint)
     return train(Run(fitted, taught, train_rows, out / "final", steps, validation, begin, **options))
 
 
 def write_predictions(path: Path, model: Any, arrays: Arrays, rows: np.ndarray, fold: str, run: str) -> None:
-    """Logits, plain and mirrored, and mask probabilities (uint8, plain) of rows, with their keys and their run."""
-    plain, mirrored = predict(model, arrays, rows), predict(model, arrays, rows, flip=True)
-    stored: dict[str, Any] = {}
+    """Logits and mask probabilities (uint8) of rows, plain and mirrored, with their keys and their run.
+
+    Where the input has wide windows, the same again without them (``_clipped``), for rows that have any.
+    """
+    stored = _outputs(model, arrays, rows, False)
+    if arrays.spec.wide_windows:
+        wide = arrays.has_wide(rows)
+        clipped = {name: value.copy() for name, value in stored.items()}
+        if wide.any():
+            for name, value in _outputs(model, arrays, rows[wide], True).items():
+                clipped[name][wide] = value
+        stored |= {f"{name}{CLIPPED}": value for name, value in clipped.items()}
+    keys = [f"{arrays.items[row].dataset}/{arrays.items[row].key}" for row in rows]
+    partial = path.with_suffix(".part.npz")
+    origin = {"keys": np.asarray(keys), "fold": fold, "labels": json.dumps(arrays.label_names), "identity": run}
+    np.savez_compressed(partial, **stored, **origin)  # type: ignore[arg-type]
+    os.replace(partial, path)
+
+
+def _outputs(model: Any, arrays: Arrays, rows: np.ndarray, clipped: bool) -> dict[str, np.ndarray]:
+    stored: dict[str, np.ndarray] = {}
+    plain, mirrored = (predict(model, arrays, rows, flip=flip, clipped=clipped) for flip in (False, True))
     for name, value in plain.items():
         if name == "mask_logits":
             p = 1 / (1 + np.exp(-value.astype(np.float32)))
@@ -214,8 +240,4 @@ def write_predictions(path: Path, model: Any, arrays: Arrays, rows: np.ndarray, 
             stored["mask"], stored["mask_flip"] = (np.round(m * 255).astype(np.uint8) for m in (p, q))
         else:
             stored[name], stored[f"{name}_flip"] = value, mirrored[name]
-    keys = [f"{arrays.items[row].dataset}/{arrays.items[row].key}" for row in rows]
-    partial = path.with_suffix(".part.npz")
-    stored |= {"keys": np.asarray(keys), "fold": fold, "labels": json.dumps(arrays.label_names), "identity": run}
-    np.savez_compressed(partial, **stored)
-    os.replace(partial, path)
+    return stored

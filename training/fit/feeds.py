@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from training.augmentation.carve import Donors
-from training.augmentation.planes import augment_from
+from training.augmentation.kinds import augment_from
 from training.fit.batches import Added, Targets, groups_by, mixed, targets_of, train_batch
 from training.fit.run import Run
 from training.recipe import mask_size
@@ -25,11 +25,11 @@ def train_feed(run: Run) -> Batch:
     if run.shards is not None:
         return _ShardFeed(run.shards)
     groups = groups_by(run.arrays, run.train_rows, recipe.shares or {"*": 1.0}, recipe.patients_first)
-    augment = augment_from(recipe.augment)
+    augment = augment_from(recipe.augment, recipe.input)
     added = None
-    if recipe.carve or recipe.drawn:
+    if recipe.carve or recipe.drawn or recipe.restacked:
         rows = run.train_rows if recipe.carve else run.train_rows[:0]
-        added = Added(recipe.carve, recipe.drawn, Donors.among(run.arrays, rows))
+        added = Added(recipe.carve, recipe.drawn, Donors.among(run.arrays, rows), recipe.restacked)
 
     def batch(step: int) -> tuple[np.ndarray, Targets]:
         x, targets = train_batch(
@@ -80,7 +80,7 @@ class _ShardFeed:
             recipe.schedule.batch_size,
             recipe.seed,
             mask_size(recipe),
-            augment_from(recipe.augment),
+            augment_from(recipe.augment, recipe.input),
             groups=self.groups,
             first_step=step,
         )

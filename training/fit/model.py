@@ -75,13 +75,23 @@ def compile_model(model: keras.Model, recipe: Recipe, frozen: bool) -> None:
     model.compile(optimizer, loss=losses, loss_weights={name: spec.weight for name, spec in recipe.losses.items()})
 
 
-def predict(model: keras.Model, arrays: Arrays, rows: np.ndarray, batch_size: int = 32, flip: bool = False) -> Targets:
-    """Outputs of the model for rows in their order, without augmentation; ``flip`` mirrors left and right."""
+def predict(
+    model: keras.Model,
+    arrays: Arrays,
+    rows: np.ndarray,
+    batch_size: int = 32,
+    flip: bool = False,
+    clipped: bool = False,
+) -> Targets:
+    """Outputs of the model for rows in their order, without augmentation; ``flip`` mirrors left and right.
+
+    ``clipped`` shows them without their wide windows.
+    """
     from keras import ops
 
     parts: list[Targets] = []
     for start in range(0, len(rows), batch_size):
-        x = arrays.inputs(rows[start : start + batch_size])
+        x = arrays.inputs(rows[start : start + batch_size], clipped)
         count = len(x)
         if count < batch_size:
             x = np.concatenate([x, np.repeat(x[-1:], batch_size - count, axis=0)])

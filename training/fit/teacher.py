@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 
 from training.datasets.arrays import MASK_UNKNOWN, Arrays
+from training.datasets.base import EXTERNAL, Item
 from training.fit.model import build_model, predict
 from training.fit.transfer import WeightsError
 from training.recipe import Recipe, Teacher
@@ -66,6 +68,13 @@ def opened_by(run: Path) -> tuple[str, ...]:
     if not path.is_file():
         raise WeightsError(f"{run.name} holds no {RECIPE_COPY}: it is no run, or of an older Firstread")
     return tuple(json.loads(path.read_text(encoding="utf-8"))["datasets"])
+
+
+def require_unseen(earlier: Path, items: Sequence[Item]) -> None:
+    """Raise :class:`WeightsError` where an earlier run opened data sets of items that are external to this one."""
+    external = {item.dataset for item in items if item.split == EXTERNAL}
+    if seen := sorted(external.intersection(opened_by(earlier))):
+        raise WeightsError(f"{earlier.name} has seen {', '.join(seen)}, of which a hospital is left out here")
 
 
 def with_taught_masks(recipe: Recipe, arrays: Arrays, rows: np.ndarray, checkpoint: Path) -> Arrays:

@@ -67,7 +67,17 @@ def head_ct_figures(card: Card, scored: Scored, groups: Sequence[list[int]]) -> 
     for column, label in enumerate(card.labels):
         known = [scored.labels[members, column] for members in groups]
         y = np.asarray([1.0 if (values == 1).any() else float(values.min()) for values in known])
-        p = np.asarray([study_probability(scored.p[members, column], card.parameters, label) for members in groups])
+        p = np.asarray(
+            [
+                study_probability(
+                    scored.p[members, column],
+                    card.parameters,
+                    label,
+                    None if scored.mask_areas is None else scored.mask_areas[members],
+                )
+                for members in groups
+            ]
+        )
         called = p >= threshold_of(card, label)
         if column == 0:
             flagged = called

@@ -13,7 +13,9 @@ import numpy as np
 from firstread.errors import FirstreadError
 from training.datasets.arrays import Arrays
 from training.datasets.base import Item
+from training.fit.crossval import CLIPPED
 from training.package.postprocess import EVIDENCE, Predictions
+from worker.packages.patient_score import HEIGHTS, mask_areas
 from worker.packages.probabilities import mask_evidence
 
 
@@ -43,8 +45,11 @@ def read_out_of_fold(
     label_names: Sequence[str],
     dataset: str,
     flip: bool = True,
+    clipped: bool = False,
 ) -> OutOfFold:
     """Join the folds' files; with ``flip`` the mean of the plain and the mirrored picture.
+
+    ``clipped`` reads what the networks say of slices without their wide windows.
 
     Raises
     ------
@@ -57,12 +62,13 @@ def read_out_of_fold(
     for path in paths:
         with np.load(path) as stored:
             fold = str(stored["fold"])
-            logits = stored["logits"].astype(np.float32)
-            masks = stored["mask"] if "mask" in stored.files else None
+            end = CLIPPED if clipped else ""
+            logits = stored[f"logits{end}"].astype(np.float32)
+            masks = stored[f"mask{end}"] if f"mask{end}" in stored.files else None
             if flip:
-                logits = 0.5 * (logits + stored["logits_flip"])
+                logits = 0.5 * (logits + stored[f"logits_flip{end}"])
                 if masks is not None:
-                    masks = ((masks.astype(np.uint16) + stored["mask_flip"] + 1) // 2).astype(np.uint8)
+                    masks = ((masks.astype(np.uint16) + stored[f"mask_flip{end}"] + 1) // 2).astype(np.uint8)
             for i, key in enumerate(stored["keys"]):
                 if splits.get(str(key)) == fold:
                     if str(key) in rows_by_key:
@@ -107,7 +113,8 @@ def _join(
     masks = [rows_by_key[key].mask for key in keys]
     known = [mask for mask in masks if mask is not None]
     stack = np.stack(known) if len(known) == len(masks) else None
-    evidence = None if stack is None else mask_ways(stack, [items[i].study for i in rows])
+    studies = [items[i].study for i in rows]
+    evidence = None if stack is None else mask_ways(stack, studies)
     table = Predictions(
         tuple(label_names),
         np.stack([rows_by_key[key].logits for key in keys]),
@@ -116,6 +123,7 @@ def _join(
         np.asarray([items[i].patient for i in rows]),
         np.asarray([rows_by_key[key].fold for key in keys]),
         evidence,
+        None if stack is None else areas_of(stack, studies),
     )
     return OutOfFold([items[i] for i in rows], table, stack)
 
@@ -129,6 +137,16 @@ def mask_ways(masks: np.ndarray, studies: Sequence[str]) -> np.ndarray:
         p = masks[rows].astype(np.float32) / 255.0
         evidence[rows] = np.column_stack([mask_evidence(p, neighbour, top) for neighbour, top in EVIDENCE])
     return evidence
+
+
+def areas_of(masks: np.ndarray, studies: Sequence[str]) -> np.ndarray:
+    """Areas of masks uint8 (n, h, w) by :func:`worker.packages.patient_score.mask_areas`, study by study."""
+    names = np.asarray(studies)
+    areas = np.zeros((len(masks), 2 * len(HEIGHTS)))
+    for name in np.unique(names):
+        rows = np.flatnonzero(names == name)
+        areas[rows] = mask_areas(masks[rows].astype(np.float32) / 255.0)
+    return areas
 
 
 def of_arrays(paths: Sequence[Path], arrays: Arrays, dataset: str, flip: bool = True) -> OutOfFold:

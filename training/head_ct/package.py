@@ -19,6 +19,7 @@ from training.evaluation.report import write_report, write_table
 from training.head_ct import figures as head_ct_figures
 from training.head_ct.baselines import compared_rows, read_baseline
 from training.head_ct.out_of_fold import OutOfFold, of_arrays
+from training.head_ct.patient_scores import measure_run
 from training.head_ct.sequence import Stages
 from training.package.order import Order
 from training.package.postprocess import Postprocess
@@ -49,10 +50,22 @@ def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path | None
     )
     fitted = stages.best(out_of_fold.predictions)
     card = card_of(recipe, arrays, out_of_fold, fitted, figures, mask_threshold, order.version)
+    card.metrics = without_curves(figures_elsewhere(order)) | card.metrics
     licence = str(recipe.card.get("licence_text", recipe.card.get("licence", "")))
     directory = order.out / "package" / card.name / card.version
     write_package(directory, model, card, licence)
     return directory
+
+
+def figures_elsewhere(order: Order) -> dict[str, Any]:
+    """Figures of hospitals that another run left out, of the folds' patients in other data sets, and clipped."""
+    rows: dict[str, Any] = {}
+    if order.external is not None:
+        rows["external"] = measure_run(order.data, order.external).get("external", {})
+    if order.recipe.folds.also:
+        ours = measure_run(order.data, order.out)
+        rows |= {name: ours[name] for name in ("same_patients", "without_wide_windows") if name in ours}
+    return rows
 
 
 def with_learnt_outlines(out_of_fold: OutOfFold) -> OutOfFold:
@@ -62,7 +75,7 @@ def with_learnt_outlines(out_of_fold: OutOfFold) -> OutOfFold:
     """
     if any(item.mask_path is not None for item in out_of_fold.items):
         return out_of_fold
-    return replace(out_of_fold, masks=None, predictions=replace(out_of_fold.predictions, evidence=None))
+    return replace(out_of_fold, masks=None, predictions=replace(out_of_fold.predictions, evidence=None, areas=None))
 
 
 def evaluate_folds(

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from training.evaluation import fitting, metrics
+from training.package.study_scores import Studies, choose, fit_best_slices, fit_candidate
 from worker.packages.card import Calibration
-from worker.packages.probabilities import logit, sequence_logits, sigmoid, study_probability, study_score
+from worker.packages.probabilities import sequence_logits, sigmoid
 
-SMOOTHINGS: tuple[tuple[float, ...], ...] = ((1.0,), (0.25, 0.5, 0.25), (1.0, 1.0, 1.0))
-TOP_K = (1, 2, 3)
 FLAG_SENSITIVITY = 0.95
 EVIDENCE: tuple[tuple[float, int], ...] = tuple((n, k) for n in (0.0, 0.25, 0.33) for k in (4, 12, 28))
 """Ways to hear the mask: share of either neighbour, and number of pixels."""
@@ -27,8 +26,8 @@ EVIDENCE: tuple[tuple[float, int], ...] = tuple((n, k) for n in (0.0, 0.25, 0.33
 class Predictions:
     """Slices in order of (study, position): logits and labels (n, labels; -1 unknown), study, patient, fold.
 
-    ``evidence`` (n, ways) is :func:`worker.packages.probabilities.mask_evidence` in each way of :data:`EVIDENCE`, where
-    the network has a mask.
+    Where the network has a mask, ``evidence`` (n, ways) is :func:`worker.packages.probabilities.mask_evidence` in each
+    way of :data:`EVIDENCE`, and ``areas`` (n, 2 * heights) is :func:`worker.packages.patient_score.mask_areas`.
     """
 
     label_names: tuple[str, ...]
@@ -38,6 +37,7 @@ class Predictions:
     patients: np.ndarray
     folds: np.ndarray
     evidence: np.ndarray | None = None
+    areas: np.ndarray | None = None
 
     def rows(self, keep: np.ndarray) -> Predictions:
         """The part where ``keep`` (bool or index) holds."""
@@ -49,6 +49,7 @@ class Predictions:
             self.patients[keep],
             self.folds[keep],
             None if self.evidence is None else self.evidence[keep],
+            None if self.areas is None else self.areas[keep],
         )
 
     def study_rows(self) -> list[np.ndarray]:
@@ -59,6 +60,12 @@ class Predictions:
     def study_labels(self, column: int = 0) -> np.ndarray:
         """Highest known label of each study; -1 where none is known."""
         return np.asarray([self.labels[rows, column].max() for rows in self.study_rows()])
+
+    def scored(self, p: np.ndarray) -> Studies:
+        """The studies for a score of the first label, whose slices have the probabilities ``p`` (n,)."""
+        rows = self.study_rows()
+        folds = np.asarray([self.folds[r[0]] for r in rows])
+        return Studies(rows, folds, self.study_labels(), p, self.areas, self.label_names[0])
 
 
 @dataclass(frozen=True)
@@ -93,16 +100,15 @@ class Postprocess:
 
     def p_studies(self, predictions: Predictions, column: int = 0) -> np.ndarray:
         """Probability of each study, in the order of :meth:`Predictions.study_rows`."""
-        p, name = self.p_slices(predictions)[:, column], predictions.label_names[column]
-        parameters = {"aggregation": self.aggregation}
-        return np.asarray([study_probability(p[rows], parameters, name) for rows in predictions.study_rows()])
+        studies = predictions.scored(self.p_slices(predictions)[:, column])
+        return replace(studies, finding=predictions.label_names[column]).score(self.aggregation)
 
 
 Fit = Callable[[Predictions], Postprocess]
 
 
 def fit(predictions: Predictions, sensitivity: float = FLAG_SENSITIVITY) -> Postprocess:
-    """Fit slice calibration (Platt), the aggregation by patient AUC, study calibration, and the two thresholds.
+    """Fit slice calibration (Platt), the score of a study, and the two thresholds.
 
     The flag's threshold is the highest whose sensitivity on these studies is at least ``sensitivity``; it is then
     lowered halfway to the next score below, so that it does not lie on a case.
@@ -121,6 +127,8 @@ def fit_mask(predictions: Predictions) -> Postprocess:
 
 
 def _fitted(predictions: Predictions, evidence: dict[str, Any] | None, sensitivity: float) -> Postprocess:
+    if evidence is None:  # a score without the mask hears nothing of its volume either
+        predictions = replace(predictions, areas=None)
     first = Postprocess(_slice_calibration(predictions), {}, evidence=evidence)
     return with_studies(first, predictions, first.p_slices(predictions)[:, 0], sensitivity)
 
@@ -128,35 +136,13 @@ def _fitted(predictions: Predictions, evidence: dict[str, Any] | None, sensitivi
 def with_studies(
     slices: Postprocess, predictions: Predictions, p: np.ndarray, sensitivity: float = FLAG_SENSITIVITY
 ) -> Postprocess:
-    """Add aggregation, study calibration and thresholds, chosen on probabilities ``p`` (n,) of the slices."""
-    rows, y = predictions.study_rows(), predictions.study_labels()
-    tried: list[dict[str, Any]] = []
-    for smooth in SMOOTHINGS:
-        for k in TOP_K:
-            scores = np.asarray([study_score(p[r], smooth, k) for r in rows])
-            temperature, bias = fitting.fit_platt(y, logit(scores))
-            loss = metrics.log_loss(y, sigmoid((logit(scores) - bias) / temperature))
-            tried.append(
-                {
-                    "smooth": list(smooth),
-                    "top_k": k,
-                    "auc": metrics.auc(y, scores),
-                    "log_loss": loss,
-                    "temperature": temperature,
-                    "bias": bias,
-                }
-            )
-    best = max(tried, key=lambda row: (round(float(row["auc"]), 3), -float(row["log_loss"])))
-    name = predictions.label_names[0]
-    aggregation = {
-        "smooth": best["smooth"],
-        "top_k": best["top_k"],
-        "temperature": {name: best["temperature"]},
-        "bias": {name: best["bias"]},
-    }
-    p_study = np.asarray([study_probability(p[r], {"aggregation": aggregation}, name) for r in rows])
-    flag = _between(p_study, fitting.highest_threshold(y, p_study, sensitivity))
-    balanced = fitting.youden_threshold(y, p_study)
+    """Add the studies' score and thresholds, chosen on probabilities ``p`` (n,) of the slices."""
+    studies = predictions.scored(p)
+    best_slices, tried = fit_best_slices(studies)
+    aggregation = fit_candidate(choose(studies), studies, best_slices)
+    p_study = studies.score(aggregation)
+    flag = between(p_study, fitting.highest_threshold(studies.y, p_study, sensitivity))
+    balanced = fitting.youden_threshold(studies.y, p_study)
     return replace(slices, aggregation=aggregation, flag=flag, balanced=balanced, tried=tried)
 
 
@@ -230,7 +216,7 @@ def _slice_calibration(predictions: Predictions) -> Calibration:
     return Calibration(temperature=temperature, bias=bias)
 
 
-def _between(scores: np.ndarray, threshold: float) -> float:
+def between(scores: np.ndarray, threshold: float) -> float:
     """Halfway between the threshold and the next lower score (or zero)."""
     lower = scores[scores < threshold]
     return float((threshold + (lower.max() if len(lower) else 0.0)) / 2)

@@ -6,6 +6,7 @@
     "sequence": {"label": "any", "mask": [[0.0, 4], [0.33, 4]], "mean": [...], "sd": [...], "weights": [...],
                  "bias": 0.2, "members": [{"hidden": {...}, "correction": {...}}, ...]}    (or null)
     "aggregation": {"smooth": [0.25, 0.5, 0.25], "top_k": 2, "temperature": {"any": 1.3}, "bias": {"any": 0.4}}
+                   (with ``weights`` also as in :mod:`worker.packages.patient_score`)
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from worker.packages.card import Calibration, Card
+from worker.packages.patient_score import study_features, weighted_logit
 
 EDGE = 1e-6
 MASK_EDGE = 1e-3
@@ -166,11 +168,14 @@ def logit(p: np.ndarray, edge: float = EDGE) -> np.ndarray:
     return np.asarray(np.log(edged) - np.log1p(-edged))
 
 
-def study_probability(p_slices: np.ndarray, parameters: Mapping[str, Any], finding: str = "any") -> float:
+def study_probability(
+    p_slices: np.ndarray, parameters: Mapping[str, Any], finding: str = "any", areas: np.ndarray | None = None
+) -> float:
     """Probability that the study has the finding.
 
     The slices' probabilities are smoothed along the study, the mean of the ``top_k`` highest is taken, and that score
-    is calibrated.
+    is calibrated; for the finding of an aggregation with weights, it is one of the features that make the score
+    (:mod:`worker.packages.patient_score`).
 
     Parameters
     ----------
@@ -178,6 +183,8 @@ def study_probability(p_slices: np.ndarray, parameters: Mapping[str, Any], findi
         Calibrated probabilities of the slices in spatial order.
     parameters : mapping
         ``card.parameters``; without ``aggregation`` the highest slice speaks for the study.
+    areas : ndarray, shape (n, 2 * heights), optional
+        Of :func:`worker.packages.patient_score.mask_areas`, where the network has a mask.
 
     Returns
     -------
@@ -187,10 +194,15 @@ def study_probability(p_slices: np.ndarray, parameters: Mapping[str, Any], findi
     Raises
     ------
     ValueError
-        Without slices.
+        Without slices, or without areas where the aggregation has weights.
     """
     chosen = parameters.get("aggregation", {})
     score = study_score(p_slices, tuple(chosen.get("smooth", (1.0,))), int(chosen.get("top_k", 1)))
+    if "weights" in chosen and finding == chosen["finding"]:
+        if areas is None:
+            raise ValueError("the card's score of a study needs the mask, and there is none")
+        features = study_features(p_slices, areas, score, float(chosen["height"]))
+        return float(_precise_sigmoid(np.asarray(weighted_logit(features, chosen))))
     temperature = float(chosen.get("temperature", {}).get(finding, 1.0))
     bias = float(chosen.get("bias", {}).get(finding, 0.0))
     odds = float(logit(np.asarray(score)))

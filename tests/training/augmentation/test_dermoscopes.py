@@ -8,7 +8,8 @@ import pytest
 from firstread.phantoms.lesion import LesionSpec, lesion_image
 from training.augmentation import skin
 from training.augmentation.dermoscopes import DermoscopeAugment
-from training.augmentation.planes import augment_from
+from training.augmentation.kinds import augment_from
+from worker.packages.card import InputSpec
 
 ALL = DermoscopeAugment(rim=1, vignette=1, coarse=1, blur=1, sharpen=1, noise=1, cutout=1)
 STRENGTHS = ("closer", "wider", "shift", "balance", "gamma", "gamma_spread", "exposure", "hue_deg", "saturation")
@@ -47,7 +48,7 @@ def test_an_unknown_mask_stays_unknown(lesion: tuple[np.ndarray, np.ndarray]) ->
 
 def test_with_everything_off_only_the_place_changes(lesion: tuple[np.ndarray, np.ndarray]) -> None:
     picture, mask = lesion
-    augment = augment_from({"kind": "dermoscope", **NONE})
+    augment = augment_from({"kind": "dermoscope", **NONE}, InputSpec(kind="rgb", height=64, width=64))
     changed, outline = augment.apply(picture, mask, np.random.default_rng(1))
     assert outline is not None
     inside, inside_before = changed[outline > 0.5].mean(axis=0), picture[mask > 0.5].mean(axis=0)

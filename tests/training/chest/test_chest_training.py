@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from firstread.phantoms.chest import FilmSpec
 from tests.builders.chest import covid_folder, film_ds, kermany_folder, received, write_film
 from training.augmentation.films import FilmAugment, lower_resolution, trimmed
-from training.augmentation.planes import augment_from
+from training.augmentation.kinds import augment_from
 from training.chest.calibration import binary_points, fit_softmax, softmax_p
 from training.chest.figures import adults_without_covid, four_class_figures, four_class_truth, share_of
 from training.chest.labels import CLASSES, labels_of
@@ -116,7 +116,8 @@ def test_augmentation_keeps_shape_and_range_and_none_changes_nothing() -> None:
         assert changed.shape == film.shape
         assert changed.dtype == np.float32
         assert 0 <= changed.min() <= changed.max() <= 1
-    same, _ = augment_from({"kind": "film", **UNCHANGED}).apply(film, None, rng)
+    spec = InputSpec(kind="grey", height=64, width=64)
+    same, _ = augment_from({"kind": "film", **UNCHANGED}, spec).apply(film, None, rng)
     assert np.allclose(same, film, atol=1e-5)
     assert lower_resolution(film[..., 0], 16).std() < film.std()
 

@@ -11,7 +11,7 @@ import pytest
 from tests.builders.toy_runs import recipe_of
 from tests.builders.toy_sets import write_ct_ich, write_phe_sich
 from training.augmentation.carve import Donors, put_bleed
-from training.augmentation.planes import augment_from
+from training.augmentation.kinds import augment_from
 from training.datasets.arrays import Arrays, MemoryNeeded, memory_bytes, open_arrays, require_memory
 from training.fit.batches import Added, draw_rows, groups_by, train_batch
 from training.fit.crossval import fold_rows, held_back, with_named_folds
@@ -164,8 +164,8 @@ def test_carved_batches_carry_the_labels_of_both_slices(arrays: Arrays, data: Pa
     rows = np.arange(len(arrays))
     groups = groups_by(arrays, rows, {"ct_ich:any=0": 1.0}, True)
     added = Added(1.0, 0.0, Donors.among(arrays, rows))
-    plain = train_batch(arrays, groups, augment_from(recipe.augment), 8, 1, 0)[1]
-    carved = train_batch(arrays, groups, augment_from(recipe.augment), 8, 1, 0, added)[1]
+    plain = train_batch(arrays, groups, augment_from(recipe.augment, recipe.input), 8, 1, 0)[1]
+    carved = train_batch(arrays, groups, augment_from(recipe.augment, recipe.input), 8, 1, 0, added)[1]
     assert plain["logits"][:, 0].max() == 0 and plain["mask_logits"].max() == 0
     bled = carved["mask_logits"].reshape(8, -1).max(axis=1) > 0
     assert bled.any()

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from firstread.pipelines import HEAD_CT
+from worker.packages.patient_score import mask_areas
 from worker.packages.probabilities import slice_probabilities, study_probability
 from worker.pipelines.base import Finding, Outcome, Served
 from worker.pipelines.ensemble import (
@@ -81,7 +82,8 @@ def interpret(head: Head) -> Outcome:
 def _scores(package: Served, arrays: dict[str, np.ndarray]) -> ModelScores:
     card = package.card
     p = slice_probabilities(arrays, card.parameters, card.labels)
-    p_study = {label: study_probability(p[:, i], card.parameters, label) for i, label in enumerate(card.labels)}
+    areas = mask_areas(arrays["mask"]) if "mask" in arrays else None
+    p_study = {label: study_probability(p[:, i], card.parameters, label, areas) for i, label in enumerate(card.labels)}
     thresholds = {label: card.threshold(label) for label in card.labels}
     known = {label: FALLBACK_THRESHOLD if t is None else t for label, t in thresholds.items()}
     return ModelScores(card.name, card.version, tuple(card.labels), p, known, p_study)
