@@ -7,15 +7,19 @@ import time
 from typing import Any
 
 import click
-from sqlalchemy import text
 
 from firstread import pipelines
+from firstread.records import Database
 from firstread.settings import Settings
 from firstread.states import JobState, RevisionState
 from firstread_cli.database import open_database
+from firstread_cli.listing_queries import flag_count, flag_rows, history_rows, results_query
 from firstread_cli.tables import echo, print_json, print_table, view_rows
 
 STATES = (RevisionState.RECEIVING.value, *(state.value for state in JobState))
+SHOWN = 100
+"""Rows of a listing unless asked for others."""
+
 RESULT_COLUMNS = (
     "accession_number",
     "source_name",
@@ -84,24 +88,16 @@ def results(
 ) -> None:
     """List results: one row a study, pipeline and finding."""
     db = open_database(Settings())
-    view = "study_result_history" if history else "study_result"
     wanted = {"pipeline": pipeline, "state": state, "study_instance_uid": study_uid}
     given = {name: value for name, value in wanted.items() if value is not None}
-    where = [f"{name} = :{name}" for name in given]
-    if flagged:
-        where.append("flagged")
-    if not (as_json or everything or history):
-        names = ", ".join(f"'{term.name}'" for known in pipelines.PIPELINES for term in known.terms if term.listed)
-        where.append(f"(finding IS NULL OR finding IN ({names}))")
-    query = f"SELECT * FROM {view}"
-    if where:
-        query += " WHERE " + " AND ".join(where)
-    query += " ORDER BY received_at DESC, study_instance_uid, pipeline, finding"
-    count = limit if limit is not None else (0 if as_json else 100)
-    if count:
-        query += f" LIMIT {count}"
+    count = _limit(limit, as_json)
     with db.read() as session:
-        rows = view_rows(session, text(query).bindparams(**given))
+        if history:
+            rows = history_rows(session, limit=count, wanted=given, flagged=flagged)
+        else:
+            listed_only = not (as_json or everything)
+            query = results_query(wanted=given, flagged=flagged, listed_only=listed_only, limit=count)
+            rows = view_rows(session, query)
     if as_json:
         print_json(rows)
         return
@@ -117,42 +113,46 @@ def results(
         echo(f"(the newest {count} rows; --limit 0 shows all)")
 
 
+def _limit(limit: int | None, as_json: bool) -> int:
+    """The most rows of a listing, 0 for all."""
+    return limit if limit is not None else (0 if as_json else SHOWN)
+
+
 @click.group(invoke_without_command=True)
 @click.option("--open", "only_open", is_flag=True, help="Only flags that nobody has acknowledged.")
+@click.option("--limit", type=click.IntRange(min=0), help="At most so many rows, 0 for all. Default: 100, JSON all.")
 @click.option("--watch", is_flag=True, help="Go on and print each new flag, until Ctrl-C.")
 @click.option("--every", "every_s", type=click.FloatRange(min=0.2), default=2.0, help="Seconds between looks.")
 @click.option("--json", "as_json", is_flag=True, help="JSON; with --watch a line a flag.")
 @click.pass_context
-def flags(ctx: click.Context, only_open: bool, watch: bool, every_s: float, as_json: bool) -> None:
+def flags(ctx: click.Context, only_open: bool, limit: int | None, watch: bool, every_s: float, as_json: bool) -> None:
     """List flags of all pipelines, heads first, then newest first; `flags ack UID` acknowledges one."""
     if ctx.invoked_subcommand is not None:
         return
+    db = open_database(Settings())
+    count = _limit(limit, as_json)
     if watch:
-        _watch(only_open, every_s, as_json)
+        _watch(db, only_open, count, every_s, as_json)
         return
-    rows = _flag_rows(only_open)
+    with db.read() as session:
+        rows = flag_rows(session, only_open=only_open, limit=count)
+        more = flag_count(session, only_open=only_open) - len(rows)
+        unseen = flag_count(session, only_open=True) - sum(row["acknowledged_at"] is None for row in rows)
     if as_json:
         print_json(rows)
-    else:
-        empty = "no study flagged, by no pipeline; silence is never a negative"
-        print_table(rows, FLAG_COLUMNS, empty=empty, spare=FLAG_SPARE_COLUMNS)
+        return
+    empty = "no study flagged, by no pipeline; silence is never a negative"
+    print_table(rows, FLAG_COLUMNS, empty=empty, spare=FLAG_SPARE_COLUMNS)
+    if count and more > 0:
+        echo(f"(not shown: {more} more, {unseen} of them not acknowledged; --limit 0 shows all)")
 
 
-def _flag_rows(only_open: bool) -> list[dict[str, Any]]:
-    db = open_database(Settings())
-    where = " WHERE acknowledged_at IS NULL" if only_open else ""
-    with db.read() as session:
-        rows = view_rows(
-            session, text(f"SELECT * FROM study_flag{where} ORDER BY pipeline <> 'head_ct', flagged_at DESC")
-        )
-    db.dispose()
-    return rows
-
-
-def _watch(only_open: bool, every_s: float, as_json: bool) -> None:
+def _watch(db: Database, only_open: bool, limit: int, every_s: float, as_json: bool) -> None:
     seen: set[tuple[str, ...]] = set()
     while True:
-        fresh = [row for row in reversed(_flag_rows(only_open)) if _key(row) not in seen]
+        with db.read() as session:
+            rows = flag_rows(session, only_open=only_open, limit=limit)
+        fresh = [row for row in reversed(rows) if _key(row) not in seen]
         seen.update(_key(row) for row in fresh)
         if fresh and as_json:
             for row in fresh:

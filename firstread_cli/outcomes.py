@@ -13,6 +13,7 @@ from firstread import pipelines
 from firstread.settings import Settings
 from firstread.states import DeliveryState
 from firstread_cli.database import open_database
+from firstread_cli.listing_queries import AUDIT_QUERY, DRIFT_QUERY, PERFORMANCE_QUERY, deliveries_query
 from firstread_cli.services import is_child, settings_of_process
 from firstread_cli.tables import echo, print_json, print_table, view_rows
 
@@ -90,9 +91,7 @@ def import_truth(file: Path, by: str | None, as_json: bool) -> None:
 def performance(as_json: bool) -> None:
     """Agreement with the verdicts and confirmed diagnoses, by pipeline, scanner and month, with 95 % intervals."""
     with open_database(Settings()).read() as session:
-        rows = view_rows(
-            session, text("SELECT * FROM verdict_performance ORDER BY month DESC, pipeline, finding, scanner")
-        )
+        rows = view_rows(session, text(PERFORMANCE_QUERY))
     if as_json:
         print_json(rows)
         return
@@ -126,11 +125,8 @@ def deliveries(ctx: click.Context, state: str | None, limit: int, as_json: bool)
     """List deliveries; try one again, or give it up."""
     if ctx.invoked_subcommand is not None:
         return
-    where = "WHERE state = :state" if state else ""
-    query = text(f"SELECT * FROM delivery_status {where} ORDER BY delivery DESC LIMIT :limit")
-    query = query.bindparams(limit=limit, **({"state": state} if state else {}))
     with open_database(Settings()).read() as session:
-        rows = view_rows(session, query)
+        rows = view_rows(session, deliveries_query(state, limit))
     if as_json:
         print_json(rows)
         return
@@ -255,9 +251,8 @@ def clean(dry_run: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="JSON.")
 def audit(limit: int, as_json: bool) -> None:
     """List who did what, the newest first."""
-    query = text("SELECT * FROM audit_log ORDER BY at DESC LIMIT :limit").bindparams(limit=limit)
     with open_database(Settings()).read() as session:
-        rows = view_rows(session, query)
+        rows = view_rows(session, text(AUDIT_QUERY).bindparams(limit=limit))
     if as_json:
         print_json(rows)
     else:
@@ -269,11 +264,8 @@ def audit(limit: int, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="JSON.")
 def drift(limit: int, as_json: bool) -> None:
     """List each day's population stability of score, intensity and slice thickness (above 0.25: changed)."""
-    query = text(
-        "SELECT * FROM drift ORDER BY day DESC, pipeline, model_name, modality, scanner, quantity LIMIT :limit"
-    )
     with open_database(Settings()).read() as session:
-        rows = view_rows(session, query.bindparams(limit=limit))
+        rows = view_rows(session, text(DRIFT_QUERY).bindparams(limit=limit))
     if as_json:
         print_json(rows)
         return

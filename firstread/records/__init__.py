@@ -1,6 +1,6 @@
 """The database: typed rows, the views that people query, and the door to both."""
 
-from firstread.records.answers import Answer, Tally, fold_tally, tallied
+from firstread.records.answers import Answer, CalledFinding, CallTally, Tally, fold_tallies, tallied
 from firstread.records.base import Base
 from firstread.records.database import Database
 from firstread.records.intake import (
@@ -33,6 +33,8 @@ __all__ = [
     "AssociationStudy",
     "AuditEvent",
     "Base",
+    "CallTally",
+    "CalledFinding",
     "Database",
     "Deletion",
     "Delivery",
@@ -57,7 +59,7 @@ __all__ = [
     "Transition",
     "Verdict",
     "asked_for",
-    "fold_tally",
+    "fold_tallies",
     "lock_revision",
     "lock_study_of_job",
     "mark_published",

@@ -5,7 +5,9 @@ Nobody writes them but :mod:`firstread.records.triggers`, in the transaction tha
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ForeignKey, Index, UniqueConstraint, delete, false, func, insert, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -66,23 +68,61 @@ class Tally(Base):
     n: Mapped[int]
 
 
+class CalledFinding(Base):
+    """How a finding of a study is called at present, and what is known of it: what `verdict_performance` counts."""
+
+    __tablename__ = "called_finding"
+    __table_args__ = (Index("ix_called_finding_key", "study_id", "pipeline", "finding"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id", ondelete="CASCADE"))
+    pipeline: Mapped[str]
+    finding: Mapped[str]
+    scanner: Mapped[str]
+    month: Mapped[str | None]
+    """When it was scored, as ``2026-11``."""
+    positive: Mapped[int]
+    truth: Mapped[int | None]
+    """That of the newest verdict."""
+
+
+class CallTally(Base):
+    """So many more, or fewer, called findings that are alike."""
+
+    __tablename__ = "call_tally"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    pipeline: Mapped[str]
+    finding: Mapped[str]
+    scanner: Mapped[str]
+    month: Mapped[str | None]
+    positive: Mapped[int]
+    truth: Mapped[int | None]
+    n: Mapped[int]
+
+
 def tallied(session: Session, what: str) -> dict[str, int]:
     """How many there are of each key; those with none may be left out."""
     query = select(Tally.key, func.sum(Tally.n)).where(Tally.what == what).group_by(Tally.key)
     return {key: int(n) for key, n in session.execute(query)}
 
 
-def fold_tally(db: Database, above: int = FOLD_ABOVE) -> int:
-    """Replace the rows of the tally by one a key, where there are more than ``above``; returns how many went."""
+def fold_tallies(db: Database, above: int = FOLD_ABOVE) -> int:
+    """Replace the rows of each tally by one a key, where there are more than ``above``; returns how many went."""
+    return sum(_fold(db, table, above) for table in (Tally, CallTally))
+
+
+def _fold(db: Database, table: type[Tally | CallTally], above: int) -> int:
     with db.read() as session:
-        if (session.scalar(select(func.count()).select_from(Tally)) or 0) <= above:
+        if (session.scalar(select(func.count()).select_from(table)) or 0) <= above:
             return 0
+    names = [column.key for column in table.__mapper__.columns if column.key not in {"id", "n"}]
     with db.write() as session:
-        sums: dict[tuple[str, str], int] = {}
-        gone = session.execute(delete(Tally).returning(Tally.what, Tally.key, Tally.n)).all()
-        for what, key, n in gone:
-            sums[what, key] = sums.get((what, key), 0) + n
-        rows = [{"what": what, "key": key, "n": n} for (what, key), n in sorted(sums.items()) if n]
+        sums: Counter[tuple[Any, ...]] = Counter()
+        gone = session.execute(delete(table).returning(*(getattr(table, name) for name in names), table.n)).all()
+        for *key, n in gone:
+            sums[tuple(key)] += n
+        rows = [dict(zip(names, key, strict=True)) | {"n": n} for key, n in sums.items() if n]
         if rows:
-            session.execute(insert(Tally), rows)
+            session.execute(insert(table), rows)
         return len(gone)

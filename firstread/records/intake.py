@@ -216,7 +216,7 @@ class Revision(Base):
     number: Mapped[int]
     state: Mapped[str]
     opened_at: Mapped[datetime]
-    last_seen_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime] = mapped_column(index=True)
     """When the last image of this revision came; repeats move it too while it is open."""
     closed_at: Mapped[datetime | None]
     close_reason: Mapped[str | None]

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, text
 
 from firstread.errors import FirstreadError
 from firstread.records.database import Database, explained
-from firstread.records.triggers import create_triggers, drop_triggers
+from firstread.records.definitions import fill_answers
+from firstread.records.triggers import create_triggers, drop_triggers, triggers_are_there
 from firstread.records.views import create_views, drop_views
 from firstread.settings import shipped_dir
 
@@ -102,7 +103,10 @@ def upgrade(db: Database, target: str = "head") -> None:
             drop_triggers(connection)
         command.upgrade(_config(connection), target)
         if target in {"head", head}:
-            create_triggers(connection)
+            if not triggers_are_there(connection):
+                drop_triggers(connection)
+                fill_answers(connection)
+                create_triggers(connection)
             create_views(connection)
 
 

@@ -5,7 +5,7 @@ which drops them before the tables change, and makes them again at head.
 
 Two transactions may change two jobs of one study and pipeline at once, since a claim locks its job alone. So on
 PostgreSQL the answer is locked first and looked for after that, with what the other one committed in sight. It is
-locked after jobs, and a claim locks nothing after it.
+locked after jobs, and a claim locks nothing after it. Tallies are only added to, so no two transactions wait for one.
 """
 
 from __future__ import annotations
@@ -15,32 +15,16 @@ from string import Template
 
 from sqlalchemy import Connection, text
 
-JOB_RANK = "CASE j.state WHEN 'DONE' THEN 0 WHEN 'REJECTED' THEN 1 WHEN 'FAILED' THEN 1 ELSE 2 END, r.number DESC"
-"""The first of a study and pipeline answers: a later revision that is rejected or fails hides no result."""
-
-JOB_ANSWERS = """
-    SELECT r.study_id, j.pipeline, r.id, j.id, (SELECT MAX(x.run) FROM result x WHERE x.job_id = j.id), j.state,
-        EXISTS (SELECT 1 FROM flag g WHERE g.study_id = r.study_id AND g.pipeline = j.pipeline)
-            OR EXISTS (SELECT 1 FROM result x WHERE x.job_id = j.id AND x.role = 'active' AND x.flagged),
-        r.last_seen_at, j.finished_at
-    FROM revision r
-    JOIN job j ON j.revision_id = r.id
-    JOIN study s ON s.id = r.study_id"""
-
-STUDY_STATE = """
-    CASE WHEN r.state = 'RECEIVING' THEN 'RECEIVING'
-         WHEN r.routed_at IS NULL THEN 'WAITING'
-         ELSE 'REJECTED' END"""
-"""State of a study by its newest revision ``r``, while no pipeline has a job of it."""
-
-STUDY_ANSWERS = f"""
-    SELECT r.study_id, NULL, r.id, NULL, NULL, {STUDY_STATE}, FALSE, r.last_seen_at, NULL
-    FROM revision r
-    JOIN study s ON s.id = r.study_id
-    WHERE NOT EXISTS (SELECT 1 FROM job j JOIN revision x ON x.id = j.revision_id WHERE x.study_id = r.study_id)"""
-
-INTO_ANSWER = (
-    "INSERT INTO answer (study_id, pipeline, revision_id, job_id, run, state, flagged, received_at, scored_at)"
+from firstread.records.definitions import (
+    CALL_KEY,
+    CALLS,
+    INTO_ANSWER,
+    INTO_CALLED,
+    JOB_ANSWERS,
+    JOB_RANK,
+    STUDY_ANSWERS,
+    STUDY_STATE,
+    in_dialect,
 )
 
 _REPLACE = """DO UPDATE SET revision_id = excluded.revision_id, job_id = excluded.job_id, run = excluded.run,
@@ -54,12 +38,6 @@ _REFRESH_JOB = Template(
     ON CONFLICT (study_id, pipeline) {_REPLACE}"""
 )
 
-_REFRESH_STUDY = Template(
-    f"""{INTO_ANSWER}{STUDY_ANSWERS} AND r.study_id = $study
-    ORDER BY r.number DESC LIMIT 1
-    ON CONFLICT (study_id) WHERE pipeline IS NULL {_REPLACE}"""
-)
-
 _REFRESH_JOBS = Template(
     f"""{INTO_ANSWER}{JOB_ANSWERS}
     WHERE r.study_id = $study AND j.id IN (
@@ -71,6 +49,12 @@ _REFRESH_JOBS = Template(
     ON CONFLICT (study_id, pipeline) {_REPLACE}"""
 )
 """All pipelines of a study at once."""
+
+_REFRESH_STUDY = Template(
+    f"""{INTO_ANSWER}{STUDY_ANSWERS} AND r.study_id = $study
+    ORDER BY r.number DESC LIMIT 1
+    ON CONFLICT (study_id) WHERE pipeline IS NULL {_REPLACE}"""
+)
 
 _STUDY_OF_JOB = Template("(SELECT study_id FROM revision WHERE id = $row.revision_id)")
 
@@ -105,6 +89,17 @@ def _refresh(row: str) -> tuple[str, str]:
 
 def _lock(row: str) -> str:
     return _LOCK.substitute(study=_STUDY_OF_JOB.substitute(row=row), pipeline=f"{row}.pipeline")
+
+
+def _call_again(row: str, finding: str | None, condition: str = "TRUE") -> tuple[str, str]:
+    """Statements for the calls of a row's study and pipeline, of one finding or of all."""
+    of_finding = (f" AND finding = {finding}", f" AND f.finding = {finding}") if finding else ("", "")
+    return (
+        f"DELETE FROM called_finding WHERE study_id = {row}.study_id AND pipeline = {row}.pipeline{of_finding[0]}"
+        f" AND {condition}",
+        f"{INTO_CALLED}{CALLS} AND a.study_id = {row}.study_id AND a.pipeline = {row}.pipeline{of_finding[1]}"
+        f" AND {condition}",
+    )
 
 
 def _unwanted(n: str, condition: str) -> str:
@@ -148,6 +143,10 @@ def _of_jobs() -> list[_Trigger]:
 
 def _of_revisions() -> list[_Trigger]:
     new_state = STUDY_STATE.replace("r.", "NEW.")
+    inserted = (
+        _REFRESH_STUDY.substitute(study="NEW.study_id"),
+        _unwanted("1", f"NEW.routed_at IS NOT NULL AND {_bare('NEW.id')}"),
+    )
     updated = (
         f"""UPDATE answer SET received_at = NEW.last_seen_at,
         state = CASE WHEN job_id IS NULL THEN {new_state} ELSE state END
@@ -155,34 +154,18 @@ def _of_revisions() -> list[_Trigger]:
         _unwanted("1", f"OLD.routed_at IS NULL AND NEW.routed_at IS NOT NULL AND {_bare('NEW.id')}"),
         _unwanted("-1", f"OLD.routed_at IS NOT NULL AND NEW.routed_at IS NULL AND {_bare('NEW.id')}"),
     )
-    inserted = (
-        _REFRESH_STUDY.substitute(study="NEW.study_id"),
-        _unwanted("1", f"NEW.routed_at IS NOT NULL AND {_bare('NEW.id')}"),
-    )
+    # before: what hangs on the revision is still there
+    deleting = (_unwanted("-1", f"OLD.routed_at IS NOT NULL AND {_bare('OLD.id')}"),)
+    deleted = (_REFRESH_JOBS.substitute(study="OLD.study_id"), _REFRESH_STUDY.substitute(study="OLD.study_id"))
+    stands = f"{_ROUTED.substitute(row='NEW')} AND {_bare('NEW.revision_id', but_standing='NEW')}"
+    stood = f"{_ROUTED.substitute(row='OLD')} AND {_bare('OLD.revision_id')}"
     return [
         _Trigger("answer_revision_insert", "AFTER INSERT ON revision", inserted),
         _Trigger("answer_revision_update", "AFTER UPDATE OF state, routed_at, last_seen_at ON revision", updated),
-        # before: what hangs on the revision is still there
-        _Trigger(
-            "answer_revision_delete",
-            "BEFORE DELETE ON revision",
-            (_unwanted("-1", f"OLD.routed_at IS NOT NULL AND {_bare('OLD.id')}"),),
-        ),
-        _Trigger(
-            "answer_revision_deleted",
-            "AFTER DELETE ON revision",
-            (_REFRESH_JOBS.substitute(study="OLD.study_id"), _REFRESH_STUDY.substitute(study="OLD.study_id")),
-        ),
-        _Trigger(
-            "answer_standing_insert",
-            "AFTER INSERT ON standing",
-            (_unwanted("-1", f"{_ROUTED.substitute(row='NEW')} AND {_bare('NEW.revision_id', but_standing='NEW')}"),),
-        ),
-        _Trigger(
-            "answer_standing_delete",
-            "AFTER DELETE ON standing",
-            (_unwanted("1", f"{_ROUTED.substitute(row='OLD')} AND {_bare('OLD.revision_id')}"),),
-        ),
+        _Trigger("answer_revision_deleting", "BEFORE DELETE ON revision", deleting),
+        _Trigger("answer_revision_delete", "AFTER DELETE ON revision", deleted),
+        _Trigger("answer_standing_insert", "AFTER INSERT ON standing", (_unwanted("-1", stands),)),
+        _Trigger("answer_standing_delete", "AFTER DELETE ON standing", (_unwanted("1", stood),)),
     ]
 
 
@@ -191,34 +174,66 @@ def _of_results() -> list[_Trigger]:
         flagged = flagged OR (NEW.flagged AND NEW.role = 'active')
     WHERE job_id = NEW.job_id
         AND (run IS NULL OR run < NEW.run OR (NEW.flagged AND NEW.role = 'active' AND NOT flagged))"""
+    answered = "(SELECT {} FROM answer WHERE job_id = NEW.job_id AND run = NEW.run)"
+    scored = "NEW.role = 'active' AND NEW.probability IS NOT NULL"
+    called = (
+        f"DELETE FROM called_finding WHERE study_id = {answered.format('study_id')}"
+        f" AND pipeline = {answered.format('pipeline')} AND finding = NEW.finding AND {scored}",
+        f"{INTO_CALLED}{CALLS} AND a.job_id = NEW.job_id AND a.run = NEW.run AND f.finding = NEW.finding AND {scored}",
+    )
     flagged = (
         "UPDATE answer SET flagged = TRUE WHERE study_id = NEW.study_id AND pipeline = NEW.pipeline AND NOT flagged"
     )
+    more, fewer = (
+        _COUNT.substitute(what="flag", key=f"{row}.pipeline", n=n, condition="TRUE")
+        for row, n in (("NEW", "1"), ("OLD", "-1"))
+    )
+    new, old = (_LOCK.substitute(study=f"{row}.study_id", pipeline=f"{row}.pipeline") for row in ("NEW", "OLD"))
+    flag_new = (flagged, more, *_call_again("NEW", "NEW.finding"))
+    flag_old = (fewer, *_call_again("OLD", "OLD.finding"))
     return [
-        _Trigger("answer_result_insert", "AFTER INSERT ON result", (shown,)),
-        _Trigger(
-            "answer_flag_insert",
-            "AFTER INSERT ON flag",
-            (flagged, _COUNT.substitute(what="flag", key="NEW.pipeline", n="1", condition="TRUE")),
-        ),
-        _Trigger(
-            "answer_flag_delete",
-            "AFTER DELETE ON flag",
-            (_COUNT.substitute(what="flag", key="OLD.pipeline", n="-1", condition="TRUE"),),
-        ),
+        _Trigger("answer_result_insert", "AFTER INSERT ON result", (shown, *called)),
+        _Trigger("answer_flag_insert", "AFTER INSERT ON flag", flag_new, new),
+        _Trigger("answer_flag_delete", "AFTER DELETE ON flag", flag_old, old),
+    ]
+
+
+def _of_calls() -> list[_Trigger]:
+    done = "(OLD.state = 'DONE' OR NEW.state = 'DONE')"
+    update = "AFTER UPDATE OF job_id, run, state, scored_at ON answer"
+    gone = "DELETE FROM called_finding WHERE study_id = OLD.study_id AND pipeline = OLD.pipeline"
+    scanner = "COALESCE(NEW.station_name, NEW.manufacturer, '')"
+    moved = f"UPDATE called_finding SET scanner = {scanner} WHERE study_id = NEW.id AND scanner <> {scanner}"
+    lock = _LOCK.substitute(study="NEW.study_id", pipeline="NEW.pipeline")
+    more, fewer = (
+        f"INSERT INTO call_tally ({CALL_KEY}, n) VALUES ("
+        + ", ".join(f"{row}.{name}" for name in CALL_KEY.split(", "))
+        + f", {n})"
+        for row, n in (("NEW", "1"), ("OLD", "-1"))
+    )
+    return [
+        _Trigger("call_answer_insert", "AFTER INSERT ON answer", _call_again("NEW", None)),
+        _Trigger("call_answer_update", update, _call_again("NEW", None, done)),
+        _Trigger("call_answer_delete", "AFTER DELETE ON answer", (gone,)),
+        _Trigger("call_verdict_insert", "AFTER INSERT ON verdict", _call_again("NEW", "NEW.finding"), lock),
+        _Trigger("call_study_update", "AFTER UPDATE OF station_name, manufacturer ON study", (moved,)),
+        _Trigger("call_tally_insert", "AFTER INSERT ON called_finding", (more,)),
+        _Trigger("call_tally_update", "AFTER UPDATE ON called_finding", (fewer, more)),
+        _Trigger("call_tally_delete", "AFTER DELETE ON called_finding", (fewer,)),
     ]
 
 
 def _triggers() -> list[_Trigger]:
-    return [*_of_jobs(), *_of_revisions(), *_of_results()]
+    return [*_of_jobs(), *_of_revisions(), *_of_results(), *_of_calls()]
 
 
 def _ddl(trigger: _Trigger, dialect: str) -> list[str]:
     """The statements that make a trigger."""
+    statements = [in_dialect(statement, dialect) for statement in trigger.statements]
     if dialect == "sqlite":
-        body = ";\n".join(trigger.statements)
+        body = ";\n".join(statements)
         return [f"CREATE TRIGGER {trigger.name} {trigger.event} FOR EACH ROW BEGIN\n{body};\nEND"]
-    body = ";\n".join([*([trigger.lock] if trigger.lock else []), *trigger.statements])
+    body = ";\n".join([*([trigger.lock] if trigger.lock else []), *statements])
     given = "OLD" if trigger.event.startswith("BEFORE DELETE") else "NULL"
     return [
         f"CREATE FUNCTION {trigger.name}() RETURNS trigger LANGUAGE plpgsql AS "
@@ -250,10 +265,13 @@ def drop_triggers(connection: Connection) -> None:
             connection.exec_driver_sql(f"DROP FUNCTION {trigger.name}()")
 
 
+def triggers_are_there(connection: Connection) -> bool:
+    """Whether all of them are."""
+    return _names(connection) >= {trigger.name for trigger in _triggers()}
+
+
 def create_triggers(connection: Connection) -> None:
-    """Make the triggers that are not there; the tables must be at head."""
-    there = _names(connection)
+    """Make all of them; the tables must be at head."""
     for trigger in _triggers():
-        if trigger.name not in there:
-            for statement in _ddl(trigger, connection.dialect.name):
-                connection.exec_driver_sql(statement)
+        for statement in _ddl(trigger, connection.dialect.name):
+            connection.exec_driver_sql(statement)

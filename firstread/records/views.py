@@ -5,11 +5,9 @@ Views are code, not data: ``firstread migrate`` drops and makes all of them afte
 
 from __future__ import annotations
 
-import re
-
 from sqlalchemy import Connection, text
 
-from firstread.records.triggers import STUDY_STATE
+from firstread.records.definitions import PATIENT, STUDY_STATE, in_dialect
 
 _JOBS = """
     SELECT j.id AS job_id, j.run, j.pipeline, j.state, j.reason, COALESCE(j.detail, j.error) AS detail, j.warnings,
@@ -17,9 +15,6 @@ _JOBS = """
            r.id AS revision_id, r.study_id, r.number AS revision, r.last_seen_at, r.closed_at
     FROM job j JOIN revision r ON r.id = j.revision_id
 """
-
-_PATIENT = "NOT EXISTS (SELECT 1 FROM self_test q WHERE q.study_instance_uid = s.study_instance_uid)"
-"""The phantom of a running self-test is no patient's study, so no view shows it."""
 
 _STUDY_COLUMNS = """
     s.patient_id, s.accession_number, s.modality, s.station_name, s.manufacturer, s.source, s.source_name,
@@ -45,7 +40,7 @@ JOIN study s ON s.id = a.study_id
 JOIN revision r ON r.id = a.revision_id
 LEFT JOIN job j ON j.id = a.job_id
 LEFT JOIN result f ON f.job_id = a.job_id AND f.run = a.run AND f.role = 'active'
-WHERE {_PATIENT}
+WHERE {PATIENT}
 """
 
 STUDY_RESULT_HISTORY = f"""
@@ -55,22 +50,22 @@ SELECT s.study_instance_uid, j.revision, {_STUDY_COLUMNS}, j.state, j.reason, j.
 FROM ({_JOBS}) j
 JOIN study s ON s.id = j.study_id
 LEFT JOIN result f ON f.job_id = j.job_id
-WHERE {_PATIENT}
+WHERE {PATIENT}
 UNION ALL
 SELECT s.study_instance_uid, r.number, {_STUDY_COLUMNS}, {STUDY_STATE}, r.reason, NULL, r.warnings,
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, FALSE, NULL, r.last_seen_at, r.closed_at, NULL, NULL, NULL
 FROM revision r JOIN study s ON s.id = r.study_id
 WHERE NOT EXISTS (SELECT 1 FROM job j WHERE j.revision_id = r.id)
-    AND NOT EXISTS (SELECT 1 FROM standing t WHERE t.revision_id = r.id) AND {_PATIENT}
+    AND NOT EXISTS (SELECT 1 FROM standing t WHERE t.revision_id = r.id) AND {PATIENT}
 UNION ALL
 SELECT s.study_instance_uid, r.number, {_STUDY_COLUMNS}, j.state, t.reason, NULL, r.warnings,
     t.pipeline, NULL, NULL, j.series_instance_uid, NULL, NULL, NULL, NULL, NULL, FALSE, NULL, r.last_seen_at,
     r.closed_at, NULL, NULL, NULL
-FROM standing t
-JOIN revision r ON r.id = t.revision_id
+FROM revision r
+CROSS JOIN standing t
 JOIN job j ON j.id = t.job_id
 JOIN study s ON s.id = r.study_id
-WHERE {_PATIENT}
+WHERE t.revision_id = r.id AND {PATIENT}
 """
 
 SLICE_SCORE = f"""
@@ -81,7 +76,7 @@ JOIN study s ON s.id = a.study_id
 JOIN revision r ON r.id = a.revision_id
 JOIN slice_score_row c ON c.job_id = a.job_id AND c.run = a.run AND c.role = 'active'
 JOIN instance i ON i.id = c.instance_id
-WHERE {_PATIENT}
+WHERE {PATIENT}
 """
 
 SLICE_SCORE_HISTORY = f"""
@@ -92,7 +87,7 @@ JOIN revision r ON r.id = j.revision_id
 JOIN study s ON s.id = r.study_id
 JOIN slice_score_row c ON c.job_id = j.id
 JOIN instance i ON i.id = c.instance_id
-WHERE {_PATIENT}
+WHERE {PATIENT}
 """
 
 _FIRST_SEEN = """
@@ -139,7 +134,7 @@ RECEIVED_INSTANCE = f"""
 SELECT study_instance_uid, series_instance_uid, sop_instance_uid, sop_class_uid, transfer_syntax_uid, size_bytes,
     outcome, source, source_name, calling_ae, received_at
 FROM receipt s
-WHERE {_PATIENT}
+WHERE {PATIENT}
 """
 
 INTAKE_REFUSAL = """
@@ -151,9 +146,6 @@ ASSOCIATION_REFUSAL = """
 SELECT first_at, last_at, count, calling_ae, called_ae, host, reason, contexts
 FROM association_refusal_row
 """
-
-_SCANNER = "COALESCE(s.station_name, s.manufacturer, '')"
-
 
 Z_95 = 1.959963984540054
 """``scipy.stats.norm.ppf(0.975)``: a view has to carry it, and the listener need not load scipy."""
@@ -182,39 +174,19 @@ FROM answer a
 JOIN study s ON s.id = a.study_id
 JOIN revision r ON r.id = a.revision_id
 JOIN job j ON j.id = a.job_id
-WHERE a.state = 'DONE' AND j.next_step IS NOT NULL AND {_PATIENT}
+WHERE a.state = 'DONE' AND j.next_step IS NOT NULL AND {PATIENT}
 """
 
 VERDICT_PERFORMANCE = f"""
-WITH said AS (
-    SELECT v.study_id, v.pipeline, v.finding, v.truth,
-           ROW_NUMBER() OVER (PARTITION BY v.study_id, v.pipeline, v.finding ORDER BY v.id DESC) AS place
-    FROM verdict v
-),
-called AS (
-    SELECT a.study_id, a.pipeline, a.scored_at, {_SCANNER} AS scanner, f.finding, f.probability, f.threshold,
-        (a.flagged AND (f.flagged OR EXISTS (
-            SELECT 1 FROM flag g
-            WHERE g.study_id = a.study_id AND g.pipeline = a.pipeline AND g.finding = f.finding))) AS flagged
-    FROM answer a
-    JOIN study s ON s.id = a.study_id
-    JOIN result f ON f.job_id = a.job_id AND f.run = a.run AND f.role = 'active'
-    WHERE a.state = 'DONE' AND f.probability IS NOT NULL AND {_PATIENT}
-),
-scored AS (
-    SELECT c.pipeline, c.scanner, UTC_MONTH(c.scored_at) AS month, c.finding, t.truth,
-        CASE WHEN c.flagged OR c.probability >= c.threshold THEN 1 ELSE 0 END AS positive
-    FROM called c
-    LEFT JOIN said t ON t.place = 1 AND t.study_id = c.study_id AND t.pipeline = c.pipeline AND t.finding = c.finding
-    WHERE c.threshold IS NOT NULL OR c.flagged
-),
-counted AS (
-    SELECT pipeline, scanner, month, finding, COUNT(*) AS n, SUM(positive) AS positives, COUNT(truth) AS n_truth,
-        COALESCE(SUM(CASE WHEN truth = 1 AND positive = 1 THEN 1 ELSE 0 END), 0) AS true_positive,
-        COALESCE(SUM(CASE WHEN truth = 0 AND positive = 1 THEN 1 ELSE 0 END), 0) AS false_positive,
-        COALESCE(SUM(CASE WHEN truth = 0 AND positive = 0 THEN 1 ELSE 0 END), 0) AS true_negative,
-        COALESCE(SUM(CASE WHEN truth = 1 AND positive = 0 THEN 1 ELSE 0 END), 0) AS false_negative
-    FROM scored GROUP BY pipeline, scanner, month, finding
+WITH counted AS (
+    SELECT pipeline, scanner, month, finding, SUM(n) AS n, SUM(n * positive) AS positives,
+        SUM(CASE WHEN truth IS NOT NULL THEN n ELSE 0 END) AS n_truth,
+        SUM(CASE WHEN truth = 1 AND positive = 1 THEN n ELSE 0 END) AS true_positive,
+        SUM(CASE WHEN truth = 0 AND positive = 1 THEN n ELSE 0 END) AS false_positive,
+        SUM(CASE WHEN truth = 0 AND positive = 0 THEN n ELSE 0 END) AS true_negative,
+        SUM(CASE WHEN truth = 1 AND positive = 0 THEN n ELSE 0 END) AS false_negative
+    FROM call_tally GROUP BY pipeline, scanner, month, finding
+    HAVING SUM(n) > 0
 )
 SELECT pipeline, scanner, month, finding, n, positives,
     {_proportion("positive_ratio", "positives", "n")},
@@ -260,13 +232,10 @@ VIEWS: dict[str, str] = {
     "audit_log": AUDIT_LOG,
 }
 
-_UTC_MONTH = re.compile(r"UTC_MONTH\(([\w.]+)\)")
-_MONTH_IN = {"sqlite": r"SUBSTR(\1, 1, 7)", "postgresql": r"TO_CHAR(\1 AT TIME ZONE 'UTC', 'YYYY-MM')"}
-
 
 def select_for(name: str, dialect: str) -> str:
-    """The SELECT of a view in the words of an engine; ``UTC_MONTH(column)`` becomes the month as ``2026-11``."""
-    return _UTC_MONTH.sub(_MONTH_IN[dialect], VIEWS[name])
+    """The SELECT of a view in the words of an engine."""
+    return in_dialect(VIEWS[name], dialect)
 
 
 def drop_views(connection: Connection) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from firstread.clock import utcnow
-from firstread.records import LISTENER, WORKER, Database, Process, Revision, fold_tally
+from firstread.records import LISTENER, WORKER, Database, Process, Revision, fold_tallies
 from firstread.records.clock import now_of
 from firstread.settings import Settings
 from firstread.states import RevisionState
@@ -99,7 +99,7 @@ def run_upkeep(settings: Settings, stop_event: threading.Event) -> None:
         ("room", ROOM_S, room.look),
         ("drift", DRIFT_S, lambda: _drift(db, settings)),
         ("self-test", RETENTION_S, lambda: remove_leftovers(db, settings)),
-        ("tally", TALLY_S, lambda: fold_tally(db)),
+        ("tally", TALLY_S, lambda: fold_tallies(db)),
     ]
     due = dict.fromkeys((name for name, _, _ in duties), 0.0)
     try:

@@ -1,4 +1,7 @@
-"""what answers for a study and pipeline, counts that are kept, and indexes of what people ask for"""
+"""what answers for a study and pipeline, counts that are kept, and indexes of what people ask for
+
+`firstread migrate` fills the tables once they are there: whatever triggers keep is filled as they are made.
+"""
 
 from __future__ import annotations
 
@@ -11,43 +14,6 @@ revision = "0014"
 down_revision = "0013"
 branch_labels = None
 depends_on = None
-
-FILL_JOBS = """
-INSERT INTO answer (study_id, pipeline, revision_id, job_id, run, state, flagged, received_at, scored_at)
-SELECT study_id, pipeline, revision_id, job_id, (SELECT MAX(x.run) FROM result x WHERE x.job_id = ranked.job_id), state,
-    EXISTS (SELECT 1 FROM flag g WHERE g.study_id = ranked.study_id AND g.pipeline = ranked.pipeline)
-        OR EXISTS (SELECT 1 FROM result x WHERE x.job_id = ranked.job_id AND x.role = 'active' AND x.flagged),
-    last_seen_at, finished_at
-FROM (
-    SELECT r.study_id, j.pipeline, r.id AS revision_id, j.id AS job_id, j.state, r.last_seen_at, j.finished_at,
-        ROW_NUMBER() OVER (
-            PARTITION BY r.study_id, j.pipeline
-            ORDER BY CASE j.state WHEN 'DONE' THEN 0 WHEN 'REJECTED' THEN 1 WHEN 'FAILED' THEN 1 ELSE 2 END,
-                     r.number DESC
-        ) AS place
-    FROM job j JOIN revision r ON r.id = j.revision_id
-) ranked
-WHERE place = 1
-"""
-
-FILL_STUDIES = """
-INSERT INTO answer (study_id, pipeline, revision_id, job_id, run, state, flagged, received_at, scored_at)
-SELECT r.study_id, NULL, r.id, NULL, NULL,
-    CASE WHEN r.state = 'RECEIVING' THEN 'RECEIVING' WHEN r.routed_at IS NULL THEN 'WAITING' ELSE 'REJECTED' END,
-    FALSE, r.last_seen_at, NULL
-FROM revision r
-WHERE NOT EXISTS (SELECT 1 FROM job j JOIN revision x ON x.id = j.revision_id WHERE x.study_id = r.study_id)
-    AND NOT EXISTS (SELECT 1 FROM revision x WHERE x.study_id = r.study_id AND x.number > r.number)
-"""
-
-FILL_TALLY = (
-    "INSERT INTO tally (what, key, n) SELECT 'state', state, COUNT(*) FROM job GROUP BY state",
-    "INSERT INTO tally (what, key, n) SELECT 'flag', pipeline, COUNT(*) FROM flag GROUP BY pipeline",
-    """INSERT INTO tally (what, key, n)
-SELECT 'state', 'REJECTED', COUNT(*) FROM revision r
-WHERE r.routed_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM job j WHERE j.revision_id = r.id)
-    AND NOT EXISTS (SELECT 1 FROM standing t WHERE t.revision_id = r.id)""",
-)
 
 
 def upgrade() -> None:
@@ -79,8 +45,34 @@ def upgrade() -> None:
         sa.Column("n", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tally")),
     )
-    for statement in (FILL_JOBS, FILL_STUDIES, *FILL_TALLY):
-        op.execute(statement)
+    op.create_table(
+        "called_finding",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("study_id", sa.Integer(), nullable=False),
+        sa.Column("pipeline", sa.Text(), nullable=False),
+        sa.Column("finding", sa.Text(), nullable=False),
+        sa.Column("scanner", sa.Text(), nullable=False),
+        sa.Column("month", sa.Text(), nullable=True),
+        sa.Column("positive", sa.Integer(), nullable=False),
+        sa.Column("truth", sa.Integer(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["study_id"], ["study.id"], name=op.f("fk_called_finding_study_id_study"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_called_finding")),
+    )
+    op.create_table(
+        "call_tally",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("pipeline", sa.Text(), nullable=False),
+        sa.Column("finding", sa.Text(), nullable=False),
+        sa.Column("scanner", sa.Text(), nullable=False),
+        sa.Column("month", sa.Text(), nullable=True),
+        sa.Column("positive", sa.Integer(), nullable=False),
+        sa.Column("truth", sa.Integer(), nullable=True),
+        sa.Column("n", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_call_tally")),
+    )
+    op.create_index("ix_called_finding_key", "called_finding", ["study_id", "pipeline", "finding"])
     alone = sa.text("pipeline IS NULL")
     op.create_index(
         "uq_answer_without_pipeline", "answer", ["study_id"], unique=True, sqlite_where=alone, postgresql_where=alone
@@ -91,6 +83,7 @@ def upgrade() -> None:
     op.create_index("ix_answer_state_received", "answer", ["state", "received_at"])
     op.create_index("ix_answer_pipeline_state_received", "answer", ["pipeline", "state", "received_at"])
     op.create_index("ix_answer_flagged_received", "answer", ["flagged", "received_at"])
+    op.create_index("ix_revision_last_seen_at", "revision", ["last_seen_at"])
     op.create_index("ix_study_patient_id", "study", ["patient_id"])
     unseen = sa.text("acknowledged_at IS NULL")
     op.create_index("ix_flag_open", "flag", ["pipeline", "flagged_at"], sqlite_where=unseen, postgresql_where=unseen)
@@ -103,5 +96,8 @@ def downgrade() -> None:
     op.drop_index("ix_flag_pipeline_time", "flag")
     op.drop_index("ix_flag_open", "flag")
     op.drop_index("ix_study_patient_id", "study")
+    op.drop_index("ix_revision_last_seen_at", "revision")
+    op.drop_table("call_tally")
+    op.drop_table("called_finding")
     op.drop_table("tally")
     op.drop_table("answer")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from firstread.records.triggers import JOB_RANK, STUDY_STATE
-from firstread.records.views import select_for
+from firstread.records.definitions import JOB_RANK, SCANNER, STUDY_STATE, in_dialect
+from firstread.records.views import VIEWS
 
 RANKED = f"""
     SELECT j.id AS job_id, (SELECT MAX(x.run) FROM result x WHERE x.job_id = j.id) AS scored_run,
@@ -59,20 +59,49 @@ FROM ({RANKED}) j
 JOIN study s ON s.id = j.study_id
 WHERE j.place = 1 AND j.state = 'DONE' AND j.next_step IS NOT NULL AND {_PATIENT}"""
 
-_ANSWERS = f"""(
-    SELECT study_id, pipeline, job_id, scored_run AS run, state, finished_at AS scored_at, TRUE AS flagged
-    FROM ({RANKED}) ranked WHERE place = 1) a"""
+_CALLED = f"""
+WITH ranked AS ({RANKED}),
+said AS (
+    SELECT v.study_id, v.pipeline, v.finding, v.truth,
+        ROW_NUMBER() OVER (PARTITION BY v.study_id, v.pipeline, v.finding ORDER BY v.id DESC) AS place
+    FROM verdict v
+),
+called AS (
+    SELECT j.study_id, j.pipeline, j.finished_at, {SCANNER} AS scanner, f.finding, f.probability, f.threshold,
+        (f.flagged OR EXISTS (
+            SELECT 1 FROM flag g
+            WHERE g.study_id = j.study_id AND g.pipeline = j.pipeline AND g.finding = f.finding)) AS flagged
+    FROM ranked j
+    JOIN study s ON s.id = j.study_id
+    JOIN result f ON f.job_id = j.job_id AND f.run = j.scored_run AND f.role = 'active'
+    WHERE j.place = 1 AND j.state = 'DONE' AND f.probability IS NOT NULL AND {_PATIENT}
+),
+scored AS (
+    SELECT c.pipeline, c.scanner, UTC_MONTH(c.finished_at) AS month, c.finding, t.truth,
+        CASE WHEN c.flagged OR c.probability >= c.threshold THEN 1 ELSE 0 END AS positive
+    FROM called c
+    LEFT JOIN said t ON t.place = 1 AND t.study_id = c.study_id AND t.pipeline = c.pipeline AND t.finding = c.finding
+    WHERE c.threshold IS NOT NULL OR c.flagged
+),
+counted AS (
+    SELECT pipeline, scanner, month, finding, COUNT(*) AS n, SUM(positive) AS positives, COUNT(truth) AS n_truth,
+        COALESCE(SUM(CASE WHEN truth = 1 AND positive = 1 THEN 1 ELSE 0 END), 0) AS true_positive,
+        COALESCE(SUM(CASE WHEN truth = 0 AND positive = 1 THEN 1 ELSE 0 END), 0) AS false_positive,
+        COALESCE(SUM(CASE WHEN truth = 0 AND positive = 0 THEN 1 ELSE 0 END), 0) AS true_negative,
+        COALESCE(SUM(CASE WHEN truth = 1 AND positive = 0 THEN 1 ELSE 0 END), 0) AS false_negative
+    FROM scored GROUP BY pipeline, scanner, month, finding
+)
+"""
 
 
 def definitions(dialect: str) -> dict[str, str]:
     """The SELECT of each view that answers per study and pipeline, by its name."""
-    performance = select_for("verdict_performance", dialect)
-    assert "FROM answer a" in performance
+    ratios = VIEWS["verdict_performance"].partition("\n)\n")[2]
     return {
         "study_result": STUDY_RESULT,
         "slice_score": SLICE_SCORE,
         "next_step": NEXT_STEP,
-        "verdict_performance": performance.replace("FROM answer a", f"FROM {_ANSWERS}"),
+        "verdict_performance": in_dialect(_CALLED + ratios, dialect),
     }
 
 

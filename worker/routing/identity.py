@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
-from sqlalchemy import insert, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from firstread.dicom.values import text
 from firstread.records import Delivery, Flag, Job, Result, Revision, SliceScoreRow, Study
 from firstread.records.clock import now_of
+from firstread.records.slice_scores import insert_slice_scores
 from firstread.report.evidence import renumbering
 from firstread.settings import Settings
 from firstread.states import UNDELIVERED, DeliveryState, JobState, move_job
@@ -126,5 +127,4 @@ def _copy_slices(session: Session, old: Job, job: Job) -> None:
         values = {c.key: getattr(row, c.key) for c in SliceScoreRow.__mapper__.columns if c.key != "id"}
         instance_id = instance_of.get(row.instance_id, row.instance_id)
         rows.append(values | {"job_id": job.id, "run": job.run, "instance_id": instance_id})
-    if rows:
-        session.execute(insert(SliceScoreRow), rows)
+    insert_slice_scores(session, rows)

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from firstread.records import Database, Job, Result, Revision, SliceScoreRow, lock_study_of_job
+from firstread.records import Database, Job, Result, Revision, lock_study_of_job
 from firstread.records.clock import now_of
+from firstread.records.slice_scores import insert_slice_scores
 from firstread.records.studies import is_self_test
 from firstread.settings import Settings
 from firstread.states import JobState, move_job
@@ -156,8 +157,7 @@ def _add_results(session: Session, job: Job, outcome: Outcome) -> None:
         }
         for score in outcome.slice_scores
     ]
-    if rows:
-        session.execute(insert(SliceScoreRow), rows)
+    insert_slice_scores(session, rows)
 
 
 def commit_failure(

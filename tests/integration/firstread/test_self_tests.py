@@ -15,7 +15,7 @@ from firstread.clock import utcnow
 from firstread.export.studies import export_studies
 from firstread.metrics.outcomes import OutcomeFigures, families
 from firstread.pipelines import HEAD_CT
-from firstread.records import Base, Database, Delivery, Flag, Job, SelfTest, Study, fold_tally
+from firstread.records import Base, Database, Delivery, Flag, Job, SelfTest, Study, fold_tallies
 from firstread.records.studies import UnknownStudy
 from firstread.settings import Settings
 from firstread.upkeep import self_tests
@@ -56,7 +56,7 @@ ROW = registry.PipelineRow(HEAD_CT, "tests.builders.probe_pipeline")
 
 def everything(db: Database) -> dict[str, int]:
     """Rows of each table that has any, running processes apart; of the tally one a key that is not 0."""
-    fold_tally(db, above=0)
+    fold_tallies(db, above=0)
     with db.read() as session:
         counts = {
             table.name: session.scalar(select(func.count()).select_from(table)) or 0
