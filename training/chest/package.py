@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 INTERVALS = "Intervals are 95 %, from resampling patients (Wilson by patient where all or none hit)."
 
+ADULT_COVID_SHARE = 0.25
+"""Of the adults in the calibration of four classes: at a half many normals of a hospital would be called COVID-19."""
+
 FITTED_FILMS = 2000
 """Training films whose accuracy is reported, evenly spaced."""
 
@@ -100,7 +103,7 @@ def _binary(
 def _four(recipe: Recipe, items: dict[str, list[Item]], logits: dict[str, np.ndarray]) -> Fitted:
     allowed = np.asarray([[item.labels.get(name, 0.0) for name in CLASSES] for item in items["val"]])
     usable = allowed.any(axis=1)
-    weights = _even_adults(items["val"], allowed)
+    weights = _adult_weights(items["val"], allowed)
     calibration = fit_softmax(logits["val"][usable], allowed[usable], weights[usable], recipe.labels)
     p = {part: softmax_p(of_part, calibration, recipe.labels) for part, of_part in logits.items()}
     figures: dict[str, Any] = _by_source(items, {part: Said(p_four=of_part) for part, of_part in p.items()})
@@ -115,12 +118,13 @@ def _four(recipe: Recipe, items: dict[str, list[Item]], logits: dict[str, np.nda
     return calibration, {}, figures, p_true
 
 
-def _even_adults(items: list[Item], allowed: np.ndarray) -> np.ndarray:
-    """Weight of each film in calibration: adults without COVID count for as many as those with it."""
+def _adult_weights(items: list[Item], allowed: np.ndarray) -> np.ndarray:
+    """Weight of each film in calibration: of adults, :data:`ADULT_COVID_SHARE` have COVID-19."""
     adult, covid = evaluation.is_adult(items), allowed[:, CLASSES.index("covid19")] > 0
     without = adult & ~covid & allowed.any(axis=1)
+    odds = (1.0 - ADULT_COVID_SHARE) / ADULT_COVID_SHARE
     return (
-        np.where(without, (adult & covid).sum() / max(1, without.sum()), 1.0)
+        np.where(without, odds * (adult & covid).sum() / max(1, without.sum()), 1.0)
         if (adult & covid).any()
         else np.ones(len(items))
     )
