@@ -67,7 +67,8 @@ def make_app(settings: Settings, *, visibility_timeout_s: float | None = None) -
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
-        worker_enable_remote_control=True,
+        # Its commands stop a worker, and come from whoever reaches the broker.
+        worker_enable_remote_control=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={

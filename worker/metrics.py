@@ -55,7 +55,9 @@ IMAGES = Counter("firstread_images_total", "Images scored.", ["model"])
 ENGINE_REQUESTS = Gauge("firstread_engine_requests", "Requests that wait for the device.", multiprocess_mode="livesum")
 SCORING_JOBS = Gauge("firstread_scoring_jobs", "Jobs that workers have in hand.", multiprocess_mode="livesum")
 DOORBELLS = Counter(
-    "firstread_doorbells_total", "Doorbell messages by what came of them: work, nothing or error.", ["outcome"]
+    "firstread_doorbells_total",
+    "Messages on the broker by what came of them: work, nothing, error, or unreadable for what is no doorbell.",
+    ["outcome"],
 )
 SWEEPS = Counter(
     "firstread_sweeps_total", "What the sweeper put right: republished, lease_lost, exhausted, error.", ["outcome"]

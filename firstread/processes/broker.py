@@ -96,8 +96,8 @@ class EmbeddedBroker:
     def keep_running(self) -> bool:
         """Start the server again if it died, or if the process that ran it is gone. To be called from time to time.
 
-        Returns True if it was started again. A server that dies within seconds of its start is not started faster
-        than every five seconds.
+        Returns True if it was started again. A server that dies within seconds of its start, or that cannot be
+        started for want of room, is not started faster than every five seconds.
         """
         if self._server is not None:
             if self._server.is_running:
@@ -105,9 +105,16 @@ class EmbeddedBroker:
             log.error("the embedded broker ended with status %s", self._server.poll())
             self._backoff.record_end(self._server.age_s)
             self._server = None
-        if not self._backoff.is_over or self._answers() or not self._take_lock():
+        if not self._backoff.is_over or self._answers():
             return False
-        self._launch()
+        try:
+            if not self._take_lock():
+                return False
+            self._launch()
+        except OSError as error:
+            log.error("the embedded broker cannot be started (%s)", error.strerror)
+            self._backoff.record_end(0.0)
+            return False
         return True
 
     def close(self, limit_s: float = 10.0) -> None:

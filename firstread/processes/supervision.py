@@ -71,6 +71,8 @@ class ChildProcess:
 class Backoff:
     """When a process that ended may be started again: at once, and later each time it ends right after its start.
 
+    A process that never had a good start may be given up on; one that had is tried again for ever.
+
     Parameters
     ----------
     early_s : float
@@ -78,7 +80,7 @@ class Backoff:
     first_s, longest_s : float
         Pause after the first early end; doubled with each further one, up to the longest.
     most : int, optional
-        Early ends in a row after which it is not started again.
+        Early ends in a row after which it counts as failing.
     """
 
     def __init__(
@@ -90,21 +92,36 @@ class Backoff:
         self._most = most
         self._early_ends = 0
         self._ended_at = 0.0
+        self._was_good = False
+
+    def record_good(self) -> None:
+        """Note that it runs for longer than an early end, or is ready for its work."""
+        self._early_ends, self._was_good = 0, True
 
     def record_end(self, age_s: float, *, was_ready: bool = False) -> None:
         """Note an end. One that was ready for its work did not end early, however young it was."""
-        self._early_ends = self._early_ends + 1 if age_s < self.early_s and not was_ready else 0
+        if age_s < self.early_s and not was_ready:
+            self._early_ends += 1
+        else:
+            self.record_good()
         self._ended_at = time.monotonic()
 
     @property
-    def is_exhausted(self) -> bool:
-        """Whether it ended early as often as it may."""
+    def is_failing(self) -> bool:
+        """Whether it ended early so often in a row that somebody should know."""
         return self._most is not None and self._early_ends >= self._most
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether it is failing and never had a good start: what it was started with is wrong."""
+        return self.is_failing and not self._was_good
 
     @property
     def pause_s(self) -> float:
         """Seconds from the last end to the next start."""
-        return 0.0 if not self._early_ends else min(self._longest_s, self._first_s * 2.0 ** (self._early_ends - 1))
+        return (
+            0.0 if not self._early_ends else min(self._longest_s, self._first_s * 2.0 ** min(self._early_ends - 1, 16))
+        )
 
     @property
     def is_over(self) -> bool:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LOOK_S = 0.2
 EARLY_END_S = 20.0
 MOST_EARLY_ENDS = 5
-LONGEST_PAUSE_S = 15.0
+LONGEST_PAUSE_S = 60.0
 LISTENER_STOP_S = 20.0
 QUICK_STOP_S = 10.0
 OUT_LIMIT_BYTES = 5 * 2**20
@@ -40,16 +40,24 @@ log = logging.getLogger(__name__)
 
 
 class CommandKeepsEnding(FirstreadError):
-    """A command ended again and again right after its start."""
+    """The listener ended again and again right after its start, and never ran for longer."""
 
 
 class SupervisedCommand:
-    """One of our commands, kept running."""
+    """One of our commands, kept running.
 
-    def __init__(self, name: str, settings: Settings, environ: dict[str, str]) -> None:
+    Parameters
+    ----------
+    essential : bool
+        Whether everything ends where this command never has a good start. All others, and this one after a good
+        start, are tried again with pauses of up to a minute, and the rest goes on.
+    """
+
+    def __init__(self, name: str, settings: Settings, environ: dict[str, str], *, essential: bool = False) -> None:
         self.name = name
         self.out_path = settings.log_dir / f"{name}.out"
         self._environ = environ
+        self._essential = essential
         self._child: ChildProcess | None = None
         self._backoff = Backoff(early_s=EARLY_END_S, longest_s=LONGEST_PAUSE_S, most=MOST_EARLY_ENDS)
 
@@ -63,24 +71,54 @@ class SupervisedCommand:
             )
 
     def keep_running(self) -> None:
-        """Start it again if it ended, slower each time. Raises :class:`CommandKeepsEnding` at last."""
+        """Start it again if it ended, slower each time.
+
+        Raises
+        ------
+        CommandKeepsEnding
+            If it is essential, ended early too often, and never had a good start.
+        """
         if self._child is None:
             if self._backoff.is_over:
-                self.start()
+                self._start_again()
             return
         code = self._child.poll()
         if code is None:
+            if self._child.age_s > EARLY_END_S:
+                self._backoff.record_good()
+                self.show(failing=False)
             return
         forget_process(self._child.pid)
-        self._backoff.record_end(self._child.age_s)
+        self._note_end(self._child.age_s, f"ended with status {code}", self.last_line)
         self._child = None
-        if self._backoff.is_exhausted:
+
+    def _start_again(self) -> None:
+        """A disk without room or too many open files keep a process from its start; that too passes."""
+        try:
+            self.start()
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            self._note_end(0.0, f"could not be started ({why})", lambda: why)
+
+    def _note_end(self, age_s: float, what: str, why: Callable[[], str]) -> None:
+        self._backoff.record_end(age_s)
+        if self._essential and self._backoff.is_exhausted:
             raise CommandKeepsEnding(
-                f"`firstread {self.name}` ended {MOST_EARLY_ENDS} times right after its start (status {code}): "
-                f"{self.last_line() or 'no message'}; see {self.out_path}"
+                f"`firstread {self.name}` ended {MOST_EARLY_ENDS} times right after its start: {what}, "
+                f"{why() or 'no message'}; see {self.out_path}"
             )
-        say(f"`firstread {self.name}` ended with status {code}; it is started again")
-        log.error("child ended", extra={"reason": self.name, "outcome": str(code)})
+        pause_s = self._backoff.pause_s
+        when = f"in {pause_s:.0f} s" if pause_s else "now"
+        failing = f" ({why() or 'no message'}; see {self.out_path})" if self._backoff.is_failing else ""
+        say(f"`firstread {self.name}` {what}{failing}; it is started again {when}")
+        log.error("child ended", extra={"reason": self.name, "outcome": what})
+        self.show(failing=self._backoff.is_failing)
+
+    def show(self, *, failing: bool) -> None:
+        """Show whether it is failing; to be called at the start, while the disk has room for the figure."""
+        from firstread.processes.metrics import FAILING
+
+        FAILING.labels(self.name).set(int(failing))
 
     def last_line(self) -> str:
         """The last line that it printed."""
@@ -115,7 +153,7 @@ class Up:
         self._woken = threading.Event()
         self.broker = EmbeddedBroker(settings) if settings.embedded_broker else None
         environ = {**settings_environ(settings, metrics_port=0), STDERR_VARIABLE: "0"}
-        self.listener = SupervisedCommand("listen", settings, environ)
+        self.listener = SupervisedCommand("listen", settings, environ, essential=True)
         self.worker = SupervisedCommand("work", settings, environ)
         self.outputs = SupervisedCommand("deliver", settings, environ)
         self.metrics: MetricsServer | None = None
@@ -128,6 +166,8 @@ class Up:
     def run(self) -> int:
         """Start everything, watch it until a signal comes, stop everything."""
         try:
+            for command in self._commands():
+                command.show(failing=False)
             self.listener.start()
             if self.broker is not None:
                 self.broker.start()
@@ -147,10 +187,13 @@ class Up:
     def _look(self) -> None:
         if self._signals:
             return
-        for command in (self.listener, self.worker, self.outputs):
+        for command in self._commands():
             command.keep_running()
         if self.broker is not None and self.broker.keep_running():
             say("the embedded broker was started again")
+
+    def _commands(self) -> tuple[SupervisedCommand, ...]:
+        return self.listener, self.worker, self.outputs
 
     def _is_urgent(self) -> bool:
         """Whether a second signal came: stop at once."""

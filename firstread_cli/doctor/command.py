@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -123,11 +123,25 @@ def check_ports(settings: Settings) -> Iterator[Check]:
     yield Check("dicom", "fail" if problem else "ok", f"{where} {problem or 'answers C-ECHO'}")
     port = settings.port_of_metrics("up")
     if port:
-        try:
-            socket.create_connection((settings.metrics_host, port), timeout=3).close()
-            yield Check("metrics", "ok", f"http://{settings.metrics_host}:{port}/metrics")
-        except OSError as error:
-            yield Check("metrics", "warn", f"nothing listens on {settings.metrics_host}:{port} ({error.strerror})")
+        yield from _check_metrics(f"http://{settings.metrics_host}:{port}/metrics")
+
+
+def _check_metrics(url: str) -> Iterator[Check]:
+    """The endpoint answers; which processes end again and again right after their start."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    try:
+        with urllib.request.urlopen(url, timeout=3) as answer:
+            families = list(text_string_to_metric_families(answer.read().decode()))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        yield Check("metrics", "warn", f"{url} does not answer ({getattr(reason, 'strerror', None) or reason})")
+        return
+    yield Check("metrics", "ok", url)
+    failing = (family for family in families if family.name == "firstread_failing_processes")
+    names = [sample.labels["process"] for family in failing for sample in family.samples if sample.value]
+    for name in names:
+        yield Check(f"process {name}", "fail", f"ends right after each start; see log/{name}.log and log/{name}.out")
 
 
 def check_next_steps(settings: Settings) -> Iterator[Check]:

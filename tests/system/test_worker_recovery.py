@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from sqlalchemy import text
 
 from firstread.dicom.uids import stable_uid
 from firstread.phantoms.ct import file_meta
-from firstread.queue import depth, redis_client
+from firstread.queue import QUEUE, TASK_NAME, depth, make_app, redis_client, ring
 from tests.builders.closed_revisions import probe_images, put_probe, put_revision
 from tests.builders.streams import endless_rle, with_streams
 from tests.builders.timing import stays, until
@@ -105,6 +106,57 @@ def test_broker_that_is_flushed_or_killed_loses_nothing(make_site: MakeSite) -> 
     after = put_probe(site.db, site.settings, "after")
     site.wait_for([after])
     _once(site, 6)
+
+
+STRANGE_MESSAGES = (
+    "no json",
+    "[1, 2",
+    "[]",
+    "7",
+    "null",
+    '"a string"',
+    "{}",
+    json.dumps({"properties": [], "headers": {}, "body": "x"}),
+    json.dumps({"properties": {"delivery_tag": "t", "delivery_info": {}}, "headers": [], "body": ""}),
+    "[" * 20_000,
+    "x" * 2**20,
+)
+
+
+def test_strange_messages_and_commands_on_the_broker_are_dropped_and_counted(make_site: MakeSite) -> None:
+    site = make_site(worker_threads=1)
+    site.supervisor()
+    site.ready()
+    (worker,) = site.workers()
+    client = redis_client(site.settings)
+    app = make_app(site.settings)
+    with app.connection_for_write() as connection:
+        rung = {"properties": {"delivery_tag": "1", "delivery_info": {"exchange": "", "routing_key": QUEUE}}}
+        bodies: list[dict[str, object]] = [
+            {"headers": {"task": []}, "body": "W10=", "content-type": "application/json"},
+            {"headers": {"task": TASK_NAME, "id": "x"}, "body": "!!", "content-type": "application/json"},
+            {"headers": {"task": "os.system", "id": "x"}, "body": "W10=", "content-type": "application/json"},
+            {
+                "headers": {"task": TASK_NAME, "id": "x"},
+                "body": "W10=",
+                "content-type": "application/x-python-serialize",
+            },
+        ]
+        for message in (*STRANGE_MESSAGES, *(json.dumps({**rung, **body}) for body in bodies)):
+            client.lpush(QUEUE, message)
+        app.control.broadcast("shutdown", connection=connection)
+        app.control.broadcast("cancel_consumer", {"queue": QUEUE}, connection=connection)
+    later = {"revision_id": 1, "study_key": 1, "number": 1}
+    app.send_task(TASK_NAME, kwargs=later, queue=QUEUE, countdown=3600, expires=1)
+    app.send_task(TASK_NAME, kwargs=later | {"number": "1"}, queue=QUEUE)
+    until(lambda: client.llen(QUEUE) == 0, what="every message taken")
+    revision = put_probe(site.db, site.settings, "after")
+    ring(app, revision_id=revision, study_key=1, number=1, priority=0)
+    site.wait_for([revision])
+    assert [row.pid for row in site.workers()] == [worker.pid]
+    log = (site.settings.log_dir / "worker.log").read_text(encoding="utf-8")
+    assert log.count("was no doorbell") == len(STRANGE_MESSAGES) + len(bodies) + 1
+    assert "Traceback" not in log
 
 
 def test_two_workers_on_a_broker_that_cut_their_lines_do_each_study_once(

@@ -11,6 +11,7 @@ from celery.worker.strategy import default as default_strategy
 
 from firstread.queue import QUEUE, TASK_NAME, make_app
 from firstread.settings import Settings
+from worker.process.messages import take_only_doorbells
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ def consume(
         on_stop()
 
     _leave_unacked()
+    take_only_doorbells()
     signals.setup_logging.connect(_leave_logging, weak=False)
     signals.worker_ready.connect(ready, weak=False)
     signals.worker_shutting_down.connect(stopping, weak=False)

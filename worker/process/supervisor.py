@@ -41,7 +41,7 @@ SILENT_S = 30.0
 
 EARLY_END_S = 30.0
 MOST_EARLY_ENDS = 8
-LONGEST_PAUSE_S = 30.0
+LONGEST_PAUSE_S = 60.0
 MODELS_LOOK_S = 5.0
 STOP_LIMIT_S = 20.0
 """A worker without a job in hand that does not end within so long after SIGTERM is killed."""
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 
 class WorkerKeepsDying(FirstreadError):
-    """The worker process died again and again right after its start."""
+    """The worker process died again and again right after its start, and was never ready."""
 
 
 RESTART_REASONS = ("worker_died", "worker_stalled", "consumer_silent", "start_too_slow", "stop_too_slow")
@@ -68,8 +68,13 @@ class WorkerProcess(ChildProcess):
         environ = settings_environ(settings, metrics_port=0)
         environ[HEARTBEAT_FD_VARIABLE] = str(write_fd)
         environ[OWNER_VARIABLE] = self.owner
-        super().__init__(spawn(command, environ=environ, pass_fds=(write_fd,)))
-        os.close(write_fd)
+        try:
+            super().__init__(spawn(command, environ=environ, pass_fds=(write_fd,)))
+        except OSError:
+            os.close(read_fd)
+            raise
+        finally:
+            os.close(write_fd)
         self.reader = HeartbeatReader(read_fd)
         self.was_ready = False
         self.silent_since: float | None = None
@@ -152,8 +157,12 @@ class Supervisor:
         """Run until a signal comes. Returns the exit status; raises :class:`WorkerKeepsDying`."""
         while not self._signals:
             self._models.settle()
-            child = WorkerProcess(self._settings, self._command)
-            self._after_death(child, self._watch(child))
+            try:
+                child = WorkerProcess(self._settings, self._command)
+            except OSError as error:  # no room on the disk, or too many open files: that too passes
+                self._note_end(0.0, was_ready=False, what=error.strerror or type(error).__name__)
+            else:
+                self._after_death(child, self._watch(child))
             if not self._signals:
                 self._woken.wait(self._backoff.pause_s)
         return 0
@@ -178,6 +187,9 @@ class Supervisor:
                 log.error("worker process killed", extra={"reason": fault})
                 child.kill()
                 return fault
+            if child.was_ready and self._backoff.is_failing:
+                self._backoff.record_good()
+                self.show_failing()
         child.reader.read()
         code = child.poll()
         if code != 0:
@@ -197,13 +209,24 @@ class Supervisor:
         if reason == "models_changed":
             return
         RESTARTS.labels(reason).inc()
-        log.error("worker process ended", extra={"reason": reason, "outcome": str(child.poll())})
-        self._backoff.record_end(child.age_s, was_ready=child.was_ready)
+        self._note_end(child.age_s, was_ready=child.was_ready, what=str(child.poll()), reason=reason)
+
+    def _note_end(self, age_s: float, *, was_ready: bool, what: str, reason: str = "worker_died") -> None:
+        """Raises :class:`WorkerKeepsDying` where it never was ready and is not to be tried again."""
+        log.error("worker process ended", extra={"reason": reason, "outcome": what})
+        self._backoff.record_end(age_s, was_ready=was_ready)
+        self.show_failing()
         if self._backoff.is_exhausted:
             raise WorkerKeepsDying(
                 f"the worker process died {MOST_EARLY_ENDS} times right after its start; "
                 f"see {self._settings.log_dir / 'worker.log'}"
             )
+
+    def show_failing(self) -> None:
+        """Show whether the worker process is failing; at zero from the start, while the disk has room for it."""
+        from firstread.processes.metrics import FAILING
+
+        FAILING.labels("worker").set(int(self._backoff.is_failing))
 
 
 def _forget_row(db: Database, owner: str) -> None:
@@ -267,6 +290,7 @@ def run_supervisor(settings: Settings, command: Sequence[str] | None = None) -> 
     try:
         for reason in RESTART_REASONS:
             RESTARTS.labels(reason)  # at zero from the start, for the alert that counts its increase
+        supervisor.show_failing()
         row.start()
         give_back_of_predecessors(db, sweeper)
         sweeper.start()

@@ -36,6 +36,16 @@ def test_a_late_end_and_one_after_readiness_start_the_count_anew() -> None:
         assert backoff.pause_s == 0.0 and backoff.is_over and not backoff.is_exhausted
 
 
+def test_after_a_good_start_it_fails_and_is_tried_for_ever() -> None:
+    backoff = Backoff(early_s=20.0, longest_s=60.0, most=3)
+    backoff.record_end(21.0)
+    for _ in range(2000):
+        backoff.record_end(0.1)
+    assert backoff.is_failing and not backoff.is_exhausted and backoff.pause_s == 60.0
+    backoff.record_good()
+    assert not backoff.is_failing and backoff.pause_s == 0.0
+
+
 def test_without_a_limit_it_is_tried_for_ever() -> None:
     backoff = Backoff(early_s=5.0, first_s=5.0, longest_s=5.0)
     for _ in range(50):
