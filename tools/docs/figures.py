@@ -19,6 +19,10 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+NIH_LEFT_OUT, PAPERS_LEFT_OUT = "left_out/nih, *", "left_out/papers, *"
+OPACITY, COVID = "adults/opacity_against_no_finding/auc", "called/covid19"
+"""Places in the figures of a hospital on a chest card."""
+
 HEADLINES: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
     "bleed": (
         "four folds by patient, each measured with what the others taught",
@@ -31,20 +35,33 @@ HEADLINES: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
         ),
     ),
     "pneumonia": (
-        "test part of the public set, patients apart, children; joined with the four-class model",
+        "hospitals that the same training left out, and the test part of the public sets, patients apart",
         (
-            ("AUC", "joined_with_*/test_at_flag/children/auc"),
-            ("accuracy at the flag", "joined_with_*/test_at_flag/children/accuracy"),
-            ("sensitivity at the flag", "joined_with_*/test_at_flag/children/sensitivity"),
+            ("left out, adults with opacity against adults without finding of NIH, AUC", f"{NIH_LEFT_OUT}/{OPACITY}"),
+            ("left out, adults without finding of NIH flagged", f"{NIH_LEFT_OUT}/films/adult normal/flagged"),
+            ("left out, COVID-19 of publications flagged", f"{PAPERS_LEFT_OUT}/films/adult covid19/flagged"),
+            ("test, children, AUC", "test_at_flag/children/auc"),
+            ("test, children, accuracy at the flag", "test_at_flag/children/accuracy"),
+            ("test, children, sensitivity at the flag", "test_at_flag/children/sensitivity"),
+            ("test, adults with opacity against adults without finding of NIH, AUC", f"test_by_source/nih/{OPACITY}"),
+            ("test, adults with opacity of NIH flagged", "test_by_source/nih/films/adult opacity/flagged"),
+            ("test, adults without finding of NIH flagged", "test_by_source/nih/films/adult normal/flagged"),
+            ("test, adults ill without opacity of NIH flagged", "test_by_source/nih/films/adult not_normal/flagged"),
         ),
     ),
     "pneumonia4": (
-        "test part of the public sets, patients apart",
+        "hospitals that the same training left out, and the test part of the public sets, patients apart",
         (
-            ("accuracy of four classes", "test/four_classes/accuracy"),
-            ("macro-F1", "test/four_classes/macro_f1"),
-            ("recall of COVID-19", "test/by_class/covid19/recall"),
-            ("adults without COVID-19 called COVID-19", "test/adults_without_covid/called_covid"),
+            ("left out, adults without finding of NIH called COVID-19", f"{NIH_LEFT_OUT}/films/adult normal/{COVID}"),
+            (
+                "left out, adults without finding of publications called COVID-19",
+                f"{PAPERS_LEFT_OUT}/films/adult normal/{COVID}",
+            ),
+            ("left out, COVID-19 of publications called so", f"{PAPERS_LEFT_OUT}/films/adult covid19/{COVID}"),
+            ("test, accuracy of four classes", "test/four_classes/accuracy"),
+            ("test, macro-F1", "test/four_classes/macro_f1"),
+            ("test, recall of COVID-19", "test/by_class/covid19/recall"),
+            ("test, adults without finding of NIH called COVID-19", f"test_by_source/nih/films/adult normal/{COVID}"),
         ),
     ),
     "lesion": (
@@ -89,27 +106,40 @@ def models() -> str:
     return table(("model", "measured on", "figure", "value (95 % CI)", "N"), rows)
 
 
-FLAGS: dict[str, tuple[str, str, str, str, str]] = {
+FLAGS: dict[str, tuple[tuple[str, str, str, str, str], ...]] = {
     "bleed": (
-        "Head CT",
-        "heads without a bleed",
-        "heads with one",
-        "out_of_fold/patients_at_flag/sensitivity",
-        "out_of_fold/patients_at_flag/specificity",
+        (
+            "Head CT",
+            "heads without a bleed",
+            "heads with one",
+            "out_of_fold/patients_at_flag/sensitivity",
+            "out_of_fold/patients_at_flag/specificity",
+        ),
     ),
     "pneumonia": (
-        "Chest film",
-        "children's films without pneumonia",
-        "films with it",
-        "joined_with_*/test_at_flag/children/sensitivity",
-        "joined_with_*/test_at_flag/children/specificity",
+        (
+            "Chest film, children",
+            "children's films without pneumonia",
+            "films with it",
+            "test_at_flag/children/sensitivity",
+            "test_at_flag/children/specificity",
+        ),
+        (
+            "Chest film, adults",
+            "adults' films without pneumonia",
+            "films with it",
+            "test_at_flag/adults/sensitivity",
+            "test_at_flag/adults/specificity",
+        ),
     ),
     "lesion": (
-        "Skin lesion",
-        "lesions that are no melanoma",
-        "melanomas",
-        "test/flag_melanoma/recall",
-        "test/flag_melanoma/specificity",
+        (
+            "Skin lesion",
+            "lesions that are no melanoma",
+            "melanomas",
+            "test/flag_melanoma/recall",
+            "test/flag_melanoma/specificity",
+        ),
     ),
 }
 """Task -> what is flagged, those that should not be, those that should, and where the card has both figures."""
@@ -121,10 +151,8 @@ RARE = 0.05
 def flag_words() -> str:
     """What a flag means, in numbers of a hundred, from the cards."""
     lines = []
-    for card in cards():
-        if card["task"] not in FLAGS:
-            continue
-        what, spared, meant, *places = FLAGS[card["task"]]
+    rows = [(card, row) for card in cards() for row in FLAGS.get(card["task"], ())]
+    for card, (what, spared, meant, *places) in rows:
         sensitivity, specificity = (figure(card["metrics"], place.split("/")) for place in places)
         if sensitivity is None or specificity is None:
             continue

@@ -9,15 +9,31 @@ import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 from worker.packages.card import Card, ChecksumError, PackageError
-from worker.packages.package import CARD, GOLDEN, LICENCE, PAGE, WEIGHTS, load, read_card, sha256_of, verify_checksum
+from worker.packages.limits import require_plain
+from worker.packages.package import (
+    CARD,
+    GOLDEN,
+    LICENCE,
+    PAGE,
+    WEIGHTS,
+    first_line,
+    load,
+    read_card,
+    sha256_of,
+    verify_checksum,
+)
 
 MEMBERS = (CARD, WEIGHTS, GOLDEN, LICENCE, PAGE)
 MANIFEST = "manifest.json"
 LIMIT_BYTES = 1 << 30
+MANIFEST_BYTES = 64 << 10
+UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError, RecursionError)
+"""What a damaged or strange archive makes of reading it."""
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -85,19 +101,32 @@ def import_package(archive_path: Path, models_dir: Path, before: Callable[[Card]
 
 
 def _unpack(archive_path: Path, staging: Path) -> None:
+    """The members into a folder, each as the manifest names it. Limits count before anything is unpacked."""
     try:
         with zipfile.ZipFile(archive_path) as archive:
-            infos = {info.filename: info for info in archive.infolist()}
-            if sum(info.file_size for info in infos.values()) > LIMIT_BYTES:
-                raise PackageError("the archive is too large")
-            unknown = set(infos) - {*MEMBERS, MANIFEST}
-            if unknown or MANIFEST not in infos:
-                raise PackageError("the archive is no model package")
-            digests = json.loads(archive.read(MANIFEST))["sha256"]
-            for name in set(infos) - {MANIFEST}:
+            infos = archive.infolist()
+            names = {info.filename for info in infos}
+            if len(names) != len(infos) or names - {*MEMBERS, MANIFEST} or MANIFEST not in names:
+                raise PackageError(f"{archive_path.name} is no model package")
+            require_plain(infos, archive_path.name)
+            if sum(info.file_size for info in infos) > LIMIT_BYTES:
+                raise PackageError(f"{archive_path.name} unpacks to more than {LIMIT_BYTES >> 20} MiB")
+            digests = _digests(archive)
+            for name in names - {MANIFEST}:
                 data = archive.read(name)
                 if hashlib.sha256(data).hexdigest() != digests.get(name):
                     raise ChecksumError(f"{name} in the archive is damaged")
                 (staging / name).write_bytes(data)
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise PackageError(f"cannot read {archive_path.name}: {error}") from error
+    except UNREADABLE as error:
+        raise PackageError(f"cannot read {archive_path.name}: {first_line(error)}") from error
+
+
+def _digests(archive: zipfile.ZipFile) -> dict[str, str]:
+    """SHA-256 by member, from the manifest; ``ValueError`` where it is none."""
+    if archive.getinfo(MANIFEST).file_size > MANIFEST_BYTES:
+        raise ValueError(f"{MANIFEST} is larger than {MANIFEST_BYTES >> 10} KiB")
+    manifest = json.loads(archive.read(MANIFEST))
+    digests = manifest.get("sha256") if isinstance(manifest, dict) else None
+    if not isinstance(digests, dict):
+        raise ValueError(f"{MANIFEST} names no checksums")
+    return digests

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from worker.packages.card import PREPROCESSING_VERSION, Card, ChecksumError, PackageError, SelfTestError
+from worker.packages.limits import CARD_BYTES, require_modest_arrays, require_modest_card
 from worker.packages.networks import build
 from worker.packages.preprocessing.compose import PreprocessingError, compose
 from worker.packages.runtimes.folding import fold
@@ -22,6 +23,19 @@ from worker.packages.weights import load_by_layer
 CARD, WEIGHTS, GOLDEN, LICENCE, PAGE = "card.json", "weights.npz", "golden.npz", "LICENSE", "card.md"
 GOLDEN_TOLERANCE = 0.01
 """Largest difference of a probability: other CPUs sum in another order."""
+
+
+UNFIT = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+    RecursionError,
+)
+"""What a card that does not fit its network, or itself, makes of reading and building."""
 
 
 def load(directory: Path, self_test: bool = True) -> Package:
@@ -38,12 +52,14 @@ def load(directory: Path, self_test: bool = True) -> Package:
     """
     card = read_card(directory)
     verify_checksum(directory, card)
+    require_modest_card(card)
+    require_modest_arrays(directory / WEIGHTS)
     try:
         model = build.build(card.architecture, card.input)
         load_by_layer(model, directory / WEIGHTS)
         package = Package(card, fold(model))
-    except (build.UnknownBuilderError, ValueError, TypeError, OSError) as error:
-        raise PackageError(f"{directory.name}: {error}") from error
+    except UNFIT as error:
+        raise PackageError(f"{directory.name}: {type(error).__name__}: {first_line(error)}") from error
     if self_test:
         run_self_test(package, directory)
     return package
@@ -51,16 +67,28 @@ def load(directory: Path, self_test: bool = True) -> Package:
 
 def read_card(directory: Path) -> Card:
     """The card of a package; :class:`PackageError` where there is none, or it is for another preprocessing."""
+    path = directory / CARD
     try:
-        card = Card.read(directory / CARD)
-    except (OSError, ValidationError) as error:
-        raise PackageError(f"{directory.name}: no valid {CARD}: {error}") from error
+        if path.stat().st_size > CARD_BYTES:
+            raise PackageError(f"{directory.name}: {CARD} is larger than {CARD_BYTES >> 20} MiB")
+        card = Card.read(path)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc'])) or CARD}: {fault['msg']}" for fault in error.errors()]
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise PackageError(f"{directory.name}: no valid {CARD}: {faults[0]}{more}") from error
+    except (OSError, *UNFIT) as error:
+        raise PackageError(f"{directory.name}: no valid {CARD}: {first_line(error)}") from error
     if card.input.preprocessing_version != PREPROCESSING_VERSION:
         raise PackageError(
             f"{card.name}/{card.version} wants preprocessing {card.input.preprocessing_version}, "
             f"this is {PREPROCESSING_VERSION}"
         )
     return card
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's words, or its class."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def sha256_of(path: Path) -> str:
@@ -89,9 +117,10 @@ def run_self_test(package: Package, directory: Path) -> None:
     """Score the golden pixels through preprocessing and network; raise :class:`SelfTestError` where it differs."""
     path = directory / GOLDEN
     try:
+        require_modest_arrays(path)
         with np.load(path) as golden:
             pixels, expected = golden["pixels"], golden[golden_output(package.card)]
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, PackageError, KeyError, ValueError) as error:
         raise SelfTestError(f"{package.key}: no readable {GOLDEN}") from error
     try:
         p = package.predict(compose(pixels, package.card.input))[golden_output(package.card)]
