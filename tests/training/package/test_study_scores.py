@@ -17,8 +17,8 @@ from training.package.study_scores import (
     fit_best_slices,
     fit_candidate,
 )
-from worker.packages.patient_score import HEIGHTS, LEAST_AREA, mask_areas, study_features
-from worker.packages.probabilities import logit, study_probability
+from worker.packages.patient_score import HEIGHTS
+from worker.packages.probabilities import study_probability
 
 SLICES = 10
 
@@ -35,24 +35,6 @@ def planted(volume_tells: bool, seed: int = 0, count: int = 48) -> Studies:
     rows = [np.arange(SLICES) + i * SLICES for i in range(count)]
     folds = np.asarray([str(i // 2 % 4) for i in range(count)])
     return Studies(rows, folds, y, p.ravel(), areas.reshape(count * SLICES, -1), "any")
-
-
-def test_areas_of_a_mask_and_what_lies_over_one_another() -> None:
-    mask = np.zeros((3, 10, 10), np.float32)
-    mask[0, :2, :5] = 0.4
-    mask[1, :2, :10] = 0.6
-    areas = mask_areas(mask)
-    assert areas.shape == (3, 2 * len(HEIGHTS))
-    low, high = HEIGHTS.index(0.35), HEIGHTS.index(0.5)
-    assert areas[:, low].tolist() == pytest.approx([0.1, 0.2, 0.0])
-    assert areas[:, high].tolist() == pytest.approx([0.0, 0.2, 0.0])
-    assert areas[:, len(HEIGHTS) + low].tolist() == pytest.approx([0.1, 0.0, 0.0])
-    assert areas[:, len(HEIGHTS) + high].tolist() == pytest.approx([0.0, 0.0, 0.0])
-    features = study_features(np.array([0.2, 0.8, 0.5]), areas, 0.8, 0.35)
-    odds = [float(logit(np.asarray(value))) for value in (0.8, 0.5, 0.3)]
-    assert features.tolist() == pytest.approx([*odds[:2], np.log(LEAST_AREA + 0.3), np.log(LEAST_AREA + 0.1)])
-    one = study_features(np.array([0.3]), areas[:1], 0.3, 0.35)
-    assert one[1] == pytest.approx(odds[2]), "a single slice has no neighbour to persist in"
 
 
 def test_the_volume_serves_where_it_tells_more_and_the_best_slices_where_not() -> None:
