@@ -104,6 +104,7 @@ def question(
     type=click.Choice(["grey_world", "shades_of_grey"]),
     help="Also with this colour constancy in front of each package.",
 )
+@click.option("--only", multiple=True, metavar="SHIFT", help="Only shifts of this name; default: all.")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads of TensorFlow; 0: its own choice.")
 @click.option(
     "--out",
@@ -119,6 +120,7 @@ def shifts(
     pictures: int,
     plain_view: bool,
     colours: tuple[str, ...],
+    only: tuple[str, ...],
     threads: int,
     out: Path,
 ) -> None:
@@ -128,5 +130,5 @@ def shifts(
 
     log_to_terminal()
     set_threads(threads)
-    path = write_shifts(packages, data, out, split, pictures, plain_view, colours)
+    path = write_shifts(packages, data, out, split, pictures, plain_view, colours, only)
     click.echo(path.read_text(encoding="utf-8"))

@@ -35,3 +35,10 @@ def test_epochs_become_steps(tmp_path: Path) -> None:
     toml.write_text(TOY.format(steps=3).replace("steps_per_epoch = 5", "epochs = 5"))
     with pytest.raises(RecipeError, match="either steps or epochs"):
         load_recipe(str(toml))
+
+
+def test_a_table_of_another_kind_takes_the_place_of_the_whole_table_below() -> None:
+    base, varied = load_recipe("lesion_lite"), load_recipe("lesion_lite_varied")
+    assert "rotate_deg" in base.augment and varied.augment == {"kind": "dermoscope"}
+    assert varied.schedule.frozen == base.schedule.frozen and varied.schedule.steps != base.schedule.steps
+    assert varied.input == base.input and varied.card == base.card

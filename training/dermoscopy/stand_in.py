@@ -17,7 +17,7 @@ from training.datasets.base import DataSet, DataSetError
 from training.datasets.registry import open_dataset
 from training.dermoscopy.operating import fold_to_three
 from training.dermoscopy.shifted import Pictures, ShiftedScores, kept_scores, read_pictures
-from training.dermoscopy.shifts import SHIFTS
+from training.dermoscopy.shifts import SHIFTS, Shift
 from training.evaluation import metrics
 from training.evaluation.report import write_table
 from training.progress import progress
@@ -132,6 +132,7 @@ def table(
     pictures: Pictures,
     folder: Path,
     plain_view: bool,
+    shifts: Mapping[str, Shift],
 ) -> list[dict[str, Any]]:
     """Rows of all packages: one a shift, the mean of all shifts, and that mean minus the first package's.
 
@@ -146,11 +147,11 @@ def table(
     """
     rows: list[dict[str, Any]] = []
     first: tuple[str, Package, list[ShiftedScores]] | None = None
-    with progress("shifts", len(packages) * len(SHIFTS)) as advance:
+    with progress("shifts", len(packages) * len(shifts)) as advance:
         for name, (package, spec) in packages.items():
             views = ["plain"] if plain_view else package.card.parameters.get("views", ["plain"])
             answers = []
-            for shift_name, shift in SHIFTS.items():
+            for shift_name, shift in shifts.items():
                 answers.append(kept_scores(folder, package, spec, pictures, shift, views))
                 rows.append({"package": name, "pictures": shift_name} | figures_of(package, pictures, answers[-1]))
                 advance(1)
@@ -189,6 +190,7 @@ def write_shifts(
     count: int = 0,
     plain_view: bool = False,
     colours: Sequence[str] = (),
+    only: Sequence[str] = (),
 ) -> Path:
     """``shifts.json`` and ``shifts.md`` of packages (a folder, NAME or NAME/VERSION each); give back the latter's path.
 
@@ -198,14 +200,20 @@ def write_shifts(
         About so many pictures of the part; 0 for all.
     colours : sequence of str
         Names of :data:`CONSTANCIES`, each put in front of every package as one more.
+    only : sequence of str
+        Names of the shifts; none for all.
 
     Raises
     ------
     PackageError
         If there is no such package, or it does not pass its self-test.
     DataSetError
-        If there is no picture.
+        If there is no picture, or no shift of a name.
     """
+    unknown = [name for name in only if name not in SHIFTS]
+    if unknown:
+        raise DataSetError(f"no shift {', '.join(unknown)}; there are {', '.join(SHIFTS)}")
+    shifts = {name: shift for name, shift in SHIFTS.items() if not only or name in only}
     dataset = open_dataset("ham10000", data)
     pictures = read_pictures(dataset, split, count)
     served: dict[str, tuple[Package, InputSpec]] = {}
@@ -216,7 +224,7 @@ def write_shifts(
             constancy = ColourConstancy(norm=CONSTANCIES[name], reference=reference)
             spec = package.card.input.model_copy(update={"colours": constancy})
             served[f"{package.key} behind {name.replace('_', ' ')}"] = package, spec
-    rows = table(served, pictures, out / "predictions", plain_view)
+    rows = table(served, pictures, out / "predictions", plain_view, shifts)
     views = "the plain view alone" if plain_view else "the views on the cards"
-    budget = f"{len(pictures.items)} pictures of the part {split}, {len(SHIFTS)} shifts, {views}, no training"
+    budget = f"{len(pictures.items)} pictures of the part {split}, {len(shifts)} shifts, {views}, no training"
     return write_table(out, "shifts", TITLE, budget, rows)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from firstread.errors import FirstreadError
+from worker.packages.networks.joined import prefix as member_prefix
 from worker.packages.networks.pneumonia import BASES
-from worker.packages.weights import load_by_layer, settle
+from worker.packages.weights import WeightsMismatchError, load_by_layer, settle
 
 if TYPE_CHECKING:
     import keras
@@ -35,6 +37,8 @@ ENCODER_PREFIXES = (
 """Layer names of pre-trained encoders; ``bn0`` and ``bn1`` are EfficientNet-Lite's outer norms."""
 TORCH_ENCODER = ("_conv_stem", "_bn0", "_blocks.", "_conv_head", "_bn1")
 """How the names of its layers begin in an npz with PyTorch names."""
+MEMBER = re.compile(r"m(\d+)_")
+"""How the names of a joined network's layers begin."""
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 """Standard deviation of ImageNet's red, green and blue, as shares of their range."""
 
@@ -47,8 +51,8 @@ def load_start(model: keras.Model, weights: str, builder: str) -> None:
     """Fill a fresh network: ``none``, ``imagenet``, or a path.
 
     A path may be an npz with PyTorch names (EfficientNet-Lite), an npz by Keras layer name (InceptionV3), a package's
-    ``weights.npz``, a ``.weights.h5``, the ``checkpoint.npz`` of a run of the same network, or (for ``keras_transfer``)
-    the ``.h5`` file of the Keras application without its top.
+    ``weights.npz`` (of a joined one, the first member that fits), a ``.weights.h5``, the ``checkpoint.npz`` of a run of
+    the same network, or (for ``keras_transfer``) the ``.h5`` file of the Keras application without its top.
 
     Raises
     ------
@@ -74,6 +78,8 @@ def load_start(model: keras.Model, weights: str, builder: str) -> None:
             _load_encoder(model, path)
         elif _is_checkpoint(path):
             _load_checkpoint(model, path)
+        elif _is_joined(path) and not any(layer.name.startswith(member_prefix(0)) for layer in model.layers):
+            _load_member(model, path)
         else:
             load_by_layer(model, path)
     except (KeyError, ValueError) as error:
@@ -238,6 +244,33 @@ def _load_checkpoint(model: keras.Model, path: Path) -> None:
         for i, variable in enumerate(model.variables):
             variable.assign(arrays[f"m{i}"])
     settle(model)
+
+
+def _is_joined(path: Path) -> bool:
+    if path.suffix != ".npz":
+        return False
+    with np.load(path) as arrays:
+        return bool(arrays.files) and all(MEMBER.match(name) for name in arrays.files)
+
+
+def _load_member(model: keras.Model, path: Path) -> None:
+    """Weights of the first member of a joined network that fits.
+
+    Raises
+    ------
+    WeightsMismatchError
+        If none does.
+    """
+    with np.load(path) as arrays:
+        members = 1 + max(int(found[1]) for name in arrays.files if (found := MEMBER.match(name)))
+    for index in range(members):
+        try:
+            load_by_layer(model, path, member_prefix(index))
+        except WeightsMismatchError:
+            if index == members - 1:
+                raise
+        else:
+            return
 
 
 def _has_torch_names(path: Path) -> bool:

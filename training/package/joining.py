@@ -75,7 +75,7 @@ def join_packages(order: Order) -> tuple[Order, keras.Model]:
 
 def _shape(spec: InputSpec) -> tuple[Any, ...]:
     """What the network itself sees of an input spec; the crop before it may be another than a member was trained on."""
-    return spec.kind, spec.height, spec.width, spec.channels, spec.scale
+    return spec.kind, spec.height, spec.width, spec.channels, spec.scale, spec.colours
 
 
 def _origin(card: Card, recipe: Recipe) -> str:

@@ -37,8 +37,14 @@ def save_by_layer(model: keras.Model, path: Path, dtype: str = "float16") -> Non
     os.replace(partial, path)
 
 
-def load_by_layer(model: keras.Model, path: Path) -> None:
+def load_by_layer(model: keras.Model, path: Path, prefix: str = "") -> None:
     """Fill the network from :func:`save_by_layer`'s file; every weight must be there, in its shape, and none over.
+
+    Parameters
+    ----------
+    prefix : str
+        What the names of its layers begin with in the file, as those of a member of a joined network do; arrays of
+        other names are left alone.
 
     Raises
     ------
@@ -46,7 +52,7 @@ def load_by_layer(model: keras.Model, path: Path) -> None:
         Otherwise.
     """
     with np.load(path) as stored:
-        left = set(stored.files)
+        left = {name for name in stored.files if name.startswith(prefix)}
         for layer in model.layers:
             if not layer.weights:
                 continue
@@ -55,7 +61,7 @@ def load_by_layer(model: keras.Model, path: Path) -> None:
                 if not np.issubdtype(present.dtype, np.floating):
                     values.append(present)
                     continue
-                key = f"{layer.name}/{index}"
+                key = f"{prefix}{layer.name}/{index}"
                 if key not in left or stored[key].shape != tuple(weight.shape):
                     raise WeightsMismatchError(f"{path.name} has no {key} of shape {tuple(weight.shape)}")
                 left.discard(key)

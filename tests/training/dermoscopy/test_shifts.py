@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from firstread.phantoms.lesion import LesionSpec, lesion_image
 from firstread_cli.experiments import dermoscopy
 from tests.builders.skin import DarknessEngine, lesion_card, write_lesions
+from training.datasets.base import DataSetError
 from training.datasets.registry import open_dataset
 from training.dermoscopy import shifted, stand_in
 from training.dermoscopy.shifts import NEVER_DRAWN, SHIFTS, UNCHANGED
@@ -54,9 +55,8 @@ def test_the_table_has_a_row_a_shift_the_mean_and_the_difference(
     monkeypatch.setattr(stand_in, "REPEATS", 20)
     monkeypatch.setattr(stand_in, "load", lambda directory: Darkness(lesion_card(directory)))
     monkeypatch.setattr(stand_in, "find_package", lambda name, settings: name)
-    few = {name: SHIFTS[name] for name in (UNCHANGED, "scale 0.7", "darker, gamma 1.45")}
-    monkeypatch.setattr(stand_in, "SHIFTS", few)
-    stand_in.write_shifts(["one"], toy, tmp_path, colours=("shades_of_grey",))
+    few = (UNCHANGED, "darker, gamma 1.45", "scale 0.7")
+    stand_in.write_shifts(["one"], toy, tmp_path, colours=("shades_of_grey",), only=few)
     document = json.loads((tmp_path / "shifts.json").read_text(encoding="utf-8"))
     rows = document["rows"]
     assert [row["package"] for row in rows if row["pictures"] == stand_in.MEAN] == [
@@ -93,3 +93,5 @@ def test_the_command_says_what_is_wrong(toy: Path, tmp_path: Path) -> None:
         dermoscopy, ["shifts", str(tmp_path / "nothing"), "--data", str(toy), "--out", str(tmp_path / "out")]
     )
     assert result.exit_code != 0 and "nothing" in str(result.exception)
+    with pytest.raises(DataSetError, match="no shift upside down; there are as they are"):
+        stand_in.write_shifts(["one"], toy, tmp_path, only=("upside down",))

@@ -10,17 +10,19 @@ import pytest
 
 from tests.builders.toy_runs import ToyRun, recipe_of
 from training.fit.teacher import checkpoint_of
-from training.fit.transfer import WeightsError
+from training.fit.transfer import WeightsError, load_start
 from training.package.joining import JoiningError, join, join_packages, with_members
 from training.package.order import Order
 from training.package.writing import write_package
 from training.recipe import RecipeError, load_recipe
 from training.train import train_all, write_recipe
-from worker.packages.card import Card, InputSpec
+from worker.packages.card import Card, ColourConstancy, InputSpec
 from worker.packages.networks import build
+from worker.packages.networks.joined import prefix
 from worker.packages.package import load
 from worker.packages.runtimes.folding import fold
 from worker.packages.runtimes.tensorflow import Package
+from worker.packages.weights import save_by_layer
 
 TINY = {"builder": "tiny_classifier", "width": 4}
 
@@ -107,5 +109,29 @@ def test_packages_join_under_a_recipe_without_a_network_of_its_own(tmp_path: Pat
     singly = np.mean([single.model.predict_on_batch(x)["logits"] for single in singles], axis=0)
     np.testing.assert_allclose(model.predict_on_batch(x)["logits"], singly, atol=1e-4)
     other = recipe.model_copy(update={"labels": ("dx_mel",)})
-    with pytest.raises(JoiningError, match="other labels"):
-        join_packages(Order(other, tmp_path, tmp_path / "run", join=paths))
+    light = ColourConstancy(norm=6, reference=(0.7, 0.6, 0.6))
+    levelled = recipe.model_copy(update={"input": spec.model_copy(update={"colours": light})})
+    for foreign in (other, levelled):
+        with pytest.raises(JoiningError, match="other labels or another input"):
+            join_packages(Order(foreign, tmp_path, tmp_path / "run", join=paths))
+
+
+def test_a_member_of_a_joined_package_starts_a_network_of_its_own(tmp_path: Path) -> None:
+    spec = InputSpec(kind="grey", height=32, width=32)
+    wide, narrow = ({**TINY, "classes": 2, "width": width} for width in (6, 4))
+    members = [build.build(architecture, spec) for architecture in (wide, narrow)]
+    joined = build.build({"builder": "joined", "classes": 2, "members": [{**TINY, "width": 6}, TINY]}, spec)
+    for index, member in enumerate(members):
+        for layer in joined.layers:
+            if layer.name.startswith(prefix(index)) and layer.weights:
+                layer.set_weights(member.get_layer(layer.name.removeprefix(prefix(index))).get_weights())
+    save_by_layer(joined, tmp_path / "weights.npz", dtype="float32")
+    fresh = build.build(narrow, spec)
+    load_start(fresh, str(tmp_path / "weights.npz"), "tiny_classifier")
+    x = np.random.default_rng(0).random((2, 32, 32, 1), dtype=np.float32)
+    np.testing.assert_allclose(fresh.predict_on_batch(x)["logits"], members[1].predict_on_batch(x)["logits"], atol=1e-6)
+    again = build.build({"builder": "joined", "classes": 2, "members": [{**TINY, "width": 6}, TINY]}, spec)
+    load_start(again, str(tmp_path / "weights.npz"), "joined")
+    np.testing.assert_allclose(again.predict_on_batch(x)["logits"], joined.predict_on_batch(x)["logits"], atol=1e-6)
+    with pytest.raises(WeightsError, match="does not fit"):
+        load_start(build.build({**narrow, "width": 5}, spec), str(tmp_path / "weights.npz"), "tiny_classifier")
