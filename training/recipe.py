@@ -240,16 +240,14 @@ def _tables(name_or_path: str) -> dict[str, Any]:
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Tables of both, value by value; where both say something, what is above.
 
-    A table of another ``kind`` has other keys, and takes the place of the whole table below.
+    A table with ``base = false`` takes the place of the whole table below.
     """
     both = {}
     for name, value in above.items():
         under = below.get(name)
-        if (
-            isinstance(value, dict)
-            and isinstance(under, dict)
-            and value.get("kind", under.get("kind")) == under.get("kind")
-        ):
+        if isinstance(value, dict) and value.get("base") is False:
+            both[name] = {key: inner for key, inner in value.items() if key != "base"}
+        elif isinstance(value, dict) and isinstance(under, dict):
             both[name] = _merged(under, value)
         else:
             both[name] = value

@@ -37,8 +37,10 @@ def test_epochs_become_steps(tmp_path: Path) -> None:
         load_recipe(str(toml))
 
 
-def test_a_table_of_another_kind_takes_the_place_of_the_whole_table_below() -> None:
+def test_a_table_takes_the_place_of_the_whole_table_below_where_it_says_so() -> None:
     base, varied = load_recipe("lesion_lite"), load_recipe("lesion_lite_varied")
     assert "rotate_deg" in base.augment and varied.augment == {"kind": "dermoscope"}
     assert varied.schedule.frozen == base.schedule.frozen and varied.schedule.steps != base.schedule.steps
     assert varied.input == base.input and varied.card == base.card
+    merged = load_recipe("head_ct_wide_start").augment
+    assert merged["kind"] == "head" and merged["rotate_deg"] == load_recipe("head_ct_start").augment["rotate_deg"]
