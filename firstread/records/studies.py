@@ -7,8 +7,8 @@ writer at a time, and ignores row locks.
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Select, and_, func, select, update
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import ColumnElement, and_, func, select, update
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from firstread.errors import FirstreadError
 from firstread.records.clock import now_of
@@ -79,16 +79,15 @@ def _key(name: str) -> int | None:
 
 def is_self_test(session: Session, study_id: int) -> bool:
     """Whether a study is a self-test's phantom."""
-    return session.scalar(_self_tests().where(Study.id == study_id)) is not None
+    query = select(Study.id).join(SelfTest, SelfTest.study_instance_uid == Study.study_instance_uid)
+    return session.scalar(query.where(Study.id == study_id)) is not None
 
 
 def no_self_test(study_id: InstrumentedAttribute[int]) -> ColumnElement[bool]:
     """Condition that a row's study is a patient's, for queries that count or hand on."""
-    return study_id.not_in(_self_tests())
-
-
-def _self_tests() -> Select[int]:
-    return select(Study.id).join(SelfTest, SelfTest.study_instance_uid == Study.study_instance_uid)
+    phantom = aliased(Study)
+    of_self_test = phantom.study_instance_uid == SelfTest.study_instance_uid
+    return ~select(phantom.id).join(SelfTest, of_self_test).where(phantom.id == study_id).exists()
 
 
 def senders_of(session: Session, study_uid: str) -> list[str]:

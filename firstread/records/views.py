@@ -31,15 +31,14 @@ SELECT s.study_instance_uid, r.number AS revision, {_STUDY_COLUMNS}, a.state,
     CASE WHEN a.job_id IS NULL THEN r.warnings ELSE j.warnings END AS warnings,
     a.pipeline, f.model_name, f.model_version, j.series_instance_uid, f.finding, f.probability, f.value, f.unit,
     f.threshold,
-    (a.flagged = TRUE AND f.finding IS NOT NULL AND (f.flagged OR EXISTS (
-        SELECT 1 FROM flag g
-        WHERE g.study_id = a.study_id AND g.pipeline = a.pipeline AND g.finding = f.finding))) AS flagged,
+    (a.flagged = TRUE AND f.finding IS NOT NULL AND (f.flagged OR g.id IS NOT NULL)) AS flagged,
     j.evidence_path, a.received_at, r.closed_at, a.scored_at
 FROM answer a
 JOIN study s ON s.id = a.study_id
 JOIN revision r ON r.id = a.revision_id
 LEFT JOIN job j ON j.id = a.job_id
 LEFT JOIN result f ON f.job_id = a.job_id AND f.run = a.run AND f.role = 'active'
+LEFT JOIN flag g ON g.study_id = a.study_id AND g.pipeline = a.pipeline AND g.finding = f.finding
 WHERE {PATIENT}
 """
 

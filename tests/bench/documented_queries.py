@@ -35,6 +35,9 @@ from firstread_cli.study import story
 LIMITS_S = {"look-up": 0.05, "listing": 0.05, "aggregate": 1.0}
 """By class; that of aggregates is for 50,000 studies."""
 
+SHOWN = 50
+"""Rows of a listing that has a limit."""
+
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 BOTH = (SQLITE, POSTGRESQL)
 
@@ -66,8 +69,9 @@ class DocumentedQuery:
         A key of :data:`LIMITS_S`.
     source : str
         Where it stands.
-    run : callable
-        Asks it of a session, about a subject; returns how many rows came.
+    ask : str or callable
+        SQL whose ``:uid``, ``:accession``, ``:patient``, ``:month`` and ``:limit`` are those of a subject; or what asks
+        it of a session, about a subject, and returns how many rows came.
     engines : tuple of str
         On which it is asked.
     """
@@ -75,7 +79,7 @@ class DocumentedQuery:
     name: str
     kind: str
     source: str
-    run: Callable[[Session, Subject], int]
+    ask: str | Callable[[Session, Subject], int]
     engines: tuple[str, ...] = BOTH
 
     @property
@@ -83,26 +87,23 @@ class DocumentedQuery:
         """The longest that it may take, in seconds."""
         return LIMITS_S[self.kind]
 
+    def run(self, session: Session, about: Subject) -> int:
+        """Ask it; returns how many rows came."""
+        if not isinstance(self.ask, str):
+            return self.ask(session, about)
+        values = {
+            "uid": about.uid,
+            "accession": about.accession_number,
+            "patient": about.patient_id,
+            "month": about.month,
+            "limit": SHOWN,
+        }
+        names = set(re.findall(r"(?<!:):(\w+)", self.ask))
+        return _rows(session, text(self.ask).bindparams(**{name: values[name] for name in names}))
+
 
 def _rows(session: Session, query: TextClause) -> int:
     return len(session.execute(query).all())
-
-
-def _sql(query: str) -> Callable[[Session, Subject], int]:
-    """A query whose ``:uid``, ``:accession``, ``:patient`` and ``:month`` are the subject's."""
-
-    def run(session: Session, subject: Subject) -> int:
-        values = {
-            "uid": subject.uid,
-            "accession": subject.accession_number,
-            "patient": subject.patient_id,
-            "month": subject.month,
-            "limit": 50,
-        }
-        names = set(re.findall(r"(?<!:):(\w+)", query))
-        return _rows(session, text(query).bindparams(**{name: values[name] for name in names}))
-
-    return run
 
 
 def _results(**conditions: Any) -> Callable[[Session, Subject], int]:
@@ -127,61 +128,57 @@ LOOK_UPS = (
         "one study by StudyInstanceUID",
         "look-up",
         "docs/schema.md",
-        _sql("SELECT * FROM study_result WHERE study_instance_uid = :uid"),
+        "SELECT * FROM study_result WHERE study_instance_uid = :uid",
     ),
     DocumentedQuery(
         "one study by accession number",
         "look-up",
         "README.md",
-        _sql(
-            "SELECT pipeline, state, reason, finding, probability, value, unit, threshold, flagged, warnings "
-            "FROM study_result WHERE accession_number = :accession"
-        ),
+        "SELECT pipeline, state, reason, finding, probability, value, unit, threshold, flagged, warnings "
+        "FROM study_result WHERE accession_number = :accession",
     ),
     DocumentedQuery(
         "studies of a patient",
         "look-up",
         "docs/schema.md",
-        _sql("SELECT * FROM study_result WHERE patient_id = :patient"),
+        "SELECT * FROM study_result WHERE patient_id = :patient",
     ),
     DocumentedQuery(
         "most suspicious slices of a study",
         "look-up",
         "README.md",
-        _sql(
-            "SELECT sop_instance_uid, instance_number, probability FROM slice_score "
-            "WHERE study_instance_uid = :uid AND finding = 'any' ORDER BY probability DESC LIMIT 5"
-        ),
+        "SELECT sop_instance_uid, instance_number, probability FROM slice_score "
+        "WHERE study_instance_uid = :uid AND finding = 'any' ORDER BY probability DESC LIMIT 5",
     ),
     DocumentedQuery(
         "history of a study",
         "look-up",
         "docs/schema.md",
-        _sql("SELECT * FROM study_result_history WHERE study_instance_uid = :uid"),
+        "SELECT * FROM study_result_history WHERE study_instance_uid = :uid",
     ),
     DocumentedQuery(
         "slice scores of a study, every run",
         "look-up",
         "docs/schema.md",
-        _sql("SELECT * FROM slice_score_history WHERE study_instance_uid = :uid"),
+        "SELECT * FROM slice_score_history WHERE study_instance_uid = :uid",
     ),
     DocumentedQuery(
         "flags of a study",
         "look-up",
         "docs/schema.md",
-        _sql("SELECT * FROM study_flag WHERE study_instance_uid = :uid"),
+        "SELECT * FROM study_flag WHERE study_instance_uid = :uid",
     ),
     DocumentedQuery(
         "images received of a study",
         "look-up",
         "docs/schema.md",
-        _sql("SELECT * FROM received_instance WHERE study_instance_uid = :uid"),
+        "SELECT * FROM received_instance WHERE study_instance_uid = :uid",
     ),
     DocumentedQuery(
         "deliveries of a study",
         "look-up",
         "docs/schema.md",
-        _sql("SELECT * FROM delivery_status WHERE study_instance_uid = :uid"),
+        "SELECT * FROM delivery_status WHERE study_instance_uid = :uid",
     ),
     DocumentedQuery("firstread study", "look-up", "docs/operations.md", _story),
 )
@@ -191,10 +188,8 @@ LISTINGS = (
         "open head CT flags",
         "listing",
         "README.md",
-        _sql(
-            "SELECT accession_number, probability, volume_ml, flagged_at FROM hemorrhage_flag "
-            "WHERE acknowledged_at IS NULL ORDER BY flagged_at"
-        ),
+        "SELECT accession_number, probability, volume_ml, flagged_at FROM hemorrhage_flag "
+        "WHERE acknowledged_at IS NULL ORDER BY flagged_at",
     ),
     DocumentedQuery(
         "firstread flags",
@@ -212,7 +207,7 @@ LISTINGS = (
         "newest 50 results",
         "listing",
         "docs/schema.md",
-        _sql("SELECT * FROM study_result ORDER BY received_at DESC LIMIT :limit"),
+        "SELECT * FROM study_result ORDER BY received_at DESC LIMIT :limit",
     ),
     DocumentedQuery("firstread results", "listing", "firstread_cli/listings.py", _results()),
     DocumentedQuery(
@@ -249,21 +244,19 @@ LISTINGS = (
         "firstread_cli/outcomes.py",
         lambda s, _: _rows(s, deliveries_query("FAILED", 50)),
     ),
-    DocumentedQuery("firstread audit", "listing", "firstread_cli/outcomes.py", _sql(AUDIT_QUERY)),
-    DocumentedQuery("firstread drift", "listing", "firstread_cli/outcomes.py", _sql(DRIFT_QUERY)),
+    DocumentedQuery("firstread audit", "listing", "firstread_cli/outcomes.py", AUDIT_QUERY),
+    DocumentedQuery("firstread drift", "listing", "firstread_cli/outcomes.py", DRIFT_QUERY),
     DocumentedQuery(
         "refused at the door",
         "listing",
         "README.md",
-        _sql(
-            "SELECT received_at, source_name, reason, detail FROM intake_refusal ORDER BY received_at DESC LIMIT :limit"
-        ),
+        "SELECT received_at, source_name, reason, detail FROM intake_refusal ORDER BY received_at DESC LIMIT :limit",
     ),
     DocumentedQuery(
         "modalities turned away",
         "listing",
         "docs/operations.md",
-        _sql("SELECT * FROM association_refusal ORDER BY last_at DESC LIMIT :limit"),
+        "SELECT * FROM association_refusal ORDER BY last_at DESC LIMIT :limit",
     ),
     DocumentedQuery("metrics collector", "listing", "firstread/metrics/", _collect),
 )
@@ -273,35 +266,29 @@ AGGREGATES = (
         "rejected, by reason",
         "aggregate",
         "README.md",
-        _sql(
-            "SELECT reason, COUNT(DISTINCT study_instance_uid) AS studies FROM study_result "
-            "WHERE state = 'REJECTED' GROUP BY reason ORDER BY studies DESC"
-        ),
+        "SELECT reason, COUNT(DISTINCT study_instance_uid) AS studies FROM study_result "
+        "WHERE state = 'REJECTED' GROUP BY reason ORDER BY studies DESC",
     ),
-    DocumentedQuery("firstread performance", "aggregate", "firstread_cli/outcomes.py", _sql(PERFORMANCE_QUERY)),
+    DocumentedQuery("firstread performance", "aggregate", "firstread_cli/outcomes.py", PERFORMANCE_QUERY),
     DocumentedQuery(
         "next steps of skin lesions",
         "aggregate",
         "docs/dermoscopy.md",
-        _sql(
-            "SELECT r.study_instance_uid, r.probability, n.next_step FROM study_result r "
-            "JOIN next_step n USING (study_instance_uid, pipeline) "
-            "WHERE r.finding = 'melanoma' ORDER BY r.scored_at DESC"
-        ),
+        "SELECT r.study_instance_uid, r.probability, n.next_step FROM study_result r "
+        "JOIN next_step n USING (study_instance_uid, pipeline) "
+        "WHERE r.finding = 'melanoma' ORDER BY r.scored_at DESC",
     ),
     DocumentedQuery(
         "shadow against active",
         "aggregate",
         "docs/operations.md",
-        _sql(
-            "SELECT a.accession_number, a.probability AS p_active, s.model_version AS shadow_version, "
-            "s.probability AS p_shadow, a.flagged, COALESCE(s.probability >= s.threshold, FALSE) AS shadow_would_flag "
-            "FROM study_result_history a JOIN study_result_history s "
-            "ON s.study_instance_uid = a.study_instance_uid AND s.revision = a.revision AND s.pipeline = a.pipeline "
-            "AND s.run = a.run AND s.finding = a.finding AND s.role = 'shadow' "
-            "WHERE a.role = 'active' AND a.pipeline = 'head_ct' AND a.finding = 'any' "
-            "AND COALESCE(a.probability >= a.threshold, FALSE) <> COALESCE(s.probability >= s.threshold, FALSE)"
-        ),
+        "SELECT a.accession_number, a.probability AS p_active, s.model_version AS shadow_version, "
+        "s.probability AS p_shadow, a.flagged, COALESCE(s.probability >= s.threshold, FALSE) AS shadow_would_flag "
+        "FROM study_result_history a JOIN study_result_history s "
+        "ON s.study_instance_uid = a.study_instance_uid AND s.revision = a.revision AND s.pipeline = a.pipeline "
+        "AND s.run = a.run AND s.finding = a.finding AND s.role = 'shadow' "
+        "WHERE a.role = 'active' AND a.pipeline = 'head_ct' AND a.finding = 'any' "
+        "AND COALESCE(a.probability >= a.threshold, FALSE) <> COALESCE(s.probability >= s.threshold, FALSE)",
     ),
 )
 
@@ -327,7 +314,7 @@ def dashboard_queries() -> tuple[DocumentedQuery, ...]:
             f"panel: {title}",
             "aggregate",
             "monitoring/grafana/dashboards/results.json",
-            _sql(TIME_FILTER.sub(r"\1 >= CAST(:month AS timestamptz)", query)),
+            TIME_FILTER.sub(r"\1 >= CAST(:month AS timestamptz)", query),
             engines=(POSTGRESQL,),
         )
         for title, query in panels

@@ -56,8 +56,8 @@ def fill(db: Database, studies: int, slices: int) -> None:
         _fill_others(session)
         session.execute(text("CREATE TEMPORARY TABLE number (i INTEGER PRIMARY KEY)"))
         session.execute(text("INSERT INTO number (i) VALUES (:i)"), [{"i": i} for i in range(1, slices + 1)])
-        for statement in (INSTANCES, MEMBERS, RECEIPTS, SLICES):
-            session.execute(text(statement), {"slices": slices})
+        for statement in (INSTANCES, MEMBERS, RECEIPTS, SLICES, STANDINGS, NOTES):
+            session.execute(text(statement), {"slices": slices} if statement is INSTANCES else {})
         session.execute(text("DROP TABLE number"))
     with db.engine.execution_options(write=True).begin() as connection:
         fill_answers(connection)
@@ -140,6 +140,8 @@ def _fill_studies(session: Session, numbers: range, studies: int) -> None:
         rows[Revision].append(revision)
         if number % 10 == 6:  # a later revision with a dose report, which hides nothing
             rows[Revision].append(revision | {"id": studies + number, "number": 2})
+        if number % 50 == 6:  # and one with the same images in another encoding: the first result stands
+            rows[Revision].append(revision | {"id": 2 * studies + number, "number": 3})
         if pipeline is None:
             continue
         _add_job(rows, number, number, pipeline, _state(number, studies), at, studies)
@@ -256,6 +258,21 @@ SELECT s.id, s.study_instance_uid || '.1', s.study_instance_uid || '.1.' || n.i,
     s.id || '/' || n.i, '[]', s.received_at, FALSE
 FROM study s JOIN number n ON n.i <= CASE s.modality WHEN 'CT' THEN :slices ELSE 1 END
 ORDER BY s.id, n.i
+"""
+
+STANDINGS = """
+INSERT INTO standing (revision_id, pipeline, job_id, reason, at)
+SELECT later.id, j.pipeline, j.id, 'unchanged', later.closed_at
+FROM revision later
+JOIN revision r ON r.study_id = later.study_id AND r.number = 1
+JOIN job j ON j.revision_id = r.id
+WHERE later.number = 3
+"""
+
+NOTES = """
+INSERT INTO rejection_note (study_id, instance_id, sop_instance_uid, code, images, at)
+SELECT i.study_id, i.id, i.sop_instance_uid, '113039', 1, i.received_at
+FROM instance i WHERE i.instance_number = 1 AND i.study_id % 40 = 0
 """
 
 MEMBERS = """

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from firstread.records import Database
@@ -55,25 +55,42 @@ def plan_of(db: Database, statement: Statement) -> list[str]:
         return [str(row[0]) for row in _driver_rows(db, f"EXPLAIN {sql}", values)]
     depth: dict[int, int] = {}
     lines = []
-    for key, parent, _, text in _driver_rows(db, f"EXPLAIN QUERY PLAN {sql}", values):
+    for key, parent, _, words in _driver_rows(db, f"EXPLAIN QUERY PLAN {sql}", values):
         depth[key] = depth.get(parent, -1) + 1
-        lines.append("  " * depth[key] + str(text))
+        lines.append("  " * depth[key] + str(words))
     return lines
 
 
 def scans(db: Database, statement: Statement) -> list[str]:
-    """Steps of a plan that read a table, or one of its indexes, from end to end, tables that stay small apart."""
-    found = []
-    for line in plan_of(db, statement):
-        if db.is_sqlite:
-            match = re.match(r"SCAN (\w+)", line.strip())
-            if match and match[1] not in SMALL | MADE_BEFORE | set(VIEWS):
-                found.append(line.strip())
-        else:
-            match = re.search(r"Seq Scan on (\w+)", line)
-            if match and match[1] not in SMALL:
-                found.append(line.strip())
-    return found
+    """Steps that read a table, or one of its indexes, from end to end since there is no other way.
+
+    Tables that stay small do not count. PostgreSQL is asked for another way than those that it takes for small tables.
+    """
+    if db.is_sqlite:
+        return [line.strip() for line in plan_of(db, statement) if _is_scan(line)]
+    sql, values = statement
+    with db.engine.connect() as connection:
+        for way in ("seqscan", "hashjoin", "mergejoin", "bitmapscan"):
+            connection.execute(text(f"SET LOCAL enable_{way} = off"))
+        cursor = connection.connection.cursor()
+        cursor.execute(f"EXPLAIN (FORMAT JSON) {sql}", values)
+        (plan,) = cursor.fetchone()
+    return [
+        f"{node['Node Type']} on {node['Relation Name']} {node.get('Index Name', '')}".strip()
+        for node in _nodes(plan[0]["Plan"])
+        if node.get("Relation Name", "") not in {"", *SMALL} and "Index Cond" not in node
+    ]
+
+
+def _is_scan(line: str) -> bool:
+    match = re.match(r"SCAN (\w+)", line.strip())
+    return match is not None and match[1] not in SMALL | MADE_BEFORE | set(VIEWS)
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from _nodes(part)
 
 
 def work_of(db: Database, run: Callable[[Session], object]) -> int:
