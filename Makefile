@@ -58,8 +58,9 @@ format:  ## Format the code and sort its imports
 	.venv/bin/ruff check --fix $(wildcard $(SOURCES))
 	.venv/bin/ruff format $(wildcard $(SOURCES))
 
-bench: setup  ## Measure intake, time to result and studies an hour on this machine
+bench: setup  ## Measure intake, time to result, studies an hour and queries over ten million rows on this machine
 	@.venv/bin/python -m tests.system.bench $(ARGS)
+	@.venv/bin/python -m tests.bench.bench_queries docs/performance/queries.json
 
 soak: setup  ## Feed studies for an hour and kill processes in between; nothing may be missing (ARGS="--minutes 10")
 	@.venv/bin/python -m tests.system.soak $(ARGS)

@@ -127,7 +127,7 @@ LOOK_UPS = (
     DocumentedQuery(
         "one study by StudyInstanceUID",
         "look-up",
-        "docs/schema.md",
+        "docs/performance.md",
         "SELECT * FROM study_result WHERE study_instance_uid = :uid",
     ),
     DocumentedQuery(
@@ -140,7 +140,7 @@ LOOK_UPS = (
     DocumentedQuery(
         "studies of a patient",
         "look-up",
-        "docs/schema.md",
+        "docs/performance.md",
         "SELECT * FROM study_result WHERE patient_id = :patient",
     ),
     DocumentedQuery(
@@ -153,31 +153,31 @@ LOOK_UPS = (
     DocumentedQuery(
         "history of a study",
         "look-up",
-        "docs/schema.md",
+        "docs/performance.md",
         "SELECT * FROM study_result_history WHERE study_instance_uid = :uid",
     ),
     DocumentedQuery(
         "slice scores of a study, every run",
         "look-up",
-        "docs/schema.md",
+        "docs/performance.md",
         "SELECT * FROM slice_score_history WHERE study_instance_uid = :uid",
     ),
     DocumentedQuery(
         "flags of a study",
         "look-up",
-        "docs/schema.md",
+        "docs/performance.md",
         "SELECT * FROM study_flag WHERE study_instance_uid = :uid",
     ),
     DocumentedQuery(
         "images received of a study",
         "look-up",
-        "docs/schema.md",
+        "docs/performance.md",
         "SELECT * FROM received_instance WHERE study_instance_uid = :uid",
     ),
     DocumentedQuery(
         "deliveries of a study",
         "look-up",
-        "docs/schema.md",
+        "docs/performance.md",
         "SELECT * FROM delivery_status WHERE study_instance_uid = :uid",
     ),
     DocumentedQuery("firstread study", "look-up", "docs/operations.md", _story),
@@ -206,7 +206,7 @@ LISTINGS = (
     DocumentedQuery(
         "newest 50 results",
         "listing",
-        "docs/schema.md",
+        "docs/performance.md",
         "SELECT * FROM study_result ORDER BY received_at DESC LIMIT :limit",
     ),
     DocumentedQuery("firstread results", "listing", "firstread_cli/listings.py", _results()),

@@ -1,4 +1,4 @@
-"""What a query makes a database do: its statements, their plans, and how many steps or pages they take."""
+"""What a query makes a database do: its statements, their plans, and how many steps they take."""
 
 from __future__ import annotations
 
@@ -94,10 +94,8 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def work_of(db: Database, run: Callable[[Session], object]) -> int:
-    """What a query costs, whatever else the machine does: hundreds of steps on SQLite, pages on PostgreSQL."""
-    if db.is_sqlite:
-        return sum(_steps(db, statement) for statement in statements_of(db, run))
-    return sum(_pages(db, statement) for statement in statements_of(db, run))
+    """Hundreds of steps that a query takes on SQLite, whatever else the machine does."""
+    return sum(_steps(db, statement) for statement in statements_of(db, run))
 
 
 def _steps(db: Database, statement: Statement) -> int:
@@ -117,10 +115,3 @@ def _steps(db: Database, statement: Statement) -> int:
         finally:
             raw.set_progress_handler(None, 0)
     return count
-
-
-def _pages(db: Database, statement: Statement) -> int:
-    sql, values = statement
-    rows = _driver_rows(db, f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) {sql}", values)
-    first = next((str(row[0]) for row in rows if "Buffers:" in str(row[0])), "")
-    return sum(int(n) for n in re.findall(r"(?:hit|read)=(\d+)", first))

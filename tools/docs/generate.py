@@ -17,6 +17,7 @@ import click
 
 from tools.docs.experiments import chest_adults, experiments, head_ct_scores
 from tools.docs.figures import ROOT, flag_words, models, table
+from tools.docs.performance import queries, query_databases
 from tools.docs.published import published
 from tools.docs.targets import targets
 
@@ -202,6 +203,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "experiments_dermoscopy": lambda: experiments("dermoscopy"),
     "chest_adults": chest_adults,
     "experiments_chest": lambda: experiments("chest"),
+    "queries": queries,
+    "query_databases": query_databases,
     "settings": settings,
     "metrics": metrics,
     "former_metrics": former_metrics,
