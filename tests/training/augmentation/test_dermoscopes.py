@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from firstread.phantoms.lesion import LesionSpec, lesion_image
+from tests.builders.skin import write_lesions
 from training.augmentation import skin
 from training.augmentation.dermoscopes import DermoscopeAugment
 from training.augmentation.kinds import augment_from
+from training.datasets.arrays import load_arrays
+from training.dermoscopy.readers import Lesions
+from training.fit.batches import groups_by, train_batch
+from training.recipe import load_recipe
 from worker.packages.card import InputSpec
+from worker.packages.preprocessing.colours import light_of
 
 ALL = DermoscopeAugment(rim=1, vignette=1, coarse=1, blur=1, sharpen=1, noise=1, cutout=1)
 STRENGTHS = ("closer", "wider", "shift", "balance", "gamma", "gamma_spread", "exposure", "hue_deg", "saturation")
@@ -103,3 +111,20 @@ def test_a_rim_is_dark_outside_its_circle_alone(lesion: tuple[np.ndarray, np.nda
     assert fallen[0, 0].mean() < 0.5 * picture[0, 0].mean() and fallen[36, 48] == pytest.approx(
         picture[36, 48], abs=0.01
     )
+
+
+@pytest.mark.parametrize("colours", [None, {"norm": 6, "reference": (0.77, 0.6, 0.63)}])
+def test_a_recipe_that_draws_it_feeds_the_same_batch_again(colours: object, tmp_path: Path) -> None:
+    recipe = load_recipe("lesion_short_varied")
+    small = recipe.input.model_dump() | {"height": 48, "width": 64, "colours": colours}
+    spec = InputSpec.model_validate(small)
+    arrays = load_arrays([Lesions(write_lesions(tmp_path / "ham", n=28))], spec, recipe.labels, (12, 16), workers=1)
+    groups = groups_by(arrays, np.arange(len(arrays)), recipe.shares, patients_first=False)
+    augment = augment_from(recipe.augment, spec)
+    first, again = (train_batch(arrays, groups, augment, 8, 1, 0, None, recipe.mixup) for _ in range(2))
+    assert first[0].shape == (8, 48, 64, 3) and np.array_equal(first[0], again[0])
+    assert 0 <= first[1]["mask_logits"].min() < first[1]["mask_logits"].max() <= 1
+    plain = arrays.stacked(np.arange(len(arrays)))
+    lights = np.asarray([light_of(picture, 6.0) for picture in plain])
+    spread = (lights / lights.mean(axis=1, keepdims=True)).std(axis=0).max()
+    assert (spread < 0.01) == (colours is not None)
