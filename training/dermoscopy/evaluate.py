@@ -46,7 +46,7 @@ def evaluate_lesions(package: Package, dataset: DataSet, split: str | None = Non
     views = card.parameters.get("views", ["plain"])
     scored: list[Item] = []
     p: list[np.ndarray] = []
-    overlaps: list[float] = []
+    overlaps: list[tuple[float, float]] = []
     left_out: dict[str, str] = {}
     wanted = [item for item in dataset.items() if item.usable and (split is None or item.split == split)]
     for start in range(0, len(wanted), BATCH):
@@ -75,7 +75,7 @@ def evaluate_lesions(package: Package, dataset: DataSet, split: str | None = Non
     result = {"package": f"{card.name}/{card.version}", "left_out": len(left_out)}
     points = {name: point for name, point in card.operating_points.items() if isinstance(point, OperatingPoint)}
     result |= fig.figures(table, points) | {"subgroups": fig.subgroups(table, scored)}
-    dice = np.full(len(scored), np.nan) if overlap is None else 2 * overlap / (1 + overlap)
+    dice = np.full(len(scored), np.nan) if overlap is None else 2 * overlap[:, 0] / (1 + overlap[:, 0])
     unknown = np.full(len(scored), np.nan)
     return Scored(scored, label_matrix(scored, card.labels), table.p, dice, unknown, left_out), result
 

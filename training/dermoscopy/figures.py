@@ -53,6 +53,8 @@ class MeasuredRows:
         Name -> bool (n,), as of :func:`training.dermoscopy.traits.traits_of`.
     prior : tuple of float
         Shares of the three classes that the probabilities were calibrated to.
+    area_off : float (n,) or None
+        Error of each outline's area as a share of the drawn area; NaN where nothing is drawn.
     """
 
     labels: tuple[str, ...]
@@ -63,6 +65,7 @@ class MeasuredRows:
     iou: np.ndarray | None = None
     traits: Mapping[str, np.ndarray] = field(default_factory=dict)
     prior: tuple[float, ...] = (1.0, 1.0, 1.0)
+    area_off: np.ndarray | None = None
 
     def part(self, keep: np.ndarray) -> MeasuredRows:
         """The rows of a mask (bool, n)."""
@@ -75,6 +78,7 @@ class MeasuredRows:
             None if self.iou is None else self.iou[keep],
             {name: has[keep] for name, has in self.traits.items()},
             self.prior,
+            None if self.area_off is None else self.area_off[keep],
         )
 
 
@@ -148,11 +152,19 @@ def _outlined(rows: MeasuredRows, repeats: int | None) -> dict[str, Any]:
     counts = {"pictures": int(known.sum()), "without_drawn_mask": int((~known).sum())}
     if not known.any():
         return counts
-    return counts | {
+    outline = counts | {
         "mean_iou": metrics.mean(iou, lesions, repeats).as_dict(),
         "mean_dice": metrics.mean(2 * iou / (1 + iou), lesions, repeats).as_dict(),
         "share_below_065": share(iou < LOW_IOU, lesions, repeats),
     }
+    if rows.area_off is not None and (sized := np.isfinite(rows.area_off)).any():
+        columns = rows.lesions[sized], rows.area_off[sized]
+        outline["median_area_off"] = metrics.bootstrap(_median, *columns, repeats=repeats).as_dict()
+    return outline
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.median(values))
 
 
 def at_point(rows: MeasuredRows, p3: np.ndarray, point: OperatingPoint, repeats: int | None) -> dict[str, Any]:

@@ -116,6 +116,16 @@ def iou(truth: np.ndarray, outline: np.ndarray) -> float:
     return int((truth & outline).sum()) / union if union else 1.0
 
 
+def overlap(drawn: np.ndarray, p_mask: np.ndarray, chosen: Mapping[str, Any]) -> tuple[float, float]:
+    """IoU of an outline, cut as in service, with the drawn one, and how far its area is off as a share of the drawn.
+
+    The second is NaN where nothing is drawn in the picture.
+    """
+    outline = cut(at_source(p_mask, drawn), chosen)
+    area = int(drawn.sum())
+    return iou(drawn, outline), abs(int(outline.sum()) - area) / area if area else float("nan")
+
+
 def cut(p_mask: np.ndarray, chosen: Mapping[str, Any]) -> np.ndarray:
     """As the pipeline cuts it; ``chosen`` holds a card's ``mask_threshold``, ``mask_largest``, ``mask_fill``."""
     return outlined(

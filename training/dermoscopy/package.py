@@ -168,12 +168,10 @@ def measure(chosen: operating.ValidationChoices, dataset: DataSet, test: Split, 
     return fig.figures(table, chosen.points, repeats) | left_out | {"subgroups": fig.subgroups(table, test.items)}
 
 
-def overlap_of(dataset: DataSet, item: Item, p_mask: np.ndarray, chosen: Mapping[str, Any]) -> float:
-    """IoU of an outline with the drawn mask at its own size; NaN where none was drawn."""
+def overlap_of(dataset: DataSet, item: Item, p_mask: np.ndarray, chosen: Mapping[str, Any]) -> tuple[float, float]:
+    """:func:`training.dermoscopy.operating.overlap` with the drawn mask at its own size; NaN twice without one."""
     drawn = dataset.mask(item)
-    if drawn is None:
-        return float("nan")
-    return operating.iou(drawn, operating.cut(operating.at_source(p_mask, drawn), chosen))
+    return (float("nan"), float("nan")) if drawn is None else operating.overlap(drawn, p_mask, chosen)
 
 
 def rows_of(
@@ -184,7 +182,10 @@ def rows_of(
     overlap: np.ndarray | None,
     prior: tuple[float, ...],
 ) -> fig.MeasuredRows:
-    """Everything that the figures need of items with their scores: truth, lesions, and traits seen in the pictures."""
+    """Everything that the figures need of items with their scores: truth, lesions, and traits seen in the pictures.
+
+    ``overlap`` (n, 2) has the columns of :func:`overlap_of`.
+    """
     matrix = label_matrix(items, labels)
     diagnoses = operating.truth_columns(labels, matrix) if labels else np.full(len(items), -1)
     return fig.MeasuredRows(
@@ -193,9 +194,10 @@ def rows_of(
         fig.truth_of_three(items),
         np.asarray([item.patient for item in items]),
         diagnoses,
-        overlap,
+        None if overlap is None else overlap[:, 0],
         traits_of(dataset.pixels(item) for item in items),
         prior,
+        None if overlap is None else overlap[:, 1],
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from training.datasets.base import DataSet, DataSetError, Item
 from training.dermoscopy.figures import truth_of_three
-from training.dermoscopy.operating import at_source, cut, iou
+from training.dermoscopy.operating import overlap
 from training.dermoscopy.shifts import Shift
 from training.evaluation.scoring import over_views
 from worker.packages.card import Card, InputSpec
@@ -90,17 +90,16 @@ def scores(package: Package, spec: InputSpec, pictures: Pictures, shift: Shift, 
         outputs = over_views(package.predict, np.concatenate(x), views)
         p.append(outputs["p"])
         masks = outputs.get("mask", [None] * len(rows))
-        overlaps += [overlap(card, mask, drawn) for mask, (_, drawn) in zip(masks, rows, strict=True)]
+        overlaps += [overlap_if_drawn(card, mask, drawn) for mask, (_, drawn) in zip(masks, rows, strict=True)]
     both = np.asarray(overlaps, dtype=np.float64)
     return ShiftedScores(np.concatenate(p).astype(np.float64), both[:, 0], both[:, 1])
 
 
-def overlap(card: Card, p_mask: np.ndarray | None, drawn: np.ndarray | None) -> tuple[float, float]:
-    """IoU of an outline with the drawn one, and how far its area is off, as a share of the drawn area."""
+def overlap_if_drawn(card: Card, p_mask: np.ndarray | None, drawn: np.ndarray | None) -> tuple[float, float]:
+    """:func:`training.dermoscopy.operating.overlap`; NaN twice where nothing is drawn in the frame."""
     if p_mask is None or drawn is None or not drawn.any():
         return float("nan"), float("nan")
-    outline = cut(at_source(p_mask, drawn), card.parameters)
-    return iou(drawn, outline), abs(int(outline.sum()) - int(drawn.sum())) / int(drawn.sum())
+    return overlap(drawn, p_mask, card.parameters)
 
 
 def kept_scores(

@@ -224,7 +224,8 @@ def write_shifts(
             constancy = ColourConstancy(norm=CONSTANCIES[name], reference=reference)
             spec = package.card.input.model_copy(update={"colours": constancy})
             served[f"{package.key} behind {name.replace('_', ' ')}"] = package, spec
+    title = f"{TITLE}, with and without colour constancy" if colours else TITLE
     rows = table(served, pictures, out / "predictions", plain_view, shifts)
     views = "the plain view alone" if plain_view else "the views on the cards"
     budget = f"{len(pictures.items)} pictures of the part {split}, {len(shifts)} shifts, {views}, no training"
-    return write_table(out, "shifts", TITLE, budget, rows)
+    return write_table(out, "shifts", title, budget, rows)

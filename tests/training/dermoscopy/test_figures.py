@@ -92,6 +92,9 @@ def test_a_missing_drawn_mask_is_counted_and_hides_no_figure() -> None:
     outline = figures(_rows(iou=iou), {}, repeats=20)["outline"]
     assert (outline["pictures"], outline["without_drawn_mask"]) == (197, 3)
     assert outline["mean_iou"]["value"] == pytest.approx(0.5) and outline["mean_dice"]["value"] == pytest.approx(2 / 3)
+    off = np.r_[np.full(50, np.nan), np.full(80, 0.1), np.full(70, 0.4)]
+    area = figures(_rows(iou=iou, area_off=off), {}, repeats=20)["outline"]["median_area_off"]
+    assert area["value"] == pytest.approx(0.1) and area["n"] == 38
     assert figures(_rows(iou=np.full(200, np.nan)), {})["outline"] == {"pictures": 0, "without_drawn_mask": 200}
 
 
