@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, select, union_all
+from sqlalchemy.orm import Session, aliased
 
 from firstread.records import Job, Revision, Transition
 from firstread.records.clock import now_of
@@ -72,6 +73,16 @@ ROUTING_FAILED = "routing_failed"
 
 class IllegalMove(Exception):
     """A state change that is not allowed."""
+
+
+def has_open_work(*of_job: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Condition that a revision is closed and not routed yet, or has a job of which all of ``of_job`` is true.
+
+    Such revisions are looked for by their own state and by the jobs', so that those that are done cost nothing.
+    """
+    other = aliased(Revision)
+    unrouted = select(other.id).where(other.state == RevisionState.CLOSED.value, other.routed_at.is_(None))
+    return Revision.id.in_(union_all(unrouted, select(Job.revision_id).where(*of_job)))
 
 
 def move_revision(

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily
-from sqlalchemy import TextClause, text
+from sqlalchemy import TextClause, select, text
 from sqlalchemy.orm import Session
 
 from firstread.metrics.outcomes import OutcomeFigures
 from firstread.metrics.outcomes import families as outcome_families
 from firstread.metrics.state import FIGURES, read_database
+from firstread.records import Job, Revision
 from firstread.records.studies import find_study
+from firstread.states import JobState, has_open_work
 from firstread_cli.listing_queries import (
     AUDIT_QUERY,
     DRIFT_QUERY,
@@ -104,6 +106,9 @@ class DocumentedQuery:
 
 def _rows(session: Session, query: TextClause) -> int:
     return len(session.execute(query).all())
+
+
+WAITING = Job.state == JobState.WAITING.value
 
 
 def _results(**conditions: Any) -> Callable[[Session, Subject], int]:
@@ -257,6 +262,18 @@ LISTINGS = (
         "listing",
         "docs/operations.md",
         "SELECT * FROM association_refusal ORDER BY last_at DESC LIMIT :limit",
+    ),
+    DocumentedQuery(
+        "firstread doctor, what waits",
+        "listing",
+        "firstread_cli/doctor/command.py",
+        "SELECT COUNT(*) FROM study_result WHERE state IN ('WAITING', 'SCORING')",
+    ),
+    DocumentedQuery(
+        "revisions that wait for a worker",
+        "listing",
+        "worker/process/sweeper.py",
+        lambda session, _: len(session.scalars(select(Revision.id).where(has_open_work(WAITING))).all()),
     ),
     DocumentedQuery("metrics collector", "listing", "firstread/metrics/", _collect),
 )

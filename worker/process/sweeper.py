@@ -24,7 +24,7 @@ from firstread.records import Database, Job, Revision, Study, lock_study_of_job,
 from firstread.records.clock import now_of
 from firstread.records.studies import ORDER, PRIORITY, WAITS_AS_OLD
 from firstread.settings import Settings
-from firstread.states import JobState, RevisionState
+from firstread.states import JobState, has_open_work
 from worker.errors import NoServingPackage
 from worker.metrics import SWEEPS
 from worker.scoring.results import end_attempt
@@ -202,20 +202,12 @@ def find_due(db: Database, cutoff: datetime) -> tuple[list[tuple[int, int, int, 
     int
         How many wait in all.
     """
-    waits = (
-        select(Job.id)
-        .where(
-            Job.revision_id == Revision.id,
-            Job.state == JobState.WAITING.value,
-            Job.reason.is_distinct_from(NoServingPackage.reason),
-        )
-        .exists()
-    )
-    open_work = (Revision.state == RevisionState.CLOSED.value, or_(Revision.routed_at.is_(None), waits))
+    waits = (Job.state == JobState.WAITING.value, Job.reason.is_distinct_from(NoServingPackage.reason))
+    open_work = has_open_work(*waits)
     query = (
         select(Revision.id, Revision.study_id, Revision.number, PRIORITY, WAITS_AS_OLD)
         .join(Study, Study.id == Revision.study_id)
-        .where(*open_work, or_(Revision.published_at.is_(None), Revision.published_at < cutoff))
+        .where(open_work, or_(Revision.published_at.is_(None), Revision.published_at < cutoff))
         .order_by(*ORDER)
         .limit(MOST_RINGS)
     )
@@ -223,5 +215,5 @@ def find_due(db: Database, cutoff: datetime) -> tuple[list[tuple[int, int, int, 
         due = [(row[0], row[1], row[2], on_broker(row[3], row[4])) for row in session.execute(query)]
         if not due:
             return [], 0
-        total = session.scalar(select(func.count()).select_from(Revision).where(*open_work))
+        total = session.scalar(select(func.count()).select_from(Revision).where(open_work))
     return due, total or 0

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from firstread.pipelines import NOTICE
 from firstread.records import Database, Delivery, Job, Revision, Study
 from firstread.records.clock import now_of
 from firstread.records.studies import WAITS_AS_OLD
-from firstread.states import DeliveryState, JobState, RevisionState
+from firstread.states import DeliveryState, JobState, has_open_work
 from worker.errors import NoServingPackage
 from worker.outputs.deliveries.rows import STATUS_LIMIT, backoff_s, claimed_until, end
 from worker.outputs.destinations.file import (
@@ -132,24 +132,11 @@ def _is_due(session: Session, destination: Destination, rows: Sequence[Delivery]
 
 def _old_ones_wait(session: Session) -> bool:
     in_work = (
-        select(Job.id)
-        .where(
-            Job.revision_id == Revision.id,
-            Job.state.in_([JobState.WAITING.value, JobState.SCORING.value]),
-            Job.reason.is_distinct_from(NoServingPackage.reason),
-        )
-        .exists()
+        Job.state.in_([JobState.WAITING.value, JobState.SCORING.value]),
+        Job.reason.is_distinct_from(NoServingPackage.reason),
     )
-    query = (
-        select(Revision.id)
-        .join(Study, Study.id == Revision.study_id)
-        .where(
-            Revision.state == RevisionState.CLOSED.value,
-            WAITS_AS_OLD,
-            or_(Revision.routed_at.is_(None), in_work),
-        )
-        .limit(1)
-    )
+    query = select(Revision.id).join(Study, Study.id == Revision.study_id)
+    query = query.where(WAITS_AS_OLD, has_open_work(*in_work)).limit(1)
     return session.scalar(query) is not None
 
 
