@@ -71,6 +71,10 @@ _BARE = Template(
 _ROUTED = Template("EXISTS (SELECT 1 FROM revision WHERE id = $row.revision_id AND routed_at IS NOT NULL)")
 
 
+PREFIXES = ("answer_", "call_")
+"""What the names of all triggers begin with."""
+
+
 @dataclass(frozen=True)
 class _Trigger:
     """``event`` as in ``AFTER INSERT ON job``; statements that read ``NEW`` and ``OLD``; PostgreSQL locks first."""
@@ -236,38 +240,36 @@ def _ddl(trigger: _Trigger, dialect: str) -> list[str]:
     body = ";\n".join([*([trigger.lock] if trigger.lock else []), *statements])
     given = "OLD" if trigger.event.startswith("BEFORE DELETE") else "NULL"
     return [
-        f"CREATE FUNCTION {trigger.name}() RETURNS trigger LANGUAGE plpgsql AS "
+        f"CREATE OR REPLACE FUNCTION {trigger.name}() RETURNS trigger LANGUAGE plpgsql AS "
         f"$body$ BEGIN\n{body};\nRETURN {given};\nEND $body$",
         f"CREATE TRIGGER {trigger.name} {trigger.event} FOR EACH ROW EXECUTE FUNCTION {trigger.name}()",
     ]
 
 
-def _names(connection: Connection) -> set[str]:
+def _there(connection: Connection) -> dict[str, str]:
+    """Triggers of ours that are there, of this version or an older one, and their tables."""
     queries = {
-        "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger'",
-        "postgresql": "SELECT t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid "
+        "sqlite": "SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'",
+        "postgresql": "SELECT t.tgname, c.relname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid "
         "WHERE NOT t.tgisinternal AND c.relnamespace = CURRENT_SCHEMA()::regnamespace",
     }
-    return set(connection.scalars(text(queries[connection.dialect.name])))
+    rows = connection.execute(text(queries[connection.dialect.name]))
+    return {str(name): str(table) for name, table in rows if name.startswith(PREFIXES)}
 
 
 def drop_triggers(connection: Connection) -> None:
     """Drop every trigger of ours that is there."""
-    there = _names(connection)
-    for trigger in _triggers():
-        table = trigger.event.rpartition(" ")[2]
-        if trigger.name not in there:
-            continue
+    for name, table in _there(connection).items():
         if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql(f"DROP TRIGGER {trigger.name}")
+            connection.exec_driver_sql(f"DROP TRIGGER {name}")
         else:
-            connection.exec_driver_sql(f"DROP TRIGGER {trigger.name} ON {table}")
-            connection.exec_driver_sql(f"DROP FUNCTION {trigger.name}()")
+            connection.exec_driver_sql(f"DROP TRIGGER {name} ON {table}")
+            connection.exec_driver_sql(f"DROP FUNCTION {name}()")
 
 
 def triggers_are_there(connection: Connection) -> bool:
     """Whether all of them are."""
-    return _names(connection) >= {trigger.name for trigger in _triggers()}
+    return _there(connection).keys() >= {trigger.name for trigger in _triggers()}
 
 
 def create_triggers(connection: Connection) -> None:

@@ -14,6 +14,12 @@ from tests.builders.histories import BEGUN, RandomHistory
 
 STEPS = 40
 
+TRIGGERS = {
+    "sqlite": "SELECT COUNT(*) FROM sqlite_master WHERE type = 'trigger'",
+    "postgresql": "SELECT COUNT(*) FROM pg_proc WHERE pronamespace = CURRENT_SCHEMA()::regnamespace",
+}
+"""How many triggers, or functions of triggers, there are."""
+
 
 def rows_of(db: Database, query: str) -> list[tuple[object, ...]]:
     with db.read() as session:
@@ -50,6 +56,8 @@ def test_the_migration_fills_what_the_triggers_would_have_kept(db: Database) -> 
     kept = "SELECT study_id, pipeline, revision_id, job_id, run, state, flagged, received_at, scored_at FROM answer"
     before, jobs = rows_of(db, kept), rows_of(db, "SELECT * FROM job")
     downgrade(db, "0013")
+    with db.engine.connect() as connection:
+        assert not connection.scalar(text(TRIGGERS[connection.dialect.name]))
     upgrade(db)
     assert (rows_of(db, kept), rows_of(db, "SELECT * FROM job")) == (before, jobs)
     check(db)
