@@ -41,7 +41,7 @@ def train_all(order: Order) -> Path | None:
         arrays.sources = source_targets(arrays.items, order.recipe.adversary.hospitals)
     log.info("%d items, %d left out", len(arrays), len(arrays.left_out))
     if order.start is not None:
-        require_unseen(order.start, arrays.items)
+        require_unseen(order.start, arrays.items, order.recipe.leave_out)
     order = replace(order, recipe=with_named_folds(order.recipe, arrays.items))
     unknown = set(order.folds or ()) - set(order.recipe.folds.names)
     if unknown:

@@ -18,6 +18,7 @@ from training.evaluation.figures import without_curves
 from training.evaluation.fitting import fit_platt
 from training.evaluation.report import Miss, write_report
 from training.fit.model import predict
+from training.fit.teacher import earlier_recipe
 from training.package.order import Order
 from training.package.writing import write_package
 from training.recipe import Recipe
@@ -60,6 +61,7 @@ def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path:
         figures,
         baseline(logits["val"], calibration, recipe, arrays),
         order.version,
+        earlier_stage(order),
     )
     directory = order.out / "package" / card.name / card.version
     write_package(directory, model, card, str(recipe.card.get("licence_text", card.licence)))
@@ -143,8 +145,9 @@ def card_of(
     figures: dict[str, Any],
     histograms: dict[str, Any],
     version: str,
+    earlier: dict[str, Any] | None = None,
 ) -> Card:
-    """The card: text from the recipe, numbers from the films."""
+    """The card: text from the recipe, numbers from the films, ``earlier`` from the run that this one goes on from."""
     text, steps = recipe.card, recipe.final_steps or recipe.schedule.steps
     return Card(
         name=str(text.get("name", recipe.name)),
@@ -163,6 +166,7 @@ def card_of(
             "figures from the test part",
             "sources": text.get("sources", []),
             **({"steps": steps} if steps else {}),  # joined packages took none of their own
+            **(earlier or {}),
             "left_out": len(arrays.left_out),
         },
         population=population(text.get("population", {}), arrays),
@@ -172,6 +176,14 @@ def card_of(
         limits=list(text.get("limits", [])),
         licence=str(text.get("licence", "")),
     )
+
+
+def earlier_stage(order: Order) -> dict[str, Any]:
+    """Recipe and steps of the run whose weights this one began with; nothing where there is none."""
+    if order.start is None:
+        return {}
+    earlier = earlier_recipe(order.start)
+    return {"began_with": {"recipe": earlier.name, "steps": earlier.final_steps or earlier.schedule.steps}}
 
 
 def population(text: dict[str, Any], arrays: Arrays) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -64,14 +63,24 @@ def opened_by(run: Path) -> tuple[str, ...]:
     WeightsError
         If the folder holds no run.
     """
+    return tuple(earlier_recipe(run).datasets)
+
+
+def earlier_recipe(run: Path) -> Recipe:
+    """The recipe that a run was of. Raises :class:`WeightsError` if the folder holds no run."""
     path = run / RECIPE_COPY
     if not path.is_file():
         raise WeightsError(f"{run.name} holds no {RECIPE_COPY}: it is no run, or of an older Firstread")
-    return tuple(json.loads(path.read_text(encoding="utf-8"))["datasets"])
+    return Recipe.model_validate_json(path.read_text(encoding="utf-8"))
 
 
-def require_unseen(earlier: Path, items: Sequence[Item]) -> None:
-    """Raise :class:`WeightsError` where an earlier run opened data sets of items that are external to this one."""
+def require_unseen(earlier: Path, items: Sequence[Item], leave_out: Sequence[str] = ()) -> None:
+    """Raise :class:`WeightsError` where an earlier run opened data sets of items that are external to this one.
+
+    One that left the same hospitals out (``leave_out``) did not train on them.
+    """
+    if leave_out and set(leave_out) <= set(earlier_recipe(earlier).leave_out):
+        return
     external = {item.dataset for item in items if item.split == EXTERNAL}
     if seen := sorted(external.intersection(opened_by(earlier))):
         raise WeightsError(f"{earlier.name} has seen {', '.join(seen)}, of which a hospital is left out here")

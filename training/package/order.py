@@ -19,9 +19,9 @@ class Order:
     start: Path | None = None
     """An earlier run on the same folds, whose weights and masks each part begins with."""
     baseline: Path | None = None
+    """Another recipe's run on the same folds, whose figures stand beside."""
     external: Path | None = None
     """A run of the same recipe that left a hospital out: its figures of that hospital come first on the card."""
-    """Another recipe's run on the same folds, whose figures stand beside."""
     cache: Path | None = None
     folds: tuple[str, ...] | None = None
     final: bool = True

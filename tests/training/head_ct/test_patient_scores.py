@@ -87,7 +87,11 @@ def test_a_folder_without_a_run_and_a_single_fold_are_refused(run: Path, toy_dat
 
 def test_a_start_that_saw_the_hospital_that_is_left_out_is_refused(toy_data: Path, tmp_path: Path) -> None:
     items = open_dataset("phe_sich", toy_data / "phe_sich").items()
-    (tmp_path / "recipe.json").write_text(json.dumps({"datasets": {"phe_sich": "."}}))
+    recipe = recipe_of_both().model_copy(update={"datasets": {"phe_sich": "."}})
+    write_recipe(recipe, tmp_path)
+    external = [replace(item, split=EXTERNAL) for item in items]
     require_unseen(tmp_path, items)
     with pytest.raises(WeightsError, match="has seen phe_sich"):
-        require_unseen(tmp_path, [replace(item, split=EXTERNAL) for item in items])
+        require_unseen(tmp_path, external, ["phe"])
+    write_recipe(recipe.model_copy(update={"leave_out": ("phe", "ct")}), tmp_path)
+    require_unseen(tmp_path, external, ["phe"])
