@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy import ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from firstread.records.base import Base
@@ -126,13 +126,7 @@ class Flag(Base):
     __table_args__ = (
         UniqueConstraint("study_id", "pipeline", "finding"),
         Index("ix_flag_pipeline_time", "pipeline", "flagged_at"),
-        Index(
-            "ix_flag_open",
-            "pipeline",
-            "flagged_at",
-            sqlite_where=text("acknowledged_at IS NULL"),
-            postgresql_where=text("acknowledged_at IS NULL"),
-        ),
+        Index("ix_flag_open", "acknowledged_at", "pipeline", "flagged_at"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -85,8 +85,7 @@ def upgrade() -> None:
     op.create_index("ix_answer_flagged_received", "answer", ["flagged", "received_at"])
     op.create_index("ix_revision_last_seen_at", "revision", ["last_seen_at"])
     op.create_index("ix_study_patient_id", "study", ["patient_id"])
-    unseen = sa.text("acknowledged_at IS NULL")
-    op.create_index("ix_flag_open", "flag", ["pipeline", "flagged_at"], sqlite_where=unseen, postgresql_where=unseen)
+    op.create_index("ix_flag_open", "flag", ["acknowledged_at", "pipeline", "flagged_at"])
     op.create_index("ix_flag_pipeline_time", "flag", ["pipeline", "flagged_at"])
     op.create_index("ix_delivery_state_id", "delivery", ["state", "id"])
 

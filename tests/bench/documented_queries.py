@@ -35,7 +35,10 @@ from firstread_cli.listing_queries import (
 from firstread_cli.study import story
 
 LIMITS_S = {"look-up": 0.05, "listing": 0.05, "aggregate": 1.0}
-"""By class; that of aggregates is for 50,000 studies."""
+"""By class."""
+
+AGGREGATES_UP_TO = 50_000
+"""Studies for which the limit of aggregates holds."""
 
 SHOWN = 50
 """Rows of a listing that has a limit."""
@@ -84,10 +87,9 @@ class DocumentedQuery:
     ask: str | Callable[[Session, Subject], int]
     engines: tuple[str, ...] = BOTH
 
-    @property
-    def limit_s(self) -> float:
-        """The longest that it may take, in seconds."""
-        return LIMITS_S[self.kind]
+    def limit_s(self, studies: int) -> float | None:
+        """The longest that it may take in a database of so many studies, in seconds; None where nothing is said."""
+        return None if self.kind == "aggregate" and studies > AGGREGATES_UP_TO else LIMITS_S[self.kind]
 
     def run(self, session: Session, about: Subject) -> int:
         """Ask it; returns how many rows came."""

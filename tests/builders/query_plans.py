@@ -94,7 +94,7 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def work_of(db: Database, run: Callable[[Session], object]) -> int:
-    """Hundreds of steps that a query takes on SQLite, whatever else the machine does."""
+    """Tens of steps that a query takes on SQLite, whatever else the machine does."""
     return sum(_steps(db, statement) for statement in statements_of(db, run))
 
 
@@ -109,7 +109,7 @@ def _steps(db: Database, statement: Statement) -> int:
     with db.engine.connect() as connection:
         raw = connection.connection.dbapi_connection
         assert isinstance(raw, sqlite3.Connection)
-        raw.set_progress_handler(tick, 100)
+        raw.set_progress_handler(tick, 10)
         try:
             raw.execute(*statement).fetchall()
         finally:

@@ -20,15 +20,19 @@ def _heading(run: dict[str, Any]) -> str:
     return f"{ENGINES[run['engine']]}, {run['studies']:,} studies"
 
 
+def _seconds(row: dict[str, Any]) -> tuple[float, float, float]:
+    return row["median_s"], row["fastest_s"], row["client_cpu_s"] + row.get("server_cpu_s", 0.0)
+
+
 def queries() -> str:
-    """Each documented query: class, limit, and milliseconds in each database, the median and the fastest."""
+    """Each documented query: class, limit, and milliseconds in each database: median, fastest, and processor."""
     runs = _runs()
     rows = []
     for name, first in {name: row for run in runs for name, row in run["queries"].items()}.items():
         cells = []
         for run in runs:
             row = run["queries"].get(name)
-            cells.append("" if row is None else f"{1000 * row['median_s']:.1f} ({1000 * row['fastest_s']:.1f})")
+            cells.append("" if row is None else " / ".join(f"{1000 * seconds:.1f}" for seconds in _seconds(row)))
         rows.append((name, first["class"], f"{1000 * first['limit_s']:.0f}", *cells))
     return table(("query", "class", "limit, ms", *(_heading(run) for run in runs)), rows)
 
