@@ -15,6 +15,7 @@ from training.chest.left_out import left_out
 from training.chest.maps import maps
 from training.chest.sources import sources
 from training.chest.stress import stress
+from training.head_ct.checks import checks
 from training.head_ct.patient_scores import scores
 from training.options import EXISTING_FILE, EXISTING_FOLDER, FOLDER
 
@@ -30,10 +31,11 @@ for command in (compare, stress, sources, left_out, hospitals, maps, blend, gate
 
 @click.group("head")
 def head() -> None:
-    """Head CT experiments: what is said of a patient from all slices."""
+    """Head CT experiments: what is said of a patient from all slices, and how often checks by pixels warn."""
 
 
-head.add_command(scores)
+for command in (scores, checks):
+    head.add_command(command)
 
 
 @click.group("dermoscopy")

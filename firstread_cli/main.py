@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prepare": ("firstread_cli.training:prepare", "Turn a data set into training shards, with a report."),
     "train": ("firstread_cli.training:train", "Train a recipe."),
     "evaluate": ("firstread_cli.training:evaluate", "Evaluate a package on labelled data."),
-    "head": ("firstread_cli.experiments:head", "Head CT experiments: the score of a patient."),
+    "head": ("firstread_cli.experiments:head", "Head CT experiments: the score of a patient, warnings by pixels."),
     "dermoscopy": ("firstread_cli.experiments:dermoscopy", "Dermoscopy experiments."),
     "chest": ("firstread_cli.experiments:chest", "Chest X-ray experiments: comparisons, damaged films, class maps."),
 }

@@ -25,9 +25,15 @@ UNREAD_TEXT = (
 MOST_LINES = 200
 """Flags that a mail of many lists."""
 
-EXPLAINED = (Caution.IDENTITY_IN_DOUBT, Caution.IMAGES_REJECTED, Caution.NO_FLAG_FOR_AGE, Caution.HINT_FOR_AGE)
-"""Warnings that a mail explains: the result may be another patient's or of images that were taken back, or nothing can
-be flagged."""
+EXPLAINED = (
+    Caution.IDENTITY_IN_DOUBT,
+    Caution.IMAGES_REJECTED,
+    Caution.NO_FLAG_FOR_AGE,
+    Caution.HINT_FOR_AGE,
+    Caution.CONTRAST_SUSPECTED,
+)
+"""Warnings that a mail explains: the result may be another patient's or of images that were taken back, nothing can be
+flagged, or something in the images looks like the finding."""
 
 
 def send_email(destination: EmailDestination, content: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from worker.pipelines.base import Details, Gate, Series, StudyImages
+from worker.pipelines.head_ct.checks import cautions_of
 from worker.pipelines.head_ct.hounsfield import Decoded, HounsfieldVolume, decode
 from worker.pipelines.head_ct.likeness import display_window_of, likeness_of
 from worker.pipelines.head_ct.stack import MIN_SLICES, HeadStack
@@ -16,6 +17,7 @@ from worker.pipelines.unread import sentence
 MAX_MISSING_SHARE: Final = 0.15
 MIN_COVERAGE_MM: Final = 80.0
 _ASSUMED_FIELD_MM: Final = 240.0
+_ASSUMED_STEP_MM: Final = 5.0
 
 
 def gate(study: StudyImages, series: Series[HeadStack]) -> Gate[HounsfieldVolume]:
@@ -50,6 +52,8 @@ def _by_pixels(volume: HounsfieldVolume, forced: bool) -> tuple[Reason | None, l
     warnings: list[str] = []
     if display_window_of(volume.hu) is not None:
         warnings.append(Caution.VALUES_WINDOWED)
+    cautions = cautions_of(volume.hu, _pixel_mm(volume), volume.step_mm or _ASSUMED_STEP_MM)
+    warnings += [code for code in cautions if code != Caution.CONTRAST_SUSPECTED or not volume.head.contrast]
     if likeness.certain:
         return None, warnings, details
     if likeness.possible(forced):

@@ -59,6 +59,15 @@ class HounsfieldVolume:
     grid: Grid
     too_much_unread: bool
 
+    @property
+    def step_mm(self) -> float | None:
+        """How far a slab stands for along the normal, as a median; None where positions are not known."""
+        extent_mm = self.head.stack.extent_mm()
+        if extent_mm is None:
+            return None
+        decoded = self.slab_of >= 0
+        return float(np.median(np.bincount(self.slab_of[decoded], weights=extent_mm[decoded])))
+
 
 @dataclass(frozen=True)
 class Decoded:

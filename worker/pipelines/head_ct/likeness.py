@@ -8,6 +8,8 @@ from typing import Final
 import cv2
 import numpy as np
 
+from worker.pipelines.head_ct.shapes import filled, hull, largest
+
 _SMALL: Final = 128
 _WINDOWED_LOW_HU: Final = -200.0
 _WINDOWED_HIGH_HU: Final = 250.0
@@ -78,7 +80,7 @@ def _widened(plane: np.ndarray, low: float, high: float) -> np.ndarray:
 def _slice_likeness(small: np.ndarray, cm2: float) -> tuple[bool, bool, bool]:
     """Whether a slice is a ring, an open ring (and no ring), plausible."""
     body = cv2.morphologyEx((small > -300.0).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
-    outline = _filled(_largest(body))
+    outline = filled(largest(body))
     body_cm2 = float(np.count_nonzero(outline)) * cm2
     if not 20.0 <= body_cm2 <= 480.0:
         return False, False, False
@@ -87,13 +89,13 @@ def _slice_likeness(small: np.ndarray, cm2: float) -> tuple[bool, bool, bool]:
     has_air = bool(np.mean(small < -300.0) > 0.02)
     plausible = has_air and float(np.mean(soft[outline])) > 0.3 and float(np.mean(bone[outline])) > 0.02
     closed = cv2.morphologyEx(bone.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
-    if _brain_fills(_largest((_filled(closed > 0) & (closed == 0)).astype(np.uint8)), soft, body_cm2, cm2):
+    if _brain_fills(largest(filled(closed > 0) & (closed == 0)), soft, body_cm2, cm2):
         return True, False, True
-    skull = _largest(closed)
-    hull = _hull(skull)
-    inner = cv2.erode(hull.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    skull = largest(closed)
+    around = hull(skull)
+    inner = cv2.erode(around.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
     rim = float(np.mean(bone[inner])) < 0.08 if inner.any() else False
-    is_open = rim and plausible and _brain_fills(hull & ~skull, soft, body_cm2, cm2)
+    is_open = rim and plausible and _brain_fills(around & ~skull, soft, body_cm2, cm2)
     return False, is_open, plausible
 
 
@@ -102,27 +104,3 @@ def _brain_fills(inside: np.ndarray, soft: np.ndarray, body_cm2: float, cm2: flo
     if not 25.0 <= inside_cm2 <= 260.0:
         return False
     return float(np.mean(soft[inside])) > 0.7 and inside_cm2 > 0.3 * body_cm2
-
-
-def _hull(mask: np.ndarray) -> np.ndarray:
-    """Convex hull of a bool mask."""
-    out = np.zeros(mask.shape, np.uint8)
-    points = cv2.findNonZero(mask.astype(np.uint8))
-    if points is not None:
-        cv2.fillConvexPoly(out, cv2.convexHull(points), 1)
-    return out > 0
-
-
-def _filled(mask: np.ndarray) -> np.ndarray:
-    """A bool mask with its holes."""
-    padded = np.pad(mask.astype(np.uint8), 1)
-    cv2.floodFill(padded, None, (0, 0), 2)
-    return np.asarray(padded[1:-1, 1:-1] != 2)
-
-
-def _largest(mask: np.ndarray) -> np.ndarray:
-    """Largest connected component of a uint8 mask, as bool; all false where there is none."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
-    if count < 2:
-        return np.zeros(mask.shape, bool)
-    return np.asarray(labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA])))

@@ -1,0 +1,97 @@
+"""Shapes on one slice: filled outlines, largest parts, hulls, and blobs followed from slice to slice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A connected part of a mask: its centre and area, in pixels."""
+
+    x: float
+    y: float
+    area: int
+
+
+def disc(diameter: int) -> np.ndarray:
+    """A disc as a kernel of OpenCV's morphology."""
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (diameter, diameter)))
+
+
+def filled(mask: np.ndarray) -> np.ndarray:
+    """A bool mask with its holes."""
+    padded = np.pad(mask.astype(np.uint8), 1)
+    cv2.floodFill(padded, None, (0, 0), 2)
+    return np.asarray(padded[1:-1, 1:-1] != 2)
+
+
+def largest(mask: np.ndarray) -> np.ndarray:
+    """Largest connected component of a mask, as bool; all false where there is none."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    if count < 2:
+        return np.zeros(mask.shape, bool)
+    return np.asarray(labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA])))
+
+
+def hull(mask: np.ndarray) -> np.ndarray:
+    """Convex hull of a bool mask."""
+    out = np.zeros(mask.shape, np.uint8)
+    points = cv2.findNonZero(mask.astype(np.uint8))
+    if points is not None:
+        cv2.fillConvexPoly(out, cv2.convexHull(points), 1)
+    return out > 0
+
+
+def closed(mask: np.ndarray, diameter: int) -> np.ndarray:
+    """A bool mask whose gaps up to a diameter are closed, also where they lie at the border of the picture."""
+    grown = widened(np.pad(mask, diameter), diameter)
+    return shrunk(grown, diameter)[diameter:-diameter, diameter:-diameter]
+
+
+def widened(mask: np.ndarray, diameter: int) -> np.ndarray:
+    """A bool mask grown by half a diameter."""
+    return ~shrunk(~mask, diameter)
+
+
+def shrunk(mask: np.ndarray, diameter: int) -> np.ndarray:
+    """A bool mask without what lies within half a diameter of its rim."""
+    depth = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
+    return np.asarray(depth > diameter / 2.0)
+
+
+def larger_parts(mask: np.ndarray, area: int) -> np.ndarray:
+    """The connected parts of a mask that have at least an area."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    keep = np.zeros(count, bool)
+    keep[1:] = stats[1:, cv2.CC_STAT_AREA] >= area
+    return np.asarray(keep[labels])
+
+
+def blobs_of(mask: np.ndarray, least: int, most: int | None = None) -> list[Blob]:
+    """Connected parts of a mask whose area lies between two bounds."""
+    _, _, stats, centres = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    found = [Blob(float(c[0]), float(c[1]), int(s[cv2.CC_STAT_AREA])) for s, c in zip(stats, centres, strict=True)]
+    return [blob for blob in found[1:] if blob.area >= least and (most is None or blob.area <= most)]
+
+
+def tracks_of(slices: Sequence[Sequence[Blob]], reach: float) -> list[range]:
+    """In which slices in a row each blob is met again, no further away than ``reach`` from slice to slice."""
+    ended: list[range] = []
+    live: list[tuple[Blob, int]] = []
+    for place, blobs in enumerate(slices):
+        followed: set[int] = set()
+        grown: list[tuple[Blob, int]] = []
+        for blob in blobs:
+            near = [(float(np.hypot(old.x - blob.x, old.y - blob.y)), k) for k, (old, _) in enumerate(live)]
+            distance, k = min(near, default=(float("inf"), -1))
+            if distance <= reach:
+                followed.add(k)
+            grown.append((blob, live[k][1] if distance <= reach else place))
+        ended += [range(first, place) for k, (_, first) in enumerate(live) if k not in followed]
+        live = grown
+    return ended + [range(first, len(slices)) for _, first in live]
