@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from pydicom.dataset import Dataset
 
+from firstread.phantoms.anatomy import ANATOMY, Age, Anatomy
 from firstread.phantoms.ct import CtGrid, CtLabels, ct_series, write_series
 
 Bleed = Literal["epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural"]
@@ -22,8 +23,8 @@ BLEEDS: Final[tuple[Bleed, ...]] = (
     "subdural",
 )
 
-AIR, FAT, SKIN, SKULL, MARROW = -1000.0, -80.0, 25.0, 1250.0, 450.0
-GREY, WHITE, CSF, FALX, BLOOD = 37.0, 28.0, 7.0, 46.0, 63.0
+AIR, FAT, SKIN = -1000.0, -80.0, 25.0
+CSF, FALX, BLOOD = 7.0, 46.0, 63.0
 HALF_WIDTH_MM, HALF_LENGTH_MM, HALF_HEIGHT_MM = 74.0, 92.0, 102.0
 
 
@@ -42,6 +43,17 @@ class HeadSpec:
     noise_hu: float = 3.5
     signed: bool = False
     tilt_deg: float = 0.0
+    age: Age = "adult"
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """What a head of this age is like."""
+        return ANATOMY[self.age]
+
+    @property
+    def first_mm(self) -> float:
+        """Height of the lowest slice, from the middle of the head."""
+        return -0.55 * HALF_HEIGHT_MM * self.anatomy.scale
 
 
 @dataclass(frozen=True)
@@ -104,8 +116,7 @@ def write_head_phantom(
 def head_grid(spec: HeadSpec) -> CtGrid:
     """The voxels of a drawn head."""
     spacing = round(spec.field_mm / spec.size, 6)
-    first = -0.55 * HALF_HEIGHT_MM
-    return CtGrid(spacing, spec.step_mm, spec.thickness_mm, round(first, 3), spec.tilt_deg)
+    return CtGrid(spacing, spec.step_mm, spec.thickness_mm, round(spec.first_mm, 3), spec.tilt_deg)
 
 
 def head_volume(spec: HeadSpec, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -122,11 +133,11 @@ def head_volume(spec: HeadSpec, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     x, y = axis[None, :], axis[:, None]
     hu = np.empty((spec.slices, spec.size, spec.size), np.float32)
     blood = np.zeros(hu.shape, bool)
-    first = -0.55 * HALF_HEIGHT_MM
+    scale = spec.anatomy.scale
     lean = rng.uniform(-4.0, 4.0, 2)
     for index in range(spec.slices):
-        z = first + index * spec.step_mm
-        hu[index], blood[index] = _slice(x - lean[0], y - lean[1], z, spec, rng)
+        z = spec.first_mm + index * spec.step_mm
+        hu[index], blood[index] = _slice((x - lean[0]) / scale, (y - lean[1]) / scale, z / scale, spec, rng)
     return hu, blood
 
 
@@ -136,22 +147,27 @@ def _slice(
     shape = (spec.size, spec.size)
     image = np.full(shape, AIR, np.float32)
     up = z / HALF_HEIGHT_MM
-    image[_table(x, y)] = 180.0
+    anatomy = spec.anatomy
+    image[_table(x * anatomy.scale, y * anatomy.scale)] = 180.0
     blood = np.zeros(shape, bool)
     if up < 0.99:
         # Below its widest level the head narrows less than an ellipsoid would.
         shrink = float(np.sqrt(1.0 - up * up)) if up > 0 else 1.0 - 0.12 * up * up
         a, b = HALF_WIDTH_MM * shrink, HALF_LENGTH_MM * shrink
         radius = np.hypot(x / a, y / b)
-        # Wall thickness in units of the radius: scalp 5 mm, skull 7 mm.
-        scalp, outer, inner = 1.0, 1.0 - 5.0 / b, 1.0 - 12.0 / b
-        image[radius <= scalp] = FAT
-        image[(radius > scalp - 2.0 / b) & (radius <= scalp)] = SKIN
-        image[(radius > inner) & (radius <= outer)] = SKULL
-        image[(radius > inner + 2.2 / b) & (radius <= outer - 2.2 / b)] = MARROW
+        # Wall thicknesses are in units of the radius.
+        reach = b * anatomy.scale
+        outer = 1.0 - anatomy.scalp_mm / reach
+        inner = 1.0 - (anatomy.scalp_mm + anatomy.skull_mm) / reach
+        image[radius <= 1.0] = FAT
+        image[(radius > 1.0 - 2.0 / reach) & (radius <= 1.0)] = SKIN
+        image[(radius > inner) & (radius <= outer)] = anatomy.skull_hu
+        if anatomy.marrow_hu is not None:
+            image[(radius > inner + 2.2 / reach) & (radius <= outer - 2.2 / reach)] = anatomy.marrow_hu
+        image[(radius > inner) & (radius <= outer) & _open(x, y, up, anatomy)] = SKIN
         brain = radius <= inner
         if brain.any():
-            image[brain] = _brain(x, y, radius / inner, up, a, b, rng)[brain]
+            image[brain] = _brain(x, y, radius / inner, up, a, b, anatomy, rng)[brain]
             _skull_base(image, x, y, up, brain)
             if spec.bleed is not None:
                 blood = _blood(x, y, z, radius / inner, a, b, spec) & brain & (image < 300.0)
@@ -163,18 +179,39 @@ def _slice(
 
 
 def _brain(
-    x: np.ndarray, y: np.ndarray, inside: np.ndarray, up: float, a: float, b: float, rng: np.random.Generator
+    x: np.ndarray,
+    y: np.ndarray,
+    inside: np.ndarray,
+    up: float,
+    a: float,
+    b: float,
+    anatomy: Anatomy,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     shape = inside.shape
+    grey, white = anatomy.grey_hu, anatomy.white_hu
     texture = _smooth(rng, shape, max(4, shape[0] // 24))
-    image: np.ndarray = np.where(inside > 0.80 + 0.06 * texture, GREY, WHITE + 1.5 * texture).astype(np.float32)
-    sulci = (inside > 0.93) & (_smooth(rng, shape, max(4, shape[0] // 40)) > 0.9)
+    image: np.ndarray = np.where(inside > 0.80 + 0.06 * texture, grey, white + 1.5 * texture).astype(np.float32)
+    sulci = (inside > 0.93) & (_smooth(rng, shape, max(4, shape[0] // 40)) > anatomy.sulci)
     image[sulci] = CSF
     image[(np.abs(x) < 1.2) & (np.abs(y) > 0.15 * b) & (inside < 0.97) & (up > 0.0)] = FALX
-    image[_ventricles(x, y, up, a, b)] = CSF
+    image[_ventricles(x, y, up, a * anatomy.ventricles, b)] = CSF
     nuclei = (np.hypot((np.abs(x) - 0.28 * a) / (0.10 * a), (y + 0.05 * b) / (0.2 * b)) < 1) & (-0.1 < up < 0.35)
-    image[nuclei] = GREY
+    image[nuclei] = grey
     return image
+
+
+def _open(x: np.ndarray, y: np.ndarray, up: float, anatomy: Anatomy) -> np.ndarray:
+    """Where the skull has no bone: coronal, lambdoid and midline sutures, and the anterior fontanelle."""
+    none = np.zeros(np.broadcast_shapes(x.shape, y.shape), bool)
+    if up < -0.35 or anatomy.suture_mm == 0.0:
+        return none
+    half = anatomy.suture_mm / 2.0
+    across, along = np.broadcast_to(np.abs(x), none.shape) * anatomy.scale, y * anatomy.scale
+    coronal = np.abs(along + 18.0) < half
+    lambdoid = np.abs(along - 32.0) < half
+    fontanelle = (up > 0.7) & (across < anatomy.fontanelle_mm / 2.0) & (along < 0.0)
+    return np.asarray((across < half) | coronal | lambdoid | fontanelle)
 
 
 def _ventricles(x: np.ndarray, y: np.ndarray, up: float, a: float, b: float) -> np.ndarray:

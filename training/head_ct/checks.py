@@ -14,17 +14,22 @@ import click
 import cv2
 import numpy as np
 
-from firstread.phantoms.head import HeadSpec, head_volume
+from firstread.phantoms.anatomy import AGES
+from firstread.phantoms.chest import body_volume
+from firstread.phantoms.head import BLEEDS, HeadSpec, head_volume
 from training.datasets.base import studies
 from training.evaluation import metrics
 from training.evaluation.report import write_table
+from training.head_ct.disturbed import DISTURBED
 from training.head_ct.readers import CtIchTwoWindows
 from training.head_ct.vessels import CALCIFICATIONS, PAINTED, PlainHead, with_tubes
 from training.options import EXISTING_FOLDER
 from worker.pipelines.head_ct.cavity import cavities_of
 from worker.pipelines.head_ct.checks import cautions_of
+from worker.pipelines.head_ct.likeness import likeness_of
 from worker.pipelines.reasons import Caution
 
+GATE_TITLE: Final = "The gate by pixels: heads of every age, and what is no head"
 TITLE: Final = "Checks by pixels: how many heads get a warning"
 PIXEL_MM: Final = 0.72
 STEP_MM: Final = 5.0
@@ -34,9 +39,10 @@ CHOSEN_ON: Final = ("0", "2")
 """Folds whose patients were looked at when the limits were set."""
 
 VESSELS_HU: Final = (120.0, 160.0, 200.0, 250.0)
-CODES: Final = (Caution.CONTRAST_SUSPECTED,)
+CODES: Final = (Caution.CONTRAST_SUSPECTED, Caution.ARTEFACT_SUSPECTED)
 CALCIUM_HU: Final = 350.0
-DRAWN: Final = 12
+DRAWN: Final = 6
+DRAWN_GATE: Final = 12
 Rows = list[dict[str, Any]]
 
 
@@ -122,6 +128,30 @@ def rows_of(real: Iterable[NamedHead], drawn: Iterable[PlainHead], painted: int)
     return [tally.row(name) for name, tally in sorted(tallies.items(), key=lambda item: _place(item[0]))]
 
 
+def gate_rows(real: Iterable[NamedHead]) -> Rows:
+    """What the gate makes of drawn heads of every age, of drawn trunks, and of the real heads."""
+    tallies: dict[str, Tally] = {}
+    for name, hu, pixel_mm in _gated(real):
+        likeness = likeness_of(hu, pixel_mm)
+        scored = likeness.certain or likeness.possible(False)
+        judged = {"scored": likeness.certain, "head_uncertain": scored and not likeness.certain, "refused": not scored}
+        tallies.setdefault(name, Tally()).add(judged)
+    return [tally.row(name) for name, tally in tallies.items()]
+
+
+def _gated(real: Iterable[NamedHead]) -> Iterator[tuple[str, np.ndarray, float]]:
+    for named in real:
+        yield "real heads", named.head.hu, named.head.pixel_mm
+    for age in AGES:
+        for seed in range(DRAWN_GATE):
+            bleed = (None, *BLEEDS)[seed % (len(BLEEDS) + 1)]
+            spec = HeadSpec(slices=22 if age == "newborn" else 30, size=192, bleed=bleed, age=age)
+            yield f"drawn heads, {age}", head_volume(spec, seed)[0], spec.field_mm / spec.size
+    for whose, field_mm in (("an adult's", 400.0), ("a child's", 200.0)):
+        for seed in range(DRAWN_GATE):
+            yield f"drawn trunks of {whose} size", body_volume(24, 192, 400.0, seed), field_mm / 192
+
+
 def _place(name: str) -> tuple[bool, bool, int]:
     """Where a row stands: real before drawn, unchanged before changed, changes in their order."""
     changes = list(CHANGED)
@@ -137,7 +167,7 @@ def _changes() -> dict[str, Callable[[PlainHead], np.ndarray]]:
     for name, paint in PAINTED.items():
         for value in VESSELS_HU:
             changes[f"{name} at {value:g} HU"] = lambda head, paint=paint, value=value: paint(head, value)  # type: ignore[misc]
-    return changes
+    return changes | DISTURBED
 
 
 CHANGED: Final = _changes()
@@ -148,7 +178,7 @@ CHANGED: Final = _changes()
     "--data", type=EXISTING_FOLDER, required=True, help="Folder of CT-ICH in two windows (ct_ich_two_windows)."
 )
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The table, without suffix."
+    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The tables, without suffix."
 )
 @click.option(
     "--painted",
@@ -166,3 +196,6 @@ def checks(data: Path, out: Path, painted: int) -> None:
     )
     rows = rows_of(real_heads(data), drawn_heads(), painted)
     click.echo(write_table(out.parent, out.stem, TITLE, budget, rows).read_text(encoding="utf-8"))
+    budget = f"every real head, and {DRAWN_GATE} drawn ones of each kind, five of six with a bleed"
+    table = write_table(out.parent, f"{out.stem}_gate", GATE_TITLE, budget, gate_rows(real_heads(data)))
+    click.echo(table.read_text(encoding="utf-8"))

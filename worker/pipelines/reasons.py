@@ -53,6 +53,7 @@ class Caution(StrEnum):
     HEAD_UNCERTAIN = "head_uncertain"
     VALUES_WINDOWED = "values_windowed"
     CONTRAST_SUSPECTED = "contrast_suspected"
+    ARTEFACT_SUSPECTED = "artefact_suspected"
     INCOMPLETE_COVERAGE = "incomplete_coverage"
     UNREADABLE_SLICES = "unreadable_slices"
     GEOMETRY_MISSING = "geometry_missing"
@@ -123,6 +124,7 @@ TEXTS: dict[str, str] = {
     Caution.VALUES_WINDOWED: "The values passed a display window: no air and no bone in Hounsfield units.",
     Caution.CONTRAST_SUSPECTED: "Vessels look filled with contrast agent, of which the header says nothing; the models "
     "know plain scans and may take it for blood.",
+    Caution.ARTEFACT_SUSPECTED: "Streaks as of metal, or contours doubled as by movement: either may look like blood.",
     Caution.INCOMPLETE_COVERAGE: "The slices do not cover a whole head.",
     Caution.UNREADABLE_SLICES: "Some slices could not be read and were not scored; a finding may lie there.",
     Caution.GEOMETRY_MISSING: "No positions, or none that tell slices apart: they stand in the order of their numbers.",

@@ -31,6 +31,7 @@ EXPLAINED = (
     Caution.NO_FLAG_FOR_AGE,
     Caution.HINT_FOR_AGE,
     Caution.CONTRAST_SUSPECTED,
+    Caution.ARTEFACT_SUSPECTED,
 )
 """Warnings that a mail explains: the result may be another patient's or of images that were taken back, nothing can be
 flagged, or something in the images looks like the finding."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import cv2
 import numpy as np
 
+from worker.pipelines.head_ct.infant import is_infant_slice
 from worker.pipelines.head_ct.shapes import filled, hull, largest
 
 _SMALL: Final = 128
@@ -18,12 +19,16 @@ _WINDOWED_HIGH_HU: Final = 250.0
 
 @dataclass(frozen=True)
 class Likeness:
-    """How many slices show a closed skull around brain, a skull with a gap (``open``), or at least a head's size."""
+    """How many slices show a closed skull around brain, one with a gap (``open``) or of an infant (``thin``).
+
+    ``plausible`` are those that have at least a head's size.
+    """
 
     rings: int
     open: int
     plausible: int
     n: int
+    thin: int = 0
 
     @property
     def certain(self) -> bool:
@@ -31,8 +36,12 @@ class Likeness:
         return self.rings >= max(1, min(3, self.n), round(0.2 * self.n))
 
     def possible(self, forced: bool) -> bool:
-        """Worth a score with a warning: after a craniectomy no ring is closed; a single slice may be cut anywhere."""
-        if self.rings + self.open >= 0.3 * self.n:
+        """Worth a score with a warning.
+
+        After a craniectomy no ring is closed, an infant's skull is thin and its sutures are open, and a single slice
+        may be cut anywhere.
+        """
+        if self.rings + self.open + self.thin >= 0.3 * self.n:
             return True
         return forced and self.plausible >= 0.5 * self.n
 
@@ -43,7 +52,8 @@ def likeness_of(hu: np.ndarray, pixel_mm: float) -> Likeness:
     A slice counts as a ring where bone encloses one space of 25 to 260 cm2 that is soft tissue for the most part and
     fills much of the body's outline, and the outline is no larger than a head; as open where that is true of the
     space within the bone's convex hull and the bone lies at its rim. It is plausible where it has at least the size
-    and the tissue.
+    and the tissue. Where rings are too few for a head, the slices that show neither are looked at for an infant's
+    skull (:mod:`worker.pipelines.head_ct.infant`).
 
     Parameters
     ----------
@@ -61,7 +71,11 @@ def likeness_of(hu: np.ndarray, pixel_mm: float) -> Likeness:
         small = cv2.resize(full, size, interpolation=cv2.INTER_AREA)
         kinds.append(_slice_likeness(small, cm2))
     rings, gaps, plausible = (sum(kind) for kind in zip(*kinds, strict=True))
-    return Likeness(rings, gaps, plausible, len(hu))
+    found = Likeness(rings, gaps, plausible, len(hu))
+    if found.certain or window is not None:
+        return found
+    neither = [plane for plane, (ring, is_open, _) in zip(hu, kinds, strict=True) if not ring and not is_open]
+    return replace(found, thin=sum(is_infant_slice(plane, pixel_mm) for plane in neither))
 
 
 def display_window_of(hu: np.ndarray) -> tuple[float, float] | None:
