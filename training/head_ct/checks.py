@@ -35,9 +35,6 @@ PIXEL_MM: Final = 0.72
 STEP_MM: Final = 5.0
 """Of CT-ICH's pictures in two windows, which do not say."""
 
-CHOSEN_ON: Final = ("0", "2")
-"""Folds whose patients were looked at when the limits were set."""
-
 VESSELS_HU: Final = (120.0, 160.0, 200.0, 250.0)
 CODES: Final = (Caution.CONTRAST_SUSPECTED, Caution.ARTEFACT_SUSPECTED)
 CALCIUM_HU: Final = 350.0
@@ -74,11 +71,10 @@ def warnings_of(hu: np.ndarray, pixel_mm: float, step_mm: float) -> dict[str, bo
 
 @dataclass(frozen=True)
 class NamedHead:
-    """A plain head of the data set: whether its patient bled, and in which fold the patient is."""
+    """A plain head of the data set, and whether its patient bled."""
 
     head: PlainHead
     bled: bool
-    fold: str
 
 
 def real_heads(data: Path) -> Iterator[NamedHead]:
@@ -89,7 +85,7 @@ def real_heads(data: Path) -> Iterator[NamedHead]:
         hu = np.stack([dataset.pixels(items[i]) for i in members])
         bled = any(items[i].labels.get("any") == 1.0 for i in members)
         head = PlainHead(hu, PIXEL_MM, STEP_MM, cavities_of(hu, PIXEL_MM))
-        yield NamedHead(head, bled, items[members[0]].split)
+        yield NamedHead(head, bled)
 
 
 def drawn_heads() -> Iterator[PlainHead]:
@@ -116,8 +112,7 @@ def rows_of(real: Iterable[NamedHead], drawn: Iterable[PlainHead], painted: int)
         tallies.setdefault(name, Tally()).add(codes)
 
     for number, named in enumerate(real):
-        used = "limits chosen on them" if named.fold in CHOSEN_ON else "not looked at"
-        count(f"real, {'with' if named.bled else 'without'} a bleed, {used}", named.head)
+        count(f"real, {'with' if named.bled else 'without'} a bleed", named.head)
         if number % painted == 0 and named.head.cavities.shown:
             for name, change in CHANGED.items():
                 count(f"real, {name}", named.head, change(named.head))
@@ -191,8 +186,8 @@ def checks(data: Path, out: Path, painted: int) -> None:
     """Count the warnings of checks that look at pixels, on plain heads, real and drawn, and on changed ones."""
     cv2.setNumThreads(1)
     budget = (
-        f"every head once, every {painted}. real head also changed; limits were set with the patients of folds "
-        f"{' and '.join(CHOSEN_ON)} in sight"
+        f"every head as it is, every {painted}. real head also changed; "
+        "the limits were set with these patients in sight"
     )
     rows = rows_of(real_heads(data), drawn_heads(), painted)
     click.echo(write_table(out.parent, out.stem, TITLE, budget, rows).read_text(encoding="utf-8"))
