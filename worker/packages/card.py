@@ -17,6 +17,9 @@ PREPROCESSING_VERSION = 1
 LEAST_PREDICTIVE_VALUE = 0.05
 """A finding of which fewer flags than this would be right is a hint and never flags."""
 
+SERVED_PREVALENCE: Final[dict[str, float]] = {"any": 0.027}
+"""Share of the studies that a site sends which show the finding: heads with a bleed among plain head CTs."""
+
 JOINT_FLAG: Final = "joint_flag"
 """Operating point of a score that several packages make together (``parameters.blend``)."""
 
@@ -364,6 +367,15 @@ class Card(BaseModel):
         """Threshold of a named operating point for a finding; None where the card, or the age group, has none."""
         found = self.point(finding, name)
         return None if found is None else found.threshold_for(age_group)
+
+    def share_right(self, finding: str) -> float | None:
+        """Share of the flags of a finding that are right at :data:`SERVED_PREVALENCE`; None where nothing says so."""
+        point, prevalence = self.point(finding), SERVED_PREVALENCE.get(finding)
+        if prevalence is None or not isinstance(point, OperatingPoint):
+            return None
+        if point.sensitivity is None or point.specificity is None:
+            return None
+        return predictive_value(point.sensitivity, point.specificity, prevalence)
 
     @model_validator(mode="after")
     def _points_fit_the_pipeline(self) -> Card:

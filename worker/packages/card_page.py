@@ -8,6 +8,7 @@ from typing import Any
 from worker.packages.card import (
     AGE_GROUPS,
     LEAST_PREDICTIVE_VALUE,
+    SERVED_PREVALENCE,
     AgeGroupPoint,
     Card,
     NoFlag,
@@ -69,7 +70,20 @@ def _points(card: Card) -> str:
     plain = {name: point for name, point in card.operating_points.items() if isinstance(point, OperatingPoint)}
     by_age = {name: point for name, point in card.operating_points.items() if isinstance(point, OperatingPointByAge)}
     parts = [_plain_points(plain)] if plain else []
+    parts += [words for point in plain.values() if (words := _share_right(card, point))]
     return "\n\n".join([*parts, *(_point_by_age(name, point) for name, point in by_age.items())])
+
+
+def _share_right(card: Card, point: OperatingPoint) -> str:
+    """How many flags are right, in words; empty but for a flag of which that is known."""
+    share = card.share_right(point.finding)
+    if not share or card.point(point.finding) is not point:
+        return ""
+    prevalence = SERVED_PREVALENCE[point.finding]
+    return (
+        f"Where {prevalence:.1%} of the studies show `{point.finding}`, a share of {share:.4g} of the flags is right: "
+        f"of {round(1 / share)} flagged studies one shows it. It is a flag all the same."
+    )
 
 
 def _plain_points(points: Mapping[str, OperatingPoint]) -> str:

@@ -63,6 +63,7 @@ class Caution(StrEnum):
     META_UID_MISMATCH = "meta_uid_mismatch"
     OUTSIDE_TRAINING_POPULATION = "outside_training_population"
     LOW_EVIDENCE = "low_evidence"
+    FEW_FLAGS_RIGHT = "few_flags_right"
     CHEST_UNCERTAIN = "chest_uncertain"
     POLARITY_CORRECTED = "polarity_corrected"
     FOR_PROCESSING = "for_processing"
@@ -134,6 +135,8 @@ TEXTS: dict[str, str] = {
     Caution.META_UID_MISMATCH: "File meta group and data set name different instances; the data set counts.",
     Caution.OUTSIDE_TRAINING_POPULATION: "The patient or the scan is outside what the model was trained on.",
     Caution.LOW_EVIDENCE: "The score is high, but the model marks no place for it.",
+    Caution.FEW_FLAGS_RIGHT: "Few flags of this model are right: of 20 flagged studies fewer than two show the finding "
+    "by its card and how rare the finding is. The flag asks for an early look and says no more.",
     Caution.CHEST_UNCERTAIN: "Header or pixels leave it in doubt that this is a frontal chest film.",
     Caution.POLARITY_CORRECTED: "The film was stored inverted, bright for air, and was turned round.",
     Caution.FOR_PROCESSING: "A raw detector image, not processed for display.",

@@ -32,9 +32,10 @@ EXPLAINED = (
     Caution.HINT_FOR_AGE,
     Caution.CONTRAST_SUSPECTED,
     Caution.ARTEFACT_SUSPECTED,
+    Caution.FEW_FLAGS_RIGHT,
 )
 """Warnings that a mail explains: the result may be another patient's or of images that were taken back, nothing can be
-flagged, or something in the images looks like the finding."""
+flagged, something in the images looks like the finding, or few flags are right."""
 
 
 def send_email(destination: EmailDestination, content: dict[str, Any]) -> str:

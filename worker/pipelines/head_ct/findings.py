@@ -31,6 +31,9 @@ from worker.pipelines.reasons import Caution, Reason, Unsuitable, merge_codes
 TASK: Final = "bleed"
 FLAG: Final = HEAD_CT.leading
 
+FEW_RIGHT: Final = 0.1
+"""A flag of a model whose flags are right less often says so; it stays a flag."""
+
 
 def interpret(head: Head) -> Outcome:
     """Everything that is said about one series.
@@ -69,6 +72,8 @@ def interpret(head: Head) -> Outcome:
             findings.append(Finding("bleed_volume", card.name, card.version, value=volume_ml, unit="mL"))
         if main.flags(FLAG) and not blood.any():
             warnings.append(Caution.LOW_EVIDENCE)
+    if main.flags(FLAG) and _few_flags_right(active):
+        warnings.append(Caution.FEW_FLAGS_RIGHT)
     return Outcome(
         findings=findings,
         slice_scores=slice_scores_of(stored, _frames(volume)),
@@ -87,6 +92,12 @@ def _scores(package: Served, arrays: dict[str, np.ndarray]) -> ModelScores:
     thresholds = {label: card.threshold(label) for label in card.labels}
     known = {label: FALLBACK_THRESHOLD if t is None else t for label, t in thresholds.items()}
     return ModelScores(card.name, card.version, tuple(card.labels), p, known, p_study)
+
+
+def _few_flags_right(active: Sequence[Served]) -> bool:
+    """Whether every active package that flags is right so seldom, by its card."""
+    shares = [share for package in active if (share := package.card.share_right(FLAG)) is not None]
+    return bool(shares) and max(shares) < FEW_RIGHT
 
 
 def _frames(volume: HounsfieldVolume) -> list[ScoredFrame]:
