@@ -148,7 +148,10 @@ def choose(recipe: Recipe, dataset: DataSet, validation: Split) -> operating.Val
 
 def trained_shares(recipe: Recipe, dataset: DataSet) -> dict[str, float]:
     """Share of each label in a training batch: the recipe's, or else the training rows'."""
-    named = {key.partition(":")[2].partition("=")[0]: share for key, share in recipe.shares.items()}
+    named: dict[str, float] = {}
+    for key, share in recipe.shares.items():
+        label = key.partition(":")[2].partition("=")[0]
+        named[label] = named.get(label, 0.0) + share
     if all(label in named for label in recipe.labels):
         return {label: named[label] for label in recipe.labels}
     items = splits(dataset)["train"]

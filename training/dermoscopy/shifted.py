@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from training.datasets.base import DataSet, DataSetError, Item
-from training.dermoscopy.figures import truth_of_three
+from training.dermoscopy.figures import HISTOLOGY, truth_of_three
 from training.dermoscopy.operating import overlap
 from training.dermoscopy.shifts import Shift
 from training.evaluation.scoring import over_views
@@ -47,6 +47,12 @@ class Pictures:
     def lesions(self) -> np.ndarray:
         """Lesion of each picture."""
         return np.asarray([item.patient for item in self.items])
+
+    @property
+    def histology(self) -> np.ndarray:
+        """Pictures whose diagnosis histology proved (bool); all of them where the table does not say of any."""
+        proved = np.asarray([item.attributes.get("dx_type") == HISTOLOGY for item in self.items])
+        return proved if proved.any() else np.ones(len(self.items), dtype=bool)
 
     @property
     def truth(self) -> np.ndarray:

@@ -53,6 +53,7 @@ def figures_of(package: Package, pictures: Pictures, answer: ShiftedScores) -> d
         figures |= {
             "melanoma_auc": interval(metrics.auc, everything, melanoma, p3[:, 0]),
             "melanoma_or_nevus_auc": interval(metrics.auc, y < 2, melanoma, p3[:, 0]),
+            "histology_auc": interval(metrics.auc, pictures.histology, melanoma, p3[:, 0]),
             "accuracy": interval(_share, everything, called == y),
             "balanced_accuracy": interval(metrics.balanced_accuracy, everything, y, called),
             "flag_recall": interval(_share, y == 0, flagged),
@@ -101,6 +102,7 @@ def _means(
     if package.card.labels:
         p3 = [fold_to_three(package.card.labels, answer.p) for answer in answers]
         means["melanoma_auc"] = (_mean_auc, [(y == 0).astype(int), *(p[:, 0] for p in p3)])
+        means["histology_auc"] = (_mean_auc_known, [np.where(pictures.histology, y == 0, -1), *(p[:, 0] for p in p3)])
         means["accuracy"] = (_mean_right, [y, *(p.argmax(axis=1) for p in p3)])
     if all(np.isfinite(answer.iou).any() for answer in answers):
         means["outline_iou"] = (_mean_iou, [y, *(answer.iou for answer in answers)])
@@ -109,6 +111,11 @@ def _means(
 
 def _mean_auc(y: np.ndarray, *p: np.ndarray) -> float:
     return float(np.mean([metrics.auc(y, column) for column in p]))
+
+
+def _mean_auc_known(y: np.ndarray, *p: np.ndarray) -> float:
+    """:func:`_mean_auc` of the rows whose ``y`` is 0 or 1."""
+    return _mean_auc(y[y >= 0], *(column[y >= 0] for column in p))
 
 
 def _mean_right(y: np.ndarray, *called: np.ndarray) -> float:

@@ -354,3 +354,20 @@ def test_melanoma_has_a_row_for_each_rule_that_calls_one() -> None:
     assert by_share >= rows["the likeliest class"]["recall"]["value"]
     none = np.full(200, 1)
     assert "recall 0.88 on these pictures" not in figures(_rows(truth=none), points, repeats=20)["melanoma_by_rule"]
+
+
+def test_what_histology_proved_is_a_group_of_its_own() -> None:
+    rows = _rows()
+    proofs = ["histo" if i % 8 < 4 or t != 1 else "follow_up" for i, t in enumerate(rows.truth)]
+    groups = subgroups(rows, [_item(dx_type=proof) for proof in proofs], repeats=20)
+    assert groups["proved by histology"]["n"] == proofs.count("histo")
+    assert groups["otherwise"]["n"] == proofs.count("follow_up")
+    assert groups["proved by histology"]["melanoma_or_nevus_auc"]["value"] is not None
+    assert "otherwise" not in subgroups(rows, [_item() for _ in proofs], repeats=20)
+
+
+def test_shares_of_a_label_in_several_parts_are_added() -> None:
+    recipe = load_recipe("lesion_lite_varied")
+    shares = package.trained_shares(recipe, cast(Any, None))
+    assert shares["dx_nv"] == pytest.approx(0.25) and sum(shares.values()) == pytest.approx(1.0)
+    assert shares == pytest.approx(package.trained_shares(load_recipe("lesion_lite"), cast(Any, None)))

@@ -69,7 +69,7 @@ def test_the_table_has_a_row_a_shift_the_mean_and_the_difference(
     assert plain["melanoma_auc"]["value"] == 1.0 and plain["outline_iou"]["value"] > 0.5
     assert 0 <= plain["area_off"]["value"] < 1 and plain["flag_recall"]["value"] == 1.0
     assert "14 pictures of the part test, 3 shifts, the views on the cards" in document["budget"]
-    assert rows[-1]["melanoma_auc"]["low"] is not None
+    assert rows[-1]["melanoma_auc"]["low"] is not None and rows[-1]["histology_auc"]["value"] is not None
     assert len(list((tmp_path / "predictions").iterdir())) == 6
 
 
