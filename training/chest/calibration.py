@@ -36,6 +36,8 @@ BY_AGE = (
     f"sensitivity of {SENSITIVITY} for COVID-19 and for other pneumonia alike, as far as specificity stays above "
     f"{SPECIFICITY_NORMALS} on normals and {SPECIFICITY} on all without pneumonia; validation films of the age group"
 )
+FEWEST_OF_KIND = 10
+"""Films of a kind of pneumonia below which it is not asked for by itself: one child is no rate."""
 STEP = 1e-5
 """Thresholds are multiples of it."""
 
@@ -145,7 +147,8 @@ def _point_of(items: Sequence[Item], p: np.ndarray, prevalence: Prevalence | Non
     normal = well & np.asarray([class_of(item) == "normal" for item in items])
     covid = np.asarray([class_of(item) == "covid19" for item in items])
     kinds = {"covid19": ill & covid, "other_pneumonia": ill & ~covid}
-    threshold = _threshold([p[of] for of in kinds.values() if of.any()], p[well], p[normal])
+    asked = [p[of] for of in kinds.values() if of.sum() >= FEWEST_OF_KIND] or [p[ill]]
+    threshold = _threshold(asked, p[well], p[normal])
     if threshold is None:
         return AgeGroupPoint(threshold=None, no_flag="no_threshold")
     called, patients = p >= threshold, patients_of(items)

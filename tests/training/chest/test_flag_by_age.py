@@ -81,6 +81,8 @@ def test_the_kind_that_is_harder_to_find_decides() -> None:
     assert alone.threshold is not None and beside.threshold is not None
     assert alone.threshold > 0.7 and beside.threshold < 0.35
     assert beside.sensitivity_of["other_pneumonia"].value == 0.95
+    single = _chosen(*parts, ("adult", "Pneumonia", 1, 0.3, 0.3)).groups["adult"]
+    assert single.threshold is not None and single.threshold > 0.6, "one film of a kind decides nothing"
 
 
 def test_a_group_without_films_to_choose_on_has_no_flag() -> None:
