@@ -58,6 +58,7 @@ HEADLINES: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
                 f"{PAPERS_LEFT_OUT}/films/adult normal/{COVID}",
             ),
             ("left out, COVID-19 of publications called so", f"{PAPERS_LEFT_OUT}/films/adult covid19/{COVID}"),
+            ("test, collections of the published comparison, accuracy of four classes", "published_part/accuracy"),
             ("test, accuracy of four classes", "test/four_classes/accuracy"),
             ("test, macro-F1", "test/four_classes/macro_f1"),
             ("test, recall of COVID-19", "test/by_class/covid19/recall"),
