@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tests.builders.chest import chest_card
-from worker.packages.card import AgeGroupPoint, Card, OperatingPointByAge, point_of_unknown_age
+from worker.packages.card import Card
+from worker.packages.operating_points import AgeGroupPoint, OperatingPointByAge, point_of_unknown_age
 
 SOURCE = "a test"
 

@@ -11,7 +11,8 @@ from pydicom.dataset import Dataset
 
 from firstread.dicom.files import read_dataset
 from firstread.phantoms.chest import FilmSpec, chest_film, chest_image
-from worker.packages.card import Card, InputSpec, OperatingPoint
+from worker.packages.card import Card, InputSpec
+from worker.packages.operating_points import OperatingPoint
 from worker.pipelines.base import Served, StoredInstance, StudyImages
 
 

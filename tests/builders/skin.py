@@ -11,7 +11,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from firstread.phantoms.lesion import LesionSpec, lesion_image
-from worker.packages.card import Card, InputSpec, OperatingPoint
+from worker.packages.card import Card, InputSpec
+from worker.packages.operating_points import OperatingPoint
 from worker.pipelines.base import Served
 from worker.pipelines.dermoscopy.lesion import DX
 

@@ -16,7 +16,8 @@ from pydicom.uid import UID
 from dicom_listener.inbox.picture import Wrapped
 from firstread.dicom.files import header_of, read_dataset
 from firstread.phantoms.ct import write_series
-from worker.packages.card import Card, InputSpec, OperatingPoint
+from worker.packages.card import Card, InputSpec
+from worker.packages.operating_points import OperatingPoint
 from worker.pipelines.base import Served, StoredInstance, StudyImages
 
 LABELS = ["any", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural"]

@@ -13,8 +13,9 @@ def write_toy_package(models_dir: Path) -> str:
     import keras
 
     from training.package.writing import write_package
-    from worker.packages.card import Card, InputSpec, OperatingPoint
+    from worker.packages.card import Card, InputSpec
     from worker.packages.networks import build
+    from worker.packages.operating_points import OperatingPoint
 
     spec = InputSpec(
         kind="hu", height=64, width=64, windows=((0, 80),), neighbours=1, crop="head", scale="imagenet_lite"

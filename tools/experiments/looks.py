@@ -23,7 +23,7 @@ from training.datasets.registry import open_dataset
 from training.evaluation import metrics
 from training.evaluation.report import write_table
 from training.options import EXISTING_FOLDER, FOLDER
-from worker.packages.card import AGE_GROUPS
+from worker.packages.operating_points import AGE_GROUPS
 from worker.packages.package import load
 from worker.packages.preprocessing.lungs import lung_field
 from worker.packages.runtimes.tensorflow import Package

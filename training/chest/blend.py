@@ -23,7 +23,8 @@ from training.evaluation.figures import without_curves
 from training.evaluation.report import write_report
 from training.options import EXISTING_FOLDER, FOLDER
 from training.package.writing import rewrite_card
-from worker.packages.card import JOINT_FLAG, OperatingPoint, OperatingPointByAge, Prevalence
+from worker.packages.card import JOINT_FLAG
+from worker.packages.operating_points import OperatingPoint, OperatingPointByAge, Prevalence
 from worker.packages.package import load
 from worker.packages.preprocessing.compose import compose
 from worker.packages.runtimes.tensorflow import Package

@@ -13,10 +13,10 @@ from training.chest.readers import class_of
 from training.datasets.base import Item
 from training.evaluation import fitting, metrics
 from training.evaluation.figures import without_curves
-from worker.packages.card import (
+from worker.packages.card import Calibration
+from worker.packages.operating_points import (
     LEAST_PREDICTIVE_VALUE,
     AgeGroupPoint,
-    Calibration,
     OperatingPoint,
     OperatingPointByAge,
     Prevalence,
@@ -110,8 +110,8 @@ def flag_by_age(
     p : ndarray (n,)
         Probability of pneumonia of each film; films of which it is not known whether they show it are left out.
     prevalence : Prevalence, optional
-        A group in which fewer than :data:`worker.packages.card.LEAST_PREDICTIVE_VALUE` of the flags would be right at
-        it gets a hint in place of a flag.
+        A group in which fewer than :data:`worker.packages.operating_points.LEAST_PREDICTIVE_VALUE` of the flags would
+        be right at it gets a hint in place of a flag.
     score : str
         Name of the score in ``chosen_for``, where it is not that of the package alone.
     """

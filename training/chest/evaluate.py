@@ -19,7 +19,8 @@ from training.chest.pictures import confusion_pictures
 from training.datasets.base import DataSet, DataSetError, Item, gathered
 from training.evaluation.report import write_report
 from training.evaluation.scoring import FLATTERED, EvaluationOrder
-from worker.packages.card import AGE_GROUPS, AgeGroup, Card
+from worker.packages.card import Card
+from worker.packages.operating_points import AGE_GROUPS, AgeGroup
 from worker.packages.package import load
 from worker.packages.preprocessing.compose import compose, planes
 from worker.packages.runtimes.tensorflow import Package

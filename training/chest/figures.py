@@ -12,7 +12,8 @@ from training.chest.readers import class_of
 from training.datasets.base import Item
 from training.evaluation import figures, metrics
 from training.evaluation.report import Miss
-from worker.packages.card import AgeGroup, Card, OperatingPoint, OperatingPointByAge
+from worker.packages.card import Card
+from worker.packages.operating_points import AgeGroup, OperatingPoint, OperatingPointByAge
 from worker.pipelines.ensemble import FALLBACK_THRESHOLD
 
 BINARY = "pneumonia"

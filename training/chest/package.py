@@ -22,7 +22,8 @@ from training.fit.teacher import earlier_recipe
 from training.package.order import Order
 from training.package.writing import write_package
 from training.recipe import Recipe
-from worker.packages.card import Calibration, Card, OperatingPoint, OperatingPointByAge, Prevalence
+from worker.packages.card import Calibration, Card
+from worker.packages.operating_points import OperatingPoint, OperatingPointByAge, Prevalence
 from worker.packages.probabilities import sigmoid
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from training.evaluation.scoring import (
     over_views,
     write_scores,
 )
-from worker.packages.card import Card, OperatingPoint
+from worker.packages.card import Card
+from worker.packages.operating_points import OperatingPoint
 from worker.packages.preprocessing.compose import compose
 from worker.packages.runtimes.tensorflow import Package
 from worker.pipelines.dermoscopy.lesion import CLASSES, reduced

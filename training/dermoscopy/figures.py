@@ -15,7 +15,7 @@ import numpy as np
 from training.datasets.base import Item, label_matrix
 from training.dermoscopy.operating import fold_to_three, truth_columns
 from training.evaluation import fitting, metrics
-from worker.packages.card import OperatingPoint
+from worker.packages.operating_points import OperatingPoint
 from worker.pipelines.dermoscopy.lesion import CLASSES
 
 LOW_IOU = 0.65

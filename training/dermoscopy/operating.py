@@ -10,7 +10,8 @@ import numpy as np
 
 from training.dermoscopy.scores import ViewLogits
 from training.evaluation import fitting, metrics
-from worker.packages.card import Calibration, OperatingPoint
+from worker.packages.card import Calibration
+from worker.packages.operating_points import OperatingPoint
 from worker.pipelines.dermoscopy.lesion import CLASSES, FOLD, OTHER_MALIGNANT, framing, outlined, unframed
 
 TEMPERATURES = np.geomspace(0.4, 2.5, 43)

@@ -13,7 +13,8 @@ from training.datasets.base import UNKNOWN, DataSet, DataSetError, Item, label_m
 from training.evaluation import figures, metrics
 from training.evaluation.report import Miss, write_report
 from training.progress import progress
-from worker.packages.card import Card, OperatingPointByAge
+from worker.packages.card import Card
+from worker.packages.operating_points import OperatingPointByAge
 from worker.packages.patient_score import mask_areas
 from worker.packages.preprocessing import compose, crops
 from worker.packages.probabilities import slice_probabilities, softmax_groups

@@ -25,7 +25,8 @@ from training.package.order import Order
 from training.package.postprocess import Postprocess
 from training.package.writing import write_package
 from training.recipe import Recipe
-from worker.packages.card import Card, OperatingPoint
+from worker.packages.card import Card
+from worker.packages.operating_points import OperatingPoint
 
 THICKNESS_EDGES_MM = (0.0, 0.9, 1.6, 2.6, 3.6, 4.6, 5.6, 6.6, 10.0)
 TISSUE = (0.02, 0.98)

@@ -19,7 +19,8 @@ from training.package.order import Order
 from training.package.postprocess import FLAG_SENSITIVITY, Postprocess, Predictions, fit
 from training.package.writing import write_package
 from training.recipe import Recipe
-from worker.packages.card import Calibration, Card, OperatingPoint
+from worker.packages.card import Calibration, Card
+from worker.packages.operating_points import OperatingPoint
 from worker.packages.probabilities import activate, calibration_vectors
 
 if TYPE_CHECKING:

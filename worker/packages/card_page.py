@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from worker.packages.card import (
+from worker.packages.card import Card
+from worker.packages.operating_points import (
     AGE_GROUPS,
     LEAST_PREDICTIVE_VALUE,
     SERVED_PREVALENCE,
     AgeGroupPoint,
-    Card,
     NoFlag,
     OperatingPoint,
     OperatingPointByAge,

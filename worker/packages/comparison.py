@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from worker.packages.card import AGE_GROUPS, AgeGroupPoint, Card, OperatingPointByAge
+from worker.packages.card import Card
+from worker.packages.operating_points import AGE_GROUPS, AgeGroupPoint, OperatingPointByAge
 
 FLAG: Final = "flag"
 FEW: Final = 0.25

@@ -9,7 +9,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from firstread.dicom.values import text
-from worker.packages.card import AgeGroup
+from worker.packages.operating_points import AgeGroup
 
 CHILD_YEARS = 16.0
 """Who is younger is a child."""

@@ -38,7 +38,8 @@ from worker.outputs.deliveries.rows import new_delivery
 from worker.outputs.messages import message
 from worker.outputs.objects.files import ensure_objects
 from worker.outputs.senders.mail import mail_text
-from worker.packages.card import Card, InputSpec, OperatingPoint
+from worker.packages.card import Card, InputSpec
+from worker.packages.operating_points import OperatingPoint
 from worker.packages.store import PackageStore
 from worker.pipelines import registry
 from worker.pipelines.base import Served

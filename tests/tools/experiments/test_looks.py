@@ -18,8 +18,8 @@ from training.chest.readers import class_of
 from training.datasets.base import Item
 from training.datasets.registry import open_dataset
 from training.package.writing import write_package
-from worker.packages.card import OperatingPoint
 from worker.packages.networks import build
+from worker.packages.operating_points import OperatingPoint
 from worker.packages.preprocessing.lungs import SIDE
 from worker.pipelines.chest_xray.evidence import FilmMaps
 

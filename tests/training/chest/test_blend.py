@@ -10,7 +10,7 @@ import pytest
 from training.chest.blend import fit, logistic
 from training.chest.labels import labels_of
 from training.datasets.base import Item
-from worker.packages.card import OperatingPoint
+from worker.packages.operating_points import OperatingPoint
 
 
 def _items(n: int) -> list[Item]:

@@ -29,7 +29,8 @@ from training.fit.transfer import copy_layers
 from training.package.order import Order
 from training.recipe import load_recipe
 from training.train import train_all
-from worker.packages.card import InputSpec, OperatingPointByAge
+from worker.packages.card import InputSpec
+from worker.packages.operating_points import OperatingPointByAge
 from worker.packages.package import load
 from worker.packages.runtimes.folding import fold
 from worker.packages.weights import load_by_layer, save_by_layer, settle

@@ -12,7 +12,7 @@ from training.chest.calibration import SPECIFICITY, SPECIFICITY_NORMALS, flag_by
 from training.chest.figures import binary_figures, fit_figures, thresholds_of
 from training.chest.labels import labels_of
 from training.datasets.base import Item
-from worker.packages.card import LEAST_PREDICTIVE_VALUE, OperatingPointByAge, Prevalence
+from worker.packages.operating_points import LEAST_PREDICTIVE_VALUE, OperatingPointByAge, Prevalence
 
 ILL_WITHOUT_OPACITY = {"normal": 0.0, "pneumonia": 0.0}
 RARE = Prevalence(value=0.001, source="a test")

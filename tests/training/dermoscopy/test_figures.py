@@ -24,7 +24,7 @@ from training.dermoscopy.scores import ViewLogits
 from training.dermoscopy.traits import has_dark_corners, traits_of
 from training.evaluation import metrics
 from training.recipe import Recipe, load_recipe, shipped
-from worker.packages.card import OperatingPoint
+from worker.packages.operating_points import OperatingPoint
 from worker.pipelines.dermoscopy.lesion import CLASSES, DX
 
 

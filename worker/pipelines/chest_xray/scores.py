@@ -8,7 +8,8 @@ from typing import Any, Final
 import numpy as np
 
 from firstread.pipelines import CHEST_XRAY
-from worker.packages.card import JOINT_FLAG, AgeGroup, Card, NoFlag
+from worker.packages.card import JOINT_FLAG, Card
+from worker.packages.operating_points import AgeGroup, NoFlag
 from worker.pipelines.base import Engine, Served
 from worker.pipelines.chest_xray.evidence import Voice, joint_shares
 from worker.pipelines.chest_xray.maps import OCCLUSION_GRID, FilmPart, PatchGrid, log_odds, occlusion_map

@@ -13,8 +13,9 @@ from firstread.settings import Settings
 from tests.builders.age_points import HINT, NO_POSITIVES, binary_card_by_age, flag_row, point_by_age, share
 from tests.builders.chest import chest_card
 from tests.builders.study_images import head_card
-from worker.packages.card import AgeGroup, Card, predictive_value
+from worker.packages.card import Card
 from worker.packages.card_page import render
+from worker.packages.operating_points import AgeGroup, predictive_value
 
 BLEND = {"own": 0.5, "four": 0.5, "bias": 0.0}
 

@@ -6,8 +6,8 @@ import pytest
 
 from tests.builders.age_points import HINT, binary_card_by_age, flag_row, share
 from tests.builders.study_images import head_card
-from worker.packages.card import OperatingPoint
 from worker.packages.card_page import render
+from worker.packages.operating_points import OperatingPoint
 
 
 def test_the_page_shows_every_group_and_why_one_has_no_flag() -> None:

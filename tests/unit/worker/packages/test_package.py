@@ -18,16 +18,9 @@ from firstread.settings import Settings
 from training.package.writing import golden_pixels, rewrite_card, write_package
 from worker.engine.loading import fingerprint, load_serving
 from worker.packages.archive import export_package, import_package
-from worker.packages.card import (
-    Calibration,
-    Card,
-    ChecksumError,
-    InputSpec,
-    OperatingPoint,
-    PackageError,
-    SelfTestError,
-)
+from worker.packages.card import Calibration, Card, ChecksumError, InputSpec, PackageError, SelfTestError
 from worker.packages.networks import build
+from worker.packages.operating_points import OperatingPoint
 from worker.packages.package import CARD, GOLDEN, WEIGHTS, load
 from worker.packages.preprocessing.compose import compose
 from worker.packages.runtimes.folding import fold
