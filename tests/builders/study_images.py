@@ -73,8 +73,7 @@ def head_card(name: str = "threshold", version: str = "1", flag: float = 0.5, **
         labels=LABELS,
         input=InputSpec(kind="hu", height=128, width=128, windows=((0.0, 80.0),), neighbours=1, crop="head"),
         architecture={"builder": "none"},
-        operating_points={"flag": OperatingPoint(finding="any", threshold=flag, chosen_for="test")},
-        **fields,
+        **{"operating_points": {"flag": OperatingPoint(finding="any", threshold=flag, chosen_for="test")}, **fields},
     )
 
 

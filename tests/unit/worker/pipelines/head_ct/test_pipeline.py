@@ -16,6 +16,7 @@ from firstread.phantoms.ct import CtLabels, ct_series, enhanced_ct
 from firstread.phantoms.head import HeadPhantom, HeadSpec, head_grid, head_study
 from tests.builders.study_images import LABELS, ThresholdEngine, head_card, served, study_from
 from worker.errors import NonFiniteScore, NoServingPackage
+from worker.packages.operating_points import OperatingPoint
 from worker.pipelines.base import Outcome, Served, StudyImages
 from worker.pipelines.registry import row
 from worker.pipelines.runner import STAGES, RunResult, run
@@ -68,6 +69,17 @@ def test_a_plain_head_is_not(plain: HeadPhantom, tmp_path: Path) -> None:
     assert [f.value for f in outcome.findings if f.name == "bleed_volume"] == pytest.approx([0.0], abs=0.2)
     assert set(result.seconds) == set(STAGES)
     assert json.dumps(result.details)
+
+
+@pytest.mark.parametrize(("specificity", "warned"), [(0.55, True), (0.8, False), (None, False)])
+def test_a_flag_that_is_seldom_right_stays_a_flag_and_says_so(
+    ball: HeadPhantom, plain: HeadPhantom, specificity: float | None, warned: bool, tmp_path: Path
+) -> None:
+    point = OperatingPoint(finding="any", threshold=0.5, chosen_for="a test", sensitivity=0.95, specificity=specificity)
+    bleed = _done(_run(study_from(ball.objects, tmp_path / "a"), operating_points={"flag": point}))
+    assert _any(bleed)[1] and ("few_flags_right" in bleed.warnings) is warned
+    other = _done(_run(study_from(plain.objects, tmp_path / "b"), operating_points={"flag": point}))
+    assert not _any(other)[1] and "few_flags_right" not in other.warnings
 
 
 def test_every_finding_and_every_slice_has_its_row(ball: HeadPhantom, tmp_path: Path) -> None:
