@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from worker.packages.card import Card, ChecksumError, PackageError
-from worker.packages.limits import require_plain
+from worker.packages.limits import require_readable_members
 from worker.packages.package import (
     CARD,
     GOLDEN,
@@ -108,7 +108,7 @@ def _unpack(archive_path: Path, staging: Path) -> None:
             names = {info.filename for info in infos}
             if len(names) != len(infos) or names - {*MEMBERS, MANIFEST} or MANIFEST not in names:
                 raise PackageError(f"{archive_path.name} is no model package")
-            require_plain(infos, archive_path.name)
+            require_readable_members(infos, archive_path.name)
             if sum(info.file_size for info in infos) > LIMIT_BYTES:
                 raise PackageError(f"{archive_path.name} unpacks to more than {LIMIT_BYTES >> 20} MiB")
             digests = _digests(archive)

@@ -27,19 +27,19 @@ MOST_LABELS = 1_024
 METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 
 
-def require_modest_card(card: Card) -> None:
+def require_card_limits(card: Card) -> None:
     """Raise :class:`PackageError` where the card asks for a larger input or network than any that would serve."""
     spec, key = card.input, f"{card.name}/{card.version}"
     if min(spec.height, spec.width) < 1 or spec.height * spec.width * spec.channels > INPUT_VALUES:
         raise PackageError(f"{key}: an input of {spec.height} x {spec.width} x {spec.channels} is out of bounds")
     if len(card.labels) > MOST_LABELS:
         raise PackageError(f"{key}: {len(card.labels)} labels; {MOST_LABELS} at most")
-    left = _require_modest(card.architecture, key, MOST_VALUES, 0)
+    left = _require_option_limits(card.architecture, key, MOST_VALUES, 0)
     if left < 0:
         raise PackageError(f"{key}: the network has more than {MOST_VALUES} options")
 
 
-def _require_modest(value: Any, key: str, left: int, depth: int) -> int:
+def _require_option_limits(value: Any, key: str, left: int, depth: int) -> int:
     """How many more values there may be after this one."""
     if depth > DEEPEST:
         raise PackageError(f"{key}: the network's options are nested deeper than {DEEPEST}")
@@ -54,23 +54,23 @@ def _require_modest(value: Any, key: str, left: int, depth: int) -> int:
     for item in inside:
         if left < 0:
             break
-        left = _require_modest(item, key, left, depth + 1)
+        left = _require_option_limits(item, key, left, depth + 1)
     return left
 
 
-def require_modest_arrays(path: Path) -> None:
+def require_array_limits(path: Path) -> None:
     """Raise :class:`PackageError` where an npz is none, is encrypted, or unpacks to more than :data:`ARRAYS_BYTES`."""
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise PackageError(f"{path.name} is no npz file: {error}") from error
-    require_plain(infos, path.name)
+    require_readable_members(infos, path.name)
     if sum(info.file_size for info in infos) > ARRAYS_BYTES:
         raise PackageError(f"{path.name} unpacks to more than {ARRAYS_BYTES >> 20} MiB")
 
 
-def require_plain(infos: Sequence[zipfile.ZipInfo], name: str) -> None:
+def require_readable_members(infos: Sequence[zipfile.ZipInfo], name: str) -> None:
     """Raise :class:`PackageError` where a member is encrypted or packed in an unusual way."""
     for info in infos:
         if info.flag_bits & 0x1:

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from worker.packages.card import PREPROCESSING_VERSION, Card, ChecksumError, PackageError, SelfTestError
-from worker.packages.limits import CARD_BYTES, require_modest_arrays, require_modest_card
+from worker.packages.limits import CARD_BYTES, require_array_limits, require_card_limits
 from worker.packages.networks import build
 from worker.packages.preprocessing.compose import PreprocessingError, compose
 from worker.packages.runtimes.folding import fold
@@ -52,8 +52,8 @@ def load(directory: Path, self_test: bool = True) -> Package:
     """
     card = read_card(directory)
     verify_checksum(directory, card)
-    require_modest_card(card)
-    require_modest_arrays(directory / WEIGHTS)
+    require_card_limits(card)
+    require_array_limits(directory / WEIGHTS)
     try:
         model = build.build(card.architecture, card.input)
         load_by_layer(model, directory / WEIGHTS)
@@ -117,7 +117,7 @@ def run_self_test(package: Package, directory: Path) -> None:
     """Score the golden pixels through preprocessing and network; raise :class:`SelfTestError` where it differs."""
     path = directory / GOLDEN
     try:
-        require_modest_arrays(path)
+        require_array_limits(path)
         with np.load(path) as golden:
             pixels, expected = golden["pixels"], golden[golden_output(package.card)]
     except (OSError, PackageError, KeyError, ValueError) as error:

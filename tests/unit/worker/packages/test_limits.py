@@ -17,7 +17,7 @@ from tests.unit.worker.packages.test_package import copy_of, toy_card, toy_model
 from training.package.writing import write_package
 from worker.packages.archive import MANIFEST, export_package, import_package
 from worker.packages.card import PackageError
-from worker.packages.limits import ARRAYS_BYTES, MOST_VALUES, require_modest_arrays
+from worker.packages.limits import ARRAYS_BYTES, MOST_VALUES, require_array_limits
 from worker.packages.package import CARD, GOLDEN, load
 
 NESTED: Any = 1
@@ -114,7 +114,7 @@ def test_arrays_that_unpack_to_too_much_are_not_unpacked(shipped: Path, tmp_path
         for _ in range(ARRAYS_BYTES // (1 << 24) + 1):
             member.write(bytes(1 << 24))
     assert bomb.stat().st_size < 2 << 20
-    assert "unpacks to more" in _refused(lambda: require_modest_arrays(bomb))
+    assert "unpacks to more" in _refused(lambda: require_array_limits(bomb))
     bomb.replace(directory / GOLDEN)
     assert GOLDEN in _refused(lambda: load(directory))
     np.savez(directory / GOLDEN, pixels=np.zeros(2))
