@@ -36,16 +36,18 @@ def write_ct_ich(root: Path, patients: int = 8, slices: int = 4, size: int = 64,
                     "patient": patient,
                     "slice": position,
                     "fold": FOLDS[(number // 2) % 2],
-                    "any": int(bleeds),
-                    "epidural": int(bleeds and number % 4 == 0),
-                    "intraparenchymal": 0,
-                    "intraventricular": 0,
-                    "subarachnoid": 0,
-                    "subdural": int(bleeds and number % 4 != 0),
+                    **_bleed_labels(number, bleeds),
                 }
             )
     _write(root / "labels.csv", rows)
     return root
+
+
+def _bleed_labels(number: int, bleeds: bool) -> dict[str, int]:
+    """Every second patient that bleeds does so epidurally, the others subdurally."""
+    epidural = bleeds and number % 4 == 0
+    none = dict.fromkeys(("intraparenchymal", "intraventricular", "subarachnoid"), 0)
+    return {"any": int(bleeds), "epidural": int(epidural), **none, "subdural": int(bleeds and not epidural)}
 
 
 def write_two_windows(root: Path, patients: int = 8, new: int = 2, slices: int = 4, size: int = 64) -> Path:
@@ -74,12 +76,7 @@ def write_two_windows(root: Path, patients: int = 8, new: int = 2, slices: int =
                     "patient": patient,
                     "slice": position,
                     "fold": FOLDS[(number // 2) % 2] if number < patients else "new",
-                    "any": int(bleeds),
-                    "epidural": int(bleeds and number % 4 == 0),
-                    "intraparenchymal": 0,
-                    "intraventricular": 0,
-                    "subarachnoid": 0,
-                    "subdural": int(bleeds and number % 4 != 0),
+                    **_bleed_labels(number, bleeds),
                     "fracture": int(number == 1),
                 }
             )
