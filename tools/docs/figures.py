@@ -39,6 +39,7 @@ HEADLINES: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
         (
             ("left out, adults with opacity against adults without finding of NIH, AUC", f"{NIH_LEFT_OUT}/{OPACITY}"),
             ("left out, adults without finding of NIH flagged", f"{NIH_LEFT_OUT}/films/adult normal/flagged"),
+            ("left out, adults with opacity of NIH flagged", f"{NIH_LEFT_OUT}/films/adult opacity/flagged"),
             ("left out, COVID-19 of publications flagged", f"{PAPERS_LEFT_OUT}/films/adult covid19/flagged"),
             ("test, children, AUC", "test_at_flag/children/auc"),
             ("test, children, accuracy at the flag", "test_at_flag/children/accuracy"),
