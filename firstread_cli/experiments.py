@@ -11,13 +11,12 @@ from training.chest.blend import blend
 from training.chest.compare import compare
 from training.chest.gate import gate
 from training.chest.hospitals import hospitals
-from training.chest.left_out import left_out
 from training.chest.maps import maps
 from training.chest.sources import sources
 from training.chest.stress import stress
 from training.head_ct.checks import checks
 from training.head_ct.patient_scores import scores
-from training.options import EXISTING_FILE, EXISTING_FOLDER, FOLDER
+from training.options import EXISTING_FILE, EXISTING_FOLDER, FOLDER, THREADS
 
 
 @click.group("chest")
@@ -25,7 +24,7 @@ def chest() -> None:
     """Chest X-ray experiments: comparisons, damaged films, hospitals, what models look at, joint score, gate."""
 
 
-for command in (compare, stress, sources, left_out, hospitals, maps, blend, gate):
+for command in (compare, stress, sources, hospitals, maps, blend, gate):
     chest.add_command(command)
 
 
@@ -62,7 +61,7 @@ def dermoscopy() -> None:
     help="About so many pictures of each split, every diagnosis in its share; default: all.",
 )
 @click.option("--by-picture", is_flag=True, help="Also train after a split by picture instead of by lesion.")
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads of TensorFlow; 0: its own choice.")
+@THREADS
 @click.option(
     "--out",
     type=FOLDER,
@@ -107,7 +106,7 @@ def question(
     help="Also with this colour constancy in front of each package.",
 )
 @click.option("--only", multiple=True, metavar="SHIFT", help="Only shifts of this name; default: all.")
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads of TensorFlow; 0: its own choice.")
+@THREADS
 @click.option(
     "--out",
     type=FOLDER,

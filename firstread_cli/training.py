@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from firstread.logs import log_to_terminal
-from training.options import EXISTING_FOLDER, FOLDER
+from training.options import EXISTING_FOLDER, FOLDER, THREADS
 
 
 @click.command("train")
@@ -36,8 +36,8 @@ from training.options import EXISTING_FOLDER, FOLDER
 @click.option(
     "--external",
     type=EXISTING_FOLDER,
-    default=None,
-    help="Of head CT: a run of the recipe with --leave-out, whose figures come first on the card.",
+    multiple=True,
+    help="A run of the recipe with --leave-out, whose figures come first on the card; may be given more than once.",
 )
 @click.option(
     "--join",
@@ -63,7 +63,7 @@ from training.options import EXISTING_FOLDER, FOLDER
     help="Train on a folder that `firstread prepare` wrote, without folds.",
 )
 @click.option("--cache", type=FOLDER, default=None, help="Keep decoded arrays here; of --shards, copies.")
-@click.option("--threads", type=int, default=0, help="Threads of TensorFlow; 0: its own choice.")
+@THREADS
 @click.option("--mixed-precision", is_flag=True, help="float16 arithmetic on GPUs that gain by it.")
 @click.option("--distribute", is_flag=True, help="All GPUs of this machine, with tf.distribute.")
 @click.option("--wandb", "use_wandb", is_flag=True, help="Log to Weights & Biases too (extra `wandb`).")
@@ -76,7 +76,7 @@ def train(
     weights: str,
     start: Path | None,
     baseline: Path | None,
-    external: Path | None,
+    external: tuple[Path, ...],
     join_: tuple[Path, ...],
     leave_out: str | None,
     folds: str | None,
@@ -99,7 +99,7 @@ def train(
     if (data is None) == (shards is None):
         raise click.UsageError("give --data or --shards")
     if shards is not None and (
-        folds is not None or not final or any(option is not None for option in (leave_out, start, baseline, external))
+        folds is not None or not final or external or any(option is not None for option in (leave_out, start, baseline))
     ):
         raise click.UsageError("--folds, --leave-out, --start, --baseline, --external and --no-final go with --data")
     loaded = load_recipe(recipe)

@@ -9,6 +9,7 @@ from typing import Any
 
 from firstread.pipelines import CHEST_XRAY, DERMOSCOPY, HEAD_CT, Pipeline
 from training.chest.evaluate import evaluate_films
+from training.chest.left_out import require_left_out
 from training.chest.shared import package_films
 from training.datasets.arrays import Arrays
 from training.dermoscopy.evaluate import evaluate_order as evaluate_dermoscopy
@@ -41,7 +42,7 @@ class PipelineTraining:
     require: Callable[[Order, Arrays], None] | None = None
     """Raises before the training where the data will not do for the package."""
     external: bool = False
-    """Whether the card takes figures of a run that left a hospital out (``firstread train --external``)."""
+    """Whether the card takes figures of runs that left a hospital out (``firstread train --external``)."""
 
 
 _ROWS = (
@@ -60,6 +61,8 @@ _ROWS = (
         reader="chest_films",
         recipes={"kermany": "pneumonia4", "covid_chestxray": "pneumonia4", "chest_films": "pneumonia4"},
         more_tasks=frozenset({"pneumonia_and_pneumonia4"}),
+        require=require_left_out,
+        external=True,
     ),
     PipelineTraining(
         served=DERMOSCOPY,

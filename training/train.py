@@ -30,7 +30,7 @@ def train_all(order: Order) -> Path | None:
         advice = "joins packages: give --join" if order.recipe.joins else "trains a network: leave --join out"
         raise RecipeError(f"recipe {order.recipe.name} {advice}")
     pipeline = training_of(order.recipe.task)
-    if order.external is not None and (pipeline is None or not pipeline.external):
+    if order.external and (pipeline is None or not pipeline.external):
         raise RecipeError(f"recipe {order.recipe.name} takes no figures of another run: leave --external out")
     if order.shards is not None:
         return train_on_shards(order, order.shards, **_options(order))

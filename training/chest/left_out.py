@@ -1,7 +1,7 @@
-"""``firstread chest left-out``: figures of hospitals that nobody trained on, put first on the card of what ships.
+"""Figures of hospitals that nobody trained on, put first on the card of what ships (``firstread train --external``).
 
 What ships is trained on every hospital, so that none is left to test it on. The same recipe, trained once without each
-hospital (``firstread train ... --leave-out``), tells how it does elsewhere.
+hospital (``--leave-out``), tells how it does elsewhere.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
-
+from training.datasets.arrays import Arrays
 from training.datasets.base import EXTERNAL, DataSetError
-from training.options import EXISTING_FOLDER
-from training.package.writing import rewrite_card
+from training.package.order import Order
 from worker.packages.card import Card
-from worker.packages.package import load, read_card
+from worker.packages.package import CARD, read_card
 from worker.pipelines.chest_xray.findings import CONFOUNDED
 
 LEFT_OUT = "left_out"
@@ -27,16 +25,27 @@ CALLED_COVID = 0.15
 without such adults) a package keeps the warning ``confounded_by_age``."""
 
 
-@click.command("left-out")
-@click.argument("package", type=EXISTING_FOLDER)
-@click.argument("measured", metavar="LEFT_OUT_PACKAGE...", nargs=-1, required=True, type=EXISTING_FOLDER)
-def left_out(package: Path, measured: tuple[Path, ...]) -> None:
-    """Put the external figures of each LEFT_OUT_PACKAGE, trained by the same recipe, first on the card of PACKAGE."""
-    card = with_left_out(load(package).card, [read_card(folder) for folder in measured])
-    rewrite_card(package, card)
-    click.echo(f"{card.name} {card.version}: {', '.join(card.metrics[LEFT_OUT])}")
-    if CONFOUNDED in card.parameters:
-        click.echo(f"warning confounded_by_age: {'stays' if card.parameters[CONFOUNDED] else 'goes'}")
+def require_left_out(order: Order, arrays: Arrays) -> None:
+    """Raise :class:`DataSetError` unless each run of ``--external`` holds what is to come onto the card."""
+    for name in order.recipe.packages or ("",):
+        left_out_cards([run / name for run in order.external])
+
+
+def left_out_cards(runs: Sequence[Path]) -> list[Card]:
+    """The cards of the packages that runs made, one a run.
+
+    Raises
+    ------
+    DataSetError
+        If a run holds none.
+    """
+    cards = []
+    for run in runs:
+        found = sorted((run / "package").glob(f"*/*/{CARD}"))
+        if not found:
+            raise DataSetError(f"{run} holds no package: train it to its end with --leave-out")
+        cards.append(read_card(found[-1].parent))
+    return cards
 
 
 def with_left_out(card: Card, measured: Sequence[Card]) -> Card:

@@ -11,6 +11,7 @@ from training.chest import figures as evaluation
 from training.chest.by_source import Said, by_source
 from training.chest.calibration import binary_points, fit_softmax, flag_by_age, prevalence_of, softmax_p
 from training.chest.labels import CLASSES
+from training.chest.left_out import left_out_cards, with_left_out
 from training.chest.pictures import confusion_pictures, run_pictures
 from training.datasets.arrays import Arrays
 from training.datasets.base import EXTERNAL, Item
@@ -67,6 +68,8 @@ def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path:
         order.version,
         earlier_stage(order),
     )
+    if order.external:
+        card = with_left_out(card, left_out_cards(order.external))
     directory = order.out / "package" / card.name / card.version
     write_package(directory, model, card, str(recipe.card.get("licence_text", card.licence)))
     return directory

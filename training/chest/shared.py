@@ -33,7 +33,8 @@ def package_films(order: Order, arrays: Arrays, model: keras.Model) -> Path:
         index = [recipe.labels.index(label) for label in part.labels]
         own = recipe_of(recipe, name, part)
         narrowed = dataclasses.replace(arrays, label_names=part.labels, labels=arrays.labels[:, index])
-        there = dataclasses.replace(order, recipe=own, out=order.out / name)
+        external = tuple(run / name for run in order.external)
+        there = dataclasses.replace(order, recipe=own, out=order.out / name, external=external)
         log.info("package: %s", package_run(there, narrowed, with_columns(model, own, index)))
     return order.out
 

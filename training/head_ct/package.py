@@ -61,8 +61,8 @@ def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path | None
 def figures_elsewhere(order: Order) -> dict[str, Any]:
     """Figures of hospitals that another run left out, of the folds' patients in other data sets, and clipped."""
     rows: dict[str, Any] = {}
-    if order.external is not None:
-        rows["external"] = measure_run(order.data, order.external).get("external", {})
+    for run in order.external:
+        rows.setdefault("external", {}).update(measure_run(order.data, run).get("external", {}))
     if order.recipe.folds.also:
         ours = measure_run(order.data, order.out)
         rows |= {name: ours[name] for name in ("same_patients", "without_wide_windows") if name in ours}

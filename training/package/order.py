@@ -20,8 +20,8 @@ class Order:
     """An earlier run on the same folds, whose weights and masks each part begins with."""
     baseline: Path | None = None
     """Another recipe's run on the same folds, whose figures stand beside."""
-    external: Path | None = None
-    """A run of the same recipe that left a hospital out: its figures of that hospital come first on the card."""
+    external: tuple[Path, ...] = ()
+    """Runs of the same recipe that left a hospital out: their figures of it come first on the card."""
     cache: Path | None = None
     folds: tuple[str, ...] | None = None
     final: bool = True

@@ -214,6 +214,29 @@ def test_the_shared_network_becomes_two_packages_that_say_what_it_said(collectio
     assert opacity["flagged"]["n"] == opacity["n"]
 
 
+def test_figures_of_a_run_that_left_a_hospital_out_come_first_on_the_cards_of_what_ships(
+    collections: Path, tmp_path: Path
+) -> None:
+    recipe = str(toy(load_recipe("pneumonia_shared_adversary"), tmp_path))
+    common = [recipe, "--data", str(collections), "--out"]
+    absent = CliRunner().invoke(train, [*common, str(tmp_path / "ships"), "--external", str(tmp_path)])
+    assert isinstance(absent.exception, DataSetError) and "holds no package" in str(absent.exception)
+    for arguments in (["elsewhere", "--leave-out", "nih"], ["ships", "--external", str(tmp_path / "elsewhere")]):
+        result = CliRunner().invoke(
+            train, [*common, str(tmp_path / arguments[0]), *arguments[1:]], catch_exceptions=False
+        )
+        assert result.exit_code == 0, result.output
+    for name in ("pneumonia_cnn", "pneumonia4"):
+        cards = {
+            run: json.loads(next((tmp_path / run / name / "package").rglob("card.json")).read_text())
+            for run in ("elsewhere", "ships")
+        }
+        assert next(iter(cards["ships"]["metrics"])) == "left_out"
+        table = cards["ships"]["metrics"]["left_out"]["nih, 2 steps"]
+        assert table == cards["elsewhere"]["metrics"]["external_by_source"]["nih"]
+        assert cards["ships"]["training_data"]["nih_train"]["films"] > 0
+
+
 def test_features_that_hold_the_hospital_tell_it_and_noise_does_not() -> None:
     rng = np.random.default_rng(0)
     items = [

@@ -61,7 +61,7 @@ def test_a_scan_is_scored_with_its_bone_and_without(package: Path) -> None:
     assert not np.allclose(*logits, atol=1e-6), "bone is heard"
 
 
-def test_figures_of_another_run_are_for_heads_alone(toy_data: Path, tmp_path: Path) -> None:
+def test_a_recipe_whose_card_takes_no_figures_of_another_run_refuses_them(toy_data: Path, tmp_path: Path) -> None:
     recipe = recipe_of_wide().model_copy(update={"task": "lesion"})
     with pytest.raises(RecipeError, match="leave --external out"):
-        train_all(Order(recipe=recipe, data=toy_data, out=tmp_path / "run", external=tmp_path))
+        train_all(Order(recipe=recipe, data=toy_data, out=tmp_path / "run", external=(tmp_path,)))
