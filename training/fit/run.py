@@ -36,8 +36,8 @@ class Run:
 
 
 def identity(run: Run) -> str:
-    """Everything that a run's weights depend on, as JSON: the recipe first, without what it only says in the card."""
-    recipe = run.recipe.model_dump(mode="json", exclude={"card", "description"})
+    """Everything that a run's weights depend on, as JSON: the recipe first, without cards and packages."""
+    recipe = run.recipe.model_dump(mode="json", exclude={"card", "description", "packages"})
     if run.shards is not None:
         columns = [run.shards.index[name] for name in ("key", "split", "place", "balanced", "labels")]
     else:

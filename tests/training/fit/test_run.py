@@ -13,7 +13,7 @@ import pytest
 from training.datasets.arrays import Arrays
 from training.datasets.base import Item
 from training.fit.run import Run, identity
-from training.recipe import Recipe
+from training.recipe import Recipe, load_recipe
 from training.shards.prepared import Prepared
 
 RECIPE = """
@@ -125,3 +125,12 @@ def test_another_training_has_another_identity(changed: dict[str, Any], tmp_path
     run = stored_runs(tmp_path)["arrays"]
     assert identity(Run(**{**vars(run), **changed})) != identity(run)
     assert identity(Run(**{**vars(run), "out": tmp_path})) == identity(run), "a folder may be moved"
+
+
+def test_what_a_card_says_may_change_while_a_run_goes_on(tmp_path: Path) -> None:
+    run = stored_runs(tmp_path)["arrays"]
+    shared = load_recipe("pneumonia_shared")
+    assert shared.packages, "a recipe of several packages"
+    reworded = shared.model_copy(update={"packages": {}, "description": "other words"})
+    with_packages, without = (Run(**{**vars(run), "recipe": recipe}) for recipe in (shared, reworded))
+    assert identity(with_packages) == identity(without)
