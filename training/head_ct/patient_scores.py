@@ -18,6 +18,7 @@ import numpy as np
 from training.datasets.base import EXTERNAL, UNKNOWN, Item
 from training.datasets.registry import open_items
 from training.evaluation import fitting, metrics
+from training.evaluation.report import write_table
 from training.fit.crossval import with_named_folds
 from training.fit.teacher import RECIPE_COPY
 from training.head_ct.out_of_fold import PredictionsError, read_out_of_fold
@@ -58,17 +59,48 @@ class Scores:
 @click.command("scores")
 @click.argument("run", type=EXISTING_FOLDER)
 @click.option("--data", type=EXISTING_FOLDER, required=True, help="Folder of the recipe's data sets.")
-@click.option("--out", type=FOLDER, required=True, help="Folder of patient_scores.json.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of patient_scores.json and of the table.")
 def scores(run: Path, data: Path, out: Path) -> None:
     """Choose the score of a patient on the out-of-fold predictions of RUN (two folds or more); intervals by patient."""
     result = measure_run(data, run)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "patient_scores.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    name = "_".join([result["recipe"], "scores", *(f"without_{hospital}" for hospital in result["left_out"])])
+    title = f"Scores of a patient: {result['recipe']}, chosen {result['chosen']}"
+    budget = f"folds {', '.join(result['folds'])}; all that is fitted for a fold is fitted on the others"
+    left_out = ", ".join(result["left_out"])
+    write_table(out, name, title, f"{budget}; {left_out} left out" if left_out else budget, table_rows(result))
     for name, row in result["candidates"].items():
         auc, sure = row["auc"], row["specificity_where_all_are_found"]
         click.echo(f"{name}: AUC {_text(auc)}, specificity where all are found {_text(sure)}")
     click.echo(f"chosen: {result['chosen']}; {path}")
+
+
+def table_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of a table: each candidate, then what the chosen one does on other slices of the patients and elsewhere."""
+    rows = [{"score": name, **_patient_row(figures)} for name, figures in result["candidates"].items()]
+    rows[0]["slice AUC"] = result["slices"]
+    others = {"without wide windows": result.get("without_wide_windows")}
+    others |= {f"same patients in {name}": figures for name, figures in result.get("same_patients", {}).items()}
+    for dataset, by_fold in result.get("external", {}).items():
+        others |= {f"{dataset}, by the network without fold {fold}": row for fold, row in by_fold.items()}
+    for name, figures in others.items():
+        if figures is not None:
+            rows.append({"score": name, **_patient_row(figures["patients"]), "slice AUC": figures["slices"]})
+    return rows
+
+
+def _patient_row(figures: dict[str, Any]) -> dict[str, Any]:
+    names = {
+        "patients": "patients",
+        "bleeding": "bleeding",
+        "auc": "patient AUC",
+        "specificity_where_all_are_found": "specificity where all are found",
+        "sensitivity_at_flag": "sensitivity at the flag",
+        "specificity_at_flag": "specificity at the flag",
+    }
+    return {title: figures[key] for key, title in names.items() if key in figures}
 
 
 def measure_run(data: Path, run: Path) -> dict[str, Any]:

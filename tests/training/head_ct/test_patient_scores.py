@@ -68,6 +68,10 @@ def test_scores_are_chosen_out_of_fold_and_written(run: Path, toy_data: Path, tm
     assert row["patients"] == 10 and row["bleeding"] == 4, "patients of the fold `new` are scored too"
     assert row["auc"]["low"] <= row["auc"]["value"] == 1.0
     assert row["specificity_where_all_are_found"]["value"] == 1.0
+    tables = json.loads((tmp_path / "all" / f"{written['recipe']}_scores_without_phe_sich.json").read_text())
+    scores = {row["score"]: row for row in tables["rows"]}
+    assert scores["volume"]["patient AUC"] == row["auc"] and "phe_sich left out" in tables["budget"]
+    assert scores["phe_sich, by the network without fold 2"]["bleeding"] == 3
     clipped = written["same_patients"]["ct_ich"]
     assert clipped["patients"]["patients"] == 8 and clipped["slices"]["value"] > 0.9
     external = written["external"]["phe_sich"]
