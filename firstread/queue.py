@@ -23,9 +23,15 @@ log = logging.getLogger(__name__)
 
 
 def broker_url(settings: Settings) -> str:
-    """URL of the broker: the one set, else the embedded broker's unix socket in the home."""
-    if settings.broker_url:
-        return settings.broker_url
+    """URL of the broker: the one set, else the embedded broker's unix socket in the home.
+
+    Where TLS is asked for, the server's certificate is checked unless the URL says otherwise: kombu would take any.
+    """
+    url = settings.broker_url
+    if url.startswith("rediss://") and "ssl_cert_reqs=" not in url:
+        return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
+    if url:
+        return url
     return f"redis+socket://{embedded_socket(settings)}"
 
 
@@ -149,7 +155,7 @@ def redis_client(settings: Settings, timeout_s: float = 5.0) -> Any:
     import redis
 
     if settings.broker_url:
-        return redis.Redis.from_url(settings.broker_url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+        return redis.Redis.from_url(broker_url(settings), socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
     return redis.Redis(
         unix_socket_path=str(embedded_socket(settings)), socket_timeout=timeout_s, socket_connect_timeout=timeout_s
     )
@@ -168,6 +174,8 @@ def require_broker(settings: Settings) -> None:
 
 def broker_problem(settings: Settings) -> str:
     """What is wrong with the broker, in one line; empty where it answers."""
+    import ssl
+
     import redis
 
     where = f"the broker at {settings.printable()['broker_url']}" if settings.broker_url else "the embedded broker"
@@ -177,7 +185,12 @@ def broker_problem(settings: Settings) -> str:
     except redis.AuthenticationError:
         return f"{where} does not take the password (FIRSTREAD_BROKER_URL)"
     except (redis.RedisError, OSError, ValueError) as error:
-        cause = next((e for e in (error.__cause__, error.__context__, error) if getattr(e, "strerror", None)), None)
+        causes = (error.__cause__, error.__context__, error)
+        untrusted = next((e for e in causes if isinstance(e, ssl.SSLCertVerificationError)), None)
+        if untrusted is not None:
+            why = f"its certificate is not trusted ({untrusted.verify_message}; ssl_ca_certs names its authority)"
+            return f"{where} is not used: {why} (FIRSTREAD_BROKER_URL)"
+        cause = next((e for e in causes if getattr(e, "strerror", None)), None)
         why = getattr(cause, "strerror", None) or type(error).__name__
         return f"{where} does not answer: {why} (FIRSTREAD_BROKER_URL)"
     return ""

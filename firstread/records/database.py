@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from firstread.errors import FirstreadError
 from firstread.records.clock import now_of
+from firstread.settings.secrets import shown_url
 
 BUSY_TIMEOUT_MS = 30_000
 
@@ -38,7 +39,9 @@ def explained(shown: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, OSError, ImportError) as error:
         text = str(getattr(error, "orig", None) or getattr(error, "strerror", None) or error).strip()
-        why = text.splitlines()[0] if text else type(error).__name__
+        first, *more = text.splitlines() or [type(error).__name__]
+        # where a host has several addresses, the first line says so and the last one why
+        why = more[-1].strip(" -") if more and first.endswith(":") else first
         if isinstance(error, FileExistsError | NotADirectoryError):
             why = f"{error.filename} is a file; a folder belongs there"
         raise DatabaseUnusable(f"the database {shown} cannot be used: {why} (FIRSTREAD_DATABASE_URL)") from error
@@ -61,10 +64,10 @@ def make_engine(url: str) -> Engine:
     """
     parsed = make_url(normalized_url(url))
     if parsed.get_backend_name() != "sqlite":
-        with explained(parsed.render_as_string()):
+        with explained(shown_url(url)):
             return create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=20, pool_timeout=30)
     if parsed.database and parsed.database != ":memory:":
-        with explained(parsed.render_as_string()):
+        with explained(shown_url(url)):
             _make_file(Path(parsed.database))
     engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
 
@@ -110,7 +113,7 @@ class Database:
     @property
     def shown(self) -> str:
         """The URL without the password."""
-        return self.engine.url.render_as_string()
+        return shown_url(self.url)
 
     @property
     def is_sqlite(self) -> bool:

@@ -14,14 +14,13 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from firstread import pipelines
 from firstread.clock import has_zones, is_zone
 from firstread.settings import checks
+from firstread.settings.secrets import HIDDEN, URL_FIELDS, named_in, shown_url
 from firstread.settings.sources import EnvironmentSource, FileSource, is_set, read_toml
-from firstread.settings.unknown_names import Names, WrongSetting, secrets_named_in, sort_names
+from firstread.settings.unknown_names import Names, WrongSetting, sort_names
 
 ENV_PREFIX = "FIRSTREAD_"
 OTHER_NAMES = ("CONFIG", "TEST_DATA")
 """What else is ours: the file of settings, and the real images that tests look at."""
-
-SECRET_FIELDS = frozenset({"database_url", "broker_url"})
 
 
 def shipped_dir(name: str) -> Path:
@@ -49,12 +48,19 @@ class Settings(BaseSettings):
     """Everything that a site can set. ``firstread doctor`` prints each with its source."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, extra="forbid", frozen=True, env_ignore_empty=True, allow_inf_nan=False
+        env_prefix=ENV_PREFIX,
+        extra="forbid",
+        frozen=True,
+        env_ignore_empty=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
     )
 
     home: Path = Field(Path("~/firstread"), description="Folder of the database, spool, evidence and logs.")
-    database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the home.")
-    broker_url: str = Field("", description="Redis URL; empty: an embedded broker in the home, run by `firstread up`.")
+    database_url: str = Field("", repr=False, description="SQLAlchemy URL; empty: SQLite in the home.")
+    broker_url: str = Field(
+        "", repr=False, description="Redis URL; empty: an embedded broker in the home, run by `firstread up`."
+    )
     ae_title: str = Field("FIRSTREAD", description="Our AE title.", min_length=1, max_length=16)
     dicom_host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 lets modalities in.")
     dicom_port: int = Field(11112, ge=0, le=65535, description="Port of the DICOM listener; 0 takes a free one.")
@@ -120,6 +126,7 @@ class Settings(BaseSettings):
     republish_s: float = Field(60.0, gt=0, description="Seconds until an unanswered doorbell is rung again.")
     store_url: str = Field(
         "",
+        repr=False,
         description="URL of a store for images and evidence, s3://bucket/prefix; empty: the home's folders.",
     )
     destinations: Path | None = Field(
@@ -250,7 +257,7 @@ class Settings(BaseSettings):
     def names(self) -> Names:
         """Names in the environment that are nearly settings', and those that nothing here knows."""
         known = [*(name.upper() for name in type(self).model_fields), *OTHER_NAMES]
-        return sort_names(os.environ, ENV_PREFIX, known, secrets_named_in(self.destinations_file))
+        return sort_names(os.environ, ENV_PREFIX, known, named_in(self.destinations_file, "env"))
 
     @property
     def zone(self) -> ZoneInfo | None:
@@ -322,8 +329,6 @@ class Settings(BaseSettings):
 
     def printable(self) -> dict[str, str]:
         """Values in force as text, with passwords in URLs replaced by ``***`` and secrets hidden."""
-        from sqlalchemy.engine import make_url
-
         values = {}
         ports = ", ".join(f"{self.port_of_metrics(role)} ({role})" for role in ("listen", "work", "deliver"))
         in_force = {
@@ -332,8 +337,8 @@ class Settings(BaseSettings):
         }
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if name in SECRET_FIELDS and value:
-                value = make_url(value).render_as_string(hide_password=True)
+            if name in URL_FIELDS:
+                value = shown_url(value)
             value = in_force.get(name, value)
-            values[name] = "***" if isinstance(value, SecretStr) else "none" if value is None else str(value)
+            values[name] = HIDDEN if isinstance(value, SecretStr) else "none" if value is None else str(value)
         return values

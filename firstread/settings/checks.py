@@ -42,6 +42,11 @@ def broker_url(value: str) -> str:
         usable = False
     if value and not usable:
         raise ValueError("not the URL of a Redis server; write redis://:password@host:6379/0")
+    options = {option.partition("=")[0] for option in value.partition("?")[2].split("&")}
+    if options & {"password", "username"}:
+        raise ValueError("name and password stand before the host: redis://name:password@host:6379/0")
+    if value.startswith("redis://") and any(name.startswith("ssl_") for name in options):
+        raise ValueError("TLS is rediss://, with two s; redis:// knows no certificates")
     return value
 
 

@@ -7,11 +7,8 @@ door. Names that an orchestrator makes of its services (Kubernetes' service link
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from firstread.errors import FirstreadError
 
@@ -94,23 +91,3 @@ def distance(a: str, b: str, limit: int = MOST_EDITS) -> int:
             row.append(cost)
         before, last = last, row
     return last[-1]
-
-
-def secrets_named_in(path: Path | None) -> set[str]:
-    """Names of environment variables that a file of destinations takes secrets from; none where it cannot be read."""
-    if path is None:
-        return set()
-    try:
-        return set(_env_names(tomllib.loads(path.read_text(encoding="utf-8"))))
-    except (OSError, ValueError):
-        return set()
-
-
-def _env_names(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        if isinstance(value.get("env"), str):
-            yield value["env"]
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from _env_names(item)

@@ -61,7 +61,7 @@ def check_database(settings: Settings) -> Iterator[Check]:
     except (FirstreadError, SQLAlchemyError) as error:
         yield Check("database", "fail", str(error).splitlines()[0])
         return
-    yield Check("database", "ok", db.engine.url.render_as_string(hide_password=True))
+    yield Check("database", "ok", db.shown)
     with db.read() as session:
         processes = session.scalars(select(Process)).all()
         now = now_of(session)
@@ -97,18 +97,21 @@ def check_broker(settings: Settings) -> Iterator[Check]:
     """The broker answers; how many messages wait."""
     import redis
 
-    from firstread.queue import depth, redis_client
+    from firstread.queue import broker_problem, depth, redis_client
 
+    problem = broker_problem(settings)
+    if problem:
+        yield Check("broker", "fail", f"{problem}{'; is `firstread up` running?' if settings.embedded_broker else ''}")
+        return
     where = "embedded" if settings.embedded_broker else settings.printable()["broker_url"]
     client = redis_client(settings)
     try:
-        client.ping()
         yield Check("broker", "ok", f"{where}, {depth(client)} messages wait")
         policy = client.config_get("maxmemory-policy").get("maxmemory-policy")
         if policy not in (None, "noeviction"):
             yield Check("broker policy", "warn", f"maxmemory-policy is {policy}; noeviction loses no message")
     except redis.RedisError as error:
-        yield Check("broker", "fail", f"{where} does not answer ({type(error).__name__}); is `firstread up` running?")
+        yield Check("broker", "fail", f"{where} does not answer ({type(error).__name__})")
     finally:
         client.close()
 

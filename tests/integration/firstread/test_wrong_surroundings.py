@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,42 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from firstread.processes.spawning import settings_environ, stop
+from firstread.processes.spawning import stop
 from firstread.settings import Settings
-from firstread_cli.main import main
 from tests.builders.timing import free_port
 
 VERBS = ("up", "listen", "work", "migrate")
 
 Run = Callable[..., list[str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """Runs a command that cannot start, in this process; what it prints."""
-    root, umask = logging.getLogger(), os.umask(0o022)
-    os.umask(umask)
-    handlers, level = list(root.handlers), root.level
-
-    def call(verb: str, settings: Settings, *arguments: str, code: int = 1) -> list[str]:
-        for name, value in settings_environ(settings).items():
-            if name.startswith("FIRSTREAD_"):
-                monkeypatch.setenv(name, value)
-        with pytest.raises(SystemExit) as ended:
-            main([verb, *arguments])
-        for name in [n for n in os.environ if n.startswith("FIRSTREAD_")]:
-            monkeypatch.delenv(name)
-        text = "".join(capfd.readouterr())
-        assert ended.value.code == code, text
-        assert "Traceback" not in text and "geheim" not in text and "images are taken" not in text
-        return text.splitlines()
-
-    yield call
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
-    os.umask(umask)
-    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 
 @pytest.fixture
