@@ -122,6 +122,9 @@ class Pipeline:
         Tasks that are there to compare with: their packages may be shadows, and never raise or average a flag.
     flags_by_age : bool
         Whether a card may have an operating point of the leading finding for each age group, and none for some.
+    may_be_hint : bool
+        Whether the leading finding flags nothing, and is a hint, where its card says that too few flags would be right;
+        elsewhere a flag stays a flag, however seldom it is right.
     in_colour : bool
         Whether its pictures are colours: other pipelines leave a study of colours to it where it was ordered.
     hounsfield : bool
@@ -151,6 +154,7 @@ class Pipeline:
     kinds_of_leading: bool = False
     baselines: frozenset[str] = frozenset()
     flags_by_age: bool = False
+    may_be_hint: bool = False
     in_colour: bool = False
     hounsfield: bool = False
     picture: PictureClass | None = None
@@ -228,6 +232,7 @@ CHEST_XRAY = Pipeline(
     subject="chest film",
     procedure="Chest X-ray",
     flags_by_age=True,
+    may_be_hint=True,
     picture=PictureClass("1.2.840.10008.5.1.4.1.1.7", "OT"),  # Secondary Capture Image Storage
     body_part="CHEST",
     sides_from="PatientOrientation",
@@ -270,6 +275,7 @@ DERMOSCOPY = Pipeline(
             quantity=Concept("border_irregularity", OWN_SCHEME, "Border irregularity"),
         ),
     ),
+    may_be_hint=True,
     in_colour=True,
     picture=PictureClass("1.2.840.10008.5.1.4.1.1.77.1.4", "XC"),  # VL Photographic Image Storage
     outline=OutlineTerm("Lesion", _LESION, Concept("39937001", "SCT", "Skin")),
@@ -309,6 +315,12 @@ def flags_by_age(name: str, finding: str) -> bool:
     """Whether a finding flags at some ages and may be a hint, without a threshold, at others."""
     pipeline = described(name)
     return pipeline is not None and pipeline.flags_by_age and pipeline.leading == finding
+
+
+def may_be_hint(name: str, finding: str) -> bool:
+    """Whether a finding that flags is a hint, without a threshold, where too few flags would be right."""
+    pipeline = described(name)
+    return pipeline is not None and pipeline.may_be_hint and pipeline.leading == finding
 
 
 def findings_of(name: str) -> tuple[str, ...]:

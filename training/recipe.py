@@ -19,6 +19,7 @@ from pydantic import (
 
 from firstread.errors import FirstreadError
 from worker.packages.card import InputSpec
+from worker.packages.operating_points import Prevalence
 
 
 class RecipeError(FirstreadError):
@@ -181,6 +182,11 @@ class Recipe(RecipeTable):
     def joins(self) -> bool:
         """Whether its network is made of packages (``firstread train --join``) instead of being trained."""
         return bool(self.architecture.get("builder") == "joined" and not self.architecture.get("members"))
+
+    @property
+    def prevalence(self) -> Prevalence | None:
+        """What the table ``[card.prevalence]`` names: ``value`` and ``source``."""
+        return Prevalence.model_validate(self.card["prevalence"]) if "prevalence" in self.card else None
 
     @model_serializer(mode="wrap")
     def _lean(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from firstread.pipelines import NOT_FOR_DIAGNOSIS, flags_by_age, flags_by_itself, is_volume, meaning_of, subject_of
+from firstread.pipelines import (
+    NOT_FOR_DIAGNOSIS,
+    flags_by_age,
+    flags_by_itself,
+    is_volume,
+    may_be_hint,
+    meaning_of,
+    subject_of,
+)
 from firstread.records import Result
+from firstread.report.predictive_value import in_a_sentence
 
 KINDS = {"sr": "report", "seg": "outline", "sc": "heat map"}
 NOT_EXCLUDED = "Not for diagnosis. A finding that is not flagged is not thereby excluded."
@@ -37,10 +46,11 @@ def opening_sentence(pipeline: str, findings: Sequence[Result]) -> str:
     leading = next((f for f in findings if flags_by_itself(pipeline, f.finding) and f.probability is not None), None)
     if leading is None or leading.probability is None:
         return f"Firstread has scored this {subject_of(pipeline)}."
-    name = _in_a_sentence(meaning_of(leading.finding))
+    name = in_a_sentence(meaning_of(leading.finding))
     numbers = f"certainty {percent(leading.probability)} %"
     if is_hint(pipeline, leading):
-        return f"Not flagged for {name}, which is a hint at this age and has no threshold: {numbers}."
+        where = "at this age" if flags_by_age(pipeline, leading.finding) else "here"
+        return f"Not flagged for {name}, which is a hint {where} and has no threshold: {numbers}."
     if leading.threshold is not None:
         numbers += f", threshold of the flag {percent(leading.threshold)} %"
     head = f"Suspected {name}, flagged for early reading" if leading.flagged else f"Not flagged for {name}"
@@ -51,9 +61,9 @@ def opening_sentence(pipeline: str, findings: Sequence[Result]) -> str:
 
 
 def is_hint(pipeline: str, finding: Result) -> bool:
-    """Whether a finding that flags at some ages has a score without a threshold, so that it is only a hint here."""
+    """Whether a finding that can be flagged has a score without a threshold, so that it is only a hint here."""
     return (
-        flags_by_age(pipeline, finding.finding)
+        may_be_hint(pipeline, finding.finding)
         and finding.probability is not None
         and finding.threshold is None
         and not finding.flagged
@@ -67,8 +77,3 @@ def name_of_hint(finding: str) -> str:
 
 HINT = "a hint, not flagged"
 """Beside a score of :func:`is_hint`."""
-
-
-def _in_a_sentence(name: str) -> str:
-    """A name with a lower-case initial; abbreviations keep their capitals."""
-    return name if name[:2].isupper() else name[0].lower() + name[1:]

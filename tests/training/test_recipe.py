@@ -37,6 +37,14 @@ def test_epochs_become_steps(tmp_path: Path) -> None:
         load_recipe(str(toml))
 
 
+@pytest.mark.parametrize("name", ["lesion_lite_varied", "lesion_short_varied", "lesion_pair", "lesion_resnet50"])
+def test_recipes_that_flag_melanoma_name_a_prevalence_with_its_source(name: str) -> None:
+    prevalence = load_recipe(name).prevalence
+    assert prevalence is not None and "584 melanomas among 33,126" in prevalence.source
+    assert prevalence.value == pytest.approx(584 / 33126, abs=5e-5)
+    assert load_recipe("lesion_unet").prevalence is None
+
+
 def test_a_table_takes_the_place_of_the_whole_table_below_where_it_says_so() -> None:
     base, varied = load_recipe("lesion_lite"), load_recipe("lesion_lite_varied")
     assert "rotate_deg" in base.augment and varied.augment == {"kind": "dermoscope"}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -130,11 +129,6 @@ def flag_by_age(
         groups={"child": child, "adult": adult, "unknown": point_of_unknown_age(child, adult)},
         prevalence=prevalence,
     )
-
-
-def prevalence_of(card: Mapping[str, Any]) -> Prevalence | None:
-    """What a recipe's table ``[card.prevalence]`` names: ``value`` and ``source``."""
-    return Prevalence.model_validate(card["prevalence"]) if "prevalence" in card else None
 
 
 def _point_of(items: Sequence[Item], p: np.ndarray, prevalence: Prevalence | None) -> AgeGroupPoint:

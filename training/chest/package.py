@@ -9,7 +9,7 @@ import numpy as np
 
 from training.chest import figures as evaluation
 from training.chest.by_source import Said, by_source
-from training.chest.calibration import binary_points, fit_softmax, flag_by_age, prevalence_of, softmax_p
+from training.chest.calibration import binary_points, fit_softmax, flag_by_age, softmax_p
 from training.chest.labels import CLASSES
 from training.chest.left_out import left_out_cards, with_left_out
 from training.chest.pictures import confusion_pictures, run_pictures
@@ -53,7 +53,7 @@ def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path:
     logits = {part: flipped_logits(model, arrays, part_rows) for part, part_rows in rows.items()}
     items = {part: [arrays.items[i] for i in part_rows] for part, part_rows in rows.items()}
     if recipe.task == "pneumonia":
-        calibration, points, figures, p_true = _binary(items, logits, prevalence_of(recipe.card))
+        calibration, points, figures, p_true = _binary(items, logits, recipe.prevalence)
     else:
         calibration, points, figures, p_true = _four(recipe, items, logits)
     films = arrays.planes[np.flatnonzero(split == "test")][..., 0].astype(np.float32)

@@ -11,7 +11,7 @@ import numpy as np
 from training.dermoscopy.scores import ViewLogits
 from training.evaluation import fitting, metrics
 from worker.packages.card import Calibration
-from worker.packages.operating_points import OperatingPoint
+from worker.packages.operating_points import OperatingPoint, Prevalence
 from worker.pipelines.dermoscopy.lesion import CLASSES, FOLD, OTHER_MALIGNANT, framing, outlined, unframed
 
 TEMPERATURES = np.geomspace(0.4, 2.5, 43)
@@ -81,12 +81,18 @@ def fit_temperature(scores: ViewLogits, bias: np.ndarray, truth: np.ndarray) -> 
 
 
 def operating_points(
-    labels: Sequence[str], p: np.ndarray, truth: np.ndarray, melanoma_recall: float, warning_recall: float
+    labels: Sequence[str],
+    p: np.ndarray,
+    truth: np.ndarray,
+    melanoma_recall: float,
+    warning_recall: float,
+    prevalence: Prevalence | None = None,
 ) -> dict[str, OperatingPoint]:
     """Flag for melanoma, and where the labels hold them, warnings for the other malignant diagnoses.
 
     Each is the highest threshold with the wanted recall on the validation rows. A diagnosis that none of them has gets
-    no point, and rows of which only ``other`` is known (-1) have no say in a warning.
+    no point, and rows of which only ``other`` is known (-1) have no say in a warning. At a ``prevalence`` of melanoma
+    at which too few flags would be right the flag is a hint.
     """
     points = {}
     column = labels.index("dx_mel") if "dx_mel" in labels else labels.index("melanoma")
@@ -107,6 +113,7 @@ def operating_points(
             sensitivity=counts["true_positive"] / max(1, int(y.sum())),
             specificity=counts["true_negative"] / max(1, int((1 - y).sum())),
             n=len(y),
+            prevalence=prevalence if finding == "melanoma" else None,
         )
     return points
 

@@ -133,6 +133,7 @@ def choose(recipe: Recipe, dataset: DataSet, validation: Split) -> operating.Val
             truth,
             float(recipe.parameters.get("melanoma_recall", 0.88)),
             float(recipe.parameters.get("warning_recall", 0.8)),
+            recipe.prevalence,
         )
     mask: dict[str, Any] = {}
     if validation.scores.p_mask is not None:

@@ -20,13 +20,13 @@ from training.dermoscopy.shifted import Pictures, ShiftedScores, kept_scores, re
 from training.dermoscopy.shifts import SHIFTS, Shift
 from training.evaluation import metrics
 from training.evaluation.report import write_table
+from training.evaluation.scoring import threshold_of
 from training.progress import progress
 from worker.packages.card import ColourConstancy, InputSpec
 from worker.packages.package import load
 from worker.packages.preprocessing.colours import light_of
 from worker.packages.runtimes.tensorflow import Package
 from worker.packages.store import find_package
-from worker.pipelines.ensemble import FALLBACK_THRESHOLD
 
 TITLE: Final = "Pictures as other dermoscopes would have made them"
 REPEATS: Final = 300
@@ -47,8 +47,7 @@ def figures_of(package: Package, pictures: Pictures, answer: ShiftedScores) -> d
     if package.card.labels:
         p3 = fold_to_three(package.card.labels, answer.p)
         called, melanoma = p3.argmax(axis=1), (y == 0).astype(int)
-        threshold = package.card.threshold("melanoma")
-        flagged = p3[:, 0] >= (FALLBACK_THRESHOLD if threshold is None else threshold)
+        flagged = p3[:, 0] >= threshold_of(package.card, "melanoma")
         everything = np.ones(len(y), dtype=bool)
         figures |= {
             "melanoma_auc": interval(metrics.auc, everything, melanoma, p3[:, 0]),

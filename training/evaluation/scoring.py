@@ -177,7 +177,10 @@ def package_figures(card: Card, scored: Scored, own: Mapping[str, Any] | None = 
 
 
 def threshold_of(card: Card, label: str) -> float:
-    """The operating point of a label as it is served, 0.5 where the card has none; ``ValueError`` for one by age."""
+    """The operating point of a label, 0.5 where the card has none; ``ValueError`` for one by age.
+
+    That of a hint is where its figures were measured.
+    """
     point = card.point(label)
     if isinstance(point, OperatingPointByAge):
         raise ValueError(f"{label} has a threshold for each age group")

@@ -11,13 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from firstread.errors import FirstreadError
 from firstread.pipelines import flags_by_age, leading_finding
-from worker.packages.operating_points import (
-    SERVED_PREVALENCE,
-    AgeGroup,
-    OperatingPoint,
-    OperatingPointByAge,
-    predictive_value,
-)
+from worker.packages.operating_points import AgeGroup, OperatingPoint, OperatingPointByAge
 
 PREPROCESSING_VERSION = 1
 
@@ -209,13 +203,9 @@ class Card(BaseModel):
         return None if found is None else found.threshold_for(age_group)
 
     def share_right(self, finding: str) -> float | None:
-        """Share of the flags of a finding that are right at :data:`SERVED_PREVALENCE`; None where nothing says so."""
-        point, prevalence = self.point(finding), SERVED_PREVALENCE.get(finding)
-        if prevalence is None or not isinstance(point, OperatingPoint):
-            return None
-        if point.sensitivity is None or point.specificity is None:
-            return None
-        return predictive_value(point.sensitivity, point.specificity, prevalence)
+        """Share of the flags of a finding that are right where it is meant to serve; None where nothing says so."""
+        point = self.point(finding)
+        return point.share_right if isinstance(point, OperatingPoint) else None
 
     @model_validator(mode="after")
     def _points_fit_the_pipeline(self) -> Card:

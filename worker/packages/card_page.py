@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from firstread.report.predictive_value import right_by_card
 from worker.packages.card import Card
 from worker.packages.operating_points import (
     AGE_GROUPS,
     LEAST_PREDICTIVE_VALUE,
-    SERVED_PREVALENCE,
     AgeGroupPoint,
     NoFlag,
     OperatingPoint,
@@ -76,24 +76,27 @@ def _points(card: Card) -> str:
 
 def _share_right(card: Card, point: OperatingPoint) -> str:
     """How many flags are right, in words; empty but for a flag of which that is known."""
-    share = card.share_right(point.finding)
-    if not share or card.point(point.finding) is not point:
+    share, served_at = point.share_right, point.served_at
+    if not share or served_at is None or card.point(point.finding) is not point:
         return ""
-    prevalence = SERVED_PREVALENCE[point.finding]
-    return (
-        f"Where {prevalence:.1%} of the studies show `{point.finding}`, a share of {share:.4g} of the flags is right: "
-        f"of {round(1 / share)} flagged studies one shows it. It is a flag all the same."
-    )
+    words = right_by_card(point.finding, share, served_at.value)
+    kind = "So it is a hint and flags nothing" if point.is_hint else "It is a flag all the same"
+    return f"{words} {kind}. Share of flags that are right: {share:.4g}. The prevalence: {served_at.source}."
 
 
 def _plain_points(points: Mapping[str, OperatingPoint]) -> str:
     head = "| name | finding | threshold | sensitivity | specificity | N | chosen for |\n|---|---|---|---|---|---|---|"
     rows = [
-        f"| {name} | {point.finding} | {point.threshold:.4g} | {_number(point.sensitivity)} | "
+        f"| {name} | {point.finding} | {_plain_threshold(point)} | {_number(point.sensitivity)} | "
         f"{_number(point.specificity)} | {_number(point.n)} | {point.chosen_for} |"
         for name, point in points.items()
     ]
     return "\n".join([head, *rows])
+
+
+def _plain_threshold(point: OperatingPoint) -> str:
+    measured = _number(point.threshold)
+    return f"no flag ({WHY_NO_FLAG['hint']}), measured at {measured}" if point.is_hint else measured
 
 
 def _point_by_age(name: str, point: OperatingPointByAge) -> str:

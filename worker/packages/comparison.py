@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from worker.packages.card import Card
-from worker.packages.operating_points import AGE_GROUPS, AgeGroupPoint, OperatingPointByAge
+from worker.packages.operating_points import AGE_GROUPS, AgeGroupPoint, OperatingPoint, OperatingPointByAge
 
 FLAG: Final = "flag"
 FEW: Final = 0.25
@@ -27,6 +27,7 @@ class FlagFigures:
     sensitivity: float | None
     specificity: float | None
     steps: int | None
+    hint: bool = False
     by_age: Mapping[str, OperatingPointByAge] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -38,7 +39,8 @@ class FlagFigures:
         cases = "no number of cases" if self.n is None else f"{self.n} cases"
         steps = "" if self.steps is None else f", trained in {self.steps} steps"
         ages = "".join(f"; {name} by age: {_in_words(point)}" for name, point in self.by_age.items())
-        return f"{self.key}: {', '.join(figures) or 'no figures of a flag'} ({cases}{steps}){ages}"
+        hint = "; a hint, which flags nothing" if self.hint else ""
+        return f"{self.key}: {', '.join(figures) or 'no figures of a flag'} ({cases}{steps}){hint}{ages}"
 
 
 def _in_words(point: OperatingPointByAge) -> str:
@@ -74,6 +76,7 @@ def figures_of(card: Card) -> FlagFigures:
         sensitivity,
         specificity,
         steps if isinstance(steps, int) else None,
+        isinstance(point, OperatingPoint) and point.is_hint,
         by_age,
     )
 
@@ -86,6 +89,8 @@ def doubts(new: FlagFigures, old: FlagFigures) -> list[str]:
         if before is not None and (after is None or after < before) and not (after is None and new.by_age):
             now = "not on the card" if after is None else f"{after:.3f}"
             sentences.append(f"{name if name != 'auc' else 'AUC'} is {now}, was {before:.3f}")
+    if new.hint and not old.hint:
+        sentences.append("no flag (hint), where the active package flags")
     sentences += _doubts_by_age(new, old)
     if old.n is not None and (new.n is None or new.n < FEW * old.n):
         cases = "no number of cases" if new.n is None else f"{new.n} cases"

@@ -6,11 +6,10 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-LEAST_PREDICTIVE_VALUE = 0.05
-"""A finding of which fewer flags than this would be right is a hint and never flags."""
+from firstread.pipelines import may_be_hint, pipeline_of_finding
 
-SERVED_PREVALENCE: Final[dict[str, float]] = {"any": 0.027}
-"""Share of the studies that a site sends which show the finding: heads with a bleed among plain head CTs."""
+LEAST_PREDICTIVE_VALUE = 0.05
+"""A finding of which fewer flags than this would be right is a hint and never flags, where its pipeline has hints."""
 
 AgeGroup = Literal["child", "adult", "unknown"]
 
@@ -22,8 +21,32 @@ NoFlag = Literal["no_positives", "no_negatives", "no_threshold", "hint"]
 specificity and finds anybody, or one at which too few flags would be right (:data:`LEAST_PREDICTIVE_VALUE`)."""
 
 
+class Prevalence(BaseModel):
+    """How common a finding is where a package is meant to serve, and who says so."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    value: float = Field(gt=0, lt=1)
+    source: str = Field(min_length=1)
+
+
+SERVED_PREVALENCE: Final[dict[str, Prevalence]] = {
+    "any": Prevalence(
+        value=0.027,
+        source="61,704 consecutive plain head CTs of a teleradiology service: Del Gaizo et al. 2024, Radiology: "
+        "Artificial Intelligence 6(5):e240067. Emergency departments have seen 0.030 to 0.061 (Lee et al. 2013, "
+        "Emergency Radiology 20:219; Abrigo et al. 2023, Hong Kong Medical Journal 29:112)",
+    )
+}
+"""Of findings whose cards name none: share of the studies that a site sends which show the finding."""
+
+
 class OperatingPoint(BaseModel):
-    """A threshold with the reason why it is where it is."""
+    """A threshold with the reason why it is where it is.
+
+    Where too few flags would be right at the ``prevalence``, and the finding's pipeline has hints, nothing flags: the
+    figures decide, and ``threshold`` is then where they were measured.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,18 +56,54 @@ class OperatingPoint(BaseModel):
     sensitivity: float | None = None
     specificity: float | None = None
     n: int | None = None
+    prevalence: Prevalence | None = None
 
     def threshold_for(self, age_group: AgeGroup) -> float | None:
-        """The one threshold, whatever the age."""
-        return self.threshold
+        """The one threshold, whatever the age; None for a hint."""
+        return None if self.is_hint else self.threshold
 
     def no_flag_for(self, age_group: AgeGroup) -> NoFlag | None:
-        """Why there is no flag: there always is one."""
-        return None
+        """Why there is no flag; None where there is one."""
+        return "hint" if self.is_hint else None
+
+    @property
+    def served_at(self) -> Prevalence | None:
+        """The prevalence at which it is meant to serve: its own, or that of all packages."""
+        return self.prevalence or SERVED_PREVALENCE.get(self.finding)
+
+    @property
+    def share_right(self) -> float | None:
+        """Share of the flags that are right at that prevalence; None where nothing says so."""
+        if self.served_at is None or self.sensitivity is None or self.specificity is None:
+            return None
+        return predictive_value(self.sensitivity, self.specificity, self.served_at.value)
+
+    @property
+    def is_hint(self) -> bool:
+        """Whether so few flags would be right that nothing flags."""
+        share = self.share_right
+        return (
+            share is not None
+            and share < LEAST_PREDICTIVE_VALUE
+            and may_be_hint(pipeline_of_finding(self.finding) or "", self.finding)
+        )
 
     def deciding(self) -> list[Any]:
-        """What decides about a flag, as plain values."""
-        return [self.finding, self.threshold]
+        """What decides about a flag, and about a hint, as plain values."""
+        if self.prevalence is None:
+            return [self.finding, self.threshold]
+        return [self.finding, self.threshold, self.sensitivity, self.specificity, self.prevalence.model_dump()]
+
+    @model_validator(mode="after")
+    def _prevalence_says_how_many_are_right(self) -> OperatingPoint:
+        if self.prevalence is not None and self.share_right is None:
+            raise ValueError(f"{self.finding}: a flag at a prevalence needs sensitivity and specificity")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_prevalence(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        return {name: value for name, value in fields.items() if name != "prevalence" or value is not None}
 
 
 class Share(BaseModel):
@@ -57,15 +116,6 @@ class Share(BaseModel):
     high: float | None = None
     n: int
     patients: int | None = None
-
-
-class Prevalence(BaseModel):
-    """How common a finding is where a package is meant to serve, and who says so."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    value: float = Field(gt=0, lt=1)
-    source: str = Field(min_length=1)
 
 
 class AgeGroupPoint(BaseModel):

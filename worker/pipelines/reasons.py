@@ -77,6 +77,7 @@ class Caution(StrEnum):
     JOINT_SCORE_MISSING = "joint_score_missing"
     NO_FLAG_FOR_AGE = "no_flag_for_age"
     HINT_FOR_AGE = "hint_for_age"
+    HINT_ONLY = "hint_only"
     LOW_RESOLUTION = "low_resolution"
     PICTURES_LEFT_OUT = "pictures_left_out"
     NO_LESION_FOUND = "no_lesion_found"
@@ -153,6 +154,8 @@ TEXTS: dict[str, str] = {
     Caution.NO_FLAG_FOR_AGE: "The model has no flag for patients of this age, or of unknown age: its score is compared "
     "with no threshold.",
     Caution.HINT_FOR_AGE: "Too few flags would be right in patients of this age, or of unknown age: the score is a "
+    "hint and is compared with no threshold.",
+    Caution.HINT_ONLY: "Too few flags would be right where the finding is as rare as the card says: the score is a "
     "hint and is compared with no threshold.",
     Reason.GREY_IMAGE: "A grey image: lesions are judged by their colours.",
     Reason.PICTURE_TOO_SMALL: "A picture with fewer pixels than the models need.",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from training.chest.blend import fit
-from training.chest.calibration import SPECIFICITY, SPECIFICITY_NORMALS, flag_by_age, prevalence_of
+from training.chest.calibration import SPECIFICITY, SPECIFICITY_NORMALS, flag_by_age
 from training.chest.figures import binary_figures, fit_figures, thresholds_of
 from training.chest.labels import labels_of
 from training.datasets.base import Item
@@ -106,7 +106,7 @@ def test_an_unknown_age_has_the_higher_threshold() -> None:
 
 def test_a_flag_that_would_seldom_be_right_is_a_hint() -> None:
     parts = (("adult", "normal", 100, 0.0, 0.8), ("adult", "COVID-19", 100, 0.7, 1.0))
-    common = _chosen(*parts, prevalence=prevalence_of({"prevalence": {"value": 0.2, "source": "a test"}}))
+    common = _chosen(*parts, prevalence=Prevalence(value=0.2, source="a test"))
     assert common.groups["adult"].threshold is not None
     assert (common.groups["adult"].predictive_value or 0) > LEAST_PREDICTIVE_VALUE
     rare = _chosen(*parts, prevalence=RARE).groups["adult"]
@@ -114,7 +114,6 @@ def test_a_flag_that_would_seldom_be_right_is_a_hint() -> None:
     assert (
         rare.measured_at == common.groups["adult"].threshold and rare.sensitivity == common.groups["adult"].sensitivity
     )
-    assert prevalence_of({}) is None
 
 
 def test_the_joint_score_is_chosen_by_age_too() -> None:

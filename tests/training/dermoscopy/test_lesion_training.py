@@ -33,6 +33,7 @@ from training.package.order import Order
 from training.recipe import Recipe, load_recipe
 from training.shards.prepare import prepare_dataset
 from training.train import train_all
+from worker.packages.operating_points import Prevalence
 from worker.packages.package import load
 from worker.packages.preprocessing.compose import compose
 from worker.pipelines.dermoscopy.lesion import CLASSES, DIAGNOSES, DX
@@ -152,6 +153,11 @@ def test_the_prior_is_taken_back_and_points_hold_their_recall() -> None:
     for name, recall in {"flag_melanoma": 0.9, "warn_dx_bcc": 0.8, "warn_dx_akiec": 0.8}.items():
         sensitivity = points[name].sensitivity
         assert sensitivity is not None and recall <= sensitivity < recall + 0.02
+        assert points[name].prevalence is None
+    rare = Prevalence(value=0.001, source="a test")
+    hint = operating_points(DX, p, truth, 0.9, 0.8, rare)
+    assert hint["flag_melanoma"].is_hint and hint["flag_melanoma"].threshold == points["flag_melanoma"].threshold
+    assert hint["warn_dx_bcc"] == points["warn_dx_bcc"]
 
 
 def test_the_mask_threshold_is_the_one_with_the_best_overlap() -> None:

@@ -11,7 +11,7 @@ from email.message import EmailMessage
 from email.utils import formatdate
 from typing import Any
 
-from firstread.pipelines import NOTICE, flags_by_age, flags_by_itself, headline_of, meaning_of, names
+from firstread.pipelines import NOTICE, flags_by_itself, headline_of, may_be_hint, meaning_of, names
 from firstread.report.words import HINT, measured
 from firstread.states import JobState
 from worker.outputs.destinations.file import EmailDestination, NotDelivered
@@ -30,6 +30,7 @@ EXPLAINED = (
     Caution.IMAGES_REJECTED,
     Caution.NO_FLAG_FOR_AGE,
     Caution.HINT_FOR_AGE,
+    Caution.HINT_ONLY,
     Caution.CONTRAST_SUSPECTED,
     Caution.ARTEFACT_SUSPECTED,
     Caution.FEW_FLAGS_RIGHT,
@@ -108,7 +109,7 @@ def mail_text(content: dict[str, Any]) -> str:
             flags = finding["flagged"] or flags_by_itself(content["pipeline"], finding["finding"])
             limit = f", threshold {finding['threshold']:.2f}" if flags and finding["threshold"] is not None else ""
             mark = "  FLAGGED" if finding["flagged"] else ""
-            if finding["threshold"] is None and flags_by_age(content["pipeline"], finding["finding"]):
+            if finding["threshold"] is None and may_be_hint(content["pipeline"], finding["finding"]):
                 mark = f" ({HINT})"
             lines.append(f"{meaning_of(finding['finding'])}: {finding['probability']:.2f}{limit}{mark}")
         elif finding["value"] is not None:

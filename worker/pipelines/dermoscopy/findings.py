@@ -94,8 +94,8 @@ def scores_of(package: Served, p: np.ndarray) -> ModelScores:
     rows = [dict(zip(card.labels, (float(v) for v in row), strict=True)) for row in p]
     named = [folded(row) | {name: value for name, value in row.items() if name.startswith("dx_")} for row in rows]
     labels = tuple(named[0])
-    flag = card.threshold(FLAG)
-    thresholds = {FLAG: FALLBACK_THRESHOLD if flag is None else flag}
+    flag = card.point(FLAG)
+    thresholds = {FLAG: FALLBACK_THRESHOLD if flag is None else flag.threshold_for("unknown")}
     for name in OTHER_MALIGNANT:
         if name in card.labels and (warn := card.threshold(name, "warn")) is not None:
             thresholds[name] = warn
@@ -120,6 +120,8 @@ def step_names(scores: ModelScores, cautions: Sequence[str]) -> list[str]:
 
 def _cautions(main: ModelScores, photograph: Photograph, packages: Sequence[Served]) -> list[Caution]:
     cautions = []
+    if main.flag_threshold(FLAG) is None:
+        cautions.append(Caution.HINT_ONLY)
     if any(name in main.thresholds and main.flags(name) for name in OTHER_MALIGNANT):
         cautions.append(Caution.OTHER_MALIGNANCY)
     if Caution.META_UID_MISMATCH in photograph.instance.warnings:

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from firstread.pipelines import HEAD_CT
+from firstread.report.predictive_value import is_few
 from worker.packages.patient_score import mask_areas
 from worker.packages.probabilities import slice_probabilities, study_probability
 from worker.pipelines.base import Finding, Outcome, Served
@@ -30,9 +31,6 @@ from worker.pipelines.reasons import Caution, Reason, Unsuitable, merge_codes
 
 TASK: Final = "bleed"
 FLAG: Final = HEAD_CT.leading
-
-FEW_RIGHT: Final = 0.1
-"""A flag of a model whose flags are right less often says so; it stays a flag."""
 
 
 def interpret(head: Head) -> Outcome:
@@ -97,7 +95,7 @@ def _scores(package: Served, arrays: dict[str, np.ndarray]) -> ModelScores:
 def _few_flags_right(active: Sequence[Served]) -> bool:
     """Whether every active package that flags is right so seldom, by its card."""
     shares = [share for package in active if (share := package.card.share_right(FLAG)) is not None]
-    return bool(shares) and max(shares) < FEW_RIGHT
+    return bool(shares) and is_few(max(shares))
 
 
 def _frames(volume: HounsfieldVolume) -> list[ScoredFrame]:

@@ -43,9 +43,8 @@ def test_the_opening_says_what_leads_and_excludes_nothing() -> None:
     plain = opening_sentence("head_ct", [subdural, result("any", 0.12, threshold=0.5)])
     assert plain == "Not flagged for intracranial hemorrhage: certainty 12.0 %, threshold of the flag 50.0 %."
     assert opening_sentence("chest_xray", []) == "Firstread has scored this chest film."
-    assert opening_sentence("dermoscopy", [result("melanoma", 0.2)]).startswith(
-        "Not flagged for melanoma: certainty 20.0 %."
-    )
+    melanoma = opening_sentence("dermoscopy", [result("melanoma", 0.2, threshold=0.5)])
+    assert melanoma == "Not flagged for melanoma: certainty 20.0 %, threshold of the flag 50.0 %."
 
 
 @pytest.mark.parametrize("pipeline", names())
@@ -61,5 +60,10 @@ def test_hints_say_so() -> None:
     assert not is_hint("chest_xray", result("covid19", 0.93)) and not is_hint("head_ct", result("any", 0.93))
     assert opening_sentence("chest_xray", [hint]) == (
         "Not flagged for pneumonia, which is a hint at this age and has no threshold: certainty 93.0 %."
+    )
+    lesion = result("melanoma", 0.93)
+    assert is_hint("dermoscopy", lesion) and not is_hint("dermoscopy", result("nevus", 0.93))
+    assert opening_sentence("dermoscopy", [lesion]) == (
+        "Not flagged for melanoma, which is a hint here and has no threshold: certainty 93.0 %."
     )
     assert name_of_hint("subdural") == "Subdural hemorrhage (a hint, never flagged)"

@@ -22,7 +22,7 @@ def test_the_page_shows_every_group_and_why_one_has_no_flag() -> None:
 
 @pytest.mark.parametrize(
     ("sensitivity", "specificity", "words"),
-    [(0.97, 0.55, "of 18 flagged studies one shows it. It is a flag all the same."), (0.97, None, None)],
+    [(0.97, 0.55, "of 18 flagged head CTs one shows it. It is a flag all the same."), (0.97, None, None)],
 )
 def test_the_page_says_of_how_many_flags_one_is_right(
     sensitivity: float, specificity: float | None, words: str | None
@@ -32,4 +32,4 @@ def test_the_page_says_of_how_many_flags_one_is_right(
     )
     card = head_card().model_copy(update={"operating_points": {"flag": point}})
     page = render(card)
-    assert words in page if words else "flagged studies one" not in page
+    assert words in page if words else "flagged head CTs one" not in page

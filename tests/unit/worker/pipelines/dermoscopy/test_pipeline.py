@@ -23,6 +23,7 @@ from tests.builders.skin import BROWN, DARK, SKIN, DarknessEngine, lesion_card, 
 from tests.builders.study_images import study_from
 from training.dermoscopy.readers import Lesions
 from worker.errors import NonFiniteScore, NoServingPackage
+from worker.packages.operating_points import OperatingPoint, Prevalence
 from worker.packages.package import load
 from worker.packages.preprocessing.compose import compose
 from worker.pipelines.base import Lost, Outcome, Served, StudyImages
@@ -67,6 +68,24 @@ def test_a_dark_lesion_flags_melanoma_and_a_brown_one_does_not(tmp_path: Path) -
     assert dark.warnings == ()
     assert dark.next_step == next_steps()["melanoma"]
     assert brown.next_step == next_steps()["nevus"]
+
+
+@pytest.mark.parametrize(("prevalence", "is_hint"), [(0.01, True), (0.0176, False)])
+def test_a_melanoma_that_would_seldom_be_right_is_a_hint(prevalence: float, is_hint: bool, tmp_path: Path) -> None:
+    point = OperatingPoint(
+        finding="melanoma",
+        threshold=0.3,
+        chosen_for="a test",
+        sensitivity=0.9,
+        specificity=0.8,
+        prevalence=Prevalence(value=prevalence, source="a test"),
+    )
+    outcome = _done(_run(study_from([lesion_photograph(DARK)], tmp_path), operating_points={"flag_melanoma": point}))
+    (melanoma,) = [f for f in outcome.findings if f.name == "melanoma"]
+    assert melanoma.probability is not None and melanoma.probability > 0.3
+    assert (melanoma.threshold, melanoma.flagged) == ((None, False) if is_hint else (0.3, True))
+    assert ("hint_only" in outcome.warnings) is is_hint
+    assert outcome.evidence.mask is not None and outcome.next_step == next_steps()["melanoma"]
 
 
 def test_the_outline_is_the_truth_at_the_pictures_own_size(tmp_path: Path) -> None:
