@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from struct import Struct
 from typing import BinaryIO, Final, cast
 
@@ -46,6 +47,12 @@ _LONG: Final = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32)
 _BULK: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "UC", "UN", "UR", "UT"})
 _CHARACTER_SET: Final = 0x00080005
 _CHARACTER_SET_LIMIT_BYTES: Final = 1024
+
+
+@lru_cache(maxsize=4096)
+def base_tag(tag: int) -> BaseTag:
+    """A number as a tag, the same object each time: looking it up in a data set then compares no tags."""
+    return BaseTag(tag)
 
 
 class TooManyElements(ValueError):
@@ -235,7 +242,7 @@ class Scanner:
         return inner + 8
 
     def _keep(self, tag: int, vr: str | None, length: int, value: bytes, value_at: int) -> None:
-        encoding, key = self._encoding, BaseTag(tag)
+        encoding, key = self._encoding, base_tag(tag)
         content = value if length else cast(bytes | None, empty_value_for_VR(vr, raw=True))
         self._out.by_tag[key] = RawDataElement(key, vr, length, content, value_at, encoding.implicit, encoding.little)
 

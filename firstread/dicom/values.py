@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
+from pydicom.tag import BaseTag
 from pydicom.valuerep import format_number_as_ds
+
+from firstread.dicom.elements import base_tag
 
 PARSE_ERRORS: Final = (
     ArithmeticError,
@@ -30,20 +35,38 @@ BIGGEST: Final = 2**31 - 1
 """Largest integer of a column, and of an Integer String (PS3.5 table 6.2-1)."""
 
 
+def value_of(ds: Dataset, keyword: str) -> Any:
+    """The value of an element as pydicom builds it, None where it is absent; what pydicom raises is raised.
+
+    Several times as fast as asking a data set by the keyword.
+    """
+    element = ds.get(_tag_of(keyword))
+    return None if element is None else element.value
+
+
+@cache
+def _tag_of(keyword: str) -> BaseTag:
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        raise ValueError(f"{keyword} is no keyword of an element")
+    return base_tag(tag)
+
+
 def text(ds: Dataset, keyword: str, limit: int = 256) -> str:
     """An element as clean text: no padding, no control characters, at most ``limit`` characters.
 
     Empty where the element is absent, empty, or holds what its VR cannot mean.
     """
     try:
-        value = ds.get(keyword)
+        value = value_of(ds, keyword)
     except PARSE_ERRORS:
         return ""
     if value is None:
         return ""
     many = not isinstance(value, (str, bytes)) and hasattr(value, "__iter__") and not hasattr(value, "components")
     joined = "\\".join(str(part) for part in value) if many else str(value)
-    return "".join(c for c in joined if c.isprintable()).strip()[:limit]
+    clean = joined if joined.isprintable() else "".join(c for c in joined if c.isprintable())
+    return clean.strip()[:limit]
 
 
 class BadNumber(ValueError):
@@ -62,10 +85,11 @@ def each_number(ds: Dataset, keyword: str) -> tuple[float, ...]:
     BadNumber
         If it is there and says something that is not a number, such as a DS with a decimal comma.
     """
-    if keyword not in ds:
+    tag = _tag_of(keyword)
+    if tag not in ds:
         return ()
     try:
-        value = ds[keyword].value
+        value = ds[tag].value
         if value is None or (hasattr(value, "__len__") and not len(value)):
             return ()
         many = value if hasattr(value, "__iter__") and not isinstance(value, (str, bytes)) else [value]
@@ -89,7 +113,7 @@ def number(ds: Dataset, keyword: str) -> float | None:
     For what decides pixels there is :func:`strict_number`.
     """
     try:
-        value = ds.get(keyword)
+        value = value_of(ds, keyword)
         if value is None or value == "":
             return None
         if not isinstance(value, (str, bytes, int, float)) and hasattr(value, "__getitem__"):
@@ -103,7 +127,7 @@ def number(ds: Dataset, keyword: str) -> float | None:
 def numbers(ds: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
     """Exactly ``count`` finite floats of a multi-valued element, or None."""
     try:
-        value = ds.get(keyword)
+        value = value_of(ds, keyword)
         if value is None or isinstance(value, (str, bytes)) or not hasattr(value, "__len__") or len(value) != count:
             return None
         result = tuple(float(part) for part in value)
@@ -115,7 +139,7 @@ def numbers(ds: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
 def integer(ds: Dataset, keyword: str) -> int | None:
     """First value of an element as an integer of any size, or None: time stamps of 20 digits keep all of them."""
     try:
-        value = ds.get(keyword)
+        value = value_of(ds, keyword)
         return int(str(getattr(value, "original_string", value)))
     except PARSE_ERRORS:
         rounded = number(ds, keyword)

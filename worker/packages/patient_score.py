@@ -43,10 +43,13 @@ def mask_areas(mask: np.ndarray) -> np.ndarray:
     columns, overlaps = [], []
     for height in HEIGHTS:
         above = np.asarray(mask >= height)
-        columns.append(above.mean(axis=(1, 2)))
-        both = (above[:-1] & above[1:]).mean(axis=(1, 2))
-        overlaps.append(np.append(both, 0.0))
+        columns.append(_shares(above))
+        overlaps.append(np.append(_shares(above[:-1] & above[1:]), 0.0))
     return np.stack([*columns, *overlaps], axis=1).astype(np.float64)
+
+
+def _shares(masks: np.ndarray) -> np.ndarray:
+    return np.array([np.count_nonzero(mask) / mask.size for mask in masks])
 
 
 def study_features(p_slices: np.ndarray, areas: np.ndarray, best: float, height: float) -> np.ndarray:

@@ -156,10 +156,18 @@ def mask_evidence(mask: np.ndarray, neighbour: float, top: int) -> np.ndarray:
     if neighbour:
         beside = np.concatenate([p[:1], p[:-1]]) + np.concatenate([p[1:], p[-1:]])
         p = (1.0 - 2.0 * neighbour) * p + neighbour * beside
-    flat = p.reshape(len(p), -1)
+    flat = _rows_of_the_highest(p, top)
     k = min(top, flat.shape[1])
     mean = np.partition(flat, flat.shape[1] - k, axis=1)[:, -k:].mean(axis=1, dtype=np.float64)
     return logit(mean, MASK_EDGE)
+
+
+def _rows_of_the_highest(p: np.ndarray, count: int) -> np.ndarray:
+    """Of pictures (n, h, w) the rows that hold their ``count`` highest values, flat: no more than so many do."""
+    if count >= p.shape[1]:
+        return p.reshape(len(p), -1)
+    rows = np.argpartition(p.max(axis=2), p.shape[1] - count, axis=1)[:, -count:]
+    return np.take_along_axis(p, rows[:, :, None], axis=1).reshape(len(p), -1)
 
 
 def logit(p: np.ndarray, edge: float = EDGE) -> np.ndarray:

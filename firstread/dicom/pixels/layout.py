@@ -7,7 +7,9 @@ from enum import StrEnum
 from typing import Final
 
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
+from firstread.dicom.elements import base_tag
 from firstread.dicom.pixels.codecs import UnreadablePixels
 from firstread.dicom.values import PARSE_ERRORS, number, text
 
@@ -27,6 +29,7 @@ class PixelNote(StrEnum):
 
 SUBSAMPLED: Final = frozenset({"YBR_FULL_422", "YBR_PARTIAL_422"})
 """Native colour whose chrominance is stored once for two pixels (PS3.3 C.7.6.3.1.2)."""
+_OVERLAY_BITS: Final = tuple(base_tag(group << 16 | 0x0102) for group in range(0x6000, 0x6020, 2))
 ONE_SAMPLE: Final = frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"})
 
 
@@ -114,7 +117,7 @@ def layout_of(ds: Dataset) -> PixelLayout:
         signed=_whole(ds, "PixelRepresentation", 0) == 1,
         photometric=photometric or ("RGB" if samples == 3 else "MONOCHROME2"),
         planar=_whole(ds, "PlanarConfiguration", 0) & 1,
-        overlay_above=stored < allocated and any(_overlay_bit(ds, group) for group in range(0x6000, 0x6020, 2)),
+        overlay_above=stored < allocated and _has_overlay_bits(ds),
         notes=tuple(dict.fromkeys(notes)),
     )
     if layout.frame_bytes > FRAME_LIMIT_BYTES:
@@ -127,9 +130,14 @@ def _whole(ds: Dataset, keyword: str, default: int) -> int:
     return default if value is None else int(value)
 
 
-def _overlay_bit(ds: Dataset, group: int) -> bool:
+def _has_overlay_bits(ds: Dataset) -> bool:
+    """Whether an Overlay Bit Position lies above bit 0."""
+    present = ds.keys()
+    return any(_is_above_0(ds, tag) for tag in _OVERLAY_BITS if tag in present)
+
+
+def _is_above_0(ds: Dataset, tag: BaseTag) -> bool:
     try:
-        element = ds.get((group, 0x0102))
-        return element is not None and int(element.value or 0) > 0
+        return int(ds[tag].value or 0) > 0
     except PARSE_ERRORS:
         return False

@@ -59,6 +59,7 @@ def iter_frames(
     indices: Sequence[int] | None = None,
     notes: list[str] | None = None,
     content: Content | None = None,
+    layout: PixelLayout | None = None,
 ) -> Iterator[np.ndarray]:
     """Stored values of a file's frames, one at a time.
 
@@ -72,6 +73,8 @@ def iter_frames(
         Codes (:class:`firstread.dicom.pixels.layout.PixelNote`) of what had to be assumed are added to it.
     content : Content, optional
         What :func:`firstread.dicom.datasets.read_content` gave for the file, which is not parsed again then.
+    layout : PixelLayout, optional
+        Of the file's header, where it is known already.
 
     Yields
     ------
@@ -88,7 +91,7 @@ def iter_frames(
         with opened(path, content) as file:
             if file.pixel_tag is not None and file.pixel_tag != PIXEL_DATA:
                 raise UnreadablePixels("float pixels")
-            layout = layout_of(file.ds)
+            layout = layout or layout_of(file.ds)
             noted: list[str] = []
             wanted = range(layout.frames) if indices is None else indices
             for frame in _frames(file, layout, wanted, noted):

@@ -18,11 +18,12 @@ from worker.packages.preprocessing.crops import (
     cut,
     film_boxes,
     head_box,
+    head_box_of,
     lungs_box,
     resized,
     square_box,
 )
-from worker.packages.preprocessing.windows import wide_layers, windowed
+from worker.packages.preprocessing.windows import has_bone, wide_layers, windowed
 
 
 class PreprocessingError(ValueError):
@@ -67,9 +68,36 @@ def planes(pixels: np.ndarray, spec: InputSpec) -> Array:
 
 
 def _boxed_planes(pixels: np.ndarray, spec: InputSpec) -> tuple[Array, list[Box]]:
+    if spec.levels is None and spec.kind != "rgb" and spec.crop in ("none", "square", "head"):
+        return _windowed_planes(pixels, spec)
     unit, boxes = located(pixels, spec)
     layers: Array = np.stack([resized(cut(image, box), spec) for image, box in zip(unit, boxes, strict=True)])
     return layers, boxes
+
+
+def _windowed_planes(pixels: np.ndarray, spec: InputSpec) -> tuple[Array, list[Box]]:
+    """What :func:`located`, :func:`cut` and :func:`resized` make of a series, image by image.
+
+    A window changes each pixel by itself, so it may as well come behind the cut; then no copy of the whole series is
+    made, and an image stays in the processor's cache on its way.
+    """
+    values = _one_channel(pixels, spec)
+    n, height, width = values.shape
+    windows = spec.windows or (_full_range(values),)
+    if spec.crop == "head":
+        boxes = [head_box_of((windowed(image, windows[0]) for image in values), (height, width))] * n
+    else:
+        boxes = [square_box(height, width) if spec.crop == "square" else Box(0, 0, height, width)] * n
+    known = not spec.wide_windows or has_bone(values)
+    out = []
+    for image, box in zip(values, boxes, strict=True):
+        top, left = max(0, box.top), max(0, box.left)
+        inside = image[top : max(top, box.top + box.height), left : max(left, box.left + box.width)]
+        layers = [windowed(inside, window) for window in windows]
+        layers += [windowed(inside, window) if known else np.zeros_like(layers[0]) for window in spec.wide_windows]
+        unit = layers[0][..., None] if len(layers) == 1 else np.stack(layers, axis=-1)
+        out.append(resized(cut(unit, Box(box.top - top, box.left - left, box.height, box.width)), spec))
+    return np.stack(out), boxes
 
 
 def located(pixels: np.ndarray, spec: InputSpec) -> tuple[Array, list[Box]]:
@@ -80,22 +108,32 @@ def located(pixels: np.ndarray, spec: InputSpec) -> tuple[Array, list[Box]]:
 
 def to_unit(pixels: np.ndarray, spec: InputSpec) -> Array:
     """Clip each window and map it to [0, 1]: float32 (n, H, W, c)."""
-    if pixels.ndim not in (3, 4) or pixels.shape[0] == 0:
-        raise PreprocessingError(f"expected (n, H, W) or (n, H, W, 3) with n > 0, got {pixels.shape}")
-    values = pixels.astype(np.float32, copy=False)
     if spec.kind == "rgb":
+        values = _numbers(pixels)
         if values.ndim != 4 or values.shape[-1] != 3:
             raise PreprocessingError(f"rgb input needs three channels, got {pixels.shape}")
         unit: Array = np.asarray(np.clip(values / np.float32(255.0), 0.0, 1.0), dtype=np.float32)
         return unit if spec.colours is None else np.stack([level_light(image, spec.colours) for image in unit])
-    if values.ndim != 3:
-        raise PreprocessingError(f"{spec.kind} input has one channel, got {pixels.shape}")
+    values = _one_channel(pixels, spec)
     if spec.levels is not None:
         boxes = film_boxes(values, spec) if spec.crop == "film" else [Box(0, 0, *values.shape[1:])] * len(values)
         return np.stack([_levelled(image, spec.levels, box) for image, box in zip(values, boxes, strict=True)])
     windows = spec.windows or (_full_range(values),)
     layers = [windowed(values, window) for window in windows] + wide_layers(values, spec.wide_windows)
     return np.stack(layers, axis=-1)
+
+
+def _numbers(pixels: np.ndarray) -> Array:
+    if pixels.ndim not in (3, 4) or pixels.shape[0] == 0:
+        raise PreprocessingError(f"expected (n, H, W) or (n, H, W, 3) with n > 0, got {pixels.shape}")
+    return pixels.astype(np.float32, copy=False)
+
+
+def _one_channel(pixels: np.ndarray, spec: InputSpec) -> Array:
+    values = _numbers(pixels)
+    if values.ndim != 3:
+        raise PreprocessingError(f"{spec.kind} input has one channel, got {pixels.shape}")
+    return values
 
 
 def locate(unit: Array, spec: InputSpec) -> list[Box]:
@@ -139,9 +177,14 @@ def with_neighbours(narrow: Array, layers: Array, spec: InputSpec) -> Array:
 def scale(x: Array, spec: InputSpec) -> Array:
     """Map [0, 1] to the range that the network was trained with."""
     if spec.scale == "minus_one_one":
-        return x * np.float32(2.0) - np.float32(1.0)
+        out = x * np.float32(2.0)
+        out -= np.float32(1.0)
+        return out
     if spec.scale == "imagenet_lite":
-        return (x * np.float32(255.0) - np.float32(127.0)) / np.float32(128.0)
+        out = x * np.float32(255.0)
+        out -= np.float32(127.0)
+        out /= np.float32(128.0)
+        return out
     return x
 
 

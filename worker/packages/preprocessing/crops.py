@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -12,6 +13,7 @@ from worker.packages.card import InputSpec
 from worker.packages.preprocessing.collimation import bordered
 from worker.packages.preprocessing.look import level_look
 from worker.packages.preprocessing.lungs import lung_box
+from worker.packages.preprocessing.parts import Part, largest_part
 
 Array = NDArray[np.float32]
 
@@ -38,6 +40,11 @@ def square_box(height: int, width: int) -> Box:
 
 
 def head_box(window: Array) -> Box:
+    """:func:`head_box_of` the slices (n, H, W)."""
+    return head_box_of(window, (window.shape[1], window.shape[2]))
+
+
+def head_box_of(window: Iterable[Array], shape: tuple[int, int]) -> Box:
     """One square around the head for a whole series.
 
     The largest connected component of tissue in each slice, after an opening that drops the thin arcs of the table
@@ -45,27 +52,27 @@ def head_box(window: Array) -> Box:
 
     Parameters
     ----------
-    window : ndarray of float32, shape (n, H, W)
-        First window of the series, in [0, 1].
+    window : iterable of ndarray of float32, shape (H, W)
+        Slices of the first window of the series, in [0, 1].
+    shape : tuple of int
+        Their (H, W).
     """
-    height, width = window.shape[1:]
+    height, width = shape
     width_px = max(3, round(height / 42)) | 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width_px, width_px))
-    heads: list[np.ndarray] = []  # left, top, width, height, area of the component in each slice
+    heads: list[Part] = []
     for image in window:
         tissue = (image > TISSUE_FLOOR).astype(np.uint8)
         opened = cv2.morphologyEx(tissue, cv2.MORPH_OPEN, kernel)
-        count, _, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
-        if count > 1:
-            heads.append(stats[1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))])
-    heads = [head for head in heads if head[cv2.CC_STAT_AREA] >= HEAD_MIN_AREA * height * width]
+        part = largest_part(opened, connectivity=8)
+        if part is not None and part.area >= HEAD_MIN_AREA * height * width:
+            heads.append(part)
     if not heads:
         return square_box(height, width)
-    largest = max(head[cv2.CC_STAT_AREA] for head in heads)
+    largest = max(head.area for head in heads)
     corners = [
-        (int(left), int(top), int(left + across), int(top + down))
-        for left, top, across, down, area in heads
-        if area >= 0.5 * largest
+        (left, top, left + across, top + down)
+        for left, top, across, down in (head.rect for head in heads if head.area >= 0.5 * largest)
     ]
     left, top = min(corner[0] for corner in corners), min(corner[1] for corner in corners)
     right, bottom = max(corner[2] for corner in corners), max(corner[3] for corner in corners)

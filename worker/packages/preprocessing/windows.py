@@ -20,7 +20,10 @@ LEAST_BONE: Final = 0.001
 def windowed(values: Array, window: Window) -> Array:
     """Values clipped to a window and mapped to [0, 1]: float32 of the same shape."""
     low, high = window
-    return np.asarray((np.clip(values, low, high) - np.float32(low)) / np.float32(high - low), dtype=np.float32)
+    out = np.clip(values, np.float32(low), np.float32(high), dtype=np.float32)
+    out -= np.float32(low)
+    out /= np.float32(high - low)
+    return np.asarray(out)
 
 
 def has_bone(hu: Array) -> bool:

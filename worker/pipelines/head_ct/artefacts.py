@@ -73,8 +73,11 @@ def _dark_share(plane: np.ndarray, inside: np.ndarray) -> float:
     if not deep.any():
         return 0.0
     low, high = STREAK_HU
-    dark = (plane > low) & (plane < high) & ~widened(plane <= AIR_HU, _AROUND_AIR_MM)
-    return float(np.mean(dark[deep]))
+    dark = (plane > low) & (plane < high) & deep
+    if not dark.any():
+        return 0.0
+    dark &= ~widened(plane <= AIR_HU, _AROUND_AIR_MM)
+    return float(np.count_nonzero(dark) / np.count_nonzero(deep))
 
 
 def _edge_mm(plane: np.ndarray) -> float:

@@ -22,7 +22,7 @@ def bleed_volume_ml(volume: HounsfieldVolume, blood: np.ndarray) -> float | None
     pixel_mm = volume.grid.pixel_mm
     if pixel_mm is None or extent_mm is None:
         return None
-    area_mm2 = blood.sum(axis=(1, 2)) * pixel_mm[0] * pixel_mm[1]
+    area_mm2 = np.array([np.count_nonzero(plane) for plane in blood]) * pixel_mm[0] * pixel_mm[1]
     decoded = volume.slab_of >= 0
     depth_mm = np.bincount(volume.slab_of[decoded], weights=extent_mm[decoded], minlength=len(blood))
     return float((area_mm2 * depth_mm).sum() / 1000.0)

@@ -87,7 +87,10 @@ def enhancement_of(head: Cavities, step_mm: float) -> Enhancement:
 def _at_wall(plane: np.ndarray, inside: np.ndarray) -> list[Blob]:
     """Dense patches as broad as a sinus, in the cavity or at its wall."""
     low, high = ENHANCED_HU
-    dense = (plane >= low) & (plane <= high) & widened(inside, 2)
+    dense = (plane >= low) & (plane <= high)
+    if not dense.any():
+        return []
+    dense &= widened(inside, 2)
     broad = cv2.morphologyEx(dense.astype(np.uint8), cv2.MORPH_OPEN, np.ones((SINUS_MM, SINUS_MM), np.uint8))
     return blobs_of(broad, least=SINUS_MM**2)
 
@@ -96,7 +99,10 @@ def _deep(head: Cavities, i: int) -> list[Blob]:
     """Small dense spots away from the wall, and from bone on this slab and its neighbours."""
     plane = head.hu[i]
     depth = cv2.distanceTransform(filled(head.inside[i]).astype(np.uint8), cv2.DIST_L2, 5)
+    spots = (plane >= ENHANCED_HU[0]) & (depth >= _DEEP_MM)
+    if not spots.any():
+        return []
     near_bone = widened(np.asarray(head.bone[max(0, i - 1) : i + 2].any(axis=0)), _FROM_BONE_MM)
     rise = cv2.morphologyEx(plane, cv2.MORPH_TOPHAT, np.ones((9, 9), np.uint8))
-    spots = (plane >= ENHANCED_HU[0]) & (rise >= ARTERY_RISE_HU) & (depth >= _DEEP_MM) & ~near_bone
+    spots &= (rise >= ARTERY_RISE_HU) & ~near_bone
     return blobs_of(spots, least=2, most=ARTERY_MOST_MM2)

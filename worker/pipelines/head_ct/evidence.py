@@ -16,20 +16,28 @@ from worker.pipelines.heatmap import picture, window
 BRAIN_WINDOW: Final = (0.0, 80.0)
 """Hounsfield units that are shown."""
 
+NEARLY: Final = 1.0 - 1e-5
+"""For what rounding adds between pixels."""
+
 MASK_LABEL: Final = "hemorrhage"
 Head = ScoredSeries[HounsfieldVolume, Box]
 
 
-def mask_probabilities(head: Head, segmenter: Served) -> np.ndarray:
-    """Probabilities of blood on the slabs of the volume, float32 (m, H, W), from a package that gives a mask."""
-    return _on_slabs(head, segmenter, head.outputs[segmenter.key]["mask"])
+def blood_of(head: Head, segmenter: Served) -> np.ndarray:
+    """Where a package that gives a mask sees blood on the slabs of the volume: bool (m, H, W)."""
+    threshold = float(segmenter.card.parameters.get("mask_threshold", 0.5))
+    blood = np.zeros(head.pixels.hu.shape, bool)
+    for slab, plane in enumerate(head.outputs[segmenter.key]["mask"]):
+        if plane.max() > NEARLY * threshold:  # no pixel between two has more than they
+            blood[slab] = _on_slabs(head, segmenter, plane[None], slab)[0] >= threshold
+    return blood
 
 
 def evidence_of(
     head: Head,
     main: ModelScores,
     flag: str,
-    p_mask: np.ndarray | None,
+    segmenter: Served | None,
     blood: np.ndarray | None,
     active: Sequence[Served],
 ) -> Evidence:
@@ -39,8 +47,10 @@ def evidence_of(
     ----------
     main : ModelScores
         What is said of the study.
-    p_mask, blood : ndarray, shape (m, H, W), or None
-        Probabilities of the mask, and the mask. Without them a flagged study gets a class-activation map.
+    segmenter : Served or None
+        The package that gives the mask. Without one a flagged study gets a class-activation map.
+    blood : ndarray of bool, shape (m, H, W), or None
+        The mask.
     active : sequence of Served
         Packages that may give that map; the first that knows the finding does.
     """
@@ -48,8 +58,9 @@ def evidence_of(
     column = main.labels.index(flag)
     key_slab = int(np.argmax(main.p[:, column]))
     heat = None
-    if p_mask is not None:
-        heat = p_mask[key_slab]
+    if segmenter is not None:
+        plane = head.outputs[segmenter.key]["mask"][key_slab]
+        heat = _on_slabs(head, segmenter, plane[None], key_slab)[0]
     elif main.flags(flag):
         classifier = next(package for package in active if flag in package.card.labels)
         x = head.inputs.x[classifier.key][key_slab : key_slab + 1]

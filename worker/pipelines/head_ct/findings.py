@@ -24,7 +24,7 @@ from worker.pipelines.ensemble import (
     with_roles,
 )
 from worker.pipelines.head_ct.bleed_volume import bleed_volume_ml
-from worker.pipelines.head_ct.evidence import BRAIN_WINDOW, Head, evidence_of, mask_probabilities
+from worker.pipelines.head_ct.evidence import BRAIN_WINDOW, Head, blood_of, evidence_of
 from worker.pipelines.head_ct.hounsfield import HounsfieldVolume
 from worker.pipelines.population import age_years, outside
 from worker.pipelines.reasons import Caution, Reason, Unsuitable, merge_codes
@@ -58,10 +58,9 @@ def interpret(head: Head) -> Outcome:
     warnings: list[str] = []
     active = [package for package in packages if package.role == "active"]
     segmenter = next((package for package in active if "mask" in head.outputs[package.key]), None)
-    p_mask = blood = None
+    blood = None
     if segmenter is not None:
-        p_mask = mask_probabilities(head, segmenter)
-        blood = p_mask >= float(segmenter.card.parameters.get("mask_threshold", 0.5))
+        blood = blood_of(head, segmenter)
         volume_ml = bleed_volume_ml(volume, blood)
         if volume_ml is None:
             warnings.append(Caution.SPACING_UNKNOWN)
@@ -76,7 +75,7 @@ def interpret(head: Head) -> Outcome:
         findings=findings,
         slice_scores=slice_scores_of(stored, _frames(volume)),
         warnings=tuple(merge_codes(_warnings(volume, active), warnings)),
-        evidence=evidence_of(head, main, FLAG, p_mask, blood, active),
+        evidence=evidence_of(head, main, FLAG, segmenter, blood, active),
         SeriesInstanceUID=head.SeriesInstanceUID,
         statistics=_statistics(volume),
     )
@@ -120,7 +119,7 @@ def _warnings(volume: HounsfieldVolume, active: Sequence[Served]) -> list[str]:
 
 def _statistics(volume: HounsfieldVolume) -> dict[str, float]:
     """Numbers for drift: of the tissue between 0 and 80 HU, and of the geometry."""
-    sample = volume.hu[:, ::4, ::4]
+    sample = np.ascontiguousarray(volume.hu[:, ::4, ::4])
     tissue = sample[(sample > BRAIN_WINDOW[0]) & (sample < BRAIN_WINDOW[1])]
     numbers = {
         "intensity_mean": float(tissue.mean()) if tissue.size else None,

@@ -111,7 +111,7 @@ def decode(head: HeadStack, forced: bool) -> Decoded:
         unread = head.unread + _unread_of(head, dict.fromkeys(range(n), str(error)))
         return Decoded(reason=Reason.UNREADABLE_PIXEL_DATA, warnings=tuple(warnings), unread=unread)
     reader = _SliceReader(head)
-    hu, members = np.zeros((count, *grid.shape), np.float32), np.zeros(count, int)
+    hu, members = np.empty((count, *grid.shape), np.float32), np.zeros(count, int)
     causes: dict[int, str] = {}
     blank: dict[int, float] = {}
     for index, plane in reader.planes():
@@ -123,20 +123,17 @@ def decode(head: HeadStack, forced: bool) -> Decoded:
             causes[index] = "no rescale to Hounsfield units"
         elif plane.shape != grid.displayed:
             causes[index] = "of another size than the rest"
-        elif plane.min() == plane.max():
+        elif _is_blank(plane):
             blank[index] = float(plane.flat[0])
         else:
-            slab = int(slabs[index])
-            hu[slab] += grid.squared(plane)
-            members[slab] += 1
-            slab_of[index] = slab
+            _add(hu, members, int(slabs[index]), grid.squared(plane))
+            slab_of[index] = slabs[index]
     shown = np.flatnonzero(slab_of >= 0)
     for index, value in blank.items():
         if len(shown) and shown[0] < index < shown[-1]:
             causes[index] = "every pixel has one value"
         else:  # air beyond the head
-            hu[slabs[index]] += np.float32(value)
-            members[slabs[index]] += 1
+            _add(hu, members, int(slabs[index]), np.float32(value))
             slab_of[index] = slabs[index]
     unread = head.unread + _unread_of(head, causes)
     cautions, n_read = tuple(reader.cautions), int(np.count_nonzero(slab_of >= 0))
@@ -153,6 +150,21 @@ def decode(head: HeadStack, forced: bool) -> Decoded:
         hu /= members[:, None, None].astype(np.float32)
     volume = HounsfieldVolume(replace(head, slices=tuple(reader.slices)), hu, slab_of, grid, too_much_unread)
     return Decoded(volume, None, cautions, tuple(warnings), unread, n_read)
+
+
+def _is_blank(plane: np.ndarray) -> bool:
+    """Whether every pixel has one value."""
+    first = plane[0, 0]
+    return bool(plane[plane.shape[0] // 2, plane.shape[1] // 2] == first and (plane == first).all())
+
+
+def _add(hu: np.ndarray, members: np.ndarray, slab: int, values: np.ndarray | np.float32) -> None:
+    """Put a slice into its slab, of which nothing is written before its first slice."""
+    if members[slab]:
+        hu[slab] += values
+    else:
+        hu[slab] = values
+    members[slab] += 1
 
 
 def _places(head: HeadStack) -> np.ndarray:
@@ -294,10 +306,10 @@ class _SliceReader:
         instance = self.slices[indices[0]].instance
         done = 0
         try:
-            layout: PixelLayout = layout_of(instance.ds)
+            layout = layout_of(instance.ds)
             padding = padding_of(instance.ds, layout)
             frames = [self.slices[i].frame.index for i in indices]
-            for stored in iter_frames(instance.path, frames, cautions, instance.content):
+            for stored in iter_frames(instance.path, frames, cautions, instance.content, layout):
                 index = indices[done]
                 if stored.ndim != 2:
                     plane: np.ndarray | str = "more than one sample a pixel"

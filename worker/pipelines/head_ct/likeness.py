@@ -80,6 +80,9 @@ def likeness_of(hu: np.ndarray, pixel_mm: float) -> Likeness:
 
 def display_window_of(hu: np.ndarray) -> tuple[float, float] | None:
     """Bounds of a display window that was burnt into the values (a series made from pictures), or None."""
+    some = hu[:, ::16, ::16]
+    if some.min() < _WINDOWED_LOW_HU or some.max() > _WINDOWED_HIGH_HU:
+        return None
     low, high = float(hu.min()), float(hu.max())
     return (low, high) if low >= _WINDOWED_LOW_HU and high <= _WINDOWED_HIGH_HU and high > low else None
 

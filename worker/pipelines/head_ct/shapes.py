@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from worker.packages.preprocessing.parts import label_type, largest_part, without_small_parts
+
 
 @dataclass(frozen=True)
 class Blob:
@@ -32,18 +34,16 @@ def filled(mask: np.ndarray) -> np.ndarray:
 
 def largest(mask: np.ndarray) -> np.ndarray:
     """Largest connected component of a mask, as bool; all false where there is none."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
-    if count < 2:
-        return np.zeros(mask.shape, bool)
-    return np.asarray(labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA])))
+    part = largest_part(mask.astype(np.uint8), connectivity=4)
+    return np.zeros(mask.shape, bool) if part is None else part.mask.view(bool)
 
 
 def hull(mask: np.ndarray) -> np.ndarray:
     """Convex hull of a bool mask."""
     out = np.zeros(mask.shape, np.uint8)
-    points = cv2.findNonZero(mask.astype(np.uint8))
-    if points is not None:
-        cv2.fillConvexPoly(out, cv2.convexHull(points), 1)
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    if outlines:
+        cv2.fillConvexPoly(out, cv2.convexHull(np.concatenate(outlines)), 1)
     return out > 0
 
 
@@ -66,15 +66,15 @@ def shrunk(mask: np.ndarray, diameter: int) -> np.ndarray:
 
 def larger_parts(mask: np.ndarray, area: int) -> np.ndarray:
     """The connected parts of a mask that have at least an area."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    keep = np.zeros(count, bool)
-    keep[1:] = stats[1:, cv2.CC_STAT_AREA] >= area
-    return np.asarray(keep[labels])
+    return without_small_parts(mask.astype(np.uint8), area).view(bool)
 
 
 def blobs_of(mask: np.ndarray, least: int, most: int | None = None) -> list[Blob]:
     """Connected parts of a mask whose area lies between two bounds."""
-    _, _, stats, centres = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    if not mask.any():
+        return []
+    whole = mask.astype(np.uint8)
+    _, _, stats, centres = cv2.connectedComponentsWithStats(whole, connectivity=8, ltype=label_type(whole))
     found = [Blob(float(c[0]), float(c[1]), int(s[cv2.CC_STAT_AREA])) for s, c in zip(stats, centres, strict=True)]
     return [blob for blob in found[1:] if blob.area >= least and (most is None or blob.area <= most)]
 
