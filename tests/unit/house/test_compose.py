@@ -50,11 +50,17 @@ def test_a_service_that_stays_has_a_health_check_and_comes_back(name: str) -> No
 def test_environment_is_made_of_settings(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FIRSTREAD_CONFIG", "/dev/null")
     for key, value in SERVICES[name]["environment"].items():
+        if key.endswith("_PASSWORD"):
+            assert value == "", "passwords of others reach our containers by .env"
+            continue
         assert key.startswith(ENV_PREFIX)
         assert key.removeprefix(ENV_PREFIX).lower() in Settings.model_fields
         monkeypatch.setenv(key, substituted(value))
+    others = {n for n in VARIABLE.findall((ROOT / "docker-compose.yml").read_text("utf-8")) if "PASSWORD" in n[0]}
+    assert {n[0] for n in others} == {n for n in SERVICES[name]["environment"] if n.endswith("_PASSWORD")}
     settings = Settings()
-    assert settings.database_url == "postgresql://firstread:secret@postgres:5432/firstread"
+    role = "firstread" if name == "migrate" else "firstread_service"
+    assert settings.database_url == f"postgresql://{role}:secret@postgres:5432/firstread"
     assert settings.broker_url == "redis://redis:6379/0"
     assert {v for k, v in settings.sources().items() if k in {"home", "database_url", "broker_url"}} == {"environment"}
 
@@ -127,6 +133,7 @@ def test_no_password_has_a_default() -> None:
     assert {k: v for k, v in example.items() if "PASSWORD" in k} == {
         "POSTGRES_PASSWORD": "",
         "READER_PASSWORD": "",
+        "SERVICE_PASSWORD": "",
         "GRAFANA_PASSWORD": "",
     }
     assert {name for name, _, _ in VARIABLE.findall(text)} - set(example) == {
