@@ -13,6 +13,7 @@ export PYTHON
 KIND := $(if $(filter 1,$(GPU)),--gpu,$(if $(filter 0,$(GPU)),--cpu))
 SOURCES := firstread firstread_cli dicom_listener worker training migrations tests tools deploy setup.py
 ARGS ?=
+PARTS ?=
 PYTEST := .venv/bin/python -m pytest --durations=15 --durations-min=1
 # side by side, a file in one process; those with servers two at a time, those that kill processes one after the other
 SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
@@ -58,9 +59,14 @@ format:  ## Format the code and sort its imports
 	.venv/bin/ruff check --fix $(wildcard $(SOURCES))
 	.venv/bin/ruff format $(wildcard $(SOURCES))
 
-bench: setup  ## Measure intake, time to result, studies an hour and queries over ten million rows on this machine
-	@.venv/bin/python -m tests.system.bench $(ARGS)
-	@.venv/bin/python -m tests.bench.bench_queries docs/performance/queries.json
+# dicom-ai-router has requirements of its own, so it gets an environment of its own.
+AI_ROUTER := dicom-ai-router==0.3.0
+bench: setup  ## Measure everything that docs/performance.md shows on this machine (PARTS="receive flag" for some)
+	@requirements/install.sh $(KIND) --test
+	@requirements/system.sh test
+	@test -x .tools/ai-router/bin/python || { $(or $(PYTHON),python3) -m venv .tools/ai-router && \
+	.tools/ai-router/bin/pip -q install $(AI_ROUTER); } || { rm -rf .tools/ai-router; echo "left out: $(AI_ROUTER)"; }
+	@.venv/bin/python -m tests.bench $(PARTS) $(ARGS)
 
 soak: setup  ## Feed studies for an hour and kill processes in between; nothing may be missing (ARGS="--minutes 10")
 	@.venv/bin/python -m tests.system.soak $(ARGS)

@@ -11,13 +11,15 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
 
+from tests.bench.parts import PARTS
 from tools.docs.experiments import chest_adults, experiments, head_ct_scores
 from tools.docs.figures import ROOT, flag_words, models, table
-from tools.docs.performance import queries, query_databases
+from tools.docs.performance import bench_part, queries, query_databases
 from tools.docs.published import published
 from tools.docs.targets import targets
 
@@ -203,6 +205,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "experiments_dermoscopy": lambda: experiments("dermoscopy"),
     "chest_adults": chest_adults,
     "experiments_chest": lambda: experiments("chest"),
+    **{f"bench_{part.name}": partial(bench_part, part.name) for part in PARTS if not part.own_file},
     "queries": queries,
     "query_databases": query_databases,
     "settings": settings,

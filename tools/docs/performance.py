@@ -7,8 +7,67 @@ from typing import Any
 
 from tools.docs.figures import ROOT, table
 
-QUERIES = ROOT / "docs" / "performance" / "queries.json"
+FOLDER = ROOT / "docs" / "performance"
+QUERIES = FOLDER / "queries.json"
 ENGINES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+WIDE = 6
+"""Measures that stand side by side; more of them stand one below the other."""
+
+
+def bench_part(name: str) -> str:
+    """What a part of the bench measured: a row a subject, or a column where there are many measures."""
+    path = FOLDER / f"{name}.json"
+    if not path.exists():
+        return f"Not measured for this release; `python -m tests.bench {name}` does it.\n"
+    part = json.loads(path.read_text(encoding="utf-8"))
+    rows = {(row["subject"], row["measure"]): row for row in part["figures"]}
+    subjects = list(dict.fromkeys(subject for subject, _ in rows))
+    measures = list(dict.fromkeys(measure for _, measure in rows))
+    units = {row["measure"]: row["unit"] for row in part["figures"]}
+    words = {measure: _with_unit(measure, units[measure]) for measure in measures}
+    if len(measures) > WIDE:
+        lines = [(words[m], *(_cell(rows.get((s, m))) for s in subjects)) for m in measures]
+        shown = table(("", *subjects), lines)
+    else:
+        lines = [(s, *(_cell(rows.get((s, m))) for m in measures)) for s in subjects]
+        shown = table(("", *words.values()), lines)
+    return f"{shown}\n{_facts(part)}\n"
+
+
+def _with_unit(measure: str, unit: str) -> str:
+    """The unit stands in the name of rates already."""
+    return (
+        measure
+        if unit in {"1/s", "1/h"} or measure.startswith(f"{unit} ") or f" {unit} " in measure
+        else f"{measure}, {unit}"
+    )
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    if "missing" in row:
+        return str(row["missing"])
+    if row["n"] == 1:
+        return _number(row["median"])
+    return f"{_number(row['median'])} ({_number(row['lowest'])} to {_number(row['highest'])})"
+
+
+def _number(value: float) -> str:
+    """Three digits that count, and no more than are there."""
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    return f"{value:,.{digits}f}"
+
+
+def _facts(part: dict[str, Any]) -> str:
+    """What the figures depend on."""
+    most = max((row["n"] for row in part["figures"] if "n" in row), default=0)
+    machine = part["machine"]
+    return (
+        f"Median of up to {most} (lowest to highest). {part['started_at'][:10]}, {machine['cores']} cores "
+        f"({machine['processor']}), {machine['memory_gib']:.0f} GiB; load average {part['load_before']:.1f} to "
+        f"{part['load_after']:.1f}, other programs took {part['cores_taken_by_others']:.1f} cores meanwhile."
+    )
 
 
 def _runs() -> list[dict[str, Any]]:

@@ -1,41 +1,38 @@
 """What the decoders' own processes cost: each compressed syntax, read in this process and in theirs.
 
-Run ``python -m tests.bench.bench_decoder``. The same is read by turns in both places, so that a busy machine troubles
-both alike; medians are compared: a 512x512 slice alone, a head of 40 such slices as its pipeline reads it (a little
-ahead), and a film of 2500x2500.
+The same is read by turns in both places, so that a busy machine troubles both alike: a 512x512 slice alone, a head of
+40 such slices as its pipeline reads it (a little ahead), and a film of 2500x2500.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
-import statistics
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
+from pydicom.uid import JPEG2000, UID, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
 from firstread.dicom.datasets import read_dataset
 from firstread.dicom.pixels.codecs import decode_here, decode_with
 from firstread.dicom.pixels.reading import read_frame
 from firstread.phantoms.head import HeadSpec, head_study
+from tests.bench.figures import Collected, Figure
+from tests.bench.sizes import Sizes
 from worker.decoder.pool import DecoderPool
 from worker.pipelines.base import StoredInstance, StudyImages
 from worker.pipelines.head_ct.hounsfield import decode
 from worker.pipelines.head_ct.selection import select
 
 SLICE, SLICES, FILM = 512, 40, 2500
+HERE, THERE = "ms in the asking process", "ms in a decoder's process"
 _DCMCJPEG = {"1.2.840.10008.1.2.4.70": ["+e1"], "1.2.840.10008.1.2.4.57": ["+el"], "1.2.840.10008.1.2.4.51": ["+ee"]}
 
 
@@ -58,8 +55,8 @@ def files(folder: Path, size: int) -> dict[str, Path]:
     for syntax in (RLELossless, JPEGLSLossless, JPEG2000Lossless, JPEG2000):
         ds = dcmread(source)
         ds.compress(syntax, generate_instance_uid=False, **({"j2k_cr": [10]} if syntax == JPEG2000 else {}))
-        paths[f"{syntax} {size}"] = folder / f"{syntax}-{size}.dcm"
-        ds.save_as(paths[f"{syntax} {size}"])
+        paths[UID(syntax).name] = folder / f"{syntax}-{size}.dcm"
+        ds.save_as(paths[UID(syntax).name])
     ds = dcmread(source)
     stream = cv2.imencode(".jpg", (ds.pixel_array >> 4).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
     ds.BitsAllocated = ds.BitsStored = 8
@@ -67,20 +64,21 @@ def files(folder: Path, size: int) -> dict[str, Path]:
     ds.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
     ds.PixelData = encapsulate([stream + b"\0" * (len(stream) % 2)])
     ds["PixelData"].is_undefined_length = True
-    paths[f"{JPEGBaseline8Bit} {size}"] = folder / f"jpeg-{size}.dcm"
-    ds.save_as(paths[f"{JPEGBaseline8Bit} {size}"])
+    paths[JPEGBaseline8Bit.name] = folder / f"jpeg-{size}.dcm"
+    ds.save_as(paths[JPEGBaseline8Bit.name])
     program = shutil.which("dcmcjpeg")
     for uid, options in _DCMCJPEG.items() if program else ():
         target = folder / f"{uid}-{size}.dcm"
         subprocess.run([str(program), *options, str(source), str(target)], check=True)
-        paths[f"{uid} {size}"] = target
+        paths[UID(uid).name] = target
     return paths
 
 
-def head(path: Path, folder: Path) -> Callable[[], object]:
+def head(path: Path, folder: Path, slices: int) -> Callable[[], object]:
     """What reads a head of copies of this slice, one above the other."""
     instances = []
-    for number in range(SLICES):
+    folder.mkdir()
+    for number in range(slices):
         ds = dcmread(path)
         ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{ds.SOPInstanceUID}.{number}"
         ds.ImagePositionPatient = [0, 0, 5.0 * number]
@@ -94,40 +92,41 @@ def head(path: Path, folder: Path) -> Callable[[], object]:
     return lambda: decode(stack, forced=False)
 
 
-def compare(read: Callable[[], object], pool: DecoderPool, rounds: int) -> tuple[float, float]:
-    """Median seconds to read something, in this process and in another."""
-    times: dict[str, list[float]] = {"here": [], "there": []}
+def compare(read: Callable[[], object], pool: DecoderPool, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds to read something, in this process and in another, by turns."""
+    times: dict[str, list[float]] = {HERE: [], THERE: []}
     for turn in range(rounds + 1):
-        for place, decoder in (("here", decode_here), ("there", pool.decode)):
+        for place, decoder in ((HERE, decode_here), (THERE, pool.decode)):
             decode_with(decoder)
             start = time.perf_counter()
             read()
             if turn:  # the first turn warms the codec up
-                times[place].append(time.perf_counter() - start)
-    return statistics.median(times["here"]), statistics.median(times["there"])
+                times[place].append(1000 * (time.perf_counter() - start))
+    return times
 
 
-def main() -> None:
+def measure(folder: Path, sizes: Sizes) -> list[Figure]:
+    """Each syntax and size in both places."""
+    found = Collected()
+    folder.mkdir(parents=True)
     pool = DecoderPool()
     pool.start()
-    timings: list[dict[str, Any]] = []
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            for size, rounds in ((SLICE, 100), (FILM, 5)):
-                for name, path in files(Path(folder), size).items():
-                    cases = {name: (partial(read_frame, path), rounds)}
-                    if size == SLICE:
-                        cases[f"{name} head"] = (head(path, Path(tempfile.mkdtemp(dir=folder))), 7)
-                    for case, (read, times) in cases.items():
-                        here, there = compare(read, pool, times)
-                        timings.append({"case": case, "here_ms": here * 1e3, "there_ms": there * 1e3})
-                        cost = there / here - 1.0
-                        print(f"{case:32} {here * 1e3:9.2f} ms {there * 1e3:9.2f} ms {cost:+7.1%}", file=sys.stderr)
+        for size, times in sizes.pick(((SLICE, 20 * sizes.rounds), (FILM, sizes.rounds)), ((128, 1),)):
+            for name, path in files(folder, size).items():
+                _both(found, f"{name}, {size} x {size}", partial(read_frame, path), pool, times)
+                if size != FILM:
+                    slices = sizes.pick(SLICES, 4)
+                    read = head(path, folder / f"head of {path.stem}", slices)
+                    _both(found, f"{name}, head of {slices}", read, pool, max(1, times // 15))
+        if not shutil.which("dcmcjpeg"):
+            found.lacks("JPEG lossless and extended", HERE, "ms", "dcmcjpeg is not installed (Debian: dcmtk)")
     finally:
         decode_with(decode_here)
         pool.close()
-    print(json.dumps(timings))
+    return found.figures()
 
 
-if __name__ == "__main__":
-    main()
+def _both(found: Collected, subject: str, read: Callable[[], object], pool: DecoderPool, times: int) -> None:
+    for place, milliseconds in compare(read, pool, times).items():
+        found.add(subject, place, "ms", *milliseconds)

@@ -1,8 +1,8 @@
 """How long each documented query takes in a database of many studies, and by which plan, on both engines.
 
-Run ``python -m tests.bench.bench_queries OUT.json``; ``make bench`` does, with ten million slice scores. Figures are of
-one client, with what it asks for in memory; the file says what else the machine did. ``docs/performance.md`` is made of
-the file in ``docs/figures``.
+Ten million slice scores with 50,000 studies and with 200,000. Figures are of one client, with what it asks for in
+memory. ``python -m tests.bench.queries postgresql 200000`` measures one database and puts it into the file beside the
+others.
 """
 
 from __future__ import annotations
@@ -10,10 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
-import platform
 import statistics
-import sys
 import tempfile
 import time
 import uuid
@@ -27,14 +24,17 @@ from sqlalchemy.orm import Session
 
 from firstread.records import Base, Database
 from firstread.records.migrate import downgrade, upgrade
-from tests.bench.documented_queries import BOTH, POSTGRESQL, SQLITE, DocumentedQuery, documented_queries
+from tests.bench.documented_queries import BOTH, POSTGRESQL, ROOT, SQLITE, DocumentedQuery, documented_queries
 from tests.bench.documented_queries import Subject as StudySubject
+from tests.bench.figures import facts
 from tests.bench.filled_database import fill, subject
+from tests.bench.sizes import Sizes
 from tests.builders.query_plans import plan_of, statements_of
 
-STUDIES, SLICES = 50_000, 64
-"""Ten million slice scores: nearly 28,000 scored heads of 64 slices with six findings."""
+DATABASES = {50_000: 64, 200_000: 16}
+"""Studies, and images of a head: ten million slice scores of six findings each time."""
 
+FILE = "queries.json"
 REPEATS = 7
 
 
@@ -63,7 +63,7 @@ def database(engine: str, folder: Path) -> Iterator[Database]:
         server.cleanup()
 
 
-def measure(db: Database, query: DocumentedQuery, about: StudySubject, studies: int) -> dict[str, Any]:
+def ask(db: Database, query: DocumentedQuery, about: StudySubject, studies: int) -> dict[str, Any]:
     """Seconds of some repeats after a first one, rows, and the plan of each statement.
 
     Seconds of a processor say what it costs where other programs have the processors too: those of this process, and
@@ -107,7 +107,7 @@ def _server_clock(session: Session, db: Database) -> Callable[[], float]:
     return lambda: int(path.read_text(encoding="ascii").split()[0]) / 1e9
 
 
-def bench(engine: str, folder: Path, studies: int, slices: int, keep_going: bool) -> dict[str, Any]:
+def bench(engine: str, folder: Path, studies: int, slices: int) -> dict[str, Any]:
     """Fill a database and ask it everything."""
     with database(engine, folder) as db:
         started = time.perf_counter()
@@ -129,8 +129,8 @@ def bench(engine: str, folder: Path, studies: int, slices: int, keep_going: bool
         figures = {}
         for query in documented_queries():
             if engine in query.engines:
-                figures[query.name] = measure(db, query, about, studies)
-                _print(engine, query.name, figures[query.name], keep_going)
+                figures[query.name] = ask(db, query, about, studies)
+                _print(engine, query.name, figures[query.name])
         return {
             "engine": engine,
             "version": _version(db),
@@ -152,11 +152,9 @@ def _is_slow(row: dict[str, Any]) -> bool:
     return row["limit_s"] is not None and row["median_s"] > row["limit_s"]
 
 
-def _print(engine: str, name: str, row: dict[str, Any], plans: bool) -> None:
+def _print(engine: str, name: str, row: dict[str, Any]) -> None:
     over = "  OVER ITS LIMIT" if _is_slow(row) else ""
     print(f"{engine:<11}{name:<58}{1000 * row['median_s']:9.1f} ms {row['rows']:7d} rows{over}", flush=True)
-    for plan in row["plans"] if plans else ():
-        print("\n".join(f"    {line}" for line in plan))
 
 
 def _engines() -> tuple[str, ...]:
@@ -167,34 +165,36 @@ def _engines() -> tuple[str, ...]:
     return (SQLITE,)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path, help="JSON; what is measured is added to what the file has")
-    parser.add_argument("--studies", type=int, default=STUDIES)
-    parser.add_argument("--slices", type=int, default=SLICES, help="images of a head")
-    parser.add_argument("--engine", choices=BOTH, action="append", help="default: both")
-    parser.add_argument("--folder", type=Path, help="where the databases lie; default: a temporary one")
-    parser.add_argument("--plans", action="store_true", help="print the plans too")
-    options = parser.parse_args()
-    runs = json.loads(options.out.read_text(encoding="utf-8"))["runs"] if options.out.exists() else []
-    for engine in options.engine or _engines():
-        with tempfile.TemporaryDirectory(prefix="firstread-bench-", dir=options.folder) as folder:
-            load = os.getloadavg()[0]
-            figures = bench(engine, Path(folder), options.studies, options.slices, options.plans)
-            figures["load_before"], figures["load_after"] = load, os.getloadavg()[0]
-            figures["machine"] = {"cores": os.cpu_count(), "processor": platform.machine()}
-        same = (engine, options.studies)
-        runs = [run for run in runs if (run["engine"], run["studies"]) != same] + [figures]
-        options.out.write_text(json.dumps({"runs": runs}, indent=1) + "\n", encoding="utf-8")
-    slow = [
-        f"{run['engine']}, {run['studies']} studies: {name}"
-        for run in runs
-        for name, row in run["queries"].items()
-        if _is_slow(row)
-    ]
+def measure(folder: Path, out: Path, sizes: Sizes) -> None:
+    """Every database; each is written to the file as soon as it was asked."""
+    for studies, slices in sizes.pick(DATABASES, {100: 4}).items():
+        for engine in _engines():
+            add(out / FILE, engine, studies, slices, folder)
+
+
+def add(path: Path, engine: str, studies: int, slices: int, folder: Path) -> None:
+    """Measure one database, and put it into the file in place of what was measured of its like."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as place, facts("queries", quick=studies not in DATABASES) as row:
+        figures = bench(engine, Path(place), studies, slices)
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
+    runs = [run for run in runs if (run["engine"], run["studies"]) != (engine, studies)] + [row | figures]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"runs": runs}, indent=1) + "\n", encoding="utf-8")
+    slow = [name for name, measured in figures["queries"].items() if _is_slow(measured)]
     print("\n".join(["over their limit:", *slow]) if slow else "every query is within its limit")
-    return 0
+
+
+def main() -> None:
+    """Measure one database for the page."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.queries", description=__doc__)
+    parser.add_argument("engine", choices=BOTH)
+    parser.add_argument("studies", type=int, choices=sorted(DATABASES))
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "performance")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="firstread-bench-") as folder:
+        add(options.out / FILE, options.engine, options.studies, DATABASES[options.studies], Path(folder))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

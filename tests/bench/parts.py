@@ -1,0 +1,50 @@
+"""The parts of the bench, in the order in which they run."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part; its module ``tests.bench.<name>`` has the function ``measure``.
+
+    Attributes
+    ----------
+    title : str
+        As the page names it.
+    minutes : float
+        About how long it takes on two idle cores.
+    on_site : bool
+        Whether it is measured on a site with listener and worker, which the parts share.
+    own_file : bool
+        Whether it writes its file itself.
+    """
+
+    name: str
+    title: str
+    minutes: float
+    on_site: bool = False
+    own_file: bool = False
+
+    def measure(self, *arguments: Any) -> Any:
+        """Run it."""
+        return importlib.import_module(f"tests.bench.{self.name}").measure(*arguments)
+
+
+PARTS = (
+    Part("receive", "Receiving", 5),
+    Part("decoder", "Decoding", 3),
+    Part("inference", "Inference", 4),
+    Part("backlog", "A backlog", 8, on_site=True),
+    Part("flag", "From the last image to the flag", 6, on_site=True),
+    Part("intake", "Intake and scoring at once", 4, on_site=True),
+    Part("rejected", "Studies that are refused", 2, on_site=True),
+    Part("urgent", "An urgent study behind others", 5, on_site=True),
+    Part("films", "Chest films", 3, on_site=True),
+    Part("memory", "Memory", 12, on_site=True),
+    Part("queries", "Queries", 45, own_file=True),
+)
+BY_NAME = {part.name: part for part in PARTS}

@@ -1,0 +1,27 @@
+"""Studies a second that are refused: 16 small slices without a head, which waited before the worker started."""
+
+from __future__ import annotations
+
+from tests.bench.figures import Collected, Figure
+from tests.bench.pictures import no_head, write
+from tests.bench.sending import send_together
+from tests.bench.site import Site
+from tests.bench.sizes import Sizes
+
+
+def measure(place: Site, sizes: Sizes) -> list[Figure]:
+    """From the first claim to the last refusal."""
+    studies = sizes.pick(150, 3)
+    found = Collected()
+    for _ in range(sizes.rounds):
+        place.rest()
+        closed, ended = place.closed(), place.ended()
+        folders, uids = write(no_head(), place.folder / "rejected", studies)
+        send_together(place.settings.dicom_port, folders, 4)
+        place.wait(lambda count=closed + studies: place.closed() >= count, "the studies to close")  # type: ignore[misc]
+        place.work()
+        place.wait_ended(ended + studies)
+        rows = place.timings(uids)
+        seconds = max(row["finished"] for row in rows) - min(row["started"] for row in rows)
+        found.add("16 slices without a head", "studies/s", "1/s", studies / seconds)
+    return found.figures()
