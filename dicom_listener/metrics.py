@@ -35,6 +35,12 @@ STORE_SECONDS: Final = Histogram(
 STUDY_CLOSES: Final = Counter(
     "firstread_study_closes_total", "Revisions closed, by reason: released, quiet or max_wait.", ["reason"]
 )
+EARLY_CLOSES: Final = Counter(
+    "firstread_early_closes_total",
+    "Studies closed at once, since their sender's came whole, by outcome: closed; and went_on, those of which an image "
+    "came after all.",
+    ["outcome"],
+)
 DOORBELLS: Final = Counter(
     "firstread_published_doorbells_total", "Messages published to the broker, by outcome: rung or failed.", ["outcome"]
 )

@@ -43,7 +43,7 @@ class ListenerService:
         self.id = uuid.uuid4().hex
         self.row = own_process(self.id, LISTENER)
         self.storage = Storage(settings)
-        self.writer = RowWriter(Assembler(self.db, self.id), self.storage.spool)
+        self.writer = RowWriter(Assembler(self.db, self.id, settings.max_wait_s), self.storage.spool)
         self.doorbell = Doorbell(self.db, settings)
         self.closer = Closer(self.db, settings, self.row, self.doorbell)
         self.door = DoorBook(self.db)

@@ -10,14 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from dicom_listener.intake.arrivals import Arrival, Ending, Entry, IncomingDelivery, Refusal
 from dicom_listener.studies.new_rows import instance_row, receipt_row, study_values
+from dicom_listener.studies.senders import insert_into, note_late_images
 from firstread.dicom.own_objects import is_result_object
 from firstread.records import (
     OWN,
@@ -40,11 +39,16 @@ INSTANCE_CHANGED = "instance_changed"
 
 @dataclass
 class Registered:
-    """What one transaction did. ``superfluous`` are spool keys of repeats, whose files may go once it is committed."""
+    """What one transaction did.
+
+    ``superfluous`` are spool keys of repeats, whose files may go once it is committed. ``went_on`` counts studies that
+    had been closed at once and got a further image.
+    """
 
     outcomes: list[tuple[str, int]] = field(default_factory=list)
     refusals: list[IntakeRefusal] = field(default_factory=list)
     superfluous: list[str] = field(default_factory=list)
+    went_on: int = 0
 
 
 class Assembler:
@@ -56,11 +60,14 @@ class Assembler:
         At head.
     listener_id : str
         Id of this process's row, which its associations name.
+    max_wait_s : float
+        How long after a close an image counts against the senders of its study.
     """
 
-    def __init__(self, db: Database, listener_id: str) -> None:
+    def __init__(self, db: Database, listener_id: str, max_wait_s: float) -> None:
         self.db = db
         self.listener_id = listener_id
+        self.max_wait_s = max_wait_s
 
     def write(self, entries: Sequence[Entry]) -> Registered:
         """Commit a group of entries, in order. Entries that were written before change nothing."""
@@ -72,7 +79,9 @@ class Assembler:
             arrivals = [e for e in entries if isinstance(e, Arrival)]
             deliveries = self._associations(session, arrivals, shift)
             if arrivals:
-                _Registration(session, arrivals, deliveries, done).run()
+                registration = _Registration(session, arrivals, deliveries, done)
+                registration.run()
+                registration.note_late_images(self.max_wait_s)
             self._refuse(session, [e for e in entries if isinstance(e, Refusal)], done)
             for entry in entries:
                 if isinstance(entry, Ending):
@@ -163,6 +172,7 @@ class _Registration:
         ):
             self.instances[instance.study_id, *instance.identity].append(instance)
         self.visits: dict[tuple[int, int], datetime] = {}
+        self.reopened: list[tuple[Study, datetime]] = []
 
     def run(self) -> None:
         """Sort every arrival into ``stored``, ``repeat``, ``changed`` or ``own`` and write its rows."""
@@ -179,6 +189,11 @@ class _Registration:
         self.session.flush()
         self.session.add_all(receipt_row(*item) for item in received)
         self._write_visits()
+
+    def note_late_images(self, max_wait_s: float) -> None:
+        """Count images of studies that had been closed against their senders."""
+        if self.reopened:
+            self.done.went_on = note_late_images(self.session, self.reopened, max_wait_s)
 
     def _instance(self, study: Study, arrival: Arrival) -> tuple[Instance, str]:
         same_uid = self.instances[study.id, arrival.header.SeriesInstanceUID, arrival.header.SOPInstanceUID]
@@ -246,6 +261,8 @@ class _Registration:
             if last is None:  # result objects may have come before: the first image says what the study is
                 for name, value in study_values(arrival).items():
                     setattr(study, name, value)
+            else:
+                self.reopened.append((study, at))
             revision = Revision(study_id=study.id, number=(last or 0) + 1, opened_at=at, last_seen_at=at, warnings=[])
             move_revision(self.session, revision, RevisionState.RECEIVING, actor=ACTOR)
             self.revisions[study.id] = revision
@@ -266,7 +283,7 @@ class _Registration:
             {"association_id": association_id, "study_id": study_id, "last_at": at}
             for (association_id, study_id), at in sorted(self.visits.items())
         ]
-        statement = _insert(self.session, AssociationStudy).values(rows)
+        statement = insert_into(self.session, AssociationStudy).values(rows)
         self.session.execute(
             statement.on_conflict_do_update(
                 index_elements=["association_id", "study_id"], set_={"last_at": statement.excluded.last_at}
@@ -283,12 +300,6 @@ def _lock_studies(session: Session, arrivals: list[Arrival]) -> dict[str, Study]
     there = set(session.scalars(select(Study.study_instance_uid).where(Study.study_instance_uid.in_(uids))))
     fresh = [study_values(first[uid]) for uid in uids if uid not in there]
     if fresh:
-        session.execute(_insert(session, Study).values(fresh).on_conflict_do_nothing())
+        session.execute(insert_into(session, Study).values(fresh).on_conflict_do_nothing())
     query = select(Study).where(Study.study_instance_uid.in_(uids)).order_by(Study.study_instance_uid)
     return {study.study_instance_uid: study for study in session.scalars(query.with_for_update())}
-
-
-def _insert(session: Session, table: type[Any]) -> Any:
-    """An INSERT that can say ON CONFLICT on either engine."""
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    return dialect.insert(table)

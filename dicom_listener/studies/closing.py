@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from dicom_listener.studies.assembler import ACTOR
 from dicom_listener.studies.freshness import judge
+from dicom_listener.studies.senders import RELEASED, Visit, note_close, only_sender
 from firstread.dicom.modality import modality_of
 from firstread.priority import priority_of
 from firstread.records import (
@@ -29,30 +30,21 @@ from firstread.records import (
     senders_of,
 )
 from firstread.records.clock import now_of
+from firstread.records.senders import Address, known_as_whole
 from firstread.settings import Settings
 from firstread.states import RevisionState, move_revision
 
 HEARTBEAT_S = 2.0
 LOST_AFTER_S = 15.0
+AT_ONCE_S = 0.05
+"""Grace of a study whose sender is known to send whole ones."""
 PATIENT_MISMATCH = "patient_mismatch"
 IMAGES_EXPIRED = "images_expired"
 
 
 @dataclass(frozen=True)
-class Visit:
-    """One delivery's part in a revision. ``ending`` is None while it is open."""
-
-    source: str
-    calling_ae: str | None
-    opened_at: datetime
-    ended_at: datetime | None
-    ending: str | None
-    last_at: datetime
-
-
-@dataclass(frozen=True)
 class Closed:
-    """A revision that was frozen, for the doorbell."""
+    """A revision that was frozen, for the doorbell. ``spared_s`` is what of the grace its close did not wait for."""
 
     revision_id: int
     study_key: int
@@ -60,6 +52,7 @@ class Closed:
     priority: int
     reason: str
     old: bool = False
+    spared_s: float = 0.0
 
 
 def close_reason(
@@ -69,6 +62,8 @@ def close_reason(
     settings: Settings,
     at: datetime,
     too_soon: int = 0,
+    *,
+    at_once: bool = False,
 ) -> str | None:
     """Why a revision may close at the time ``at``: ``released``, ``quiet``, ``max_wait``; None: it may not yet.
 
@@ -76,37 +71,35 @@ def close_reason(
     one from the same sender was released: the sender has tried again and come to its end.
 
     ``too_soon`` says how often the study was closed a moment ago and went on: each time the grace is doubled, so that a
-    sender with an association for each image makes few revisions.
+    sender with an association for each image makes few revisions. ``at_once`` says that the study came in one
+    association of a sender whose studies come whole.
     """
     if at - opened_at >= timedelta(seconds=settings.max_wait_s):
         return "max_wait"
     if at - last_seen_at >= timedelta(seconds=settings.quiet_s):
         return "quiet"
-    released = [v for v in visits if v.ending == "released"]
+    released = [v for v in visits if v.ending == RELEASED]
     for visit in visits:
         if visit.ending is None:
             return None
-        if visit.ending != "released" and not any(_made_good(visit, later) for later in released):
+        if visit.ending != RELEASED and not any(_made_good(visit, later) for later in released):
             return None
-    graces = {"inbox": settings.inbox_grace_s, "dicom": _grace_s(settings, too_soon)}
-    due = [
-        v.ended_at + timedelta(seconds=graces.get(v.source, settings.grace_s))
-        for v in released
-        if v.ended_at is not None
-    ]
-    return "released" if due and at >= max(due) else None
+    grace_s = AT_ONCE_S if at_once else _grace_s(settings, too_soon)
+    graces = {"inbox": settings.inbox_grace_s, "dicom": grace_s}
+    due = [v.ended_at + timedelta(seconds=graces.get(v.source, grace_s)) for v in released if v.ended_at is not None]
+    return RELEASED if due and at >= max(due) else None
 
 
 def _grace_s(settings: Settings, too_soon: int) -> float:
-    longest_s: float = max(settings.grace_s, settings.quiet_s / 2)
-    return min(settings.grace_s * 2.0**too_soon, longest_s)
+    longest_s: float = max(settings.release_grace_s, settings.quiet_s / 2)
+    return min(settings.release_grace_s * 2.0**too_soon, longest_s)
 
 
 def _too_soon(session: Session, study_id: int, opened_at: datetime, settings: Settings) -> int:
     """How many revisions of a study were closed on a release so short a time before this one opened."""
     query = select(func.count(Revision.id)).where(
         Revision.study_id == study_id,
-        Revision.close_reason == "released",
+        Revision.close_reason == RELEASED,
         Revision.closed_at >= opened_at - timedelta(seconds=settings.quiet_s),
     )
     return min(session.scalar(query) or 0, 8)
@@ -151,22 +144,34 @@ def close_due(db: Database, settings: Settings) -> list[Closed]:
     """Freeze every revision whose time has come; one transaction each, so that one cannot hold up another."""
     with db.read() as session:
         rows = session.execute(
-            select(Revision.id, Revision.study_id, Revision.opened_at, Revision.last_seen_at).where(
+            select(Revision.study_id, Revision.number, Revision.opened_at, Revision.last_seen_at).where(
                 Revision.state == RevisionState.RECEIVING.value
             )
         ).all()
         visits = _visits(session, [row.study_id for row in rows])
+        at_once = _at_once(session, settings, {row.study_id: visits[row.study_id] for row in rows if row.number == 1})
         heard = _listening_since(session)
         now = now_of(session)
     closed = []
     for row in rows:
         seen_at = max(row.last_seen_at, heard)
         # The grace that a study needs is looked up once it is due by the shortest.
-        if close_reason(row.opened_at, seen_at, _since(visits[row.study_id], row.opened_at), settings, now):
+        parts = _since(visits[row.study_id], row.opened_at)
+        if close_reason(row.opened_at, seen_at, parts, settings, now, at_once=row.study_id in at_once):
             done = _close(db, settings, row.study_id)
             if done is not None:
                 closed.append(done)
     return closed
+
+
+def _at_once(session: Session, settings: Settings, first_visits: dict[int, list[Visit]]) -> set[int]:
+    """Studies, of those whose first revision is open, that came in one association of a sender of whole ones."""
+    if not settings.learns_grace:
+        return set()
+    senders = {study_id: only_sender(visits) for study_id, visits in first_visits.items()}
+    asked: set[Address] = {sender for sender in senders.values() if sender is not None}
+    whole = known_as_whole(session, asked)
+    return {study_id for study_id, sender in senders.items() if sender in whole}
 
 
 def _visits(session: Session, study_ids: Iterable[int]) -> dict[int, list[Visit]]:
@@ -178,7 +183,15 @@ def _visits(session: Session, study_ids: Iterable[int]) -> dict[int, list[Visit]
     )
     for study_id, last_at, assoc in session.execute(query):
         visits[study_id].append(
-            Visit(assoc.source, assoc.calling_ae, assoc.opened_at, assoc.ended_at, assoc.ending, last_at)
+            Visit(
+                source=assoc.source,
+                calling_ae=assoc.calling_ae,
+                host=assoc.peer_host,
+                opened_at=assoc.opened_at,
+                ended_at=assoc.ended_at,
+                ending=assoc.ending,
+                last_at=last_at,
+            )
         )
     return visits
 
@@ -199,10 +212,12 @@ def _close(db: Database, settings: Settings, study_id: int) -> Closed | None:
         )
         if revision is None:
             return None
-        visits = _since(_visits(session, [study_id])[study_id], revision.opened_at)
+        visits = _visits(session, [study_id])[study_id]
+        at_once = revision.number == 1 and bool(_at_once(session, settings, {study_id: visits}))
+        parts = _since(visits, revision.opened_at)
         seen_at = max(revision.last_seen_at, _listening_since(session))
         too_soon = _too_soon(session, study_id, revision.opened_at, settings)
-        reason = close_reason(revision.opened_at, seen_at, visits, settings, now_of(session), too_soon)
+        reason = close_reason(revision.opened_at, seen_at, parts, settings, now_of(session), too_soon, at_once=at_once)
         if reason is None:
             return None
         members = _newest(session, study_id)
@@ -210,8 +225,18 @@ def _close(db: Database, settings: Settings, study_id: int) -> Closed | None:
         _describe(session, revision, study, members, settings)
         revision.close_reason = reason
         revision.closed_at = move_revision(session, revision, RevisionState.CLOSED, actor=ACTOR, reason=reason)
+        if at_once and reason == RELEASED:
+            revision.spared_s = _spared_s(parts, settings, revision.closed_at)
+        note_close(session, study, revision.number, reason, visits, revision.closed_at)
         old = revision.old and study.priority is None
-        return Closed(revision.id, study_id, revision.number, revision.priority, reason, old)
+        return Closed(revision.id, study_id, revision.number, revision.priority, reason, old, revision.spared_s)
+
+
+def _spared_s(visits: Sequence[Visit], settings: Settings, closed_at: datetime) -> float:
+    """What was left of the grace that the study would have had from another sender."""
+    released_at = max((v.ended_at for v in visits if v.ended_at is not None), default=closed_at)
+    waited_s = (closed_at - released_at).total_seconds()
+    return max(0.0, settings.release_grace_s - waited_s)
 
 
 def _newest(session: Session, study_id: int) -> list[Instance]:

@@ -124,6 +124,7 @@ class RowWriter:
         for outcome, size_bytes in done.outcomes:
             metrics.RECEIVED_INSTANCES.labels(outcome=outcome).inc()
             metrics.RECEIVED_BYTES.inc(size_bytes)
+        metrics.EARLY_CLOSES.labels(outcome="went_on").inc(done.went_on)
         for refusal in done.refusals:
             metrics.INTAKE_REFUSALS.labels(reason=refusal.reason).inc()
             LOGGER.warning("refusal %d through %s: %s", refusal.id, refusal.source, refusal.reason)

@@ -58,6 +58,8 @@ class Closer:
             return
         for closed in close_due(self._db, self._settings):
             metrics.STUDY_CLOSES.labels(reason=closed.reason).inc()
+            if closed.spared_s:
+                metrics.EARLY_CLOSES.labels(outcome="closed").inc()
             LOGGER.info("study %s revision %s closed (%s)", closed.study_key, closed.number, closed.reason)
             self._doorbell.announce(closed)
 

@@ -19,8 +19,9 @@ from sqlalchemy.orm import Session
 from firstread.metrics.outcomes import Families, OutcomeFigures
 from firstread.metrics.outcomes import families as outcome_families
 from firstread.queue import depth, redis_client
-from firstread.records import Database, Flag, Job, Process, Revision, tallied
+from firstread.records import Database, Flag, Job, Process, Revision, SenderHabit, tallied
 from firstread.records.clock import now_of, skew_of
+from firstread.records.senders import comes_whole
 from firstread.settings import Settings
 from firstread.states import JobState, RevisionState
 from firstread.storage.store import retention_watermark_bytes
@@ -41,6 +42,11 @@ FIGURES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("firstread_queue_messages", "Doorbell messages on the broker, over all priorities.", ()),
     ("firstread_flagged_studies", "Flags that stand.", ("pipeline",)),
     ("firstread_unacknowledged_flags", "Flags that nobody has acknowledged.", ("pipeline",)),
+    (
+        "firstread_known_senders",
+        "Senders by how their studies close after a release: at_once, or default (the whole grace).",
+        ("outcome",),
+    ),
     ("firstread_heartbeat_age_seconds", "Youngest sign of life of a kind of process.", ("process",)),
     ("firstread_running_processes", "Processes with a heartbeat in the last 30 s.", ("process",)),
     ("firstread_disk_free_bytes", "Free space on the spool's disk.", ()),
@@ -203,7 +209,15 @@ def read_database(session: Session, families: Families) -> None:
     for pipeline, total in sorted(tallied(session, "flag").items()):
         families["firstread_flagged_studies"].add_metric([pipeline], total)
         families["firstread_unacknowledged_flags"].add_metric([pipeline], open_flags.get(pipeline, 0))
+    _senders(session, families)
     _processes(session, families, now)
+
+
+def _senders(session: Session, families: Families) -> None:
+    total = session.scalar(select(func.count()).select_from(SenderHabit)) or 0
+    at_once = session.scalar(select(func.count()).select_from(SenderHabit).where(comes_whole())) or 0
+    families["firstread_known_senders"].add_metric(["at_once"], at_once)
+    families["firstread_known_senders"].add_metric(["default"], total - at_once)
 
 
 def _states(session: Session, families: Families) -> None:

@@ -21,6 +21,7 @@ from firstread.records.intake import (
 from firstread.records.outcomes import AuditEvent, Deletion, DriftRow, EscalationStep, OutputObject, Verdict
 from firstread.records.processes import LISTENER, WORKER, Process, own_process, remove_process, write_heartbeat
 from firstread.records.scoring import Delivery, Flag, Job, Result, SliceScoreRow, Standing, Transition
+from firstread.records.senders import SenderHabit
 from firstread.records.studies import asked_for, lock_revision, lock_study_of_job, mark_published, senders_of
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "Revision",
     "RevisionInstance",
     "SelfTest",
+    "SenderHabit",
     "SliceScoreRow",
     "Standing",
     "Study",

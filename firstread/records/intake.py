@@ -221,6 +221,8 @@ class Revision(Base):
     closed_at: Mapped[datetime | None]
     close_reason: Mapped[str | None]
     """``released``, ``quiet`` or ``max_wait``."""
+    spared_s: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    """Seconds of the grace that its close did not wait for; more than 0 where it was closed at once."""
     priority: Mapped[int] = mapped_column(default=5)
     """0 is served first, 9 last."""
     made_at: Mapped[datetime | None]

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 from firstread.dicom.uids import is_standard_uid
 
 DATABASES = ("sqlite", "postgresql", "postgres")
 BROKERS = ("redis://", "rediss://", "redis+socket://", "unix://", "valkey://", "valkeys://")
+
+LEARNED = "auto"
+
+
+def seconds_or_auto(value: object) -> float | str:
+    """Seconds of 0 or more, or ``auto``."""
+    if isinstance(value, str) and value.strip().lower() == LEARNED:
+        return LEARNED
+    try:
+        seconds = float(value) if isinstance(value, str | int | float) else -1.0
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise ValueError("takes seconds of 0 or more, or auto")
+    return seconds
 
 
 def ae_title(value: str) -> str:

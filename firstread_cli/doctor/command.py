@@ -22,6 +22,7 @@ from firstread_cli.doctor import Check
 from firstread_cli.doctor.clocks import check_clock, check_senders
 from firstread_cli.doctor.intake import check_inbox, check_refusals
 from firstread_cli.doctor.phantom_study import check_study
+from firstread_cli.doctor.senders import check_habits
 from firstread_cli.tables import echo, print_json, print_table
 
 STALE_HEARTBEAT_S = 30.0
@@ -231,6 +232,7 @@ def doctor(quick: bool, as_json: bool) -> None:
         check_next_steps,
         check_clock,
         check_senders,
+        check_habits,
         check_refusals,
         check_inbox,
     ]

@@ -23,13 +23,16 @@ class Door:
 
     def __init__(self, db: Database, settings: Settings, listener_id: str = LISTENER) -> None:
         self.db, self.settings, self.listener_id = db, settings, listener_id
-        self.assembler = Assembler(db, listener_id)
+        self.assembler = Assembler(db, listener_id, settings.max_wait_s)
         self.numbers = 0
         started_at = utcnow() - timedelta(hours=1)
         write_heartbeat(db, Process(id=listener_id, kind="listener", host="test", pid=1, started_at=started_at))
 
-    def open(self, ago_s: float = 0.0, calling_ae: str = "CT1", source: str = "dicom") -> IncomingDelivery:
-        return IncomingDelivery(source=source, calling_ae=calling_ae, opened_at=utcnow() - timedelta(seconds=ago_s))
+    def open(
+        self, ago_s: float = 0.0, calling_ae: str = "CT1", source: str = "dicom", host: str | None = None
+    ) -> IncomingDelivery:
+        opened_at = utcnow() - timedelta(seconds=ago_s)
+        return IncomingDelivery(source=source, calling_ae=calling_ae, peer_host=host, opened_at=opened_at)
 
     def arrival(self, ds: Any, delivery: IncomingDelivery | None, ago_s: float = 0.0, **note: Any) -> Arrival:
         self.numbers += 1

@@ -63,7 +63,7 @@ class Soak:
             shutil.copytree(place, self.settings.inbox_dir / f"soak{number}")
         elif way == "late":
             self.send(paths[:-1])
-            time.sleep(self.settings.grace_s + 1)
+            time.sleep(self.settings.release_grace_s + 1)
             self.send(paths[-1:])
         else:
             self.send(paths)

@@ -149,7 +149,7 @@ def test_listeners_with_other_clocks_live_beside_each_other(
     settings = make_settings(quiet_s=60, max_wait_s=80, grace_s=0)
     assert close_due(db, settings) == [], "neither quiet nor too long: it has just come"
     with clock_off(off_s):
-        Assembler(db, "there").write([Ending(visit, "released", utcnow())])
+        Assembler(db, "there", settings.max_wait_s).write([Ending(visit, "released", utcnow())])
     assert [closed.reason for closed in close_due(db, settings)] == ["released"]
     with db.read() as session:
         revision = session.scalars(select(Revision)).one()
@@ -165,7 +165,7 @@ def _bring(db: Database, listener: str, visit: IncomingDelivery) -> None:
         Arrival(f"20260101/00/{n:032x}.dcm", header_of(ds, ds.file_meta), note, f"digest-{n}", 10, visit)
         for n, ds in enumerate(small_series(2))
     ]
-    Assembler(db, listener).write(arrivals)
+    Assembler(db, listener, max_wait_s=1800.0).write(arrivals)
 
 
 @OFF

@@ -294,7 +294,7 @@ def test_age_is_read_at_intake_and_judged_at_close(db: Database, make_settings: 
             id="l1", kind=LISTENER, host="h", pid=1, started_at=utcnow() - timedelta(hours=1), heartbeat_at=utcnow()
         ),
     )
-    assembler = Assembler(db, "l1")
+    assembler = Assembler(db, "l1", settings.max_wait_s)
     wishes = {1: ("20190304", 0), 2: ("20190304", 1), 3: (f"{utcnow():%Y%m%d}", 0)}
     for seed, (date, wish) in wishes.items():
         visit = IncomingDelivery(source="dicom", calling_ae="CT1", opened_at=utcnow() - timedelta(seconds=30))

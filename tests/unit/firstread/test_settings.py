@@ -38,6 +38,9 @@ def test_lists_and_rules_come_from_the_environment_as_json(monkeypatch: pytest.M
         ("LOG_LEVEL", "LOUD"),
         ("PRIORITY_BY_CALLING_AE", '{"X": 12}'),
         ("AE_TITLE", "SEVENTEENLETTERS!"),
+        ("GRACE_S", "-1"),
+        ("GRACE_S", "inf"),
+        ("GRACE_S", "soon"),
     ],
 )
 def test_wrong_values_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -73,3 +76,16 @@ def test_another_time_zone_is_one_clear_line(name: str, monkeypatch: pytest.Monk
     monkeypatch.setattr("firstread.settings.has_zones", lambda: False)
     with pytest.raises(ValueError, match="install the package tzdata"):
         Settings(time_zone=name)
+
+
+@pytest.mark.parametrize(
+    ("value", "learns", "seconds"), [(None, True, 2.0), ("auto", True, 2.0), ("AUTO", True, 2.0), ("0.5", False, 0.5)]
+)
+def test_the_grace_is_a_number_or_learned(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, learns: bool, seconds: float
+) -> None:
+    if value is not None:
+        monkeypatch.setenv("FIRSTREAD_GRACE_S", value)
+    settings = Settings()
+    assert (settings.learns_grace, settings.release_grace_s) == (learns, seconds)
+    assert settings.printable()["grace_s"] == ("auto" if learns else "0.5")

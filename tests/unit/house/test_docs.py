@@ -260,7 +260,7 @@ def test_documents_name_no_figure_of_this_project_that_code_fixes_otherwise(tmp_
     settings = Settings(home=tmp_path)
     operations = text_of("docs/operations.md")
     assert f"port {settings.dicom_port}" in operations
-    assert f"`FIRSTREAD_GRACE_S` ({settings.grace_s:g} s)" in operations
+    assert f"`FIRSTREAD_GRACE_S` ({settings.release_grace_s:g} s)" in operations
     assert f"`FIRSTREAD_QUIET_S` ({settings.quiet_s:g} s)" in operations
     assert f"`FIRSTREAD_MAX_WAIT_S` ({settings.max_wait_s / 60:g} min)" in operations
     assert f"port {settings.port_of_metrics('up')}" in text_of("docs/metrics.md")

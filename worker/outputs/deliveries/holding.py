@@ -1,6 +1,7 @@
 """Holding back results that do not flag until a study has been quiet (``FIRSTREAD_DELIVER_AFTER_S``).
 
-A study that comes in pieces makes a result for each; only the last one is sent. Flags go at once.
+A study that comes in pieces makes a result for each; only the last one is sent. Flags go at once. A study that was
+closed at once, since its sender's come whole, is held for the grace that it was spared, whatever the setting.
 """
 
 from __future__ import annotations
@@ -30,15 +31,27 @@ class Held(Exception):
 
 
 def hold_until(session: Session, job: Job, settings: Settings) -> datetime:
-    """When a result that does not flag may go out: the set time after the study's last image."""
-    return _last_image(session, job) + timedelta(seconds=settings.deliver_after_s)
+    """When a result that does not flag may go out: the set time after the study's last image.
+
+    Never before the end of the grace that the close of its revision did not wait for.
+    """
+    quiet_at = _last_image(session, job) + timedelta(seconds=settings.deliver_after_s)
+    own = session.get_one(Revision, job.revision_id)
+    if own.closed_at is None or not own.spared_s:
+        return quiet_at
+    return max(quiet_at, own.closed_at + timedelta(seconds=own.spared_s))
+
+
+def is_held(session: Session, job: Job, settings: Settings) -> bool:
+    """Whether results of a job that do not flag are held back at all."""
+    return settings.deliver_after_s > 0 or session.get_one(Revision, job.revision_id).spared_s > 0
 
 
 def check_held(session: Session, delivery: Delivery, settings: Settings) -> None:
     """Raise :class:`Held` for a result that does not flag while the study is not quiet, or a later result is due."""
-    if not settings.deliver_after_s or delivery.payload.get("at_once") or not _may_be_held(session, delivery):
-        return
     job = session.get_one(Job, delivery.job_id)
+    if not is_held(session, job, settings) or delivery.payload.get("at_once") or not _may_be_held(session, delivery):
+        return
     now, due = now_of(session), hold_until(session, job, settings)
     if now < due:
         raise Held(due)

@@ -11,7 +11,7 @@ from firstread.records import Delivery, Flag, Job, Result, Revision, Study
 from firstread.records.studies import is_self_test
 from firstread.settings import Settings
 from firstread.states import DeliveryState, JobState
-from worker.outputs.deliveries.holding import hold_until, supersede
+from worker.outputs.deliveries.holding import hold_until, is_held, supersede
 from worker.outputs.deliveries.rows import new_delivery
 from worker.outputs.destinations.file import (
     OBJECT_KINDS,
@@ -47,7 +47,7 @@ def plan_deliveries(session: Session, job: Job, outcome: Outcome | None, setting
         return _plan_unread(session, job, revision, file)
     findings = [f for f in outcome.findings if f.role == "active"] if outcome is not None else []
     flags = outcome is not None and any(f.flagged and f.role != "shadow" for f in outcome.findings)
-    if settings.deliver_after_s and job.state == JobState.DONE.value:
+    if job.state == JobState.DONE.value:
         supersede(session, job)
     destinations = [d for d in file.destination if d.name not in file.escalated and matches(d.when, job, findings)]
     old = _only_old(session, job, findings)
@@ -150,7 +150,7 @@ def _may_get_flags(rule: DeliveryRule, job: Job) -> bool:
 
 def _hold_back(session: Session, job: Job, rows: list[Delivery], settings: Settings) -> None:
     """Postpone the rows of a result that does not flag until the study is quiet."""
-    if settings.deliver_after_s:
+    if is_held(session, job, settings):
         held_until = hold_until(session, job, settings)
         for row in rows:
             row.next_at = held_until

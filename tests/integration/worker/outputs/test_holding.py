@@ -121,6 +121,63 @@ def test_a_person_who_tries_again_does_not_wait(site: Site, hook: Recorder) -> N
     assert revisions_told(hook) == [("result", 1)]
 
 
+def closed_at_once(site: Site, spared_s: float, closed_ago_s: float = 0.0) -> None:
+    """As if every revision so far had been closed at once, so long ago."""
+    with site.db.write() as session:
+        closed_at = utcnow() - timedelta(seconds=closed_ago_s)
+        session.execute(update(Revision).values(spared_s=spared_s, closed_at=closed_at))
+
+
+def test_a_result_of_a_study_closed_at_once_waits_for_the_grace_that_it_was_spared(site: Site, hook: Recorder) -> None:
+    site = Site(site.db, site.settings.model_copy(update={"deliver_after_s": 0.0}))
+    site.put(*slices())
+    closed_at_once(site, spared_s=300.0)
+    site.score(0.1)
+    assert not send(site)
+    make_due(site, seen_ago_s=1)
+    assert send(site), "it is looked at, and put off"
+    assert hook.requests == []
+    closed_at_once(site, spared_s=300.0, closed_ago_s=301.0)
+    make_due(site, seen_ago_s=1)
+    assert send(site)
+    assert revisions_told(hook) == [("result", 1)]
+
+
+def test_of_a_study_that_went_on_after_it_was_closed_at_once_only_the_last_result_is_sent(
+    site: Site, hook: Recorder
+) -> None:
+    site = Site(site.db, site.settings.model_copy(update={"deliver_after_s": 0.0}))
+    images = slices(12)
+    site.put(*images[:10])
+    closed_at_once(site, spared_s=300.0)
+    site.score(0.1)
+    site.put(*images)
+    make_due(site, seen_ago_s=1)
+    closed_at_once(site, spared_s=300.0, closed_ago_s=301.0)
+    assert send(site), "the grace is over, and a later result on its way"
+    assert hook.requests == []
+    site.score(0.2)
+    assert deliveries(site)[0] == (1, "SKIPPED", "superseded")
+
+
+def test_a_flag_of_a_study_closed_at_once_goes_at_once(site: Site, hook: Recorder) -> None:
+    site = Site(site.db, site.settings.model_copy(update={"deliver_after_s": 0.0}))
+    site.put(*slices())
+    closed_at_once(site, spared_s=300.0)
+    site.score(0.9, flagged=True)
+    assert send(site)
+    assert revisions_told(hook) == [("flag", 1)]
+
+
+def test_the_longer_of_the_two_holds_counts(site: Site) -> None:
+    site.put(*slices())
+    closed_at_once(site, spared_s=HELD_S + 300)
+    site.score(0.1)
+    with site.db.read() as session:
+        row = session.scalars(select(Delivery)).one()
+        assert row.next_at is not None and (row.next_at - utcnow()).total_seconds() > HELD_S + 200
+
+
 def test_without_the_setting_results_go_at_once(site: Site, hook: Recorder) -> None:
     site = Site(site.db, site.settings.model_copy(update={"deliver_after_s": 0.0}))
     images = slices()

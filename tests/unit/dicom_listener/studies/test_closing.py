@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicom_listener.studies.closing import Visit, close_reason
+from dicom_listener.studies.closing import AT_ONCE_S, close_reason
+from dicom_listener.studies.senders import Visit, only_sender
 from firstread.records import Instance, newest_of_each
 from firstread.settings import Settings
 
@@ -20,7 +21,7 @@ def at(seconds: float) -> datetime:
 
 
 def visit(opened: float, last: float, ended: float | None, ending: str | None, source: str = "dicom") -> Visit:
-    return Visit(source, "CT1", at(opened), None if ended is None else at(ended), ending, at(last))
+    return Visit(source, "CT1", "ct-1", at(opened), None if ended is None else at(ended), ending, at(last))
 
 
 def settings(**values: float) -> Settings:
@@ -76,6 +77,27 @@ def test_an_instance_is_series_and_sop_uid_together() -> None:
     ]
     assert [row.id for row in newest_of_each(rows)] == [1, 2, 3, 4]
     assert [row.id for row in newest_of_each(reversed(rows))] == [4, 3, 2, 1], "the order stays"
+
+
+def test_a_study_of_a_known_sender_closes_at_once() -> None:
+    visits = [visit(0, 0, 1, "released")]
+    times = {s: close_reason(T0, T0, visits, settings(), at(s), at_once=True) for s in (1, 1 + AT_ONCE_S)}
+    assert times == {1: None, 1 + AT_ONCE_S: "released"}
+
+
+@pytest.mark.parametrize(
+    ("visits", "sender"),
+    [
+        ([], None),
+        ([visit(0, 0, 1, "released")], ("CT1", "ct-1")),
+        ([visit(0, 0, 1, "released"), visit(0, 0, 1, "released")], None),
+        ([visit(0, 0, 1, "aborted")], None),
+        ([visit(0, 0, None, None)], None),
+        ([visit(0, 0, 1, "released", "inbox")], None),
+    ],
+)
+def test_one_released_association_says_who_sent_a_study(visits: list[Visit], sender: tuple[str, str] | None) -> None:
+    assert only_sender(visits) == sender
 
 
 def test_a_study_that_was_closed_too_soon_gets_a_longer_grace() -> None:

@@ -43,7 +43,7 @@ def lines_of(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 2) -> l
         ("BROKER_URL", "http://:geheim@redis", "FIRSTREAD_BROKER_URL: not the URL of a Redis server"),
         ("HEARTBEAT_URL", "geheim", "FIRSTREAD_HEARTBEAT_URL: not the URL of a web server"),
         ("AE_TITLE", "A\\B", "FIRSTREAD_AE_TITLE: "),
-        ("GRACE_S", "nan", "FIRSTREAD_GRACE_S: "),
+        ("GRACE_S", "nan", "FIRSTREAD_GRACE_S: takes seconds of 0 or more, or auto"),
         ("DATABASE_URL_FILE", "/nope/secret", "FIRSTREAD_DATABASE_URL_FILE: /nope/secret cannot be read"),
     ],
 )
