@@ -101,6 +101,8 @@ PROCESS_CODES: Final[dict[str, str]] = {
     "models_changed": "Worker started again with other packages.",
     "stopped": "Worker ended without an error of its own.",
     "checksum": "A package's files are not those of its card: it does not serve.",
+    "signature": "A package is not signed by a key that is trusted here, or is another than was signed: it does not "
+    "serve.",
     "self_test": "A package does not compute what its card says: it does not serve.",
     "package_error": "A package cannot be loaded: it does not serve.",
     "died": "A decoder ended by itself.",

@@ -15,10 +15,18 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from firstread.settings import Settings
-from worker.packages.archive import export_package, import_package
+from worker.packages.archive import export_package, import_package, sign_archive
 from worker.packages.card import Card, PackageError
 from worker.packages.comparison import doubts, figures_of
 from worker.packages.package import CARD
+from worker.packages.signature import (
+    is_encrypted,
+    make_key,
+    read_private_key,
+    read_public_keys,
+    require_signature,
+    sign_folder,
+)
 from worker.packages.store import PackageEntry, PackageStore, Role, find_package, open_store, package_below
 
 
@@ -87,17 +95,28 @@ def show(key: str, as_json: bool) -> None:
 
 
 @models.command("verify")
-@click.argument("keys", nargs=-1)
-def verify(keys: tuple[str, ...]) -> None:
-    """Check checksum and golden outputs of packages (of all, without a name)."""
+@click.argument("names", nargs=-1)
+@click.option(
+    "--keys",
+    "keys_file",
+    type=click.Path(path_type=Path),
+    help="File of public keys, one of which must have signed each; default: FIRSTREAD_MODEL_KEYS.",
+)
+def verify(names: tuple[str, ...], keys_file: Path | None) -> None:
+    """Check signature, checksum and golden outputs of packages (of all, without a name).
+
+    A signature is asked for where keys are named, by the option or by FIRSTREAD_MODEL_KEYS.
+    """
     from worker.packages.package import load
 
-    entries = [_entry(key) for key in keys] if keys else _store().entries()
+    keys_file = keys_file or Settings().model_keys
+    entries = [_entry(name) for name in names] if names else _store().entries()
     failed = 0
     for entry in entries:
         try:
+            signer = require_signature(entry.directory, keys_file)
             load(entry.directory)
-            click.echo(f"ok      {entry.key}")
+            click.echo(f"ok      {entry.key}{f'  signed by key {signer}' if signer else ''}")
         except PackageError as error:
             failed += 1
             click.echo(f"FAILED  {entry.key}: {error}")
@@ -184,7 +203,8 @@ def import_(source: Path, make_active: bool, yes: bool) -> None:
 
     try:
         with audited(settings, "models.import") as detail, _as_archive(source) as archive:
-            directory = import_package(archive, settings.home / "models", pin)
+            keys = read_public_keys(settings.model_keys) if settings.model_keys else None
+            directory = import_package(archive, settings.home / "models", pin, keys)
             entry = store.entry(f"{directory.parent.name}/{directory.name}")
             if make_active and _agreed(store, entry, yes):
                 entry = store.activate(entry.key)
@@ -192,6 +212,39 @@ def import_(source: Path, make_active: bool, yes: bool) -> None:
     except PackageError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{entry.role:<7} {entry.key}")
+
+
+@models.command("make-key")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--passphrase", is_flag=True, help="Ask for a passphrase that encrypts the private key.")
+def make_key_(file: Path, passphrase: bool) -> None:
+    """Make a key that signs packages: FILE is the private one, FILE.pub the public one for FIRSTREAD_MODEL_KEYS."""
+    words = click.prompt("passphrase", hide_input=True, confirmation_prompt=True) if passphrase else ""
+    try:
+        click.echo(f"key {make_key(file, words)}: {file} signs and stays secret, {file}.pub is for those who verify")
+    except PackageError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@models.command("sign")
+@click.argument("package", metavar="PACKAGE")
+@click.option("--key", "key_file", type=click.Path(path_type=Path), required=True, help="The private key.")
+def sign(package: str, key_file: Path) -> None:
+    """Sign a package: NAME, NAME/VERSION, its folder, the folder of the run that trained it, or its one file.
+
+    Checksums of all of its files are written, and a signature over them. It has to be signed anew when one changes.
+    """
+    try:
+        words = click.prompt("passphrase", hide_input=True) if is_encrypted(key_file) else ""
+        key = read_private_key(key_file, words)
+        if Path(package).is_file():
+            where, name = Path(package), sign_archive(Path(package), key)
+        else:
+            where = find_package(package, Settings())
+            name = sign_folder(where, key)
+    except PackageError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{where} is signed by key {name}")
 
 
 @contextmanager

@@ -123,6 +123,11 @@ class Settings(BaseSettings):
         None, description="TOML file with the site's own sentence on the next step for each dermoscopy finding."
     )
     models_dir: Path = Field(default_factory=default_models_dir, description="Folder of the model packages.")
+    model_keys: Path | None = Field(
+        None,
+        description="File of public keys (PEM): only packages that are signed by one of them are taken in and serve; "
+        "empty: unsigned ones too.",
+    )
     worker_threads: int = Field(3, ge=1, le=64, description="Studies read and prepared at once by a worker.")
     inference_threads: int = Field(0, ge=0, description="Threads of the inference engine; 0: one a core.")
     batch_wait_ms: int = Field(5, ge=0, description="Milliseconds that the engine waits to fill a batch.")

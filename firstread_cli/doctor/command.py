@@ -6,6 +6,7 @@ import os
 import shutil
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ from firstread.errors import FirstreadError
 from firstread.records import Database, Process
 from firstread.records.clock import now_of
 from firstread.settings import ENV_PREFIX, Settings
+from firstread.settings.secrets import secrets_of, without
 from firstread.storage.store import retention_watermark_bytes
 from firstread.upkeep.retention import kept_back
 from firstread_cli.doctor import Check
@@ -167,6 +169,7 @@ def check_models(settings: Settings) -> Iterator[Check]:
     from worker.packages.card import PackageError
     from worker.packages.package import load
     from worker.packages.runtimes.startup import start_tensorflow
+    from worker.packages.signature import require_signature
     from worker.packages.store import open_store
 
     entries = open_store(settings).entries()
@@ -177,11 +180,13 @@ def check_models(settings: Settings) -> Iterator[Check]:
     for entry in entries:
         name = f"model {entry.key}"
         try:
+            signer = require_signature(entry.directory, settings.model_keys)
             load(entry.directory)
         except PackageError as error:
             yield Check(name, "fail", str(error))
         else:
-            yield Check(name, "ok", f"{entry.role}, checksum and golden outputs hold")
+            signed = f"signed by key {signer}, " if signer else ""
+            yield Check(name, "ok", f"{entry.role}, {signed}checksum and golden outputs hold")
 
 
 def check_destinations(settings: Settings) -> Iterator[Check]:
@@ -239,10 +244,12 @@ def doctor(quick: bool, as_json: bool) -> None:
     if not quick:
         steps += [check_models, check_study]
     checks: list[Check] = []
+    secrets = secrets_of(settings)
     for step in steps:
         if step is check_study and any(check.name == "dicom" and check.status == "fail" for check in checks):
             continue
-        for check in step(settings):
+        for found in step(settings):
+            check = replace(found, detail=without(secrets, found.detail))
             checks.append(check)
             if not as_json:
                 echo(f"{check.status:4}  {check.name}: {check.detail}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -12,9 +11,19 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from worker.packages.card import Card, ChecksumError, PackageError
 from worker.packages.limits import require_readable_members
+from worker.packages.manifest import (
+    MANIFEST,
+    MANIFEST_BYTES,
+    SIGNATURE,
+    SIGNATURE_BYTES,
+    manifest_of,
+    parse_manifest,
+    verify_manifest,
+)
 from worker.packages.package import (
     CARD,
     GOLDEN,
@@ -24,21 +33,22 @@ from worker.packages.package import (
     first_line,
     load,
     read_card,
-    sha256_of,
     verify_checksum,
 )
+from worker.packages.signature import Keys, sign_folder, verify_signature
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 MEMBERS = (CARD, WEIGHTS, GOLDEN, LICENCE, PAGE)
-MANIFEST = "manifest.json"
 LIMIT_BYTES = 1 << 30
-MANIFEST_BYTES = 64 << 10
 UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError, RecursionError)
 """What a damaged or strange archive makes of reading it."""
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def export_package(directory: Path, target: Path) -> Path:
-    """Write a package to one zip file, after its checksum is verified.
+    """Write a package to one zip file, after its checksum is verified; with its signature, where it has one.
 
     Parameters
     ----------
@@ -51,26 +61,50 @@ def export_package(directory: Path, target: Path) -> Path:
     verify_checksum(directory, card)
     path = target / f"{card.name}-{card.version}.firstread.zip" if target.is_dir() else target
     members = [directory / name for name in MEMBERS if (directory / name).is_file()]
-    manifest = {"sha256": {member.name: sha256_of(member) for member in members}}
+    manifest = manifest_of(members)
+    if (directory / SIGNATURE).is_file():
+        verify_manifest(directory)
+        manifest = (directory / MANIFEST).read_bytes()
+        members.append(directory / SIGNATURE)
     partial = path.with_name(path.name + ".part")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(MANIFEST, json.dumps(manifest, indent=2))
+        archive.writestr(MANIFEST, manifest)
         for member in members:
             archive.write(member, member.name)
     os.replace(partial, path)
     return path
 
 
-def import_package(archive_path: Path, models_dir: Path, before: Callable[[Card], None] | None = None) -> Path:
+def sign_archive(path: Path, key: Ed25519PrivateKey) -> str:
+    """Sign a package that lies in one file, in place; returns the name of the key.
+
+    Raises as :func:`import_package` and :func:`worker.packages.signature.sign_folder` do.
+    """
+    with tempfile.TemporaryDirectory() as held:
+        folder = Path(held) / "package"
+        folder.mkdir()
+        _unpack(path, folder)
+        name = sign_folder(folder, key)
+        export_package(folder, path)
+    return name
+
+
+def import_package(
+    archive_path: Path, models_dir: Path, before: Callable[[Card], None] | None = None, keys: Keys | None = None
+) -> Path:
     """Unpack a package into ``models_dir/<name>/<version>``, whole and after its self-test, or not at all.
 
     Parameters
     ----------
     before : callable, optional
         Called with the card of a package that passed, just before it appears in the folder.
+    keys : mapping, optional
+        Public keys, one of which must have signed the package.
 
     Raises
     ------
+    SignatureError
+        If none of ``keys`` did.
     ChecksumError
         If a member is not what the manifest or the card names.
     SelfTestError
@@ -82,6 +116,8 @@ def import_package(archive_path: Path, models_dir: Path, before: Callable[[Card]
     staging = Path(tempfile.mkdtemp(dir=models_dir, prefix=".import-"))
     try:
         _unpack(archive_path, staging)
+        if keys is not None:
+            verify_signature(staging, keys, archive_path.name)
         card = read_card(staging)
         verify_checksum(staging, card)
         if not SAFE_NAME.fullmatch(card.name) or not SAFE_NAME.fullmatch(card.version):
@@ -106,13 +142,17 @@ def _unpack(archive_path: Path, staging: Path) -> None:
         with zipfile.ZipFile(archive_path) as archive:
             infos = archive.infolist()
             names = {info.filename for info in infos}
-            if len(names) != len(infos) or names - {*MEMBERS, MANIFEST} or MANIFEST not in names:
+            if len(names) != len(infos) or names - {*MEMBERS, MANIFEST, SIGNATURE} or MANIFEST not in names:
                 raise PackageError(f"{archive_path.name} is no model package")
             require_readable_members(infos, archive_path.name)
             if sum(info.file_size for info in infos) > LIMIT_BYTES:
                 raise PackageError(f"{archive_path.name} unpacks to more than {LIMIT_BYTES >> 20} MiB")
-            digests = _digests(archive)
-            for name in names - {MANIFEST}:
+            manifest = _small(archive, MANIFEST, MANIFEST_BYTES)
+            digests = parse_manifest(manifest)
+            if SIGNATURE in names:
+                (staging / SIGNATURE).write_bytes(_small(archive, SIGNATURE, SIGNATURE_BYTES))
+                (staging / MANIFEST).write_bytes(manifest)
+            for name in names - {MANIFEST, SIGNATURE}:
                 data = archive.read(name)
                 if hashlib.sha256(data).hexdigest() != digests.get(name):
                     raise ChecksumError(f"{name} in the archive is damaged")
@@ -121,12 +161,8 @@ def _unpack(archive_path: Path, staging: Path) -> None:
         raise PackageError(f"cannot read {archive_path.name}: {first_line(error)}") from error
 
 
-def _digests(archive: zipfile.ZipFile) -> dict[str, str]:
-    """SHA-256 by member, from the manifest; ``ValueError`` where it is none."""
-    if archive.getinfo(MANIFEST).file_size > MANIFEST_BYTES:
-        raise ValueError(f"{MANIFEST} is larger than {MANIFEST_BYTES >> 10} KiB")
-    manifest = json.loads(archive.read(MANIFEST))
-    digests = manifest.get("sha256") if isinstance(manifest, dict) else None
-    if not isinstance(digests, dict):
-        raise ValueError(f"{MANIFEST} names no checksums")
-    return digests
+def _small(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """A member that must be small; ``ValueError`` where it is larger."""
+    if archive.getinfo(name).file_size > limit:
+        raise ValueError(f"{name} is larger than {limit >> 10} KiB")
+    return archive.read(name)
