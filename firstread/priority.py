@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import TypeVar
 
 from firstread import pipelines
+
+Moment = TypeVar("Moment", datetime, float)
 
 HIGHEST, LOWEST = 0, 9
 DEFAULT = 6
@@ -70,3 +74,17 @@ def _default(modalities: Iterable[str], forced_pipeline: str | None, ordered: It
     asked = [pipelines.described(name) for name in ordered]
     served = [pipelines.described(forced_pipeline)] if forced_pipeline else [*guessed, *asked]
     return min((DEFAULT if pipeline is None else pipeline.priority for pipeline in served), default=DEFAULT)
+
+
+def claim_order(priority: int, old: bool, alone: bool, closed_at: Moment) -> tuple[int, bool, bool, Moment]:
+    """Key by which waiting work is claimed, the smallest first.
+
+    The more urgent first, of one priority fresh studies before old ones, then jobs that may share a worker before those
+    that run alone, then what was complete first.
+    """
+    return (priority, old, alone, closed_at)
+
+
+def engine_rank(priority: int, old: bool) -> int:
+    """Place in the engine's queue, 0 first: an old study's images come after fresh ones of its priority."""
+    return 2 * priority + old

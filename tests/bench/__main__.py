@@ -23,20 +23,21 @@ PAGE_FOLDER = ROOT / "docs" / "performance"
 
 def run(parts: Sequence[Part], folder: Path, out: Path, sizes: Sizes) -> None:
     """Measure some parts, and write what each found as soon as it has."""
-    for part in parts:
-        if part.own_file:
-            part.measure(folder / part.name, out, sizes)
-        elif not part.on_site:
-            with facts(part.name, quick=sizes.quick) as row:
-                figures: list[Figure] = part.measure(folder / part.name, sizes)
-            _report(part, out, row, figures)
+    alone = [part for part in parts if not part.on_site and not part.own_file]
     on_site = [part for part in parts if part.on_site]
+    for part in alone:
+        with facts(part.name, quick=sizes.quick) as row:
+            figures: list[Figure] = part.measure(folder / part.name, sizes)
+        _report(part, out, row, figures)
     if on_site:
         with site(folder, quick=sizes.quick) as place:
             for part in on_site:
                 with facts(part.name, quick=sizes.quick) as row:
                     figures = part.measure(place, sizes)
                 _report(part, out, row, figures)
+    for part in parts:
+        if part.own_file:
+            part.measure(folder / part.name, out, sizes)
 
 
 def _report(part: Part, out: Path, row: dict[str, object], figures: list[Figure]) -> None:

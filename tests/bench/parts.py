@@ -46,5 +46,6 @@ PARTS = (
     Part("films", "Chest films", 3, on_site=True),
     Part("memory", "Memory", 12, on_site=True),
     Part("queries", "Queries", 45, own_file=True),
+    Part("simulation", "Simulation", 2, own_file=True),
 )
 BY_NAME = {part.name: part for part in PARTS}

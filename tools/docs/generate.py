@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 
 from tests.bench.parts import PARTS
+from tools.docs import simulation
 from tools.docs.experiments import chest_adults, experiments, head_ct_scores
 from tools.docs.figures import ROOT, flag_words, models, table
 from tools.docs.performance import bench_part, queries, query_databases
@@ -208,6 +209,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     **{f"bench_{part.name}": partial(bench_part, part.name) for part in PARTS if not part.own_file},
     "queries": queries,
     "query_databases": query_databases,
+    "simulation_assumptions": simulation.assumptions,
+    "simulation_waits": simulation.waits,
+    "simulation_settings": simulation.settings,
     "settings": settings,
     "metrics": metrics,
     "former_metrics": former_metrics,

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Select, and_, case, func, select
 
 from firstread.clock import utcnow
+from firstread.priority import claim_order, engine_rank
 from firstread.records import Database, Job, Revision, Study
 from firstread.records.clock import now_of
 from firstread.records.studies import ORDER, is_self_test
@@ -64,7 +65,7 @@ class JobClaim:
     @property
     def rank(self) -> int:
         """Place in the engine, 0 first: an old study's images come after fresh ones of its priority."""
-        return 2 * self.priority + self.old
+        return engine_rank(self.priority, self.old)
 
     @property
     def log_fields(self) -> dict[str, object]:
@@ -150,8 +151,8 @@ class Claimer:
             first = session.execute(unrouted).first()
             second = session.execute(self._waiting()).first()
         return (
-            _Candidate(first[0], (first[1], first[2], False, first[4])) if first else None,
-            _Candidate(second[0], (second[1], second[2], second[3], second[4])) if second else None,
+            _Candidate(first[0], claim_order(first[1], first[2], False, first[4])) if first else None,
+            _Candidate(second[0], claim_order(second[1], second[2], second[3], second[4])) if second else None,
         )
 
     def _waiting(self) -> _Queue:
