@@ -66,11 +66,18 @@ ASSOCIATION_CODES: Final[dict[str, str]] = {
     "calling_ae_not_allowed": "The calling AE title is none of `FIRSTREAD_ALLOWED_CALLING_AE`.",
     "called_ae_wrong": "Another AE title than ours was called, and `FIRSTREAD_CHECK_CALLED_AE` is set.",
     "no_presentation_contexts": "None of the proposed presentation contexts is offered; `contexts` has them.",
-    "too_many_associations": "More than `FIRSTREAD_MAX_ASSOCIATIONS` at once.",
+    "too_many_associations": "More than `FIRSTREAD_MAX_ASSOCIATIONS` at once, or more than three quarters of them from "
+    "one calling AE title and host.",
+    "too_many_connections": "More connections without an A-ASSOCIATE-RQ than one host, or all together, may have.",
     "bad_request": "No sound A-ASSOCIATE-RQ.",
+    "bad_pdu": "Within an association, a PDU or message against the protocol; it was aborted.",
+    "command_too_long": "A command set of more than 64 KiB; the association was aborted.",
+    "slow": "A PDU that was not complete in 60 s (an A-ASSOCIATE-RQ in 10 s), or a data set of less than 8 KiB/s over "
+    "60 s, as far as `FIRSTREAD_NETWORK_TIMEOUT_S` is not shorter.",
+    "displaced": "It left a message unfinished while its host held most places and another host asked for one.",
     "not_dicom": "Another protocol than DICOM.",
     "tls": "TLS, which the listener does not offer.",
-    "silent": "Nothing came within `FIRSTREAD_NETWORK_TIMEOUT_S`.",
+    "silent": "Nothing came within ten seconds, or `FIRSTREAD_NETWORK_TIMEOUT_S` where that is shorter.",
     "refused": "Refused for another reason, such as user identity.",
 }
 """``reason`` of ``association_refusal``."""

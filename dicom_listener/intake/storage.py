@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO, Final, cast
 
 from dicom_listener.intake.arrivals import Arrival, IncomingDelivery, Refusal
 from dicom_listener.intake.part10 import IntakeNote, file_meta
-from firstread.dicom.files import Header, UnusableFile, read_header
+from firstread.dicom.files import Header, UnusableFile, header_in
 from firstread.settings import Settings
 from firstread.storage.spool import DiskFull, Spool
 from firstread.storage.store import spool_of
+
+HEAD_BYTES: Final = 32 * 2**10
+"""So much of a file stays in memory until its header was read; few headers have more."""
+CHUNK_BYTES: Final = 2**20
 
 
 class TooLarge(UnusableFile):
@@ -44,6 +52,125 @@ class Incoming:
     header: Callable[[], Header] | None = None
 
 
+class _NotKept(Exception):
+    """Ends a block of the spool without a file."""
+
+
+class Writing:
+    """A data set on its way into the spool: each byte goes into the file and the digest as it comes.
+
+    To be used as a context manager, or closed: what was not kept by then is gone.
+
+    Parameters
+    ----------
+    meta : bytes
+        Preamble and file meta group.
+    """
+
+    def __init__(self, spool: Spool, meta: bytes, note: IntakeNote) -> None:
+        self._note = note
+        self._digest = hashlib.sha256()
+        self._body_offset = len(meta)
+        self._head = bytearray(meta)
+        self._block = ExitStack()
+        self._key, self._file = self._block.enter_context(spool.create())
+        self._file.write(meta)
+        self.size_bytes = 0
+
+    def __enter__(self) -> Writing:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes of the data set. Raises OSError."""
+        self._digest.update(data)
+        self._file.write(data)
+        self.size_bytes += len(data)
+        if len(self._head) < HEAD_BYTES:
+            self._head += data[: HEAD_BYTES - len(self._head)]
+
+    def header(self) -> Header:
+        """Header of what was written. Raises UnusableFile."""
+        return header_in(cast(BinaryIO, HeadedFile(self._head, self._file, self._body_offset + self.size_bytes)))
+
+    def chunks(self) -> Iterator[bytes]:
+        """The data set once more, from the file."""
+        self._file.flush()
+        with Path(self._file.name).open("rb") as again:
+            again.seek(self._body_offset)
+            while chunk := again.read(CHUNK_BYTES):
+                yield chunk
+
+    def keep(self, header: Callable[[], Header], delivery: IncomingDelivery | None) -> Arrival:
+        """Make it durable.
+
+        Raises
+        ------
+        UnusableFile
+            From the header; nothing is kept then.
+        OSError
+            If the disk refuses the bytes.
+        """
+        found = header()
+        self._block.close()
+        return Arrival(self._key, found, self._note, self._digest.hexdigest(), self.size_bytes, delivery)
+
+    def close(self) -> None:
+        """Remove what was not kept."""
+        with suppress(_NotKept, OSError):
+            self._block.__exit__(_NotKept, _NotKept(), None)
+
+
+class HeadedFile(io.RawIOBase):
+    """A file that is being written, to read: its first bytes from memory, the rest from the disk.
+
+    Parameters
+    ----------
+    head : bytes or bytearray
+        The first bytes.
+    size_bytes : int
+        Of the whole.
+    """
+
+    def __init__(self, head: bytes | bytearray, file: BinaryIO, size_bytes: int) -> None:
+        self._head = head
+        self._written = file
+        self._size = size_bytes
+        self._at = 0
+
+    def readable(self) -> bool:
+        """Whether it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Whether it can be read from anywhere."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to an offset."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """The present offset."""
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Up to ``size`` bytes."""
+        end = self._size if size is None or size < 0 else min(self._size, self._at + size)
+        if end <= len(self._head):
+            data = bytes(self._head[self._at : end])
+        elif self._at >= end:
+            data = b""
+        else:
+            self._written.flush()
+            data = os.pread(self._written.fileno(), end - self._at, self._at)
+        self._at += len(data)
+        return data
+
+
 class Storage:
     """The two folders that received bytes may end in.
 
@@ -72,16 +199,14 @@ class Storage:
         if incoming.size_bytes > self.limit_bytes:
             raise self.too_large()
         self.spool.check_space(incoming.size_bytes)
-        digest, size = hashlib.sha256(), 0
-        with self.spool.create() as (key, file):
-            file.write(self._meta(incoming, note))
+        with self.begin(incoming, note) as writing:
             for chunk in incoming.chunks:
-                digest.update(chunk)
-                file.write(chunk)
-                size += len(chunk)
-            file.flush()
-            header = incoming.header() if incoming.header is not None else read_header(Path(file.name))
-        return Arrival(key, header, note, digest.hexdigest(), size, delivery)
+                writing.write(chunk)
+            return writing.keep(incoming.header or writing.header, delivery)
+
+    def begin(self, incoming: Incoming, note: IntakeNote) -> Writing:
+        """A new file of the spool with its meta group written. Raises OSError."""
+        return Writing(self.spool, self._meta(incoming, note), note)
 
     def too_large(self) -> TooLarge:
         """What is said of an object beyond the limit."""

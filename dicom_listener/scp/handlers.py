@@ -1,29 +1,23 @@
-"""What happens on an association: negotiation, C-STORE, and its end. Nothing here raises into pynetdicom."""
+"""What is offered on an association, and where its objects go. Nothing here raises into pynetdicom."""
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Final
 
 from pydicom.uid import UID, ImplicitVRLittleEndian
 from pynetdicom import ALL_TRANSFER_SYNTAXES, evt, sop_class
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_listener import metrics
-from dicom_listener.intake.arrivals import IncomingDelivery, Overloaded, Rows
+from dicom_listener.intake.arrivals import IncomingDelivery, Rows
 from dicom_listener.intake.part10 import IntakeNote
-from dicom_listener.intake.storage import Incoming, Storage, refusal_of
-from dicom_listener.scp.status import SUCCESS, StoreFailure, failure_of
+from dicom_listener.intake.storage import Incoming, Storage
+from dicom_listener.scp.messages import Request
+from dicom_listener.scp.reception import Reception
 from firstread.clock import utcnow
-from firstread.dicom.files import NotDicom, UnusableFile
-from firstread.dicom.network import VERIFICATION, set_nodelay
+from firstread.dicom.network import VERIFICATION
 from firstread.settings import Settings
-
-LOGGER = logging.getLogger(__name__)
 
 _STORAGE_UIDS: Final = frozenset(sop_class._STORAGE_CLASSES.values())
 _OTHER_UIDS: Final = frozenset(
@@ -60,7 +54,6 @@ class Handlers:
     def bound(self) -> list[tuple[Any, Callable[..., Any]]]:
         """Pairs of event and handler, as pynetdicom takes them."""
         return [
-            (evt.EVT_CONN_OPEN, set_nodelay),
             (evt.EVT_REQUESTED, self.on_requested),
             (evt.EVT_REJECTED, self.on_rejected),
         ]
@@ -75,84 +68,26 @@ class Handlers:
         """Count an association that was rejected."""
         metrics.ASSOCIATIONS.labels(outcome="rejected").inc()
 
-    def on_store(self, assoc: Any, request: C_STORE, transfer_syntax_uid: str) -> tuple[int, str]:
-        """Store one object; the status says whether it is safe."""
-        started = time.perf_counter()
+    def begin(self, assoc: Any, request: Request, transfer_syntax_uid: str) -> Reception:
+        """Where the data set of a C-STORE goes."""
         delivery = delivery_of(assoc)
-        note = self._note(delivery, request.Priority)
-        incoming = Incoming(
-            chunks=[request.DataSet.getbuffer()] if request.DataSet is not None else [],
-            size_bytes=request.DataSet.getbuffer().nbytes if request.DataSet is not None else 0,
-            transfer_syntax_uid=transfer_syntax_uid,
-            sop_class_uid=str(request.AffectedSOPClassUID or ""),
-            sop_instance_uid=str(request.AffectedSOPInstanceUID or ""),
-        )
-        status = self._store(incoming, note, delivery)
-        metrics.STORE_SECONDS.observe(time.perf_counter() - started)
-        return status
-
-    def on_too_large(self, assoc: Any) -> tuple[int, str]:
-        """Refuse an object of which nothing was kept, because it went on beyond the limit."""
-        delivery = delivery_of(assoc)
-        return self._refuse(delivery, self._note(delivery), failure_of(self.storage.too_large()))
-
-    def _note(self, delivery: IncomingDelivery, priority: int | None = None) -> IntakeNote:
-        return IntakeNote(
+        note = IntakeNote(
             source="dicom",
             source_name=delivery.peer_host,
             received_at=utcnow().isoformat(),
             listener_id=self.listener_id,
             calling_ae=delivery.calling_ae,
             called_ae=delivery.called_ae,
-            dicom_priority=priority,
+            dicom_priority=request.priority,
         )
-
-    def _store(self, incoming: Incoming, note: IntakeNote, delivery: IncomingDelivery) -> tuple[int, str]:
-        try:
-            if not incoming.size_bytes:
-                raise NotDicom("no_dataset", "a C-STORE without a data set")
-            arrival = self.storage.store(incoming, note, delivery)
-        except UnusableFile as error:
-            return self._turn_down(incoming, note, delivery, failure_of(error))
-        except OSError as error:
-            LOGGER.error("object refused: the spool takes nothing (%s)", error.strerror or error)
-            return self._turn_down(incoming, note, delivery, failure_of(error))
-        except Exception as error:
-            LOGGER.exception("an object broke its reader")
-            return self._turn_down(incoming, note, delivery, failure_of(error))
-        try:
-            self.rows.put(arrival)
-        except Overloaded as error:
-            self.storage.spool.delete(arrival.spool_key)
-            failure = failure_of(error)
-            metrics.INTAKE_REFUSALS.labels(reason=failure.reason).inc()
-            return failure.status, failure.detail or ""
-        return SUCCESS, ""
-
-    def _turn_down(
-        self, incoming: Incoming, note: IntakeNote, delivery: IncomingDelivery, failure: StoreFailure
-    ) -> tuple[int, str]:
-        """Answer with a failure; what sending again would not help is kept, so that a person can look at it."""
-        if not failure.is_kept:
-            return self._refuse(delivery, note, failure)
-        try:
-            self.rows.put(self.storage.keep_refused(incoming, note, failure.reason, failure.detail))
-        except (OSError, Overloaded) as error:
-            LOGGER.error("a refused object was not kept (%s)", type(error).__name__)
-        return failure.status, failure.comment
-
-    def _refuse(self, delivery: IncomingDelivery, note: IntakeNote, failure: StoreFailure) -> tuple[int, str]:
-        """Refuse without keeping; one row an association and reason, since a sender may try again for hours."""
-        if failure.reason not in delivery.refused_for:
-            delivery.refused_for.add(failure.reason)
-            refused_note = replace(note, reason=failure.reason, detail=failure.detail)
-            try:
-                self.rows.put(refusal_of(refused_note, None), timeout_s=1.0)
-            except Overloaded:
-                LOGGER.error("a refusal was not recorded: the database does not keep up")
-        else:
-            metrics.INTAKE_REFUSALS.labels(reason=failure.reason).inc()
-        return failure.status, failure.comment
+        incoming = Incoming(
+            chunks=(),
+            size_bytes=0,
+            transfer_syntax_uid=transfer_syntax_uid,
+            sop_class_uid=request.sop_class_uid,
+            sop_instance_uid=request.sop_instance_uid,
+        )
+        return Reception(self.storage, self.rows, incoming, note, delivery)
 
 
 def delivery_of(assoc: Any) -> IncomingDelivery:

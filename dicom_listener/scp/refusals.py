@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from dicom_listener import metrics
 from dicom_listener.scp.handlers import clean
+from dicom_listener.scp.limits import TOO_LARGE
 from firstread.clock import utcnow
 from firstread.records import AssociationRefusal, Database
 
@@ -28,11 +29,10 @@ NEW_ROWS_LIMIT: Final = 50
 KEPT_DAYS: Final = 90
 KEPT_ROWS: Final = 10_000
 CONTEXTS_LIMIT: Final = 20
-PDU_TYPES: Final = range(1, 8)
 
 CALLING_AE, CALLED_AE, LIMIT, REFUSED = "calling_ae_not_allowed", "called_ae_wrong", "too_many_associations", "refused"
 NO_CONTEXTS, NOT_DICOM, BAD_REQUEST, SILENT = "no_presentation_contexts", "not_dicom", "bad_request", "silent"
-TLS: Final = "tls"
+TLS, TOO_MANY_CONNECTIONS = "tls", "too_many_connections"
 _DIAGNOSTICS: Final = {(1, 3): CALLING_AE, (1, 7): CALLED_AE, (3, 1): LIMIT, (3, 2): LIMIT}
 """By source and diagnostic of the A-ASSOCIATE-RJ (PS3.8 table 9-21)."""
 
@@ -58,14 +58,12 @@ class TurnedAway:
 
 
 def turned_away(assoc: Any) -> TurnedAway | None:
-    """Why an association that has ended served nobody; None where it did, or where nobody asked for anything.
-
-    A connection that is closed without a byte is a monitor's look at the port.
-    """
+    """Why an association that has ended served nobody, or was ended by us; None for every other one."""
     host, request = clean(assoc.requestor.address), assoc.requestor.primitive
-    if request is None:
-        return _without_request(assoc, host)
-    calling_ae, called_ae = clean(request.calling_ae_title), clean(request.called_ae_title)
+    calling_ae = clean(request.calling_ae_title if request else None)
+    called_ae = clean(request.called_ae_title if request else None)
+    if assoc.fault is not None:
+        return TurnedAway(assoc.fault, host, calling_ae, called_ae) if assoc.fault != TOO_LARGE else None
     if assoc.is_rejected:
         answer = assoc.acceptor.primitive
         reason = _DIAGNOSTICS.get((answer.result_source, answer.diagnostic), REFUSED)
@@ -73,14 +71,6 @@ def turned_away(assoc: Any) -> TurnedAway | None:
     if not assoc._accepted_cx and assoc._rejected_cx:
         return TurnedAway(NO_CONTEXTS, host, calling_ae, called_ae, _proposed(request))
     return None
-
-
-def _without_request(assoc: Any, host: str | None) -> TurnedAway | None:
-    first = bytes(assoc.first_bytes)
-    if not first:
-        return TurnedAway(SILENT, host) if assoc.timed_out else None
-    reason = BAD_REQUEST if first[0] in PDU_TYPES else TLS if first[:2] == b"\x16\x03" else NOT_DICOM
-    return TurnedAway(reason, host)
 
 
 def _proposed(request: Any) -> list[dict[str, Any]]:

@@ -143,18 +143,22 @@ def opened(path: Path, content: Content | None = None) -> Iterator[Content]:
         if content is not None and not content.is_deflated and fp.seek(0, io.SEEK_END) == content.size_bytes:
             yield replace(content, fp=fp, source=fp)
             return
-        fp.seek(0)
-        start, has_meta = _start_of_content(fp)
-        try:
-            meta, body_offset = _read_meta(fp, start) if has_meta else (FileMetaDataset(), start)
-            content = replace(_read_body(fp, body_offset, meta), size_bytes=fp.seek(0, io.SEEK_END))
-        except HeaderTooLong as error:
-            raise NotDicom("bomb", "the header is larger than the limit") from error
-        except TooManyElements as error:
-            raise NotDicom("corrupt", f"the data set has {error}") from error
-        except PARSE_ERRORS as error:
-            raise NotDicom("corrupt", f"the data set cannot be parsed ({type(error).__name__})") from error
-        yield content
+        yield content_of(fp)
+
+
+def content_of(fp: BinaryIO) -> Content:
+    """The header of an open file, as :func:`read_dataset` reads it."""
+    fp.seek(0)
+    start, has_meta = _start_of_content(fp)
+    try:
+        meta, body_offset = _read_meta(fp, start) if has_meta else (FileMetaDataset(), start)
+        return replace(_read_body(fp, body_offset, meta), size_bytes=fp.seek(0, io.SEEK_END))
+    except HeaderTooLong as error:
+        raise NotDicom("bomb", "the header is larger than the limit") from error
+    except TooManyElements as error:
+        raise NotDicom("corrupt", f"the data set has {error}") from error
+    except PARSE_ERRORS as error:
+        raise NotDicom("corrupt", f"the data set cannot be parsed ({type(error).__name__})") from error
 
 
 def _start_of_content(fp: BinaryIO) -> tuple[int, bool]:

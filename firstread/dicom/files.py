@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pydicom.dataset import Dataset, FileMetaDataset
 
-from firstread.dicom.datasets import NoStudy, NotDicom, UnusableFile, read_dataset, read_noted
+from firstread.dicom.datasets import NoStudy, NotDicom, UnusableFile, content_of, read_dataset
 from firstread.dicom.dates import CreationTime, creation_time_of
 from firstread.dicom.uids import UID_LIMIT
 from firstread.dicom.values import number, text
@@ -18,6 +19,7 @@ __all__ = [
     "NoStudy",
     "NotDicom",
     "UnusableFile",
+    "header_in",
     "header_of",
     "patient_key",
     "read_dataset",
@@ -68,8 +70,14 @@ def read_header(path: Path) -> Header:
     OSError
         If the file cannot be read.
     """
-    ds, notes = read_noted(path)
-    return header_of(ds, ds.file_meta, notes)
+    with path.open("rb") as fp:
+        return header_in(fp)
+
+
+def header_in(fp: BinaryIO) -> Header:
+    """:func:`read_header` of an open file."""
+    content = content_of(fp)
+    return header_of(content.ds, content.ds.file_meta, content.notes)
 
 
 def header_of(ds: Dataset, meta: FileMetaDataset | None = None, notes: tuple[str, ...] = ()) -> Header:

@@ -72,6 +72,11 @@ class Settings(BaseSettings):
     extra_transfer_syntaxes: tuple[str, ...] = Field((), description="Further transfer syntax UIDs to accept.")
     max_associations: int = Field(64, ge=1, description="Associations served at once.")
     network_timeout_s: float = Field(60.0, gt=0, description="An association without traffic ends after this.")
+    trusted_proxies: tuple[str, ...] = Field(
+        (),
+        description="Addresses and networks of balancers before the listener: a PROXY header of theirs is believed, "
+        "and no limit a host counts for them.",
+    )
     inbox: Path | None = Field(None, description="Folder to drop files into; default: inbox in the home.")
     inbox_keep_accepted: bool = Field(False, description="Keep a copy of accepted files in inbox/accepted.")
     inbox_rescan_s: float = Field(10.0, gt=0, description="Seconds between full looks at the inbox.")
@@ -205,6 +210,11 @@ class Settings(BaseSettings):
     @classmethod
     def _uids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(checks.uid(text) for text in value)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(checks.network(text) for text in value)
 
     @field_validator("database_url")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 
 from firstread.dicom.uids import is_standard_uid
@@ -72,6 +73,14 @@ def web_url(value: str) -> str:
     if not value.startswith(("http://", "https://")):
         raise ValueError("not the URL of a web server; write https://host/path")
     return value
+
+
+def network(value: str) -> str:
+    """An IP address, or a network in the notation with a slash."""
+    try:
+        return str(ipaddress.ip_network(value, strict=False))
+    except ValueError:
+        raise ValueError("takes IP addresses and networks, such as 10.0.0.4 or 10.0.0.0/24") from None
 
 
 def uid(value: str) -> str:

@@ -104,7 +104,7 @@ class Spool:
         partial = final.with_suffix(PARTIAL_SUFFIX)
         try:
             self._make_folder(final.parent)
-            with open(partial, "wb", opener=private) as file:
+            with open(partial, "w+b", opener=private) as file:
                 yield key, file
                 file.flush()
                 os.fsync(file.fileno())

@@ -21,8 +21,8 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
 
 from dicom_listener.intake.part10 import IntakeNote
-from dicom_listener.intake.storage import Incoming
-from dicom_listener.scp import association
+from dicom_listener.intake.storage import Writing
+from dicom_listener.scp import reception, transport
 from dicom_listener.service import ListenerService
 from firstread.dicom.files import read_dataset
 from firstread.dicom.sender import echo, send_paths
@@ -357,21 +357,13 @@ def test_an_object_beyond_the_size_limit(quick: MakeSettings, tmp_path: Path) ->
 
 def test_of_an_object_far_beyond_the_limit_nothing_is_kept_and_the_next_one_is(quick: MakeSettings) -> None:
     with listening(quick(max_instance_mb=1)) as service:
-        sizes: list[int] = []
-        store = service.storage.store
-
-        def counted(incoming: Incoming, *rest: Any) -> Any:
-            sizes.append(incoming.size_bytes)
-            return store(incoming, *rest)
-
-        service.storage.store = counted  # type: ignore[method-assign]
         assoc = open_association(service)
         assert c_store(assoc, bytes(3 * 2**20)) == 0xA700
+        assert not [path for path in service.storage.spool.root.rglob("*") if path.is_file()]
         body = _implicit_body(small_series(1)[0])
         assert c_store(assoc, body, number=2) == STORED
         end(assoc)
         service.writer.flush()
-        assert sizes == [len(body)]
         refusal_rows = rows(service.db, "SELECT reason, detail, calling_ae, kept_path FROM intake_refusal")
         assert refusal_rows == [("too_large", "more than 1 MiB", "CT1", None)]
         assert outcomes(service.db) == {"stored": 1}
@@ -381,7 +373,7 @@ def test_an_object_without_an_end_is_cut_off(quick: MakeSettings) -> None:
     with listening(quick(max_instance_mb=1)) as service:
         assoc = open_association(service)
         assert c_store(assoc, _implicit_body(small_series(1)[0])) == STORED
-        assert c_store(assoc, bytes(association.PATIENCE * 2**20 + 2**20), number=2) is None
+        assert c_store(assoc, bytes(reception.PATIENCE * 2**20 + 2**20), number=2) is None
         until(lambda: rows(service.db, "SELECT ending FROM association") == [("aborted",)])
         service.writer.flush()
         assert rows(service.db, "SELECT reason, kept_path FROM intake_refusal") == [("too_large", None)]
@@ -393,11 +385,11 @@ def test_an_object_without_an_end_is_cut_off(quick: MakeSettings) -> None:
 def test_an_echo_waits_for_nothing(service: ListenerService, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither for a look at the timers, nor for a disk or a database that others wait for."""
     release = threading.Event()
-    store, write = service.storage.store, service.writer._assembler.write
+    keep, write = Writing.keep, service.writer._assembler.write
 
-    def slow_store(*given: Any) -> Any:
+    def slow_keep(*given: Any) -> Any:
         release.wait(60)
-        return store(*given)
+        return keep(*given)
 
     def slow_write(*given: Any) -> Any:
         release.wait(60)
@@ -406,8 +398,8 @@ def test_an_echo_waits_for_nothing(service: ListenerService, monkeypatch: pytest
     assoc = open_association(service)
     assert c_store(assoc, _implicit_body(small_series(1)[0])) == STORED
     monkeypatch.setattr(service.writer._assembler, "write", slow_write)
-    monkeypatch.setattr(service.storage, "store", slow_store)
-    monkeypatch.setattr(association, "WAIT_S", 60.0)
+    monkeypatch.setattr(Writing, "keep", slow_keep)
+    monkeypatch.setattr(transport, "WAIT_S", 60.0)
     with ThreadPoolExecutor(1) as pool:
         stored = pool.submit(c_store, assoc, _implicit_body(small_series(2)[1]), "1.2.4", 2)
         answers = [echo(host="127.0.0.1", port=service.port, called_ae="ANY", timeout_s=10.0) for _ in range(3)]

@@ -1,0 +1,78 @@
+"""A listener process stays small whatever it is sent, and however large an object is."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dicom_listener.scp.limits import REQUEST_BYTES
+from firstread.processes.spawning import firstread_command, settings_environ, spawn, stop
+from firstread.records import Database
+from firstread.records.migrate import upgrade
+from firstread.settings import Settings
+from tests.builders.peers import answer, associate, connect, fragment, seconds_until_accepted, store_command
+from tests.builders.timing import free_port, until
+
+MakeSettings = Callable[..., Settings]
+PEAK_MB = 400
+
+
+def peak_mb(pid: int) -> float:
+    """Peak resident memory of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
+
+
+def _in_a_process(settings: Settings, work: Callable[[int], None]) -> float:
+    """Peak memory of a listener process after ``work`` with its port."""
+    db = Database(settings.database_url)
+    upgrade(db)
+    db.dispose()
+    process = spawn(firstread_command("listen"), environ=settings_environ(settings))
+    try:
+        until(lambda: _answers(settings.dicom_port), limit_s=60)
+        work(settings.dicom_port)
+        assert seconds_until_accepted(settings.dicom_port) < 10
+        return peak_mb(process.pid)
+    finally:
+        stop(process, 10)
+
+
+def _answers(port: int) -> bool:
+    try:
+        connect(port).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_memory_is_bounded_whatever_is_sent(quick: MakeSettings) -> None:
+    def work(port: int) -> None:
+        held = [connect(port) for _ in range(60)]
+        for sock in held:  # headers that announce much, and the longest requests that are taken, nearly whole
+            sock.sendall(struct.pack(">BBI", 1, 0, 64 * 2**20))
+        held += [connect(port) for _ in range(60)]
+        for sock in held[60:]:
+            sock.sendall(struct.pack(">BBI", 1, 0, REQUEST_BYTES) + bytes(REQUEST_BYTES - 100))
+        for sock in held:
+            sock.close()
+        with associate(port) as sock, pytest.raises(OSError):  # command fragments without a last one
+            for _ in range(10_000):
+                sock.sendall(fragment(1, bytes(16000)))
+        senders = [associate(port) for _ in range(4)]
+        for sock in senders:  # an object of 120 MB on each association
+            sock.sendall(fragment(3, store_command()))
+        block = fragment(0, bytes(250_000))
+        for _ in range(480):
+            for sock in senders:
+                sock.sendall(block)
+        for sock in senders:
+            sock.sendall(fragment(2, b"\0\0"))
+            assert answer(sock)[:1] == b"\4"
+            sock.close()
+
+    settings = quick(dicom_port=free_port(), metrics_port=0, min_free_mb=0, inbox_rescan_s=10.0)
+    assert _in_a_process(settings, work) < PEAK_MB
