@@ -13,15 +13,18 @@ import os
 import sys
 import threading
 import time
+import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from firstread.settings import Settings
+from firstread.errors import FirstreadError
+from firstread.settings import ENV_PREFIX, Settings
+from firstread.settings.secrets import passwords_in, secrets_of, without
 from firstread.storage.home import make_private, private
 from firstread.text import clean
 
@@ -50,12 +53,14 @@ log = logging.getLogger(__name__)
 class JsonFormatter(logging.Formatter):
     """One line of JSON: time (UTC), level, role, logger, message, the known extra fields, the traceback's frames.
 
-    Of an exception only the type and the frames are written: its text may hold values of a data set.
+    Of an exception only the type and the frames are written: its text may hold values of a data set. ``secrets`` are
+    written as ``***``, whoever says them.
     """
 
-    def __init__(self, role: str) -> None:
+    def __init__(self, role: str, secrets: Collection[str] = ()) -> None:
         super().__init__()
         self._role = role
+        self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a line."""
@@ -64,12 +69,14 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "role": self._role,
             "logger": record.name,
-            "message": clean(record.getMessage(), MESSAGE_LIMIT),
+            "message": clean(without(self._secrets, record.getMessage()), MESSAGE_LIMIT),
         }
         for name in FIELDS:
             value = getattr(record, name, None)
             if value is not None:
-                line[name] = clean(value, FIELD_LIMIT) if isinstance(value, str) else value
+                if isinstance(value, str):
+                    value = clean(without(self._secrets, value), FIELD_LIMIT)
+                line[name] = value
         if record.exc_info and record.exc_info[0] is not None:
             line["error"] = record.exc_info[0].__name__
             line["frames"] = frames_of(record.exc_info[1])
@@ -117,9 +124,9 @@ def setup_logging(settings: Settings, role: str, *, to_stderr: bool = True) -> P
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
-    library_filter = LibraryFilter()
+    library_filter, secrets = LibraryFilter(), secrets_of(settings)
     for handler in handlers:
-        handler.setFormatter(JsonFormatter(role))
+        handler.setFormatter(JsonFormatter(role, secrets))
         handler.addFilter(library_filter)
         root.addHandler(handler)
     root.setLevel(settings.log_level)
@@ -150,6 +157,25 @@ def _log_death(kind: type[BaseException], error: BaseException, trace: Traceback
         return
     logging.getLogger("firstread").critical("the process died", exc_info=(kind, error, trace))
     print(f"{kind.__name__} at {' > '.join(frames_of(error, last=3))}", file=sys.stderr, flush=True)
+
+
+def known_secrets() -> frozenset[str]:
+    """Every secret of this site, as far as its settings can be read."""
+    try:
+        return secrets_of(Settings())
+    except (FirstreadError, ValueError):
+        values = (value for name, value in os.environ.items() if name.upper().startswith(ENV_PREFIX))
+        return frozenset(secret for value in values if "://" in value for secret in (value, *passwords_in(value)))
+
+
+def keep_secrets_out_of_tracebacks() -> None:
+    """For a command: an error that nobody expected ends in a traceback, in which no secret stands."""
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        text = "".join(traceback.format_exception(kind, error, trace))
+        print(without(known_secrets(), text), file=sys.stderr, end="", flush=True)
+
+    sys.excepthook = hook
 
 
 class LibraryFilter(logging.Filter):

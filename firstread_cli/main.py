@@ -105,17 +105,20 @@ def settings_errors(error: ValidationError) -> list[str]:
 def main(argv: list[str] | None = None) -> Any:
     """Entry point. A wrong setting or a known error ends in one clear line, not in a traceback."""
     from firstread.errors import FirstreadError
-    from firstread.logs import silence_libraries
+    from firstread.logs import keep_secrets_out_of_tracebacks, known_secrets, silence_libraries
+    from firstread.settings.secrets import without
 
     silence_libraries()
+    keep_secrets_out_of_tracebacks()
     try:
         return cli(args=argv, prog_name="firstread")
     except ValidationError as error:
         lines, code = settings_errors(error), 2
     except FirstreadError as error:
         lines, code = str(error).splitlines() or [type(error).__name__], error.exit_code
+    secrets = known_secrets()
     for line in lines:
-        click.echo(f"firstread: {clean(line)}", err=True)
+        click.echo(f"firstread: {clean(without(secrets, line))}", err=True)
     sys.exit(code)
 
 

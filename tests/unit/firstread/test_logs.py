@@ -15,8 +15,9 @@ import pytest
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
 
-from firstread.logs import AGAIN_S, LibraryFilter, setup_logging
+from firstread.logs import AGAIN_S, JsonFormatter, LibraryFilter, setup_logging
 from firstread.settings import Settings
+from firstread.settings.secrets import secrets_of
 from firstread.text import clean
 from firstread_cli import tables
 
@@ -126,3 +127,12 @@ def test_clean() -> None:
     assert clean("Müller 李 one line") == "Müller 李 one line"
     assert clean("a\nb\t\x00\ud800") == r"a\nb\t\x00\ud800"
     assert clean("abcdef", 4) == "abc…"
+
+
+def test_no_secret_is_written_whoever_says_it() -> None:
+    formatter = JsonFormatter("listen", secrets_of(Settings(broker_url="redis://:geheim%20word@h:1/0")))
+    record = logging.LogRecord("kombu", logging.ERROR, __file__, 1, "no line to %s", ("redis://:geheim word@h",), None)
+    record.reason = "redis://:geheim%20word@h:1/0 is away"
+    line = formatter.format(record)
+    assert "geheim" not in line
+    assert json.loads(line)["message"] == "no line to redis://:***@h"
