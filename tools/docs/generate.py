@@ -22,6 +22,7 @@ from tools.docs.experiments import chest_adults, experiments, head_ct_scores
 from tools.docs.figures import ROOT, flag_words, models, table
 from tools.docs.performance import bench_part, queries, query_databases
 from tools.docs.published import published
+from tools.docs.security import units
 from tools.docs.targets import targets
 
 BLOCK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
@@ -227,6 +228,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "process_codes": process_codes,
     "alerts": alerts,
     "flag_words": flag_words,
+    "units": units,
 }
 
 

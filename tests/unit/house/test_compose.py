@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ["migrate", "listener", "deliver", "worker", "worker-gpu"]
+GRAFANA = ("/var/lib/grafana",)
 VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
 
 
@@ -178,6 +179,31 @@ def test_an_image_is_built_from_its_lock_and_from_files_that_exist(name: str, lo
     assert command[0] == "firstread"
     assert command[1] in COMMANDS
     assert re.search(r"^USER firstread$", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_container_may_write_its_volumes_and_gain_nothing(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"] and not service.get("cap_add") and not service.get("privileged")
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["user"].split(":")[0] not in {"", "0", "root"}
+    writable = {substituted(mount).split(":")[1] for mount in service.get("volumes", []) if not mount.endswith(":ro")}
+    assert writable <= {"/data", "/var/lib/postgresql/data", "/var/lib/firstread", "/inbox", "/prometheus", *GRAFANA}
+    assert {place.split(":")[0] for place in service["tmpfs"]} <= {"/tmp", "/var/run/postgresql"}
+    assert not {"network_mode", "pid", "ipc", "devices"} & set(service)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_user_of_an_image_is_that_of_its_container_and_owns_its_folders(name: str) -> None:
+    text = (ROOT / SERVICES[name]["build"]["dockerfile"]).read_text(encoding="utf-8")
+    (uid,) = re.findall(r"useradd --uid (\d+)", text)
+    assert SERVICES[name]["user"] == f"{uid}:{uid}"
+    folders = {
+        substituted(mount).split(":")[1] for mount in SERVICES[name].get("volumes", []) if not mount.endswith(":ro")
+    }
+    (made,) = re.findall(r"install -d -o firstread -g firstread (.+)$", text, flags=re.MULTILINE)
+    assert folders <= set(made.split())
 
 
 def test_a_worker_may_finish_the_study_in_hand() -> None:
