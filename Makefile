@@ -7,7 +7,7 @@
 SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-fast lint format docs soak bench lock clean
+.PHONY: help setup up demo test test-fast lint format docs soak bench lock sbom audit clean
 
 export PYTHON
 KIND := $(if $(filter 1,$(GPU)),--gpu,$(if $(filter 0,$(GPU)),--cpu))
@@ -85,6 +85,21 @@ lock:  ## Write the lock files anew from pyproject.toml (UPGRADE=1: newest versi
 	$(COMPILE) --extra gpu --extra train --extra s3 -c requirements/cpu.txt -o requirements/gpu.txt >/dev/null
 	$(COMPILE) --extra s3 -c requirements/cpu.txt -o requirements/listener.txt >/dev/null
 	$(COMPILE) --extra s3 --extra test --extra wandb -c requirements/cpu.txt -o requirements/test.txt >/dev/null
+
+SBOM_TOOL := cyclonedx-bom==7.5.0
+SBOM_LOCKS := cpu gpu listener
+sbom:  ## Write a bill of materials (CycloneDX) of each lock, with licences, into build/
+	@requirements/install.sh $(KIND) --test
+	@test -x .tools/bin/cyclonedx-py || { $(or $(PYTHON),python3) -m venv .tools && .tools/bin/pip -q install $(SBOM_TOOL); }
+	@mkdir -p build
+	@for lock in $(SBOM_LOCKS); do .tools/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+	--of JSON -o build/sbom-$$lock.json requirements/$$lock.txt; done
+	@.venv/bin/python -m tools.sbom $(SBOM_LOCKS:%=build/sbom-%.json)
+
+AUDIT_TOOL := pip-audit==2.10.1
+audit:  ## Compare the locks with the advisories that are known for their packages; needs a network
+	@test -x .tools/bin/pip-audit || { $(or $(PYTHON),python3) -m venv .tools && .tools/bin/pip -q install $(AUDIT_TOOL); }
+	.tools/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/cpu.txt -r requirements/listener.txt
 
 clean:  ## Remove .venv and caches; data homes are left alone
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build

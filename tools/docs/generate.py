@@ -20,6 +20,7 @@ from tests.bench.parts import PARTS
 from tools.docs import simulation
 from tools.docs.experiments import chest_adults, experiments, head_ct_scores
 from tools.docs.figures import ROOT, flag_words, models, table
+from tools.docs.licences import decided_licences, licences
 from tools.docs.performance import bench_part, queries, query_databases
 from tools.docs.published import published
 from tools.docs.security import units
@@ -213,6 +214,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "simulation_assumptions": simulation.assumptions,
     "simulation_waits": simulation.waits,
     "simulation_settings": simulation.settings,
+    "licences": licences,
+    "decided_licences": decided_licences,
     "settings": settings,
     "metrics": metrics,
     "former_metrics": former_metrics,
