@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import TextClause, func, select, text
 from sqlalchemy.orm import Session
 
 from firstread import pipelines
-from firstread.records import Flag, tallied
+from firstread.records import Flag, Job, tallied
+from firstread.report.predictive_value import words_of
 from firstread_cli.tables import view_rows
 
 NEWEST_FIRST = "ORDER BY received_at DESC, study_instance_uid, pipeline, finding"
@@ -102,6 +104,19 @@ def flag_count(session: Session, *, only_open: bool = False) -> int:
         unseen = select(func.count()).select_from(Flag).where(Flag.acknowledged_at.is_(None))
         return session.scalar(unseen) or 0
     return sum(tallied(session, "flag").values())
+
+
+def seldom_right(session: Session, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How often such flags are right, in words, of each pipeline among the rows; none where that is not seldom.
+
+    The words are those of the pipeline's newest flag.
+    """
+    told = []
+    for name in dict.fromkeys(row["pipeline"] for row in rows):
+        newest = select(Job.statistics).join(Flag, Flag.job_id == Job.id).where(Flag.pipeline == name)
+        numbers = session.scalar(newest.order_by(Flag.flagged_at.desc()).limit(1))
+        told += [words] if (words := words_of(name, numbers or {})) else []
+    return told
 
 
 def deliveries_query(state: str | None, limit: int) -> TextClause:

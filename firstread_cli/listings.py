@@ -13,7 +13,7 @@ from firstread.records import Database
 from firstread.settings import Settings
 from firstread.states import JobState, RevisionState
 from firstread_cli.database import open_database
-from firstread_cli.listing_queries import flag_count, flag_rows, history_rows, results_query
+from firstread_cli.listing_queries import flag_count, flag_rows, history_rows, results_query, seldom_right
 from firstread_cli.tables import echo, print_json, print_table, view_rows
 
 STATES = (RevisionState.RECEIVING.value, *(state.value for state in JobState))
@@ -138,11 +138,14 @@ def flags(ctx: click.Context, only_open: bool, limit: int | None, watch: bool, e
         rows = flag_rows(session, only_open=only_open, limit=count)
         more = flag_count(session, only_open=only_open) - len(rows)
         unseen = flag_count(session, only_open=True) - sum(row["acknowledged_at"] is None for row in rows)
+        told = [] if as_json else seldom_right(session, rows)
     if as_json:
         print_json(rows)
         return
     empty = "no study flagged, by no pipeline; silence is never a negative"
     print_table(rows, FLAG_COLUMNS, empty=empty, spare=FLAG_SPARE_COLUMNS)
+    for words in told:
+        echo(words)
     if count and more > 0:
         echo(f"(not shown: {more} more, {unseen} of them not acknowledged; --limit 0 shows all)")
 

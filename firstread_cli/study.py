@@ -25,6 +25,7 @@ from firstread.records import (
     Transition,
 )
 from firstread.records.studies import find_study
+from firstread.report.predictive_value import words_of
 from firstread.settings import Settings
 from firstread_cli.database import open_database
 from firstread_cli.tables import echo, print_json, print_table, view_rows
@@ -78,6 +79,7 @@ def story(session: Session, study: Study) -> dict[str, Any]:
             jobs.append(
                 _columns(job, "id", "revision_id")
                 | {
+                    "predictive_value": words_of(job.pipeline, job.statistics) or None,
                     "transitions": _transitions(session, "job", job.id),
                     "deliveries": [_columns(row, "job_id", "payload") for row in deliveries],
                 }
@@ -165,6 +167,8 @@ def _print_revision(revision: dict[str, Any]) -> None:
             echo(f"    detail: {job['detail']}")
         if job["error"]:
             echo(f"    error: {job['error']}")
+        if job["predictive_value"]:
+            echo(f"    {job['predictive_value']}")
         if job["next_step"]:
             echo(f"    {job['next_step']}")
         if job["warnings"]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal
 
 from pydicom.dataset import Dataset
 
@@ -25,7 +25,7 @@ _DENIALS_IN: Final = {
 _NEUTRAL_IN: Final = {
     "contrast": "CONTRAST CONTRASTE CONTRASTO CONTRASTI CONTRASTED CONTRASTMEDIUM CONTRASTMIDDEL KONTRAST KONTRASTU "
     "KONTRASTA KONTRASTNI KONTRASTMITTEL KONTRASTMIDDEL KONTRASTMEDEL КОНТРАСТ КОНТРАСТА КУ KM CM CE MC "
-    "造影 造影剤 造影剂 조영제 MDC PC PDC CIV MEDIUM MEDIA MEDIO MEIO MEZZO "
+    "造影 造影剤 造影剂 增强 増強 조영제 MDC PC PDC CIV MEDIUM MEDIA MEDIO MEIO MEZZO "
     "MIDDEL PRODUIT AGENT AGENTS BOLUS DYE ENHANCED ENHANCEMENT",
     "the way in": "INJECTION INJECTED INJECTE INIEZIONE INIETTATO INYECCION INYECTADO IV I V EV INTRAVENOUS "
     "INTRAVEINEUX",
@@ -63,16 +63,14 @@ def says_none(words: str) -> bool:
     an agent, and so does any word that is not known. What stands beside a negation behind a sign that joins, as in
     ``NATIVE + CE``, is not negated by it.
     """
-    plain = unicodedata.normalize("NFKD", words).upper()
-    plain = unicodedata.normalize("NFKC", "".join(c for c in plain if not unicodedata.combining(c)))
+    plain = _without_accents(words)
     if not any(c.isalnum() for c in plain):
         return True
     stripped = plain.strip(" ()[]{}<>.\"'")
     for short, long in _SHORT:
         if "-" in short:
             stripped = long if stripped.replace(" ", "") == short else stripped
-        else:
-            stripped = re.sub(rf"(?<![\w/]){re.escape(short)}(?![\w/])", long, stripped)
+    stripped = _in_full(stripped)
     if _CONTRASTED_PHASE.search(stripped):
         return False
     spaced = _WRITTEN_TOGETHER.sub(lambda match: f" {match[0]} ", stripped)
@@ -81,6 +79,132 @@ def says_none(words: str) -> bool:
     known = all(word in _KNOWN or not word.strip("0") for part in parts for word in part)
     joined = any(not denied and _OF_AN_AGENT.intersection(part) for part, denied in zip(parts, denials, strict=True))
     return known and any(denials) and not joined
+
+
+def _without_accents(words: str) -> str:
+    """In capitals, without accents."""
+    plain = unicodedata.normalize("NFKD", words).upper()
+    return unicodedata.normalize("NFKC", "".join(c for c in plain if not unicodedata.combining(c)))
+
+
+def _in_full(words: str) -> str:
+    """With words for what is written with a slash: ``W/O``."""
+    for short, long in _SHORT:
+        if "/" in short:
+            words = re.sub(rf"(?<![\w/]){re.escape(short)}(?![\w/])", long, words)
+    return words
+
+
+Described = Literal["none", "both", "given"]
+"""What a description says of a contrast agent: nothing, or that there is none; scans with and without; that it was
+given."""
+
+_GIVEN: Final = frozenset(
+    (
+        *[
+            "CONTRAST",
+            "CONTRASTE",
+            "CONTRASTO",
+            "CONTRASTED",
+            "CONTRASTMEDIUM",
+            "KONTRAST",
+            "KONTRASTU",
+            "KONTRASTMITTEL",
+            "KM",
+            "MDC",
+            "CE",
+            "CECT",
+        ],
+        *[
+            "КОНТРАСТ",
+            "КОНТРАСТОМ",
+            "造影",
+            "造影剤",
+            "造影剂",
+            "增强",
+            "増強",
+            "조영제",
+            "POSTCONTRAST",
+            "POSTCON",
+            "CTA",
+            "CTV",
+            "ANGIO",
+            "VENOUS",
+            "ARTERIAL",
+        ],
+    )
+)
+_NOT_OF_AN_AGENT: Final = frozenset({"LOW", "HIGH"})
+"""Before ``CONTRAST``: that of the picture."""
+
+_MAY_MEAN_ELSE: Final = frozenset(
+    [
+        "NO",
+        "N",
+        "NA",
+        "NE",
+        "NIE",
+        "O",
+        "EI",
+        "SC",
+        "NEG",
+        "NEGATIVE",
+        "NOT",
+        "NULL",
+        "NIL",
+        "NEVER",
+        "FALSE",
+        "UNKNOWN",
+        "UNSPECIFIED",
+        "UNDEFINED",
+        "LEER",
+        "LEEG",
+        "BLANCO",
+        "NEJ",
+        "NEI",
+        "NEE",
+        "NAO",
+        "不",
+        "未",
+    ]
+)
+"""Denials that deny what stands beside them and nothing else: ``NO TILT``, ``LEFT N``."""
+
+_SIGNS: Final = (
+    (re.compile(r"(?<!\w)C ?\+|\+ ?C(?!\w)"), " CONTRAST "),
+    (re.compile(r"(?<!\w)C-(?!\w)"), " WITHOUT "),
+)
+_AS_FAR_AS: Final = 3
+"""Words between a denial and what it denies: ``WITHOUT ANY IV CONTRAST``."""
+
+
+def described(description: str) -> Described:
+    """What the description of a series says of a contrast agent.
+
+    A word for an agent counts unless a denial stands before it, or right behind it. ``POST`` counts as the last word.
+    """
+    words = _in_full(_without_accents(description))
+    for sign, word in _SIGNS:
+        words = sign.sub(word, words)
+    words = _WRITTEN_TOGETHER.sub(lambda match: f" {match[0]} ", words)
+    parts = re.findall(r"[^\W_]+", words)
+    marks = [i for i, word in enumerate(parts) if word in _GIVEN and not _denied(parts, i)]
+    marks += [len(parts) - 1] if parts[-1:] == ["POST"] else []
+    if not marks:
+        return "none"
+    return "both" if any(word in _DENIALS - _MAY_MEAN_ELSE for word in parts) else "given"
+
+
+def _denied(words: Sequence[str], place: int) -> bool:
+    """Whether a word is denied by one right behind it, or by one before it with nothing but known words between."""
+    before = list(reversed(words[max(0, place - _AS_FAR_AS) : place]))
+    if before[:1] and before[0] in _NOT_OF_AN_AGENT:
+        return True
+    after = words[place + 1 : place + 3]
+    if after[:1] and after[0] in _DENIALS and (after[0] not in _MAY_MEAN_ELSE or len(after) == 1):
+        return True
+    near = next((word for word in before if word in _DENIALS or word not in _KNOWN), None)
+    return near in _DENIALS
 
 
 def has_contrast(ds: Dataset) -> bool:

@@ -18,6 +18,7 @@ from firstread.records.intake import (
     Study,
     newest_of_each,
 )
+from firstread.records.judged import Judged, judged_flags
 from firstread.records.outcomes import AuditEvent, Deletion, DriftRow, EscalationStep, OutputObject, Verdict
 from firstread.records.processes import LISTENER, WORKER, Process, own_process, remove_process, write_heartbeat
 from firstread.records.scoring import Delivery, Flag, Job, Result, SliceScoreRow, Standing, Transition
@@ -45,6 +46,7 @@ __all__ = [
     "Instance",
     "IntakeRefusal",
     "Job",
+    "Judged",
     "OutputObject",
     "Process",
     "Receipt",
@@ -62,6 +64,7 @@ __all__ = [
     "Verdict",
     "asked_for",
     "fold_tallies",
+    "judged_flags",
     "lock_revision",
     "lock_study_of_job",
     "mark_published",

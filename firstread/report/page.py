@@ -16,6 +16,7 @@ from firstread.pipelines import NOTICE, flags_by_itself, meaning_of
 from firstread.records import Database, Delivery, Flag, Job, OutputObject, Result, Revision, Study, Verdict
 from firstread.records.studies import find_study
 from firstread.report.evidence import evidence_pictures
+from firstread.report.predictive_value import words_of
 from firstread.report.slices import file_uri, slices_of
 from firstread.report.words import HINT, is_hint, measured
 from firstread.settings import Settings
@@ -86,6 +87,7 @@ def _job(session: Session, settings: Settings, job: Job, revision: int) -> dict[
         "row": job,
         "revision": revision,
         "results": session.scalars(select(Result).where(*active).order_by(Result.id)).all(),
+        "predictive": words_of(job.pipeline, job.statistics),
         "pictures": {name: file_uri(path) for name, path in pictures.items()},
         "slices": slices,
         "missing": missing,

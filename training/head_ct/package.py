@@ -26,7 +26,7 @@ from training.package.postprocess import Postprocess
 from training.package.writing import write_package
 from training.recipe import Recipe
 from worker.packages.card import Card
-from worker.packages.operating_points import OperatingPoint
+from worker.packages.operating_points import OperatingPoint, Prevalence
 
 THICKNESS_EDGES_MM = (0.0, 0.9, 1.6, 2.6, 3.6, 4.6, 5.6, 6.6, 10.0)
 TISSUE = (0.02, 0.98)
@@ -147,7 +147,7 @@ def card_of(
         input=recipe.input,
         architecture=recipe.architecture,
         calibration=_rounded(fitted),
-        operating_points=operating_points(out_of_fold, fitted),
+        operating_points=operating_points(out_of_fold, fitted, recipe.prevalence),
         parameters={
             "evidence": _short(fitted.evidence),
             "sequence": _short(fitted.sequence),
@@ -172,8 +172,13 @@ def card_of(
     )
 
 
-def operating_points(out_of_fold: OutOfFold, fitted: Postprocess) -> dict[str, OperatingPoint]:
-    """``flag`` and ``balanced`` for ``any``, with sensitivity and specificity where they were chosen."""
+def operating_points(
+    out_of_fold: OutOfFold, fitted: Postprocess, prevalence: Prevalence | None = None
+) -> dict[str, OperatingPoint]:
+    """``flag`` and ``balanced`` for ``any``, with sensitivity and specificity where they were chosen.
+
+    The flag has the ``prevalence`` at which it is meant to serve, where the recipe names one.
+    """
     y, p = out_of_fold.predictions.study_labels(), fitted.p_studies(out_of_fold.predictions)
     points = {}
     for name, threshold, why in (
@@ -188,6 +193,7 @@ def operating_points(out_of_fold: OutOfFold, fitted: Postprocess) -> dict[str, O
             sensitivity=round(c["true_positive"] / max(1, int((y == 1).sum())), 4),
             specificity=round(c["true_negative"] / max(1, int((y == 0).sum())), 4),
             n=len(y),
+            prevalence=prevalence if name == "flag" else None,
         )
     return points
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from firstread.errors import FirstreadError
+from firstread.pipelines import flags_by_itself
 from training.datasets.arrays import Arrays
 from training.evaluation import fitting, metrics
 from training.evaluation.figures import binary, without_curves
@@ -20,7 +21,7 @@ from training.package.postprocess import FLAG_SENSITIVITY, Postprocess, Predicti
 from training.package.writing import write_package
 from training.recipe import Recipe
 from worker.packages.card import Calibration, Card
-from worker.packages.operating_points import OperatingPoint
+from worker.packages.operating_points import OperatingPoint, Prevalence
 from worker.packages.probabilities import activate, calibration_vectors
 
 if TYPE_CHECKING:
@@ -189,7 +190,8 @@ def _of_studies(recipe: Recipe, held: HeldBack) -> PlainFit | None:
         ),
         ("balanced", fitted.balanced, "highest sensitivity + specificity on held-back studies"),
     ):
-        points[name] = _point(recipe.labels[0], y, p, threshold, why)
+        prevalence = recipe.prevalence if name == "flag" else None
+        points[name] = _point(recipe.labels[0], y, p, threshold, why, prevalence)
     return PlainFit(fitted.calibration, points, {"aggregation": fitted.aggregation}, fitted)
 
 
@@ -203,11 +205,15 @@ def _of_pictures(recipe: Recipe, held: HeldBack) -> PlainFit:
         p = activate((held.logits[known, column : column + 1] - bias[name]) / temperature[name], [])[:, 0]
         if 0 < y.sum() < len(y):
             why = f"highest threshold with sensitivity of at least {FLAG_SENSITIVITY} on pictures of held-back patients"
-            points[f"flag_{name}"] = _point(name, y, p, fitting.highest_threshold(y, p, FLAG_SENSITIVITY), why)
+            prevalence = recipe.prevalence if flags_by_itself(recipe.pipeline, name) else None
+            threshold = fitting.highest_threshold(y, p, FLAG_SENSITIVITY)
+            points[f"flag_{name}"] = _point(name, y, p, threshold, why, prevalence)
     return PlainFit(Calibration(temperature=temperature, bias=bias), points, {})
 
 
-def _point(finding: str, y: np.ndarray, p: np.ndarray, threshold: float, why: str) -> OperatingPoint:
+def _point(
+    finding: str, y: np.ndarray, p: np.ndarray, threshold: float, why: str, prevalence: Prevalence | None
+) -> OperatingPoint:
     c = metrics.confusion(y, p >= threshold)
     return OperatingPoint(
         finding=finding,
@@ -216,4 +222,5 @@ def _point(finding: str, y: np.ndarray, p: np.ndarray, threshold: float, why: st
         sensitivity=c["true_positive"] / float((y == 1).sum()),
         specificity=c["true_negative"] / float((y == 0).sum()),
         n=len(y),
+        prevalence=prevalence,
     )

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from firstread.clock import utcnow
 from firstread.pipelines import NOTICE
 from firstread.records import Delivery, Flag, Job, Result, Revision, Study
+from firstread.report.predictive_value import PredictiveValue
 from firstread.states import JobState
 from worker.pipelines.reasons import Caution
 
@@ -71,6 +72,7 @@ def message(session: Session, delivery: Delivery, *, patient_data: bool) -> dict
         "models": list(job.models),
         "findings": [_finding(row) for row in results],
         "flags": [_flag(flag) for flag in flags],
+        "predictive_value": predictive_value(job),
         "sent_at": utcnow().isoformat(),
         "notice": NOTICE,
     }
@@ -78,6 +80,12 @@ def message(session: Session, delivery: Delivery, *, patient_data: bool) -> dict
         content["patient_id"] = study.patient_id
         content["accession_number"] = study.accession_number
     return content
+
+
+def predictive_value(job: Job) -> dict[str, Any] | None:
+    """How often such a flag is right, as numbers and in words; None where the job flags nothing, or nothing says so."""
+    value = PredictiveValue.of(job.pipeline, job.statistics)
+    return None if value is None else value.as_dict()
 
 
 def _finding(row: Result) -> dict[str, Any]:

@@ -202,11 +202,6 @@ class Card(BaseModel):
         found = self.point(finding, name)
         return None if found is None else found.threshold_for(age_group)
 
-    def share_right(self, finding: str) -> float | None:
-        """Share of the flags of a finding that are right where it is meant to serve; None where nothing says so."""
-        point = self.point(finding)
-        return point.share_right if isinstance(point, OperatingPoint) else None
-
     @model_validator(mode="after")
     def _points_fit_the_pipeline(self) -> Card:
         for name, point in self.operating_points.items():

@@ -71,6 +71,10 @@ class OperatingPoint(BaseModel):
         """The prevalence at which it is meant to serve: its own, or that of all packages."""
         return self.prevalence or SERVED_PREVALENCE.get(self.finding)
 
+    def share_right_for(self, age_group: AgeGroup) -> float | None:
+        """:attr:`share_right`, whatever the age."""
+        return self.share_right
+
     @property
     def share_right(self) -> float | None:
         """Share of the flags that are right at that prevalence; None where nothing says so."""
@@ -170,6 +174,15 @@ class OperatingPointByAge(BaseModel):
     def no_flag_for(self, age_group: AgeGroup) -> NoFlag | None:
         """Why a group has no flag; None where it has one."""
         return self.groups[age_group].no_flag
+
+    @property
+    def served_at(self) -> Prevalence | None:
+        """The prevalence at which it is meant to serve."""
+        return self.prevalence
+
+    def share_right_for(self, age_group: AgeGroup) -> float | None:
+        """Share of the flags of a group that are right at that prevalence; None where nothing says so."""
+        return self.groups[age_group].predictive_value
 
     def deciding(self) -> list[Any]:
         """What decides about a flag, and about a hint, as plain values."""

@@ -16,6 +16,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from firstread.dicom.datasets import Content
+from firstread.report.predictive_value import PredictiveValue
 from worker.packages.card import Card
 
 ImagesT = TypeVar("ImagesT")
@@ -229,6 +230,8 @@ class Outcome:
     """Numbers for drift: ``intensity_mean``, ``thickness_mm`` ..."""
     details: Details = field(default_factory=dict)
     """Added to those of the series and the gate."""
+    predictive_value: PredictiveValue | None = None
+    """How often a flag as this one is right, by the cards; None where nothing flags, or nothing says so."""
     next_step: str = ""
     """The site's own sentence on what to do next, where the pipeline has one."""
 

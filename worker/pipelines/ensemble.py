@@ -7,14 +7,16 @@ supplies the scores of each package and says which image gives the scores of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 import numpy as np
 
 from firstread.dicom.values import small_integer
+from firstread.report.predictive_value import PredictiveValue
 from worker.errors import NoServingPackage
+from worker.packages.operating_points import AgeGroup
 from worker.pipelines.base import (
     Engine,
     Finding,
@@ -201,6 +203,25 @@ def findings_of(stored: Sequence[RoledScores], flag: str) -> list[Finding]:
         for role, scores in stored
         for label in scores.labels
     ]
+
+
+def predictive_value_of(
+    packages: Iterable[Served], finding: str, name: str = "flag", age_group: AgeGroup = "unknown"
+) -> PredictiveValue | None:
+    """How often a flag is right by the cards of the active packages: by that whose flags are right most often.
+
+    Parameters
+    ----------
+    name : str
+        Operating point that flags.
+    """
+    points = [package.card.point(finding, name) for package in packages if package.role == "active"]
+    shares = [
+        (share, point.served_at.value)
+        for point in points
+        if point is not None and point.served_at is not None and (share := point.share_right_for(age_group)) is not None
+    ]
+    return PredictiveValue(finding, *max(shares)) if shares else None
 
 
 def slice_scores_of(stored: Sequence[RoledScores], frames: Sequence[ScoredFrame]) -> list[SliceScore]:

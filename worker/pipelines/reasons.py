@@ -124,8 +124,8 @@ TEXTS: dict[str, str] = {
     Reason.TOO_SMALL: "An image with too few pixels.",
     Caution.HEAD_UNCERTAIN: "The pixels may not show a head.",
     Caution.VALUES_WINDOWED: "The values passed a display window: no air and no bone in Hounsfield units.",
-    Caution.CONTRAST_SUSPECTED: "Vessels look filled with contrast agent, of which the header says nothing; the models "
-    "know plain scans and may take it for blood.",
+    Caution.CONTRAST_SUSPECTED: "Vessels look filled with contrast agent, or the series' description names one, of "
+    "which no element tells; the models know plain scans and may take it for blood.",
     Caution.ARTEFACT_SUSPECTED: "Streaks as of metal, or contours doubled as by movement: either may look like blood.",
     Caution.INCOMPLETE_COVERAGE: "The slices do not cover a whole head.",
     Caution.UNREADABLE_SLICES: "Some slices could not be read and were not scored; a finding may lie there.",
@@ -136,8 +136,8 @@ TEXTS: dict[str, str] = {
     Caution.META_UID_MISMATCH: "File meta group and data set name different instances; the data set counts.",
     Caution.OUTSIDE_TRAINING_POPULATION: "The patient or the scan is outside what the model was trained on.",
     Caution.LOW_EVIDENCE: "The score is high, but the model marks no place for it.",
-    Caution.FEW_FLAGS_RIGHT: "Few flags of this model are right: of 20 flagged studies fewer than two show the finding "
-    "by its card and how rare the finding is. The flag asks for an early look and says no more.",
+    Caution.FEW_FLAGS_RIGHT: "Of 20 flags of this model fewer than two are right, by its card and how rare the finding "
+    "is, or by what was judged here. The flag asks for an early look and says no more.",
     Caution.CHEST_UNCERTAIN: "Header or pixels leave it in doubt that this is a frontal chest film.",
     Caution.POLARITY_CORRECTED: "The film was stored inverted, bright for air, and was turned round.",
     Caution.FOR_PROCESSING: "A raw detector image, not processed for display.",

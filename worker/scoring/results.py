@@ -14,10 +14,12 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from firstread.records import Database, Job, Result, Revision, lock_study_of_job
+from firstread.pipelines import pipeline_of_finding
+from firstread.records import Database, Job, Result, Revision, judged_flags, lock_study_of_job
 from firstread.records.clock import now_of
 from firstread.records.slice_scores import insert_slice_scores
 from firstread.records.studies import is_self_test
+from firstread.report.predictive_value import PredictiveValue
 from firstread.settings import Settings
 from firstread.states import JobState, move_job
 from worker.errors import LeaseLost
@@ -60,6 +62,7 @@ def commit_outcome(
     """
     if report.outcome is not None:
         check_outcome(report.outcome)
+    value = _predictive_value(db, report.outcome)
     with db.write() as session:
         # A study is locked before its jobs, here as everywhere: flags belong to it, so two of its jobs commit one
         # after the other, and what was said of its images meanwhile is read behind the lock.
@@ -68,7 +71,7 @@ def commit_outcome(
         old = revision.old and (study is None or study.priority is None)
         outcome = report.outcome
         if outcome is not None and is_self_test(session, revision.study_id):
-            outcome = replace(outcome, findings=[replace(f, flagged=False) for f in outcome.findings])
+            outcome, value = replace(outcome, findings=[replace(f, flagged=False) for f in outcome.findings]), None
         job.series_notes = [_note(note) for note in report.notes]
         job.stage_seconds = {name: round(seconds, 4) for name, seconds in report.stage_seconds.items()}
         job.models = list(report.models)
@@ -77,8 +80,10 @@ def commit_outcome(
             report.warnings,
             outcome.warnings if outcome else (),
             [Caution.OLD_STUDY] if old else (),
+            [Caution.FEW_FLAGS_RIGHT] if value is not None and value.is_low else (),
         )
-        job.statistics = _finite({**report.statistics, **(outcome.statistics if outcome else {})})
+        numbers = value.numbers() if value is not None else {}
+        job.statistics = _finite({**report.statistics, **(outcome.statistics if outcome else {}), **numbers})
         job.run += 1
         job.detail = report.detail or None
         job.next_step = (outcome.next_step if outcome else "") or None
@@ -100,6 +105,19 @@ def commit_outcome(
         session.flush()
         plan_deliveries(session, job, outcome, settings)
     return state
+
+
+def _predictive_value(db: Database, outcome: Outcome | None) -> PredictiveValue | None:
+    """How often such a flag is right, with what people have said of this model's flags here; None without a flag."""
+    if outcome is None or outcome.predictive_value is None:
+        return None
+    value = outcome.predictive_value
+    flag = next((f for f in outcome.findings if f.flagged and f.role == "active" and f.name == value.finding), None)
+    if flag is None:
+        return None
+    with db.read() as session:
+        pipeline = pipeline_of_finding(flag.name) or ""
+        return value.judged_here(*judged_flags(session, pipeline, flag.name, flag.model_name, flag.model_version))
 
 
 def own_job(session: Session, job_id: int, owner: str) -> tuple[Job, Revision]:

@@ -28,6 +28,7 @@ def recipe_of_wide() -> Recipe:
     tables["input"]["wide_windows"] = [[-20.0, 180.0], [-100.0, 900.0]]
     tables["augment"] = {"kind": "head", "dense": 0.5, "scanner": 0.5, "drop_wide": 0.3}
     tables |= {"restacked": 0.3, "carve": 0.2, "drawn": 0.2}
+    tables["card"] = tables.get("card", {}) | {"prevalence": {"value": 0.04, "source": "a hospital"}}
     return Recipe.model_validate(tables)
 
 
@@ -44,6 +45,13 @@ def test_the_card_says_how_the_same_patients_score_when_they_are_clipped(package
     assert list(metrics)[-1] == "out_of_fold", "what is from elsewhere comes first"
     for row in (metrics["without_wide_windows"], metrics["same_patients"]["ct_ich"]):
         assert 0 <= row["slices"]["value"] <= 1 and row["patients"]["bleeding"] == 4
+
+
+def test_the_flag_has_the_prevalence_that_the_recipe_names(package: Path) -> None:
+    points = json.loads((package / "card.json").read_text())["operating_points"]
+    assert points["flag"]["prevalence"] == {"value": 0.04, "source": "a hospital"}
+    assert "prevalence" not in points["balanced"]
+    assert "The prevalence: a hospital." in (package / "card.md").read_text(encoding="utf-8")
 
 
 def test_a_scan_is_scored_with_its_bone_and_without(package: Path) -> None:

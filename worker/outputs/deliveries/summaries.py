@@ -30,7 +30,7 @@ from worker.outputs.destinations.file import (
     NotDelivered,
     WebhookDestination,
 )
-from worker.outputs.messages import UNREAD, flags_of, is_unread
+from worker.outputs.messages import UNREAD, flags_of, is_unread, predictive_value
 from worker.outputs.metrics import DELIVERIES, DELIVERY_SECONDS
 from worker.outputs.senders.http import send_webhook
 from worker.outputs.senders.mail import send_email
@@ -163,6 +163,7 @@ def _content(session: Session, rows: Sequence[Delivery], now: datetime, *, patie
                 "probability": flag.probability,
                 "threshold": flag.threshold,
                 "volume_ml": flag.volume_ml,
+                "predictive_value": predictive_value(job),
                 "flagged_at": flag.flagged_at.isoformat(),
             }
             if patient_data and Caution.IDENTITY_IN_DOUBT not in flag.warnings:

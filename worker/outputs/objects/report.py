@@ -15,6 +15,7 @@ from firstread.dicom.own_objects import MANUFACTURER, MODEL
 from firstread.dicom.uids import stable_uid
 from firstread.pipelines import flags_by_itself, meaning_of
 from firstread.records import Instance, Result
+from firstread.report.predictive_value import words_of
 from firstread.report.words import HINT, NOT_EXCLUDED, is_hint, name_of_hint, opening_sentence, percent, rounded
 from worker.outputs.objects.codes import (
     FLAGGED,
@@ -30,7 +31,7 @@ from worker.outputs.objects.codes import (
 from worker.outputs.objects.finishing import common_arguments, finish_object, software_version
 from worker.outputs.objects.source import ObjectSource
 
-TEMPLATE_VERSION = 2
+TEMPLATE_VERSION = 3
 """To be raised with every change of what this object says or how: a test compares the bytes of fixed results."""
 
 DEVICE_UID = stable_uid("device", MODEL)
@@ -158,9 +159,14 @@ def _comment(words: str) -> sr.TextContentItem:
 
 
 def _opening(source: ObjectSource) -> list[str]:
-    """What a reader should see first, a sentence or two each; what could not be read stands before the result."""
+    """What a reader should see first, a sentence or two each.
+
+    What could not be read stands before the result, and after it how often such a flag is right, where that is seldom.
+    """
     unread = [source.job.detail] if source.job.detail else []
-    return [*unread, opening_sentence(source.pipeline, source.findings), NOT_EXCLUDED]
+    seldom = words_of(source.pipeline, source.job.statistics)
+    result = opening_sentence(source.pipeline, source.findings)
+    return [*unread, result, *([seldom] if seldom else []), NOT_EXCLUDED]
 
 
 def _comments(source: ObjectSource) -> list[hd.sr.ContentItem]:

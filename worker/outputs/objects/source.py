@@ -31,6 +31,7 @@ from firstread.records import (
     newest_of_each,
 )
 from firstread.report.evidence import key_picture, mask_of, renumbering
+from firstread.report.predictive_value import words_of
 from firstread.settings import Settings
 from firstread.storage.store import spool_of
 from worker.outputs.objects.header import clean_header
@@ -251,7 +252,9 @@ def _key_image(session: Session, job: Job, images: list[Instance]) -> tuple[Inst
 
 def _digest(members: Sequence[Instance], job: Job, findings: Sequence[Result]) -> str:
     """Digest of the revision's content and of the result; probabilities count to three places."""
+    seldom = words_of(job.pipeline, job.statistics)
     content = {
+        **({"predictive_value": seldom} if seldom else {}),
         "content": sorted((m.sop_instance_uid, m.sha256) for m in members),
         "pipeline": job.pipeline,
         "models": sorted(job.models),

@@ -114,7 +114,13 @@ def mail_text(content: dict[str, Any]) -> str:
             lines.append(f"{meaning_of(finding['finding'])}: {finding['probability']:.2f}{limit}{mark}")
         elif finding["value"] is not None:
             lines.append(f"{meaning_of(finding['finding'])}: {measured(finding['value'], finding['unit'])}")
-    lines += [TEXTS[code] for code in EXPLAINED if code in content["warnings"]]
+    told = (content["predictive_value"] or {}).get("words")
+    lines += [told] if told else []
+    lines += [
+        TEXTS[code]
+        for code in EXPLAINED
+        if code in content["warnings"] and not (told and code == Caution.FEW_FLAGS_RIGHT)
+    ]
     if content["warnings"]:
         lines.append(f"Warnings: {', '.join(content['warnings'])}")
     lines += ["", f"StudyInstanceUID: {content['study_instance_uid']}", f"Revision: {content['revision']}"]
@@ -159,6 +165,8 @@ def _summary_text(content: dict[str, Any]) -> str:
         if "patient_id" in flag:
             lines.append(f"    patient ID {flag['patient_id'] or '-'}, accession {flag['accession_number'] or '-'}")
         lines.append(f"    {acknowledge_command(flag['study_instance_uid'], flag['pipeline'])}")
+    values = [flag["predictive_value"] or {} for flag in content["flags"][:MOST_LINES]]
+    lines += dict.fromkeys(value["words"] for value in values if value.get("words"))
     for study in content["not_read"][:MOST_LINES]:
         lines.append(f"study {study['study_key']}: NOT READ ({study['pipeline']}), {study['reason'] or 'unknown'}")
         lines.append(f"    firstread retry {study['study_instance_uid']}")

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from worker.errors import NoServingPackage
+from worker.packages.card import JOINT_FLAG
 from worker.packages.preprocessing.lungs import lung_field
 from worker.pipelines.base import Detail, Evidence, Outcome, ScoredSeries, Served
 from worker.pipelines.chest_xray.evidence import Voice, film_maps, low_evidence, map_numbers, occlusion_numbers, overlay
@@ -28,6 +29,7 @@ from worker.pipelines.ensemble import (
     RoledScores,
     ScoredFrame,
     findings_of,
+    predictive_value_of,
     slice_scores_of,
     with_roles,
 )
@@ -73,6 +75,8 @@ def interpret(study: Films) -> Outcome:
     if combined[BINARY].flag_threshold(BINARY) is None:
         reason = no_flag_reason(groups, combined[BINARY] is not alone, age_group)
         warnings.append(Caution.HINT_FOR_AGE if reason == "hint" else Caution.NO_FLAG_FOR_AGE)
+    flags = combined[BINARY].at(top).flags(BINARY)
+    point = "flag" if combined[BINARY] is alone else JOINT_FLAG
     return Outcome(
         findings=findings_of(stored, BINARY),
         slice_scores=slice_scores_of(stored, frames),
@@ -80,6 +84,7 @@ def interpret(study: Films) -> Outcome:
         evidence=evidence,
         SeriesInstanceUID=film.instance.SeriesInstanceUID,
         statistics=_statistics(film, numbers),
+        predictive_value=predictive_value_of(groups[BINARY], BINARY, point, age_group) if flags else None,
         details={**_description(film), **numbers},
     )
 

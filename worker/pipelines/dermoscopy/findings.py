@@ -21,6 +21,7 @@ from worker.pipelines.ensemble import (
     findings_of,
     mean_scores,
     packages_of,
+    predictive_value_of,
     slice_scores_of,
     with_roles,
 )
@@ -75,6 +76,7 @@ def interpret(lesion: Lesion) -> Outcome:
         evidence=evidence_of(photograph, key.outline, heat, main, next_step),
         SeriesInstanceUID=photograph.instance.SeriesInstanceUID,
         statistics=_statistics(photograph, key.outline),
+        predictive_value=predictive_value_of(naming, FLAG) if main.flags(FLAG) else None,
         next_step=next_step,
     )
 

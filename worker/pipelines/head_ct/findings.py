@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 
 from firstread.pipelines import HEAD_CT
-from firstread.report.predictive_value import is_few
 from worker.packages.patient_score import mask_areas
 from worker.packages.probabilities import slice_probabilities, study_probability
 from worker.pipelines.base import Finding, Outcome, Served
@@ -20,6 +19,7 @@ from worker.pipelines.ensemble import (
     findings_of,
     mean_scores,
     packages_of,
+    predictive_value_of,
     slice_scores_of,
     with_roles,
 )
@@ -69,8 +69,6 @@ def interpret(head: Head) -> Outcome:
             findings.append(Finding("bleed_volume", card.name, card.version, value=volume_ml, unit="mL"))
         if main.flags(FLAG) and not blood.any():
             warnings.append(Caution.LOW_EVIDENCE)
-    if main.flags(FLAG) and _few_flags_right(active):
-        warnings.append(Caution.FEW_FLAGS_RIGHT)
     return Outcome(
         findings=findings,
         slice_scores=slice_scores_of(stored, _frames(volume)),
@@ -78,6 +76,7 @@ def interpret(head: Head) -> Outcome:
         evidence=evidence_of(head, main, FLAG, segmenter, blood, active),
         SeriesInstanceUID=head.SeriesInstanceUID,
         statistics=_statistics(volume),
+        predictive_value=predictive_value_of(active, FLAG) if main.flags(FLAG) else None,
     )
 
 
@@ -89,12 +88,6 @@ def _scores(package: Served, arrays: dict[str, np.ndarray]) -> ModelScores:
     thresholds = {label: card.threshold(label) for label in card.labels}
     known = {label: FALLBACK_THRESHOLD if t is None else t for label, t in thresholds.items()}
     return ModelScores(card.name, card.version, tuple(card.labels), p, known, p_study)
-
-
-def _few_flags_right(active: Sequence[Served]) -> bool:
-    """Whether every active package that flags is right so seldom, by its card."""
-    shares = [share for package in active if (share := package.card.share_right(FLAG)) is not None]
-    return bool(shares) and is_few(max(shares))
 
 
 def _frames(volume: HounsfieldVolume) -> list[ScoredFrame]:

@@ -74,6 +74,8 @@ def _by_header(head: HeadStack) -> tuple[list[str], list[str]]:
     n, stack = len(head.slices) + len(head.unread), head.stack
     if head.contrast:
         reasons.append(Reason.CONTRAST_AGENT)
+    elif head.described == "given":
+        warnings.append(Caution.CONTRAST_SUSPECTED)
     if n < MIN_SLICES:
         reasons.append(Reason.TOO_FEW_SLICES)
     elif stack.coverage_mm is not None and stack.coverage_mm < MIN_COVERAGE_MM:

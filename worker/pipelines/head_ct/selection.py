@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from firstread.dicom.contrast import has_contrast, says_none
+from firstread.dicom.contrast import described, has_contrast
 from firstread.dicom.frames import Frame, frames_of
 from firstread.dicom.geometry import plane_of, turn_of
 from firstread.dicom.modality import CT_CLASSES
@@ -50,7 +50,6 @@ _OTHER_PARTS: Final = (
     "NECK",
     "EXTREMITY",
 )
-_CONTRAST_WORDS: Final = frozenset({"CTA", "ANGIO", "POST", "CE", "C+", "+C", "CONTRAST", "VENOUS", "ARTERIAL"})
 _SHARP_WORDS: Final = ("BONE", "EDGE", "LUNG", "SHARP", "DETAIL")
 
 
@@ -174,6 +173,7 @@ def _head_stack(slices: list[Slice], unread: list[Unread], lost: Sequence[Lost],
         turn=turn_of(known[len(known) // 2].ImageOrientationPatient if known else None),
         PixelSpacing=tuple(float(mm) for mm in np.median(spacings, axis=0)) if spacings else None,
         contrast=any(entry.contrast for entry in ordered),
+        described=described(text(ordered[0].instance.ds, "SeriesDescription", 64)),
         cautions=tuple(sorted(arrangement.cautions)),
         twins=twins_of(arrangement.slices, arrangement.stack),
         unread=tuple(unread),
@@ -203,7 +203,7 @@ def _rank(SeriesInstanceUID: str, head: HeadStack) -> Rank:
     class_of_thickness = 0 if 3.0 <= thickness <= 6.0 else 1 if thickness < 3.0 else 2
     return (
         head.contrast,
-        _described_as_contrast(text(ds, "SeriesDescription", 64)),
+        head.described != "none",
         any(word in part for word in _OTHER_PARTS),
         head.slices[0].frame.FrameType[:1] == ("DERIVED",),
         _sharp(text(ds, "ConvolutionKernel", 64)),
@@ -212,14 +212,6 @@ def _rank(SeriesInstanceUID: str, head: HeadStack) -> Rank:
         -len(head.slices),
         SeriesInstanceUID,
     )
-
-
-def _described_as_contrast(description: str) -> bool:
-    """Descriptions are wrong too often to refuse a series for one, but of two series the plainer is taken."""
-    words = "".join(c if c.isalnum() or c in "+/" else " " for c in description.upper()).split()
-    marked = {i for i, word in enumerate(words) if word in _CONTRAST_WORDS}
-    denied = {i for i in marked for k in (1, 2) if i >= k and says_none(" ".join(words[i - k : i + 1]))}
-    return bool(marked - denied)
 
 
 def _sharp(kernel: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from firstread.dicom.contrast import Described
 from firstread.dicom.frames import Frame
 from firstread.dicom.geometry import Stack, Turn
 from firstread.dicom.values import integer, number
@@ -101,6 +102,10 @@ class HeadStack:
     ----------
     PixelSpacing : tuple of float or None
         Median over the slices, in mm.
+    contrast : bool
+        Whether an element or a macro says that a contrast agent was given.
+    described : str
+        What the series' description says of it.
     cautions : tuple of str
         Codes of what is doubtful about slices and order.
     twins : mapping
@@ -114,6 +119,7 @@ class HeadStack:
     turn: Turn
     PixelSpacing: tuple[float, ...] | None
     contrast: bool
+    described: Described = "none"
     cautions: tuple[str, ...] = ()
     twins: Mapping[int, Sequence[Slice]] = field(default_factory=dict)
     unread: tuple[Unread, ...] = ()

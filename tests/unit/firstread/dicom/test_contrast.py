@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
-from firstread.dicom.contrast import has_contrast, says_none
+from firstread.dicom.contrast import described, has_contrast, says_none
 from firstread.dicom.frames import frames_of
 from firstread.phantoms.ct import CtLabels, enhanced_ct
 from firstread.phantoms.head import HeadSpec, head_grid, head_study
@@ -45,6 +45,28 @@ def test_words_for_none(words: str) -> None:
 @pytest.mark.parametrize("words", AGENTS.split("|"))
 def test_words_for_an_agent(words: str) -> None:
     assert not says_none(words)
+
+
+GIVEN = (
+    "CT HEAD WITH CONTRAST|HEAD W CONTRAST|Head w/ contrast|BRAIN+C|AXIAL C+|HEAD C +|CTA HEAD|CT ANGIO HEAD|HEAD POST|"
+    "HEAD POST CONTRAST|POST-CONTRAST|POSTCONTRAST 5MM|HEAD VENOUS|ARTERIAL PHASE|HEAD WITH IV CONTRAST NO TILT|CE AX|"
+    "Schädel mit KM|Schädel nach Kontrastmittel|crâne avec contraste|cranio con contrasto|с контрастом|头颅增强|造影"
+)
+PLAIN = (
+    "CT HEAD WITHOUT CONTRAST|HEAD W/O CONTRAST|HEAD WO CONTRAST|HEAD W/OUT CONTRAST|NON-CONTRAST HEAD|NON CONTRAST|"
+    "NONCONTRAST HEAD|NO CONTRAST|WITHOUT ANY IV CONTRAST|CONTRAST: NONE|HEAD PRE CONTRAST|UNENHANCED HEAD|NATIVE|"
+    "Schädel nativ|Schädel ohne KM|ohne Kontrastmittel|crâne sans contraste|senza contrasto|без контраста|头颅平扫|"
+    "無造影|造影なし|HEAD C-|C-SPINE|HEAD W/WO CONTRAST|HEAD W & W/O CONTRAST|HEAD WITH AND WITHOUT CONTRAST|POST OP|"
+    "POST FOSSA|HEAD POSTERIOR|POST TRAUMA|HIGH CONTRAST|LOW CONTRAST 5MM|HEAD 5 CM|HEAD 5.0|AXIAL|EDGE ENHANCED||"
+    "KM NATIV"
+)
+BOTH = "CTA HEAD W/O|PRE AND POST CONTRAST|NATIV + MIT KM|HEAD PRE/POST"
+
+
+@pytest.mark.parametrize(("said", "words"), [("given", GIVEN), ("none", PLAIN), ("both", BOTH)])
+def test_what_the_description_of_a_series_says(said: str, words: str) -> None:
+    strange = {text: found for text in words.split("|") if (found := described(text)) != said}
+    assert not strange
 
 
 def _item(**values: object) -> Dataset:
@@ -140,6 +162,17 @@ def test_a_series_described_as_plain_goes_before_one_described_as_contrast(tmp_p
     other = head_study(SPEC, CtLabels(series="1", description="HEAD POST")).objects
     result = _run([*other, *objects], tmp_path)
     assert result.outcome is not None and result.outcome.SeriesInstanceUID == objects[0].SeriesInstanceUID
+
+
+@pytest.mark.parametrize(
+    ("description", "warned"),
+    [("HEAD WITH CONTRAST", True), ("HEAD W/O CONTRAST", False), ("W/WO CONTRAST", False)],
+)
+def test_a_series_described_as_contrast_is_scored_with_a_warning(
+    description: str, warned: bool, tmp_path: Path
+) -> None:
+    result = _run(head_study(SPEC, CtLabels(description=description)).objects, tmp_path)
+    assert result.outcome is not None and ("contrast_suspected" in result.outcome.warnings) is warned
 
 
 def test_a_plain_head_is_scored_whatever_its_word_for_none(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from firstread.phantoms.chest import FilmSpec
+from firstread.report.predictive_value import PredictiveValue
 from tests.builders.age_points import HINT, NO_POSITIVES, flag_row, point_by_age
 from tests.builders.chest import LowerLungEngine, chest_card, chest_served, film_ds, received, study_of
 from worker.pipelines.base import Finding, Outcome, Served
@@ -70,6 +71,8 @@ def test_a_flag_that_is_seldom_right_is_a_hint(group: str, warning: str | None, 
     outcome = _scored(tmp_path, AGES[group], points)
     assert _pneumonia(outcome).flagged is (warning is None)
     assert warning is None or (warning in outcome.warnings and _pneumonia(outcome).threshold is None)
+    known = PredictiveValue("pneumonia", 0.0876, 0.01)
+    assert outcome.predictive_value == (known if warning is None else None)
 
 
 def test_the_joint_score_has_groups_of_its_own(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pydicom.uid import JPEG2000, UID, JPEG2000Lossless, JPEGBaseline8Bit, Secon
 
 from firstread.dicom.uids import stable_uid
 from firstread.phantoms.lesion import LesionSpec, lesion_image, lesion_photograph
+from firstread.report.predictive_value import PredictiveValue
 from tests.builders.no_skin import NO_SKIN
 from tests.builders.skin import BROWN, DARK, SKIN, DarknessEngine, lesion_card, repainted, served
 from tests.builders.study_images import study_from
@@ -85,6 +86,7 @@ def test_a_melanoma_that_would_seldom_be_right_is_a_hint(prevalence: float, is_h
     assert melanoma.probability is not None and melanoma.probability > 0.3
     assert (melanoma.threshold, melanoma.flagged) == ((None, False) if is_hint else (0.3, True))
     assert ("hint_only" in outcome.warnings) is is_hint
+    assert outcome.predictive_value == (None if is_hint else PredictiveValue("melanoma", 0.0746, prevalence))
     assert outcome.evidence.mask is not None and outcome.next_step == next_steps()["melanoma"]
 
 

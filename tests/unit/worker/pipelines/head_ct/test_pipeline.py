@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 
 from firstread.phantoms.ct import CtLabels, ct_series, enhanced_ct
 from firstread.phantoms.head import HeadPhantom, HeadSpec, head_grid, head_study
+from firstread.report.predictive_value import PredictiveValue
 from tests.builders.study_images import LABELS, ThresholdEngine, head_card, served, study_from
 from worker.errors import NonFiniteScore, NoServingPackage
 from worker.packages.operating_points import OperatingPoint
@@ -71,15 +72,16 @@ def test_a_plain_head_is_not(plain: HeadPhantom, tmp_path: Path) -> None:
     assert json.dumps(result.details)
 
 
-@pytest.mark.parametrize(("specificity", "warned"), [(0.55, True), (0.8, False), (None, False)])
-def test_a_flag_that_is_seldom_right_stays_a_flag_and_says_so(
-    ball: HeadPhantom, plain: HeadPhantom, specificity: float | None, warned: bool, tmp_path: Path
+@pytest.mark.parametrize(("specificity", "share"), [(0.2, 0.0319), (0.55, 0.0553), (0.8, 0.1165), (None, None)])
+def test_a_flag_stays_a_flag_however_seldom_it_is_right(
+    ball: HeadPhantom, plain: HeadPhantom, specificity: float | None, share: float | None, tmp_path: Path
 ) -> None:
     point = OperatingPoint(finding="any", threshold=0.5, chosen_for="a test", sensitivity=0.95, specificity=specificity)
     bleed = _done(_run(study_from(ball.objects, tmp_path / "a"), operating_points={"flag": point}))
-    assert _any(bleed)[1] and ("few_flags_right" in bleed.warnings) is warned
+    assert _any(bleed)[1]
+    assert bleed.predictive_value == (None if share is None else PredictiveValue("any", share, 0.027))
     other = _done(_run(study_from(plain.objects, tmp_path / "b"), operating_points={"flag": point}))
-    assert not _any(other)[1] and "few_flags_right" not in other.warnings
+    assert not _any(other)[1] and other.predictive_value is None
 
 
 def test_every_finding_and_every_slice_has_its_row(ball: HeadPhantom, tmp_path: Path) -> None:
