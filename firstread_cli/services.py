@@ -32,6 +32,18 @@ def warn_of_disk(settings: Settings) -> None:
         click.echo(f"firstread: {warning}", err=True)
 
 
+def warn_of_keys(settings: Settings) -> None:
+    """One line where signatures of packages are demanded and the keys cannot be read: nothing is trusted then."""
+    if settings.model_keys is None:
+        return
+    from worker.packages.signature import SignatureError, read_public_keys
+
+    try:
+        read_public_keys(settings.model_keys)
+    except SignatureError as error:
+        click.echo(f"firstread: FIRSTREAD_MODEL_KEYS: {error}; no package serves", err=True)
+
+
 @click.command()
 def up() -> None:
     """Run everything in one go: broker, listener, inbox, worker, metrics.
@@ -45,6 +57,7 @@ def up() -> None:
     from worker.pipelines.next_steps import NextStepsError, next_steps
 
     settings = settings_of_process()
+    warn_of_keys(settings)
     complaint = complaint_at_start(settings)
     if complaint:
         say(f"DESTINATIONS: {complaint}")
@@ -92,6 +105,8 @@ def work(child: bool) -> None:
     require_models_dir(settings)
     os.umask(PRIVATE_UMASK)
     warn_of_disk(settings)
+    if not is_child():
+        warn_of_keys(settings)
     if not settings.embedded_broker and not is_child():
         require_broker(settings)
     raise SystemExit(run_supervisor(settings))

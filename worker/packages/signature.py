@@ -135,7 +135,7 @@ def read_public_keys(path: Path) -> Keys:
     try:
         blocks = PUBLIC_KEY.findall(read_small(path, KEYS_BYTES))
     except PackageError as error:
-        raise SignatureError(f"keys of packages: {path}: {error}") from error
+        raise SignatureError(f"{path.parent}/{error}") from error
     keys: dict[str, Ed25519PublicKey] = {}
     for number, block in enumerate(blocks[: MOST_KEYS + 1], start=1):
         try:
@@ -143,12 +143,10 @@ def read_public_keys(path: Path) -> Keys:
         except (ValueError, UnsupportedAlgorithm):
             key = None
         if not isinstance(key, Ed25519PublicKey):
-            raise SignatureError(f"keys of packages: {path}: key {number} is no public key of Ed25519")
+            raise SignatureError(f"{path}: key {number} is no public key of Ed25519")
         keys[key_id(key)] = key
     if not 1 <= len(blocks) <= MOST_KEYS:
-        raise SignatureError(
-            f"keys of packages: {path} holds {len(blocks) or 'no'} public keys; 1 to {MOST_KEYS} are read"
-        )
+        raise SignatureError(f"{path} holds {len(blocks) or 'no'} public keys; 1 to {MOST_KEYS} are read")
     return keys
 
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from firstread.settings import Settings
 from firstread_cli.models import models
+from firstread_cli.services import warn_of_keys
 from tests.builders.toy_package import write_toy_package
 from worker.packages.archive import export_package, import_package, sign_archive
 from worker.packages.card import ChecksumError, PackageError
@@ -164,13 +165,26 @@ def test_files_that_hold_no_keys(tmp_path: Path, key_file: Path) -> None:
     }
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(SignatureError, match=f"keys of packages: .*{name}"):
+        with pytest.raises(SignatureError, match=f"{tmp_path / name}"):
             read_public_keys(tmp_path / name)
     with pytest.raises(SignatureError, match="No such file"):
         read_public_keys(tmp_path / "nowhere")
     (tmp_path / "ec.key").write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     with pytest.raises(SignatureError, match="another kind"):
         read_private_key(tmp_path / "ec.key")
+
+
+def test_keys_that_cannot_be_read_are_one_line_at_the_start(
+    tmp_path: Path, key_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warn_of_keys(Settings(home=tmp_path, model_keys=public(key_file)))
+    warn_of_keys(Settings(home=tmp_path))
+    assert capsys.readouterr().err == ""
+    warn_of_keys(Settings(home=tmp_path, model_keys=tmp_path / "nowhere"))
+    assert capsys.readouterr().err == (
+        f"firstread: FIRSTREAD_MODEL_KEYS: {tmp_path}/nowhere cannot be read (No such file or directory); "
+        "no package serves\n"
+    )
 
 
 @pytest.fixture(scope="module")
