@@ -43,9 +43,10 @@ class ListenerService:
         self.id = uuid.uuid4().hex
         self.row = own_process(self.id, LISTENER)
         self.storage = Storage(settings)
-        self.writer = RowWriter(Assembler(self.db, self.id, settings.max_wait_s), self.storage.spool)
         self.doorbell = Doorbell(self.db, settings)
         self.closer = Closer(self.db, settings, self.row, self.doorbell)
+        assembler = Assembler(self.db, self.id, settings.max_wait_s)
+        self.writer = RowWriter(assembler, self.storage.spool, self.closer.wake)
         self.door = DoorBook(self.db)
         handlers = Handlers(settings, self.storage, self.writer, self.id)
         self.scp = Scp(settings, handlers, self.writer, self.door.note)

@@ -13,6 +13,8 @@ RESULT_BUCKETS = (0.5, 1, 2, 3, 4, 5, 7.5, 10, 15, 20, 30, 60, 120, 300, 900, 36
 SCORE_BUCKETS = tuple(i / 20 for i in range(1, 21))
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
+POSITIVE, NEGATIVE = "positive", "negative"
+
 JOBS = Counter(
     "firstread_jobs_total",
     "Runs of a job by outcome: DONE, REJECTED, FAILED, and the attempts that ended in RETRY or LOST.",
@@ -23,6 +25,12 @@ ERRORS = Counter("firstread_errors_total", "Attempts that failed, by kind of err
 WARNINGS = Counter("firstread_warnings_total", "Warnings on committed results, by code.", ["pipeline", "reason"])
 UNWANTED = Counter("firstread_unwanted_revisions_total", "Revisions that no pipeline wants, by reason.", ["reason"])
 FLAGS = Counter("firstread_flags_total", "Runs that raised or confirmed a flag.", ["pipeline", "model"])
+CALLS = Counter(
+    "firstread_calls_total",
+    "Runs that compared a score with the threshold at which it flags, by outcome: positive or negative. A hint has no "
+    "such threshold.",
+    ["pipeline", "model", "outcome"],
+)
 STAGE_SECONDS = Histogram(
     "firstread_stage_seconds", "Duration of a stage of a job.", ["pipeline", "stage"], buckets=STAGE_BUCKETS
 )
@@ -91,4 +99,6 @@ def begin(pipelines: Iterable[str], models: Iterable[tuple[str, str]]) -> None:
         RESULT_SECONDS.labels(pipeline)
     for pipeline, model in models:
         FLAGS.labels(pipeline, model)
+        for call in (POSITIVE, NEGATIVE):
+            CALLS.labels(pipeline, model, call)
         SCORE.labels(pipeline, model)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import func, select, update
@@ -55,6 +56,14 @@ class Closed:
     spared_s: float = 0.0
 
 
+@dataclass
+class Look:
+    """What one look at the open revisions closed, and in how many seconds a release makes the next one due."""
+
+    closed: list[Closed] = field(default_factory=list)
+    next_s: float = math.inf
+
+
 def close_reason(
     opened_at: datetime,
     last_seen_at: datetime,
@@ -78,6 +87,17 @@ def close_reason(
         return "max_wait"
     if at - last_seen_at >= timedelta(seconds=settings.quiet_s):
         return "quiet"
+    due = release_due(visits, settings, too_soon, at_once=at_once)
+    return RELEASED if due is not None and at >= due else None
+
+
+def release_due(
+    visits: Sequence[Visit], settings: Settings, too_soon: int = 0, *, at_once: bool = False
+) -> datetime | None:
+    """When a revision may close on the release of its last delivery; None while one is open, or broke off.
+
+    The arguments are those of :func:`close_reason`.
+    """
     released = [v for v in visits if v.ending == RELEASED]
     for visit in visits:
         if visit.ending is None:
@@ -87,7 +107,7 @@ def close_reason(
     grace_s = AT_ONCE_S if at_once else _grace_s(settings, too_soon)
     graces = {"inbox": settings.inbox_grace_s, "dicom": grace_s}
     due = [v.ended_at + timedelta(seconds=graces.get(v.source, grace_s)) for v in released if v.ended_at is not None]
-    return RELEASED if due and at >= max(due) else None
+    return max(due, default=None)
 
 
 def _grace_s(settings: Settings, too_soon: int) -> float:
@@ -140,7 +160,7 @@ def _orphaned(session: Session) -> list[int]:
     return list(session.scalars(query))
 
 
-def close_due(db: Database, settings: Settings) -> list[Closed]:
+def close_due(db: Database, settings: Settings) -> Look:
     """Freeze every revision whose time has come; one transaction each, so that one cannot hold up another."""
     with db.read() as session:
         rows = session.execute(
@@ -150,18 +170,23 @@ def close_due(db: Database, settings: Settings) -> list[Closed]:
         ).all()
         visits = _visits(session, [row.study_id for row in rows])
         at_once = _at_once(session, settings, {row.study_id: visits[row.study_id] for row in rows if row.number == 1})
+        too_soon = {
+            row.study_id: _too_soon(session, row.study_id, row.opened_at, settings) for row in rows if row.number > 1
+        }
         heard = _listening_since(session)
         now = now_of(session)
-    closed = []
+    look = Look()
     for row in rows:
         seen_at = max(row.last_seen_at, heard)
-        # The grace that a study needs is looked up once it is due by the shortest.
         parts = _since(visits[row.study_id], row.opened_at)
-        if close_reason(row.opened_at, seen_at, parts, settings, now, at_once=row.study_id in at_once):
+        soon, whole = too_soon.get(row.study_id, 0), row.study_id in at_once
+        if close_reason(row.opened_at, seen_at, parts, settings, now, soon, at_once=whole):
             done = _close(db, settings, row.study_id)
             if done is not None:
-                closed.append(done)
-    return closed
+                look.closed.append(done)
+        elif (due := release_due(parts, settings, soon, at_once=whole)) is not None:
+            look.next_s = min((due - now).total_seconds(), look.next_s)
+    return look
 
 
 def _at_once(session: Session, settings: Settings, first_visits: dict[int, list[Visit]]) -> set[int]:

@@ -28,13 +28,14 @@ class RowWriter:
     """Queue and thread between the doors and the :class:`Assembler`.
 
     Order is kept, so the end of a delivery is written after all that it delivered. An entry that the database refuses
-    for itself is logged and counted; its file stays, and the next start tries it again.
+    for itself is logged and counted; its file stays, and the next start tries it again. ``on_ended`` is called once the
+    end of a delivery is written.
     """
 
-    def __init__(self, assembler: Assembler, spool: Spool, on_written: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, assembler: Assembler, spool: Spool, on_ended: Callable[[], None]) -> None:
         self._assembler = assembler
         self._spool = spool
-        self._on_written = on_written
+        self._on_ended = on_ended
         self._queue: queue.Queue[Entry | None] = queue.Queue(BACKLOG)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="row-writer", daemon=True)
@@ -72,7 +73,8 @@ class RowWriter:
             group = self._take()
             if group:
                 self._write(group)
-                self._on_written()
+                if any(isinstance(entry, Ending) for entry in group):
+                    self._on_ended()
             for _ in group:
                 self._queue.task_done()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -15,7 +17,10 @@ from firstread.records import Database, Process, write_heartbeat
 from firstread.settings import Settings
 
 LOGGER = logging.getLogger(__name__)
+T = TypeVar("T")
 LOOK_S = 0.2
+"""Longest pause between two looks: another listener of this database may have written what makes a study due."""
+SHORTEST_S = 0.01
 RECONCILE_LIMIT_S = 60.0
 """Longest that closing waits for spool and rows to agree after a start."""
 
@@ -33,12 +38,14 @@ class Closer:
         self._listener = listener
         self._doorbell = doorbell
         self._stopping = threading.Event()
+        self._woken = threading.Event()
+        self._failed: set[str] = set()
         self.lost = threading.Event()
         self.reconciled = threading.Event()
         self._patient_until = time.monotonic() + RECONCILE_LIMIT_S
         self._threads = [
-            threading.Thread(target=self._loop, args=(self.look, LOOK_S), name="closer", daemon=True),
-            threading.Thread(target=self._loop, args=(self.keep_alive, HEARTBEAT_S), name="heartbeat", daemon=True),
+            threading.Thread(target=self._look_after, name="closer", daemon=True),
+            threading.Thread(target=self._beat, name="heartbeat", daemon=True),
         ]
 
     def start(self) -> None:
@@ -49,19 +56,26 @@ class Closer:
     def stop(self) -> None:
         """End after the steps in hand."""
         self._stopping.set()
+        self._woken.set()
         for thread in self._threads:
             thread.join(timeout=10.0)
 
-    def look(self) -> None:
-        """Close what is due and announce it."""
+    def wake(self) -> None:
+        """Look now: the end of a delivery was written."""
+        self._woken.set()
+
+    def look(self) -> float:
+        """Close what is due and announce it; seconds until the next look."""
         if not self.reconciled.is_set() and time.monotonic() < self._patient_until:
-            return
-        for closed in close_due(self._db, self._settings):
+            return LOOK_S
+        look = close_due(self._db, self._settings)
+        for closed in look.closed:
             metrics.STUDY_CLOSES.labels(reason=closed.reason).inc()
             if closed.spared_s:
                 metrics.EARLY_CLOSES.labels(outcome="closed").inc()
             LOGGER.info("study %s revision %s closed (%s)", closed.study_key, closed.number, closed.reason)
             self._doorbell.announce(closed)
+        return min(LOOK_S, max(SHORTEST_S, look.next_s))
 
     def keep_alive(self) -> None:
         """Write the heartbeat; give up on listeners that have none."""
@@ -69,16 +83,28 @@ class Closer:
         if reap_lost(self._db):
             self.lost.set()
 
-    def _loop(self, step: object, every_s: float) -> None:
-        assert callable(step)
-        failed = False
-        while not self._stopping.wait(every_s):
-            try:
-                step()
-                failed = False
-            except SQLAlchemyError as error:
-                if not failed:
-                    LOGGER.error("database not available (%s); studies close later", type(error).__name__)
-                failed = True
-            except Exception:
-                LOGGER.exception("a look at what may close failed")
+    def _look_after(self) -> None:
+        wait_s = LOOK_S
+        while not self._stopping.is_set():
+            self._woken.wait(wait_s)
+            self._woken.clear()
+            if not self._stopping.is_set():
+                wait_s = self._step("look", self.look) or LOOK_S
+
+    def _beat(self) -> None:
+        while not self._stopping.wait(HEARTBEAT_S):
+            self._step("heartbeat", self.keep_alive)
+
+    def _step(self, name: str, step: Callable[[], T]) -> T | None:
+        """What a step gives; None where it failed, which is said once until it succeeds again."""
+        try:
+            given = step()
+            self._failed.discard(name)
+            return given
+        except SQLAlchemyError as error:
+            if name not in self._failed:
+                LOGGER.error("database not available (%s); studies close later", type(error).__name__)
+            self._failed.add(name)
+        except Exception:
+            LOGGER.exception("a look at what may close failed")
+        return None

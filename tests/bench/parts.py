@@ -40,6 +40,7 @@ PARTS = (
     Part("inference", "Inference", 4),
     Part("backlog", "A backlog", 8, on_site=True),
     Part("flag", "From the last image to the flag", 6, on_site=True),
+    Part("grace", "When a study closes", 2),
     Part("intake", "Intake and scoring at once", 4, on_site=True),
     Part("rejected", "Studies that are refused", 2, on_site=True),
     Part("urgent", "An urgent study behind others", 5, on_site=True),

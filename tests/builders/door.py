@@ -58,4 +58,4 @@ class Door:
         self.assembler.write([Ending(delivery, ending, utcnow() - timedelta(seconds=ago_s))])
 
     def close(self) -> list[str]:
-        return [done.reason for done in close_due(self.db, self.settings)]
+        return [done.reason for done in close_due(self.db, self.settings).closed]

@@ -13,7 +13,16 @@ from sqlalchemy.orm import Session
 from firstread.records import Database
 from firstread.records.views import VIEWS
 
-SMALL = {"tally", "call_tally", "self_test", "process", "drift_row", "audit_event", "association_refusal_row"}
+SMALL = {
+    "tally",
+    "call_tally",
+    "sender_habit",
+    "self_test",
+    "process",
+    "drift_row",
+    "audit_event",
+    "association_refusal_row",
+}
 """Tables that a look-up may read from end to end."""
 
 MADE_BEFORE = {"CONSTANT", "counted"}

@@ -14,7 +14,7 @@ from tests.bench.parts import PARTS
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 900.0
-ALONE = ("receive", "decoder", "inference")
+ALONE = ("receive", "decoder", "inference", "grace")
 ON_SITE = tuple(part.name for part in PARTS if part.on_site)
 
 

@@ -210,6 +210,9 @@ def _count_outcome(pipeline: str, outcome: Outcome) -> None:
             metrics.FLAGS.labels(pipeline, model).inc()
         if flags_by_itself(pipeline, finding.name) and finding.probability is not None:
             metrics.SCORE.labels(pipeline, model).observe(finding.probability)
+            if finding.role == "active" and (finding.flagged or finding.threshold is not None):
+                call = metrics.POSITIVE if finding.flagged else metrics.NEGATIVE
+                metrics.CALLS.labels(pipeline, model, call).inc()
 
 
 def _since(claim: JobClaim) -> float:

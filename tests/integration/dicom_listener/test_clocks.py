@@ -143,14 +143,14 @@ def test_listeners_with_other_clocks_live_beside_each_other(
         _bring(db, "there", visit)
         assert alive_listeners(db, there) == {"here"}
         assert reap_lost(db) == 0
-        assert close_due(db, make_settings(quiet_s=60)) == []
+        assert close_due(db, make_settings(quiet_s=60)).closed == []
     assert alive_listeners(db, here) == {"there"}
     assert reap_lost(db) == 0
     settings = make_settings(quiet_s=60, max_wait_s=80, grace_s=0)
-    assert close_due(db, settings) == [], "neither quiet nor too long: it has just come"
+    assert close_due(db, settings).closed == [], "neither quiet nor too long: it has just come"
     with clock_off(off_s):
         Assembler(db, "there", settings.max_wait_s).write([Ending(visit, "released", utcnow())])
-    assert [closed.reason for closed in close_due(db, settings)] == ["released"]
+    assert [closed.reason for closed in close_due(db, settings).closed] == ["released"]
     with db.read() as session:
         revision = session.scalars(select(Revision)).one()
         assert near(revision.opened_at) and near(revision.last_seen_at) and near(revision.closed_at)

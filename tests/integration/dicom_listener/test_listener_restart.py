@@ -259,7 +259,7 @@ def test_one_bad_row_does_not_hold_up_its_group() -> None:
 
             return Registered()
 
-    writer = RowWriter(Picky(), None)  # type: ignore[arg-type]
+    writer = RowWriter(Picky(), None, lambda: None)  # type: ignore[arg-type]
     for entry in ("a", "bad", "b", "c"):
         writer.put(entry)  # type: ignore[arg-type]
     writer.start()

@@ -307,7 +307,7 @@ def test_age_is_read_at_intake_and_judged_at_close(db: Database, make_settings: 
             ]
         )
         assembler.write([Ending(visit, "released", utcnow() - timedelta(seconds=10))])
-    bells = close_due(db, settings)
+    bells = close_due(db, settings).closed
     with db.read() as session:
         revisions = session.scalars(select(Revision).order_by(Revision.id)).all()
         assert [r.old for r in revisions] == [True, False, False], "HIGH counts as fresh"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
@@ -16,7 +17,7 @@ from firstread.records.senders import WHOLE_STUDIES
 from firstread.settings import Settings
 from firstread_cli.doctor.senders import check_habits
 from tests.builders.door import Door
-from tests.builders.listening import small_series
+from tests.builders.listening import all_closed, listening, send, small_files, small_series
 from tests.builders.timing import until
 
 MakeSettings = Callable[..., Settings]
@@ -228,3 +229,14 @@ def test_doctor_and_metrics_show_who_is_known(db: Database, sender: Sender, sett
         return {sample.labels["outcome"]: sample.value for sample in family.samples}
 
     assert until(figures) == {"at_once": 1, "default": 1}
+
+
+def test_the_end_of_an_association_wakes_whoever_closes_studies(
+    make_settings: MakeSettings, broker: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without a wake-up nothing would be looked at within this test."""
+    monkeypatch.setattr("dicom_listener.studies.timer.LOOK_S", 600.0)
+    with listening(make_settings(broker_url=broker, grace_s=0.3)) as service:
+        assert service.closer.reconciled.wait(30)
+        assert all(outcome.ok for outcome in send(service, *small_files(tmp_path / "ct", 3)))
+        assert [row[1:4] for row in all_closed(service.db)] == [(1, "released", 3)]
