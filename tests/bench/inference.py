@@ -1,7 +1,7 @@
 """Network passes a second by batch and engine, of the shipped network of heads, each engine in a process of its own.
 
-Beside what a worker serves with stand bare engines: the same network without calibration, flipped views or checks of
-numbers. A picture that is also scored mirrored counts as two passes.
+What a worker serves with is loaded as the worker loads it. Beside it stand bare engines: the same network without
+calibration, flipped views or checks of numbers. A picture that is also scored mirrored counts as two passes.
 
 ``python -m tests.bench.inference ENGINE SECONDS`` measures one engine once and prints JSON.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,37 +21,37 @@ from typing import Any
 
 import numpy as np
 
-from firstread.settings import default_models_dir
+from firstread.settings import Settings, default_models_dir
 from tests.bench.figures import Collected, Figure
+from tests.bench.site import engines
 from tests.bench.sizes import Sizes
 
 BATCHES = (1, 8, 32)
-SERVED, BARE_TENSORFLOW, BARE_OPENVINO = "TensorFlow, as served", "TensorFlow, bare", "OpenVINO, bare, float32"
+AS_SERVED = ", as served"
+BARE_TENSORFLOW, BARE_OPENVINO = "TensorFlow, bare", "OpenVINO, bare, float32"
+NETWORK = "head_ct_bleed"
 LIMIT_S = 600.0
 Predict = Callable[[np.ndarray], Any]
 
 
 def measure(folder: Path, sizes: Sizes) -> list[Figure]:
-    """Engines by turns, each a process."""
+    """Engines by turns, each a process; ``folder`` is not needed."""
     found = Collected()
-    names = [SERVED, BARE_TENSORFLOW, BARE_OPENVINO]
-    for name in lacking():
-        names.remove(name)
-    if sizes.quick:
-        names = names[:1]
+    able, lacking = engines()
+    missing = {f"{name}{AS_SERVED}": reason for name, reason in lacking.items()}
+    names = [*(f"{name}{AS_SERVED}" for name in able), BARE_TENSORFLOW]
+    if importlib.util.find_spec("openvino") is None:
+        missing[BARE_OPENVINO] = "openvino is not installed"
+    else:
+        names.append(BARE_OPENVINO)
+    names = sizes.pick(names, names[:1])
     for turn in range(sizes.rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             for batch, passes in _in_a_process(name, sizes.pick(3.0, 0.1)).items():
                 found.add(name, f"passes/s, batch {batch}", "1/s", passes)
-    for name, reason in lacking().items():
+    for name, reason in missing.items():
         found.lacks(name, f"passes/s, batch {BATCHES[0]}", "1/s", reason)
     return found.figures()
-
-
-def lacking() -> dict[str, str]:
-    """Engines that are not here, and why."""
-    missing = importlib.util.find_spec("openvino") is None
-    return {BARE_OPENVINO: "openvino is not installed"} if missing else {}
 
 
 def _in_a_process(name: str, seconds: float) -> dict[str, float]:
@@ -60,31 +61,40 @@ def _in_a_process(name: str, seconds: float) -> dict[str, float]:
     return figures
 
 
-def network() -> Path:
-    """The newest package of heads."""
-    return sorted((default_models_dir() / "head_ct_bleed").iterdir())[-1]
-
-
 def predict_of(name: str) -> tuple[Predict, tuple[int, ...], int]:
     """What scores a batch, the shape of a picture, and passes a picture."""
+    if name.endswith(AS_SERVED):
+        return _served(engines()[0][name.removesuffix(AS_SERVED)])
     from worker.packages.package import load
     from worker.packages.runtimes.startup import start_tensorflow
 
     start_tensorflow()
-    package = load(network(), self_test=False)
+    package = load(sorted((default_models_dir() / NETWORK).iterdir())[-1], self_test=False)
     spec = package.card.input
     shape = (spec.height, spec.width, spec.channels)
-    if name == SERVED:
-        return package.predict, shape, 2 if package.card.parameters.get("flip") else 1
-    if name == BARE_TENSORFLOW:
-        return _bare_tensorflow(package.model), shape, 1
-    return _bare_openvino(package.model, shape), shape, 1
+    bare = _bare_tensorflow if name == BARE_TENSORFLOW else _bare_openvino
+    return bare(package.model, shape), shape, 1
 
 
-def _bare_tensorflow(model: Any) -> Predict:
+def _served(changes: dict[str, Any]) -> tuple[Predict, tuple[int, ...], int]:
+    """The newest package of heads, loaded as a worker does."""
+    from worker.engine.loading import load_serving
+
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(default_models_dir() / NETWORK, Path(folder) / "models" / NETWORK)
+        serving = load_serving(Settings(home=Path(folder), models_dir=Path(folder) / "models", **changes))
+    (tasks,) = serving.by_pipeline.values()
+    served = next(group[0] for group in tasks.values())
+    spec = served.card.input
+    passes = 2 if served.card.parameters.get("flip") else 1
+    return serving.models[served.key].predict, (spec.height, spec.width, spec.channels), passes
+
+
+def _bare_tensorflow(model: Any, shape: tuple[int, ...]) -> Predict:
     import tensorflow as tf
 
-    call = tf.function(lambda x: model(x, training=False))
+    pixels = tf.TensorSpec((None, *shape), tf.float32)
+    call = tf.function(lambda x: model(x, training=False), input_signature=[pixels])
     return lambda x: {name: value.numpy() for name, value in call(tf.constant(x)).items()}
 
 

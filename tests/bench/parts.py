@@ -16,7 +16,7 @@ class Part:
     title : str
         As the page names it.
     minutes : float
-        About how long it takes on two idle cores.
+        About how long it takes on two idle cores, with two engines.
     on_site : bool
         Whether it is measured on a site with listener and worker, which the parts share.
     own_file : bool
@@ -35,18 +35,18 @@ class Part:
 
 
 PARTS = (
-    Part("receive", "Receiving", 5),
+    Part("receive", "Receiving", 3),
     Part("decoder", "Decoding", 3),
-    Part("inference", "Inference", 4),
-    Part("backlog", "A backlog", 8, on_site=True),
-    Part("flag", "From the last image to the flag", 6, on_site=True),
+    Part("inference", "Inference", 5),
+    Part("backlog", "A backlog", 12, on_site=True),
+    Part("flag", "From the last image to the flag", 11, on_site=True),
     Part("grace", "When a study closes", 2),
-    Part("intake", "Intake and scoring at once", 4, on_site=True),
-    Part("rejected", "Studies that are refused", 2, on_site=True),
-    Part("urgent", "An urgent study behind others", 5, on_site=True),
+    Part("intake", "Intake and scoring at once", 6, on_site=True),
+    Part("rejected", "Studies that are refused", 3, on_site=True),
+    Part("urgent", "An urgent study behind others", 3, on_site=True),
     Part("films", "Chest films", 3, on_site=True),
-    Part("memory", "Memory", 12, on_site=True),
-    Part("queries", "Queries", 45, own_file=True),
-    Part("simulation", "Simulation", 2, own_file=True),
+    Part("memory", "Memory", 5, on_site=True),
+    Part("queries", "Queries", 30, own_file=True),
+    Part("simulation", "Simulation", 1, own_file=True),
 )
 BY_NAME = {part.name: part for part in PARTS}

@@ -36,9 +36,9 @@ ENDED = (JobState.DONE.value, JobState.REJECTED.value)
 
 def engines() -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Engines that a worker can be started with here, each with its settings, and why others are left out, by name."""
-    able: dict[str, dict[str, Any]] = {WORDS[TENSORFLOW]: {}}
     if "engine" not in Settings.model_fields:
-        return able, {WORDS[OPENVINO]: "this worker has no setting for the engine"}
+        return {WORDS[TENSORFLOW]: {}}, {WORDS[OPENVINO]: "this worker has no setting for the engine"}
+    able: dict[str, dict[str, Any]] = {WORDS[TENSORFLOW]: {"engine": TENSORFLOW}}
     if importlib.util.find_spec("openvino") is None:
         return able, {WORDS[OPENVINO]: "openvino is not installed"}
     return able | {WORDS[OPENVINO]: {"engine": OPENVINO}}, {}
