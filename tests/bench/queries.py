@@ -136,10 +136,22 @@ def bench(engine: str, folder: Path, studies: int, slices: int) -> dict[str, Any
             "version": _version(db),
             "studies": studies,
             "rows": {name: n for name, n in counts.items() if n},
+            "bytes": _size(db),
             "fill_s": filled_s,
             "migration_0014_s": migrated_s,
             "queries": figures,
         }
+
+
+def _size(db: Database) -> int:
+    """Bytes of the database on the disk, indices included."""
+    query = (
+        "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+        if db.is_sqlite
+        else "SELECT pg_database_size(current_database())"
+    )
+    with db.read() as session:
+        return int(session.scalar(text(query)) or 0)
 
 
 def _version(db: Database) -> str:

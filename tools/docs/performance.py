@@ -104,5 +104,5 @@ def query_databases() -> str:
         load = f"{run['load_before']:.1f} to {run['load_after']:.1f} on {run['machine']['cores']} cores"
         counts = (f"{run['rows'][name]:,}" for name in names)
         rows.append((_heading(run), run["version"], *counts, f"{run['migration_0014_s']:.0f}", load))
-    columns = ("slice scores", "images", "results", "jobs", "flags", "s for the migration to 0014", "load average")
+    columns = ("slice scores", "images", "results", "jobs", "flags", "s to migrate from 0013", "load average")
     return table(("database", "version", *columns), rows)

@@ -29,7 +29,7 @@ def write(folder: Path, days: float = 7.0) -> Path:
         },
         "cores_in_the_busiest_hour": round(scenarios.needed(costs), 3),
         "rows": rows,
-        "settings": sizing.reckon(rows, SETTINGS_FOR),
+        "settings": sizing.reckon(rows, SETTINGS_FOR, folder),
         "settings_for_workers": SETTINGS_FOR,
     }
     path = folder / "simulation.json"

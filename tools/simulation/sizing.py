@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from firstread.pipelines import PIPELINES
@@ -19,8 +21,8 @@ OTHERS = 3
 """Listener, deliverer and whoever looks."""
 
 
-def reckon(rows: list[dict[str, Any]], workers: int) -> list[dict[str, str]]:
-    """Settings and what they follow from, for so many workers."""
+def reckon(rows: list[dict[str, Any]], workers: int, folder: Path) -> list[dict[str, str]]:
+    """Settings and what they follow from, for so many workers; ``folder`` has what the bench measured of databases."""
     busiest = busiest_rate_per_s()
     wanted = sum(kind.share for kind in KINDS if kind.wanted)
     longest = max(row["longest_queue"] for row in rows if row["workers"] == workers)
@@ -35,7 +37,7 @@ def reckon(rows: list[dict[str, Any]], workers: int) -> list[dict[str, str]]:
     findings = len(next(pipeline for pipeline in PIPELINES if pipeline.name == "head_ct").findings)
     slices = [slices for kind in KINDS for slices in kind.slices]
     slice_rows = STUDIES_A_YEAR * heads * findings * sum(slices) / len(slices)
-    return [
+    reckoned = [
         _row(
             "Celery: messages",
             f"{busiest * wanted:.2f} doorbells/s, at most {longest:,} waiting",
@@ -66,6 +68,24 @@ def reckon(rows: list[dict[str, Any]], workers: int) -> list[dict[str, str]]:
         ),
         _row("Store: writing", f"{peak_mb_s:,.0f} MB/s in the busiest hour", "each image is written and synced once"),
     ]
+    a_row = _bytes_a_slice_score(folder)
+    if a_row:
+        room = f"{slice_rows * a_row / 1e9:,.0f} GB a year"
+        reckoned.append(
+            _row("PostgreSQL: room", room, f"{a_row:,.0f} bytes a slice score, all other tables and indices included")
+        )
+    return reckoned
+
+
+def _bytes_a_slice_score(folder: Path) -> float:
+    """Of the largest database on PostgreSQL whose size the bench noted; 0 where there is none."""
+    path = folder / "queries.json"
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.is_file() else []
+    sized = [run for run in runs if run["engine"] == "postgresql" and run.get("bytes")]
+    if not sized:
+        return 0.0
+    largest = max(sized, key=lambda run: run["studies"])
+    return float(largest["bytes"] / largest["rows"]["slice_score_row"])
 
 
 def _row(what: str, value: str, why: str) -> dict[str, str]:

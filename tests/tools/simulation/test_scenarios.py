@@ -94,6 +94,17 @@ def test_after_an_outage_the_urgent_are_claimed_first(measured: Path) -> None:
     assert after["longest_queue"] > 100
 
 
+def test_room_of_the_database_follows_from_its_measured_size(measured: Path) -> None:
+    rows = scenarios.run(read(measured), workers=(2,), days=0.01)
+    assert "PostgreSQL: room" not in {row["what"] for row in sizing.reckon(rows, 2, measured)}
+    run = {"engine": "postgresql", "studies": 100, "bytes": 300_000, "rows": {"slice_score_row": 1000}}
+    (measured / "queries.json").write_text(json.dumps({"runs": [run]}), encoding="utf-8")
+    reckoned = {row["what"]: row["value"] for row in sizing.reckon(rows, 2, measured)}
+    # 2 million studies, 4 % of them heads, 33 slices and six findings each: 15.84 million rows of 300 bytes
+    assert reckoned["PostgreSQL: slice scores a year"] == "16 million rows"
+    assert reckoned["PostgreSQL: room"] == "5 GB a year"
+
+
 def test_connections_are_those_of_a_process() -> None:
     db = Database("postgresql+psycopg://nobody@localhost/nothing")
     pool: Any = db.engine.pool
