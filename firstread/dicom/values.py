@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 import zlib
 from functools import cache
 from typing import Any, Final
 
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
 from pydicom.tag import BaseTag
@@ -31,6 +33,11 @@ PARSE_ERRORS: Final = (
 )
 """What pydicom raises on bytes that are not a valid data set."""
 
+_PLAIN_TEXTS: Final = frozenset({"AE", "AS", "CS", "DA", "DT", "LO", "SH", "TM", "UI"})
+_PLAIN_VRS: Final = _PLAIN_TEXTS | {"IS"}
+_SPECIAL: Final = re.compile(rb"[^ -}]|\\")
+"""What makes a value more than one, or its meaning depend on a character set (PS3.5 section 6.1)."""
+
 BIGGEST: Final = 2**31 - 1
 """Largest integer of a column, and of an Integer String (PS3.5 table 6.2-1)."""
 
@@ -52,11 +59,32 @@ def _tag_of(keyword: str) -> BaseTag:
     return base_tag(tag)
 
 
+def _plain(ds: Dataset, keyword: str) -> tuple[str, bytes] | None:
+    """VR and bytes of an element of one printable ASCII value that is still encoded.
+
+    None for every other one: what has to be looked at more closely is left to pydicom, at ten times the cost.
+    """
+    raw = ds.get_item(_tag_of(keyword))
+    if not isinstance(raw, RawDataElement):
+        return None
+    vr = raw.VR or _vr_of(keyword)
+    value = raw.value.rstrip(b"\0") if isinstance(raw.value, bytes) else b""
+    return None if not value or vr not in _PLAIN_VRS or _SPECIAL.search(value) else (vr, value)
+
+
+@cache
+def _vr_of(keyword: str) -> str:
+    return str(dictionary_VR(_tag_of(keyword)))
+
+
 def text(ds: Dataset, keyword: str, limit: int = 256) -> str:
     """An element as clean text: no padding, no control characters, at most ``limit`` characters.
 
     Empty where the element is absent, empty, or holds what its VR cannot mean.
     """
+    plain = _plain(ds, keyword)
+    if plain is not None and plain[0] in _PLAIN_TEXTS:
+        return plain[1].decode("ascii").strip()[:limit]
     try:
         value = value_of(ds, keyword)
     except PARSE_ERRORS:
@@ -112,6 +140,9 @@ def number(ds: Dataset, keyword: str) -> float | None:
 
     For what decides pixels there is :func:`strict_number`.
     """
+    plain = _plain(ds, keyword)
+    if plain is not None and plain[0] == "IS" and (digits := plain[1].strip()).isdigit() and len(digits) < 10:
+        return float(digits)
     try:
         value = value_of(ds, keyword)
         if value is None or value == "":

@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.valuerep import DSfloat
 
-from firstread.dicom.values import decimal_string, integer, small_integer
+from firstread.dicom.values import decimal_string, integer, number, small_integer, text
 
 
 def _with(raw: bytes) -> Dataset:
@@ -50,3 +50,46 @@ def test_there_is_no_decimal_string_for_what_is_no_number() -> None:
     for value in (float("nan"), float("inf")):
         with pytest.raises(ValueError):
             decimal_string(value)
+
+
+@pytest.mark.parametrize("is_implicit", [False, True])
+@pytest.mark.parametrize(
+    ("keyword", "vr", "raw"),
+    [
+        ("StudyInstanceUID", "UI", b"1.2.34\0"),
+        ("StudyInstanceUID", "UI", b"ID_f10 \0\0"),
+        ("PatientID", "LO", b" A 7 "),
+        ("PatientID", "LO", b"A\\B "),
+        ("PatientID", "LO", b"\x1b$B1\x1b(B"),
+        ("PatientID", "LO", b"A\0B\tC"),
+        ("PatientID", "LO", "Müller".encode("latin-1")),
+        ("PatientID", "LO", b"~\\"),
+        ("PatientID", "LO", b"\0\0"),
+        ("PatientName", "PN", b"DOE^JOHN= "),
+        ("Modality", "CS", b"CT"),
+        ("Modality", "CS", b""),
+        ("StudyDate", "DA", b"20260102"),
+        ("StationName", "SH", b"x" * 70),
+        ("InstanceNumber", "IS", b" 12 "),
+        ("InstanceNumber", "IS", b"-3"),
+        ("InstanceNumber", "IS", b"1.5 "),
+        ("InstanceNumber", "IS", b"4\\5"),
+        ("InstanceNumber", "IS", b"99999999999 "),
+        ("InstanceNumber", "IS", b"abc "),
+        ("Rows", "US", b"\0\2"),
+        ("Rows", "US", b"12"),
+    ],
+)
+def test_an_encoded_value_reads_as_the_one_that_pydicom_builds(
+    keyword: str, vr: str, raw: bytes, is_implicit: bool
+) -> None:
+    tag = Tag(keyword)
+    encoded = Dataset({tag: RawDataElement(tag, None if is_implicit else vr, len(raw), raw, 0, is_implicit, True)})
+    built = Dataset({tag: RawDataElement(tag, None if is_implicit else vr, len(raw), raw, 0, is_implicit, True)})
+    try:
+        built[tag]
+    except (TypeError, ValueError):  # neither way reads it
+        assert text(encoded, keyword) == "" and number(encoded, keyword) is None
+        return
+    assert text(encoded, keyword, 64) == text(built, keyword, 64)
+    assert number(encoded, keyword) == number(built, keyword)
