@@ -17,6 +17,7 @@ from dicom_listener import metrics
 from dicom_listener.scp.handlers import clean
 from dicom_listener.scp.limits import TOO_LARGE
 from firstread.clock import utcnow
+from firstread.processes.lasting import lasting_thread
 from firstread.records import AssociationRefusal, Database
 
 LOGGER = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ class DoorBook:
         self._noted: dict[tuple[str | None, str], TurnedAway] = {}
         self._begun: dict[tuple[str | None, str], float] = {}
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="door-book", daemon=True)
+        self._thread = lasting_thread(self._run, "door-book")
 
     def start(self) -> None:
         """Begin to write."""

@@ -31,6 +31,7 @@ from firstread.dicom.network import (
     VERIFICATION,
     configure_pynetdicom,
 )
+from firstread.processes.lasting import lasting_thread
 from firstread.processes.ports import PortTaken, listen_problem
 from firstread.settings import Settings
 
@@ -106,7 +107,7 @@ class Scp:
         self._address = listener.getsockname()[:2]
         proxies = Proxies(self._settings.trusted_proxies)
         self._lobby = Lobby(listener, self._limits, self.places, proxies, self._let_in, self._turn_away)
-        self._thread = threading.Thread(target=self._lobby.run, name="scp", daemon=True)
+        self._thread = lasting_thread(self._lobby.run, "scp")
         self._thread.start()
 
     def _turn_away(self, away: TurnedAway) -> None:

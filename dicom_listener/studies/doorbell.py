@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 import time
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -12,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dicom_listener import metrics
 from dicom_listener.studies.closing import Closed
 from firstread.priority import on_broker
+from firstread.processes.lasting import lasting_thread
 from firstread.records import Database, mark_published
 from firstread.settings import Settings
 
@@ -30,7 +30,7 @@ class Doorbell:
         self._db = db
         self._settings = settings
         self._queue: queue.Queue[Closed | None] = queue.Queue()
-        self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
+        self._thread = lasting_thread(self._run, "doorbell")
 
     def start(self) -> None:
         """Begin to publish."""

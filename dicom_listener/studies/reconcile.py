@@ -22,6 +22,7 @@ from dicom_listener.studies.closing import LOST_AFTER_S
 from dicom_listener.studies.rows import RowWriter
 from firstread.dicom.datasets import Content, opened
 from firstread.dicom.files import UnusableFile, header_of
+from firstread.processes.lasting import lasting_thread
 from firstread.processes.spawning import is_running
 from firstread.records import LISTENER, Database, Instance, IntakeRefusal, Process, Receipt
 from firstread.records.clock import now_of
@@ -91,7 +92,7 @@ class Reconciler:
         self._reconciled = reconciled
         self._take_over = take_over
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reconcile", daemon=True)
+        self._thread = lasting_thread(self._run, "reconcile")
 
     def start(self) -> None:
         """Begin with the first round."""

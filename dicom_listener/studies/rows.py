@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 from dicom_listener import metrics
 from dicom_listener.intake.arrivals import Ending, Entry, Overloaded
 from dicom_listener.studies.assembler import Assembler, Registered
+from firstread.processes.lasting import lasting_thread
 from firstread.storage.spool import Spool
 
 LOGGER = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class RowWriter:
         self._on_ended = on_ended
         self._queue: queue.Queue[Entry | None] = queue.Queue(BACKLOG)
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="row-writer", daemon=True)
+        self._thread = lasting_thread(self._run, "row-writer")
 
     def start(self) -> None:
         """Begin to write."""

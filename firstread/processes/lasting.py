@@ -1,0 +1,35 @@
+"""Threads that a process cannot do without: one that an exception ended begins again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+LOGGER = logging.getLogger(__name__)
+PAUSE_S: Final = 1.0
+PAUSE_LIMIT_S: Final = 60.0
+GOOD_S: Final = 60.0
+"""After so long a run the next pause is short again."""
+
+
+def lasting_thread(run: Callable[[], None], name: str, pause_s: float = PAUSE_S) -> threading.Thread:
+    """A daemon thread that runs ``run`` until it returns, and again where it raises, after a pause that grows."""
+
+    def again_and_again() -> None:
+        pause = pause_s
+        while True:
+            started = time.monotonic()
+            try:
+                run()
+                return
+            except Exception:
+                LOGGER.exception("the thread %s died; it begins again in %g s", name, pause)
+            if time.monotonic() - started > GOOD_S:
+                pause = pause_s
+            time.sleep(pause)
+            pause = min(2 * pause, PAUSE_LIMIT_S)
+
+    return threading.Thread(target=again_and_again, name=name, daemon=True)
