@@ -8,6 +8,7 @@ as it is set by default.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import subprocess
 import time
@@ -22,7 +23,7 @@ from firstread.phantoms.head import HeadSpec, head_study
 from firstread.processes.spawning import spawn, stop
 from tests.bench.figures import Collected, Figure
 from tests.bench.receivers import NotHere
-from tests.bench.sending import free_port, send
+from tests.bench.sending import CALLED_AE, free_port, send
 from tests.bench.sizes import Sizes
 
 SUBJECT = "dicom-ai-router with its toy model"
@@ -38,7 +39,7 @@ from airouter.router import Router
 from airouter.tools.mini_pacs import MiniPacs
 folder, port, pacs_port, ai_port = Path(sys.argv[1]), *map(int, sys.argv[2:5])
 cfg = load_config(demo_config_path(), {
-    "router": {"workdir": str(folder), "port": port, "bind_address": "127.0.0.1", "ae_title": "BENCH"},
+    "router": {"workdir": str(folder), "port": port, "bind_address": "127.0.0.1", "ae_title": sys.argv[5]},
     "pacs": {"port": pacs_port},
     "ai_endpoints": {m: {"url": f"http://127.0.0.1:{ai_port}/infer/{m}"} for m in ("lung-nodule", "ct-qa")},
 })
@@ -73,12 +74,12 @@ def measure(folder: Path, sizes: Sizes) -> list[Figure]:
 def _running(folder: Path) -> Iterator[int]:
     folder.mkdir(parents=True)
     port = free_port()
-    command = [str(PYTHON), "-c", PROGRAM, str(folder), str(port), str(free_port()), str(free_port())]
-    environ = {"AIROUTER_DEID_SALT": secrets.token_hex(32), "PATH": ""}
+    command = [str(PYTHON), "-c", PROGRAM, str(folder), str(port), str(free_port()), str(free_port()), CALLED_AE]
+    environ = {**os.environ, "AIROUTER_DEID_SALT": secrets.token_hex(32)}
     process = spawn(command, environ=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         end = time.monotonic() + LIMIT_S
-        while echo(host="127.0.0.1", port=port, called_ae="BENCH", timeout_s=2):
+        while echo(host="127.0.0.1", port=port, called_ae=CALLED_AE, timeout_s=2):
             if process.poll() is not None or time.monotonic() > end:
                 raise NotHere("dicom-ai-router does not start")
             time.sleep(0.2)

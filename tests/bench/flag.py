@@ -7,6 +7,7 @@ ends.
 
 from __future__ import annotations
 
+from firstread.records.senders import WHOLE_STUDIES
 from tests.bench.ai_router import measure as measure_ai_router
 from tests.bench.figures import Collected, Figure
 from tests.bench.pictures import Draw, head, write
@@ -15,9 +16,6 @@ from tests.bench.site import Site, engines
 from tests.bench.sizes import Sizes
 
 PARTS = ("last image to row", "last image to close", "close to claim", "claim to row")
-LEARNT = 20
-"""Whole studies after which a sender is known."""
-
 KNOWN = "KNOWN"
 
 
@@ -31,7 +29,7 @@ def measure(place: Site, sizes: Sizes) -> list[Figure]:
             place.work(**changes)
             _one(place, drawn, f"WARM{number}", None)
             _one(place, drawn, f"NEW{turn}{number}", (found, f"{name}, a sender that is new"))
-    for _ in range(sizes.pick(LEARNT, 1)):
+    for _ in range(sizes.pick(WHOLE_STUDIES, 1)):
         _one(place, head(*sizes.pick((4, 256), (4, 64))), KNOWN, None)
     for turn in range(sizes.rounds):
         order = list(able.items())

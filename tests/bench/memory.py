@@ -9,7 +9,7 @@ from firstread.dicom.sender import echo
 from tests.bench.figures import Collected, Figure
 from tests.bench.pictures import film, head, no_head, write
 from tests.bench.processes import PeakMemory, memory_mb
-from tests.bench.sending import send_together
+from tests.bench.sending import CALLED_AE, send_together
 from tests.bench.site import Site
 from tests.bench.sizes import Sizes
 
@@ -58,5 +58,5 @@ def _block(place: Site, associations: int, studies: int) -> None:
             folders, _ = write(drawn, place.folder / "mixed", count)
             send_together(place.settings.dicom_port, folders, 4)
     for _ in range(associations - studies):
-        echo(host="127.0.0.1", port=place.settings.dicom_port, called_ae="BENCH", timeout_s=30)
+        echo(host="127.0.0.1", port=place.settings.dicom_port, called_ae=CALLED_AE, timeout_s=30)
     place.wait_ended(ended + studies)

@@ -19,11 +19,10 @@ from firstread.processes.spawning import firstread_command, settings_environ, sp
 from firstread.records import Database, Receipt
 from firstread.records.migrate import upgrade
 from firstread.settings import Settings
-from tests.bench.sending import free_port
+from tests.bench.sending import CALLED_AE, free_port
 
 START_LIMIT_S = 300.0
 STOP_LIMIT_S = 15.0
-AE_TITLE = "BENCH"
 
 FIRSTREAD = "Firstread"
 
@@ -69,7 +68,7 @@ def _running(command: list[str], port: int, environ: dict[str, str] | None = Non
     process = spawn(command, environ=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         end = time.monotonic() + START_LIMIT_S
-        while echo(host="127.0.0.1", port=port, called_ae=AE_TITLE, timeout_s=2):
+        while echo(host="127.0.0.1", port=port, called_ae=CALLED_AE, timeout_s=2):
             if process.poll() is not None or time.monotonic() > end:
                 raise NotHere(f"{Path(command[0]).name} does not answer (status {process.poll()})")
             time.sleep(0.1)
@@ -106,7 +105,7 @@ def orthanc(folder: Path) -> Iterator[Receiver]:
         "IndexDirectory": str(folder / "db"),
         "HttpServerEnabled": False,
         "DicomPort": port,
-        "DicomAet": AE_TITLE,
+        "DicomAet": CALLED_AE,
         "DicomAlwaysAllowStore": True,
         "DicomAlwaysAllowEcho": True,
         "SyncStorageArea": True,

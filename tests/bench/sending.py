@@ -14,6 +14,8 @@ from pathlib import Path
 from firstread.dicom.sender import send_paths
 
 LIMIT_S = 900.0
+CALLED_AE = "BENCH"
+"""Whom everything that is measured is called: some refuse another name than their own."""
 
 
 def free_port() -> int:
@@ -27,12 +29,12 @@ def send(port: int, folder: Path, calling_ae: str = "STORESCU") -> None:
     """Send a folder over one association; where DCMTK is not installed, by pynetdicom."""
     program = shutil.which("storescu")
     if program is None:
-        outcomes = send_paths([folder], host="127.0.0.1", port=port, called_ae="BENCH", calling_ae=calling_ae)
+        outcomes = send_paths([folder], host="127.0.0.1", port=port, called_ae=CALLED_AE, calling_ae=calling_ae)
         if bad := [outcome for outcome in outcomes if not outcome.ok]:
             raise RuntimeError(f"{len(bad)} images were not stored: {bad[0].message}")
         return
     env = {**os.environ, "TCP_NODELAY": "1"}
-    options = ["-aet", calling_ae, "+sd", "+r", "-pdu", "131072"]
+    options = ["-aet", calling_ae, "-aec", CALLED_AE, "+sd", "+r", "-pdu", "131072"]
     subprocess.run([program, *options, "127.0.0.1", str(port), str(folder)], env=env, check=True, timeout=LIMIT_S)
 
 

@@ -22,7 +22,7 @@ from firstread.records.migrate import upgrade
 from firstread.settings import Settings
 from firstread.states import JobState, RevisionState
 from tests.bench.positive_films import every_film_positive
-from tests.bench.sending import free_port
+from tests.bench.sending import CALLED_AE, free_port
 
 START_LIMIT_S = 300.0
 LIMIT_S = 1200.0
@@ -70,7 +70,7 @@ class Site:
         command = firstread_command("listen")
         self.listener = spawn(command, environ=settings_environ(self.settings), stdout=self.out, stderr=self.out)
         port = self.settings.dicom_port
-        self.wait(lambda: not echo(host="127.0.0.1", port=port, called_ae="BENCH", timeout_s=2), "the listener")
+        self.wait(lambda: not echo(host="127.0.0.1", port=port, called_ae=CALLED_AE, timeout_s=2), "the listener")
 
     def work(self, **changes: Any) -> float:
         """Have a worker with these changed settings that is ready; seconds until it was."""

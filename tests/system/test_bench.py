@@ -17,6 +17,8 @@ LIMIT_S = 900.0
 ALONE = ("receive", "decoder", "inference", "grace")
 ON_SITE = tuple(part.name for part in PARTS if part.on_site)
 
+pytestmark = pytest.mark.timeout(LIMIT_S + 60)  # the first test of a module's fixture runs a whole bench
+
 
 def _run(out: Path, *parts: str) -> None:
     command = [sys.executable, "-m", "tests.bench", *parts, "--quick", "--out", str(out)]
