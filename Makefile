@@ -1,5 +1,6 @@
 # The two commands are `make demo` (or `make up`, to stay) and `make test`. `make help` lists the rest.
 #   GPU=1      serve on an NVIDIA GPU (GPU=0 goes back); kept until said otherwise
+#   OPENVINO=1 install OpenVINO too, for FIRSTREAD_ENGINE=openvino
 #   PYTHON=... interpreter for a new .venv (3.11 or 3.12)
 #   TEST_SERVERS=required  a server or tool that is not installed fails its tests, which are skipped otherwise
 #   ARGS=...   further arguments for `firstread` or pytest
@@ -10,7 +11,7 @@ SHELL := /bin/sh
 .PHONY: help setup up demo test test-fast lint format docs soak bench lock sbom audit clean
 
 export PYTHON
-KIND := $(if $(filter 1,$(GPU)),--gpu,$(if $(filter 0,$(GPU)),--cpu))
+KIND := $(if $(filter 1,$(GPU)),--gpu,$(if $(filter 0,$(GPU)),--cpu)) $(if $(filter 1,$(OPENVINO)),--openvino)
 SOURCES := firstread firstread_cli dicom_listener worker training migrations tests tools deploy setup.py
 ARGS ?=
 PARTS ?=
@@ -84,7 +85,9 @@ lock:  ## Write the lock files anew from pyproject.toml (UPGRADE=1: newest versi
 	$(COMPILE) --extra cpu --extra train --extra s3 -o requirements/cpu.txt >/dev/null
 	$(COMPILE) --extra gpu --extra train --extra s3 -c requirements/cpu.txt -o requirements/gpu.txt >/dev/null
 	$(COMPILE) --extra s3 -c requirements/cpu.txt -o requirements/listener.txt >/dev/null
-	$(COMPILE) --extra s3 --extra test --extra wandb -c requirements/cpu.txt -o requirements/test.txt >/dev/null
+	$(COMPILE) --extra openvino -c requirements/cpu.txt -o requirements/openvino.txt >/dev/null
+	$(COMPILE) --extra s3 --extra test --extra wandb --extra optimize -c requirements/cpu.txt -c requirements/openvino.txt \
+		-o requirements/test.txt >/dev/null
 
 SBOM_TOOL := cyclonedx-bom==7.5.0
 SBOM_LOCKS := cpu gpu listener

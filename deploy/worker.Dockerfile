@@ -1,4 +1,4 @@
-# The worker on a CPU.
+# The worker on a CPU. With --build-arg OPENVINO=1 it can serve by OpenVINO too (FIRSTREAD_ENGINE=openvino).
 FROM python:3.11-slim-bookworm
 
 RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin firstread \
@@ -7,6 +7,10 @@ RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin firstread \
 WORKDIR /src
 COPY requirements/cpu.txt requirements/cpu.txt
 RUN pip install --no-cache-dir --compile --no-deps --require-hashes -r requirements/cpu.txt
+
+ARG OPENVINO=""
+COPY requirements/openvino.txt requirements/openvino.txt
+RUN [ -z "$OPENVINO" ] || pip install --no-cache-dir --compile --no-deps --require-hashes -r requirements/openvino.txt
 
 COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
 COPY firstread firstread

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
 from firstread.settings import Settings
+from firstread_cli.audited import audited
+from firstread_cli.optimize import optimize_command
 from worker.packages.archive import export_package, import_package, sign_archive
 from worker.packages.card import Card, PackageError
 from worker.packages.comparison import doubts, figures_of
@@ -30,42 +30,12 @@ from worker.packages.signature import (
 from worker.packages.store import PackageEntry, PackageStore, Role, find_package, open_store, package_below
 
 
-@contextmanager
-def audited(settings: Settings, action: str) -> Iterator[dict[str, Any]]:
-    """Write what the block does into the audit trail, if there is a database yet; yields the event's detail.
-
-    The event follows the block in a transaction of its own, since loading a package takes longer than other writers
-    should wait; where it cannot be written, the command fails and says so.
-
-    Raises
-    ------
-    FirstreadError
-        If there is a database at another schema; before anything is done.
-    """
-    from firstread.actions import audit
-    from firstread.records import Database
-    from firstread.records.migrate import require_head
-
-    detail: dict[str, Any] = {}
-    url = make_url(settings.database_url)
-    if url.get_backend_name() == "sqlite" and not (url.database and Path(url.database).is_file()):
-        yield detail  # a home that was never used has no audit trail yet
-        return
-    db = Database(settings.database_url)
-    try:
-        require_head(db)
-        yield detail
-        with db.write() as session:
-            audit.record(session, action, subject=f"package/{detail['package']}", detail=detail)
-    except SQLAlchemyError as error:
-        raise click.ClickException(f"the audit trail cannot be written ({type(error).__name__})") from error
-    finally:
-        db.dispose()
-
-
 @click.group("models")
 def models() -> None:
-    """List, verify, activate and pass on model packages."""
+    """List, verify, activate, convert and pass on model packages."""
+
+
+models.add_command(optimize_command)
 
 
 @models.command("list")

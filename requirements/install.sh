@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes .venv and installs pinned, hashed, byte-compiled dependencies and the package itself into it.
 #
-#   requirements/install.sh [--cpu | --gpu] [--test]
+#   requirements/install.sh [--cpu | --gpu] [--openvino] [--test]
 #
 # Without --cpu or --gpu the environment keeps the kind that it has (a new one is for the CPU). Whatever was installed
 # from the same lock files before is left alone, so a second call takes a fraction of a second.
@@ -14,11 +14,13 @@ venv="$root/.venv"
 state="$venv/firstread-setup"
 
 kind=""
+with_openvino=""
 with_test=""
 for option in "$@"; do
     case "$option" in
         --cpu) kind=cpu ;;
         --gpu) kind=gpu ;;
+        --openvino) with_openvino=yes ;;
         --test) with_test=yes ;;
         *) echo "install.sh: unknown option $option" >&2; exit 2 ;;
     esac
@@ -82,6 +84,7 @@ pip_lock() {
 
 printf '%s\n' "$kind" > "$state/kind"
 pip_lock "$kind"
+[ -z "$with_openvino" ] || pip_lock openvino
 [ -z "$with_test" ] || pip_lock test
 
 sum=$(digest pyproject.toml setup.py)

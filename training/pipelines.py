@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from firstread.pipelines import CHEST_XRAY, DERMOSCOPY, HEAD_CT, Pipeline
-from training.chest.evaluate import evaluate_films
+from training.chest.evaluate import evaluate_films, measured_films
 from training.chest.left_out import require_left_out
 from training.chest.shared import package_films
 from training.datasets.arrays import Arrays
 from training.dermoscopy.evaluate import evaluate_order as evaluate_dermoscopy
+from training.dermoscopy.evaluate import measured_lesions
 from training.dermoscopy.package import package_run as package_dermoscopy
 from training.dermoscopy.package import require_parts
-from training.evaluation.scoring import EvaluationOrder
-from training.head_ct.evaluate import evaluate_heads
+from training.evaluation.scoring import EvaluationOrder, Measured
+from training.head_ct.evaluate import evaluate_heads, measured_heads
 from training.head_ct.package import package_run as package_head_ct
 from training.package.order import Order
 from training.recipe import RecipeError
@@ -33,6 +34,8 @@ class PipelineTraining:
     package: Packager
     evaluate: Callable[[EvaluationOrder], Path]
     """Measures a package on a data set; gives the path of the page."""
+    measured: Callable[[EvaluationOrder], Measured]
+    """Scores a data set for a comparison of two runtimes of one package."""
     reader: str
     """Reader that ``firstread evaluate`` takes where none is named."""
     recipes: Mapping[str, str]
@@ -50,6 +53,7 @@ _ROWS = (
         served=HEAD_CT,
         package=package_head_ct,
         evaluate=evaluate_heads,
+        measured=measured_heads,
         reader="ct_ich",
         recipes={"ct_ich": "head_ct_unet", "phe_sich": "head_ct_unet", "rsna": "rsna_inceptionv3"},
         external=True,
@@ -58,6 +62,7 @@ _ROWS = (
         served=CHEST_XRAY,
         package=package_films,
         evaluate=evaluate_films,
+        measured=measured_films,
         reader="chest_films",
         recipes={"kermany": "pneumonia4", "covid_chestxray": "pneumonia4", "chest_films": "pneumonia4"},
         more_tasks=frozenset({"pneumonia_and_pneumonia4"}),
@@ -68,6 +73,7 @@ _ROWS = (
         served=DERMOSCOPY,
         package=package_dermoscopy,
         evaluate=evaluate_dermoscopy,
+        measured=measured_lesions,
         reader="ham10000",
         recipes={"ham10000": "lesion_lite"},
         more_tasks=frozenset({"lesion_mask", "lesion_class"}),

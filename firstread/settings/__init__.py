@@ -134,6 +134,16 @@ class Settings(BaseSettings):
         "empty: unsigned ones too.",
     )
     worker_threads: int = Field(3, ge=1, le=64, description="Studies read and prepared at once by a worker.")
+    engine: Literal["tensorflow", "openvino"] = Field(
+        "tensorflow",
+        description="What runs the networks: tensorflow, the reference, or openvino, the converted files of packages "
+        "(CPU, extra `openvino`); a package without a file that passes its tests is run by TensorFlow.",
+    )
+    engine_precisions: tuple[Literal["int8", "fp16", "fp32"], ...] = Field(
+        ("int8", "fp16", "fp32"),
+        min_length=1,
+        description="Converted files that may serve: the first of these that a package has.",
+    )
     inference_threads: int = Field(0, ge=0, description="Threads of the inference engine; 0: one a core.")
     batch_wait_ms: int = Field(5, ge=0, description="Milliseconds that the engine waits to fill a batch.")
     lease_s: float = Field(60.0, gt=0, description="Seconds after which a silent worker loses its job.")

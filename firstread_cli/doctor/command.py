@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from sqlalchemy import select, text
@@ -26,6 +27,9 @@ from firstread_cli.doctor.intake import check_inbox, check_refusals
 from firstread_cli.doctor.phantom_study import check_study
 from firstread_cli.doctor.senders import check_habits
 from firstread_cli.tables import echo, print_json, print_table
+
+if TYPE_CHECKING:
+    from worker.packages.store import PackageEntry
 
 STALE_HEARTBEAT_S = 30.0
 
@@ -168,7 +172,7 @@ def check_models(settings: Settings) -> Iterator[Check]:
     """Every package passes its checksum and its golden outputs."""
     from worker.packages.card import PackageError
     from worker.packages.package import load
-    from worker.packages.runtimes.startup import start_tensorflow
+    from worker.packages.runtimes.startup import ensure_tensorflow
     from worker.packages.signature import require_signature
     from worker.packages.store import open_store
 
@@ -176,7 +180,7 @@ def check_models(settings: Settings) -> Iterator[Check]:
     if not entries:
         yield Check("models", "fail", f"no package in {settings.models_dir}")
     else:
-        start_tensorflow()
+        ensure_tensorflow()
     for entry in entries:
         name = f"model {entry.key}"
         try:
@@ -187,6 +191,27 @@ def check_models(settings: Settings) -> Iterator[Check]:
         else:
             signed = f"signed by key {signer}, " if signer else ""
             yield Check(name, "ok", f"{entry.role}, {signed}checksum and golden outputs hold")
+    if settings.engine == "openvino":
+        yield from _check_engine(settings, [entry for entry in entries if entry.role != "off"])
+
+
+def _check_engine(settings: Settings, entries: Sequence[PackageEntry]) -> Iterator[Check]:
+    """The converted file of every package that serves passes its own checksum and golden outputs on this machine."""
+    from worker.engine.loading import LOADING
+    from worker.packages.openvino_file import chosen, load_openvino
+    from worker.packages.package import first_line
+
+    for entry in entries:
+        if entry.card is None:
+            continue
+        name = f"engine {entry.key}"
+        try:
+            precision = chosen(entry.card, settings.engine_precisions)
+            load_openvino(entry.directory, entry.card, precision, settings.inference_threads)
+        except LOADING as error:
+            yield Check(name, "warn", f"TensorFlow serves in the place of OpenVINO: {first_line(error)}")
+        else:
+            yield Check(name, "ok", f"OpenVINO {precision}, checksum and its own golden outputs hold")
 
 
 def check_destinations(settings: Settings) -> Iterator[Check]:

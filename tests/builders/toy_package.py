@@ -8,8 +8,8 @@ from typing import Any
 LABELS = ["any", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural"]
 
 
-def write_toy_package(models_dir: Path) -> str:
-    """Write it; returns ``name/version``."""
+def write_toy_package(models_dir: Path, builder: str = "tiny_unet") -> str:
+    """Write it; returns ``name/version``. ``tiny_classifier`` draws no mask."""
     import keras
 
     from training.package.writing import write_package
@@ -20,7 +20,7 @@ def write_toy_package(models_dir: Path) -> str:
     spec = InputSpec(
         kind="hu", height=64, width=64, windows=((0, 80),), neighbours=1, crop="head", scale="imagenet_lite"
     )
-    architecture: dict[str, Any] = {"builder": "tiny_unet", "classes": len(LABELS), "width": 4}
+    architecture: dict[str, Any] = {"builder": builder, "classes": len(LABELS), "width": 4}
     card = Card(
         name="toy",
         version="1.0.0",

@@ -11,19 +11,28 @@ import numpy as np
 from firstread.errors import FirstreadError
 from firstread.settings import Settings
 from training.chest.by_source import Said, by_source
-from training.chest.figures import BINARY, age_groups, four_class_truth, package_figures, thresholds_of, worst
+from training.chest.figures import AGE_GROUPS as PEOPLE
+from training.chest.figures import (
+    BINARY,
+    age_groups,
+    four_class_truth,
+    package_figures,
+    patients_of,
+    thresholds_of,
+    worst,
+)
 from training.chest.figures import binary_figures as binary
 from training.chest.labels import CLASSES
 from training.chest.package import INTERVALS
 from training.chest.pictures import confusion_pictures
 from training.datasets.base import DataSet, DataSetError, Item, gathered
 from training.evaluation.report import write_report
-from training.evaluation.scoring import FLATTERED, EvaluationOrder
+from training.evaluation.scoring import FLATTERED, EvaluationOrder, Measured
 from worker.packages.card import Card
 from worker.packages.operating_points import AGE_GROUPS, AgeGroup
 from worker.packages.package import load
 from worker.packages.preprocessing.compose import compose, planes
-from worker.packages.runtimes.tensorflow import Package
+from worker.packages.runtimes.base import Runtime
 from worker.packages.store import find_package
 from worker.pipelines.base import Served
 from worker.pipelines.chest_xray.scores import combined_scores
@@ -69,6 +78,36 @@ def evaluate_films(order: EvaluationOrder) -> Path:
     return write_report(order.out, f"{package.key}: {selection}", notes, figures, misses, confusion_pictures(figures))
 
 
+def measured_films(order: EvaluationOrder) -> Measured:
+    """What a package says of the films of a data set, for a comparison; the joint score where its partner is here."""
+    package, dataset = order.package, order.dataset
+    items, _ = chosen_items(dataset, order.split)
+    readable, pixels, _ = read_films(dataset, items)
+    p = scored(package, pixels)
+    other, _ = partner_of(package, order.partner, order.beside)
+    four = None if other is None else scored(other, pixels)
+    name = "binary_model_alone" if BINARY in package.card.labels else "four_class_model"
+
+    def of_drawn(drawn: Sequence[np.ndarray]) -> dict[str, Any]:
+        rows = np.concatenate(drawn)
+        films = [readable[i] for i in rows]
+        figures: dict[str, Any] = {
+            "by_source": by_source(films, said_of(package.card, p[rows], films), repeats=0),
+            name: package_figures(package.card, films, p[rows], repeats=0),
+        }
+        if other is not None and four is not None:
+            joint = joint_scores(package, other, p[rows], four[rows]).of(BINARY)
+            limits = joint_thresholds(package, other, p[rows], four[rows], films)
+            figures["joint_score"] = binary(films, joint, limits, repeats=0)
+        return figures
+
+    flagging = "joint_score" if other is not None else name
+    flags = (
+        tuple(f"{flagging}/{group}/sensitivity" for group in (*PEOPLE, "all")) if BINARY in package.card.labels else ()
+    )
+    return Measured(patients_of(readable), p, of_drawn, flags)
+
+
 def chosen_items(dataset: DataSet, split: str | None) -> tuple[list[Item], str]:
     """Films of a part, and which part that is."""
     items = [item for item in gathered([dataset]) if item.labels]
@@ -94,7 +133,7 @@ def read_films(dataset: DataSet, items: Sequence[Item]) -> tuple[list[Item], lis
     return readable, pixels, left_out
 
 
-def scored(package: Package, pixels: Sequence[np.ndarray]) -> np.ndarray:
+def scored(package: Runtime, pixels: Sequence[np.ndarray]) -> np.ndarray:
     """Probabilities (n, labels)."""
     batches = []
     for start in range(0, len(pixels), BATCH):
@@ -112,7 +151,7 @@ def said_of(card: Card, p: np.ndarray, items: Sequence[Item]) -> Said:
     return Said(p_pneumonia, None if flag is None else p_pneumonia >= thresholds_of(flag, items))
 
 
-def partner_of(package: Package, named: str | None, beside: Path) -> tuple[Package | None, list[str]]:
+def partner_of(package: Runtime, named: str | None, beside: Path) -> tuple[Runtime | None, list[str]]:
     """The package of the joint score, or None, and what the report says of it.
 
     Raises
@@ -138,7 +177,7 @@ def partner_of(package: Package, named: str | None, beside: Path) -> tuple[Packa
     return other, [f"The joint score with {other.key}, at its own threshold, is what is served."]
 
 
-def partner_key(package: Package) -> str | None:
+def partner_key(package: Runtime) -> str | None:
     """``name/version`` of the package that the card's joint score was fitted with."""
     partner = package.card.parameters["blend"].get("partner")
     if partner:
@@ -148,7 +187,7 @@ def partner_key(package: Package) -> str | None:
 
 
 def joint_thresholds(
-    package: Package, other: Package, own: np.ndarray, four: np.ndarray, items: Sequence[Item]
+    package: Runtime, other: Runtime, own: np.ndarray, four: np.ndarray, items: Sequence[Item]
 ) -> np.ndarray:
     """The threshold of the joint score for each film (n,), by its age group; NaN where nothing flags."""
     served = {group: joint_scores(package, other, own, four, group).flag_threshold(BINARY) for group in AGE_GROUPS}
@@ -157,7 +196,7 @@ def joint_thresholds(
 
 
 def joint_scores(
-    package: Package, other: Package, own: np.ndarray, four: np.ndarray, age_group: AgeGroup = "unknown"
+    package: Runtime, other: Runtime, own: np.ndarray, four: np.ndarray, age_group: AgeGroup = "unknown"
 ) -> ModelScores:
     """The score that flags, as the pipeline joins it, with the threshold of an age group."""
     groups = {member.card.task: [Served(member.card)] for member in (package, other)}
@@ -167,7 +206,7 @@ def joint_scores(
     return combined[BINARY]
 
 
-def _p_true(package: Package, items: Sequence[Item], p: np.ndarray) -> np.ndarray:
+def _p_true(package: Runtime, items: Sequence[Item], p: np.ndarray) -> np.ndarray:
     """Probability of the true class; NaN for films without one."""
     labels = package.card.labels
     if BINARY in labels:

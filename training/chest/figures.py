@@ -242,13 +242,14 @@ def fit_figures(items: Sequence[Item], p: np.ndarray, threshold: float | np.ndar
     return {"accuracy": share_of(guess[known] == truth[known], patients[known], 300)}
 
 
-def package_figures(card: Card, items: Sequence[Item], p: np.ndarray) -> dict[str, Any]:
+def package_figures(card: Card, items: Sequence[Item], p: np.ndarray, repeats: int | None = None) -> dict[str, Any]:
     """Figures of a package's probabilities (n, labels): binary at the card's flag, or four classes."""
     scores = p.astype(np.float64)
     if BINARY in card.labels:
-        return binary_figures(items, scores[:, card.labels.index(BINARY)], thresholds_of(card.point(BINARY), items))
+        thresholds = thresholds_of(card.point(BINARY), items)
+        return binary_figures(items, scores[:, card.labels.index(BINARY)], thresholds, repeats)
     order = [card.labels.index(name) for name in CLASSES]
-    return four_class_figures(items, scores[:, order])
+    return four_class_figures(items, scores[:, order], repeats)
 
 
 def worst(items: Sequence[Item], films: np.ndarray, p_true: np.ndarray, count: int = 12) -> list[Miss]:

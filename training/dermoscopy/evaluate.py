@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,17 @@ from training.dermoscopy import figures as fig
 from training.dermoscopy.package import overlap_of, rows_of
 from training.evaluation.scoring import (
     EvaluationOrder,
+    Measured,
     Scored,
     evaluate_pictures,
+    measured_pictures,
     over_views,
     write_scores,
 )
 from worker.packages.card import Card
 from worker.packages.operating_points import OperatingPoint
 from worker.packages.preprocessing.compose import compose
-from worker.packages.runtimes.tensorflow import Package
+from worker.packages.runtimes.base import Runtime
 from worker.pipelines.dermoscopy.lesion import CLASSES, reduced
 
 BATCH = 32
@@ -35,8 +38,33 @@ def evaluate_order(order: EvaluationOrder) -> Path:
     return write_scores(order, scored, result, "bootstrap by lesion.")
 
 
-def evaluate_lesions(package: Package, dataset: DataSet, split: str | None = None) -> tuple[Scored, dict[str, Any]]:
-    """Logits of a data set's pictures as the pipeline gives them, and their figures.
+def measured_lesions(order: EvaluationOrder) -> Measured:
+    """What a package says of the pictures of a data set, for a comparison."""
+    if order.dataset.name != "ham10000":
+        return measured_pictures(order)
+    card = order.package.card
+    scored, table = score_lesions(order.package, order.dataset, order.split)
+    points = points_of(card)
+
+    def of_drawn(drawn: Sequence[np.ndarray]) -> dict[str, Any]:
+        rows = np.concatenate(drawn)
+        part, items = table.part(rows), [scored.items[i] for i in rows]
+        return fig.figures(part, points, repeats=0) | {"subgroups": fig.subgroups(part, items, repeats=0)}
+
+    flags = tuple(f"{name}/recall" for name in points if name.startswith("flag"))
+    return Measured(table.lesions, scored.p, of_drawn, flags)
+
+
+def evaluate_lesions(package: Runtime, dataset: DataSet, split: str | None = None) -> tuple[Scored, dict[str, Any]]:
+    """What a package says of a data set's pictures, and the figures of it; raises as :func:`score_lesions`."""
+    scored, table = score_lesions(package, dataset, split)
+    result = {"package": package.key, "left_out": len(scored.left_out)}
+    result |= fig.figures(table, points_of(package.card)) | {"subgroups": fig.subgroups(table, scored.items)}
+    return scored, result
+
+
+def score_lesions(package: Runtime, dataset: DataSet, split: str | None = None) -> tuple[Scored, fig.MeasuredRows]:
+    """A data set's pictures scored as the pipeline does it.
 
     Raises
     ------
@@ -73,12 +101,14 @@ def evaluate_lesions(package: Package, dataset: DataSet, split: str | None = Non
         raise DataSetError("nothing to score: no readable picture" + (f" in split {split}" if split else ""))
     overlap = np.asarray(overlaps) if overlaps else None
     table = rows_of(card.labels, np.concatenate(p), dataset, scored, overlap, prior_of(card))
-    result = {"package": f"{card.name}/{card.version}", "left_out": len(left_out)}
-    points = {name: point for name, point in card.operating_points.items() if isinstance(point, OperatingPoint)}
-    result |= fig.figures(table, points) | {"subgroups": fig.subgroups(table, scored)}
     dice = np.full(len(scored), np.nan) if overlap is None else 2 * overlap[:, 0] / (1 + overlap[:, 0])
     unknown = np.full(len(scored), np.nan)
-    return Scored(scored, label_matrix(scored, card.labels), table.p, dice, unknown, left_out), result
+    return Scored(scored, label_matrix(scored, card.labels), table.p, dice, unknown, left_out), table
+
+
+def points_of(card: Card) -> dict[str, OperatingPoint]:
+    """Operating points of one threshold, by name."""
+    return {name: point for name, point in card.operating_points.items() if isinstance(point, OperatingPoint)}
 
 
 def prior_of(card: Card) -> tuple[float, ...]:

@@ -204,7 +204,7 @@ class Resampled:
         if not math.isfinite(self.value):
             return Estimate(None, None, None, self.n)
         defined = self.values[np.isfinite(self.values)]
-        if len(defined) < len(self.values) / 2:
+        if not len(defined) or len(defined) < len(self.values) / 2:
             return Estimate(self.value, None, None, self.n)
         return Estimate(self.value, *_percentiles(defined), self.n)
 
@@ -236,7 +236,7 @@ def resampled(
     patients : ndarray (n,)
         Name of the patient (or lesion) of each row.
     repeats : int, optional
-        Number of resamples; :data:`REPEATS` where it is not given.
+        Number of resamples; :data:`REPEATS` where it is not given, and no interval where it is 0.
     """
     value = float(statistic(*arrays))
     names, inverse = np.unique(patients, return_inverse=True)
@@ -305,7 +305,7 @@ def f1_by_patient(y: np.ndarray, called: np.ndarray, patients: np.ndarray, repea
 def _resampled(value: float, patients: int, repeats: int | None, draw: Callable[[int], np.ndarray]) -> Resampled:
     """Without a draw where the statistic is not defined, or where every resample is the one patient again."""
     count = REPEATS if repeats is None else repeats
-    if patients < 2 or not math.isfinite(value):
+    if not count or patients < 2 or not math.isfinite(value):
         return Resampled(value, np.full(count, value), patients)
     return Resampled(value, draw(count), patients)
 

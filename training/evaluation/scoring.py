@@ -18,7 +18,7 @@ from worker.packages.operating_points import OperatingPointByAge
 from worker.packages.patient_score import mask_areas
 from worker.packages.preprocessing import compose, crops
 from worker.packages.probabilities import slice_probabilities, softmax_groups
-from worker.packages.runtimes.tensorflow import Package
+from worker.packages.runtimes.base import Runtime
 from worker.pipelines.dermoscopy.pipeline import VIEWS
 from worker.pipelines.ensemble import FALLBACK_THRESHOLD
 
@@ -32,7 +32,7 @@ FLATTERED = "Where the package was trained on these patients, these figures flat
 class EvaluationOrder:
     """What ``firstread evaluate PACKAGE`` was asked for."""
 
-    package: Package
+    package: Runtime
     dataset: DataSet
     split: str | None
     """Part of the data; None for the pipeline's own choice."""
@@ -66,6 +66,40 @@ class Scored:
     mask_areas: np.ndarray | None = None
     """Of :func:`worker.packages.patient_score.mask_areas`, for packages with a mask."""
 
+    def rows(self, chosen: np.ndarray) -> Scored:
+        """Items by their numbers (k,), any of them more than once."""
+        return Scored(
+            [self.items[i] for i in chosen],
+            self.labels[chosen],
+            self.p[chosen],
+            self.dice[chosen],
+            self.area[chosen],
+            self.left_out,
+            None if self.mask_areas is None else self.mask_areas[chosen],
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a package says of the cases of a data set, and the figures of any patients of it.
+
+    Attributes
+    ----------
+    patients : ndarray (n,)
+        Patient of each case, or lesion.
+    p : ndarray (n, labels)
+    figures : callable
+        Takes the cases of each patient who was drawn, by number, a patient perhaps more than once; gives figures
+        without intervals.
+    flags : tuple of str
+        Places of the sensitivities at the flag in the figures, names joined by slashes.
+    """
+
+    patients: np.ndarray
+    p: np.ndarray
+    figures: Callable[[Sequence[np.ndarray]], dict[str, Any]]
+    flags: tuple[str, ...]
+
 
 def evaluate_pictures(order: EvaluationOrder) -> Path:
     """Score and measure a package of a pipeline without figures of its own; give back the page's path."""
@@ -91,7 +125,7 @@ def write_scores(
     return write_report(order.out, f"{order.package.key} on {name}", notes, result, misses)
 
 
-def score(package: Package, dataset: DataSet, split: str | None = None) -> Scored:
+def score(package: Runtime, dataset: DataSet, split: str | None = None) -> Scored:
     """Score every study of a data set whole, so that neighbours are what they will be in service."""
     spec = package.card.input
     views = package.card.parameters.get("views", ["plain"])
@@ -132,7 +166,7 @@ def over_views(predict: Forward, x: np.ndarray, views: Sequence[str]) -> dict[st
     Parameters
     ----------
     predict : callable
-        :meth:`worker.packages.runtimes.tensorflow.Package.predict`.
+        :meth:`worker.packages.runtimes.base.Runtime.predict`.
     x : float32 (n, H, W, C)
     """
     sums: dict[str, np.ndarray] = {}
@@ -152,7 +186,20 @@ def _shown(parts: list[list[int]]) -> Iterator[list[int]]:
             advance(len(part))
 
 
-def package_figures(card: Card, scored: Scored, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def measured_pictures(order: EvaluationOrder) -> Measured:
+    """What a package of a pipeline without figures of its own says, for a comparison."""
+    card, scored = order.package.card, score(order.package, order.dataset, order.split)
+
+    def of_drawn(drawn: Sequence[np.ndarray]) -> dict[str, Any]:
+        return package_figures(card, scored.rows(np.concatenate(drawn)), repeats=0)
+
+    flags = tuple(f"pictures/{label}/sensitivity" for label in card.labels if card.point(label) is not None)
+    return Measured(np.asarray([item.patient for item in scored.items]), scored.p, of_drawn, flags)
+
+
+def package_figures(
+    card: Card, scored: Scored, own: Mapping[str, Any] | None = None, repeats: int | None = None
+) -> dict[str, Any]:
     """Figures of pictures, the pipeline's ``own``, and those of groups of exclusive labels and of masks."""
     patients = np.asarray([item.patient for item in scored.items])
     result: dict[str, Any] = {"package": f"{card.name}/{card.version}", "left_out": len(scored.left_out)}
@@ -160,7 +207,7 @@ def package_figures(card: Card, scored: Scored, own: Mapping[str, Any] | None = 
     for column, label in enumerate(card.labels):
         y, p = scored.labels[:, column], scored.p[:, column]
         if (y >= 0).any():
-            pictures[label] = figures.binary(y, p, patients, p >= threshold_of(card, label))
+            pictures[label] = figures.binary(y, p, patients, p >= threshold_of(card, label), repeats)
     result["pictures"] = pictures
     result |= own or {}
     for number, group in enumerate(softmax_groups(card), start=1):
@@ -168,10 +215,10 @@ def package_figures(card: Card, scored: Scored, own: Mapping[str, Any] | None = 
         y = np.where(truth.min(axis=1) >= 0, truth.argmax(axis=1), -1)
         if (y >= 0).any():
             names = tuple(card.labels[i] for i in group)
-            result[f"classes_{number}"] = figures.multiclass(y, scored.p[:, group], names, patients)
+            result[f"classes_{number}"] = figures.multiclass(y, scored.p[:, group], names, patients, repeats)
     known = np.isfinite(scored.dice)
     if known.any():
-        estimate = metrics.mean(scored.dice[known], patients[known])
+        estimate = metrics.mean(scored.dice[known], patients[known], repeats)
         result["dice_positive"] = {**estimate.as_dict(), "pictures": int(known.sum())}
     return result
 

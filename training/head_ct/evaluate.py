@@ -10,8 +10,16 @@ import numpy as np
 
 from training.datasets.base import studies
 from training.datasets.registry import open_items
-from training.evaluation import figures
-from training.evaluation.scoring import EvaluationOrder, Scored, package_figures, score, threshold_of, write_scores
+from training.evaluation import figures, metrics
+from training.evaluation.scoring import (
+    EvaluationOrder,
+    Measured,
+    Scored,
+    package_figures,
+    score,
+    threshold_of,
+    write_scores,
+)
 from training.fit.crossval import with_named_folds
 from training.head_ct.baselines import PUBLISHED
 from training.head_ct.figures import by_size, by_subtype
@@ -19,6 +27,7 @@ from training.head_ct.out_of_fold import PredictionsError, read_out_of_fold
 from training.head_ct.package import evaluate_folds, with_learnt_outlines
 from training.recipe import load_recipe
 from worker.packages.card import Card
+from worker.packages.operating_points import OperatingPoint
 from worker.packages.probabilities import study_probability
 
 
@@ -28,6 +37,29 @@ def evaluate_heads(order: EvaluationOrder) -> Path:
     card, scored = order.package.card, score(order.package, order.dataset, order.split)
     own = head_ct_figures(card, scored, list(studies(scored.items).values()))
     return write_scores(order, scored, package_figures(card, scored, own))
+
+
+def measured_heads(order: EvaluationOrder) -> Measured:
+    """What a package says of the slices and studies of a data set, for a comparison."""
+    card, scored = order.package.card, score(order.package, order.dataset, order.split)
+    keys = [(item.dataset, item.study) for item in scored.items]
+
+    def of_drawn(drawn: Sequence[np.ndarray]) -> dict[str, Any]:
+        rows, groups, start = [], [], 0
+        for cases in drawn:
+            of_study: dict[tuple[str, str], list[int]] = {}
+            for case in cases:
+                of_study.setdefault(keys[case], []).append(case)
+            for members in of_study.values():
+                rows += sorted(members, key=lambda case: scored.items[case].order)
+                groups.append(list(range(start, start + len(members))))
+                start += len(members)
+        part = scored.rows(np.asarray(rows))
+        own = head_ct_figures(card, part, groups, repeats=0)
+        return package_figures(card, part, own, repeats=0)
+
+    flags = tuple(f"operating_points/{name}/sensitivity" for name in card.operating_points if name.startswith("flag"))
+    return Measured(np.asarray([item.patient for item in scored.items]), scored.p, of_drawn, flags)
 
 
 def evaluate_run(recipe_name: str, data: Path, run: Path, out: Path, baseline: Path | None = None) -> Path:
@@ -54,7 +86,9 @@ def evaluate_run(recipe_name: str, data: Path, run: Path, out: Path, baseline: P
     return out / "evaluation.html"
 
 
-def head_ct_figures(card: Card, scored: Scored, groups: Sequence[list[int]]) -> dict[str, Any]:
+def head_ct_figures(
+    card: Card, scored: Scored, groups: Sequence[list[int]], repeats: int | None = None
+) -> dict[str, Any]:
     """Studies by label, the flag by subtype and by size of bleed, and what calling nothing would give.
 
     A study with a bleed on any slice bleeds; one is free of it where every slice is known to be.
@@ -63,6 +97,7 @@ def head_ct_figures(card: Card, scored: Scored, groups: Sequence[list[int]]) -> 
     study_rows = [np.asarray(members) for members in groups]
     patients = np.asarray([scored.items[members[0]].patient for members in groups])
     flagged = np.zeros(len(groups), dtype=bool)
+    points: dict[str, Any] = {}
     compared: dict[str, Any] = {}
     for column, label in enumerate(card.labels):
         known = [scored.labels[members, column] for members in groups]
@@ -82,12 +117,15 @@ def head_ct_figures(card: Card, scored: Scored, groups: Sequence[list[int]]) -> 
         if column == 0:
             flagged = called
             slices = scored.labels[:, 0], np.asarray([item.patient for item in scored.items])
-            compared = {"always_normal": {"slices": _always_normal(*slices), "studies": _always_normal(y, patients)}}
+            of_none = {"slices": _always_normal(*slices, repeats), "studies": _always_normal(y, patients, repeats)}
+            compared = {"always_normal": of_none}
         if (y >= 0).any():
-            rows[label] = figures.binary(y, p, patients, called)
+            rows[label] = figures.binary(y, p, patients, called, repeats)
+            points |= _at_points(card, label, y, p)
     called_slices = scored.p[:, 0] >= 0.5
     result = {
         "studies": rows,
+        "operating_points": points,
         "compared": compared,
         "published": PUBLISHED,
         "studies_by_subtype": by_subtype(scored.labels, card.labels, flagged, study_rows),
@@ -97,10 +135,23 @@ def head_ct_figures(card: Card, scored: Scored, groups: Sequence[list[int]]) -> 
     return result
 
 
-def _always_normal(y: np.ndarray, patients: np.ndarray) -> dict[str, Any]:
+def _at_points(card: Card, label: str, y: np.ndarray, p: np.ndarray) -> dict[str, Any]:
+    """Studies at each operating point of a label."""
+    known = y >= 0
+    return {
+        name: {
+            key: value.as_dict() for key, value in metrics.proportions(y[known], p[known] >= point.threshold).items()
+        }
+        for name, point in card.operating_points.items()
+        if isinstance(point, OperatingPoint) and point.finding == label
+    }
+
+
+def _always_normal(y: np.ndarray, patients: np.ndarray, repeats: int | None) -> dict[str, Any]:
     """No score but the prevalence, and nothing called; empty where no label is known."""
     known = y >= 0
     if not known.any():
         return {}
-    row = figures.binary(y, np.full(len(y), float(y[known].mean())), patients, np.zeros(len(y), dtype=bool))
+    p, called = np.full(len(y), float(y[known].mean())), np.zeros(len(y), dtype=bool)
+    row = figures.binary(y, p, patients, called, repeats)
     return {name: value for name, value in row.items() if name not in ("curves", "calibration")}

@@ -1,4 +1,8 @@
-"""Loading the packages at start: checksum, network, self-test, warm-up. Runs in the engine's thread."""
+"""Loading the packages at start: checksum, network, self-test, warm-up. Runs in the engine's thread.
+
+Where ``FIRSTREAD_ENGINE`` is ``openvino`` the converted file of a package serves, and TensorFlow is not loaded for it.
+A package whose file is missing or does not pass its own tests is served by TensorFlow, the reference.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,14 @@ import time
 from pathlib import Path
 
 from firstread.settings import Settings
-from worker.engine.serving import Refused, Serving
-from worker.packages.card import ChecksumError, PackageError, SelfTestError
+from worker.engine.requests import ServedModel
+from worker.engine.serving import REFERENCE, Refused, Serving
+from worker.packages.card import Card, ChecksumError, PackageError, SelfTestError
+from worker.packages.converted import FILES
 from worker.packages.manifest import MANIFEST, SIGNATURE
+from worker.packages.openvino_file import NotConvertedError, NotInstalledError, chosen, load_openvino
 from worker.packages.package import CARD, WEIGHTS, load
-from worker.packages.runtimes.startup import start_tensorflow
+from worker.packages.runtimes.startup import ensure_tensorflow
 from worker.packages.signature import SignatureError, require_signature
 from worker.packages.store import STATE_FILE, PackageEntry, open_store, package_folders
 from worker.pipelines.base import Served
@@ -20,10 +27,11 @@ REASONS: tuple[tuple[type[Exception], str], ...] = (
     (SignatureError, "signature"),
     (ChecksumError, "checksum"),
     (SelfTestError, "self_test"),
+    (NotConvertedError, "not_converted"),
+    (NotInstalledError, "not_installed"),
     (PackageError, "package_error"),
 )
-"""Why a package is refused; anything else that loading raises is ``load_failed``."""
-
+"""Why a package, or its converted file, is refused; anything else that loading raises is ``load_failed``."""
 LOADING = (
     PackageError,
     *(RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, OSError, MemoryError),
@@ -39,40 +47,78 @@ def load_serving(settings: Settings) -> Serving:
     A package that does not pass is noted with its reason and does not serve; the others do.
     """
     serving = Serving()
-    entries = open_store(settings).entries()
-    wanted = [entry for entry in entries if entry.role != "off" or entry.error]
-    if wanted:
-        start_tensorflow(settings.inference_threads)
-    for entry in wanted:
-        _load_one(entry, serving, settings.model_keys)
+    for entry in open_store(settings).entries():
+        if entry.role != "off" or entry.error:
+            _load_one(entry, settings, serving)
     return serving
 
 
-def _load_one(entry: PackageEntry, serving: Serving, keys_file: Path | None) -> None:
+def _load_one(entry: PackageEntry, settings: Settings, serving: Serving) -> None:
     card = entry.card
     if card is None:
         serving.refuse(Refused(entry.key, "", "", "card"))
         return
     started = time.perf_counter()
     try:
-        require_signature(entry.directory, keys_file)
-        package = load(entry.directory)
-        package.warm_up()
+        require_signature(entry.directory, settings.model_keys)
+        engine, package, reason = engine_of(entry.directory, card, settings)
     except LOADING as error:
-        reason = next((code for kind, code in REASONS if isinstance(error, kind)), "load_failed")
         text = f": {error}" if isinstance(error, SignatureError) else ""
-        log.error("package not loaded%s", text, exc_info=error, extra={"model": entry.key, "reason": reason})
+        log.error("package not loaded%s", text, exc_info=error, extra={"model": entry.key, "reason": reason_of(error)})
         # A shadow that does not load leaves nobody without a score.
-        serving.refuse(Refused(entry.key, card.pipeline, card.task if entry.role == "active" else "", reason))
+        task = card.task if entry.role == "active" else ""
+        serving.refuse(Refused(entry.key, card.pipeline, task, reason_of(error)))
         return
-    serving.add(Served(card, entry.role), package)
-    log.info("package loaded and warm", extra={"model": entry.key, "seconds": round(time.perf_counter() - started, 2)})
+    serving.add(Served(card, entry.role), package, engine, reason)
+    seconds = round(time.perf_counter() - started, 2)
+    log.info("package loaded and warm", extra={"model": entry.key, "engine": engine, "seconds": seconds})
+
+
+def engine_of(directory: Path, card: Card, settings: Settings) -> tuple[str, ServedModel, str]:
+    """A package as it serves on this machine, tested and warm.
+
+    Returns
+    -------
+    engine : str
+        ``tensorflow``, or ``openvino_`` and the precision.
+    package : ServedModel
+    reason : str
+        Why the reference serves in the place of the engine that is set; else empty.
+
+    Raises
+    ------
+    PackageError
+        If the reference does not pass either. Broken files make other errors, see :data:`LOADING`.
+    """
+    reason = ""
+    if settings.engine == "openvino":
+        try:
+            precision = chosen(card, settings.engine_precisions)
+            converted = load_openvino(directory, card, precision, settings.inference_threads)
+            converted.warm_up()
+            return f"openvino_{precision}", converted, ""
+        except LOADING as error:
+            reason = reason_of(error)
+            log.warning(
+                "TensorFlow serves in the place of OpenVINO: %s",
+                error,
+                extra={"model": f"{card.name}/{card.version}", "reason": reason},
+            )
+    ensure_tensorflow(settings.inference_threads)
+    package = load(directory)
+    package.warm_up()
+    return REFERENCE, package, reason
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a package does not serve, by what its loading raised."""
+    return next((code for kind, code in REASONS if isinstance(error, kind)), "load_failed")
 
 
 def fingerprint(settings: Settings) -> tuple[tuple[str, int, int], ...]:
     """What the packages and the operator's choice look like: name, size and time of each file that matters."""
     files = [settings.home / STATE_FILE, *([settings.model_keys] if settings.model_keys else [])]
-    for name in (CARD, WEIGHTS, MANIFEST, SIGNATURE):
+    for name in (CARD, WEIGHTS, MANIFEST, SIGNATURE, *FILES):
         files += [path for folder in package_folders(settings) for path in sorted(folder.glob(f"*/*/{name}"))]
     return tuple(stamp for path in files if (stamp := _stamp_of(path)) is not None)
 

@@ -12,9 +12,12 @@ from firstread.records import Database, Job, Revision
 from firstread.states import JobState
 from worker.engine.requests import ServedModel
 from worker.errors import NoServingPackage
-from worker.metrics import MODEL_INFO
+from worker.metrics import MODEL_ENGINE_INFO, MODEL_INFO
 from worker.pipelines.base import Served
 from worker.pipelines.registry import PipelineRow
+
+REFERENCE = "tensorflow"
+"""The engine that packages are measured with."""
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +40,16 @@ class Serving:
     models: dict[str, ServedModel] = field(default_factory=dict)
     refused: list[Refused] = field(default_factory=list)
 
-    def add(self, served: Served, model: ServedModel) -> None:
-        """A package that passed its self-test."""
+    def add(self, served: Served, model: ServedModel, engine: str = REFERENCE, reason: str = "") -> None:
+        """A package that passed its self-test, the engine that runs it, and why that is not the one that is set."""
         tasks = self.by_pipeline.setdefault(served.card.pipeline, {})
         group = tasks.setdefault(served.card.task, [])
         group.append(served)
         group.sort(key=lambda s: s.role != "active")
         self.models[served.key] = model
-        MODEL_INFO.labels(served.card.pipeline, served.key, "shadow" if served.role == "shadow" else "serving", "").set(
-            1
-        )
+        outcome = "shadow" if served.role == "shadow" else "serving"
+        MODEL_INFO.labels(served.card.pipeline, served.key, outcome, "").set(1)
+        MODEL_ENGINE_INFO.labels(served.card.pipeline, served.key, engine, reason).set(1)
 
     def keys(self) -> list[tuple[str, str]]:
         """Pipeline and ``name/version`` of every package that serves."""

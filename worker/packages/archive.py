@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker.packages.card import Card, ChecksumError, PackageError
+from worker.packages.converted import FILES, file_of
 from worker.packages.limits import require_readable_members
 from worker.packages.manifest import (
     MANIFEST,
@@ -24,6 +25,7 @@ from worker.packages.manifest import (
     parse_manifest,
     verify_manifest,
 )
+from worker.packages.openvino_file import verify_all
 from worker.packages.package import (
     CARD,
     GOLDEN,
@@ -33,14 +35,14 @@ from worker.packages.package import (
     first_line,
     load,
     read_card,
-    verify_checksum,
 )
 from worker.packages.signature import Keys, sign_folder, verify_signature
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-MEMBERS = (CARD, WEIGHTS, GOLDEN, LICENCE, PAGE)
+PARTS = (CARD, WEIGHTS, GOLDEN, LICENCE, PAGE)
+MEMBERS = (*PARTS, *FILES)
 LIMIT_BYTES = 1 << 30
 UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError, RecursionError)
 """What a damaged or strange archive makes of reading it."""
@@ -58,11 +60,13 @@ def export_package(directory: Path, target: Path) -> Path:
         A file name, or a folder in which ``<name>-<version>.firstread.zip`` is made.
     """
     card = read_card(directory)
-    verify_checksum(directory, card)
+    verify_all(directory, card)
     path = target / f"{card.name}-{card.version}.firstread.zip" if target.is_dir() else target
-    members = [directory / name for name in MEMBERS if (directory / name).is_file()]
+    signed = (directory / SIGNATURE).is_file()
+    names = MEMBERS if signed else (*PARTS, *map(file_of, card.converted))
+    members = [directory / name for name in names if (directory / name).is_file()]
     manifest = manifest_of(members)
-    if (directory / SIGNATURE).is_file():
+    if signed:
         verify_manifest(directory)
         manifest = (directory / MANIFEST).read_bytes()
         members.append(directory / SIGNATURE)
@@ -119,7 +123,7 @@ def import_package(
         if keys is not None:
             verify_signature(staging, keys, archive_path.name)
         card = read_card(staging)
-        verify_checksum(staging, card)
+        verify_all(staging, card)
         if not SAFE_NAME.fullmatch(card.name) or not SAFE_NAME.fullmatch(card.version):
             raise PackageError("the card's name or version cannot be a folder")
         target = models_dir / card.name / card.version

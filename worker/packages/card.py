@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from firstread.errors import FirstreadError
 from firstread.pipelines import flags_by_age, leading_finding
+from worker.packages.converted import Converted, Precision
 from worker.packages.operating_points import AgeGroup, OperatingPoint, OperatingPointByAge
 
 PREPROCESSING_VERSION = 1
@@ -171,6 +172,8 @@ class Card(BaseModel):
     licence: str = ""
     created: str = ""
     code_version: str = ""
+    converted: dict[Precision, Converted] = Field(default_factory=dict)
+    """Files of the network for OpenVINO, by precision (:mod:`worker.packages.openvino_file`)."""
 
     @classmethod
     def read(cls, path: Path) -> Card:
@@ -179,7 +182,11 @@ class Card(BaseModel):
 
     def write(self, path: Path) -> None:
         """Write ``card.json``."""
-        path.write_text(json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=False) + "\n", encoding="utf-8")
+        path.write_text(self.text(), encoding="utf-8")
+
+    def text(self) -> str:
+        """What stands in ``card.json``."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=False) + "\n"
 
     def decisions(self) -> str:
         """Hex digest of everything on the card that decides about a score or a flag, thresholds included."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from firstread.report.predictive_value import right_by_card
 from worker.packages.card import Card
+from worker.packages.converted import Converted, Measurement, Precision, file_of
 from worker.packages.operating_points import (
     AGE_GROUPS,
     LEAST_PREDICTIVE_VALUE,
@@ -19,6 +20,9 @@ from worker.packages.operating_points import (
 
 BRIEF = ("auc", "sensitivity", "specificity", "accuracy", "dice")
 """Figures of a comparison's rows on the page; the card has all."""
+
+PAIRED = (*BRIEF, "recall", "melanoma_auc", "mean_iou", "mean_dice", "dice_positive")
+"""Figures of a converted file beside the reference's on the page; the card has all."""
 
 WHY_NO_FLAG: dict[NoFlag, str] = {
     "no_positives": "no validation films with the finding",
@@ -46,6 +50,7 @@ def render(card: Card) -> str:
         "## Operating points\n\n" + _points(card),
         "## Metrics\n\n" + _table(brief(card.metrics)),
         "## Calibration and parameters\n\n" + _table({**card.calibration.model_dump(), **card.parameters}),
+        *(_converted(precision, row) for precision, row in card.converted.items()),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -62,6 +67,44 @@ def brief(figures: Mapping[str, Any], inside: bool = False) -> dict[str, Any]:
         elif not inside or name in BRIEF:
             shortened[name] = value
     return shortened
+
+
+def differences(measurement: Measurement) -> list[tuple[str, str, str, str]]:
+    """Figures of :data:`PAIRED` by reference and converted file, and the difference: place and three cells each."""
+    return [
+        (
+            place,
+            _number(row.reference),
+            _number(row.converted),
+            _estimate(row.difference.model_dump(exclude={"n"})),
+        )
+        for place, row in measurement.figures.items()
+        if place.split("/")[-1] in PAIRED
+    ]
+
+
+def _converted(precision: Precision, row: Converted) -> str:
+    """A converted file beside the reference: how it was made, and both columns of the figures."""
+    programs = ", ".join(f"{name} {version}" for name, version in row.made_with.items())
+    text = (
+        f"## Converted to {precision} for OpenVINO\n\n"
+        f"- File: `{file_of(precision)}`, {row.size_bytes / 1e6:.1f} MB, sha256 `{row.sha256}`\n"
+        f"- Made: {row.created}, with {programs}"
+    )
+    if row.quantised_on:
+        parts = ", ".join(row.quantised_on["parts"]) or "all"
+        text += f"; ranges from {row.quantised_on['pictures']} pictures of {row.quantised_on['data']}, {parts}"
+    measured = row.measurement
+    if measured is None:
+        return text + "\n- Not measured."
+    allowed = ", ".join(f"{name} {value:g}" for name, value in row.tolerance.items())
+    text += (
+        f"\n- Measured on {measured.data}: {measured.cases} cases of {measured.patients} patients; figures of patients "
+        f"that the package was trained on flatter both columns\n- Allowed loss: {allowed}; largest difference of a "
+        f"probability: {_number(measured.largest_p_difference)}\n\n"
+        f"| figure | reference | {precision} | difference |\n|---|---|---|---|"
+    )
+    return "\n".join([text, *(f"| {' | '.join(cells)} |" for cells in differences(measured))])
 
 
 def _points(card: Card) -> str:

@@ -1,7 +1,8 @@
 """A model package on disk: its files, and the checks that it passes before it serves.
 
 A package is a folder with ``card.json``, ``weights.npz`` (float16, by layer), ``golden.npz`` (raw pixels in,
-probabilities out), ``LICENSE`` and ``card.md``. It serves only if checksums and golden outputs agree.
+probabilities out), ``LICENSE`` and ``card.md``, and perhaps converted files (:mod:`worker.packages.openvino_file`). It
+serves only if checksums and golden outputs agree.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from worker.packages.card import PREPROCESSING_VERSION, Card, ChecksumError, Pac
 from worker.packages.limits import CARD_BYTES, require_array_limits, require_card_limits
 from worker.packages.networks import build
 from worker.packages.preprocessing.compose import PreprocessingError, compose
+from worker.packages.runtimes.base import Runtime
 from worker.packages.runtimes.folding import fold
 from worker.packages.runtimes.tensorflow import Package
 from worker.packages.weights import load_by_layer
@@ -115,13 +117,22 @@ def golden_output(card: Card) -> str:
 
 def run_self_test(package: Package, directory: Path) -> None:
     """Score the golden pixels through preprocessing and network; raise :class:`SelfTestError` where it differs."""
+    compare_golden(package, *read_golden(directory, package.card))
+
+
+def read_golden(directory: Path, card: Card) -> tuple[np.ndarray, np.ndarray]:
+    """Golden pixels and the output of :func:`golden_output`; :class:`SelfTestError` where they cannot be read."""
     path = directory / GOLDEN
     try:
         require_array_limits(path)
         with np.load(path) as golden:
-            pixels, expected = golden["pixels"], golden[golden_output(package.card)]
+            return golden["pixels"], golden[golden_output(card)]
     except (OSError, PackageError, KeyError, ValueError) as error:
-        raise SelfTestError(f"{package.key}: no readable {GOLDEN}") from error
+        raise SelfTestError(f"{card.name}/{card.version}: no readable {GOLDEN}") from error
+
+
+def compare_golden(package: Runtime, pixels: np.ndarray, expected: np.ndarray) -> None:
+    """Raise :class:`SelfTestError` where the output of pixels is not the expected one."""
     try:
         p = package.predict(compose(pixels, package.card.input))[golden_output(package.card)]
     except PreprocessingError as error:

@@ -69,3 +69,9 @@ def start_tensorflow(threads: int = 0) -> None:
             tf.config.threading.set_inter_op_parallelism_threads(1)
         for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def ensure_tensorflow(threads: int = 0) -> None:
+    """:func:`start_tensorflow` where this process has not loaded TensorFlow yet."""
+    if "tensorflow" not in sys.modules:
+        start_tensorflow(threads)

@@ -1,0 +1,1 @@
+"""Files of packages for other engines: conversion, quantisation, and the measurement that lets them serve."""
