@@ -112,6 +112,8 @@ PROCESS_CODES: Final[dict[str, str]] = {
     "serve.",
     "self_test": "A package does not compute what its card says: it does not serve.",
     "package_error": "A package cannot be loaded: it does not serve.",
+    "not_converted": "A package has no converted file that may serve: TensorFlow runs it.",
+    "not_installed": "OpenVINO is not installed: TensorFlow runs the packages.",
     "died": "A decoder ended by itself.",
     "killed": "A decoder was killed from outside, for memory perhaps.",
     "hung": "A decoder was ended at its limit of time.",

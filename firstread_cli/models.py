@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,12 @@ def show(key: str, as_json: bool) -> None:
     help="File of public keys, one of which must have signed each; default: FIRSTREAD_MODEL_KEYS.",
 )
 def verify(names: tuple[str, ...], keys_file: Path | None) -> None:
-    """Check signature, checksum and golden outputs of packages (of all, without a name).
+    """Check signature, checksum and golden outputs of packages (of all, without a name), and of their converted files.
 
-    A signature is asked for where keys are named, by the option or by FIRSTREAD_MODEL_KEYS.
+    Converted files run where OpenVINO is installed; else their checksums alone are checked. A signature is asked for
+    where keys are named, by the option or by FIRSTREAD_MODEL_KEYS.
     """
+    from worker.packages.openvino_file import NotInstalledError, load_openvino, verify_all
     from worker.packages.package import load
 
     keys_file = keys_file or Settings().model_keys
@@ -85,7 +87,11 @@ def verify(names: tuple[str, ...], keys_file: Path | None) -> None:
     for entry in entries:
         try:
             signer = require_signature(entry.directory, keys_file)
-            load(entry.directory)
+            card = load(entry.directory).card
+            verify_all(entry.directory, card)
+            with suppress(NotInstalledError):
+                for precision in card.converted:
+                    load_openvino(entry.directory, card, precision)
             click.echo(f"ok      {entry.key}{f'  signed by key {signer}' if signer else ''}")
         except PackageError as error:
             failed += 1

@@ -22,6 +22,7 @@ from worker.packages.openvino_file import runtime_of
 from worker.packages.package import load
 from worker.packages.runtimes.base import Runtime
 from worker.packages.runtimes.openvino import MASK_LOGITS
+from worker.packages.runtimes.startup import ensure_tensorflow
 from worker.packages.runtimes.tensorflow import Package
 from worker.packages.store import find_package
 
@@ -81,6 +82,7 @@ def optimize(order: OptimizeOrder) -> Outcome:
     """
     directory = find_package(order.package, Settings())
     require_open(directory)
+    ensure_tensorflow()
     package = load(directory)
     name = order.dataset or reader_for(package.card.task, order.data)
     if name is None:

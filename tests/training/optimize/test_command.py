@@ -45,7 +45,7 @@ def models(shipped: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(shipped, tmp_path / "models"))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_int8_becomes_part_of_the_package_with_both_columns(models: Path, data: Path, tmp_path: Path) -> None:
     pytest.importorskip("nncf", reason="the extra optimize is not installed")
     directory, before = models / KEY, read_card(models / KEY)
@@ -71,7 +71,7 @@ def test_int8_becomes_part_of_the_package_with_both_columns(models: Path, data: 
     assert report["measurement"] == row.measurement.model_dump(mode="json")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_what_loses_too_much_stays_out_of_the_package(models: Path, data: Path, tmp_path: Path) -> None:
     directory = models / KEY
     before = {path.name: path.read_bytes() for path in directory.iterdir()}

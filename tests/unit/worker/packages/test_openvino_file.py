@@ -97,7 +97,7 @@ print(json.dumps({"tensorflow": "tensorflow" in sys.modules, "telemetry": teleme
 """
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_worker_without_tensorflow_gives_the_reference_s_numbers_and_maps(linear: Path, tmp_path: Path) -> None:
     reference, x = reference_and_input(linear)
     np.save(tmp_path / "x.npy", x)
@@ -108,7 +108,7 @@ def test_a_worker_without_tensorflow_gives_the_reference_s_numbers_and_maps(line
         "FIRSTREAD_ENGINE": "openvino",
     }
     command = [sys.executable, "-c", SERVED, str(tmp_path / "x.npy"), str(tmp_path / "out.npz")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=280)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=580)
     assert json.loads(done.stdout.splitlines()[-1]) == {"tensorflow": False, "telemetry": False}
     maps = {"maps": reference.class_maps(x, "any"), "gradients": reference.gradients(x, "subdural")}
     expected = {**reference.predict(x), **maps}
@@ -212,6 +212,20 @@ def test_doctor_names_the_engine_and_why_it_does_not_serve(models: Path, tmp_pat
     assert lines[f"model {KEY}"].status == "ok"
     assert lines[f"engine {KEY}"].status == "warn"
     assert "TensorFlow serves" in lines[f"engine {KEY}"].detail
+
+
+def test_verify_runs_the_converted_files_too(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from firstread_cli.models import models as command
+
+    monkeypatch.setenv("FIRSTREAD_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FIRSTREAD_MODELS_DIR", str(models))
+    assert CliRunner().invoke(command, ["verify"]).exit_code == 0
+    other_golden(models)
+    result = CliRunner().invoke(command, ["verify"])
+    assert result.exit_code == 1
+    assert f"FAILED  {KEY}" in result.output
 
 
 def test_a_precision_that_may_not_serve_is_passed_over(converted: Path, tmp_path: Path) -> None:
