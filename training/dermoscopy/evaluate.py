@@ -57,9 +57,10 @@ def measured_lesions(order: EvaluationOrder) -> Measured:
 
 def evaluate_lesions(package: Runtime, dataset: DataSet, split: str | None = None) -> tuple[Scored, dict[str, Any]]:
     """What a package says of a data set's pictures, and the figures of it; raises as :func:`score_lesions`."""
+    card = package.card
     scored, table = score_lesions(package, dataset, split)
-    result = {"package": package.key, "left_out": len(scored.left_out)}
-    result |= fig.figures(table, points_of(package.card)) | {"subgroups": fig.subgroups(table, scored.items)}
+    result = {"package": f"{card.name}/{card.version}", "left_out": len(scored.left_out)}
+    result |= fig.figures(table, points_of(card)) | {"subgroups": fig.subgroups(table, scored.items)}
     return scored, result
 
 
