@@ -31,6 +31,7 @@ from firstread.records import (
     Revision,
     Study,
 )
+from firstread.records.studies import LARGEST_KEY
 from firstread.settings import Settings
 from firstread.states import TERMINAL, DeliveryState, JobState, RevisionState
 from firstread.storage.store import EVIDENCE_PREFIX, retention_watermark_bytes, spool_of, store_of
@@ -158,6 +159,7 @@ def finished_studies(
 def _page(
     now: datetime, before: Mapping[str, datetime] | None, after: tuple[datetime, int] | None, no_open_flag: bool
 ) -> Select[int, datetime, int]:
+    on_disk = select(Instance.study_id).where(Instance.deleted_at.is_(None))
     # A study without a revision holds nothing but result objects that came from elsewhere.
     last = func.max(func.coalesce(Job.finished_at, Revision.closed_at, Study.received_at)).label("last")
     rank = func.max(case({state: rank for rank, state in enumerate(OUTCOMES)}, value=Job.state, else_=0)).label("rank")
@@ -165,7 +167,9 @@ def _page(
         select(Study.id, last, rank)
         .outerjoin(Revision, Revision.study_id == Study.id)
         .outerjoin(Job, Job.revision_id == Revision.id)
-        .where(Study.id.in_(select(Instance.study_id).where(Instance.deleted_at.is_(None))), *_finished(Study.id, now))
+        .where(on_disk.where(Instance.study_id == Study.id).exists(), *_finished(Study.id, now))
+        # Those before the first that still has images are behind us, however many there were.
+        .where(Study.id >= on_disk.order_by(Instance.study_id).limit(1).scalar_subquery())
         .group_by(Study.id)
         .order_by(last, Study.id)
         .limit(BATCH)
@@ -174,7 +178,10 @@ def _page(
         query = query.where(~_open_flag(Study.id).exists())
     if before is not None:
         due = [and_(rank == OUTCOMES.index(outcome), last <= moment) for outcome, moment in before.items()]
-        query = query.having(or_(*due))
+        # Nothing is done with a study before it came: from the first that is younger than every rule none is looked at.
+        other = aliased(Study)
+        younger = select(other.id).where(other.received_at > max(before.values())).order_by(other.received_at).limit(1)
+        query = query.where(Study.id < func.coalesce(younger.scalar_subquery(), LARGEST_KEY)).having(or_(*due))
     if after is not None:
         at, key = after
         query = query.having((last > at) | ((last == at) & (Study.id > key)))

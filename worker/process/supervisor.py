@@ -80,13 +80,17 @@ class WorkerProcess(ChildProcess):
         self.silent_since: float | None = None
 
     def fault(self, settings: Settings, queue_depth: int | None) -> str | None:
-        """Why this process must be killed; None while all is well."""
+        """Why this process must be killed; None while all is well.
+
+        One that has not been ready yet may be silent: what it loads holds up its signs of life, and on a busy machine
+        for long. For it the limit of the whole start counts.
+        """
         now = time.monotonic()
         beat = self.reader.read()
         self.was_ready = self.was_ready or beat.state == "ready"
         if any(now - at > settings.stall_s for at in beat.jobs.values()):
             return "worker_stalled"
-        if now - beat.at > max(settings.stall_s, 10 * HEARTBEAT_S):
+        if self.was_ready and now - beat.at > max(settings.stall_s, 10 * HEARTBEAT_S):
             return "worker_stalled"
         if self.stop_asked is not None:
             idle = not beat.jobs and now - self.stop_asked > STOP_LIMIT_S

@@ -45,6 +45,16 @@ def test_process_without_a_sign_of_life_is_a_stall(make_settings: Callable[..., 
     assert child(Heartbeat(now - 11, "ready", {3: now - 1}, now)).fault(settings, 0) == "worker_stalled"
 
 
+def test_a_process_that_still_loads_may_be_silent_for_as_long_as_a_start_may_take(
+    make_settings: Callable[..., Settings],
+) -> None:
+    settings, now = make_settings(stall_s=1), time.monotonic()
+    silent = Heartbeat(now - START_LIMIT_S + 60)
+    assert child(silent, started=now - START_LIMIT_S + 60).fault(settings, 5) is None
+    assert child(silent, started=now - START_LIMIT_S - 1).fault(settings, 5) == "start_too_slow"
+    assert child(silent, was_ready=True).fault(settings, 5) == "worker_stalled"
+
+
 def test_warming_up_may_take_long_but_not_for_ever(make_settings: Callable[..., Settings]) -> None:
     settings, now = make_settings(stall_s=10), time.monotonic()
     assert child(Heartbeat(now)).fault(settings, 5) is None
