@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,7 +18,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from firstread.dicom.sender import echo
 from firstread.phantoms.ct import CtLabels, write_series
 from firstread.phantoms.head import HeadSpec, head_study
 from firstread.processes.spawning import spawn, stop
@@ -79,13 +79,19 @@ def _running(folder: Path) -> Iterator[int]:
     process = spawn(command, environ=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         end = time.monotonic() + LIMIT_S
-        while echo(host="127.0.0.1", port=port, called_ae=CALLED_AE, timeout_s=2):
+        while not _listens(port):  # it takes no C-ECHO
             if process.poll() is not None or time.monotonic() > end:
                 raise NotHere("dicom-ai-router does not start")
             time.sleep(0.2)
         yield port
     finally:
         stop(process, 10)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _one(folder: Path, port: int, turn: int, sizes: Sizes) -> dict[str, float]:
