@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final
 
@@ -57,7 +57,7 @@ class IntakeNote:
 
     def encode(self) -> bytes:
         """UTF-8 JSON without what is empty."""
-        values = {name: value for name, value in asdict(self).items() if value not in (None, ())}
+        values = {name: value for name, value in vars(self).items() if value not in (None, ())}
         return json.dumps(values, ensure_ascii=False).encode()
 
     @classmethod

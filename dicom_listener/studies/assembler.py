@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from dicom_listener.intake.arrivals import Arrival, Ending, Entry, IncomingDelivery, Refusal
-from dicom_listener.studies.new_rows import instance_row, receipt_row, study_values
+from dicom_listener.studies.new_rows import instance_row, receipt_values, study_values
 from dicom_listener.studies.senders import insert_into, note_late_images
 from firstread.dicom.own_objects import is_result_object
 from firstread.records import (
@@ -187,7 +187,9 @@ class _Registration:
             received.append((arrival, instance, outcome))
             self.done.outcomes.append((outcome, arrival.size_bytes))
         self.session.flush()
-        self.session.add_all(receipt_row(*item) for item in received)
+        if received:
+            # Nobody asks for these rows again in this transaction: no objects are made for them.
+            self.session.execute(insert(Receipt), [receipt_values(*item) for item in received])
         self._write_visits()
 
     def note_late_images(self, max_wait_s: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dicom_listener.intake.arrivals import Arrival
-from firstread.records import Instance, Receipt, Study
+from firstread.records import Instance, Study
 
 
 def study_values(arrival: Arrival) -> dict[str, Any]:
@@ -49,21 +49,21 @@ def instance_row(study: Study, arrival: Arrival) -> Instance:
     )
 
 
-def receipt_row(arrival: Arrival, instance: Instance, outcome: str) -> Receipt:
-    """The row of one arrival; ``outcome`` as in :class:`firstread.records.Receipt`."""
+def receipt_values(arrival: Arrival, instance: Instance, outcome: str) -> dict[str, Any]:
+    """Columns of the receipt of one arrival; ``outcome`` as in :class:`firstread.records.Receipt`."""
     header, note = arrival.header, arrival.note
-    return Receipt(
-        spool_key=arrival.spool_key,
-        instance_id=instance.id,
-        study_instance_uid=header.StudyInstanceUID,
-        series_instance_uid=header.SeriesInstanceUID,
-        sop_instance_uid=header.SOPInstanceUID,
-        sop_class_uid=header.SOPClassUID or "",
-        transfer_syntax_uid=header.TransferSyntaxUID or "",
-        size_bytes=arrival.size_bytes,
-        outcome=outcome,
-        source=note.source,
-        source_name=note.source_name,
-        calling_ae=note.calling_ae,
-        received_at=note.received,
-    )
+    return {
+        "spool_key": arrival.spool_key,
+        "instance_id": instance.id,
+        "study_instance_uid": header.StudyInstanceUID,
+        "series_instance_uid": header.SeriesInstanceUID,
+        "sop_instance_uid": header.SOPInstanceUID,
+        "sop_class_uid": header.SOPClassUID or "",
+        "transfer_syntax_uid": header.TransferSyntaxUID or "",
+        "size_bytes": arrival.size_bytes,
+        "outcome": outcome,
+        "source": note.source,
+        "source_name": note.source_name,
+        "calling_ae": note.calling_ae,
+        "received_at": note.received,
+    }
