@@ -56,6 +56,8 @@ def measured_heads(order: EvaluationOrder) -> Measured:
                 start += len(members)
         part = scored.rows(np.asarray(rows))
         own = head_ct_figures(card, part, groups, repeats=0)
+        for rows_of in own.get("by_size", {}).values():  # their names hold the limits of who was drawn
+            rows_of |= {name.split(",")[0]: rows_of.pop(name) for name in list(rows_of)}
         return package_figures(card, part, own, repeats=0)
 
     flags = tuple(f"operating_points/{name}/sensitivity" for name in card.operating_points if name.startswith("flag"))
