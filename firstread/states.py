@@ -96,13 +96,18 @@ def move_revision(
     return _record(session, "revision", revision, current, to, actor, reason)
 
 
-def move_job(session: Session, job: Job, to: JobState, *, actor: str, reason: str | None = None) -> datetime:
-    """Move a job and write the transition. Raises :class:`IllegalMove`; returns the time of the move."""
+def move_job(
+    session: Session, job: Job, to: JobState, *, actor: str, reason: str | None = None, at: datetime | None = None
+) -> datetime:
+    """Move a job and write the transition. Raises :class:`IllegalMove`; returns the time of the move.
+
+    ``at`` is the present moment by the database's clock, where the caller has just asked for it.
+    """
     current = JobState(job.state) if job.state else None
     if to not in JOB_MOVES[current]:
         raise IllegalMove(f"job {current} -> {to}")
     job.state = to.value
-    return _record(session, "job", job, current, to, actor, reason)
+    return _record(session, "job", job, current, to, actor, reason, at)
 
 
 def _record(
@@ -113,11 +118,12 @@ def _record(
     to: StrEnum,
     actor: str,
     reason: str | None,
+    at: datetime | None = None,
 ) -> datetime:
     if row.id is None:
         session.add(row)
         session.flush()
-    at = now_of(session)
+    at = at or now_of(session)
     session.add(
         Transition(
             subject=subject,

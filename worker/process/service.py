@@ -67,6 +67,7 @@ def run_worker(settings: Settings) -> int:
     row.start(state="starting")
     decoders = DecoderPool(min(cores(), WIDTH * settings.worker_threads))  # no more can be asked for at once
     engine = EngineThread(batch_wait_s=settings.batch_wait_ms / 1000, limit_s=settings.stall_s)
+    scorer: Scorer | None = None
     engine_limit_s = 0.0  # models that are being loaded are left to the end of the process
     try:
         decoders.start()  # before TensorFlow is loaded
@@ -83,6 +84,7 @@ def run_worker(settings: Settings) -> int:
             db=db, settings=settings, owner=owner, claimer=claimer, keeper=keeper, engine=engine, serving=serving
         )
         keeper.start()
+        scorer.urgent.start()
 
         def touch() -> None:
             doorbell_at[0] = time.monotonic()
@@ -107,6 +109,8 @@ def run_worker(settings: Settings) -> int:
 
         return consume(make_worker_app(settings, answer), settings, name=owner, on_ready=ready, on_stop=stopping)
     finally:
+        if scorer is not None:
+            scorer.urgent.close(ENGINE_STOP_S)
         keeper.close()
         engine.close(engine_limit_s)
         decoders.close()

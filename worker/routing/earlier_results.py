@@ -89,6 +89,8 @@ def decide(
     with db.read() as session:
         revision = session.get_one(Revision, revision_id)
         decision = RoutingDecision(known=known_work(session, revision.study_id))
+        if not any(decision.known):
+            return decision
         references = {name: _reference(session, revision, name) for name in names}
         orders = orders_of(session, revision)
         earlier = {

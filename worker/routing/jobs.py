@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -155,8 +155,14 @@ def commit_routing(
     settings: Settings,
     decision: RoutingDecision | None = None,
     rejected: Rejected | None = None,
+    take: Callable[[Session, Job, Revision], None] | None = None,
 ) -> bool:
     """Write the jobs of a revision, once; a pipeline whose earlier result stands gets none.
+
+    Parameters
+    ----------
+    take : callable, optional
+        Claims the first job that can be served, in the same transaction.
 
     Returns
     -------
@@ -193,7 +199,10 @@ def commit_routing(
             waits_for = None if name in serving else NoServingPackage.reason
             job = failed.pop(name, None) or Job(revision_id=revision_id, pipeline=name, created_at=now)
             job.reason, job.detail, job.error = waits_for, None, None
-            move_job(session, job, JobState.WAITING, actor=actor, reason=waits_for)
+            move_job(session, job, JobState.WAITING, actor=actor, reason=waits_for, at=now)
+            if take is not None and waits_for is None:
+                take(session, job, revision)
+                take = None
         for job in failed.values():
             job.reason, job.detail, job.error = reason or NO_PIPELINE, None, None
             move_job(session, job, JobState.REJECTED, actor=actor, reason=job.reason)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from firstread.records import Database, Revision
+from firstread.records import Database, Job, Revision
 from firstread.records.studies import is_self_test
 from firstread.settings import Settings
 from firstread.storage.spool import Spool
@@ -64,15 +64,27 @@ class Router:
         with self._lock:
             return [key for key, until in self._blocked_until.items() if until > now]
 
-    def route(self, revision_id: int) -> None:
-        """Make the jobs of a revision. Failures are bounded: at last the revision is routed with a reason."""
+    def route(self, revision_id: int, take: Callable[[Session, Job, Revision], None] | None = None) -> bool:
+        """Make the jobs of a revision. Failures are bounded: at last the revision is routed with a reason.
+
+        Parameters
+        ----------
+        take : callable, optional
+            Claims the first of the jobs, in the transaction that writes them.
+
+        Returns
+        -------
+        bool
+            Whether the jobs were written here and now, and what ``take`` did with them.
+        """
         with self._lock:
             if self._blocked_until.get(revision_id, 0.0) > time.monotonic():
-                return
+                return False
             self._blocked_until[revision_id] = time.monotonic() + LONGEST_S
         pause_s = 0.0
+        routed = False
         try:
-            self._route(revision_id)
+            routed = self._route(revision_id, take)
         except (KeyboardInterrupt, SystemExit):
             raise
         except Overtaken:
@@ -87,13 +99,14 @@ class Router:
                 else:
                     self._blocked_until.pop(revision_id, None)
                     self._failures.pop(revision_id, None)
+        return routed
 
     def take_study(self, revision_id: int) -> StudyImages | None:
         """The study as it was read for routing a moment ago, or None."""
         with self._lock:
             return self._studies.pop(revision_id, None)
 
-    def _route(self, revision_id: int) -> None:
+    def _route(self, revision_id: int, take: Callable[[Session, Job, Revision], None] | None) -> bool:
         with self._db.read() as session:
             revision = session.get_one(Revision, revision_id)
             orders, phantom = self._orders(session, revision), is_self_test(session, revision.study_id)
@@ -114,9 +127,11 @@ class Router:
             settings=self._settings,
             decision=decision,
             rejected=rejected,
+            take=take,
         )
         if routed and not phantom:  # the rows of a phantom go, and SQLite gives their numbers to the next study
             self._keep_study(revision_id, study)
+        return routed
 
     def _orders(self, session: Session, revision: Revision) -> Orders:
         return orders_of(session, self._settings, revision)

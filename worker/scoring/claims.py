@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Select, and_, case, func, select
+from sqlalchemy.orm import Session
 
 from firstread.clock import utcnow
 from firstread.priority import claim_order, engine_rank
@@ -31,6 +32,9 @@ SHARED_ENDS = 2
 """A job that was in hand at so many such ends runs alone, after those that wait with its own urgency."""
 
 LOST_RACES = 50
+
+Rank = tuple[int, bool]
+"""Priority, and whether the study is old: lower ones first."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,11 @@ class JobClaim:
         return engine_rank(self.priority, self.old)
 
     @property
+    def rank_before(self) -> Rank:
+        """What :attr:`rank` is made of, to be compared with that of others."""
+        return self.priority, self.old
+
+    @property
     def log_fields(self) -> dict[str, object]:
         """Identity for logs, free of patient data."""
         return {"study": self.study_id, "revision": self.number, "job": self.job_id, "pipeline": self.pipeline}
@@ -79,6 +88,11 @@ class _Candidate:
 
     key: int
     urgency: tuple[int, bool, bool, datetime]
+
+    def goes_before(self, rank: Rank | None) -> bool:
+        """Whether it is more urgent than a rank and need not run alone; always so without a rank."""
+        priority, old, alone, _ = self.urgency
+        return rank is None or ((priority, bool(old)) < rank and not alone)
 
 
 _Queue = Select[int, int, bool, bool, datetime]
@@ -119,25 +133,46 @@ class Claimer:
         self._owner = owner
         self._serving = serving
 
-    def next(self) -> JobClaim | None:
+    def next(self, before: Rank | None = None) -> JobClaim | None:
         """The most urgent job that waits and that this process can serve, claimed; None if there is none.
 
-        Revisions that nobody has routed yet are routed on the way, the most urgent first.
+        Revisions that nobody has routed yet are routed on the way, the most urgent first. The first job of such a one
+        is claimed as it is written: nothing that waited a moment ago goes before it.
+
+        Parameters
+        ----------
+        before : (int, bool), optional
+            Only what is more urgent than this, and need not run alone.
         """
         lost_races = 0
         while lost_races < LOST_RACES:
             unrouted, waiting = self._candidates()
             if unrouted is None and waiting is None:
                 return None
+            claim = None
             if unrouted is not None and (waiting is None or unrouted.urgency <= waiting.urgency):
-                self.router.route(unrouted.key)
-                continue
-            claim = self._claim_waiting()
+                if not unrouted.goes_before(before):
+                    return None
+                claim = self._route(unrouted)
+            elif waiting is not None and not waiting.goes_before(before):
+                return None
+            else:
+                claim = self._claim_waiting()
+                lost_races += claim is None
             if claim is not None:
                 WAIT_SECONDS.labels(claim.pipeline).observe(claim.seconds_since(claim.closed_at))
                 return claim
-            lost_races += 1
         return None
+
+    def _route(self, unrouted: _Candidate) -> JobClaim | None:
+        """Route a revision, and claim the first job of it that this process can serve."""
+        claims: list[JobClaim] = []
+        priority, old, _, _ = unrouted.urgency
+
+        def take(session: Session, job: Job, revision: Revision) -> None:
+            claims.append(self._claim(session, job, revision, priority, old, alone=False))
+
+        return claims[0] if self.router.route(unrouted.key, take) and claims else None
 
     def _candidates(self) -> tuple[_Candidate | None, _Candidate | None]:
         busy = self.router.busy()
@@ -172,26 +207,30 @@ class Claimer:
             job_id, priority, old, alone, _ = waiting
             job = session.get_one(Job, job_id)
             revision = session.get_one(Revision, job.revision_id)
-            now = now_of(session)
-            job.attempts += 1
-            job.lease_owner = self._owner
-            job.lease_until = now + timedelta(seconds=self._settings.lease_s)
-            job.progress_at = job.started_at = now
-            job.reason = job.detail = job.error = None
-            move_job(session, job, JobState.SCORING, actor=self._owner)
-            return JobClaim(
-                job_id=job.id,
-                revision_id=revision.id,
-                study_id=revision.study_id,
-                number=revision.number,
-                pipeline=job.pipeline,
-                forced=orders_of(session, self._settings, revision).name(job.pipeline),
-                priority=priority,
-                old=bool(old),
-                attempt=job.attempts,
-                alone=bool(alone),
-                self_test=is_self_test(session, revision.study_id),
-                closed_at=revision.closed_at or now,
-                last_seen_at=revision.last_seen_at,
-                shift=now - utcnow(),
-            )
+            return self._claim(session, job, revision, priority, old, alone)
+
+    def _claim(self, session: Session, job: Job, revision: Revision, priority: int, old: bool, alone: bool) -> JobClaim:
+        """Make a waiting job ours; it is locked, or of this very transaction."""
+        now = now_of(session)
+        job.attempts = (job.attempts or 0) + 1
+        job.lease_owner = self._owner
+        job.lease_until = now + timedelta(seconds=self._settings.lease_s)
+        job.progress_at = job.started_at = now
+        job.reason = job.detail = job.error = None
+        move_job(session, job, JobState.SCORING, actor=self._owner, at=now)
+        return JobClaim(
+            job_id=job.id,
+            revision_id=revision.id,
+            study_id=revision.study_id,
+            number=revision.number,
+            pipeline=job.pipeline,
+            forced=orders_of(session, self._settings, revision).name(job.pipeline),
+            priority=priority,
+            old=bool(old),
+            attempt=job.attempts,
+            alone=bool(alone),
+            self_test=is_self_test(session, revision.study_id),
+            closed_at=revision.closed_at or now,
+            last_seen_at=revision.last_seen_at,
+            shift=now - utcnow(),
+        )

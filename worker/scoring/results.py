@@ -87,7 +87,7 @@ def commit_outcome(
         job.run += 1
         job.detail = report.detail or None
         job.next_step = (outcome.next_step if outcome else "") or None
-        job.finished_at = now_of(session)
+        job.finished_at = now = now_of(session)
         job.lease_owner = job.lease_until = None
         if outcome is None:
             job.reason = ", ".join(report.reasons) or "nothing_suitable"
@@ -101,7 +101,7 @@ def commit_outcome(
             _add_results(session, job, outcome)
             raise_flags(session, job, revision, outcome, old)
             state = JobState.DONE
-        move_job(session, job, state, actor=owner, reason=job.reason)
+        move_job(session, job, state, actor=owner, reason=job.reason, at=now)
         session.flush()
         plan_deliveries(session, job, outcome, settings)
     return state

@@ -24,11 +24,12 @@ from worker.pipelines import registry
 from worker.pipelines.base import Outcome
 from worker.pipelines.runner import run
 from worker.reading import read_study
-from worker.scoring.claims import Claimer, JobClaim
+from worker.scoring.claims import Claimer, JobClaim, Rank
 from worker.scoring.evidence import EvidenceStore
 from worker.scoring.leases import Lease, LeaseKeeper
 from worker.scoring.results import Report, commit_failure, commit_outcome
 from worker.scoring.shared_lock import SharedLock
+from worker.scoring.urgent import UrgentLane
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ class Scorer:
         self._spool = spool_of(settings)
         self._evidence = EvidenceStore(settings.evidence_dir, store_of(settings))
         self._lock = SharedLock()
+        self.urgent = UrgentLane(self._take_urgent, settings.worker_threads)
+        """Whoever runs a service starts and closes it."""
         self.stopping = threading.Event()
         self.doorbell_at = time.monotonic()
         """When a doorbell was answered last."""
@@ -93,9 +96,20 @@ class Scorer:
             if claim is None:
                 return False
             if not claim.alone:
-                self._score_claim(claim, lambda lease: nullcontext())
+                with self.urgent.holding(claim):
+                    self._score_claim(claim, lambda lease: nullcontext())
                 return True
         self._score_claim(claim, lambda lease: self._lock.alone(still=lease.touch, limit_s=self._settings.stall_s))
+        return True
+
+    def _take_urgent(self, least: Rank) -> bool:
+        """Score a job that is more urgent than one in hand, beside those; whether there was one."""
+        with self._lock.shared():
+            claim = None if self.stopping.is_set() else self._claimer.next(before=least)
+            if claim is None:
+                return False
+            with self.urgent.holding(claim, beside=True):
+                self._score_claim(claim, lambda lease: nullcontext())
         return True
 
     def _score_claim(self, claim: JobClaim, room: Callable[[Lease], AbstractContextManager[object]]) -> None:
@@ -124,6 +138,7 @@ class Scorer:
             report.stage_seconds[stage] = report.stage_seconds.get(stage, 0.0) + seconds
             metrics.STAGE_SECONDS.labels(claim.pipeline, stage).observe(seconds)
             lease.touch()
+            self.urgent.stand_aside(claim, lease)
 
         study = self._claimer.router.take_study(claim.revision_id) or read_study(
             self._db, self._spool, claim.revision_id

@@ -27,7 +27,7 @@ def disc(diameter: int) -> np.ndarray:
 
 def filled(mask: np.ndarray) -> np.ndarray:
     """A bool mask with its holes."""
-    padded = np.pad(mask.astype(np.uint8), 1)
+    padded = _bordered(mask, 1)
     cv2.floodFill(padded, None, (0, 0), 2)
     return np.asarray(padded[1:-1, 1:-1] != 2)
 
@@ -49,8 +49,13 @@ def hull(mask: np.ndarray) -> np.ndarray:
 
 def closed(mask: np.ndarray, diameter: int) -> np.ndarray:
     """A bool mask whose gaps up to a diameter are closed, also where they lie at the border of the picture."""
-    grown = widened(np.pad(mask, diameter), diameter)
+    grown = widened(_bordered(mask, diameter).view(bool), diameter)
     return shrunk(grown, diameter)[diameter:-diameter, diameter:-diameter]
+
+
+def _bordered(mask: np.ndarray, width: int) -> np.ndarray:
+    """A mask as uint8 with a border of zeros."""
+    return np.asarray(cv2.copyMakeBorder(mask.astype(np.uint8), width, width, width, width, cv2.BORDER_CONSTANT))
 
 
 def widened(mask: np.ndarray, diameter: int) -> np.ndarray:
