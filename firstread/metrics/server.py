@@ -65,7 +65,9 @@ def forget_process(pid: int) -> None:
         multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
-def make_registry(settings: Settings, db: Database | None, clock: Database | None = None) -> CollectorRegistry:
+def make_registry(
+    settings: Settings, db: Database | None, clock: Database | None = None, *, gpu: bool = False
+) -> CollectorRegistry:
     """What one endpoint shows: what this process or all that share count, and what the database, broker and disk hold.
 
     Parameters
@@ -74,10 +76,13 @@ def make_registry(settings: Settings, db: Database | None, clock: Database | Non
         None leaves out what comes from the database and the broker.
     clock : Database, optional
         With ``db`` None: the database whose clock this machine's is compared with.
+    gpu : bool
+        With the gauges of the GPU, if there is one.
     """
     from prometheus_client import REGISTRY, CollectorRegistry, multiprocess
 
     from firstread.metrics.former import WithFormerNames
+    from firstread.metrics.gpu import GpuCollector
     from firstread.metrics.state import ClockCollector, StateCollector
 
     registry = CollectorRegistry(auto_describe=False)
@@ -89,6 +94,8 @@ def make_registry(settings: Settings, db: Database | None, clock: Database | Non
     compared = db or clock
     if compared is not None:
         registry.register(ClockCollector(compared))
+    if gpu:
+        registry.register(GpuCollector())
     return registry
 
 
@@ -138,7 +145,9 @@ def serve_metrics(
             return None
     try:
         server, thread = start_http_server(
-            port, addr=settings.metrics_host, registry=make_registry(settings, db, clock)
+            port,
+            addr=settings.metrics_host,
+            registry=make_registry(settings, db, clock, gpu=role in ("up", "work")),
         )
     except OSError as error:
         raise MetricsPortTaken(

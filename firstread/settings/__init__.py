@@ -145,6 +145,11 @@ class Settings(BaseSettings):
         description="Converted files that may serve: the first of these that a package has.",
     )
     inference_threads: int = Field(0, ge=0, description="Threads of the inference engine; 0: one a core.")
+    mixed_precision: bool = Field(
+        False,
+        description="Networks compute in float16 on a GPU, with weights in float32; without a GPU nothing changes. A "
+        "package whose golden outputs differ by too much then does not serve.",
+    )
     batch_wait_ms: int = Field(5, ge=0, description="Milliseconds that the engine waits to fill a batch.")
     lease_s: float = Field(60.0, gt=0, description="Seconds after which a silent worker loses its job.")
     max_attempts: int = Field(3, ge=1, description="Attempts at a job before it is FAILED.")

@@ -33,13 +33,16 @@ for collector in list(REGISTRY._collector_to_names):
         if family.name.startswith("firstread_"):
             rows[family.name] = (family.type, sorted(collector._labelnames), family.documentation)
 
+from firstread.metrics.gpu import GpuCollector
 from firstread.metrics.state import ClockCollector, StateCollector
 from firstread.records import Database
 from firstread.settings import Settings
 
 settings = Settings(home=Path(tempfile.mkdtemp()))
-for family in [*StateCollector(settings, Database("sqlite://")).describe(), *ClockCollector(Database("sqlite://")).describe()]:
-    rows[family.name] = (family.type, sorted(family._labelnames), family.documentation)
+db = Database("sqlite://")
+for collector in (StateCollector(settings, db), ClockCollector(db), GpuCollector()):
+    for family in collector.describe():
+        rows[family.name] = (family.type, sorted(family._labelnames), family.documentation)
 print(json.dumps(rows))
 """
 

@@ -37,11 +37,14 @@ def run_worker(settings: Settings) -> int:
     setup_logging(settings, "worker")
     from firstread.dicom.ahead import WIDTH
     from firstread.dicom.pixels.codecs import decode_with
+    from firstread.metrics.gpu import read_gpu
     from worker import metrics
     from worker.decoder.pool import DecoderPool, cores
-    from worker.engine.device import EngineThread
+    from worker.engine.device import DEFAULT_BATCH, EngineThread
     from worker.engine.loading import load_serving
     from worker.engine.serving import mark_waiting
+    from worker.packages.runtimes.device import DEVICE
+    from worker.packages.runtimes.tensorflow import Package
     from worker.pipelines import registry
     from worker.process.app import consume, make_worker_app
     from worker.process.heartbeat import OWNER_VARIABLE, Heartbeat, HeartbeatSender
@@ -66,7 +69,15 @@ def run_worker(settings: Settings) -> int:
     row = ProcessRow(db, owner, "worker")
     row.start(state="starting")
     decoders = DecoderPool(min(cores(), WIDTH * settings.worker_threads))  # no more can be asked for at once
-    engine = EngineThread(batch_wait_s=settings.batch_wait_ms / 1000, limit_s=settings.stall_s)
+    gpu = read_gpu()
+    DEVICE.free_bytes = None if gpu is None else gpu.free_bytes
+    DEVICE.mixed_precision = settings.mixed_precision
+    largest: dict[str, int] = {}
+    engine = EngineThread(
+        batch_wait_s=settings.batch_wait_ms / 1000,
+        limit_s=settings.stall_s,
+        max_batch=lambda key: largest.get(key, DEFAULT_BATCH),
+    )
     scorer: Scorer | None = None
     engine_limit_s = 0.0  # models that are being loaded are left to the end of the process
     try:
@@ -75,6 +86,9 @@ def run_worker(settings: Settings) -> int:
         engine.start()
         serving = engine.call(lambda: load_serving(settings), WARM_UP_LIMIT_S)
         engine_limit_s = ENGINE_STOP_S
+        largest.update(
+            {key: model.batch_sizes[-1] for key, model in serving.models.items() if isinstance(model, Package)}
+        )
         engine.serve(serving.models)
         able = serving.pipelines(registry.REGISTRY)
         mark_waiting(db, able)

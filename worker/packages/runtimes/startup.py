@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from worker.packages.runtimes.device import DEVICE
+
 CHATTER = r"(WARNING: All log messages before absl::InitializeLog|[IW]\d{4} \d\d:|\S+ \S+: [IW] )"
 """Beginnings of lines that say nothing is wrong: absl's notice, and messages of the levels INFO and WARNING.
 
@@ -67,8 +69,15 @@ def start_tensorflow(threads: int = 0) -> None:
         if threads:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(1)
-        for gpu in tf.config.list_physical_devices("GPU"):
+        gpus = tf.config.list_physical_devices("GPU")
+        for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
+        if not gpus:
+            DEVICE.free_bytes = None
+        elif DEVICE.mixed_precision:
+            import keras
+
+            keras.mixed_precision.set_global_policy("mixed_float16")
 
 
 def ensure_tensorflow(threads: int = 0) -> None:

@@ -11,11 +11,11 @@ from worker.packages.card import Card, PackageError
 from worker.packages.networks.joined import parts_named
 from worker.packages.probabilities import sigmoid
 from worker.packages.runtimes.base import Runtime, Sloped
+from worker.packages.runtimes.device import CPU_BATCHES, DEVICE, batch_sizes, image_bytes
 
 if TYPE_CHECKING:
     import keras
 
-BATCH_SIZES = (1, 8, 32)
 POOL = "pool"
 """Name of the layer that pools the last feature maps."""
 CLASS_LAYER = "maps"
@@ -36,13 +36,17 @@ class Package(Runtime):
     def __init__(self, card: Card, model: keras.Model) -> None:
         super().__init__(card)
         self.model = model
+        self.batch_sizes = (
+            CPU_BATCHES if DEVICE.free_bytes is None else batch_sizes(DEVICE.free_bytes, image_bytes(model))
+        )
+        """Shapes of batches that the network is traced for, rising."""
         self._calls: dict[int, Callable[[np.ndarray], Mapping[str, Any]]] = {}
         self._slopes: Slopes | None = None
 
     def warm_up(self) -> None:
         """Trace and run every batch shape once, so that the first study does not pay for it."""
         shape = (self.card.input.height, self.card.input.width, self.card.input.channels)
-        for size in BATCH_SIZES:
+        for size in self.batch_sizes:
             self._run(np.zeros((size, *shape), dtype=np.float32))
         if self.card.labels and parts_named(self.model, POOL):
             self.gradients(np.zeros((1, *shape), dtype=np.float32), self.card.labels[0])
@@ -88,7 +92,7 @@ class Package(Runtime):
         start = 0
         while start < len(x):
             left = len(x) - start
-            size = next((s for s in BATCH_SIZES if s >= left), BATCH_SIZES[-1])
+            size = next((s for s in self.batch_sizes if s >= left), self.batch_sizes[-1])
             rows = np.asarray(x[start : start + size], dtype=np.float32)
             count = len(rows)
             if count < size:
