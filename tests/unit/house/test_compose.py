@@ -17,8 +17,9 @@ from firstread_cli.main import COMMANDS, cli
 ROOT = Path(__file__).resolve().parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ["migrate", "listener", "deliver", "worker", "worker-gpu"]
+OURS = ["migrate", "listener", "deliver", "worker", "worker-gpu", "worker-gpu-2"]
 GRAFANA = ("/var/lib/grafana",)
+GPU = "CUDA_VISIBLE_DEVICES"
 VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
 
 
@@ -39,6 +40,12 @@ def test_the_services_of_a_whole_system_are_there() -> None:
     assert set(SERVICES) == {"redis", "postgres", *OURS, "prometheus", "grafana"}
     assert "profiles" not in SERVICES["worker"]
     assert SERVICES["worker-gpu"]["profiles"] == ["gpu"]
+    assert SERVICES["worker-gpu-2"]["profiles"] == ["gpu2"]
+
+
+def test_each_gpu_has_a_worker_of_its_own() -> None:
+    seen = {name: substituted(SERVICES[name]["environment"][GPU]) for name in OURS if "gpu" in name}
+    assert seen == {"worker-gpu": "0", "worker-gpu-2": "1"}
 
 
 @pytest.mark.parametrize("name", [n for n in SERVICES if n != "migrate"])
@@ -53,6 +60,8 @@ def test_environment_is_made_of_settings(name: str, monkeypatch: pytest.MonkeyPa
     for key, value in SERVICES[name]["environment"].items():
         if key.endswith("_PASSWORD"):
             assert value == "", "passwords of others reach our containers by .env"
+            continue
+        if key == GPU:
             continue
         assert key.startswith(ENV_PREFIX)
         assert key.removeprefix(ENV_PREFIX).lower() in Settings.model_fields
@@ -77,7 +86,14 @@ def test_the_command_is_one_of_ours(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "role"), [("listener", "listen"), ("deliver", "deliver"), ("worker", "work"), ("worker-gpu", "work")]
+    ("name", "role"),
+    [
+        ("listener", "listen"),
+        ("deliver", "deliver"),
+        ("worker", "work"),
+        ("worker-gpu", "work"),
+        ("worker-gpu-2", "work"),
+    ],
 )
 def test_health_checks_and_prometheus_look_at_the_port_of_the_role(name: str, role: str, tmp_path: Path) -> None:
     port = str(Settings(home=tmp_path).port_of_metrics(role))
@@ -141,6 +157,8 @@ def test_no_password_has_a_default() -> None:
         "INBOX_DIR",
         "SITE_DIR",
         "FIRSTREAD_LOG_LEVEL",
+        "GPU_DEVICE",
+        "GPU_DEVICE_2",
     }
 
 
@@ -162,6 +180,7 @@ def test_mounts_exist_and_volumes_are_declared(name: str) -> None:
         ("deliver", "listener"),
         ("worker", "cpu"),
         ("worker-gpu", "gpu"),
+        ("worker-gpu-2", "gpu"),
     ],
 )
 def test_an_image_is_built_from_its_lock_and_from_files_that_exist(name: str, lock: str) -> None:
