@@ -57,6 +57,7 @@ class Decision:
 NVIDIA = Decision("NVIDIA CUDA licence", "proprietary, free to use; only where `GPU=1` asked for it", exception=True)
 DECIDED = {
     "namex": Decision("Apache-2.0", "the licence file in the package; its metadata name none"),
+    "nvidia-ml-py": Decision("BSD-3-Clause", "its metadata; installed on machines with a GPU alone"),
     "pylibjpeg-libjpeg": Decision(
         "GPL-3.0-only",
         "a plug-in that pylibjpeg finds by itself, used by the decoders; whoever passes on an image or an archive "
@@ -132,7 +133,7 @@ def said_by(name: str) -> str:
 
 def dependency(name: str) -> Dependency:
     """A package of a lock with its licence."""
-    decided = NVIDIA if name.startswith("nvidia-") else DECIDED.get(name)
+    decided = DECIDED.get(name) or (NVIDIA if name.startswith("nvidia-") else None)
     if decided is not None:
         return Dependency(name, decided.licence, decided.why, decided.exception)
     return Dependency(name, said_by(name) or said_by(TWINS.get(name, name)))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.engine.device import DEFAULT_BATCH
-from worker.packages.runtimes.tensorflow import BATCH_SIZES
+from worker.packages.runtimes.device import CPU_BATCHES
 
 ENGINE = "TensorFlow"
 SERVED = "TensorFlow, as served"
@@ -56,7 +56,7 @@ class Costs:
         """Seconds for so many rows: the device runs fixed sizes, and fills the last one up."""
         seconds = 0.0
         while rows > 0:
-            size = next((s for s in BATCH_SIZES if s >= rows), BATCH_SIZES[-1])
+            size = next((s for s in CPU_BATCHES if s >= rows), CPU_BATCHES[-1])
             seconds += self.rows_s[size]
             rows -= size
         return seconds
@@ -78,7 +78,7 @@ def read(folder: Path) -> Costs:
     backlog, inference = _part(folder, "backlog"), _part(folder, "inference")
     films, refused = _part(folder, "films"), _part(folder, "rejected")
     cores = int(backlog["machine"]["cores"])
-    rows_s = {size: size / _median(inference, SERVED, f"passes/s, batch {size}") for size in BATCH_SIZES}
+    rows_s = {size: size / _median(inference, SERVED, f"passes/s, batch {size}") for size in CPU_BATCHES}
     head_s = _median(backlog, ENGINE, "CPU s a study")
     parts = (backlog, inference, films, refused)
     costs = Costs(
@@ -90,7 +90,7 @@ def read(folder: Path) -> Costs:
         measured_backlog_per_h=_median(backlog, ENGINE, "studies/h"),
         loads={part["part"]: (part["load_before"], part["load_after"]) for part in parts},
     )
-    network_s = cores * BACKLOG_SLICES * costs.rows_s[BATCH_SIZES[-1]] / BATCH_SIZES[-1]
+    network_s = cores * BACKLOG_SLICES * costs.rows_s[CPU_BATCHES[-1]] / CPU_BATCHES[-1]
     return Costs(**{**costs.__dict__, "head_core_s": max(LEAST_SHARE * head_s, head_s - network_s)})
 
 
