@@ -12,11 +12,13 @@ import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -27,8 +29,9 @@ from dicom_listener.studies.assembler import Assembler
 from dicom_listener.studies.closing import close_due
 from firstread import states
 from firstread.dicom.files import Header, header_of
+from firstread.dicom.uids import stable_uid
 from firstread.phantoms.ct import CtGrid, CtLabels, ct_series
-from firstread.records import LISTENER, Database, Process, Revision
+from firstread.records import LISTENER, Database, Process, Revision, Study
 from firstread.records.migrate import upgrade
 from firstread.records.senders import WHOLE_STUDIES
 from firstread.settings import AUTO_GRACE_S, Settings
@@ -47,7 +50,7 @@ BETWEEN_SERIES_S = (0.2, 6.0)
 BETWEEN_IMAGES_S = (0.05, 0.5)
 HABITS = ("an association a study", "an association a series", "an association an image")
 FORWARDER = "a forwarder, one AE for all three by turns at random"
-LATE = "an association a study, but of one in 40 a series follows 20 s later"
+LATE = "an association a study, but of one in 10 a series follows 20 s later"
 GRACES: dict[str, float | str] = {f"fixed at {AUTO_GRACE_S:g} s": AUTO_GRACE_S, "auto": "auto"}
 
 
@@ -69,7 +72,7 @@ def associations(habit: str, number: int, chance: random.Random) -> list[Part]:
     if habit == HABITS[0]:
         return [Part(0.0, everything)]
     if habit == LATE:
-        if number % 40 < 39:
+        if number % 10 < 9 or number < WHOLE_STUDIES:
             return [Part(0.0, everything)]
         return [Part(0.0, series[0] + series[1]), Part(20.0, series[2])]
     parts, at_s = [], 0.0
@@ -106,16 +109,9 @@ class Clock:
 class Listener:
     """Registers what a sender brings, and closes what is due, at the moment at which it is."""
 
-    def __init__(self, folder: Path, grace_s: float | str) -> None:
+    def __init__(self, db: Database, folder: Path, calling_ae: str, grace_s: float | str) -> None:
         self.settings = Settings(home=folder, grace_s=grace_s)  # type: ignore[arg-type]
-        self.db = Database(f"sqlite:///{folder / 'grace.sqlite'}")
-        upgrade(self.db)
-        with self.db.write() as session:
-            session.add(
-                Process(
-                    id="bench", kind=LISTENER, host="bench", pid=1, started_at=START, heartbeat_at=START, details={}
-                )
-            )
+        self.db, self.calling_ae = db, calling_ae
         self.assembler = Assembler(self.db, "bench", self.settings.max_wait_s)
         self.clock = Clock()
         self.next_close: datetime | None = None
@@ -141,29 +137,41 @@ class Listener:
     def key(self) -> str:
         """A spool key."""
         self.keys += 1
-        return f"20260105/00/{self.keys:032x}.dcm"
+        return f"20260105/00/{self.calling_ae}{self.keys:028x}.dcm"
 
 
-def headers(number: int) -> list[Header]:
-    """Headers of one study's images."""
-    import numpy as np
-
+@cache
+def drawn_headers() -> list[Header]:
+    """Headers of a study's images."""
     found: list[Header] = []
     for series, images in enumerate(SERIES):
-        labels = CtLabels(seed=number, study="grace", series=str(series))
+        labels = CtLabels(study="grace", series=str(series))
         objects = ct_series(np.zeros((images, 8, 8), np.float32), CtGrid(1.0, 5.0, 5.0), labels)
         found += [header_of(ds, ds.file_meta) for ds in objects]
     return found
+
+
+def headers(*name: object) -> list[Header]:
+    """The same of another study."""
+    return [
+        replace(
+            header,
+            StudyInstanceUID=stable_uid("grace", *name),
+            SeriesInstanceUID=stable_uid(header.SeriesInstanceUID, *name),
+            SOPInstanceUID=stable_uid(header.SOPInstanceUID, *name),
+        )
+        for header in drawn_headers()
+    ]
 
 
 def send(listener: Listener, habit: str, studies: int) -> Iterator[datetime]:
     """Send studies one after the other; gives the time of each one's last image, once time has passed after it."""
     chance = random.Random(f"grace {habit}")
     for number in range(studies):
-        images = headers(number)
+        images = headers(listener.calling_ae, number)
         began = listener.clock.now
         for part in associations(habit, number, chance):
-            visit = IncomingDelivery("dicom", "SENDER", "BENCH", "10.0.0.1", opened_at=began)
+            visit = IncomingDelivery("dicom", listener.calling_ae, "BENCH", "10.0.0.1", opened_at=began)
             brought: list[Entry] = []
             for place, image in enumerate(part.images):
                 listener.until(began + timedelta(seconds=part.at_s + IMAGE_S * (place + 1)))
@@ -185,24 +193,31 @@ def _arrival(listener: Listener, header: Header, visit: IncomingDelivery) -> Arr
 
 def measure(folder: Path, sizes: Sizes) -> list[Figure]:
     """Every habit with every grace. The studies by which a sender becomes known are not counted."""
-    studies = sizes.pick(60, 3)
+    studies = sizes.pick(30, 3)
     learning = sizes.pick(WHOLE_STUDIES, 1)
     found = Collected()
-    for habit in (*HABITS, FORWARDER, LATE):
-        for words, grace_s in GRACES.items():
-            place = folder / str(len(found.unit_of))
-            place.mkdir(parents=True)
-            listener = Listener(place, grace_s)
+    folder.mkdir(parents=True)
+    db = Database(f"sqlite:///{folder / 'grace.sqlite'}")
+    upgrade(db)
+    with db.write() as session:
+        row = Process(id="bench", kind=LISTENER, host="bench", pid=1, details={})
+        row.started_at = row.heartbeat_at = START
+        session.add(row)
+    for one, habit in enumerate((*HABITS, FORWARDER, LATE)):
+        for two, (words, grace_s) in enumerate(GRACES.items()):
+            listener = Listener(db, folder, f"AE{one}{two}", grace_s)
             with listener.clock.everywhere():
                 last = list(send(listener, habit, learning + studies))[learning:]
             _count(listener, f"{habit}, {words}", last, found)
-            listener.db.dispose()
+    db.dispose()
     return found.figures()
 
 
 def _count(listener: Listener, subject: str, last: list[datetime], found: Collected) -> None:
     with listener.db.read() as session:
-        rows = session.execute(select(Revision.study_id, Revision.closed_at).order_by(Revision.number)).all()
+        query = select(Revision.study_id, Revision.closed_at).join(Study, Study.id == Revision.study_id)
+        own = query.where(Study.calling_ae == listener.calling_ae).order_by(Revision.number)
+        rows = session.execute(own).all()
     closes: dict[int, list[datetime]] = {}
     for study_id, closed_at in rows:
         assert closed_at is not None, "every study is closed by now"
