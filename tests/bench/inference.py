@@ -25,6 +25,7 @@ from firstread.settings import Settings, default_models_dir
 from tests.bench.figures import Collected, Figure
 from tests.bench.site import engines
 from tests.bench.sizes import Sizes
+from worker.packages.runtimes.openvino import import_openvino
 
 BATCHES = (1, 8, 32)
 AS_SERVED = ", as served"
@@ -99,8 +100,7 @@ def _bare_tensorflow(model: Any, shape: tuple[int, ...]) -> Predict:
 
 
 def _bare_openvino(model: Any, shape: tuple[int, ...]) -> Predict:
-    import openvino as ov
-
+    ov = import_openvino()
     with tempfile.TemporaryDirectory() as folder:
         model.export(folder, verbose=False)
         converted = ov.convert_model(folder)
