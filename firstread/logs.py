@@ -24,7 +24,7 @@ from typing import TextIO
 
 from firstread.errors import FirstreadError
 from firstread.settings import ENV_PREFIX, Settings
-from firstread.settings.secrets import passwords_in, secrets_of, without
+from firstread.settings.secrets import secrets_in_urls, secrets_of, without
 from firstread.storage.home import make_private, private
 from firstread.text import clean
 
@@ -164,8 +164,7 @@ def known_secrets() -> frozenset[str]:
     try:
         return secrets_of(Settings())
     except (FirstreadError, ValueError):
-        values = (value for name, value in os.environ.items() if name.upper().startswith(ENV_PREFIX))
-        return frozenset(secret for value in values if "://" in value for secret in (value, *passwords_in(value)))
+        return secrets_in_urls(value for name, value in os.environ.items() if name.upper().startswith(ENV_PREFIX))
 
 
 def keep_secrets_out_of_tracebacks() -> None:

@@ -55,6 +55,15 @@ def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> 
     names = named_in(settings.destinations_file, "env")
     secrets |= {env.get(name, "") for name in (*STORE_SECRETS, *names)}
     secrets |= {_content(Path(name)) for name in named_in(settings.destinations_file, "file")}
+    return _long_enough(secrets)
+
+
+def secrets_in_urls(values: Iterable[str]) -> frozenset[str]:
+    """URLs among some values, and the passwords in them: for a site whose settings cannot be read."""
+    return _long_enough(secret for value in values if "://" in value for secret in (value, *passwords_in(value)))
+
+
+def _long_enough(secrets: Iterable[str]) -> frozenset[str]:
     return frozenset(secret for secret in secrets if len(secret) >= SHORTEST)
 
 

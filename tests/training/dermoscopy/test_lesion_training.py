@@ -206,7 +206,7 @@ def test_a_recipe_runs_to_its_package(name: str, toy: Path, tmp_path: Path) -> N
     x = np.random.default_rng(0).random((2, 48, 64, 3), dtype=np.float32)
     out = package.predict(x)
     if name == "lesion_resnet50":
-        assert "mask" not in out and package.card.threshold("melanoma") is not None
+        assert "mask" not in out and package.card.operating_points["flag_melanoma"].threshold is not None
     else:
         assert out["mask"].shape[0] == 2 and package.card.parameters["mask_threshold"] > 0
         assert package.card.metrics["test"]["outline"]["mean_iou"]["n"] > 0
