@@ -26,8 +26,11 @@ def broker_url(settings: Settings) -> str:
     """URL of the broker: the one set, else the embedded broker's unix socket in the home.
 
     Where TLS is asked for, the server's certificate is checked unless the URL says otherwise: kombu would take any.
+    A socket of the host is written as kombu knows it (``redis+socket://``); ``unix://`` is the client's word for it.
     """
     url = settings.broker_url
+    if url.startswith("unix://"):
+        return f"redis+socket://{url.removeprefix('unix://')}"
     if url.startswith("rediss://") and "ssl_cert_reqs=" not in url:
         return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
     if url:
@@ -155,7 +158,10 @@ def redis_client(settings: Settings, timeout_s: float = 5.0) -> Any:
     import redis
 
     if settings.broker_url:
-        return redis.Redis.from_url(broker_url(settings), socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+        url = broker_url(settings)
+        if url.startswith("redis+socket://"):
+            url = f"unix://{url.removeprefix('redis+socket://')}"
+        return redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
     return redis.Redis(
         unix_socket_path=str(embedded_socket(settings)), socket_timeout=timeout_s, socket_connect_timeout=timeout_s
     )

@@ -8,7 +8,7 @@ import math
 from firstread.dicom.uids import is_standard_uid
 
 DATABASES = ("sqlite", "postgresql", "postgres")
-BROKERS = ("redis://", "rediss://", "redis+socket://", "unix://", "valkey://", "valkeys://")
+BROKERS = ("redis://", "rediss://", "redis+socket://", "unix://")
 
 LEARNED = "auto"
 

@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 
 from firstread.processes.broker import BrokerError, EmbeddedBroker
 from firstread.processes.spawning import is_running, settings_environ, stop
-from firstread.queue import depth, embedded_socket, make_app, redis_client, ring, warm_up
+from firstread.queue import broker_problem, depth, embedded_socket, make_app, redis_client, ring, warm_up
 from firstread.settings import Settings
 from tests.builders.timing import until
 
@@ -60,6 +60,17 @@ def test_second_one_in_a_home_uses_the_first(settings: Settings, broker: Embedde
     other.close()
     broker.wait_ready()
     assert broker.keep_running() is False
+
+
+@pytest.mark.parametrize("scheme", ["redis+socket", "unix"])
+def test_a_socket_of_the_host_is_a_broker_under_both_names(
+    scheme: str, make_settings: Callable[..., Settings], settings: Settings, broker: EmbeddedBroker
+) -> None:
+    broker.start()
+    named = make_settings(broker_url=f"{scheme}://{embedded_socket(settings)}")
+    assert broker_problem(named) == ""
+    bell(make_app(named))
+    assert depth(redis_client(named)) == 1
 
 
 def test_log_that_cannot_be_read_is_set_aside(settings: Settings, broker: EmbeddedBroker) -> None:
