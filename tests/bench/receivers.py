@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from firstread.processes.spawning import firstread_command, settings_environ, sp
 from firstread.records import Database, Receipt
 from firstread.records.migrate import upgrade
 from firstread.settings import Settings
-from tests.bench.sending import CALLED_AE, free_port
+from tests.bench.sending import CALLED_AE, WITHOUT_NAGLE, free_port
 
 START_LIMIT_S = 300.0
 STOP_LIMIT_S = 15.0
@@ -111,7 +112,7 @@ def orthanc(folder: Path) -> Iterator[Receiver]:
         "SyncStorageArea": True,
     }
     (folder / "orthanc.json").write_text(json.dumps(config), encoding="utf-8")
-    with _running([program, str(folder / "orthanc.json")], port) as pid:
+    with _running([program, str(folder / "orthanc.json")], port, {**os.environ, **WITHOUT_NAGLE}) as pid:
         yield Receiver("Orthanc", port, pid)
 
 
@@ -121,7 +122,8 @@ def storescp(folder: Path) -> Iterator[Receiver]:
     program, port = _program("storescp", "dcmtk"), free_port()
     folder.mkdir(parents=True)
     options = ["--fork", "--bit-preserving", "--prefer-uncompr", "--max-pdu", "131072"]
-    with _running([program, *options, "--output-directory", str(folder), str(port)], port) as pid:
+    command = [program, *options, "--output-directory", str(folder), str(port)]
+    with _running(command, port, {**os.environ, **WITHOUT_NAGLE}) as pid:
         yield Receiver("DCMTK storescp", port, pid, folder=folder)
 
 
