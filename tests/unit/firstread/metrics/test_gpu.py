@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from firstread.metrics.gpu import FAMILIES, GpuCollector, visible_gpu
+from firstread.metrics.gpu import FAMILIES, VISIBLE, GpuCollector, read_gpu, visible_gpu
 
 
 @pytest.mark.parametrize(
@@ -26,8 +24,17 @@ def test_the_first_visible_gpu_counts(names: str | None, gpu: int | str | None) 
     assert visible_gpu(names) == gpu
 
 
-@pytest.mark.skipif(any(Path("/dev").glob("nvidia[0-9]*")), reason="this machine has a GPU")
-def test_without_a_gpu_there_is_no_sample_and_no_zero() -> None:
+def test_what_is_not_there_has_no_sample_and_no_zero() -> None:
     families = list(GpuCollector().collect())
     assert [family.name for family in families] == [name for name, _ in FAMILIES]
-    assert [family.samples for family in families] == [[], [], []]
+    samples = [family.samples for family in families]
+    if read_gpu() is None:
+        assert samples == [[], [], []]
+    else:
+        assert [len(of_family) for of_family in samples] == [1, 1, 1]
+        assert samples[2][0].value > 0
+
+
+def test_a_gpu_that_is_hidden_has_no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VISIBLE, "-1")
+    assert [family.samples for family in GpuCollector().collect()] == [[], [], []]
