@@ -8,20 +8,21 @@
 SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-fast lint format docs soak bench lock sbom audit clean
+.PHONY: help setup up demo test test-fast lint format docs soak bench dist lock sbom audit clean
 
 export PYTHON
 KIND := $(if $(filter 1,$(GPU)),--gpu,$(if $(filter 0,$(GPU)),--cpu)) $(if $(filter 1,$(OPENVINO)),--openvino)
-SOURCES := firstread firstread_cli dicom_listener worker training migrations tests tools deploy setup.py
+SOURCES := firstread firstread_cli firstread_web dicom_listener worker training migrations tests tools deploy setup.py
 ARGS ?=
 PARTS ?=
 PYTEST := .venv/bin/python -m pytest --durations=15 --durations-min=1
-# side by side, a file in one process; those with servers two at a time, those that kill processes one after the other
-SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+# side by side, a file in one process; those with servers, and those that kill processes, wait more than they compute
+ONE_FILE := --dist=loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := $(ONE_FILE) --numprocesses=auto --maxprocesses=4
 QUICK_TESTS := $(PYTEST) tests/unit $(SIDE_BY_SIDE)
-UNIT_TESTS := $(PYTEST) tests/unit tests/training tests/tools $(SIDE_BY_SIDE)
-SERVER_TESTS := $(PYTEST) tests/integration $(SIDE_BY_SIDE) --maxprocesses=2
-SYSTEM_TESTS := $(PYTEST) tests/system
+UNIT_TESTS := $(PYTEST) tests/unit tests/training tests/tools tests/simulation $(SIDE_BY_SIDE)
+SERVER_TESTS := $(PYTEST) tests/integration tests/fuzz $(ONE_FILE) --numprocesses=3
+SYSTEM_TESTS := $(PYTEST) tests/system $(ONE_FILE) --numprocesses=2
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -69,8 +70,25 @@ bench: setup  ## Measure everything that docs/performance.md shows on this machi
 	.tools/ai-router/bin/pip -q install $(AI_ROUTER); } || { rm -rf .tools/ai-router; echo "left out: $(AI_ROUTER)"; }
 	@.venv/bin/python -m tests.bench $(PARTS) $(ARGS)
 
-soak: setup  ## Feed studies for an hour and kill processes in between; nothing may be missing (ARGS="--minutes 10")
-	@.venv/bin/python -m tests.system.soak $(ARGS)
+# What is long. Each part goes on where another one failed; FUZZ_SECONDS is for each door, HISTORIES for the simulation.
+FUZZ_SECONDS ?= 600
+HISTORIES ?= 50000
+soak: setup  ## What takes hours: fuzzers, whole networks, processes and hosts lost, every fault at every step (ARGS="--minutes 10")
+	@requirements/install.sh $(KIND) --test --fuzz
+	@requirements/system.sh test
+	@test -x .tools/jax/bin/python || { .venv/bin/python -m venv .tools/jax && .tools/jax/bin/pip -q install \
+	--no-deps --require-hashes --prefer-binary -r requirements/jax.txt; } || { rm -rf .tools/jax; echo "left out: JAX"; }
+	@code=0; .venv/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS) || code=$$?; \
+	.venv/bin/python -m tests.simulation --histories $(HISTORIES) || code=$$?; \
+	$(PYTEST) -m soak tests/training || code=$$?; \
+	.venv/bin/python -m tests.soak $(ARGS) || code=$$?; \
+	.venv/bin/python -m tests.system.hosts_soak $(ARGS) || code=$$?; \
+	.venv/bin/python -m tests.grid || code=$$?; \
+	if [ $$code = 0 ]; then echo "make soak: passed"; else echo "make soak: FAILED"; exit 1; fi
+
+dist: setup  ## Build wheel and images, run the commands of each, upgrade a filled home and go back (PARTS="wheel upgrade images")
+	@requirements/install.sh $(KIND) --test
+	@.venv/bin/python -m tools.dist $(PARTS) $(ARGS)
 
 docs:  ## Write the generated tables of the documents anew
 	@requirements/install.sh $(KIND) --test
@@ -86,8 +104,10 @@ lock:  ## Write the lock files anew from pyproject.toml (UPGRADE=1: newest versi
 	$(COMPILE) --extra gpu --extra train --extra s3 -c requirements/cpu.txt -o requirements/gpu.txt >/dev/null
 	$(COMPILE) --extra s3 -c requirements/cpu.txt -o requirements/listener.txt >/dev/null
 	$(COMPILE) --extra openvino -c requirements/cpu.txt -o requirements/openvino.txt >/dev/null
+	$(COMPILE) --extra jax --extra train -c requirements/cpu.txt -o requirements/jax.txt >/dev/null
 	$(COMPILE) --extra s3 --extra test --extra wandb --extra optimize -c requirements/cpu.txt -c requirements/openvino.txt \
 		-o requirements/test.txt >/dev/null
+	$(filter-out pyproject.toml requirements/build.in,$(COMPILE)) requirements/fuzz.in -o requirements/fuzz.txt >/dev/null
 
 SBOM_TOOL := cyclonedx-bom==7.5.0
 SBOM_LOCKS := cpu gpu listener

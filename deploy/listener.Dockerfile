@@ -1,4 +1,4 @@
-# The listener: C-STORE, inbox, assembler and migrations. No TensorFlow.
+# The listener: C-STORE, inbox, assembler and migrations; deliveries and the worklist page. No TensorFlow.
 FROM python:3.11-slim-bookworm
 
 RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin firstread \
@@ -11,6 +11,7 @@ RUN pip install --no-cache-dir --compile --no-deps --require-hashes -r requireme
 COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
 COPY firstread firstread
 COPY firstread_cli firstread_cli
+COPY firstread_web firstread_web
 COPY dicom_listener dicom_listener
 COPY worker worker
 COPY training training
@@ -23,5 +24,5 @@ WORKDIR /var/lib/firstread
 USER firstread
 ENV FIRSTREAD_HOME=/var/lib/firstread PYTHONUNBUFFERED=1
 VOLUME /var/lib/firstread
-EXPOSE 11112 9108
+EXPOSE 11112 2762 8112 9108
 CMD ["firstread", "listen"]

@@ -11,6 +11,7 @@ RUN pip install --no-cache-dir --compile --no-deps --require-hashes -r requireme
 COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
 COPY firstread firstread
 COPY firstread_cli firstread_cli
+COPY firstread_web firstread_web
 COPY dicom_listener dicom_listener
 COPY worker worker
 COPY training training

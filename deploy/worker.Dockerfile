@@ -15,6 +15,7 @@ RUN [ -z "$OPENVINO" ] || pip install --no-cache-dir --compile --no-deps --requi
 COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
 COPY firstread firstread
 COPY firstread_cli firstread_cli
+COPY firstread_web firstread_web
 COPY dicom_listener dicom_listener
 COPY worker worker
 COPY training training

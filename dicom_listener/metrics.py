@@ -11,15 +11,27 @@ RECEIVED_INSTANCES: Final = Counter(
 )
 RECEIVED_BYTES: Final = Counter("firstread_received_bytes_total", "Bytes of encoded data sets received.")
 ASSOCIATIONS: Final = Counter(
-    "firstread_associations_total", "Associations that ended, by outcome: released, aborted or rejected.", ["outcome"]
+    "firstread_associations_total",
+    "Associations and STOW-RS requests that ended, by outcome: released, aborted or rejected.",
+    ["outcome"],
 )
 ASSOCIATION_REFUSALS: Final = Counter(
     "firstread_association_refusals_total",
-    "Connections that were turned away at the DICOM door, by reason.",
+    "Connections and requests that were turned away at a network door, by reason.",
     ["reason"],
 )
+STOW_REQUESTS: Final = Counter(
+    "firstread_stow_requests_total",
+    "STOW-RS requests that ended, by outcome: stored (200), partly (202), failed (nothing stored, or a body that broke "
+    "the rules), broken_off or turned_away.",
+    ["outcome"],
+)
+CERTIFICATE_FAILURES: Final = Counter(
+    "firstread_tls_certificate_failures_total",
+    "Changes of the TLS certificate's files that were not taken (unusable, or not valid now); what was served stayed.",
+)
 OPEN_ASSOCIATIONS: Final = Gauge(
-    "firstread_open_associations", "Associations that are open.", multiprocess_mode="livesum"
+    "firstread_open_associations", "Associations and STOW-RS requests that are open.", multiprocess_mode="livesum"
 )
 INTAKE_REFUSALS: Final = Counter(
     "firstread_intake_refusals_total", "Objects and files that could not become an instance, by reason.", ["reason"]
@@ -46,4 +58,7 @@ DOORBELLS: Final = Counter(
 )
 ROW_FAILURES: Final = Counter(
     "firstread_row_failures_total", "Groups of rows that the database did not take, by reason.", ["reason"]
+)
+PROCESS_ENDS: Final = Counter(
+    "firstread_listener_process_ends_total", "Processes of the listener that ended by themselves and were replaced."
 )

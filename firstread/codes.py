@@ -1,6 +1,6 @@
-"""Meanings of the codes that are not about an image: why a job waits or failed, an object was refused, and so on.
+"""Meanings of codes, each in one line: about images, why a job waits or failed, an object was refused, and so on.
 
-Codes about images stand with the pipelines (``worker.pipelines.reasons``). Each table here becomes one of
+Each table here becomes one of
 ``docs/schema.md``; a test finds codes of the source that no table has.
 """
 
@@ -16,6 +16,11 @@ STATE_CODES: Final[dict[str, str]] = {
     "nothing_suitable": "Nothing suitable, and the pipeline gave no reason.",
     "files_missing": "None of the revision's files is there, or none can be read.",
     "evidence_error": "The pictures of the evidence could not be written.",
+    "disk_full": "No room on the disk; the job waits, and the try does not count.",
+    "disk_read_only": "The disk takes no writes; the job waits, and the try does not count.",
+    "store_away": "The store of `FIRSTREAD_STORE_URL` did not answer; the job waits, and the try does not count.",
+    "out_of_memory": "The system had no memory to give; the job waits, and the try does not count.",
+    "too_many_open_files": "The process may open no more files; the job waits, and the try does not count.",
     "decoder_unavailable": "No process to decode pixels in could be started; no fault of the study.",
     "engine_error": "The device refused the batch, or the engine had ended.",
     "engine_timeout": "The device did not answer within the limit.",
@@ -31,6 +36,11 @@ STATE_CODES: Final[dict[str, str]] = {
     "ended_by_hand": "A person ended the waiting: `firstread retry --give-up`.",
     "unchanged": "The images are those of an earlier revision: its result stands.",
     "superseded": "Of a delivery: a later result took its place while it was held (`FIRSTREAD_DELIVER_AFTER_S`).",
+    "no_accession_number": "Of an HL7 or FHIR delivery: the images name no order, and a RIS would not know it.",
+    "no_patient_id": "Of an HL7 or FHIR delivery: the images name no Patient ID.",
+    "accession_numbers_differ": "Of an HL7 or FHIR delivery: the images name several orders.",
+    "flag_stands": "Of an HL7 or FHIR delivery: a result without a flag, and a study of the order has one.",
+    "source_deleted": "Of an HL7 or FHIR delivery: retention has removed the images, which name patient and order.",
     "released": "Closed: the sender had released its association.",
     "quiet": "Closed: no image for `FIRSTREAD_QUIET_S`.",
     "max_wait": "Closed: `FIRSTREAD_MAX_WAIT_S` after its first image.",
@@ -58,6 +68,8 @@ REFUSAL_CODES: Final[dict[str, str]] = {
     "empty_archive": "No files in the archive.",
     "corrupt_archive": "The archive's directory cannot be read.",
     "nested_archive": "An archive within an archive is not opened.",
+    "other_study": "By STOW-RS to the address of another study than its own. Not kept.",
+    "unknown_transfer_syntax": "By STOW-RS in a transfer syntax that the listener does not offer.",
     "overloaded": "Too much work waits; the sender tries again. Counted, not kept.",
 }
 """``reason`` of ``intake_refusal``."""
@@ -69,14 +81,24 @@ ASSOCIATION_CODES: Final[dict[str, str]] = {
     "too_many_associations": "More than `FIRSTREAD_MAX_ASSOCIATIONS` at once, or more than three quarters of them from "
     "one calling AE title and host.",
     "too_many_connections": "More connections without an A-ASSOCIATE-RQ than one host, or all together, may have.",
-    "bad_request": "No sound A-ASSOCIATE-RQ.",
+    "bad_request": "No sound A-ASSOCIATE-RQ, or no sound STOW-RS request.",
     "bad_pdu": "Within an association, a PDU or message against the protocol; it was aborted.",
     "command_too_long": "A command set of more than 64 KiB; the association was aborted.",
     "slow": "A PDU that was not complete in 60 s (an A-ASSOCIATE-RQ in 10 s), or a data set of less than 8 KiB/s over "
     "60 s, as far as `FIRSTREAD_NETWORK_TIMEOUT_S` is not shorter.",
     "displaced": "It left a message unfinished while its host held most places and another host asked for one.",
     "not_dicom": "Another protocol than DICOM.",
-    "tls": "TLS, which the listener does not offer.",
+    "wrong_token": "A STOW-RS request without `FIRSTREAD_STOW_TOKEN`, or with another.",
+    "too_many_requests": "More than 32 STOW-RS requests at once, or more than 24 of them from one host.",
+    "tls": "TLS on the port without it.",
+    "not_tls": "No TLS on the port for it.",
+    "tls_versions": "No common version or cipher suite of TLS: it is 1.2 or 1.3, as PS3.15 section B.10 has it.",
+    "tls_distrusted": "The sender does not trust the certificate that the listener showed.",
+    "tls_failed": "The TLS handshake failed in another way, or was broken off; the log has what TLS said.",
+    "client_certificate_missing": "No client certificate, and `FIRSTREAD_TLS_CLIENT_CA` asks for one.",
+    "client_certificate_expired": "A client certificate outside of its time.",
+    "client_certificate_invalid": "A client certificate that no authority of `FIRSTREAD_TLS_CLIENT_CA` vouches for.",
+    "client_name_not_allowed": "A client certificate with none of `FIRSTREAD_TLS_CLIENT_NAMES`; the log has its names.",
     "silent": "Nothing came within ten seconds, or `FIRSTREAD_NETWORK_TIMEOUT_S` where that is shorter.",
     "refused": "Refused for another reason, such as user identity.",
 }
@@ -114,6 +136,7 @@ PROCESS_CODES: Final[dict[str, str]] = {
     "package_error": "A package cannot be loaded: it does not serve.",
     "not_converted": "A package has no converted file that may serve: TensorFlow runs it.",
     "not_installed": "OpenVINO is not installed: TensorFlow runs the packages.",
+    "processor": "A package's converted file is for processors that compute in bfloat16: TensorFlow runs it.",
     "died": "A decoder ended by itself.",
     "killed": "A decoder was killed from outside, for memory perhaps.",
     "hung": "A decoder was ended at its limit of time.",
@@ -123,7 +146,90 @@ PROCESS_CODES: Final[dict[str, str]] = {
     "grown": "A decoder was replaced since it had grown.",
     "refused": "The database refused a row, or a decoder its frame.",
     "unavailable": "The database was away; the rows are written later.",
+    "too_many_requests": "More requests than the worklist page answers at once; the browser may ask again.",
     "age": "Removed by retention: older than `FIRSTREAD_RETENTION_DAYS`.",
     "disk": "Removed by retention before its time: less than `FIRSTREAD_RETENTION_FREE_MB` was free.",
 }
 """``reason`` in metrics and logs about our own processes."""
+
+IMAGE_CODES: Final[dict[str, str]] = {
+    "no_images": "The study holds no images.",
+    "not_ct": "Not a CT image.",
+    "not_a_head": "The pixels do not show a head.",
+    "localizer": "A localizer (scout, topogram), not a cross-section.",
+    "derived": "A derived image, not a plain cross-section.",
+    "dose_report": "A dose report.",
+    "secondary_capture": "A Secondary Capture, not a CT object.",
+    "not_axial": "Not an axial reconstruction.",
+    "contrast_agent": "Acquired with a contrast agent; the models know plain scans.",
+    "too_few_slices": "Fewer slices than a head examination has.",
+    "missing_slices": "Slices are missing between others.",
+    "duplicate_positions": "Several slices lie at one position.",
+    "unreadable_pixel_data": "The pixel data cannot be decoded.",
+    "unsupported_photometric": "Not a grey-scale image.",
+    "rescale_missing": "No rescale to Hounsfield units.",
+    "picture_has_no_hu": "A picture without Hounsfield units cannot be scored as CT.",
+    "not_a_radiograph": "Not a radiograph.",
+    "not_a_chest": "Not a frontal chest film, by its header or by its pixels.",
+    "lateral_view": "A lateral view; the models know frontal ones.",
+    "too_small": "An image with too few pixels.",
+    "head_uncertain": "The pixels may not show a head.",
+    "values_windowed": "The values passed a display window: no air and no bone in Hounsfield units.",
+    "contrast_suspected": "Vessels look filled with contrast agent, or the series' description names one, of "
+    "which no element tells; the models know plain scans and may take it for blood.",
+    "artefact_suspected": "Streaks as of metal, or contours doubled as by movement: either may look like blood.",
+    "incomplete_coverage": "The slices do not cover a whole head.",
+    "unreadable_slices": "Some slices could not be read and were not scored; a finding may lie there.",
+    "geometry_missing": "No positions, or none that tell slices apart: they stand in the order of their numbers.",
+    "spacing_unknown": "No spacing: volumes are not given.",
+    "slices_averaged": "Thin slices were averaged to the thickness that the models know.",
+    "patient_mismatch": "One Study Instance UID names two patients.",
+    "meta_uid_mismatch": "File meta group and data set name different instances; the data set counts.",
+    "outside_training_population": "The patient or the scan is outside what the model was trained on.",
+    "low_evidence": "The score is high, but the model marks no place for it.",
+    "few_flags_right": "Of 20 flags of this model fewer than two are right, by its card and how rare the finding "
+    "is, or by what was judged here. The flag asks for an early look and says no more.",
+    "chest_uncertain": "Header or pixels leave it in doubt that this is a frontal chest film.",
+    "polarity_corrected": "The film was stored inverted, bright for air, and was turned round.",
+    "for_processing": "A raw detector image, not processed for display.",
+    "window_not_used": "The film's window or look-up table leaves little of it to see and was not used.",
+    "bits_corrected": "The header's bits or sign cannot be right; what the pixels themselves show was taken.",
+    "bits_stored_exceeded": "Values need more bits or a sign than the header says, and were read with them.",
+    "unused_bits": "Bits above those that hold the values are set; they were not read.",
+    "colours_assumed": "The header's colours contradict the pixel data, or are not said; the pixel data counted.",
+    "extra_pixel_data": "There are more pixel data than the header says; the rest was not read.",
+    "confounded_by_age": (
+        "COVID-19 was learnt from other hospitals and ages than most films without it: the model may tell these."
+    ),
+    "joint_score_missing": "The four-class model of the joint score is not active: the binary one stands alone.",
+    "no_flag_for_age": "The model has no flag for patients of this age, or of unknown age: its score is compared "
+    "with no threshold.",
+    "hint_for_age": "Too few flags would be right in patients of this age, or of unknown age: the score is a "
+    "hint and is compared with no threshold.",
+    "hint_only": "Too few flags would be right where the finding is as rare as the card says: the score is a "
+    "hint and is compared with no threshold.",
+    "grey_image": "A grey image: lesions are judged by their colours.",
+    "picture_too_small": "A picture with fewer pixels than the models need.",
+    "not_a_skin_photograph": "Not a photograph of skin.",
+    "no_lesion_found": "No lesion can be outlined in the picture.",
+    "low_resolution": "A picture has fewer pixels than those that the model learnt from.",
+    "pictures_left_out": "Some pictures of the study were not scored, or could not be read.",
+    "other_malignancy": 'A basal-cell carcinoma or an actinic keratosis may lie behind "other".',
+    "sop_class_missing": "The data set names no SOP class; that of the file meta group counts.",
+    "sop_uid_missing": "The data set names no instance; the file meta group does.",
+    "no_transfer_syntax": "A file without a transfer syntax: its encoding was found by looking.",
+    "truncated": "A file ends before its pixel data do.",
+    "large_element_skipped": "A very long element of the header was left unread.",
+    "instance_changed": "An instance came again with other bytes; the newest is scored.",
+    "images_expired": "Earlier images of the study were removed by retention and are not scored again.",
+    "file_missing": "A received file is gone and was not scored.",
+    "identity_in_doubt": "The department took images back for an incorrect worklist entry: they may be another "
+    "patient's.",
+    "images_rejected": "The department took images of the study back.",
+    "identity_corrected": "Patient or order were corrected after the images had been scored; scores and other "
+    "warnings are those of the earlier identity.",
+    "unreadable_header": "A received file cannot be parsed any more and was not scored.",
+    "old_study": "Made longer ago than FIRSTREAD_FRESH_H when it came: listed in summaries, not escalated.",
+    "date_in_future": "The images have a date in the future: the scanner's clock or the time zone is wrong.",
+}
+"""Reasons and warnings about images (:mod:`worker.pipelines.reasons` has their names), each in one line."""

@@ -25,7 +25,8 @@ from typing import TextIO
 from firstread.errors import FirstreadError
 from firstread.settings import ENV_PREFIX, Settings
 from firstread.settings.secrets import secrets_in_urls, secrets_of, without
-from firstread.storage.home import make_private, private
+from firstread.storage.disk import private
+from firstread.storage.home import make_private
 from firstread.text import clean
 
 FIELDS = ("study", "revision", "job", "pipeline", "stage", "outcome", "reason", "seconds", "attempt", "model")
@@ -37,7 +38,7 @@ STDERR_VARIABLE = "LOG_TO_STDERR"
 MAX_BYTES, KEPT = 20 * 2**20, 5
 MESSAGE_LIMIT, FIELD_LIMIT = 1000, 200
 
-OURS = frozenset({"firstread", "firstread_cli", "dicom_listener", "worker", "training", "__main__"})
+OURS = frozenset({"firstread", "firstread_cli", "firstread_web", "dicom_listener", "worker", "training", "__main__"})
 PLUMBING = frozenset({"celery", "kombu", "amqp", "redis", "watchfiles", "prometheus_client"})
 """Libraries that see messages and sockets, and no data of a study: the text of their warnings is kept."""
 

@@ -15,6 +15,9 @@ OWN_SCHEME = "99FIRSTREAD"
 NOTICE = "Firstread result, not for diagnosis. A study that is not flagged is not thereby normal."
 """Below every message and report."""
 
+DECISION_SUPPORT = "Decision support, not a medical device."
+"""Beside ``NOTICE`` where other programs show a result."""
+
 NOT_FOR_DIAGNOSIS = "not for diagnosis"
 """In the title of every series that goes to an archive."""
 

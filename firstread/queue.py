@@ -11,6 +11,7 @@ from typing import Any
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from firstread.effects import Effect
 from firstread.errors import FirstreadError
 from firstread.settings import Settings
 
@@ -103,9 +104,9 @@ def make_app(settings: Settings, *, visibility_timeout_s: float | None = None) -
     return app
 
 
-def ring(app: Celery, *, revision_id: int, study_key: int, number: int, priority: int) -> None:
+def ring(app: Celery, effect: Effect, *, revision_id: int, study_key: int, number: int, priority: int) -> None:
     """Publish the doorbell of a revision. Raises ``kombu.exceptions.OperationalError`` when the broker is away."""
-    with _library_errors():
+    with _library_errors(), effect:
         app.send_task(
             TASK_NAME,
             kwargs={"revision_id": revision_id, "study_key": study_key, "number": number},

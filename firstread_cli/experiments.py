@@ -11,11 +11,12 @@ from training.chest.blend import blend
 from training.chest.compare import compare
 from training.chest.gate import gate
 from training.chest.hospitals import hospitals
-from training.chest.maps import maps
 from training.chest.sources import sources
 from training.chest.stress import stress
 from training.head_ct.checks import checks
 from training.head_ct.patient_scores import scores
+from training.head_ct.split_gap import split
+from training.maps import maps
 from training.options import EXISTING_FILE, EXISTING_FOLDER, FOLDER, THREADS
 
 
@@ -30,10 +31,10 @@ for command in (compare, stress, sources, hospitals, maps, blend, gate):
 
 @click.group("head")
 def head() -> None:
-    """Head CT experiments: what is said of a patient from all slices, and how often checks by pixels warn."""
+    """Head CT experiments: the score of a patient, warnings by pixels, splits by patient and by slice."""
 
 
-for command in (scores, checks):
+for command in (scores, checks, split):
     head.add_command(command)
 
 
@@ -81,7 +82,7 @@ def question(
 ) -> None:
     """Whole picture, cut picture, or the mask as a fourth channel? Same split and budget for every input."""
     from training.dermoscopy.question import answer_question
-    from training.train import set_threads
+    from training.options import set_threads
 
     log_to_terminal()
     set_threads(threads)
@@ -127,7 +128,7 @@ def shifts(
 ) -> None:
     """Score the test pictures of --data as other dermoscopes would have made them; rows for each PACKAGE."""
     from training.dermoscopy.stand_in import write_shifts
-    from training.train import set_threads
+    from training.options import set_threads
 
     log_to_terminal()
     set_threads(threads)

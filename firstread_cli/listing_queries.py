@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from firstread import pipelines
 from firstread.records import Flag, Job, tallied
+from firstread.records.view_rows import view_rows
 from firstread.report.predictive_value import words_of
-from firstread_cli.tables import view_rows
 
 NEWEST_FIRST = "ORDER BY received_at DESC, study_instance_uid, pipeline, finding"
 

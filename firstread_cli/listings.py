@@ -10,13 +10,16 @@ import click
 
 from firstread import pipelines
 from firstread.records import Database
+from firstread.records.silence import SILENT, read_silence
+from firstread.records.view_rows import view_rows
 from firstread.settings import Settings
 from firstread.states import JobState, RevisionState
 from firstread_cli.database import open_database
 from firstread_cli.listing_queries import flag_count, flag_rows, history_rows, results_query, seldom_right
-from firstread_cli.tables import echo, print_json, print_table, view_rows
+from firstread_cli.tables import echo, print_json, print_table
 
 STATES = (RevisionState.RECEIVING.value, *(state.value for state in JobState))
+SILENCE = f"{SILENT}: no object, mail or message leaves this site (firstread golive)"
 SHOWN = 100
 """Rows of a listing unless asked for others."""
 
@@ -87,7 +90,8 @@ def results(
     as_json: bool,
 ) -> None:
     """List results: one row a study, pipeline and finding."""
-    db = open_database(Settings())
+    settings = Settings()
+    db = open_database(settings)
     wanted = {"pipeline": pipeline, "state": state, "study_instance_uid": study_uid}
     given = {name: value for name, value in wanted.items() if value is not None}
     count = _limit(limit, as_json)
@@ -98,9 +102,12 @@ def results(
             listed_only = not (as_json or everything)
             query = results_query(wanted=given, flagged=flagged, listed_only=listed_only, limit=count)
             rows = view_rows(session, query)
+        silent = read_silence(session, settings.silent).holds
     if as_json:
         print_json(rows)
         return
+    if silent:
+        echo(SILENCE)
     columns = (*RESULT_COLUMNS, "revision", "role") if history else RESULT_COLUMNS
     print_table(rows, columns, empty="no results yet", spare=SPARE_COLUMNS)
     details = (
@@ -129,7 +136,8 @@ def flags(ctx: click.Context, only_open: bool, limit: int | None, watch: bool, e
     """List flags of all pipelines, heads first, then newest first; `flags ack UID` acknowledges one."""
     if ctx.invoked_subcommand is not None:
         return
-    db = open_database(Settings())
+    settings = Settings()
+    db = open_database(settings)
     count = _limit(limit, as_json)
     if watch:
         _watch(db, only_open, count, every_s, as_json)
@@ -139,9 +147,12 @@ def flags(ctx: click.Context, only_open: bool, limit: int | None, watch: bool, e
         more = flag_count(session, only_open=only_open) - len(rows)
         unseen = flag_count(session, only_open=True) - sum(row["acknowledged_at"] is None for row in rows)
         told = [] if as_json else seldom_right(session, rows)
+        silent = read_silence(session, settings.silent).holds
     if as_json:
         print_json(rows)
         return
+    if silent:
+        echo(SILENCE)
     empty = "no study flagged, by no pipeline; silence is never a negative"
     print_table(rows, FLAG_COLUMNS, empty=empty, spare=FLAG_SPARE_COLUMNS)
     for words in told:

@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("firstread_cli.demo.command:demo", "Show the whole path on real pictures, in a temporary home."),
     "listen": ("firstread_cli.services:listen", "Run the DICOM listener and the inbox."),
     "work": ("firstread_cli.services:work", "Run a worker under its supervisor."),
+    "web": ("firstread_cli.web:web", "Serve the worklist page; accounts for it."),
     "migrate": ("firstread_cli.services:migrate", "Bring the database to this version's schema."),
     "doctor": (
         "firstread_cli.doctor.command:doctor",
@@ -33,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "performance": ("firstread_cli.outcomes:performance", "Agreement with verdicts, by pipeline, scanner and month."),
     "deliver": ("firstread_cli.outcomes:deliver", "Run deliveries, escalation, retention, drift and heartbeat."),
     "deliveries": ("firstread_cli.outcomes:deliveries", "List deliveries; try again, or give up."),
+    "golive": ("firstread_cli.golive:golive", "What a silent site would have sent; end the silence."),
     "objects": ("firstread_cli.outcomes:objects", "Make and list the DICOM objects of a study's results."),
     "export": ("firstread_cli.outcomes:export", "Write judged studies without identity, for training."),
     "clean": ("firstread_cli.outcomes:clean", "Apply the retention rules now."),
@@ -42,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prepare": ("firstread_cli.training:prepare", "Turn a data set into training shards, with a report."),
     "train": ("firstread_cli.training:train", "Train a recipe."),
     "evaluate": ("firstread_cli.training:evaluate", "Evaluate a package on labelled data."),
+    "maps": ("training.maps:maps", "Lay class maps of packages over a picture or a scan."),
     "head": ("firstread_cli.experiments:head", "Head CT experiments: the score of a patient, warnings by pixels."),
     "dermoscopy": ("firstread_cli.experiments:dermoscopy", "Dermoscopy experiments."),
     "chest": ("firstread_cli.experiments:chest", "Chest X-ray experiments: comparisons, damaged films, class maps."),

@@ -75,10 +75,10 @@ def show(key: str, as_json: bool) -> None:
 def verify(names: tuple[str, ...], keys_file: Path | None) -> None:
     """Check signature, checksum and golden outputs of packages (of all, without a name), and of their converted files.
 
-    Converted files run where OpenVINO is installed; else their checksums alone are checked. A signature is asked for
-    where keys are named, by the option or by FIRSTREAD_MODEL_KEYS.
+    Converted files run where OpenVINO is installed and the processor computes as they want; else their checksums alone
+    are checked. A signature is asked for where keys are named, by the option or by FIRSTREAD_MODEL_KEYS.
     """
-    from worker.packages.openvino_file import NotInstalledError, load_openvino, verify_all
+    from worker.packages.openvino_file import NotInstalledError, ProcessorError, load_openvino, verify_all
     from worker.packages.package import load
 
     keys_file = keys_file or Settings().model_keys
@@ -89,8 +89,8 @@ def verify(names: tuple[str, ...], keys_file: Path | None) -> None:
             signer = require_signature(entry.directory, keys_file)
             card = load(entry.directory).card
             verify_all(entry.directory, card)
-            with suppress(NotInstalledError):
-                for precision in card.converted:
+            for precision in card.converted:
+                with suppress(NotInstalledError, ProcessorError):
                     load_openvino(entry.directory, card, precision)
             click.echo(f"ok      {entry.key}{f'  signed by key {signer}' if signer else ''}")
         except PackageError as error:

@@ -25,7 +25,8 @@ from worker.packages.converted import PRECISIONS, Precision
     type=click.Choice(PRECISIONS),
     default="int8",
     show_default=True,
-    help="int8 is quantised on training data; fp16 keeps constants in half precision and computes as fp32 does.",
+    help="int8 is quantised on training data; fp16 keeps constants in half precision and computes as fp32 does; "
+    "bf16 holds the same and computes in bfloat16, on processors that have it.",
 )
 @click.option(
     "--dataset", "dataset_name", default=None, help="Reader of the data set; default: from the package's task."
@@ -104,4 +105,4 @@ def optimize_command(
     if outcome.refused:
         raise SystemExit(1)
     if not as_json:
-        echo(f"{outcome.key} serves {precision} where FIRSTREAD_ENGINE is openvino")
+        echo(f"{outcome.key} has it now: it may serve where FIRSTREAD_ENGINE is openvino")

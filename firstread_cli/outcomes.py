@@ -10,12 +10,13 @@ import click
 from sqlalchemy import text
 
 from firstread import pipelines
+from firstread.records.view_rows import view_rows
 from firstread.settings import Settings
 from firstread.states import DeliveryState
 from firstread_cli.database import open_database
 from firstread_cli.listing_queries import AUDIT_QUERY, DRIFT_QUERY, PERFORMANCE_QUERY, deliveries_query
 from firstread_cli.services import is_child, settings_of_process
-from firstread_cli.tables import echo, print_json, print_table, view_rows
+from firstread_cli.tables import echo, print_json, print_table
 
 DELIVERY_STATES = tuple(state.value for state in DeliveryState)
 

@@ -44,6 +44,17 @@ def warn_of_keys(settings: Settings) -> None:
         click.echo(f"firstread: FIRSTREAD_MODEL_KEYS: {error}; no package serves", err=True)
 
 
+def warn_of_certificate(settings: Settings) -> None:
+    """One line about a certificate of the listener that cannot be used, or not now."""
+    if settings.tls_files is None:
+        return
+    from firstread.tls.server import warning_at_start
+
+    warning = warning_at_start(settings.tls_files)
+    if warning:
+        click.echo(f"firstread: {warning}", err=True)
+
+
 @click.command()
 def up() -> None:
     """Run everything in one go: broker, listener, inbox, worker, metrics.
@@ -71,7 +82,7 @@ def up() -> None:
 @click.command()
 def listen() -> None:
     """Run the DICOM listener, the inbox watcher and the study assembler."""
-    from dicom_listener.service import run_listener
+    from firstread.metrics.server import MULTIPROCESS_VARIABLE, share_metrics
     from firstread.queue import broker_problem
     from firstread.storage.home import prepare_home
     from firstread.storage.store import store_of
@@ -80,10 +91,20 @@ def listen() -> None:
     prepare_home(settings, inbox=True)
     store_of(settings)
     warn_of_disk(settings)
+    if not is_child():
+        warn_of_certificate(settings)
     problem = "" if settings.embedded_broker else broker_problem(settings)
     if problem:
         click.echo(f"firstread: {problem}; images are taken, and scored once it answers", err=True)
-    raise SystemExit(run_listener(settings))
+    if settings.listeners == 1:
+        from dicom_listener.service import run_listener
+
+        raise SystemExit(run_listener(settings))
+    shares = MULTIPROCESS_VARIABLE in os.environ
+    share_metrics(settings, "listen")
+    from dicom_listener.crew.service import run_crew
+
+    raise SystemExit(run_crew(settings, serves_metrics=not shares))
 
 
 @click.command()

@@ -25,10 +25,11 @@ from firstread.records import (
     Transition,
 )
 from firstread.records.studies import find_study
+from firstread.records.view_rows import view_rows
 from firstread.report.predictive_value import words_of
 from firstread.settings import Settings
 from firstread_cli.database import open_database
-from firstread_cli.tables import echo, print_json, print_table, view_rows
+from firstread_cli.tables import echo, print_json, print_table
 
 
 def _columns(row: Any, *leave_out: str) -> dict[str, Any]:

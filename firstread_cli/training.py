@@ -55,12 +55,21 @@ from training.options import EXISTING_FOLDER, FOLDER, THREADS
 @click.option("--folds", default=None, help="Folds to train, comma-separated; default: all of the recipe's.")
 @click.option("--final/--no-final", default=True, help="Train on all folds afterwards and write the package.")
 @click.option("--steps", type=int, default=None, help="Steps instead of the recipe's.")
+@click.option(
+    "--minutes", type=click.FloatRange(min=0.1), default=None, help="As many steps as fit into them, measured first."
+)
+@click.option(
+    "--frozen-base",
+    is_flag=True,
+    help="Train the head alone: the base keeps --weights, and what it gives is computed once.",
+)
 @click.option("--seed", type=int, default=None, help="Seed instead of the recipe's.")
 @click.option(
     "--shards",
     type=EXISTING_FOLDER,
     default=None,
-    help="Train on a folder that `firstread prepare` wrote, without folds.",
+    help="Train on a folder that `firstread prepare` wrote, without folds; beside it, --data is what the package of "
+    "classes and outlines is measured on.",
 )
 @click.option("--cache", type=FOLDER, default=None, help="Keep decoded arrays here; of --shards, copies.")
 @THREADS
@@ -82,6 +91,8 @@ def train(
     folds: str | None,
     final: bool,
     steps: int | None,
+    minutes: float | None,
+    frozen_base: bool,
     seed: int | None,
     cache: Path | None,
     threads: int,
@@ -96,7 +107,7 @@ def train(
     from training.train import train_all
 
     log_to_terminal()
-    if (data is None) == (shards is None):
+    if data is None and shards is None:
         raise click.UsageError("give --data or --shards")
     if shards is not None and (
         folds is not None or not final or external or any(option is not None for option in (leave_out, start, baseline))
@@ -108,12 +119,15 @@ def train(
         loaded = loaded.model_copy(update={"schedule": schedule, "final_steps": steps})
     if leave_out is not None:
         loaded = loaded.model_copy(update={"leave_out": tuple(leave_out.split(","))})
+    if frozen_base:
+        loaded = loaded.model_copy(update={"frozen_base": True})
     if seed is not None:
         loaded = loaded.model_copy(update={"seed": seed})
     order = Order(
         recipe=loaded,
         data=data or Path(),
         shards=shards,
+        measured=shards is not None and data is not None,
         out=out or Path("runs") / loaded.name,
         weights=weights,
         start=start,
@@ -127,6 +141,7 @@ def train(
         mixed_precision=mixed_precision,
         distribute=distribute,
         wandb=use_wandb,
+        minutes=minutes,
         version=package_version,
     )
     directory = train_all(order)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes .venv and installs pinned, hashed, byte-compiled dependencies and the package itself into it.
 #
-#   requirements/install.sh [--cpu | --gpu] [--openvino] [--test]
+#   requirements/install.sh [--cpu | --gpu] [--openvino] [--test] [--fuzz]
 #
 # Without --cpu or --gpu the environment keeps the kind that it has (a new one is for the CPU). Whatever was installed
 # from the same lock files before is left alone, so a second call takes a fraction of a second.
@@ -16,12 +16,14 @@ state="$venv/firstread-setup"
 kind=""
 with_openvino=""
 with_test=""
+with_fuzz=""
 for option in "$@"; do
     case "$option" in
         --cpu) kind=cpu ;;
         --gpu) kind=gpu ;;
         --openvino) with_openvino=yes ;;
         --test) with_test=yes ;;
+        --fuzz) with_fuzz=yes ;;
         *) echo "install.sh: unknown option $option" >&2; exit 2 ;;
     esac
 done
@@ -86,12 +88,13 @@ printf '%s\n' "$kind" > "$state/kind"
 pip_lock "$kind"
 [ -z "$with_openvino" ] || pip_lock openvino
 [ -z "$with_test" ] || pip_lock test
+[ -z "$with_fuzz" ] || pip_lock fuzz
 
 sum=$(digest pyproject.toml setup.py)
 if [ "$(cat "$state/package" 2>/dev/null || true)" != "$sum" ]; then
     "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --quiet --no-index --no-deps \
         --no-build-isolation --editable .
-    "$venv/bin/python" -m compileall -q firstread firstread_cli dicom_listener worker training
+    "$venv/bin/python" -m compileall -q firstread firstread_cli firstread_web dicom_listener worker training
     printf '%s\n' "$sum" > "$state/package"
     echo "setup: done; the command is .venv/bin/firstread"
 fi

@@ -21,7 +21,9 @@ present() {
         docker-compose) command -v docker-compose >/dev/null ;;
         orthanc-dicomweb) [ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] ;;
         sqlite3) command -v sqlite3 >/dev/null ;;
+        curl) command -v curl >/dev/null ;;
         systemd) command -v systemd-analyze >/dev/null ;;
+        haproxy) command -v haproxy >/dev/null ;;
         chromium) command -v chromium >/dev/null ;;
         chromium-driver) command -v chromedriver >/dev/null ;;
     esac
@@ -29,7 +31,7 @@ present() {
 
 case "${1:-}" in
     venv) wanted="python3-venv" ;;
-    test) wanted="redis-server postgresql sqlite3 dcmtk orthanc orthanc-dicomweb prometheus docker-compose systemd chromium chromium-driver" ;;
+    test) wanted="redis-server postgresql sqlite3 curl dcmtk orthanc orthanc-dicomweb prometheus docker-compose systemd haproxy chromium chromium-driver" ;;
     *) echo "usage: requirements/system.sh venv|test" >&2; exit 2 ;;
 esac
 

@@ -87,6 +87,7 @@ def make_settings(tmp_path: Path) -> Callable[..., Settings]:
             "home": tmp_path / "home",
             "dicom_port": 0,
             "metrics_port": 0,
+            "web_port": 0,
             "min_free_mb": 0,
             "retention_free_mb": 0,
         }

@@ -13,3 +13,16 @@ EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 THREADS = click.option(
     "--threads", type=click.IntRange(min=0), default=0, help="Threads of TensorFlow; 0: its own choice."
 )
+
+
+def set_threads(threads: int) -> None:
+    """Bound TensorFlow's threads before it starts; 0 leaves its own choice."""
+    if not threads:
+        return
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -44,6 +44,8 @@ class PipelineTraining:
     """Tasks of recipes and cards beside those that are served."""
     require: Callable[[Order, Arrays], None] | None = None
     """Raises before the training where the data will not do for the package."""
+    looked_at: int | None = None
+    """Pictures of each part that its packager wants decoded where a training read shards; None for all of them."""
     external: bool = False
     """Whether the card takes figures of runs that left a hospital out (``firstread train --external``)."""
 
@@ -78,6 +80,7 @@ _ROWS = (
         recipes={"ham10000": "lesion_lite"},
         more_tasks=frozenset({"lesion_mask", "lesion_class"}),
         require=require_parts,
+        looked_at=64,  # it reads validation and test pictures itself, at their own size
     ),
 )
 PIPELINES = {row.served.name: row for row in _ROWS}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -67,7 +67,10 @@ class Schedule(RecipeTable):
     early_stopping: int = 0
     """Epochs without a better validation loss after which training stops; 0 for never."""
     best: bool = False
-    """Keep the weights of the best validation epoch instead of the last."""
+    """Keep the weights of the best validation epoch instead of the last; with ``ema`` their averages then.
+
+    The epochs are judged by the weights as they are.
+    """
     initial_loss: float | None = None
     """Loss that an untrained network must show within 0.1 before training starts."""
 
@@ -133,7 +136,10 @@ class PackagePart(RecipeTable):
     """As the recipe's own; what it does not say is the recipe's."""
 
 
-_LATER = ("leave_out", "adversary", "packages", "restacked", "hard")
+_LATER = (
+    *("leave_out", "adversary", "packages", "restacked", "hard"),
+    *("validation_share", "class_weight", "frozen_base"),
+)
 
 
 class Recipe(RecipeTable):
@@ -156,6 +162,13 @@ class Recipe(RecipeTable):
     adversary: Adversary | None = None
     packages: dict[str, PackagePart] = Field(default_factory=dict)
     """By name, what becomes of a network that learnt the labels of several packages; none: it is one package."""
+    validation_share: float = 0.0
+    """Share of the patients of ``train`` and ``val`` that validate, by hash; 0 for the data sets' own parts."""
+    class_weight: Literal["", "inverse"] = ""
+    """``inverse``: classes weigh in the loss inversely to their counts among the rows that are trained on."""
+    frozen_base: bool = False
+    """The pre-trained layers never learn: what they give is computed once for every picture, and the rest is trained
+    on it (:mod:`training.fit.frozen`)."""
     patients_first: bool = True
     augment: dict[str, Any] = Field(default_factory=dict)
     mixup: float = 0.0

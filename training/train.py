@@ -9,15 +9,18 @@ from typing import Any
 
 from training.datasets.arrays import Arrays, open_arrays
 from training.fit.adversary import source_targets
-from training.fit.crossval import cross_validate, train_final, train_fold, with_named_folds
+from training.fit.crossval import cross_validate, final_run, train_fold, with_named_folds
+from training.fit.loop import train
 from training.fit.model import build_model
 from training.fit.structure import save_structure
 from training.fit.teacher import RECIPE_COPY, require_unseen
-from training.package.from_shards import train_on_shards
+from training.fit.tracking import require_tracking, store_package
+from training.options import set_threads
+from training.package.from_shards import Packager, train_on_shards
 from training.package.joining import join, join_packages, own_part, with_members
 from training.package.order import Order
-from training.package.plain import package_run
-from training.pipelines import training_of
+from training.package.plain import PackagerError, is_plain, package_run
+from training.pipelines import PipelineTraining, training_of
 from training.recipe import Recipe, RecipeError
 
 log = logging.getLogger(__name__)
@@ -25,15 +28,26 @@ log = logging.getLogger(__name__)
 
 def train_all(order: Order) -> Path | None:
     """Train what is missing; give back the package's folder, or None where only folds were asked for."""
+    directory = _trained(order)
+    if order.wandb and directory is not None:
+        log.info("Weights & Biases has %s", ", ".join(store_package(order.out, directory, order.version)))
+    return directory
+
+
+def _trained(order: Order) -> Path | None:
     set_threads(order.threads)
+    if order.wandb:
+        require_tracking()
     if order.recipe.joins != bool(order.join):
         advice = "joins packages: give --join" if order.recipe.joins else "trains a network: leave --join out"
         raise RecipeError(f"recipe {order.recipe.name} {advice}")
+    if order.minutes is not None and (order.recipe.folds.names or order.shards is not None or order.join):
+        raise RecipeError("--minutes is for a training from --data without folds")
     pipeline = training_of(order.recipe.task)
     if order.external and (pipeline is None or not pipeline.external):
         raise RecipeError(f"recipe {order.recipe.name} takes no figures of another run: leave --external out")
     if order.shards is not None:
-        return train_on_shards(order, order.shards, **_options(order))
+        return train_on_shards(order, order.shards, _packager(order, pipeline), **_options(order))
     if order.start is None and order.weights != "none":
         build_model(order.recipe, order.weights)  # what does not fit is refused before hours of decoding
     arrays = open_arrays(order.recipe, order.data, order.cache)
@@ -62,11 +76,26 @@ def train_all(order: Order) -> Path | None:
     return package(order, arrays, model)
 
 
+def _packager(order: Order, pipeline: PipelineTraining | None) -> Packager | None:
+    """How the package of a training on shards is made; None where the shards themselves are enough for it."""
+    recipe = order.recipe
+    if is_plain(recipe) and not order.measured:
+        return None
+    if not order.measured:
+        raise PackagerError(f"recipe {recipe.name} is calibrated and measured on pictures: give --data beside --shards")
+    if pipeline is None or recipe.folds.names:
+        raise PackagerError(f"recipe {recipe.name} is trained from --shards alone, or from --data alone")
+    return Packager(pipeline.package, pipeline.require, pipeline.looked_at)
+
+
 def _final(order: Order, arrays: Arrays, options: dict[str, Any]) -> tuple[Order, Any]:
     """The model that ships, and the order with its architecture: the folds' networks joined, or one on all folds."""
     recipe, where = order.recipe, (order.out, order.weights)
     if not recipe.folds.join:
-        return order, train_final(recipe, arrays, *where, order.start, **options)
+        run = final_run(recipe, arrays, *where, order.start, order.minutes, **options)
+        if order.minutes is not None:
+            order = replace(order, recipe=run.recipe)
+        return order, train(run)
     models = [train_fold(recipe, arrays, *where, fold, order.start, **options) for fold in recipe.folds.names]
     members = [own_part(recipe.architecture, f"without fold {fold}") for fold in recipe.folds.names]
     joined = with_members(recipe, members)
@@ -84,6 +113,7 @@ def _options(order: Order) -> dict[str, Any]:
         "mixed_precision": order.mixed_precision,
         "distribute": order.distribute,
         "wandb": order.wandb,
+        "cache": order.cache or order.out,
         "on_epoch": _progress,
     }
 
@@ -91,16 +121,3 @@ def _options(order: Order) -> dict[str, Any]:
 def _progress(step: int, values: dict[str, float]) -> None:
     text = " ".join(f"{name} {value:.4f}" for name, value in values.items() if "/" not in name and name != "seconds")
     log.info("step %d: %s (%.0f s)", step, text, values.get("seconds", 0.0))
-
-
-def set_threads(threads: int) -> None:
-    """Bound TensorFlow's threads before it starts; 0 leaves its own choice."""
-    if not threads:
-        return
-    import keras
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -57,8 +57,8 @@ MODEL_INFO = Gauge(
 )
 MODEL_ENGINE_INFO = Gauge(
     "firstread_model_engine_info",
-    "1 for each package that is loaded; outcome is what runs it: tensorflow, openvino_int8, openvino_fp16 or "
-    "openvino_fp32 (reason: why TensorFlow does in the place of the engine that is set).",
+    "1 for each package that is loaded; outcome is what runs it: tensorflow, openvino_int8, openvino_bf16, "
+    "openvino_fp16 or openvino_fp32 (reason: why TensorFlow does in the place of the engine that is set).",
     ["pipeline", "model", "outcome", "reason"],
     multiprocess_mode="livemax",
 )

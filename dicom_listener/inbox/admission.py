@@ -31,12 +31,15 @@ from dicom_listener.inbox.parsed import NO_TRANSFER_SYNTAX, ParsedFile, parsed_o
 from dicom_listener.intake.arrivals import Arrival, IncomingDelivery, Overloaded, Refusal, Rows
 from dicom_listener.intake.part10 import IntakeNote
 from dicom_listener.intake.storage import Incoming, Storage, refusal_of
+from firstread import effects
 from firstread.clock import utcnow
 from firstread.dicom.datasets import opened
 from firstread.dicom.files import NoStudy, UnusableFile
 from firstread.settings import Settings
+from firstread.storage import disk
+from firstread.storage.faults import machine_fault
 from firstread.storage.home import make_like, share
-from firstread.storage.spool import DiskFull, sync_dir
+from firstread.storage.spool import DiskFull
 
 LOGGER = logging.getLogger(__name__)
 CHUNK_BYTES = 2**20
@@ -51,7 +54,7 @@ This file was not read. It is kept as it came; put it right and drop it into the
 
 
 class TryLater(Exception):
-    """Nothing is wrong with the file: the disk is full, or the database does not keep up."""
+    """Nothing is wrong with the file: the spool takes nothing, or the database does not keep up."""
 
 
 class StillWritten(Exception):
@@ -106,9 +109,11 @@ class Admission:
             self.reject(claim, error)
             return False
         except OSError as error:
-            self.reject(claim, UnusableFile("unreadable", f"the file cannot be read ({error.strerror})"))
+            if machine_fault(error) is not None:
+                raise TryLater(error.strerror or str(error)) from error
+            self.reject(claim, _unreadable(error))
             return False
-        except StillWritten:
+        except (StillWritten, TryLater):
             raise
         except Exception:
             LOGGER.exception("a file of the inbox broke its reader")
@@ -142,11 +147,20 @@ class Admission:
             reason=error.reason, detail=error.detail or "-", name=claim.name, at=note.received_at
         )
         beside = place.with_name(place.name + EXPLANATION_SUFFIX)
-        beside.write_text(explanation, encoding="utf-8")
+        with effects.INBOX_EXPLAIN:
+            beside.write_text(explanation, encoding="utf-8")
         for ours in (beside, claim.path) if claim.member is not None else (beside,):
             share(ours, self._root)
-        os.rename(claim.path, place)
-        sync_dir(place.parent)
+        try:
+            disk.rename(effects.INBOX_REJECT, claim.path, place)
+            for folder in place.parents:  # each may be new, and a power cut takes what its own parent does not know
+                disk.sync_folder(effects.INBOX_REJECT_SYNC, folder)
+                if folder == self._root:
+                    break
+        except OSError as error:
+            if not place.exists():
+                raise
+            LOGGER.warning("a refused file was moved, and then: %s", error.strerror)  # its row must not be missing
         self.refused_files.watch(place, claim)
         try:
             self._rows.put(refusal_of(note, as_text(place)), timeout_s=60.0)
@@ -197,7 +211,7 @@ class Admission:
                 wrapped.SOPInstanceUID,
                 header=lambda: wrapped.header,
             )
-            self._hand_in(claim, self._storage.store(incoming, self._note(claim), delivery))
+            self._hand_in(claim, self._store(incoming, self._note(claim), delivery))
             return
         parsed = claim.parsed or _parse(claim.path)
         if parsed.is_dicomdir:
@@ -218,14 +232,24 @@ class Admission:
             )
             odd = tuple(code for code in parsed.notes if code == NO_TRANSFER_SYNTAX)
             note = replace(self._note(claim), warnings=odd)
-            self._hand_in(claim, self._storage.store(incoming, note, delivery))
+            self._hand_in(claim, self._store(incoming, note, delivery))
+
+    def _store(self, incoming: Incoming, note: IntakeNote, delivery: IncomingDelivery) -> Arrival:
+        """Make it durable. A spool that cannot be written says nothing against the file: :class:`TryLater`."""
+        try:
+            return self._storage.store(incoming, note, delivery)
+        except DiskFull:
+            raise
+        except OSError as error:
+            raise TryLater(f"the spool takes nothing ({error.strerror})") from error
 
     def _hand_in(self, claim: InboxClaim, arrival: Arrival) -> None:
         try:
             if claim.has_changed():
                 raise StillWritten
             self._rows.put(arrival)
-        except (Overloaded, StillWritten):
+        except (Overloaded, StillWritten, OSError):
+            # OSError: we stood still for so long that another listener has given the file back, and takes it in.
             self._storage.spool.delete(arrival.spool_key)
             raise
 
@@ -247,7 +271,7 @@ class Admission:
         self._storage.spool.check_space(2 * member.info.file_size)
         inner = InboxClaim(folder / "member", claim.relative, member.name)
         try:
-            with inner.path.open("wb") as target:
+            with inner.path.open("wb") as target, effects.INBOX_UNPACK:
                 unpack(archive, member, target)
             self._admit_file(inner, delivery)
         except UnusableFile as error:
@@ -259,9 +283,9 @@ class Admission:
         if self._settings.inbox_keep_accepted:
             place = self._root / ACCEPTED / kept_path(claim.relative)
             make_like(place.parent, self._root)
-            os.rename(claim.path, free_path(place))
+            disk.rename(effects.INBOX_KEEP, claim.path, free_path(place))
         else:
-            claim.path.unlink()
+            disk.unlink(effects.INBOX_REMOVE, claim.path)
 
 
 def _parse(path: Path) -> ParsedFile:
@@ -270,8 +294,16 @@ def _parse(path: Path) -> ParsedFile:
 
 
 def _chunks(source: BinaryIO) -> Iterator[bytes]:
-    while chunk := source.read(CHUNK_BYTES):
-        yield chunk
+    """Raises UnusableFile where the file cannot be read to its end."""
+    try:
+        while chunk := source.read(CHUNK_BYTES):
+            yield chunk
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: OSError) -> UnusableFile:
+    return UnusableFile("unreadable", f"the file cannot be read ({error.strerror})")
 
 
 def unrecorded(root: Path, known: Callable[[str], bool], listener_id: str) -> Iterator[Refusal]:

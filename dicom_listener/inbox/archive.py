@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -24,6 +26,8 @@ MEMBER_NAME_BYTES: Final = 150
 _END_OF_DIRECTORY_START: Final = b"PK\5\6"
 _END_OF_DIRECTORY: Final = struct.Struct("<4s4H2LH")
 
+METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+"""How members may be packed: the others take as much memory as the archive likes, and hardly anybody uses them."""
 ZIP_ERRORS: Final = (
     zipfile.BadZipFile,
     zlib.error,
@@ -90,11 +94,23 @@ def open_archive(path: Path) -> zipfile.ZipFile:
         ``truncated`` where its directory, which stands at the end, is not there; ``corrupt_archive`` for a broken one.
     """
     try:
-        return zipfile.ZipFile(path)
+        with _offsets_checked():
+            return zipfile.ZipFile(path)
     except ZIP_ERRORS as error:
         if not has_end(path):
             raise UnusableArchive("truncated", "the archive ends before its directory") from error
         raise UnusableArchive("corrupt_archive", "the zip directory cannot be read") from error
+
+
+@contextmanager
+def _offsets_checked() -> Iterator[None]:
+    """An offset of an archive that no file can have is the archive's fault, and no error of the system's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise zipfile.BadZipFile("an offset before the start of the file") from error
+        raise
 
 
 def has_end(path: Path) -> bool:
@@ -115,7 +131,7 @@ def is_whole(path: Path) -> bool:
     if not has_end(path):
         return False
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _offsets_checked(), zipfile.ZipFile(path) as archive:
             # an archive at the end of one that is cut describes itself alone
             return min((info.header_offset for info in archive.infolist()), default=0) == 0
     except ZIP_ERRORS:
@@ -128,11 +144,15 @@ def unpack(archive: zipfile.ZipFile, member: Member, target: BinaryIO) -> None:
     Raises
     ------
     UnusableFile
-        ``corrupt`` where the packed data are broken or their check sum is wrong.
+        ``corrupt`` where the packed data are broken or their check sum is wrong, ``unsupported_format`` where they are
+        packed in an unusual way.
     """
+    if member.info.compress_type not in METHODS:
+        raise UnusableFile("unsupported_format", f"packed by method {member.info.compress_type}; deflate is read")
     try:
-        for chunk in _chunks(archive, member):
-            target.write(chunk)
+        with _offsets_checked():
+            for chunk in _chunks(archive, member):
+                target.write(chunk)
     except ZIP_ERRORS as error:
         raise UnusableFile("corrupt", f"the archive's member cannot be unpacked ({type(error).__name__})") from error
 

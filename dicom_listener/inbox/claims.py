@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
@@ -24,8 +23,10 @@ from dicom_listener.inbox.files import (
 )
 from dicom_listener.inbox.parsed import ParsedFile
 from dicom_listener.inbox.wholeness import DOUBT_S, Judgement, Wholeness, wholeness_of
+from firstread import effects
+from firstread.clock import monotonic
+from firstread.storage import disk
 from firstread.storage.home import make_like
-from firstread.storage.spool import sync_dir
 
 LOGGER = logging.getLogger(__name__)
 PARK_S = 2.0
@@ -89,7 +90,7 @@ class Claims:
         target = self.folder / uuid.uuid4().hex / relative
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(path, target)
+            disk.rename(effects.INBOX_CLAIM, path, target)
             looked = look_of(target)
             parsed = judged[1].parsed if judged is not None and judged[0] == looked else None
             return InboxClaim(target, relative, looked=looked, parsed=parsed)
@@ -114,7 +115,7 @@ class Claims:
         """Put a refused file back to where it was dropped, without the text beside it. Raises OSError."""
         explanation = refused.path.with_name(refused.path.name + EXPLANATION_SUFFIX)
         self._put_back(refused)
-        explanation.unlink(missing_ok=True)
+        disk.unlink(effects.INBOX_REMOVE, explanation, missing_ok=True)
         _remove_empty(refused.path.parent, self._root / REJECTED)
 
     def _put_back(self, claim: InboxClaim) -> Path:
@@ -126,8 +127,8 @@ class Claims:
             make_like(place.parent, self._root)
         if place.exists():
             place = place.with_name(fitting(place.name, NAME_BYTES, f"-{mark}"))
-        os.rename(claim.path, place)
-        sync_dir(place.parent)
+        disk.rename(effects.INBOX_GIVE_BACK, claim.path, place)
+        disk.sync_folder(effects.INBOX_GIVE_BACK_SYNC, place.parent)
         return place
 
     def empty(self, folder: Path, but: Collection[Path] = ()) -> None:
@@ -138,7 +139,8 @@ class Claims:
                 continue
             try:
                 if UNPACKED in parts:
-                    path.unlink(missing_ok=True)  # a copy out of an archive, which is there itself
+                    # a copy out of an archive, which is there itself
+                    disk.unlink(effects.INBOX_REMOVE, path, missing_ok=True)
                 else:
                     self.give_back(InboxClaim(path, Path(*parts) if parts else Path(path.name)))
             except OSError as error:
@@ -174,7 +176,7 @@ class Parking:
 
     def take(self, claim: InboxClaim) -> None:
         """Put a file away, at once where it is known that nobody has it open for writing."""
-        self._parked.append(Parked(claim, time.monotonic()))
+        self._parked.append(Parked(claim, monotonic()))
         self.release()
 
     def release(self, ending: bool = False) -> None:
@@ -185,7 +187,7 @@ class Parking:
         self._parked = [parked for parked in self._parked if not self._has_left(parked, ending)]
 
     def _has_left(self, parked: Parked, ending: bool) -> bool:
-        claim, rested_s = parked.claim, time.monotonic() - parked.since_s
+        claim, rested_s = parked.claim, monotonic() - parked.since_s
         try:
             if claim.has_changed():
                 LOGGER.info("a file of the inbox has grown since it was taken in; it is taken anew")
@@ -221,7 +223,7 @@ class RefusedFiles:
         """Watch a refused file at its place from now on; a member of an archive is nobody's to go on with."""
         if claim.looked is None or claim.member is not None:
             return
-        self._watched[place] = _RefusedFile(replace(claim, path=place), claim.looked, time.monotonic())
+        self._watched[place] = _RefusedFile(replace(claim, path=place), claim.looked, monotonic())
         while len(self._watched) > REFUSED_WATCH_LIMIT:
             del self._watched[next(iter(self._watched))]
 
@@ -233,7 +235,7 @@ class RefusedFiles:
         return [self._watched.pop(place).claim for place in whole]
 
     def _is_completed(self, place: Path, refused: _RefusedFile, settle_s: float) -> bool:
-        now = time.monotonic()
+        now = monotonic()
         try:
             looked = look_of(place)
             if looked != refused.looked:

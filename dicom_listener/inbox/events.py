@@ -1,22 +1,22 @@
-"""The thread that waits for events of the inbox, and wakes whoever looks."""
+"""What waits for events of the inbox, and wakes whoever looks."""
 
 from __future__ import annotations
 
 import logging
 import os
 import threading
-import time
 from pathlib import Path
 
 from dicom_listener import metrics
 from dicom_listener.inbox.files import OWN_FOLDERS
+from firstread.clock import monotonic
 
 LOGGER = logging.getLogger(__name__)
 PAUSES_S = (1.0, 60.0)
 """First and longest pause until a watch that ended is started again; each is twice the one before."""
 
 
-class Watch(threading.Thread):
+class Watch:
     """Sets ``wake`` whenever something changes below a folder, until ``stopping`` is set.
 
     A watch may end: a file name that is no UTF-8 ends it, and some file systems report nothing. It is started again
@@ -24,7 +24,6 @@ class Watch(threading.Thread):
     """
 
     def __init__(self, root: Path, wake: threading.Event, stopping: threading.Event) -> None:
-        super().__init__(name="inbox-watch", daemon=True)
         self._root = root
         self._wake = wake
         self._stopping = stopping
@@ -33,7 +32,7 @@ class Watch(threading.Thread):
         """Watch until ``stopping`` is set."""
         pause_s, longest_s = PAUSES_S
         while not self._stopping.is_set():
-            started = time.monotonic()
+            started = monotonic()
             try:
                 self._wait_for_events()
                 ended = "it returned"
@@ -41,7 +40,7 @@ class Watch(threading.Thread):
                 ended = type(error).__name__
             if self._stopping.is_set():
                 return
-            if time.monotonic() - started > longest_s:
+            if monotonic() - started > longest_s:
                 pause_s = PAUSES_S[0]
             metrics.INBOX_WATCH_ENDS.inc()
             LOGGER.warning("the watch of the inbox ended (%s); it starts again in %.0f s", ended, pause_s)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from dicom_listener.inbox.files import ACCEPTED, LITTER, OWN_FOLDERS, PARTIAL_SUFFIXES
+from firstread.clock import utcnow
 
 PATIENCE_S: Final = 600.0
 """Seconds until it is reported; a copy in progress may use such names."""
@@ -29,7 +29,7 @@ def left_aside(root: Path, *, accepted_is_ours: bool, patience_s: float = PATIEN
     accepted_is_ours : bool
         The setting keeps accepted files, so that what lies in ``accepted`` is what was taken.
     """
-    before, counts = time.time() - patience_s, Counter[str]()
+    before, counts = utcnow().timestamp() - patience_s, Counter[str]()
     for number, (kind, changed_at) in enumerate(_aside(root, accepted_is_ours)):
         if changed_at <= before:
             counts[kind] += 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections.abc import Collection
 from pathlib import Path
 
@@ -21,8 +20,9 @@ from dicom_listener.inbox.leftovers import in_words, left_aside
 from dicom_listener.inbox.wholeness import DOUBT_S, Judgement, Wholeness, judge
 from dicom_listener.intake.arrivals import Ending, IncomingDelivery, Rows
 from firstread import pipelines
-from firstread.clock import utcnow
+from firstread.clock import monotonic, utcnow
 from firstread.errors import FirstreadError
+from firstread.processes.lasting import lasting_thread
 from firstread.settings import Settings
 from firstread.storage.home import make_like
 
@@ -70,8 +70,8 @@ class Inbox:
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._threads = [
-            Watch(self._root, self._wake, self._stopping),
-            threading.Thread(target=self._run, name="inbox", daemon=True),
+            lasting_thread(Watch(self._root, self._wake, self._stopping).run, "inbox-watch", stopping=self._stopping),
+            lasting_thread(self._run, "inbox", stopping=self._stopping),
         ]
 
     def prepare(self) -> None:
@@ -125,7 +125,7 @@ class Inbox:
 
     def look(self) -> bool:
         """One look at the inbox: claim and admit what is whole. Returns whether there is more to do before long."""
-        now = time.monotonic()
+        now = monotonic()
         self._parking.release()
         self._take_completed()
         if now - self._swept_at >= STUCK_S:
@@ -187,6 +187,9 @@ class Inbox:
                 judgement = judge(path)
             except OSError:  # gone, or not for us to read
                 judgement = Judgement(Wholeness.CUT)
+            except Exception:
+                LOGGER.exception("a file of the inbox broke the look at its structure; it is taken as it is")
+                judgement = Judgement(Wholeness.WHOLE)
             self._judged[path] = (looked, judgement)
         wholeness = judgement.wholeness
         return wholeness is Wholeness.WHOLE or (wholeness is Wholeness.DOUBTFUL and rested_s >= DOUBT_S)
@@ -203,14 +206,14 @@ class Inbox:
         except TryLater as error:
             LOGGER.error("the inbox waits: %s", error)
             self._claims.give_back(claim)
-            self._paused_until = time.monotonic() + PAUSE_S
+            self._paused_until = monotonic() + PAUSE_S
             return False
         except StillWritten:
             LOGGER.info("a file of the inbox is still written to; it is taken anew")
             self._claims.give_back(claim)
         except OSError as error:
             LOGGER.error("a refused file cannot be put aside (%s); trying on", error.strerror)
-            self._stuck[self._claims.give_back(claim)] = time.monotonic() + STUCK_S
+            self._stuck[self._claims.give_back(claim)] = monotonic() + STUCK_S
         self._last_at = utcnow()
         return True
 
@@ -225,7 +228,7 @@ class Inbox:
         for folder in sorted(self._taken_from, key=lambda f: len(f.parts), reverse=True):
             keep = folder == self._root or (folder.parent == self._root and folder.name in pipelines.names())
             try:
-                if not keep and time.time() - folder.stat().st_mtime < IDLE_FOLDER_S:
+                if not keep and utcnow().timestamp() - folder.stat().st_mtime < IDLE_FOLDER_S:
                     continue
                 if not keep:
                     folder.rmdir()

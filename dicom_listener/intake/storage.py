@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
@@ -13,12 +14,15 @@ from typing import BinaryIO, Final, cast
 
 from dicom_listener.intake.arrivals import Arrival, IncomingDelivery, Refusal
 from dicom_listener.intake.part10 import IntakeNote, file_meta
+from firstread import effects
 from firstread.dicom.files import Header, UnusableFile, header_in
+from firstread.dicom.glance import glance
 from firstread.settings import Settings
-from firstread.storage.spool import DiskFull, Spool
+from firstread.storage.spool import DiskFull, Spool, naming_full_disk
 from firstread.storage.store import spool_of
 
-HEAD_BYTES: Final = 32 * 2**10
+LOGGER = logging.getLogger(__name__)
+HEAD_BYTES: Final = 64 * 2**10
 """So much of a file stays in memory until its header was read; few headers have more."""
 CHUNK_BYTES: Final = 2**20
 
@@ -67,14 +71,20 @@ class Writing:
         Preamble and file meta group.
     """
 
-    def __init__(self, spool: Spool, meta: bytes, note: IntakeNote) -> None:
+    def __init__(self, spool: Spool, meta: bytes, incoming: Incoming, note: IntakeNote) -> None:
+        self._incoming = incoming
         self._note = note
         self._digest = hashlib.sha256()
         self._body_offset = len(meta)
         self._head = bytearray(meta)
         self._block = ExitStack()
+        self._spool = spool
         self._key, self._file = self._block.enter_context(spool.create())
-        self._file.write(meta)
+        try:
+            spool.write(self._file, meta)
+        except BaseException:
+            self.close()
+            raise
         self.size_bytes = 0
 
     def __enter__(self) -> Writing:
@@ -86,18 +96,24 @@ class Writing:
     def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes of the data set. Raises OSError."""
         self._digest.update(data)
-        self._file.write(data)
+        self._spool.write(self._file, data)
         self.size_bytes += len(data)
         if len(self._head) < HEAD_BYTES:
             self._head += data[: HEAD_BYTES - len(self._head)]
 
     def header(self) -> Header:
-        """Header of what was written. Raises UnusableFile."""
-        return header_in(cast(BinaryIO, HeadedFile(self._head, self._file, self._body_offset + self.size_bytes)))
+        """Header of what was written. Raises UnusableFile, or an OSError where what is buffered cannot be written."""
+        with naming_full_disk():
+            self._file.flush()
+        size, incoming = self._body_offset + self.size_bytes, self._incoming
+        file = cast(BinaryIO, HeadedFile(self._head, self._file, size))
+        uids = incoming.transfer_syntax_uid, incoming.sop_class_uid, incoming.sop_instance_uid
+        return glance(file, self._head, self._body_offset, size, *uids) or header_in(file)
 
     def chunks(self) -> Iterator[bytes]:
         """The data set once more, from the file."""
-        self._file.flush()
+        with naming_full_disk():
+            self._file.flush()
         with Path(self._file.name).open("rb") as again:
             again.seek(self._body_offset)
             while chunk := again.read(CHUNK_BYTES):
@@ -182,7 +198,7 @@ class Storage:
 
     def __init__(self, settings: Settings) -> None:
         self.spool = spool_of(settings, settings.min_free_mb)
-        self.refused = Spool(settings.home / "refused")
+        self.refused = Spool(settings.home / "refused", names=effects.REFUSED)
         self.ae_title = settings.ae_title
         self.limit_bytes = settings.max_instance_mb * 2**20
 
@@ -206,25 +222,32 @@ class Storage:
 
     def begin(self, incoming: Incoming, note: IntakeNote) -> Writing:
         """A new file of the spool with its meta group written. Raises OSError."""
-        return Writing(self.spool, self._meta(incoming, note), note)
+        return Writing(self.spool, self._meta(incoming, note), incoming, note)
 
     def too_large(self) -> TooLarge:
         """What is said of an object beyond the limit."""
         return TooLarge("too_large", f"more than {self.limit_bytes // 2**20} MiB")
 
     def keep_refused(self, incoming: Incoming, note: IntakeNote, reason: str, detail: str | None) -> Refusal:
-        """Keep bytes that cannot be used, with the reason in their note, as far as the disk allows."""
+        """Keep bytes that cannot be used, with the reason in their note.
+
+        Where the disk does not take them, the row that comes of it says so.
+        """
         refused_note = replace(note, reason=reason, detail=detail or None)
         kept_path: str | None = None
         try:
             self.spool.check_space(incoming.size_bytes)
             with self.refused.create() as (key, file):
-                file.write(self._meta(incoming, refused_note))
+                self.refused.write(file, self._meta(incoming, refused_note))
                 for chunk in incoming.chunks:
-                    file.write(chunk)
+                    self.refused.write(file, chunk)
             kept_path = str(self.refused.path(key))
-        except DiskFull:
-            refused_note = replace(refused_note, detail=f"{detail or ''} (not kept: the disk is full)".strip())
+        except OSError as error:
+            fault = "the disk is full"
+            if not isinstance(error, DiskFull):
+                fault = error.strerror or "an error of the disk"
+                LOGGER.error("a refused object was not kept (%s)", fault)
+            refused_note = replace(refused_note, detail=f"{detail or ''} (not kept: {fault})".strip())
         return refusal_of(refused_note, kept_path)
 
     def _meta(self, incoming: Incoming, note: IntakeNote) -> bytes:

@@ -26,10 +26,11 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.pdu_primitives import A_ABORT, P_DATA
 
+from dicom_listener.peers.limits import BAD_PDU, SLOW, UNEXPECTED_PARAMETER, UNEXPECTED_PDU, Fault, Limits
 from dicom_listener.scp import transport
-from dicom_listener.scp.limits import BAD_PDU, SLOW, UNEXPECTED_PARAMETER, UNEXPECTED_PDU, Fault, Limits
 from dicom_listener.scp.messages import Messages, Object, Request, response_pdu
 from dicom_listener.scp.transport import P_DATA_TF, Closed, Interrupted, ListenerSocket, check_length
+from firstread import effects
 
 LOGGER = logging.getLogger(__name__)
 TRIED_VERSIONS: Final = ("3.0.",)
@@ -369,4 +370,5 @@ class ListenerAssociation(Association):
         if request.context_id not in self._accepted_cx:
             raise Fault(BAD_PDU, UNEXPECTED_PDU)
         if sock is not None:
-            sock.send(response_pdu(request, status, comment))
+            with effects.SCP_ANSWER:
+                sock.send(response_pdu(request, status, comment))

@@ -11,10 +11,12 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_listener import metrics
 from dicom_listener.intake.arrivals import IncomingDelivery, Rows
+from dicom_listener.intake.pace import Pace
 from dicom_listener.intake.part10 import IntakeNote
+from dicom_listener.intake.reception import Reception
 from dicom_listener.intake.storage import Incoming, Storage
+from dicom_listener.peers.names import clean
 from dicom_listener.scp.messages import Request
-from dicom_listener.scp.reception import Reception
 from firstread.clock import utcnow
 from firstread.dicom.network import VERIFICATION
 from firstread.settings import Settings
@@ -43,12 +45,15 @@ class Handlers:
         Where rows go.
     listener_id : str
         Written into every note.
+    pace : Pace
+        How fast objects are taken.
     """
 
-    def __init__(self, settings: Settings, storage: Storage, rows: Rows, listener_id: str) -> None:
+    def __init__(self, settings: Settings, storage: Storage, rows: Rows, listener_id: str, pace: Pace) -> None:
         self.storage = storage
         self.rows = rows
         self.listener_id = listener_id
+        self.pace = pace
         self.transfer_syntaxes = frozenset([*ALL_TRANSFER_SYNTAXES, *settings.extra_transfer_syntaxes])
 
     def bound(self) -> list[tuple[Any, Callable[..., Any]]]:
@@ -70,6 +75,7 @@ class Handlers:
 
     def begin(self, assoc: Any, request: Request, transfer_syntax_uid: str) -> Reception:
         """Where the data set of a C-STORE goes."""
+        self.pace.step()
         delivery = delivery_of(assoc)
         note = IntakeNote(
             source="dicom",
@@ -125,9 +131,3 @@ def supported(proposed: list[PresentationContext], transfer_syntaxes: frozenset[
 def may_be_storage(uid: UID) -> bool:
     """Whether a SOP class is storage, private, or not known to belong to another service."""
     return uid not in _OTHER_UIDS
-
-
-def clean(text: str | None) -> str | None:
-    """What a stranger wrote, without what cannot be shown, and cut; None for nothing."""
-    cleaned = "".join(c for c in text or "" if c.isprintable()).strip()[:64]
-    return cleaned or None

@@ -6,11 +6,13 @@ import struct
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from dicom_listener.scp.limits import (
+from dicom_listener.intake.reception import Endless
+from dicom_listener.peers.limits import (
     BAD_PDU,
     COMMAND_BYTES,
     COMMAND_TOO_LONG,
     INVALID_PARAMETER,
+    TOO_LARGE,
     UNEXPECTED_PARAMETER,
     Fault,
 )
@@ -37,10 +39,10 @@ class Request:
 
 
 class Object(Protocol):
-    """Where a data set goes; :class:`dicom_listener.scp.reception.Reception`."""
+    """Where a data set goes; :class:`dicom_listener.intake.reception.Reception`."""
 
     def write(self, data: memoryview) -> None:
-        """Take the next bytes. Raises :class:`Fault` where it must end."""
+        """Take the next bytes. Raises :class:`Endless` where it must end."""
 
     def finish(self) -> tuple[int, str]:
         """Status and error comment of the whole."""
@@ -114,9 +116,16 @@ class Messages:
         elif self._request is None or self._object is None:
             raise Fault(BAD_PDU, UNEXPECTED_PARAMETER)
         else:
-            self._object.write(data)
+            self._write(self._object, data)
             if ends_message_part:
                 self._finish(self._request, self._object)
+
+    @staticmethod
+    def _write(received: Object, data: memoryview) -> None:
+        try:
+            received.write(data)
+        except Endless:
+            raise Fault(TOO_LARGE) from None
 
     def _begin(self, request: Request) -> None:
         self._command.clear()

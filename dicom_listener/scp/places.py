@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from typing import Final, Protocol
 
-from dicom_listener.scp.limits import DISPLACED
+from dicom_listener.peers.limits import DISPLACED
 
 STALLED_S: Final = 0.8
 """A peer that leaves a message unfinished for so long may lose its place to another host's."""
@@ -42,6 +42,11 @@ class Places:
         self._keys: dict[Holder, tuple[str, str]] = {}
         self._leaving: set[Holder] = set()
 
+    @property
+    def is_served(self) -> bool:
+        """Whether there is a process that serves associations: the one that has these places."""
+        return True
+
     def has_room(self, calling_ae: str, host: str) -> bool:
         """Whether such a caller may have a place now."""
         with self._lock:
@@ -55,10 +60,15 @@ class Places:
         with self._lock:
             self._keys[holder] = (calling_ae, host)
 
-    def leave(self, holder: Holder) -> None:
-        """Take a place back."""
+    def leave(self, holder: Holder) -> tuple[str, str] | None:
+        """Take a place back; whose it was, by calling AE title and host."""
         with self._lock:
-            self._keys.pop(holder, None)
+            self._leaving.discard(holder)
+            return self._keys.pop(holder, None)
+
+    def keep(self, holder: Holder) -> None:
+        """Let one stay that was to go: it has gone on meanwhile."""
+        with self._lock:
             self._leaving.discard(holder)
 
     def make_room(self, host: str) -> bool:

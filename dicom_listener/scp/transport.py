@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pynetdicom.transport import AssociationSocket
 
-from dicom_listener.scp.limits import BAD_PDU, PDU_BYTES, SHORT_PDU_BYTES, UNRECOGNIZED_PDU, Fault, Limits, Pace
+from dicom_listener.peers.limits import BAD_PDU, PDU_BYTES, SHORT_PDU_BYTES, UNRECOGNIZED_PDU, Fault, Limits, Pace
 
 BUFFER_BYTES: Final = 256 * 2**10
 P_DATA_TF: Final = 0x04
@@ -59,7 +59,8 @@ class ListenerSocket(AssociationSocket):
         self, assoc: Any, client_socket: socket.socket, bell: socket.socket, limits: Limits, first: bytes
     ) -> None:
         super().__init__(assoc, client_socket=client_socket)
-        client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if client_socket.family != socket.AF_UNIX:  # the end of a TLS tunnel
+            client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_S, 0))
         self.bell = bell
         self.pace = Pace(limits)

@@ -6,12 +6,11 @@ import socket
 import struct
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 
-from dicom_listener.scp.handlers import clean
-from dicom_listener.scp.limits import (
+from dicom_listener.peers.limits import (
     INVALID_PARAMETER,
     REQUEST_BYTES,
     REQUEST_ITEMS,
@@ -19,14 +18,20 @@ from dicom_listener.scp.limits import (
     UNRECOGNIZED_PDU,
     Fault,
 )
-from dicom_listener.scp.proxies import BadProxyHeader, Proxies, header_length, source_of
-from dicom_listener.scp.refusals import BAD_REQUEST, NOT_DICOM, TLS
+from dicom_listener.peers.names import clean
+from dicom_listener.peers.proxies import BadProxyHeader, Proxies, header_length, source_of
+from dicom_listener.peers.refusals import BAD_REQUEST, NOT_DICOM, NOT_TLS, TLS
+
+if TYPE_CHECKING:
+    from firstread.tls.server import ServerTls
 
 LEAST_REQUEST_BYTES: Final = 68
 """Fixed fields of an A-ASSOCIATE-RQ (PS3.8 table 9-11)."""
 HEADER_BYTES: Final = 6
 READ_BYTES: Final = 64 * 2**10
 ASSOCIATE_RQ: Final = 1
+TLS_HANDSHAKE: Final = b"\x16\x03"
+"""First bytes of a record with a ClientHello (RFC 8446 section 5.1)."""
 LIMIT_EXCEEDED, NO_SUCH_VERSION = (2, 3, 2), (1, 2, 2)
 """Result, source and diagnostic of an A-ASSOCIATE-RJ (PS3.8 table 9-21)."""
 
@@ -56,6 +61,8 @@ class Visitor:
         Set once the A-ASSOCIATE-RQ is complete and sound.
     is_leaving : bool
         Whether it has had its answer and is to close.
+    tls : ServerTls or None
+        What a TLS handshake is done with, which comes before all but the header of a balancer.
     """
 
     sock: socket.socket
@@ -63,11 +70,23 @@ class Visitor:
     host: str
     until: float
     behind_proxy: bool = False
+    tls: ServerTls | None = None
     data: bytearray = field(default_factory=bytearray)
     caller: Caller | None = None
     is_leaving: bool = False
     arrived: float = field(default_factory=time.monotonic)
     _wanted: int = HEADER_BYTES
+
+    @property
+    def says_hello(self) -> bool:
+        """Whether the beginning of a TLS handshake is there."""
+        return self.tls is not None and not self.behind_proxy and len(self.data) == HEADER_BYTES
+
+    def come_in(self, sock: socket.socket) -> None:
+        """Go on within TLS, on another socket."""
+        sock.setblocking(False)
+        self.sock, self.tls = sock, None
+        self.data.clear()
 
     def read(self, proxies: Proxies) -> bool:
         """Take in what has come, and no byte behind the A-ASSOCIATE-RQ; whether the connection goes on.
@@ -95,6 +114,10 @@ class Visitor:
             self._read_proxy_header(proxies)
             if self.behind_proxy or not self.data:
                 return False
+        if self.tls is not None:
+            if self.data[:2] != TLS_HANDSHAKE:
+                raise Fault(NOT_TLS, UNRECOGNIZED_PDU)
+            return True
         if len(self.data) == HEADER_BYTES:
             self._wanted = HEADER_BYTES + request_length(self.data)
             return False
@@ -141,7 +164,7 @@ def request_length(head: bytes | bytearray) -> int:
         return length
     if 1 <= head[0] <= 7:
         raise Fault(BAD_REQUEST, INVALID_PARAMETER if head[0] == ASSOCIATE_RQ else UNEXPECTED_PDU)
-    raise Fault(TLS if head[:2] == b"\x16\x03" else NOT_DICOM, UNRECOGNIZED_PDU)
+    raise Fault(TLS if head[:2] == TLS_HANDSHAKE else NOT_DICOM, UNRECOGNIZED_PDU)
 
 
 def caller_of(data: bytes) -> Caller:

@@ -6,8 +6,8 @@ listeners on one database cannot register the same object twice or block each ot
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -15,8 +15,9 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from dicom_listener.intake.arrivals import Arrival, Ending, Entry, IncomingDelivery, Refusal
-from dicom_listener.studies.new_rows import instance_row, receipt_values, study_values
+from dicom_listener.studies.new_rows import instance_row, instance_values, receipt_values, study_values
 from dicom_listener.studies.senders import insert_into, note_late_images
+from firstread import effects
 from firstread.dicom.own_objects import is_result_object
 from firstread.records import (
     OWN,
@@ -72,7 +73,7 @@ class Assembler:
     def write(self, entries: Sequence[Entry]) -> Registered:
         """Commit a group of entries, in order. Entries that were written before change nothing."""
         done = Registered()
-        with self.db.write() as session:
+        with self.db.write(effects.ROWS_COMMIT) as session:
             shift = shift_of(session)
             # Times of this machine become times of the database before they are written and compared.
             entries = [entry.shifted(shift) for entry in entries] if shift else entries
@@ -171,26 +172,62 @@ class _Registration:
             .order_by(Instance.received_at, Instance.id)
         ):
             self.instances[instance.study_id, *instance.identity].append(instance)
+        self.times = Counter(
+            (a.header.StudyInstanceUID, a.header.SeriesInstanceUID, a.header.SOPInstanceUID) for a in self.arrivals
+        )
+        self.seen: dict[int, tuple[Revision, datetime]] = {}
         self.visits: dict[tuple[int, int], datetime] = {}
         self.reopened: list[tuple[Study, datetime]] = []
 
     def run(self) -> None:
         """Sort every arrival into ``stored``, ``repeat``, ``changed`` or ``own`` and write its rows."""
-        received: list[tuple[Arrival, Instance, str]] = []
+        received: list[tuple[Arrival, Instance | None, str]] = []
         for arrival in self.arrivals:
             study = self.studies[arrival.header.StudyInstanceUID]
+            instance: Instance | None
             if self._is_own(arrival):
                 instance, outcome = self._result_object(study, arrival), OWN
+            elif self._is_new(study, arrival):
+                self._revision(study, arrival)
+                instance, outcome = None, "stored"
             else:
                 instance, outcome = self._instance(study, arrival)
+            if outcome != OWN:
                 self._visit(study, arrival)
             received.append((arrival, instance, outcome))
             self.done.outcomes.append((outcome, arrival.size_bytes))
+        for revision, at in self.seen.values():
+            revision.last_seen_at = max(revision.last_seen_at, at)
         self.session.flush()
-        if received:
-            # Nobody asks for these rows again in this transaction: no objects are made for them.
-            self.session.execute(insert(Receipt), [receipt_values(*item) for item in received])
+        self._write_received(received)
         self._write_visits()
+
+    def _write_received(self, received: list[tuple[Arrival, Instance | None, str]]) -> None:
+        """Rows that nobody asks for again in this transaction: no objects are made for them."""
+        if not received:
+            return
+        fresh = [
+            instance_values(self.studies[arrival.header.StudyInstanceUID], arrival)
+            for arrival, instance, _ in received
+            if instance is None
+        ]
+        numbers: Iterator[int] = iter(())
+        if fresh:
+            statement = insert(Instance).returning(Instance.id, sort_by_parameter_order=True)
+            numbers = iter(self.session.scalars(statement, fresh).all())
+        self.session.execute(
+            insert(Receipt),
+            [
+                receipt_values(arrival, next(numbers) if instance is None else instance.id, outcome)
+                for arrival, instance, outcome in received
+            ],
+        )
+
+    def _is_new(self, study: Study, arrival: Arrival) -> bool:
+        """Whether an instance is not known, and comes once in this group."""
+        header = arrival.header
+        once = self.times[header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID] == 1
+        return once and not self.instances.get((study.id, header.SeriesInstanceUID, header.SOPInstanceUID))
 
     def note_late_images(self, max_wait_s: float) -> None:
         """Count images of studies that had been closed against their senders."""
@@ -268,8 +305,10 @@ class _Registration:
             revision = Revision(study_id=study.id, number=(last or 0) + 1, opened_at=at, last_seen_at=at, warnings=[])
             move_revision(self.session, revision, RevisionState.RECEIVING, actor=ACTOR)
             self.revisions[study.id] = revision
-        revision.opened_at = min(revision.opened_at, at)
-        revision.last_seen_at = max(revision.last_seen_at, at)
+        if at < revision.opened_at:
+            revision.opened_at = at
+        if study.id not in self.seen or at > self.seen[study.id][1]:
+            self.seen[study.id] = revision, at
         return revision
 
     def _visit(self, study: Study, arrival: Arrival) -> None:

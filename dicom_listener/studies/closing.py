@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from dicom_listener.studies.assembler import ACTOR
 from dicom_listener.studies.freshness import judge
 from dicom_listener.studies.senders import RELEASED, Visit, note_close, only_sender
+from firstread import effects
 from firstread.dicom.modality import modality_of
 from firstread.priority import priority_of
 from firstread.records import (
@@ -126,7 +127,10 @@ def _too_soon(session: Session, study_id: int, opened_at: datetime, settings: Se
 
 
 def _made_good(broken: Visit, later: Visit) -> bool:
+    """Whether the sender of a delivery that broke off came again; who sends by STOW-RS is known by its host alone."""
     same_sender = (broken.source, broken.calling_ae) == (later.source, later.calling_ae)
+    if broken.source == "stow":
+        same_sender = same_sender and broken.host == later.host
     return same_sender and later.opened_at >= broken.last_at
 
 
@@ -136,7 +140,7 @@ def reap_lost(db: Database) -> int:
         ids = _orphaned(session)
     if not ids:
         return 0
-    with db.write() as session:
+    with db.write(effects.LOST_COMMIT) as session:
         changed = session.scalars(
             update(Association)
             .where(Association.id.in_(ids), Association.ended_at.is_(None))
@@ -144,6 +148,13 @@ def reap_lost(db: Database) -> int:
             .returning(Association.id)
         ).all()
     return len(changed)
+
+
+def silent_listeners(db: Database) -> set[str]:
+    """Ids of listeners that fell silent without an orderly end."""
+    with db.read() as session:
+        since = now_of(session) - timedelta(seconds=LOST_AFTER_S)
+        return set(session.scalars(select(Process.id).where(Process.kind == LISTENER, Process.heartbeat_at < since)))
 
 
 def _listening_since(session: Session) -> datetime:
@@ -227,7 +238,7 @@ def _since(visits: list[Visit], opened_at: datetime) -> list[Visit]:
 
 def _close(db: Database, settings: Settings, study_id: int) -> Closed | None:
     """Freeze the open revision of a study if it is still due once the study is locked."""
-    with db.write() as session:
+    with db.write(effects.CLOSE_COMMIT) as session:
         query = select(Study).where(Study.id == study_id).with_for_update(skip_locked=True)
         study = session.scalar(query)
         if study is None:

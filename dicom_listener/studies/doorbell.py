@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import queue
-import time
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_listener import metrics
 from dicom_listener.studies.closing import Closed
+from firstread import effects
+from firstread.clock import monotonic
 from firstread.priority import on_broker
 from firstread.processes.lasting import lasting_thread
 from firstread.records import Database, mark_published
@@ -54,12 +55,13 @@ class Doorbell:
         warm_up(app)
         silent_until = 0.0
         while (closed := self._queue.get()) is not None:
-            if time.monotonic() < silent_until:
+            if monotonic() < silent_until:
                 metrics.DOORBELLS.labels(outcome="failed").inc()
                 continue
             try:
                 ring(
                     app,
+                    effects.DOORBELL_PUBLISH,
                     revision_id=closed.revision_id,
                     study_key=closed.study_key,
                     number=closed.number,
@@ -68,7 +70,7 @@ class Doorbell:
             except (OperationalError, OSError) as error:
                 LOGGER.warning("broker away (%s); the sweeper will publish", type(error).__name__)
                 metrics.DOORBELLS.labels(outcome="failed").inc()
-                silent_until = time.monotonic() + SILENCE_S
+                silent_until = monotonic() + SILENCE_S
                 continue
             metrics.DOORBELLS.labels(outcome="rung").inc()
             self._note(closed)
@@ -76,6 +78,6 @@ class Doorbell:
 
     def _note(self, closed: Closed) -> None:
         try:
-            mark_published(self._db, closed.revision_id)
+            mark_published(self._db, closed.revision_id, effects.DOORBELL_COMMIT)
         except SQLAlchemyError as error:
             LOGGER.warning("publication not noted (%s); the sweeper publishes again", type(error).__name__)

@@ -25,36 +25,41 @@ def study_values(arrival: Arrival) -> dict[str, Any]:
     }
 
 
+def instance_values(study: Study, arrival: Arrival) -> dict[str, Any]:
+    """Columns of a new instance."""
+    header, note = arrival.header, arrival.note
+    return {
+        "study_id": study.id,
+        "series_instance_uid": header.SeriesInstanceUID,
+        "sop_instance_uid": header.SOPInstanceUID,
+        "sop_class_uid": header.SOPClassUID or "",
+        "transfer_syntax_uid": header.TransferSyntaxUID or "",
+        "modality": header.Modality,
+        "patient_key": header.patient_key,
+        "instance_number": header.InstanceNumber,
+        "sha256": arrival.sha256,
+        "size_bytes": arrival.size_bytes,
+        "spool_key": arrival.spool_key,
+        "pipeline_hint": note.pipeline_hint,
+        "dicom_priority": note.dicom_priority,
+        "made_kind": header.created.kind if header.created else None,
+        "made_dt": header.created.at if header.created else None,
+        "warnings": arrival.warnings,
+        "received_at": note.received,
+    }
+
+
 def instance_row(study: Study, arrival: Arrival) -> Instance:
     """A new row of an instance."""
-    header, note = arrival.header, arrival.note
-    return Instance(
-        study_id=study.id,
-        series_instance_uid=header.SeriesInstanceUID,
-        sop_instance_uid=header.SOPInstanceUID,
-        sop_class_uid=header.SOPClassUID or "",
-        transfer_syntax_uid=header.TransferSyntaxUID or "",
-        modality=header.Modality,
-        patient_key=header.patient_key,
-        instance_number=header.InstanceNumber,
-        sha256=arrival.sha256,
-        size_bytes=arrival.size_bytes,
-        spool_key=arrival.spool_key,
-        pipeline_hint=note.pipeline_hint,
-        dicom_priority=note.dicom_priority,
-        made_kind=header.created.kind if header.created else None,
-        made_dt=header.created.at if header.created else None,
-        warnings=arrival.warnings,
-        received_at=note.received,
-    )
+    return Instance(**instance_values(study, arrival))
 
 
-def receipt_values(arrival: Arrival, instance: Instance, outcome: str) -> dict[str, Any]:
+def receipt_values(arrival: Arrival, instance_id: int, outcome: str) -> dict[str, Any]:
     """Columns of the receipt of one arrival; ``outcome`` as in :class:`firstread.records.Receipt`."""
     header, note = arrival.header, arrival.note
     return {
         "spool_key": arrival.spool_key,
-        "instance_id": instance.id,
+        "instance_id": instance_id,
         "study_instance_uid": header.StudyInstanceUID,
         "series_instance_uid": header.SeriesInstanceUID,
         "sop_instance_uid": header.SOPInstanceUID,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -20,12 +19,15 @@ from dicom_listener.intake.part10 import IntakeNote
 from dicom_listener.intake.storage import Storage, refusal_of
 from dicom_listener.studies.closing import LOST_AFTER_S
 from dicom_listener.studies.rows import RowWriter
+from firstread import effects
 from firstread.dicom.datasets import Content, opened
 from firstread.dicom.files import UnusableFile, header_of
 from firstread.processes.lasting import lasting_thread
 from firstread.processes.spawning import is_running
 from firstread.records import LISTENER, Database, Instance, IntakeRefusal, Process, Receipt
 from firstread.records.clock import now_of
+from firstread.storage import disk
+from firstread.storage.home import make_private
 
 LOGGER = logging.getLogger(__name__)
 CHUNK = 400
@@ -47,8 +49,8 @@ class Reconciled:
     """Files of a listener that lives: it writes their rows itself."""
 
 
-def alive_listeners(db: Database, own: Process) -> set[str]:
-    """Ids of the other listeners that live; those of this host whose process is gone are struck off."""
+def alive_listeners(db: Database, own: Process) -> dict[str, Process]:
+    """The other listeners that live, by id; those of this host whose process is gone are struck off."""
     with db.read() as session:
         rows = list(session.scalars(select(Process).where(Process.kind == LISTENER)))
         since = now_of(session) - timedelta(seconds=LOST_AFTER_S)
@@ -56,9 +58,9 @@ def alive_listeners(db: Database, own: Process) -> set[str]:
     others = [row for row in rows if row.id != own.id]
     gone = [r.id for r in others if r.host == own.host and (r.pid == own.pid or not is_running(r.pid))]
     if gone:
-        with db.write() as session:
+        with db.write(effects.STRIKE_COMMIT) as session:
             session.execute(delete(Process).where(Process.id.in_(gone)))
-    return {row.id for row in others if row.heartbeat_at >= since and row.id not in gone}
+    return {row.id: row for row in others if row.heartbeat_at >= since and row.id not in gone}
 
 
 class Reconciler:
@@ -106,11 +108,12 @@ class Reconciler:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
+            self._lost.clear()
             for _ in range(ROUNDS):
                 if not self._round() or self._stopping.wait(ROUND_S):
                     break
-            self._lost.wait()
-            self._lost.clear()
+            while not self._lost.wait(STRANGER_PARTIAL_S):
+                self._clear_partials(STRANGER_PARTIAL_S)  # of a process beside this one that was killed
 
     def _round(self) -> bool:
         """One round; returns whether another is needed."""
@@ -119,7 +122,7 @@ class Reconciler:
         except (SQLAlchemyError, OSError) as error:
             LOGGER.error("spool and rows not compared (%s)", type(error).__name__)
             return True
-        if not self._reconciled.is_set():
+        if not self._reconciled.is_set() and not self._lost.is_set():
             self._rows.flush()
             self._reconciled.set()
         if done.arrivals or done.refusals or done.superfluous or done.partials:
@@ -135,19 +138,31 @@ class Reconciler:
     def reconcile(self) -> Reconciled:
         """Compare once. Rows are handed to the row writer; nothing is registered twice."""
         done = Reconciled()
-        alive = alive_listeners(self._db, self._listener)
+        others = alive_listeners(self._db, self._listener)
+        alive = set(others)
         self._take_over(alive)
-        for spool in (self._storage.spool, self._storage.refused):
-            done.partials += spool.clear_partials(STRANGER_PARTIAL_S if alive else self._own_age_s())
+        done.partials = self._clear_partials(self._eldest_s([self._listener, *others.values()]))
         for keys in _chunks(self._storage.spool.keys()):
             self._compare(keys, alive, done)
         for keys in _chunks(self._storage.refused.keys()):
             self._compare_refused(keys, alive, done)
         return done
 
-    def _own_age_s(self) -> float:
-        """Seconds since this process started, a little more: what is younger may be our own work."""
-        return (self._db.now() - self._listener.started_at).total_seconds() + 1.0
+    def _clear_partials(self, older_than_s: float) -> int:
+        """Remove half-written files of that age; how many. One that cannot be removed now is left to the next time."""
+        count = 0
+        for spool in (self._storage.spool, self._storage.refused):
+            try:
+                count += spool.clear_partials(older_than_s)
+            except OSError as error:
+                LOGGER.error("half-written files stay (%s)", error.strerror)
+        return count
+
+    def _eldest_s(self, listeners: list[Process]) -> float:
+        """Seconds since the first of these started, a little more: what is younger may be their work in progress."""
+        if any(listener.host != self._listener.host for listener in listeners):
+            return STRANGER_PARTIAL_S  # times of files are of another clock
+        return (self._db.now() - min(listener.started_at for listener in listeners)).total_seconds() + 1.0
 
     def _compare(self, keys: list[str], alive: set[str], done: Reconciled) -> None:
         with self._db.read() as session:
@@ -177,8 +192,8 @@ class Reconciler:
         except UnusableFile as error:
             LOGGER.error("a file of the spool cannot be read (%s); it is kept in the refused folder", error.reason)
             refused_path = self._storage.refused.path(key)
-            refused_path.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(path, refused_path)
+            make_private(refused_path.parent)
+            disk.rename(effects.SPOOL_TO_REFUSED, path, refused_path)
             note = replace(_stranger(refused_path), reason=error.reason, detail=error.detail or None)
             self._rows.put(refusal_of(note, str(refused_path)))
             done.refusals += 1

@@ -8,19 +8,21 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from dicom_listener import metrics
 from dicom_listener.intake.arrivals import Ending, Entry, Overloaded
 from dicom_listener.studies.assembler import Assembler, Registered
+from firstread.clock import monotonic
 from firstread.processes.lasting import lasting_thread
+from firstread.records import is_away
 from firstread.storage.spool import Spool
 
 LOGGER = logging.getLogger(__name__)
 GROUP_SIZE = 200
 BACKLOG = 2000
-GATHER_S = 0.2
-"""A commit costs as much as ten images in it, so a group waits this long for company."""
+GATHER_S = 0.5
+"""A commit costs as much as fifty images in it, so a group waits this long for company."""
 RETRY_S = 0.5
 RETRY_LIMIT_S = 10.0
 
@@ -54,8 +56,8 @@ class RowWriter:
 
     def flush(self, timeout_s: float = 30.0) -> bool:
         """Wait until everything that was handed over is written; False when the time is over."""
-        end = time.monotonic() + timeout_s
-        while self._queue.unfinished_tasks and time.monotonic() < end:
+        end = monotonic() + timeout_s
+        while self._queue.unfinished_tasks and monotonic() < end:
             time.sleep(0.005)
         return not self._queue.unfinished_tasks
 
@@ -85,7 +87,7 @@ class RowWriter:
         end = 0.0
         while len(group) < GROUP_SIZE:
             try:
-                entry = self._queue.get(timeout=max(0.0, end - time.monotonic()) if group else None)
+                entry = self._queue.get(timeout=max(0.0, end - monotonic()) if group else None)
             except queue.Empty:
                 break
             if entry is None:
@@ -94,7 +96,7 @@ class RowWriter:
             group.append(entry)
             if isinstance(entry, Ending) and self._queue.empty():
                 break
-            end = end or time.monotonic() + GATHER_S
+            end = end or monotonic() + GATHER_S
         return group
 
     def _write(self, group: Sequence[Entry]) -> None:
@@ -103,18 +105,19 @@ class RowWriter:
             try:
                 self._account(self._assembler.write(group))
                 return
-            except (OperationalError, InterfaceError) as error:
-                LOGGER.error("database not available (%s); rows wait", type(error.orig).__name__)
-                metrics.ROW_FAILURES.labels(reason="unavailable").inc()
-                if self._stopping.wait(wait_s):
-                    return
-                wait_s = min(wait_s * 2, RETRY_LIMIT_S)
             except SQLAlchemyError as error:
+                kind = type(error.orig).__name__ if isinstance(error, DBAPIError) else type(error).__name__
+                if is_away(error):
+                    LOGGER.error("database not available (%s); rows wait", kind)
+                    metrics.ROW_FAILURES.labels(reason="unavailable").inc()
+                    if self._stopping.wait(wait_s):
+                        return
+                    wait_s = min(wait_s * 2, RETRY_LIMIT_S)
+                    continue
                 if len(group) > 1:
                     for entry in group:
                         self._write([entry])
                     return
-                kind = type(error.orig).__name__ if isinstance(error, DBAPIError) else type(error).__name__
                 LOGGER.error("a row of type %s was refused by the database (%s)", type(group[0]).__name__, kind)
                 metrics.ROW_FAILURES.labels(reason="refused").inc()
                 return

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_listener import metrics
-from dicom_listener.studies.closing import HEARTBEAT_S, close_due, reap_lost
+from dicom_listener.studies.closing import HEARTBEAT_S, close_due, reap_lost, silent_listeners
 from dicom_listener.studies.doorbell import Doorbell
+from firstread.clock import monotonic
+from firstread.processes.lasting import lasting_thread
 from firstread.records import Database, Process, write_heartbeat
 from firstread.settings import Settings
 
@@ -26,9 +27,12 @@ RECONCILE_LIMIT_S = 60.0
 
 
 class Closer:
-    """Closes studies and keeps the heartbeat; one in every listener, row locks keep them apart.
+    """Keeps the heartbeat, and closes studies once it leads: one of the processes of a listener does.
 
-    ``lost`` is set whenever deliveries of a listener that fell silent were found: files of it may lack their rows.
+    Several listeners on one database each have one that leads; row locks keep them apart.
+
+    ``lost`` is set whenever another listener fell silent, or left deliveries open: files of it may lack their rows, and
+    where its host is gone nobody else makes them.
     Nothing closes until ``reconciled`` is set, so that a revision does not miss what a killed process had received.
     """
 
@@ -40,18 +44,33 @@ class Closer:
         self._stopping = threading.Event()
         self._woken = threading.Event()
         self._failed: set[str] = set()
+        self._silent: set[str] | None = None
         self.lost = threading.Event()
         self.reconciled = threading.Event()
-        self._patient_until = time.monotonic() + RECONCILE_LIMIT_S
-        self._threads = [
-            threading.Thread(target=self._look_after, name="closer", daemon=True),
-            threading.Thread(target=self._beat, name="heartbeat", daemon=True),
-        ]
+        self._patient_until = 0.0
+        self._leads = False
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Begin; the first heartbeat is the caller's."""
-        for thread in self._threads:
-            thread.start()
+        """Keep the heartbeat; the first one is the caller's."""
+        self._run(self._beat, "heartbeat")
+
+    def lead(self) -> None:
+        """Close studies from now on, once spool and rows were compared."""
+        self._leads = True
+        self._patient_until = monotonic() + RECONCILE_LIMIT_S
+        self._run(self._look_after, "closer")
+
+    def compare_again(self) -> None:
+        """Close nothing until spool and rows agree again: a process is gone that may have left files without rows."""
+        self._patient_until = monotonic() + RECONCILE_LIMIT_S
+        self.reconciled.clear()
+        self.lost.set()
+
+    def _run(self, work: Callable[[], None], name: str) -> None:
+        thread = lasting_thread(work, name, stopping=self._stopping)
+        self._threads.append(thread)
+        thread.start()
 
     def stop(self) -> None:
         """End after the steps in hand."""
@@ -66,7 +85,7 @@ class Closer:
 
     def look(self) -> float:
         """Close what is due and announce it; seconds until the next look."""
-        if not self.reconciled.is_set() and time.monotonic() < self._patient_until:
+        if not self.reconciled.is_set() and monotonic() < self._patient_until:
             return LOOK_S
         look = close_due(self._db, self._settings)
         for closed in look.closed:
@@ -78,9 +97,14 @@ class Closer:
         return min(LOOK_S, max(SHORTEST_S, look.next_s))
 
     def keep_alive(self) -> None:
-        """Write the heartbeat; give up on listeners that have none."""
+        """Write the heartbeat; give up on listeners that have none, in the process that leads."""
         write_heartbeat(self._db, self._listener)
-        if reap_lost(self._db):
+        if not self._leads:
+            return
+        silent, known = silent_listeners(self._db), self._silent
+        self._silent = silent
+        # those that were silent before this one began are the first round's
+        if reap_lost(self._db) or (known is not None and silent - known):
             self.lost.set()
 
     def _look_after(self) -> None:

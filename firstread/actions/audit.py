@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -29,6 +30,7 @@ def record(
     detail: dict[str, Any] | None = None,
     actor: str | None = None,
     host: str | None = None,
+    at: datetime | None = None,
 ) -> AuditEvent:
     """Add an event to the caller's transaction: it is committed with what it records, or not at all.
 
@@ -40,9 +42,11 @@ def record(
         By our own keys, ``study/12``; never a patient's name or number.
     actor, host : str, optional
         Default: the user of this process and this machine; the AE title and the peer for what came by DICOM.
+    at : datetime, optional
+        By the database's clock, where other rows are compared with it; default: this machine's time.
     """
     event = AuditEvent(
-        at=utcnow(),
+        at=at or utcnow(),
         actor=actor or current_user(),
         host=host or socket.gethostname(),
         action=action,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
+from firstread import effects
 from firstread.actions import audit
 from firstread.errors import FirstreadError
 from firstread.records import Database, Delivery
@@ -20,7 +21,7 @@ def retry_delivery(db: Database, delivery_id: int, *, by: str | None = None) -> 
 
     Raises :class:`DeliveryError` for one that is done.
     """
-    with db.write() as session:
+    with db.write(effects.DELIVERY_BY_HAND) as session:
         row = session.scalar(select(Delivery).where(Delivery.id == delivery_id).with_for_update())
         if row is None:
             raise DeliveryError("no such delivery; `firstread deliveries` lists them")
@@ -46,7 +47,7 @@ def retry_failed(db: Database, destination: str | None = None, *, by: str | None
 
 def cancel_delivery(db: Database, delivery_id: int, *, by: str | None = None) -> Delivery:
     """Give a delivery up, so that it no longer keeps the study's files. Raises :class:`DeliveryError`."""
-    with db.write() as session:
+    with db.write(effects.DELIVERY_BY_HAND) as session:
         row = session.scalar(select(Delivery).where(Delivery.id == delivery_id).with_for_update())
         if row is None:
             raise DeliveryError("no such delivery; `firstread deliveries` lists them")

@@ -9,6 +9,7 @@ from kombu.exceptions import KombuError
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from firstread import effects
 from firstread.priority import on_broker
 from firstread.queue import make_app, ring
 from firstread.records import Database, Job, Revision, Standing, Study, asked_for
@@ -41,7 +42,7 @@ def retry_study(
     list of str
         Pipelines that wait again; ``routing`` for a revision that will be routed again.
     """
-    with db.write() as session:
+    with db.write(effects.RETRY_COMMIT) as session:
         revision = _newest_closed(session, study_uid)
         if revision is None:
             return []
@@ -74,7 +75,7 @@ def retry_study(
 
 def end_waiting(db: Database, study_uid: str, pipeline: str | None, by: str) -> list[str]:
     """End jobs that wait (for a package that never comes, say) as ``FAILED``. Returns their pipelines."""
-    with db.write() as session:
+    with db.write(effects.RETRY_COMMIT) as session:
         revision = _newest_closed(session, study_uid)
         names = []
         for job in _jobs(session, revision, pipeline) if revision else []:
@@ -117,7 +118,7 @@ def _jobs(session: Session, revision: Revision, pipeline: str | None) -> list[Jo
 def _ring_doorbell(settings: Settings, revision_id: int, study_id: int, number: int, priority: int) -> None:
     app = make_app(settings)
     try:
-        ring(app, revision_id=revision_id, study_key=study_id, number=number, priority=priority)
+        ring(app, effects.RETRY_PUBLISH, revision_id=revision_id, study_key=study_id, number=number, priority=priority)
     except (KombuError, redis.RedisError, OSError) as error:
         log.warning("doorbell not rung; the sweeper will", extra={"reason": type(error).__name__})
     finally:

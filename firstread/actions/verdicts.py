@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from firstread import pipelines
+from firstread import effects, pipelines
 from firstread.actions import audit
 from firstread.clock import utcnow
 from firstread.errors import FirstreadError
@@ -29,7 +29,15 @@ class VerdictError(FirstreadError):
     """An acknowledgement or a verdict that cannot be recorded; the text says why."""
 
 
-def acknowledge(db: Database, study_uid: str, by: str, pipeline: str | None = None) -> Flag:
+def acknowledge(
+    db: Database,
+    study_uid: str,
+    by: str,
+    pipeline: str | None = None,
+    *,
+    actor: str | None = None,
+    host: str | None = None,
+) -> Flag:
     """Acknowledge the flag of a pipeline. The first acknowledgement stays.
 
     Parameters
@@ -37,6 +45,8 @@ def acknowledge(db: Database, study_uid: str, by: str, pipeline: str | None = No
     pipeline : str or None
         Whose flag. None: the head's where there is one, else the only open one, so that no flag is acknowledged that
         nobody has seen.
+    actor, host : str, optional
+        As in :func:`firstread.actions.audit.record`.
 
     Returns
     -------
@@ -50,17 +60,25 @@ def acknowledge(db: Database, study_uid: str, by: str, pipeline: str | None = No
     firstread.records.studies.UnknownStudy
         If there is no such study.
     """
-    with db.write() as session:
+    with db.write(effects.VERDICT_COMMIT) as session:
         study = find_study(session, study_uid, bare=False)
-        flags = list(session.scalars(select(Flag).where(Flag.study_id == study.id).order_by(Flag.id).with_for_update()))
-        chosen = _flags_meant(flags, pipeline)
-        now = now_of(session)
-        for flag in chosen:
-            if flag.acknowledged_at is None:
-                flag.acknowledged_at, flag.acknowledged_by = now, by
-                detail = {"pipeline": flag.pipeline, "finding": flag.finding, "by": by}
-                audit.record(session, "flag.acknowledge", subject=f"study/{study.id}", detail=detail)
-        return next((f for f in chosen if flags_by_itself(f.pipeline, f.finding)), chosen[0])
+        return acknowledge_in(session, study.id, by, pipeline, actor=actor, host=host)
+
+
+def acknowledge_in(
+    session: Session, study_id: int, by: str, pipeline: str | None, *, actor: str | None, host: str | None
+) -> Flag:
+    """:func:`acknowledge` in the caller's transaction."""
+    flags = list(session.scalars(select(Flag).where(Flag.study_id == study_id).order_by(Flag.id).with_for_update()))
+    chosen = _flags_meant(flags, pipeline)
+    now = now_of(session)
+    for flag in chosen:
+        if flag.acknowledged_at is None:
+            flag.acknowledged_at, flag.acknowledged_by = now, by
+            detail = {"pipeline": flag.pipeline, "finding": flag.finding, "by": by}
+            subject = f"study/{study_id}"
+            audit.record(session, "flag.acknowledge", subject=subject, detail=detail, actor=actor, host=host)
+    return next((f for f in chosen if flags_by_itself(f.pipeline, f.finding)), chosen[0])
 
 
 def _flags_meant(flags: list[Flag], pipeline: str | None) -> list[Flag]:
@@ -105,6 +123,8 @@ def record_verdict(
     truth: int | None = None,
     by: str | None = None,
     note: str | None = None,
+    actor: str | None = None,
+    host: str | None = None,
 ) -> Verdict:
     """What a reader says of one finding of a study.
 
@@ -116,6 +136,8 @@ def record_verdict(
         Default: the pipeline's leading finding.
     truth : int, optional
         1 if the finding is there, 0 if not. Needed where nothing was scored that one could agree with.
+    actor, host : str, optional
+        As in :func:`firstread.actions.audit.record`.
 
     Raises
     ------
@@ -133,7 +155,7 @@ def record_verdict(
         raise VerdictError("say whether you agree, or what the truth is")
     if truth is not None and truth not in (0, 1):
         raise VerdictError("truth is 0 or 1")
-    with db.write() as session:
+    with db.write(effects.VERDICT_COMMIT) as session:
         study = find_study(session, study_uid, bare=False)
         positive = called_positive(session, study.id, pipeline, finding)
         if truth is None:
@@ -159,7 +181,7 @@ def record_verdict(
         )
         session.add(row)
         detail = {"pipeline": pipeline, "finding": finding, "truth": truth, "agree": row.agree, "by": row.by}
-        audit.record(session, "verdict", subject=f"study/{study.id}", detail=detail)
+        audit.record(session, "verdict", subject=f"study/{study.id}", detail=detail, actor=actor, host=host)
         session.flush()
         return row
 
@@ -222,7 +244,7 @@ def import_truth(db: Database, path: Path, *, by: str | None = None) -> TruthImp
     """
     outcome = TruthImport()
     rows = list(_rows(path))
-    with db.write() as session:
+    with db.write(effects.VERDICT_COMMIT) as session:
         for number, row in rows:
             _import_row(session, number, row, outcome, by)
         detail = {"imported": outcome.imported, "unchanged": outcome.unchanged, "unmatched": len(outcome.unmatched)}

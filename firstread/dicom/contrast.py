@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from pydicom.dataset import Dataset
 
-from firstread.dicom.values import PARSE_ERRORS, number, text
+from firstread.dicom.values import VALUE_ERRORS, number, text
 
 _DENIALS_IN: Final = {
     "English": "NO NON NONE NOT NEVER NIL NIHIL NULL N NA NC NCCT NECT WITHOUT WO NEGATIVE NEG FALSE UNKNOWN "
@@ -264,7 +264,7 @@ def _amount(ds: Dataset, keyword: str) -> bool:
     try:
         element = ds.get_item(keyword)
         raw = element.value if element is not None else None
-    except PARSE_ERRORS:
+    except VALUE_ERRORS:
         return False
     written = raw.decode("ascii", "ignore") if isinstance(raw, bytes) else str(raw or "")
     return any(c in "123456789" for c in written)
@@ -274,5 +274,5 @@ def _items(ds: Dataset, keyword: str) -> Iterator[Dataset]:
     try:
         value = ds.get(keyword)
         yield from (item for item in value or () if isinstance(item, Dataset))
-    except PARSE_ERRORS:
+    except VALUE_ERRORS:
         return

@@ -43,7 +43,8 @@ _ITEM: Final = 0xFFFEE000
 _END_OF_ITEM: Final = 0xFFFEE00D
 _END_OF_SEQUENCE: Final = 0xFFFEE0DD
 _STANDARD: Final = frozenset(str(vr).encode() for vr in STANDARD_VR)
-_LONG: Final = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32)
+LONG_VRS: Final = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32)
+"""VRs whose length has four bytes in explicit VR (PS3.5 section 7.1.2)."""
 _BULK: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "UC", "UN", "UR", "UT"})
 _CHARACTER_SET: Final = 0x00080005
 _CHARACTER_SET_LIMIT_BYTES: Final = 1024
@@ -123,7 +124,7 @@ class Encoding:
         """
         group, element, vr, length = _EXPLICIT[self.little](head[:8])
         if not self.implicit and (vr in _STANDARD or b"AA" <= vr <= b"ZZ"):
-            if vr not in _LONG:
+            if vr not in LONG_VRS:
                 return group << 16 | element, vr.decode("ascii", "replace"), length, 8
             (length,) = _LENGTH[self.little](head[8:12].ljust(4, b"\0"))
             return group << 16 | element, vr.decode(), length, 12

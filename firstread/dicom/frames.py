@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from firstread.dicom.contrast import frame_contrast
-from firstread.dicom.values import PARSE_ERRORS, BadNumber, number, numbers, strict_number, text, value_of
+from firstread.dicom.values import VALUE_ERRORS, BadNumber, number, numbers, strict_number, text, value_of
 
 Vector = tuple[float, ...]
 
@@ -160,5 +160,5 @@ def _items(ds: Dataset, keyword: str) -> list[Dataset]:
     try:
         value = value_of(ds, keyword)
         return [item for item in value if isinstance(item, Dataset)] if value else []
-    except PARSE_ERRORS:
+    except VALUE_ERRORS:
         return []

@@ -8,7 +8,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from firstread.dicom.values import PARSE_ERRORS, text
+from firstread.dicom.values import VALUE_ERRORS, text
 
 KEY_OBJECT_SELECTION: Final = "1.2.840.10008.5.1.4.1.1.88.59"
 
@@ -78,5 +78,5 @@ def _references(ds: Dataset) -> frozenset[tuple[str, str]]:
 def _items(ds: Dataset, keyword: str) -> Iterable[Dataset]:
     try:
         return list(ds.get(keyword) or [])
-    except PARSE_ERRORS:
+    except VALUE_ERRORS:
         return []

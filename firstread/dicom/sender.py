@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import ssl
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,12 +28,15 @@ from firstread.dicom.network import (
 )
 from firstread.dicom.uids import stable_uid
 from firstread.dicom.values import text
+from firstread.tls.client import ClientTls, handshake_problem
 
 FALLBACK_SOP_CLASS_UID: Final = "1.2.840.10008.5.1.4.1.1.7"
 """Secondary Capture Image Storage, announced for a file that names no SOP class anywhere."""
 CONTEXTS_PER_ASSOCIATION: Final = 128
 """Presentation context IDs are the odd numbers to 255 (PS3.8 section 9.3.2.2)."""
 TIMEOUT_S: Final = 60.0
+TlsArguments = tuple[ssl.SSLContext, str] | None
+"""What pynetdicom wants for TLS."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class _Peer:
     calling_ae: str
     priority: int
     timeout_s: float
+    tls: TlsArguments = None
 
 
 def files_below(paths: Iterable[Path]) -> list[Path]:
@@ -90,6 +95,7 @@ def send_paths(
     associations: int = 1,
     priority: int = 0,
     timeout_s: float = TIMEOUT_S,
+    tls: ClientTls | None = None,
 ) -> list[SendOutcome]:
     """Send files, or folders of them, by C-STORE.
 
@@ -102,11 +108,18 @@ def send_paths(
         Associations at once; the files are dealt out in stretches, in order.
     priority : int
         Priority of the C-STORE: 0 medium, 1 high, 2 low (PS3.7 section 9.1.1.1).
+    tls : ClientTls, optional
+        How to call with TLS; without it, no TLS.
 
     Returns
     -------
     list of SendOutcome
         One for each file, in the order of the files.
+
+    Raises
+    ------
+    CertificateError
+        For a file of ``tls`` that cannot be used.
     """
     configure_pynetdicom()
     files = files_below(Path(p) for p in paths)
@@ -117,7 +130,7 @@ def send_paths(
             items.append(_item_of(path))
         except (UnusableFile, OSError) as error:
             outcomes[path] = SendOutcome(path, False, None, f"not sent: {error}")
-    peer = _Peer(host, port, called_ae, calling_ae, priority, timeout_s)
+    peer = _Peer(host, port, called_ae, calling_ae, priority, timeout_s, _tls_arguments(tls, host))
     for batch in _batches(items):
         stretches = _stretches(batch, associations)
         with ThreadPoolExecutor(max_workers=max(1, len(stretches))) as pool:
@@ -126,12 +139,21 @@ def send_paths(
     return [outcomes[path] for path in dict.fromkeys(files)]
 
 
-def echo(*, host: str, port: int, called_ae: str, calling_ae: str = "FIRSTREADSND", timeout_s: float = 10.0) -> str:
-    """C-ECHO; returns what is wrong, or an empty string."""
+def echo(
+    *,
+    host: str,
+    port: int,
+    called_ae: str,
+    calling_ae: str = "FIRSTREADSND",
+    timeout_s: float = 10.0,
+    tls: ClientTls | None = None,
+) -> str:
+    """C-ECHO; returns what is wrong, or an empty string. Raises CertificateError for a file that cannot be used."""
     configure_pynetdicom()
-    assoc = _associate(_Peer(host, port, called_ae, calling_ae, 0, timeout_s), [build_context(VERIFICATION)])
+    peer = _Peer(host, port, called_ae, calling_ae, 0, timeout_s, _tls_arguments(tls, host))
+    assoc = _associate(peer, [build_context(VERIFICATION)])
     if not assoc.is_established:
-        return _why_not(assoc)
+        return _why_not(assoc, peer)
     try:
         status = assoc.send_c_echo().get("Status")
     finally:
@@ -181,13 +203,22 @@ def _associate(peer: _Peer, contexts: list[PresentationContext]) -> Association:
         ae_title=peer.called_ae,
         max_pdu=MAX_PDU_BYTES,
         evt_handlers=[(evt.EVT_CONN_OPEN, set_nodelay)],
+        tls_args=peer.tls,
     )
 
 
-def _why_not(assoc: Association) -> str:
+def _tls_arguments(tls: ClientTls | None, host: str) -> TlsArguments:
+    return None if tls is None else (tls.context(), tls.server_name or host)
+
+
+def _why_not(assoc: Association, peer: _Peer) -> str:
     answer: Any = assoc.acceptor.primitive
     if assoc.is_rejected and answer is not None:
         return f"association rejected: {answer.reason_str}"
+    if peer.tls is not None:
+        problem = handshake_problem(peer.host, peer.port, *peer.tls, peer.timeout_s)
+        if problem:
+            return f"no connection: {problem}"
     return "association aborted" if assoc.is_aborted and answer is not None else "no connection"
 
 
@@ -195,7 +226,8 @@ def _send_batch(items: list[_Item], peer: _Peer) -> list[SendOutcome]:
     wanted = dict.fromkeys(item.context for item in items)
     assoc = _associate(peer, [build_context(sop_class, syntax) for sop_class, syntax in wanted])
     if not assoc.is_established:
-        return [SendOutcome(item.path, False, None, _why_not(assoc)) for item in items]
+        why = _why_not(assoc, peer)
+        return [SendOutcome(item.path, False, None, why) for item in items]
     accepted = {
         (str(cx.abstract_syntax), str(cx.transfer_syntax[0])): cx.context_id or 0 for cx in assoc.accepted_contexts
     }

@@ -24,7 +24,7 @@ from firstread.dicom.datasets import UnusableFile
 from firstread.dicom.pixels.reading import UnreadablePixels
 from firstread.errors import FirstreadError
 from firstread.export.deidentify import BurnedIn, Pseudonyms, deidentified_frames, encoded, position_of
-from firstread.pipelines import described, findings_of, leading_finding, names
+from firstread.pipelines import described, findings_of, names
 from firstread.records import (
     Database,
     Flag,
@@ -38,6 +38,7 @@ from firstread.records import (
     Verdict,
     newest_of_each,
 )
+from firstread.records.slice_scores import leading_scores
 from firstread.records.studies import no_self_test
 from firstread.settings import Settings
 from firstread.states import JobState
@@ -317,15 +318,6 @@ def _key_frame(session: Session, job: Job) -> tuple[int, int] | None:
     )
     if flagged is None:
         return None
-    row = session.scalars(
-        select(SliceScoreRow)
-        .where(
-            SliceScoreRow.job_id == job.id,
-            SliceScoreRow.run == job.run,
-            SliceScoreRow.role == "active",
-            SliceScoreRow.finding == leading_finding(job.pipeline),
-        )
-        .order_by(SliceScoreRow.probability.desc(), SliceScoreRow.id)
-        .limit(1)
-    ).first()
+    highest_first = leading_scores(job).order_by(SliceScoreRow.probability.desc(), SliceScoreRow.id)
+    row = session.scalars(highest_first.limit(1)).first()
     return None if row is None else (row.instance_id, row.frame)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -41,26 +41,43 @@ class GpuState:
 
 def read_gpu() -> GpuState | None:
     """The first GPU that this process may use; None where there is none, or none can be read."""
+
+    def handles(pynvml: Any) -> list[Any]:
+        handle = _handle(pynvml, visible_gpu(os.environ.get(VISIBLE)))
+        return [] if handle is None else [handle]
+
+    return next(iter(_read(handles)), None)
+
+
+def read_gpus() -> list[GpuState]:
+    """Every GPU of the machine, by its number; empty where there is none, or none can be read."""
+    return _read(
+        lambda pynvml: [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
+    )
+
+
+def _read(handles: Callable[[Any], list[Any]]) -> list[GpuState]:
     try:
         import pynvml
     except ImportError:
-        return None
+        return []
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return None
+        return []
     try:
-        handle = _handle(pynvml, visible_gpu(os.environ.get(VISIBLE)))
-        if handle is None:
-            return None
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-        busy = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100.0
-        return GpuState(busy, int(memory.used), int(memory.total))
+        return [_state(pynvml, handle) for handle in handles(pynvml)]
     except pynvml.NVMLError as error:
         log.warning("the GPU cannot be read", extra={"reason": type(error).__name__})
-        return None
+        return []
     finally:
         pynvml.nvmlShutdown()
+
+
+def _state(pynvml: Any, handle: Any) -> GpuState:
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    busy = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100.0
+    return GpuState(busy, int(memory.used), int(memory.total))
 
 
 def visible_gpu(names: str | None) -> int | str | None:

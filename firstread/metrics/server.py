@@ -42,7 +42,8 @@ def share_metrics(settings: Settings, role: str) -> Path:
     Parameters
     ----------
     role : str
-        ``up`` or ``work``. Each parent has a folder of its own, since workers of several machines may share a home.
+        ``up``, ``work`` or ``listen``. Each parent has a folder of its own, since workers of several machines may share
+        a home.
     """
     if os.environ.get(MULTIPROCESS_VARIABLE):
         return Path(os.environ[MULTIPROCESS_VARIABLE])
@@ -58,11 +59,21 @@ def share_metrics(settings: Settings, role: str) -> Path:
 
 
 def forget_process(pid: int) -> None:
-    """Take the live gauges of a dead child out of the sum; its counters stay."""
+    """Take the live gauges of a dead child, and of what died with it, out of the sum; their counters stay."""
     from prometheus_client import multiprocess
 
-    if os.environ.get(MULTIPROCESS_VARIABLE):
-        multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
+    folder = os.environ.get(MULTIPROCESS_VARIABLE)
+    if not folder:
+        return
+    pids = {pid} | {int(number) for path in Path(folder).glob("gauge_live*_*.db") if (number := _pid_in(path))}
+    for one in pids:
+        if one == pid or not is_running(one):
+            multiprocess.mark_process_dead(one)  # type: ignore[no-untyped-call]
+
+
+def _pid_in(path: Path) -> str:
+    number = path.stem.rpartition("_")[2]
+    return number if number.isdigit() else ""
 
 
 def make_registry(
@@ -137,18 +148,17 @@ def serve_metrics(
     MetricsPortTaken
         When another program has the port.
     """
-    from prometheus_client import start_http_server
+    from prometheus_client import make_wsgi_app
+
+    from firstread.metrics.http import serve_http
 
     if port is None:
         port = settings.port_of_metrics(role)
         if port == 0:
             return None
     try:
-        server, thread = start_http_server(
-            port,
-            addr=settings.metrics_host,
-            registry=make_registry(settings, db, clock, gpu=role in ("up", "work")),
-        )
+        app = make_wsgi_app(make_registry(settings, db, clock, gpu=role in ("up", "work")))
+        server, thread = serve_http(app, settings.metrics_host, port)
     except OSError as error:
         raise MetricsPortTaken(
             f"/metrics: {listen_problem(settings.metrics_host, port, error, 'FIRSTREAD_METRICS')} (0: none)"

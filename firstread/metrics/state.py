@@ -22,9 +22,11 @@ from firstread.queue import depth, redis_client
 from firstread.records import Database, Flag, Job, Process, Revision, SenderHabit, tallied
 from firstread.records.clock import now_of, skew_of
 from firstread.records.senders import comes_whole
+from firstread.records.silence import read_silence
 from firstread.settings import Settings
 from firstread.states import JobState, RevisionState
 from firstread.storage.store import retention_watermark_bytes
+from firstread.tls.files import TlsFiles
 
 SCRAPE_LIMIT_S = 2.0
 """Longest that a scrape waits for the database."""
@@ -47,8 +49,23 @@ FIGURES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "Senders by how their studies close after a release: at_once, or default (the whole grace).",
         ("outcome",),
     ),
+    (
+        "firstread_silent_seconds",
+        "How long this site has been silent (FIRSTREAD_SILENT); 0 where results are sent.",
+        (),
+    ),
     ("firstread_heartbeat_age_seconds", "Youngest sign of life of a kind of process.", ("process",)),
     ("firstread_running_processes", "Processes with a heartbeat in the last 30 s.", ("process",)),
+    (
+        "firstread_tls_certificate_up",
+        "1 if the files of the listener's certificate (FIRSTREAD_TLS_CERT) can be used and it is valid today.",
+        (),
+    ),
+    (
+        "firstread_tls_certificate_left_seconds",
+        "Time until the certificate in FIRSTREAD_TLS_CERT expires, negative afterwards; none for unusable files.",
+        (),
+    ),
     ("firstread_disk_free_bytes", "Free space on the spool's disk.", ()),
     ("firstread_disk_watermark_bytes", "Free space under which images are refused.", ()),
     (
@@ -171,6 +188,7 @@ class StateCollector:
         try:
             with self._db.read() as session:
                 read_database(session, families)
+                families["firstread_silent_seconds"].add_metric([], _silent_s(session, self._settings.silent))
                 self._outcomes.read(session, families)
             families["firstread_database_up"].add_metric([], 1)
         except SQLAlchemyError as error:
@@ -190,7 +208,26 @@ class StateCollector:
         except OSError as error:
             log.warning("metrics: no free space to be read (%s)", type(error).__name__)
         families["firstread_disk_watermark_bytes"].add_metric([], self._settings.min_free_mb * 2**20)
+        if self._settings.tls_files is not None:
+            read_tls_files(self._settings.tls_files, families)
         return families
+
+
+def read_tls_files(files: TlsFiles, families: Families) -> None:
+    """Fill the figures that the files of the listener's certificate hold."""
+    from firstread.tls.certificates import CertificateError, read_certificate
+    from firstread.tls.server import server_context
+
+    is_good = False
+    try:
+        server_context(files)
+        certificate = read_certificate(files.cert_file)
+    except CertificateError as error:
+        log.warning("metrics: %s", error)
+    else:
+        is_good = certificate.is_valid
+        families["firstread_tls_certificate_left_seconds"].add_metric([], certificate.seconds_left)
+    families["firstread_tls_certificate_up"].add_metric([], int(is_good))
 
 
 def read_database(session: Session, families: Families) -> None:
@@ -211,6 +248,13 @@ def read_database(session: Session, families: Families) -> None:
         families["firstread_unacknowledged_flags"].add_metric([pipeline], open_flags.get(pipeline, 0))
     _senders(session, families)
     _processes(session, families, now)
+
+
+def _silent_s(session: Session, wanted: bool) -> float:
+    silence = read_silence(session, wanted)
+    if not silence.holds or silence.began_at is None:
+        return 0.0
+    return _age_s(now_of(session), silence.began_at)
 
 
 def _senders(session: Session, families: Families) -> None:

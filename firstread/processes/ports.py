@@ -1,4 +1,4 @@
-"""Why an address cannot be listened on, in words that name the setting to change."""
+"""Sockets that listen; and why an address cannot be listened on, in words that name the setting to change."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import errno
 import socket
 
 from firstread.errors import FirstreadError
+
+BACKLOG = 128
+"""Connections that the system holds for us until they are accepted."""
 
 
 class PortTaken(FirstreadError):
@@ -25,3 +28,23 @@ def listen_problem(host: str, port: int, error: OSError, what: str) -> str:
     if error.errno in {errno.EACCES, errno.EPERM}:
         return f"port {port} on {host}: {error.strerror}, as for most users under 1024; set {what}_PORT to another port"
     return f"port {port} on {host}: {error.strerror}; set {what}_PORT to another port, or stop what holds it"
+
+
+def listen_on(host: str, port: int, what: str) -> socket.socket:
+    """A socket that listens. Raises :class:`PortTaken`.
+
+    ``what`` begins the names of the settings, as for :func:`listen_problem`.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+            listener.listen(BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise PortTaken(listen_problem(host, port, error, what)) from error
+    return listener

@@ -2,7 +2,7 @@
 
 from firstread.records.answers import Answer, CalledFinding, CallTally, Tally, fold_tallies, tallied
 from firstread.records.base import Base
-from firstread.records.database import Database
+from firstread.records.database import Database, SchemaChanged, is_away
 from firstread.records.intake import (
     OWN,
     Association,
@@ -24,6 +24,7 @@ from firstread.records.processes import LISTENER, WORKER, Process, own_process, 
 from firstread.records.scoring import Delivery, Flag, Job, Result, SliceScoreRow, Standing, Transition
 from firstread.records.senders import SenderHabit
 from firstread.records.studies import asked_for, lock_revision, lock_study_of_job, mark_published, senders_of
+from firstread.records.web import HealthSample, WebLink, WebSession, WebUser, has_accounts
 
 __all__ = [
     "LISTENER",
@@ -43,6 +44,7 @@ __all__ = [
     "DriftRow",
     "EscalationStep",
     "Flag",
+    "HealthSample",
     "Instance",
     "IntakeRefusal",
     "Job",
@@ -54,6 +56,7 @@ __all__ = [
     "Result",
     "Revision",
     "RevisionInstance",
+    "SchemaChanged",
     "SelfTest",
     "SenderHabit",
     "SliceScoreRow",
@@ -62,8 +65,13 @@ __all__ = [
     "Tally",
     "Transition",
     "Verdict",
+    "WebLink",
+    "WebSession",
+    "WebUser",
     "asked_for",
     "fold_tallies",
+    "has_accounts",
+    "is_away",
     "judged_flags",
     "lock_revision",
     "lock_study_of_job",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,20 +11,44 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.engine import Connection, ExceptionContext, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from firstread.effects import Effect
 from firstread.errors import FirstreadError
 from firstread.records.clock import now_of
 from firstread.settings.secrets import shown_url
 
 BUSY_TIMEOUT_MS = 30_000
+LOCK_KEY = 0x66697273
+"""Of the advisory lock of PostgreSQL that whoever changes the schema holds alone, and writers together."""
+
+
+READ_ONLY = "25006"
+"""SQLSTATE read_only_sql_transaction."""
 
 
 class DatabaseUnusable(FirstreadError):
     """The database cannot be reached, or not be used; one line that says which it is and why."""
+
+
+class SchemaChanged(FirstreadError, SQLAlchemyError):
+    """The schema is no longer the one that this process was started with; nothing was written.
+
+    A database that is not to be used is treated as one that is away.
+    """
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether a statement failed for now and not for itself, so that it is to be tried again."""
+    return isinstance(error, OperationalError | InterfaceError | SchemaChanged) or is_standby(error)
+
+
+def is_standby(error: BaseException) -> bool:
+    """Whether a server refused to write since it is a standby, or was the primary (SQLSTATE 25006)."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == READ_ONLY
 
 
 @contextmanager
@@ -38,8 +63,8 @@ def explained(shown: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, OSError, ImportError) as error:
-        text = str(getattr(error, "orig", None) or getattr(error, "strerror", None) or error).strip()
-        first, *more = text.splitlines() or [type(error).__name__]
+        message = str(getattr(error, "orig", None) or getattr(error, "strerror", None) or error).strip()
+        first, *more = message.splitlines() or [type(error).__name__]
         # where a host has several addresses, the first line says so and the last one why
         why = more[-1].strip(" -") if more and first.endswith(":") else first
         if isinstance(error, FileExistsError | NotADirectoryError):
@@ -65,7 +90,9 @@ def make_engine(url: str) -> Engine:
     parsed = make_url(normalized_url(url))
     if parsed.get_backend_name() != "sqlite":
         with explained(shown_url(url)):
-            return create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=20, pool_timeout=30)
+            engine = create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=20, pool_timeout=30)
+        event.listen(engine, "handle_error", _leave_standby)
+        return engine
     if parsed.database and parsed.database != ":memory:":
         with explained(shown_url(url)):
             _make_file(Path(parsed.database))
@@ -80,6 +107,8 @@ def make_engine(url: str) -> Engine:
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
+        # A view needs it, and where TensorFlow was loaded first its own SQLite serves, which lacks it.
+        dbapi_connection.create_function("SQRT", 1, _root, deterministic=True)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -87,6 +116,12 @@ def make_engine(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine
+
+
+def _leave_standby(context: ExceptionContext) -> None:
+    """Connections to a server that became a standby are given up: the next ones find the primary."""
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+        context.is_disconnect = True
 
 
 def _make_file(path: Path) -> None:
@@ -109,6 +144,7 @@ class Database:
         self.engine = make_engine(url)
         self._read = sessionmaker(self.engine, expire_on_commit=False)
         self._write = sessionmaker(self.engine.execution_options(write=True), expire_on_commit=False)
+        self._revision: str | None = None
 
     @property
     def shown(self) -> str:
@@ -127,10 +163,43 @@ class Database:
             yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
-        """A session for changing; commits at the end of the block, rolls back on an exception."""
-        with self._write() as session, session.begin():
-            yield session
+    def write(self, effect: Effect | None = None) -> Iterator[Session]:
+        """A session for changing; commits at the end of the block, rolls back on an exception.
+
+        Parameters
+        ----------
+        effect : Effect, optional
+            Name of the commit, for what lies on the way of a study.
+
+        Raises
+        ------
+        SchemaChanged
+            If :meth:`hold_to` named another revision of the schema than the database has.
+        """
+        with self._write() as session:
+            with session.begin():
+                if self._revision is not None:
+                    self._check_revision(session, self._revision)
+                yield session
+                if effect is not None:
+                    effect.before()
+            if effect is not None:
+                effect.after()
+
+    def hold_to(self, revision: str) -> None:
+        """From now on :meth:`write` goes by this revision of the schema, and refuses where the database has another.
+
+        So a program that runs on while another host brings the schema further writes no row by old rules.
+        """
+        self._revision = revision
+
+    def _check_revision(self, session: Session, revision: str) -> None:
+        """Nobody changes the schema before this transaction ends: SQLite has one writer, PostgreSQL a lock."""
+        if not self.is_sqlite:
+            session.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": LOCK_KEY})
+        at = session.scalar(text("SELECT version_num FROM alembic_version"))
+        if at != revision:
+            raise SchemaChanged(f"the database is at {at or 'nothing'} now, and this process writes {revision} alone")
 
     def now(self) -> datetime:
         """The present moment by the database's clock, aware, in UTC."""
@@ -140,3 +209,7 @@ class Database:
     def dispose(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+
+
+def _root(value: float | None) -> float | None:
+    return None if value is None or value < 0 else math.sqrt(value)

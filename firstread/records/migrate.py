@@ -13,14 +13,12 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Connection, text
 
 from firstread.errors import FirstreadError
-from firstread.records.database import Database, explained
+from firstread.records.database import LOCK_KEY, Database, explained
 from firstread.records.definitions import fill_answers
 from firstread.records.roles import grant_rights
 from firstread.records.triggers import create_triggers, drop_triggers, triggers_are_there
 from firstread.records.views import create_views, drop_views
 from firstread.settings import shipped_dir
-
-LOCK_KEY = 0x66697273
 
 
 class SchemaMismatch(FirstreadError):
@@ -78,6 +76,8 @@ def _changing(db: Database) -> Iterator[Connection]:
             raw.cursor().execute("PRAGMA foreign_keys = OFF")
         try:
             with connection.begin():
+                if not db.is_sqlite:  # waits for writers, and they for us; two who change it wait for each other
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
                 before = MigrationContext.configure(connection).get_current_revision()
                 yield connection
                 moved = MigrationContext.configure(connection).get_current_revision() != before
@@ -96,8 +96,6 @@ def upgrade(db: Database, target: str = "head") -> None:
     Raises as :func:`downgrade` does.
     """
     with _explained_revision(db), _changing(db) as connection:
-        if not db.is_sqlite:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
         head = head_revision()
         drop_views(connection)
         if MigrationContext.configure(connection).get_current_revision() != head:
@@ -129,7 +127,8 @@ def downgrade(db: Database, target: str) -> None:
 
 
 def require_head(db: Database) -> None:
-    """Raise :class:`SchemaMismatch` with what to do unless the database is at head."""
+    """Raise :class:`SchemaMismatch` with what to do unless the database is at head, and have its writers hold to it."""
     at, head = current_revision(db), head_revision()
     if at != head:
         raise SchemaMismatch(f"database is at {at or 'nothing'}, this version needs {head}: run `firstread migrate`")
+    db.hold_to(head)

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import delete
 from sqlalchemy.orm import Mapped, mapped_column
 
+from firstread import effects
 from firstread.records.base import Base
 from firstread.records.clock import now_of
 from firstread.records.database import Database
@@ -46,7 +47,7 @@ def write_heartbeat(db: Database, process: Process) -> None:
     process : Process
         Belongs to no session. The database's clock gives ``heartbeat_at``, and ``started_at`` where it is not set.
     """
-    with db.write() as session:
+    with db.write(effects.HEARTBEAT_COMMIT) as session:
         process.heartbeat_at = now_of(session)
         process.started_at = process.started_at or process.heartbeat_at
         session.merge(process)
@@ -54,5 +55,5 @@ def write_heartbeat(db: Database, process: Process) -> None:
 
 def remove_process(db: Database, key: str) -> None:
     """Remove the row of a process that ends, or is gone."""
-    with db.write() as session:
+    with db.write(effects.PROCESS_COMMIT) as session:
         session.execute(delete(Process).where(Process.id == key))

@@ -93,6 +93,8 @@ class Result(Base):
     unit: Mapped[str | None]
     threshold: Mapped[float | None]
     flagged: Mapped[bool] = mapped_column(default=False)
+    engine: Mapped[str | None]
+    """What ran the network: ``tensorflow``, or ``openvino_`` and a precision; NULL for runs before revision 0017."""
     created_at: Mapped[datetime]
 
     job: Mapped[Job] = relationship(back_populates="results")
@@ -184,7 +186,7 @@ class Delivery(Base):
     job_id: Mapped[int] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
     run: Mapped[int]
     kind: Mapped[str]
-    """``webhook``, ``dicom``, ``stow`` or ``email``."""
+    """``webhook``, ``dicom``, ``stow``, ``email``, ``hl7`` or ``fhir``."""
     destination: Mapped[str]
     escalation: Mapped[int] = mapped_column(default=0)
     """0 is the first notice; each level is the next address of the list."""

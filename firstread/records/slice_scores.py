@@ -1,15 +1,16 @@
-"""Slice scores go in by the hundred: one statement for all of them, and not one a row."""
+"""Slice scores: in by the hundred, one statement for all of them and not one a row; out by their job."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Dialect, insert, text
+from sqlalchemy import Dialect, Select, insert, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
-from firstread.records.scoring import SliceScoreRow
+from firstread.pipelines import leading_finding
+from firstread.records.scoring import Job, SliceScoreRow
 
 _POSTGRESQL: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
 _COLUMNS = {
@@ -36,3 +37,13 @@ def insert_slice_scores(session: Session, rows: Sequence[Mapping[str, Any]]) -> 
         connection.execute(insert(SliceScoreRow), [dict(row) for row in rows])
     else:
         connection.execute(_INSERT, {name: [row[name] for row in rows] for name in _COLUMNS})
+
+
+def leading_scores(job: Job) -> Select[SliceScoreRow]:
+    """The frames that a job's last run scored, each with the leading finding's probability; in no order yet."""
+    return select(SliceScoreRow).where(
+        SliceScoreRow.job_id == job.id,
+        SliceScoreRow.run == job.run,
+        SliceScoreRow.role == "active",
+        SliceScoreRow.finding == leading_finding(job.pipeline),
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
+from firstread.effects import Effect
 from firstread.errors import FirstreadError
 from firstread.records.clock import now_of
 from firstread.records.database import Database
@@ -123,9 +124,9 @@ def lock_study_of_job(session: Session, job_id: int) -> Study | None:
     return session.scalar(query.with_for_update(of=Study))
 
 
-def mark_published(db: Database, revision_id: int) -> None:
+def mark_published(db: Database, revision_id: int, effect: Effect) -> None:
     """Note that the doorbell of a revision was rung."""
-    with db.write() as session:
+    with db.write(effect) as session:
         session.execute(
             update(Revision)
             .where(Revision.id == revision_id)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
+from firstread.pipelines import PIPELINES
 from firstread.records.definitions import PATIENT, STUDY_STATE, in_dialect
 
 _JOBS = """
@@ -32,7 +33,7 @@ SELECT s.study_instance_uid, r.number AS revision, {_STUDY_COLUMNS}, a.state,
     a.pipeline, f.model_name, f.model_version, j.series_instance_uid, f.finding, f.probability, f.value, f.unit,
     f.threshold,
     (a.flagged = TRUE AND f.finding IS NOT NULL AND (f.flagged OR g.id IS NOT NULL)) AS flagged,
-    j.evidence_path, a.received_at, r.closed_at, a.scored_at
+    j.evidence_path, a.received_at, r.closed_at, a.scored_at, f.engine
 FROM answer a
 JOIN study s ON s.id = a.study_id
 JOIN revision r ON r.id = a.revision_id
@@ -45,21 +46,22 @@ WHERE {PATIENT}
 STUDY_RESULT_HISTORY = f"""
 SELECT s.study_instance_uid, j.revision, {_STUDY_COLUMNS}, j.state, j.reason, j.detail, j.warnings, {_RESULT_COLUMNS},
     COALESCE(f.flagged, FALSE) AS flagged, j.evidence_path, j.last_seen_at AS received_at, j.closed_at,
-    COALESCE(f.created_at, j.finished_at) AS scored_at, f.role, COALESCE(f.run, j.run) AS run
+    COALESCE(f.created_at, j.finished_at) AS scored_at, f.engine, f.role, COALESCE(f.run, j.run) AS run
 FROM ({_JOBS}) j
 JOIN study s ON s.id = j.study_id
 LEFT JOIN result f ON f.job_id = j.job_id
 WHERE {PATIENT}
 UNION ALL
 SELECT s.study_instance_uid, r.number, {_STUDY_COLUMNS}, {STUDY_STATE}, r.reason, NULL, r.warnings,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, FALSE, NULL, r.last_seen_at, r.closed_at, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, FALSE, NULL, r.last_seen_at, r.closed_at, NULL, NULL, NULL,
+    NULL
 FROM revision r JOIN study s ON s.id = r.study_id
 WHERE NOT EXISTS (SELECT 1 FROM job j WHERE j.revision_id = r.id)
     AND NOT EXISTS (SELECT 1 FROM standing t WHERE t.revision_id = r.id) AND {PATIENT}
 UNION ALL
 SELECT s.study_instance_uid, r.number, {_STUDY_COLUMNS}, j.state, t.reason, NULL, r.warnings,
     t.pipeline, NULL, NULL, j.series_instance_uid, NULL, NULL, NULL, NULL, NULL, FALSE, NULL, r.last_seen_at,
-    r.closed_at, NULL, NULL, NULL
+    r.closed_at, NULL, NULL, NULL, NULL
 FROM revision r
 CROSS JOIN standing t
 JOIN job j ON j.id = t.job_id
@@ -127,6 +129,23 @@ JOIN job j ON j.id = f.job_id
 JOIN revision r ON r.id = j.revision_id
 JOIN study s ON s.id = r.study_id
 WHERE j.pipeline = 'head_ct' AND f.finding = 'any' AND f.flagged
+"""
+
+_LEADING = "CASE a.pipeline " + " ".join(f"WHEN '{p.name}' THEN '{p.leading}'" for p in PIPELINES) + " END"
+
+WORKLIST = f"""
+SELECT s.id AS study_key, s.study_instance_uid, r.number AS revision, {_STUDY_COLUMNS}, a.state,
+    CASE WHEN a.job_id IS NULL THEN r.reason ELSE j.reason END AS reason,
+    CASE WHEN a.job_id IS NULL THEN r.warnings ELSE j.warnings END AS warnings,
+    a.pipeline, f.finding, f.probability, f.threshold, (a.flagged = TRUE) AS flagged, g.flagged_at, g.acknowledged_at,
+    g.acknowledged_by, r.made_at, r.old, a.received_at, a.scored_at
+FROM answer a
+JOIN study s ON s.id = a.study_id
+JOIN revision r ON r.id = a.revision_id
+LEFT JOIN job j ON j.id = a.job_id
+LEFT JOIN result f ON f.job_id = a.job_id AND f.run = a.run AND f.role = 'active' AND f.finding = {_LEADING}
+LEFT JOIN flag g ON g.study_id = a.study_id AND g.pipeline = a.pipeline AND g.finding = {_LEADING}
+WHERE {PATIENT}
 """
 
 RECEIVED_INSTANCE = f"""
@@ -218,6 +237,7 @@ VIEWS: dict[str, str] = {
     "study_result_history": STUDY_RESULT_HISTORY,
     "slice_score": SLICE_SCORE,
     "slice_score_history": SLICE_SCORE_HISTORY,
+    "worklist": WORKLIST,
     "study_flag": STUDY_FLAG,
     "hemorrhage_flag": HEMORRHAGE_FLAG,
     "hemorrhage_flag_history": HEMORRHAGE_FLAG_HISTORY,

@@ -32,6 +32,11 @@ def write_report(db: Database, settings: Settings, study_uid: str, path: Path) -
     """
     with db.read() as session:
         html = render(content_of(session, settings, find_study(session, study_uid)))
+    write_private(path, html)
+
+
+def write_private(path: Path, html: str) -> None:
+    """Write a page whole or not at all, readable by its owner only."""
     partial = path.with_name(path.name + ".part")
     with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(html)

@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from pydicom.dataset import Dataset
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from firstread.dicom.datasets import UnusableFile, read_dataset
@@ -20,8 +19,8 @@ from firstread.dicom.pixels.hounsfield import padding_of, to_hu
 from firstread.dicom.pixels.lookup import palette_rgb
 from firstread.dicom.pixels.reading import UnreadablePixels, layout_of, read_frame
 from firstread.dicom.values import PARSE_ERRORS
-from firstread.pipelines import leading_finding
 from firstread.records import Instance, Job, SliceScoreRow
+from firstread.records.slice_scores import leading_scores
 from firstread.report.evidence import mask_of, renumbering
 from firstread.settings import Settings
 from firstread.storage.store import spool_of
@@ -63,16 +62,7 @@ def slices_of(session: Session, settings: Settings, job: Job) -> tuple[list[Thum
 
     Of a long series every n-th frame is shown, and the most suspicious ones.
     """
-    scores = session.scalars(
-        select(SliceScoreRow)
-        .where(
-            SliceScoreRow.job_id == job.id,
-            SliceScoreRow.run == job.run,
-            SliceScoreRow.role == "active",
-            SliceScoreRow.finding == leading_finding(job.pipeline),
-        )
-        .order_by(SliceScoreRow.id)
-    ).all()
+    scores = session.scalars(leading_scores(job).order_by(SliceScoreRow.id)).all()
     renumbered = renumbering(session, job) if job.carried_from is not None else None
     mask_and_keys = mask_of(settings, job.evidence_path, renumbered)
     masks = dict(zip(mask_and_keys[1], mask_and_keys[0], strict=True)) if mask_and_keys else {}
@@ -110,7 +100,9 @@ def _header(path: Path) -> Dataset | None:
         return None
 
 
-def thumbnail(path: Path, ds: Dataset, frame_number: int, mask: np.ndarray | None) -> np.ndarray | None:
+def thumbnail(
+    path: Path, ds: Dataset, frame_number: int, mask: np.ndarray | None, *, longest_px: int = THUMBNAIL_PX
+) -> np.ndarray | None:
     """A frame as a small RGB picture in display orientation, the mask outlined; None where it cannot be read.
 
     Parameters
@@ -125,7 +117,7 @@ def thumbnail(path: Path, ds: Dataset, frame_number: int, mask: np.ndarray | Non
     Returns
     -------
     ndarray or None
-        (h, w, 3) uint8, the longer side ``THUMBNAIL_PX``.
+        (h, w, 3) uint8, the longer side ``longest_px``.
     """
     try:
         frames = frames_of(ds)
@@ -140,7 +132,7 @@ def thumbnail(path: Path, ds: Dataset, frame_number: int, mask: np.ndarray | Non
     outlines: Sequence[np.ndarray] = []
     if mask is not None and mask.shape == rgb.shape[:2]:
         outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    factor = THUMBNAIL_PX / max(rgb.shape[:2])
+    factor = longest_px / max(rgb.shape[:2])
     size = (max(1, round(rgb.shape[1] * factor)), max(1, round(rgb.shape[0] * factor)))
     small = cv2.resize(np.ascontiguousarray(rgb), size, interpolation=cv2.INTER_AREA)
     for outline in outlines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +14,12 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from firstread import pipelines
 from firstread.clock import has_zones, is_zone
+from firstread.cores import cores
 from firstread.settings import checks
 from firstread.settings.secrets import HIDDEN, URL_FIELDS, named_in, shown_url
 from firstread.settings.sources import EnvironmentSource, FileSource, is_set, read_toml
 from firstread.settings.unknown_names import Names, WrongSetting, sort_names
+from firstread.tls.files import TlsFiles
 
 ENV_PREFIX = "FIRSTREAD_"
 OTHER_NAMES = ("CONFIG", "TEST_DATA")
@@ -24,6 +27,10 @@ OTHER_NAMES = ("CONFIG", "TEST_DATA")
 
 AUTO_GRACE_S = 2.0
 """What ``auto`` means for a sender whose studies do not always come whole, or are not known."""
+
+
+LISTENERS_LIMIT = 4
+"""Most processes that serve associations where the setting does not say how many."""
 
 
 def shipped_dir(name: str) -> Path:
@@ -67,15 +74,65 @@ class Settings(BaseSettings):
     ae_title: str = Field("FIRSTREAD", description="Our AE title.", min_length=1, max_length=16)
     dicom_host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 lets modalities in.")
     dicom_port: int = Field(11112, ge=0, le=65535, description="Port of the DICOM listener; 0 takes a free one.")
+    dicom_tls_host: str = Field(
+        "", description="Address to listen on with TLS; empty: FIRSTREAD_DICOM_HOST, as without TLS."
+    )
+    dicom_tls_port: int = Field(
+        2762,
+        ge=0,
+        le=65535,
+        description="Port of the DICOM listener with TLS, beside the plain one, where FIRSTREAD_TLS_CERT names a "
+        "certificate; 0 takes a free one.",
+    )
+    tls_cert: Path | None = Field(
+        None,
+        description="Certificate of the listener (PEM, with its chain behind it); read again when it changes. Empty: "
+        "no TLS.",
+    )
+    tls_key: Path | None = Field(
+        None, description="Private key of it (PEM, without a password); empty: it stands in the same file."
+    )
+    tls_client_ca: Path | None = Field(
+        None,
+        description="Authorities of client certificates (PEM): a sender with TLS must show one of theirs; empty: none "
+        "is asked for.",
+    )
+    tls_client_names: tuple[str, ...] = Field(
+        (),
+        description="Names of which a client's certificate must have one (subject alternative or common name); "
+        "empty: any.",
+    )
     check_called_ae: bool = Field(False, description="Refuse associations that call another AE title than ours.")
     allowed_calling_ae: tuple[str, ...] = Field((), description="Calling AE titles that may send; empty: every one.")
     extra_transfer_syntaxes: tuple[str, ...] = Field((), description="Further transfer syntax UIDs to accept.")
-    max_associations: int = Field(64, ge=1, description="Associations served at once.")
+    listener_processes: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Processes that serve associations on the one port; default: one a core, four at most.",
+    )
+    max_associations: int = Field(64, ge=1, description="Associations served at once, by all of them together.")
     network_timeout_s: float = Field(60.0, gt=0, description="An association without traffic ends after this.")
     trusted_proxies: tuple[str, ...] = Field(
         (),
         description="Addresses and networks of balancers before the listener: a PROXY header of theirs is believed, "
         "and no limit a host counts for them.",
+    )
+    stow_host: str = Field(
+        "127.0.0.1",
+        description="Address of the STOW-RS door; another than this machine's own needs FIRSTREAD_STOW_TOKEN, or "
+        "client certificates (FIRSTREAD_TLS_CLIENT_CA).",
+    )
+    stow_port: int = Field(0, ge=0, le=65535, description="Port of the STOW-RS door; 0: off.")
+    stow_token: SecretStr | None = Field(
+        None,
+        description="Token that each STOW-RS request must bear (`Authorization: Bearer TOKEN`), of 16 characters or "
+        "more; empty: only this machine may send, or whoever has a client certificate.",
+    )
+    stow_tls: bool = Field(
+        True,
+        description="The STOW-RS door speaks TLS where FIRSTREAD_TLS_CERT names a certificate; false: plain HTTP, for "
+        "a proxy before it.",
     )
     inbox: Path | None = Field(None, description="Folder to drop files into; default: inbox in the home.")
     inbox_keep_accepted: bool = Field(False, description="Keep a copy of accepted files in inbox/accepted.")
@@ -89,6 +146,27 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(
         None, description="Port of /metrics: 9108 for up and listen, 9109 for work, 9110 for deliver; 0: off."
     )
+    web_host: str = Field("127.0.0.1", description="Address of the worklist page.")
+    web_port: int = Field(8112, ge=0, le=65535, description="Port of the worklist page; 0: off.")
+    web_url: str = Field(
+        "",
+        description="Address at which readers open the worklist page, https://worklist.hospital.example: mails and "
+        "webhooks link to it, and it may be the Host of requests; empty: no links.",
+    )
+    web_idle_min: float = Field(
+        60.0,
+        gt=0,
+        description="Minutes without a click after which a session of the worklist page ends; every session ends after "
+        "12 hours.",
+    )
+    web_user_header: str = Field(
+        "",
+        description="Header in which a proxy before the worklist page names the user that it has let in; empty: none "
+        "is believed.",
+    )
+    web_trusted_proxies: tuple[str, ...] = Field(
+        (), description="Addresses and networks of proxies whose FIRSTREAD_WEB_USER_HEADER is believed."
+    )
     grace_s: float | Literal["auto"] = Field(
         "auto",
         description="Seconds after the last release until a study closes; `auto`: 2, and next to none where the last "
@@ -101,6 +179,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Seconds after the last image of a study for which results that do not flag are held back; "
         "flags go at once.",
+    )
+    silent: bool = Field(
+        False,
+        description="The first weeks of a site: everything is scored and stored, and no object, mail or message is "
+        "sent, until `firstread golive --end`.",
     )
     min_free_mb: int = Field(1024, ge=0, description="Free disk space under which images are refused.")
     time_zone: str = Field(
@@ -139,10 +222,11 @@ class Settings(BaseSettings):
         description="What runs the networks: tensorflow, the reference, or openvino, the converted files of packages "
         "(CPU, extra `openvino`); a package without a file that passes its tests is run by TensorFlow.",
     )
-    engine_precisions: tuple[Literal["int8", "fp16", "fp32"], ...] = Field(
-        ("int8", "fp16", "fp32"),
+    engine_precisions: tuple[Literal["int8", "bf16", "fp16", "fp32"], ...] = Field(
+        ("int8", "bf16", "fp16", "fp32"),
         min_length=1,
-        description="Converted files that may serve: the first of these that a package has.",
+        description="Converted files that may serve: the first of these that a package has and that passes its tests "
+        "on this machine.",
     )
     inference_threads: int = Field(0, ge=0, description="Threads of the inference engine; 0: one a core.")
     mixed_precision: bool = Field(
@@ -226,7 +310,7 @@ class Settings(BaseSettings):
     def _uids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(checks.uid(text) for text in value)
 
-    @field_validator("trusted_proxies")
+    @field_validator("trusted_proxies", "web_trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(checks.network(text) for text in value)
@@ -240,6 +324,21 @@ class Settings(BaseSettings):
     @classmethod
     def _broker(cls, value: str) -> str:
         return checks.broker_url(value)
+
+    @field_validator("web_url")
+    @classmethod
+    def _page_url(cls, value: str) -> str:
+        return checks.page_url(value)
+
+    @field_validator("web_user_header")
+    @classmethod
+    def _header(cls, value: str) -> str:
+        return checks.header_name(value)
+
+    @field_validator("stow_token")
+    @classmethod
+    def _token(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else SecretStr(checks.bearer_token(value.get_secret_value()))
 
     @field_validator("heartbeat_url")
     @classmethod
@@ -264,9 +363,10 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _fill_paths(cls, values: dict[str, Any]) -> dict[str, Any]:
-        home = Path(values.get("home") or "~/firstread").expanduser().absolute()
-        values["home"] = home
-        values["inbox"] = Path(values.get("inbox") or home / "inbox").expanduser().absolute()
+        home = values["home"] = checks.absolute(values.get("home") or "~/firstread")
+        if not isinstance(home, Path):
+            return values  # its field says so
+        values["inbox"] = checks.absolute(values.get("inbox") or home / "inbox")
         values["database_url"] = values.get("database_url") or f"sqlite:///{home / 'firstread.sqlite'}"
         return values
 
@@ -286,6 +386,33 @@ class Settings(BaseSettings):
             EnvironmentSource(settings_cls, os.environ, ENV_PREFIX),
             FileSource(settings_cls, config_path(), asked_for=asked_for),
         )
+
+    @model_validator(mode="after")
+    def _token_for_strangers(self) -> Settings:
+        lets_in_some = self.stow_token is not None or self.stow_asks_for_certificate
+        if self.stow_port and not lets_in_some and not checks.is_local(self.stow_host):
+            raise WrongSetting(
+                f"FIRSTREAD_STOW_HOST {self.stow_host} lets other machines in: set FIRSTREAD_STOW_TOKEN (or "
+                "FIRSTREAD_STOW_TOKEN_FILE), or FIRSTREAD_TLS_CLIENT_CA, which counts with FIRSTREAD_TLS_CERT and "
+                "FIRSTREAD_STOW_TLS, or leave it at 127.0.0.1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _header_of_known_proxies(self) -> Settings:
+        if bool(self.web_user_header) != bool(self.web_trusted_proxies):
+            raise ValueError("FIRSTREAD_WEB_USER_HEADER and FIRSTREAD_WEB_TRUSTED_PROXIES go together or not at all")
+        return self
+
+    @model_validator(mode="after")
+    def _tls_goes_together(self) -> Settings:
+        if self.tls_cert is None and (self.tls_key or self.tls_client_ca or self.tls_client_names):
+            raise ValueError("FIRSTREAD_TLS_CERT: the other settings of TLS need a certificate")
+        if self.tls_client_names and self.tls_client_ca is None:
+            raise ValueError(
+                "FIRSTREAD_TLS_CLIENT_NAMES needs FIRSTREAD_TLS_CLIENT_CA: no certificate is asked for else"
+            )
+        return self
 
     @model_validator(mode="after")
     def _no_mistyped_names(self) -> Settings:
@@ -315,6 +442,28 @@ class Settings(BaseSettings):
     def release_grace_s(self) -> float:
         """Seconds after the last release until a study of a sender closes of which nothing is known."""
         return AUTO_GRACE_S if isinstance(self.grace_s, str) else self.grace_s
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """Our side of TLS; None without a certificate."""
+        if self.tls_cert is None:
+            return None
+        return TlsFiles(self.tls_cert, self.tls_key, self.tls_client_ca, self.tls_client_names)
+
+    @property
+    def stow_speaks_tls(self) -> bool:
+        """Whether the STOW-RS door is one of HTTPS."""
+        return self.stow_tls and self.tls_cert is not None
+
+    @property
+    def stow_asks_for_certificate(self) -> bool:
+        """Whether the STOW-RS door lets in those alone who show a certificate."""
+        return self.stow_speaks_tls and self.tls_client_ca is not None
+
+    @property
+    def tls_host(self) -> str:
+        """The address to listen on with TLS."""
+        return self.dicom_tls_host or self.dicom_host
 
     @property
     def inbox_dir(self) -> Path:
@@ -365,6 +514,13 @@ class Settings(BaseSettings):
         known = self.force_pipelines_by_calling_ae
         return frozenset(name for ae in calling_aes for name in known.get(ae, ()))
 
+    @property
+    def listeners(self) -> int:
+        """How many processes serve associations; elsewhere than on Linux one, since connections are not handed on."""
+        if not sys.platform.startswith("linux"):
+            return 1
+        return self.listener_processes or min(LISTENERS_LIMIT, cores())
+
     def port_of_metrics(self, role: str) -> int:
         """Port of ``/metrics`` for ``up``, ``listen``, ``work`` or ``deliver``; 0 is off."""
         if self.metrics_port is not None:
@@ -386,6 +542,7 @@ class Settings(BaseSettings):
         in_force = {
             "destinations": self.destinations_file,
             "metrics_port": ports if self.metrics_port is None else self.metrics_port,
+            "listener_processes": self.listeners,
         }
         for name in type(self).model_fields:
             value = getattr(self, name)

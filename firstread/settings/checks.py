@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
+from pathlib import Path
 
 from firstread.dicom.uids import is_standard_uid
 
@@ -11,6 +13,35 @@ DATABASES = ("sqlite", "postgresql", "postgres")
 BROKERS = ("redis://", "rediss://", "redis+socket://", "unix://")
 
 LEARNED = "auto"
+
+LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")
+"""A bearer token (RFC 6750 section 2.1) that cannot be guessed."""
+
+
+def is_local(host: str) -> bool:
+    """Whether a name or an address is this machine's own."""
+    try:
+        return host in LOCAL_NAMES or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def bearer_token(value: str) -> str:
+    """A token that a header can carry."""
+    if not TOKEN.fullmatch(value):
+        raise ValueError("a token has 16 characters or more, of letters, digits and -._~+/")
+    return value
+
+
+def absolute(value: object) -> object:
+    """A path from the root of the file system; what is no path stays as it is. Raises ValueError."""
+    if not isinstance(value, str | Path):
+        return value
+    try:
+        return Path(value).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(f"{value}: no such user") from None
 
 
 def seconds_or_auto(value: object) -> float | str:
@@ -72,6 +103,28 @@ def web_url(value: str) -> str:
     """A URL that can be posted to."""
     if not value.startswith(("http://", "https://")):
         raise ValueError("not the URL of a web server; write https://host/path")
+    return value
+
+
+def page_url(value: str) -> str:
+    """The address of a page without a path, query or fragment, and without a slash at its end; empty for none."""
+    from urllib.parse import urlsplit
+
+    value = value.strip().rstrip("/")
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        usable = False
+    if value and (not usable or parts.path or parts.query or parts.fragment or parts.username is not None):
+        raise ValueError("takes the address of a page without a path, such as https://worklist.hospital.example")
+    return value
+
+
+def header_name(value: str) -> str:
+    """The name of an HTTP header (RFC 9110 section 5.1), or nothing."""
+    if value and not re.fullmatch(r"[A-Za-z0-9-]{1,64}", value):
+        raise ValueError("takes the name of a header, such as X-Remote-User")
     return value
 
 

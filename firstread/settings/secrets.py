@@ -52,6 +52,8 @@ def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> 
     secrets = {password for name in URL_FIELDS for password in passwords_in(getattr(settings, name))}
     if settings.heartbeat_url is not None:
         secrets.add(settings.heartbeat_url.get_secret_value())
+    if settings.stow_token is not None:
+        secrets.add(settings.stow_token.get_secret_value())
     names = named_in(settings.destinations_file, "env")
     secrets |= {env.get(name, "") for name in (*STORE_SECRETS, *names)}
     secrets |= {_content(Path(name)) for name in named_in(settings.destinations_file, "file")}

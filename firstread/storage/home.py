@@ -15,10 +15,10 @@ from pathlib import Path
 
 from firstread.errors import FirstreadError
 from firstread.settings import ENV_PREFIX, Settings
+from firstread.storage import disk
+from firstread.storage.disk import FILE_MODE, FOLDER_MODE
 
 HOME_MODE = 0o751
-FOLDER_MODE = 0o700
-FILE_MODE = 0o600
 PRIVATE_UMASK = 0o077
 SPECIAL_BITS = 0o7000
 PRIVATE = ("spool", "refused", "evidence", "objects", "log", "run", "broker", "cache", "models")
@@ -74,7 +74,7 @@ def disk_warning(settings: Settings) -> str | None:
 def make_private(folder: Path) -> None:
     """Make a folder, and every one above it that is missing, for its owner alone."""
     for missing in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
-        missing.mkdir(FOLDER_MODE, exist_ok=True)
+        disk.make_folder(missing)
 
 
 def make_like(folder: Path, model: Path) -> None:
@@ -84,7 +84,7 @@ def make_like(folder: Path, model: Path) -> None:
     stays.
     """
     for missing in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
-        missing.mkdir(exist_ok=True)
+        disk.make_folder(missing, 0o777)
         _give_mode(missing, model.stat(), 0o7777)
 
 
@@ -98,11 +98,6 @@ def _give_mode(path: Path, model: os.stat_result, mask: int) -> None:
         with contextlib.suppress(PermissionError):
             os.chown(path, -1, model.st_gid)
     path.chmod(stat.S_IMODE(model.st_mode) & mask)
-
-
-def private(path: str, flags: int) -> int:
-    """Opener for ``open``: a new file that only its owner can read."""
-    return os.open(path, flags, FILE_MODE)
 
 
 def _make(folder: Path, setting: str, mode: int | None) -> None:

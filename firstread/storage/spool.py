@@ -6,7 +6,7 @@ keys of our own (hour of arrival and a random part), never a UID as it came.
 
 from __future__ import annotations
 
-import os
+import errno
 import re
 import shutil
 import threading
@@ -15,18 +15,36 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
+from firstread import effects
 from firstread.clock import utcnow
-from firstread.storage.home import make_private, private
+from firstread.effects import FileEffects
+from firstread.storage import disk
+from firstread.storage.home import make_private
 
 SUFFIX = ".dcm"
 PARTIAL_SUFFIX = ".part"
 KEY_PATTERN = re.compile(r"\d{8}/\d{2}/[0-9a-f]{32}\.dcm")
 
 
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""How a disk says that it has no room."""
+
+
 class DiskFull(OSError):
     """Less space is free than the watermark asks for, or the disk refused a write."""
+
+
+@contextmanager
+def naming_full_disk() -> Iterator[None]:
+    """What a disk without room raises, as :class:`DiskFull`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise DiskFull(str(error)) from error
+        raise
 
 
 @dataclass(frozen=True)
@@ -38,15 +56,6 @@ class SpoolFile:
     size_bytes: int
 
 
-def sync_dir(path: Path) -> None:
-    """Make a rename in ``path`` survive power loss."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 class Spool:
     """Folder of received objects.
 
@@ -56,10 +65,13 @@ class Spool:
         Made if missing.
     min_free_mb : int
         Watermark: :meth:`check_space` raises under it.
+    names : FileEffects
+        What its writing is called.
     """
 
-    def __init__(self, root: Path, min_free_mb: int = 0) -> None:
+    def __init__(self, root: Path, min_free_mb: int = 0, names: FileEffects = effects.SPOOL) -> None:
         self.root = root
+        self.effects = names
         self.min_free_bytes = min_free_mb * 1024 * 1024
         make_private(root)
         self._lock = threading.Lock()
@@ -103,21 +115,22 @@ class Spool:
         final = self.path(key)
         partial = final.with_suffix(PARTIAL_SUFFIX)
         try:
-            self._make_folder(final.parent)
-            with open(partial, "w+b", opener=private) as file:
-                yield key, file
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(partial, final)
-            sync_dir(final.parent)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            if error.errno in {28, 122}:  # ENOSPC, EDQUOT
-                raise DiskFull(str(error)) from error
-            raise
+            with naming_full_disk():
+                self._make_folder(final.parent)
+                with disk.create(self.effects.create, partial) as file:
+                    yield key, file
+                    disk.sync(self.effects.sync, file)
+                disk.rename(self.effects.rename, partial, final)
+                disk.sync_folder(self.effects.sync_folder, final.parent)
         except BaseException:
-            partial.unlink(missing_ok=True)
+            for path in (partial, final):  # one that has its name and may lose it in a power cut is nobody's promise
+                disk.unlink(self.effects.discard, path, missing_ok=True)
             raise
+
+    def write(self, file: BinaryIO, data: bytes | bytearray | memoryview) -> None:
+        """Write bytes into a file that :meth:`create` opened. Raises :class:`DiskFull`, or another OSError."""
+        with naming_full_disk():
+            disk.write(self.effects.write, file, data)
 
     def _make_folder(self, folder: Path) -> None:
         """Make a folder and sync every folder above it, once a process, before the first success status goes out."""
@@ -125,8 +138,9 @@ class Spool:
             if folder in self._synced and folder.is_dir():
                 return
             make_private(folder)
-            sync_dir(folder.parent)
-            sync_dir(self.root)
+            disk.sync_folder(effects.SPOOL_NEW_FOLDER, folder.parent)
+            disk.sync_folder(effects.SPOOL_NEW_FOLDER, self.root)
+            disk.sync_folder(effects.SPOOL_NEW_FOLDER, self.root.parent)
             self._synced = {folder}
 
     def open(self, key: str) -> BinaryIO:
@@ -143,7 +157,7 @@ class Spool:
 
     def delete(self, key: str) -> None:
         """Remove a stored object; one that is gone already is no error."""
-        self.path(key).unlink(missing_ok=True)
+        disk.unlink(effects.SPOOL_DELETE, self.path(key), missing_ok=True)
 
     def keys(self) -> Iterator[str]:
         """Every finished file, oldest hour first."""
@@ -160,6 +174,6 @@ class Spool:
         count = 0
         for partial in self.root.glob(f"*/*/*{PARTIAL_SUFFIX}"):
             if partial.stat().st_mtime <= limit:
-                partial.unlink(missing_ok=True)
+                disk.unlink(effects.SPOOL_CLEAR, partial, missing_ok=True)
                 count += 1
         return count

@@ -10,15 +10,17 @@ import contextlib
 import os
 import shutil
 import threading
-import time
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from firstread import effects
+from firstread.clock import monotonic, utcnow
 from firstread.errors import FirstreadError
 from firstread.settings import Settings
+from firstread.storage import disk
 from firstread.storage.spool import KEY_PATTERN, DiskFull, Spool, SpoolFile
 
 CACHE_KEEP_S = 3600.0
@@ -76,7 +78,8 @@ class SharedStore:
             parent = self._path(key).rpartition("/")[0]
             if "file" in self._protocols():
                 self._fs.makedirs(parent, exist_ok=True)
-            self._fs.put_file(str(local), self._path(key))
+            with effects.STORE_PUT:
+                self._fs.put_file(str(local), self._path(key))
 
     def fetch(self, key: str, local: Path) -> None:
         """Copy a file out of the store, whole or not at all. Raises FileNotFoundError, or :class:`StoreAway`."""
@@ -91,7 +94,7 @@ class SharedStore:
 
     def delete(self, key: str) -> None:
         """Remove a file; one that is gone already is no error. Raises :class:`StoreAway`."""
-        with contextlib.suppress(FileNotFoundError), _translated("delete"):
+        with contextlib.suppress(FileNotFoundError), _translated("delete"), effects.STORE_DELETE:
             self._fs.rm_file(self._path(key))
 
     def keys(self, prefix: str) -> Iterator[str]:
@@ -144,10 +147,10 @@ class Cache:
 
     def _forget(self) -> None:
         with self._lock:
-            if time.monotonic() - self._looked < CACHE_LOOK_S and self._looked:
+            if monotonic() - self._looked < CACHE_LOOK_S and self._looked:
                 return
-            self._looked = time.monotonic()
-        limit = time.time() - CACHE_KEEP_S
+            self._looked = monotonic()
+        limit = utcnow().timestamp() - CACHE_KEEP_S
         for path in self._root.rglob("*"):
             with contextlib.suppress(FileNotFoundError):
                 if path.is_file() and path.stat().st_mtime < limit:
@@ -179,7 +182,7 @@ class SharedSpool(Spool):
         try:
             self._store.put(local, self.PREFIX + new_key)
         finally:
-            local.unlink(missing_ok=True)
+            disk.unlink(effects.SPOOL_DELETE, local, missing_ok=True)
 
     def path(self, key: str) -> Path:
         """A local path with the content of a key: a copy in the cache, unless the file is still here.
@@ -220,7 +223,7 @@ class SharedSpool(Spool):
         for key in left_here:
             local = super().path(key)
             self._store.put(local, self.PREFIX + key)
-            local.unlink(missing_ok=True)
+            disk.unlink(effects.SPOOL_DELETE, local, missing_ok=True)
         for key in self._store.keys(self.PREFIX):
             bare = key.removeprefix(self.PREFIX)
             if KEY_PATTERN.fullmatch(bare):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import socket
 from typing import IO, TYPE_CHECKING
 
 from firstread.errors import FirstreadError
-from firstread.processes.ports import PortTaken, listen_problem
+from firstread.processes.ports import listen_on
 from firstread.queue import require_broker
 from firstread.settings import Settings
-from firstread.storage.home import HomeUnusable, disk_warning, prepare_home, private, require_models_dir
+from firstread.storage.disk import private
+from firstread.storage.home import HomeUnusable, disk_warning, prepare_home, require_models_dir
 from firstread.storage.store import store_of
 
 if TYPE_CHECKING:
@@ -67,19 +67,24 @@ def lock_home(settings: Settings) -> IO[str]:
     return file
 
 
+def who_may_store(settings: Settings) -> str:
+    """Who may send by STOW-RS, in words."""
+    ways = ["a certificate"] * settings.stow_asks_for_certificate + ["the token"] * (settings.stow_token is not None)
+    return f"with {' and '.join(ways)}" if ways else "this machine only"
+
+
+def stow_url(settings: Settings, host: str) -> str:
+    """Where to send to by STOW-RS, as a host is called."""
+    scheme = "https" if settings.stow_speaks_tls else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.stow_port}/studies"
+
+
 def free_port(host: str, port: int, what: str) -> int:
     """The port if it is free, one chosen by the system for 0. Raises :class:`PortTaken`.
 
     ``what`` begins the names of the settings, as for :func:`firstread.processes.ports.listen_problem`.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen(1)
-        except OSError as error:
-            raise PortTaken(listen_problem(host, port, error, what)) from error
+    with listen_on(host, port, what) as probe:
         return int(probe.getsockname()[1])
 
 
@@ -89,10 +94,14 @@ def prepare(settings: Settings) -> tuple[Settings, Database]:
     Returns the settings with the port that will be used, where 0 was asked for.
     """
     port = free_port(settings.dicom_host, settings.dicom_port, "FIRSTREAD_DICOM")
-    settings = settings.model_copy(update={"dicom_port": port})
+    settings = settings.model_copy(update={"dicom_port": port} | _tls_port(settings))
     metrics_port = settings.port_of_metrics("up")
     if metrics_port:
         free_port(settings.metrics_host, metrics_port, "FIRSTREAD_METRICS")
+    if settings.stow_port:
+        free_port(settings.stow_host, settings.stow_port, "FIRSTREAD_STOW")
+    if settings.web_port:
+        free_port(settings.web_host, settings.web_port, "FIRSTREAD_WEB")
     require_models_dir(settings)
     store_of(settings)
     if not settings.embedded_broker:
@@ -101,6 +110,18 @@ def prepare(settings: Settings) -> tuple[Settings, Database]:
     if warning:
         say(warning)
     return settings, open_database(settings)
+
+
+def _tls_port(settings: Settings) -> dict[str, int]:
+    """The port for TLS, where a certificate is named. Raises PortTaken."""
+    if settings.tls_files is None:
+        return {}
+    from firstread.tls.server import warning_at_start
+
+    warning = warning_at_start(settings.tls_files)
+    if warning:
+        say(f"TLS: {warning}")
+    return {"dicom_tls_port": free_port(settings.tls_host, settings.dicom_tls_port, "FIRSTREAD_DICOM_TLS")}
 
 
 def open_database(settings: Settings) -> Database:

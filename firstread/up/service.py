@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,11 @@ from firstread.processes.broker import EmbeddedBroker
 from firstread.processes.spawning import firstread_command, settings_environ, spawn
 from firstread.processes.supervision import Backoff, ChildProcess
 from firstread.settings import Settings
-from firstread.storage.home import disk_warning, private
+from firstread.storage.disk import private
+from firstread.storage.home import disk_warning
 from firstread.storage.store import retention_lines
-from firstread.up.checks import lock_home, prepare, say
+from firstread.up.checks import lock_home, prepare, say, stow_url, who_may_store
+from firstread.up.page_key import announced_page, make_key
 
 if TYPE_CHECKING:
     from firstread.records import Database
@@ -33,6 +35,7 @@ LONGEST_PAUSE_S = 60.0
 LISTENER_STOP_S = 20.0
 QUICK_STOP_S = 10.0
 OUT_LIMIT_BYTES = 5 * 2**20
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 DISK_LINE_PAUSE_S = 60.0
 """Between two lines about a disk that is full, has room, and is full again."""
 
@@ -156,6 +159,7 @@ class Up:
         self.listener = SupervisedCommand("listen", settings, environ, essential=True)
         self.worker = SupervisedCommand("work", settings, environ)
         self.outputs = SupervisedCommand("deliver", settings, environ)
+        self.page = SupervisedCommand("web", settings, environ) if settings.web_port else None
         self.metrics: MetricsServer | None = None
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -173,8 +177,13 @@ class Up:
                 self.broker.start()
             self.worker.start()
             self.outputs.start()
+            page = []
+            if self.page is not None:
+                key = make_key(self._settings)
+                page = announced_page(self._settings, self._db, key)
+                self.page.start()
             self.metrics = serve_metrics(self._settings, "up", self._db)
-            announce(self._settings)
+            announce(self._settings, page)
             readiness = Readiness(self._settings, self._db, lambda: self.listener.pid)
             while not self._signals:
                 self._woken.wait(LOOK_S)
@@ -193,7 +202,8 @@ class Up:
             say("the embedded broker was started again")
 
     def _commands(self) -> tuple[SupervisedCommand, ...]:
-        return self.listener, self.worker, self.outputs
+        page = (self.page,) if self.page is not None else ()
+        return self.listener, self.worker, self.outputs, *page
 
     def _is_urgent(self) -> bool:
         """Whether a second signal came: stop at once."""
@@ -206,6 +216,8 @@ class Up:
         )
         self.listener.send(signal.SIGTERM)
         self.worker.send(signal.SIGTERM)
+        if self.page is not None:
+            self.page.send(signal.SIGTERM)
         self.listener.wait(LISTENER_STOP_S, self._is_urgent)
         self.listener.send(signal.SIGKILL)
         if not self.worker.wait(self._settings.stall_s + 60.0, self._is_urgent):
@@ -215,6 +227,9 @@ class Up:
         self.outputs.send(signal.SIGTERM)
         self.outputs.wait(QUICK_STOP_S, self._is_urgent)
         self.outputs.send(signal.SIGKILL)
+        if self.page is not None:
+            self.page.wait(QUICK_STOP_S, self._is_urgent)
+            self.page.send(signal.SIGKILL)
         if self.metrics is not None:
             self.metrics.close()
         if self.broker is not None:
@@ -287,9 +302,10 @@ class Readiness:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.dicom_host, self._settings.dicom_host)
         try:
             with self._db.read() as session:
-                ours = (Process.kind == LISTENER, Process.pid == pid, Process.host == socket.gethostname())
-                if session.scalar(select(Process.id).where(*ours)) is None:
-                    return False
+                here = (Process.kind == LISTENER, Process.host == socket.gethostname())
+                rows = session.execute(select(Process.pid, Process.details).where(*here)).all()
+            if not any(pid in (row.pid, row.details.get("supervisor")) for row in rows):
+                return False
             socket.create_connection((host, self._settings.dicom_port), timeout=0.5).close()
         except (OSError, SQLAlchemyError):
             return False
@@ -313,12 +329,27 @@ class Readiness:
         return details[0] if details else None
 
 
-def announce(settings: Settings) -> None:
-    """Say where everything is."""
+def stow_row(settings: Settings) -> list[tuple[str, str]]:
+    """Where the STOW-RS door is, and who may send; nothing where it is off."""
+    if not settings.stow_port:
+        return []
+    return [("STOW-RS", f"{stow_url(settings, settings.stow_host)} ({who_may_store(settings)})")]
+
+
+def announce(settings: Settings, page: Sequence[str]) -> None:
+    """Say where everything is.
+
+    Parameters
+    ----------
+    page : sequence of str
+        Where the worklist page is, and to whom it answers; empty where it is off.
+    """
     db_url = settings.printable()["database_url"]
     port = settings.port_of_metrics("up")
     rows = [
         ("C-STORE", f"{settings.ae_title} at {settings.dicom_host}:{settings.dicom_port}"),
+        *([("with TLS", f"{settings.tls_host}:{settings.dicom_tls_port}")] if settings.tls_files else []),
+        *stow_row(settings),
         ("inbox", str(settings.inbox_dir)),
         ("database", db_url),
         ("broker", "embedded" if settings.embedded_broker else settings.printable()["broker_url"]),
@@ -328,11 +359,14 @@ def announce(settings: Settings) -> None:
         ("logs", str(settings.log_dir)),
     ]
     say("Firstread (decision support, not a medical device)")
+    if settings.silent:
+        say("  SILENT (FIRSTREAD_SILENT): until `firstread golive --end` no object, mail or message is sent")
     for name, value in rows:
         say(f"  {name:<9} {value}")
-    if settings.dicom_host in {"127.0.0.1", "localhost", "::1"}:
-        say("  Only this machine can send. To let a modality in: FIRSTREAD_DICOM_HOST=0.0.0.0 firstread up")
-    for line in retention_lines(settings):
+    if settings.dicom_host in LOOPBACK:
+        how = " without TLS" if settings.tls_files and settings.tls_host not in LOOPBACK else ""
+        say(f"  Only this machine can send{how}. To let a modality in: FIRSTREAD_DICOM_HOST=0.0.0.0 firstread up")
+    for line in (*retention_lines(settings), *page):
         say(f"  {line}")
     say("  Ctrl-C stops it.")
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from firstread.clock import utcnow
 from firstread.records import LISTENER, WORKER, Database, Process, Revision, fold_tallies
 from firstread.records.clock import now_of
+from firstread.records.migrate import head_revision
 from firstread.settings import Settings
 from firstread.states import RevisionState
 from firstread.upkeep.drift import compute_drift
@@ -92,6 +93,7 @@ def beat(db: Database, settings: Settings) -> bool:
 def run_upkeep(settings: Settings, stop_event: threading.Event) -> None:
     """Do all of it at its time until ``stop_event`` is set. Blocks; a duty that fails does not stop the others."""
     db = Database(settings.database_url)
+    db.hold_to(head_revision())
     room = RoomKeeper(db, settings)
     duties: list[tuple[str, float, Callable[[], object]]] = [
         ("heartbeat", settings.heartbeat_s, lambda: beat(db, settings)),

@@ -13,11 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlalchemy import text
 
 from firstread.records import Database
+from firstread.records.view_rows import view_rows
 from firstread.settings import Settings, shipped_dir
 from firstread.states import TERMINAL, JobState
 from firstread_cli.demo.system import DemoFailed, start_system, stop_system, wait_for
 from firstread_cli.demo.table import CAVEAT, COLUMNS, SPARE_COLUMNS, TITLE, agreement, case_rows, shown_row
-from firstread_cli.tables import print_json, print_table, view_rows
+from firstread_cli.tables import print_json, print_table
 
 START_LIMIT_S = 120.0
 

@@ -36,6 +36,7 @@ def start_system(home: Path) -> tuple[subprocess.Popen[bytes], Settings, Path]:
         "DICOM_PORT": str(free_port()),
         "METRICS_HOST": "127.0.0.1",
         "METRICS_PORT": str(free_port()),
+        "WEB_PORT": "0",
     }
     environ = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)}
     models_dir = os.environ.get(ENV_PREFIX + "MODELS_DIR")

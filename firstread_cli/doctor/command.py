@@ -23,9 +23,11 @@ from firstread.storage.store import retention_watermark_bytes
 from firstread.upkeep.retention import kept_back
 from firstread_cli.doctor import Check
 from firstread_cli.doctor.clocks import check_clock, check_senders
-from firstread_cli.doctor.intake import check_inbox, check_refusals
+from firstread_cli.doctor.intake import check_inbox, check_refusals, check_stow
 from firstread_cli.doctor.phantom_study import check_study
 from firstread_cli.doctor.senders import check_habits
+from firstread_cli.doctor.silence import check_silence
+from firstread_cli.doctor.tls import check_tls
 from firstread_cli.tables import echo, print_json, print_table
 
 if TYPE_CHECKING:
@@ -197,8 +199,8 @@ def check_models(settings: Settings) -> Iterator[Check]:
 
 def _check_engine(settings: Settings, entries: Sequence[PackageEntry]) -> Iterator[Check]:
     """The converted file of every package that serves passes its own checksum and golden outputs on this machine."""
-    from worker.engine.loading import LOADING
-    from worker.packages.openvino_file import chosen, load_openvino
+    from worker.packages.card import PackageError
+    from worker.packages.openvino_file import ProcessorError, load_first
     from worker.packages.package import first_line
 
     for entry in entries:
@@ -206,18 +208,27 @@ def _check_engine(settings: Settings, entries: Sequence[PackageEntry]) -> Iterat
             continue
         name = f"engine {entry.key}"
         try:
-            precision = chosen(entry.card, settings.engine_precisions)
-            load_openvino(entry.directory, entry.card, precision, settings.inference_threads)
-        except LOADING as error:
+            passed_over: dict[str, PackageError] = {}
+            precision, _ = load_first(
+                entry.directory,
+                entry.card,
+                settings.engine_precisions,
+                passed_over.__setitem__,
+                settings.inference_threads,
+            )
+        except PackageError as error:
             yield Check(name, "warn", f"TensorFlow serves in the place of OpenVINO: {first_line(error)}")
         else:
-            yield Check(name, "ok", f"OpenVINO {precision}, checksum and its own golden outputs hold")
+            words = "".join(f"; not {other}: {first_line(error)}" for other, error in passed_over.items())
+            is_whole = all(isinstance(error, ProcessorError) for error in passed_over.values())
+            held = f"OpenVINO {precision}, checksum and its own golden outputs hold{words}"
+            yield Check(name, "ok" if is_whole else "warn", held)
 
 
 def check_destinations(settings: Settings) -> Iterator[Check]:
-    """Each destination: C-ECHO to a PACS, greeting and login at a mail server, a connection to a web server."""
+    """Each destination: C-ECHO to a PACS, greeting and login at a mail server, a connection to a web or HL7 server."""
     from worker.outputs.destinations.file import DestinationsError, complaint_at_start, read_destinations
-    from worker.outputs.senders.probe import probe
+    from worker.outputs.senders.probe import ONLY_CONNECTED, probe
 
     try:
         complaint = complaint_at_start(settings)
@@ -230,7 +241,8 @@ def check_destinations(settings: Settings) -> Iterator[Check]:
         return
     for destination in destinations:
         problem = probe(destination, settings.ae_title)
-        yield Check(f"destination {destination.name}", "fail" if problem else "ok", problem or "answers")
+        good = "takes connections" if destination.kind in ONLY_CONNECTED else "answers"
+        yield Check(f"destination {destination.name}", "fail" if problem else "ok", problem or good)
 
 
 def print_settings(settings: Settings) -> None:
@@ -258,7 +270,10 @@ def doctor(quick: bool, as_json: bool) -> None:
         check_database,
         check_broker,
         check_ports,
+        check_tls,
+        check_stow,
         check_destinations,
+        check_silence,
         check_next_steps,
         check_clock,
         check_senders,

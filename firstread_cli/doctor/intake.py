@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
+import socket
+import ssl
+import urllib.request
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -36,6 +40,38 @@ def check_refusals(settings: Settings) -> Iterator[Check]:
         times = f"{row.count} times, last " if row.count > 1 else ""
         refusal = f"{row.host or 'many hosts'} ({row.reason}{titles}), {times}{row.last_at:%Y-%m-%d %H:%M} UTC"
         yield Check("association refused", "warn", refusal)
+
+
+def _unchecked() -> ssl.SSLContext:
+    """The door's own certificate is looked at by `check_tls`: it names the host as others see it."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def check_stow(settings: Settings) -> Iterator[Check]:
+    """The STOW-RS door answers, where it is open."""
+    from firstread.up.checks import stow_url, who_may_store
+
+    if not settings.stow_port:
+        return
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.stow_host, settings.stow_host)
+    url, who = stow_url(settings, host), who_may_store(settings)
+    try:
+        if settings.stow_asks_for_certificate:  # which the doctor has none of
+            socket.create_connection((host, settings.stow_port), timeout=3).close()
+            yield Check("stow", "ok", f"{url} takes connections ({who})")
+            return
+        with urllib.request.urlopen(url.replace("/studies", "/healthz"), timeout=3, context=_unchecked()) as answer:
+            is_ours = answer.read(100).startswith(b"the STOW-RS door")
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        why = getattr(reason, "strerror", None) or str(reason)
+        yield Check("stow", "fail", f"{url} does not answer ({why}); is `firstread up` or `firstread listen` running?")
+        return
+    problem = "" if is_ours else ", which is another program's"
+    yield Check("stow", "ok" if is_ours else "fail", f"{url}{problem} ({who})")
 
 
 def check_inbox(settings: Settings) -> Iterator[Check]:

@@ -7,7 +7,7 @@ from tests.bench.pictures import film, write
 from tests.bench.positive_films import every_film_positive
 from tests.bench.processes import cpu_s
 from tests.bench.sending import send
-from tests.bench.site import Site, engines
+from tests.bench.site import Site
 from tests.bench.sizes import Sizes
 
 SIZE = 2500
@@ -19,7 +19,7 @@ def measure(place: Site, sizes: Sizes) -> list[Figure]:
     """Positive films of a detector's own size."""
     models_dir = every_film_positive(place.folder / "positive_models")
     size = sizes.pick(SIZE, 512)
-    able, lacking = engines()
+    able, lacking = place.engines()
     found = Collected()
     for name, changes in able.items():
         place.work(models_dir=models_dir, **changes)

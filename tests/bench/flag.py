@@ -12,7 +12,7 @@ from tests.bench.ai_router import measure as measure_ai_router
 from tests.bench.figures import Collected, Figure
 from tests.bench.pictures import Draw, head, write
 from tests.bench.sending import send
-from tests.bench.site import Site, engines
+from tests.bench.site import Site
 from tests.bench.sizes import Sizes
 
 PARTS = ("last image to row", "last image to close", "close to claim", "claim to row")
@@ -22,7 +22,7 @@ KNOWN = "KNOWN"
 def measure(place: Site, sizes: Sizes) -> list[Figure]:
     """By turns for each engine; then the router beside which we are measured."""
     drawn = head(*sizes.pick((32, 512), (16, 256)), bleed=True)
-    able, lacking = engines()
+    able, lacking = place.engines()
     found = Collected()
     for turn in range(sizes.rounds):
         for number, (name, changes) in enumerate(able.items()):

@@ -25,11 +25,12 @@ from firstread.settings import Settings, default_models_dir
 from tests.bench.figures import Collected, Figure
 from tests.bench.site import engines
 from tests.bench.sizes import Sizes
-from worker.packages.runtimes.openvino import import_openvino
+from worker.packages.runtimes.openvino import has_bfloat16, import_openvino
 
 BATCHES = (1, 8, 32)
 AS_SERVED = ", as served"
 BARE_TENSORFLOW, BARE_OPENVINO = "TensorFlow, bare", "OpenVINO, bare, float32"
+BARE_BFLOAT16 = "OpenVINO, bare, bfloat16"
 NETWORK = "head_ct_bleed"
 LIMIT_S = 600.0
 Predict = Callable[[np.ndarray], Any]
@@ -45,6 +46,10 @@ def measure(folder: Path, sizes: Sizes) -> list[Figure]:
         missing[BARE_OPENVINO] = "openvino is not installed"
     else:
         names.append(BARE_OPENVINO)
+        if has_bfloat16():
+            names.append(BARE_BFLOAT16)
+        else:
+            missing[BARE_BFLOAT16] = "this processor does not compute in bfloat16"
     names = sizes.pick(names, names[:1])
     for turn in range(sizes.rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
@@ -73,8 +78,9 @@ def predict_of(name: str) -> tuple[Predict, tuple[int, ...], int]:
     package = load(sorted((default_models_dir() / NETWORK).iterdir())[-1], self_test=False)
     spec = package.card.input
     shape = (spec.height, spec.width, spec.channels)
-    bare = _bare_tensorflow if name == BARE_TENSORFLOW else _bare_openvino
-    return bare(package.model, shape), shape, 1
+    if name == BARE_TENSORFLOW:
+        return _bare_tensorflow(package.model, shape), shape, 1
+    return _bare_openvino(package.model, shape, "bf16" if name == BARE_BFLOAT16 else "f32"), shape, 1
 
 
 def _served(changes: dict[str, Any]) -> tuple[Predict, tuple[int, ...], int]:
@@ -99,7 +105,7 @@ def _bare_tensorflow(model: Any, shape: tuple[int, ...]) -> Predict:
     return lambda x: {name: value.numpy() for name, value in call(tf.constant(x)).items()}
 
 
-def _bare_openvino(model: Any, shape: tuple[int, ...]) -> Predict:
+def _bare_openvino(model: Any, shape: tuple[int, ...], arithmetic: str) -> Predict:
     ov = import_openvino()
     with tempfile.TemporaryDirectory() as folder:
         model.export(folder, verbose=False)
@@ -108,7 +114,7 @@ def _bare_openvino(model: Any, shape: tuple[int, ...]) -> Predict:
     for batch in BATCHES:
         fixed = converted.clone()
         fixed.reshape([batch, *shape])
-        options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": arithmetic}
         requests[batch] = ov.Core().compile_model(fixed, "CPU", options).create_infer_request()
     return lambda x: requests[len(x)].infer({0: x}, share_inputs=True)
 

@@ -11,14 +11,14 @@ from tests.bench.figures import Collected, Figure
 from tests.bench.pictures import head, write
 from tests.bench.processes import cores, cpu_s
 from tests.bench.sending import send_together
-from tests.bench.site import Site, engines
+from tests.bench.site import Site
 from tests.bench.sizes import Sizes
 
 
 def measure(place: Site, sizes: Sizes) -> list[Figure]:
     """By turns for each engine."""
     studies, slices, size = sizes.pick((16, 32, 512), (2, 6, 128))
-    able, lacking = engines()
+    able, lacking = place.engines()
     found = Collected()
     for _ in range(sizes.rounds):
         for name, changes in able.items():

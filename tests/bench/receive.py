@@ -63,7 +63,7 @@ def measure(folder: Path, sizes: Sizes) -> list[Figure]:
 def _one(found: Collected, receiver: Receiver, folders: list[Path], images: int, senders: int) -> None:
     known = receiver.rows() if receiver.rows else 0
     before, started = cpu_s(receiver.pid), time.monotonic()
-    sent_s = send_together(receiver.port, folders, senders)
+    sent_s = send_together(receiver.port, folders, senders, ca_file=receiver.ca_file)
     if receiver.rows:
         while receiver.rows() < known + images:
             if time.monotonic() - started > LIMIT_S:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import func, select
@@ -21,11 +21,12 @@ from firstread.records import Database, Receipt
 from firstread.records.migrate import upgrade
 from firstread.settings import Settings
 from tests.bench.sending import CALLED_AE, WITHOUT_NAGLE, free_port
+from tests.builders.servers import make_certificate
 
 START_LIMIT_S = 300.0
 STOP_LIMIT_S = 15.0
 
-FIRSTREAD = "Firstread"
+FIRSTREAD, FIRSTREAD_TLS = "Firstread", "Firstread by TLS"
 
 
 class NotHere(Exception):
@@ -42,6 +43,8 @@ class Receiver:
         How many objects it has in its database; counts on from before. None where it has none.
     folder : Path
         Where it writes files that nobody needs after a round; emptied then.
+    ca_file : Path
+        Authority of its certificate, where the port speaks TLS.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Receiver:
     pid: int
     rows: Callable[[], int] | None = None
     folder: Path | None = None
+    ca_file: Path | None = None
 
     def forget(self) -> None:
         """Remove what it wrote, where no index points to it."""
@@ -81,7 +85,22 @@ def _running(command: list[str], port: int, environ: dict[str, str] | None = Non
 @contextmanager
 def firstread_listener(folder: Path) -> Iterator[Receiver]:
     """``firstread listen``: synced, hashed, with a row, before it answers."""
-    settings = Settings(home=folder, dicom_port=free_port(), metrics_port=0, min_free_mb=0)
+    with _listening(FIRSTREAD, Settings(home=folder, dicom_port=free_port(), metrics_port=0, min_free_mb=0)) as one:
+        yield one
+
+
+@contextmanager
+def firstread_with_tls(folder: Path) -> Iterator[Receiver]:
+    """The same by its port with TLS: 1.3, AES-256-GCM, as ``storescu`` and we agree on."""
+    shown = make_certificate(folder / "certificate")
+    tls = {"dicom_tls_port": free_port(), "tls_cert": shown.cert_file, "tls_key": shown.key_file}
+    settings = Settings(home=folder / "home", dicom_port=free_port(), metrics_port=0, min_free_mb=0, **tls)
+    with _listening(FIRSTREAD_TLS, settings) as one:
+        yield replace(one, port=settings.dicom_tls_port, ca_file=shown.cert_file)
+
+
+@contextmanager
+def _listening(name: str, settings: Settings) -> Iterator[Receiver]:
     db = Database(settings.database_url)
     upgrade(db)
 
@@ -91,7 +110,7 @@ def firstread_listener(folder: Path) -> Iterator[Receiver]:
 
     try:
         with _running(firstread_command("listen"), settings.dicom_port, settings_environ(settings)) as pid:
-            yield Receiver(FIRSTREAD, settings.dicom_port, pid, rows)
+            yield Receiver(name, settings.dicom_port, pid, rows)
     finally:
         db.dispose()
 
@@ -151,6 +170,7 @@ def bare_socket(folder: Path) -> Iterator[Receiver]:
 
 ALL = {
     FIRSTREAD: firstread_listener,
+    FIRSTREAD_TLS: firstread_with_tls,
     "Orthanc": orthanc,
     "DCMTK storescp": storescp,
     "plain pynetdicom": plain_pynetdicom,

@@ -65,6 +65,14 @@ class Site:
     worker: subprocess.Popen[bytes] | None = None
     changes: dict[str, Any] = field(default_factory=dict)
 
+    def engines(self) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+        """:func:`engines`, or the first of them where the worker stays as it was started."""
+        able, lacking = engines()
+        first, *others = able
+        if not self.one_worker:
+            return able, lacking
+        return {first: able[first]}, lacking | dict.fromkeys(others, "the worker of a quick run stays")
+
     def listen(self) -> None:
         """Start the listener."""
         command = firstread_command("listen")

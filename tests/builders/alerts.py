@@ -14,7 +14,12 @@ _SELECTOR = re.compile(r"(firstread_\w+)(?:\{([^}]*)\})?")
 _RECORDED = re.compile(r"firstread:[a-z0-9_:]+")
 _MATCHER = re.compile(r'(\w+)\s*=(~?)\s*"([^"]*)"')
 
-NEEDS_DATA = {"firstread_drift_psi_ratio": "a day with enough studies", "firstread_model_info": "a refused package"}
+NEEDS_DATA = {
+    "firstread_drift_psi_ratio": "a day with enough studies",
+    "firstread_model_info": "a refused package",
+    "firstread_tls_certificate_left_seconds": "a certificate",
+    "firstread_tls_certificate_up": "a certificate",
+}
 """Series of which only the family can be shown before something has happened."""
 
 

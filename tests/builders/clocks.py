@@ -20,7 +20,7 @@ def clock_off(seconds: float) -> Iterator[None]:
     def utcnow() -> datetime:
         return REAL() + timedelta(seconds=seconds)
 
-    roots = {"firstread", "dicom_listener", "worker", "tests"}
+    roots = {"firstread", "firstread_web", "dicom_listener", "worker", "tests"}
     ours = [m for name, m in list(sys.modules.items()) if name.split(".")[0] in roots]
     patches = [mock.patch.object(m, "utcnow", utcnow) for m in ours if getattr(m, "utcnow", None) is REAL]
     for patch in patches:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from pydicom import dcmwrite
@@ -15,7 +16,7 @@ from sqlalchemy.orm import Session
 from firstread.clock import utcnow
 from firstread.dicom.files import header_of
 from firstread.dicom.uids import stable_uid
-from firstread.phantoms.ct import file_meta
+from firstread.phantoms.ct import file_meta, write_series
 from firstread.records import Database, Instance, Job, Revision, RevisionInstance, Study
 from firstread.settings import Settings
 from firstread.states import RevisionState, move_revision
@@ -33,6 +34,14 @@ def probe_images(uid: str, behaviour: str = "ok", n: int = 2) -> list[Dataset]:
         ds.PixelData = bytes(2 * 64 * 64)
         images.append(ds)
     return images
+
+
+def probe_files(folder: Path, uid: str, behaviour: str = "ok", n: int = 2) -> list[Path]:
+    """:func:`probe_images` as files."""
+    images = probe_images(uid, behaviour, n)
+    for ds in images:
+        ds.file_meta = file_meta(ds.SOPClassUID, ds.SOPInstanceUID)
+    return write_series(images, folder)
 
 
 def add_closed(session: Session, study_id: int, at: datetime, number: int = 1, **values: Any) -> Revision:

@@ -103,3 +103,15 @@ to = ["{to}"]
 timeout_s = 5
 {extra}
 '''
+
+
+def ris(port: int, extra: str = "", name: str = "ris", timeout_s: float = 20) -> str:
+    return f'''
+[[destination]]
+name = "{name}"
+kind = "hl7"
+host = "127.0.0.1"
+port = {port}
+timeout_s = {timeout_s}
+{extra}
+'''

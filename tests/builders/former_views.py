@@ -32,14 +32,14 @@ SELECT s.study_instance_uid, j.revision, {_STUDY}, j.state, j.reason, j.detail, 
          ELSE (f.flagged OR EXISTS (
              SELECT 1 FROM flag g
              WHERE g.study_id = j.study_id AND g.pipeline = j.pipeline AND g.finding = f.finding)) END AS flagged,
-    j.evidence_path, j.last_seen_at AS received_at, j.closed_at, j.finished_at AS scored_at
+    j.evidence_path, j.last_seen_at AS received_at, j.closed_at, j.finished_at AS scored_at, f.engine
 FROM ranked j
 JOIN study s ON s.id = j.study_id
 LEFT JOIN result f ON f.job_id = j.job_id AND f.run = j.scored_run AND f.role = 'active'
 WHERE j.place = 1 AND {_PATIENT}
 UNION ALL
 SELECT s.study_instance_uid, r.number, {_STUDY}, {STUDY_STATE}, r.reason, NULL, r.warnings,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, FALSE, NULL, r.last_seen_at, r.closed_at, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, FALSE, NULL, r.last_seen_at, r.closed_at, NULL, NULL
 FROM latest r JOIN study s ON s.id = r.study_id
 WHERE r.place = 1 AND {_PATIENT}"""
 

@@ -56,16 +56,23 @@ def guarded_redis(folder: Path, tls: Certificate) -> Iterator[Guarded]:
         process.stdout.close()
 
 
+def distribution_postgres() -> tuple[Path, dict[str, Any]]:
+    """Folder of the programs of a distribution's PostgreSQL, and whom they run as, for :mod:`subprocess`.
+
+    They do not run as root; where the tests do, they run as the user ``postgres``.
+    """
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    initdb = found[-1] if found else Path(shutil.which("initdb") or missing("initdb", "postgresql"))
+    return initdb.parent, {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+
+
 @contextlib.contextmanager
 def guarded_postgres(tls: Certificate) -> Iterator[Guarded]:
     """A PostgreSQL that lets in TLS alone (``hostssl``), role ``firstread`` with :data:`PASSWORD`.
 
-    The server of a distribution, since the one of the other tests was built without TLS. It does not run as root; where
-    the tests do, it runs as the user ``postgres``.
+    The server of a distribution, since the one of the other tests was built without TLS.
     """
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    initdb = found[-1] if found else Path(shutil.which("initdb") or missing("initdb", "postgresql"))
-    owner: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+    programs, owner = distribution_postgres()
     with tempfile.TemporaryDirectory() as name:
         folder, port = Path(name), free_port()
         files = {"server.pem": tls.cert_file.read_bytes(), "server.key": tls.key_file.read_bytes()}
@@ -76,8 +83,9 @@ def guarded_postgres(tls: Certificate) -> Iterator[Guarded]:
             for path in (folder, *folder.iterdir()):
                 shutil.chown(path, "postgres", "postgres")
         data = folder / "data"
+        rules = ["-U", "firstread", "-A", "scram-sha-256", f"--pwfile={folder / 'password'}", "-N"]
         subprocess.run(
-            [initdb, "-D", data, "-U", "firstread", "-A", "scram-sha-256", f"--pwfile={folder / 'password'}", "-N"],
+            [programs / "initdb", "-D", data, *rules],
             check=True,
             capture_output=True,
             timeout=100,
@@ -97,7 +105,7 @@ def guarded_postgres(tls: Certificate) -> Iterator[Guarded]:
         words = [word for key, value in options.items() for word in ("-c", f"{key}={value}")]
         log = folder / "log"
         with log.open("wb") as output:
-            command = [initdb.with_name("postgres"), "-D", data, *words]
+            command = [programs / "postgres", "-D", data, *words]
             process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder, **owner)
         try:
             until(lambda: "ready to accept" in log.read_text() or process.poll() is not None, 60, log.read_text)

@@ -139,6 +139,7 @@ class RandomHistory:
     def _claim(self, session: Session) -> None:
         job = self._pick(session, Job, Job.state == JobState.WAITING.value)
         if isinstance(job, Job):
+            job.reason = job.detail = job.error = None
             move_job(session, job, JobState.SCORING, actor="test")
 
     def _commit(self, session: Session) -> None:

@@ -19,7 +19,7 @@ import importlib, json, pkgutil, sys, tempfile
 from pathlib import Path
 from prometheus_client import REGISTRY
 
-for package in ("firstread", "dicom_listener", "worker"):
+for package in ("firstread", "firstread_web", "dicom_listener", "worker"):
     module = importlib.import_module(package)
     for found in pkgutil.walk_packages(module.__path__, package + "."):
         if "metrics" in found.name.rpartition(".")[2]:

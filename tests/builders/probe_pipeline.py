@@ -1,7 +1,7 @@
 """A pipeline that does what a study's SeriesDescription says. Registered by tests alone.
 
-``ok``, ``flag``, ``slow:SECONDS``, ``hang``, ``die``, ``die_after:SECONDS``, ``die_once:FILE``, ``error``,
-``panic``, ``nan``, ``reject``, ``gone`` (no package), ``pixels`` (reads them).
+``ok``, ``flag``, ``slow:SECONDS``, ``slow_flag:SECONDS``, ``hang``, ``die``, ``die_after:SECONDS``,
+``die_once:FILE``, ``error``, ``panic``, ``nan``, ``reject``, ``gone`` (no package), ``pixels`` (reads them).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def gate(study: StudyImages, series: Series[tuple[StoredInstance, ...]]) -> Gate
     what, _, value = behaviour(study).partition(":")
     if what == "reject":
         return Gate(reasons=("not_wanted",))
-    if what in ("slow", "die_after"):
+    if what in ("slow", "slow_flag", "die_after"):
         time.sleep(float(value))
     if what == "hang":
         while True:
@@ -86,10 +86,10 @@ def preprocess(instances: tuple[StoredInstance, ...], served: ServedByTask) -> N
 
 
 def interpret(scored: ScoredSeries[tuple[StoredInstance, ...], None]) -> Outcome:
-    what = behaviour(scored.study)
+    what = behaviour(scored.study).partition(":")[0]
     p = scored.outputs["probe/1"]["p"][:, 0]
     top = float("nan") if what == "nan" else float(p.max())
-    flagged = what == "flag"
+    flagged = what in ("flag", "slow_flag")
     return Outcome(
         findings=[
             Finding("any", "probe", "1", probability=0.9 if flagged else top, threshold=0.8, flagged=flagged),

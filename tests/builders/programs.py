@@ -15,6 +15,11 @@ REQUIRED = os.environ.get("TEST_SERVERS") == "required"
 DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
+def is_here(program: str) -> bool:
+    """Whether a program is installed."""
+    return shutil.which(program) is not None
+
+
 def need(program: str, package: str) -> str:
     """Path of a program; without it the test is skipped, or fails where all servers are required."""
     path = shutil.which(program)

@@ -33,7 +33,8 @@ def codes_in_source() -> dict[str, str]:
 
 
 def _files() -> list[Path]:
-    return [path for folder in ("firstread", "dicom_listener", "worker") for path in (ROOT / folder).rglob("*.py")]
+    folders = ("firstread", "firstread_web", "dicom_listener", "worker")
+    return [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
 
 
 def _has_reason(node: ast.AST) -> bool:

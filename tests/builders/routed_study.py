@@ -11,8 +11,8 @@ from sqlalchemy import select, text
 
 from firstread.dicom.uids import stable_uid
 from firstread.records import Database, Delivery, Instance, Job, Revision, Standing
+from firstread.records.view_rows import view_rows
 from firstread.settings import Settings
-from firstread_cli.tables import view_rows
 from tests.builders.closed_revisions import put_revision
 from tests.builders.scored_studies import write_evidence
 from tests.builders.scoring import claimer_of

@@ -23,15 +23,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.builders.pacs_page import orthanc_of_page
 from tests.builders.programs import DICOMWEB_PLUGIN, need_orthanc
 from tests.builders.timing import free_port, until
 
 START_LIMIT_S = 30.0
-ROUTING = """
-function OnStableStudy(id, tags, metadata)
-    RestApiPost('/modalities/back/store', '{"Resources": ["' .. id .. '"], "Synchronous": false}')
-end
-"""
 
 
 @dataclass(frozen=True)
@@ -97,18 +93,20 @@ def orthanc(
     folder: Path,
     *,
     tls: Certificate | None = None,
-    routes_back_to: tuple[str, int] | None = None,
+    routes_back_to: int | None = None,
     dicomweb: bool = False,
+    ports: tuple[int, int] | None = None,
 ) -> Iterator[Orthanc]:
     """Run Debian's Orthanc in a folder; with its DICOMweb plug-in where that is installed, or
     for sure with ``dicomweb``.
 
-    ``routes_back_to`` is the AE title and port of a node on this machine that gets every study whole as soon as it has
-    been quiet for a second, and again whenever something was added to it.
+    ``routes_back_to`` is the port of a Firstread on this machine: Orthanc is configured as ``docs/pacs.md`` says, and
+    sends it every study whole as soon as it has been quiet, and again whenever something was added to it. ``ports`` are
+    those of DICOM and HTTP: one that was stopped comes back where it was, with what it had.
     """
     program = need_orthanc(dicomweb=dicomweb)
     folder.mkdir(parents=True, exist_ok=True)
-    dicom_port, http_port = free_port(), free_port()
+    dicom_port, http_port = ports or (free_port(), free_port())
     config: dict[str, Any] = {
         "Name": "TEST",
         "StorageDirectory": str(folder / "db"),
@@ -133,12 +131,8 @@ def orthanc(
             "DicomTlsRemoteCertificateRequired": False,
         }
     if routes_back_to is not None:
-        script = folder / "routes.lua"
-        script.write_text(ROUTING, encoding="utf-8")
-        config |= {
-            "DicomModalities": {"back": [routes_back_to[0], "127.0.0.1", routes_back_to[1]]},
-            "LuaScripts": [str(script)],
-        }
+        config |= orthanc_of_page(folder, firstread_port=routes_back_to)
+        config |= {"HttpPort": http_port, "DicomPort": dicom_port}
     path = folder / "orthanc.json"
     path.write_text(json.dumps(config), encoding="utf-8")
     with (folder / "orthanc.log").open("wb") as log:

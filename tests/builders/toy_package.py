@@ -8,8 +8,8 @@ from typing import Any
 LABELS = ["any", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural"]
 
 
-def write_toy_package(models_dir: Path, builder: str = "tiny_unet") -> str:
-    """Write it; returns ``name/version``. ``tiny_classifier`` draws no mask."""
+def write_toy_package(models_dir: Path, builder: str = "tiny_unet", size: int = 64) -> str:
+    """Write it; returns ``name/version``. ``tiny_classifier`` draws no mask. ``size`` is that of its input."""
     import keras
 
     from training.package.writing import write_package
@@ -18,7 +18,7 @@ def write_toy_package(models_dir: Path, builder: str = "tiny_unet") -> str:
     from worker.packages.operating_points import OperatingPoint
 
     spec = InputSpec(
-        kind="hu", height=64, width=64, windows=((0, 80),), neighbours=1, crop="head", scale="imagenet_lite"
+        kind="hu", height=size, width=size, windows=((0, 80),), neighbours=1, crop="head", scale="imagenet_lite"
     )
     architecture: dict[str, Any] = {"builder": builder, "classes": len(LABELS), "width": 4}
     card = Card(

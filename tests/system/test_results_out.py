@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,14 +23,20 @@ from firstread.dicom.sender import send_paths
 from firstread.phantoms.head import write_head_phantom
 from firstread.processes.spawning import firstread_command, settings_environ
 from firstread.records import Database
+from firstread.records.view_rows import view_rows
 from firstread.settings import Settings
-from firstread_cli.tables import view_rows
 from tests.builders.alerts import missing_series, rules
+from tests.builders.pacs_page import calls_of_page, destination_of_page, series_of_page
+from tests.builders.programs import DICOMWEB_PLUGIN, need
+from tests.builders.prometheus import Prometheus, panel_targets, prometheus
 from tests.builders.servers import Orthanc, Recorder, orthanc, recorder
+from tests.builders.stow import post
 from tests.builders.timing import free_port, until
 from tests.builders.toy_package import write_toy_package
 from tests.system.conftest import ROOT
 from tests.system.test_alert_series import scrape
+from worker.outputs.destinations.file import read_destinations
+from worker.outputs.senders.probe import probe
 
 pytestmark = pytest.mark.timeout(500)
 
@@ -43,10 +50,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, O
     (home / "secret").write_text("s3cret", encoding="utf-8")
     write_toy_package(folder / "models")
     port = free_port()
-    with orthanc(folder / "orthanc", routes_back_to=("FIRSTREAD", port)) as pacs, recorder() as hook:
+    with orthanc(folder / "orthanc", routes_back_to=port) as pacs, recorder() as hook:
         (home / "destinations.toml").write_text(
-            f'[[destination]]\nname = "pacs"\nkind = "dicom"\nhost = "127.0.0.1"\nport = {pacs.dicom_port}\n'
-            'called_ae = "ORTHANC"\n[[destination]]\nname = "hook"\nkind = "webhook"\n'
+            f'{destination_of_page(pacs.dicom_port)}[[destination]]\nname = "hook"\nkind = "webhook"\n'
             f'url = "{hook.url}"\nsecret = {{ file = "{home / "secret"}" }}\nwhen = {{ flagged = true }}\n',
             encoding="utf-8",
         )
@@ -54,6 +60,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, O
             home=home,
             dicom_port=port,
             metrics_port=free_port(),
+            stow_port=free_port(),
             min_free_mb=0,
             retention_free_mb=0,
             models_dir=folder / "models",
@@ -73,7 +80,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, O
                 process.kill()
 
 
-def test_every_alert_has_series_under_up(site: tuple[Settings, Orthanc, Recorder]) -> None:
+@pytest.fixture(scope="module")
+def watcher(site: tuple[Settings, Orthanc, Recorder], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A Prometheus that has looked since before the first study."""
+    with prometheus(tmp_path_factory.mktemp("watcher") / "prometheus", site[0].port_of_metrics("up")) as server:
+        yield server
+
+
+def test_every_alert_has_series_under_up(site: tuple[Settings, Orthanc, Recorder], watcher: Prometheus) -> None:
     """Before any study has come: an increase that a scrape never saw begin is none."""
     settings, _, _ = site
     text = scrape(settings.port_of_metrics("up"))
@@ -156,6 +170,37 @@ def test_a_pacs_that_routes_whole_studies_is_no_loop(site: tuple[Settings, Ortha
     revisions = "SELECT r.number FROM revision r JOIN study s ON s.id = r.study_id WHERE s.study_instance_uid = :uid"
     assert [r["number"] for r in rows(settings, revisions, uid=uid)] == [1]
     assert {name: n for name, n in outcomes().items() if name not in {"own", "repeat"}} == {"stored": 12}
+    check_as_a_viewer(pacs, uid, len(objects))
+
+
+def check_as_a_viewer(pacs: Orthanc, uid: str, count: int) -> None:
+    """By DICOMweb, as OHIF and Weasis ask, the objects are the series that the page names, and have pictures."""
+    if not DICOMWEB_PLUGIN.is_file():
+        return
+    study = f"{pacs.url}/dicom-web/studies/{uid}"
+    with httpx.Client(trust_env=False, timeout=30) as client:
+        answer = client.get(f"{study}/series", params={"includefield": "SeriesDescription"}).json()
+        found = {tuple(str(row[tag]["Value"][0]) for tag in ("00200011", "00080060", "0008103E")) for row in answer}
+        assert len(found & series_of_page()) == count, found
+        assert len(found - series_of_page()) == 1, "the images"
+        assert len(client.get(f"{study}/metadata").json()) == 12 + count
+        (capture,) = (row for row in answer if row["00080060"]["Value"] == ["OT"])
+        series = f"{study}/series/{capture['0020000E']['Value'][0]}"
+        (instance,) = client.get(f"{series}/instances").json()
+        picture = client.get(f"{series}/instances/{instance['00080018']['Value'][0]}/frames/1/rendered")
+        assert picture.headers["content-type"] == "image/jpeg" and picture.content[:2] == b"\xff\xd8"
+
+
+def test_each_side_calls_the_other_as_the_page_says(site: tuple[Settings, Orthanc, Recorder]) -> None:
+    settings, pacs, _ = site
+    calls = calls_of_page(pacs.url)
+    assert calls
+    for call in calls:
+        words = [need("curl", "curl"), "--silent", "--show-error", *shlex.split(call)[1:]]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+    destination = next(one for one in read_destinations(settings) if one.kind == "dicom")
+    assert probe(destination, settings.ae_title) == ""
 
 
 PLANTED_AE = "NACHTIGALLF"
@@ -226,6 +271,9 @@ def test_no_name_of_a_patient_gets_where_it_does_not_belong(
     nameless = dcmread(next((tmp_path / "drop").glob("*.dcm")))
     del nameless.StudyInstanceUID
     nameless.save_as(dropped / "Nachtigall.dcm")
+    parts = [(dropped / "Nachtigall.dcm").read_bytes(), b"Nachtigall^Florentine" * 50]
+    assert post(settings.stow_port, parts).status_code == 409
+    assert post(settings.stow_port, parts, "/studies/Nachtigall", Host="Nachtigall").status_code == 403
     query = (
         "SELECT * FROM delivery_status d JOIN study_result s ON s.study_instance_uid = d.study_instance_uid "
         "WHERE s.patient_id = 'MRN-7771234' AND s.finding = 'any'"
@@ -319,3 +367,31 @@ def test_real_images_from_the_inbox(site: tuple[Settings, Orthanc, Recorder], tm
     written = {kinds[r["kind"]] for r in objects if r["path"]}
     assert {"SR", "OT"} <= written, objects
     check_objects(pacs, tmp_path, delivered["study_instance_uid"], written)
+
+
+HAPPENED = {
+    *("Instances a second", "Bytes a second", "Associations", "Revisions closed, by reason"),
+    *("From the last byte to the answer", "Studies by state", "Jobs a minute", "From the last image to the result"),
+    *("Stages, 95th percentile", "Packages", "Scores", "Attempts at deliveries", "DICOM objects", "Running"),
+    *("One batch on the device, 95th percentile", "Images in a batch, and a second", "Unacknowledged flags"),
+    *("Flagged of the scored, a day and a month", "Flags that stand, and those raised in a day", "Doorbells"),
+    *("Warnings on results", "Mean score, a day and a month", "Youngest sign of life", "Database and broker"),
+}
+"""Panels on which the studies of this module must be seen."""
+
+
+def test_every_query_of_the_dashboard_is_answered_and_shows_what_happened(watcher: Prometheus) -> None:
+    """By a real Prometheus with the shipped rules; without a GPU its panels are empty."""
+    queries = panel_targets("expr")
+
+    def seen() -> set[str]:
+        """Titles of panels that show something other than nothing."""
+        return {
+            where.partition(": ")[2]
+            for where, target in queries
+            if any(value > 0 for value in watcher.ask(target["expr"].removesuffix(" or vector(0)")))
+        }
+
+    unanswered = [where for where, target in queries if not watcher.ask(target["expr"])]
+    assert {where for where in unanswered if "GPU" not in where} == set()
+    until(lambda: seen() >= HAPPENED, 30, lambda: f"not seen: {sorted(HAPPENED - seen())}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydicom.uid import RLELossless
 from sqlalchemy import text
 
+from firstread import effects
 from firstread.dicom.uids import stable_uid
 from firstread.phantoms.ct import file_meta
 from firstread.queue import QUEUE, TASK_NAME, depth, make_app, redis_client, ring
@@ -151,7 +152,7 @@ def test_strange_messages_and_commands_on_the_broker_are_dropped_and_counted(mak
     app.send_task(TASK_NAME, kwargs=later | {"number": "1"}, queue=QUEUE)
     until(lambda: client.llen(QUEUE) == 0, what="every message taken")
     revision = put_probe(site.db, site.settings, "after")
-    ring(app, revision_id=revision, study_key=1, number=1, priority=0)
+    ring(app, effects.RETRY_PUBLISH, revision_id=revision, study_key=1, number=1, priority=0)
     site.wait_for([revision])
     assert [row.pid for row in site.workers()] == [worker.pid]
     log = (site.settings.log_dir / "worker.log").read_text(encoding="utf-8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,8 +51,15 @@ def toy_arrays(toy_data: Path) -> Arrays:
 
 @pytest.fixture(scope="session")
 def toy_run(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> ToyRun:
-    """Both folds trained, evaluated, joined and packed, once for all tests."""
-    recipe, out = run_recipe(toy_data), tmp_path_factory.mktemp("toy_run")
-    package = train_all(Order(recipe=recipe, data=toy_data, out=out))
-    assert package is not None
-    return ToyRun(recipe, out, package)
+    """Both folds trained, evaluated, joined and packed, once for all tests of all processes that share them."""
+    recipe, base = run_recipe(toy_data), tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    out, note = base / "toy_run", base / "toy_run.package"
+    with (base / "toy_run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # let go with the file
+        if not note.is_file():
+            package = train_all(Order(recipe=recipe, data=toy_data, out=out))
+            assert package is not None
+            note.write_text(str(package))
+    return ToyRun(recipe, out, Path(note.read_text()))

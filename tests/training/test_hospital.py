@@ -146,7 +146,7 @@ def test_what_training_wrote_is_taken_in_and_passed_on_as_it_lies(run: Path, hom
     assert "no package in" in call("import", str(tmp_path), code=1)
     output = call("activate", "hospital_head_ct/1.0.0")
     assert "new     hospital_head_ct/1.0.0: AUC" in output and "12 cases, trained in 4 steps" in output
-    assert "active  head_ct_bleed/" in output and "less than a quarter of 60" in output
+    assert "active  head_ct_bleed/" in output and "less than a quarter of 65" in output
 
 
 def test_a_worse_card_is_asked_about_on_a_terminal(run: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,14 +165,14 @@ def test_a_worse_card_is_asked_about_on_a_terminal(run: Path, home: Path, monkey
     assert roles()["hospital_head_ct/1.0.0"] == "off"
     assert call("activate", "hospital_head_ct/1.0.0", answer="y\n") == 0
     assert roles()["hospital_head_ct/1.0.0"] == "active"
-    assert call("activate", "head_ct_bleed/1.1.0", "--yes") == 0
-    assert call("activate", "head_ct_bleed/1.1.0") == 0, "nothing is asked of what serves already"
+    assert call("activate", "head_ct_bleed/2.0.0", "--yes") == 0
+    assert call("activate", "head_ct_bleed/2.0.0") == 0, "nothing is asked of what serves already"
 
 
 def test_doubts_are_worse_figures_and_few_cases() -> None:
     good = figures_of(Card.read(next((ROOT / "models/head_ct_bleed").glob("*/card.json"))))
     assert doubts(good, good) == []
     few = type(good)(good.key, 14, good.auc, good.sensitivity, good.specificity, 20)
-    assert doubts(few, good) == ["its figures rest on 14 cases, less than a quarter of 60"]
+    assert doubts(few, good) == ["its figures rest on 14 cases, less than a quarter of 65"]
     bare = type(good)(good.key, None, None, None, None, 20)
     assert len(doubts(bare, good)) == 4 and "not on the card" in doubts(bare, good)[0]

@@ -6,8 +6,6 @@ by hand.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import re
 import sys
 from collections.abc import Callable
@@ -17,12 +15,14 @@ from pathlib import Path
 import click
 
 from tests.bench.parts import PARTS
-from tools.docs import simulation
+from tools.docs import histories, hl7, simulation
+from tools.docs.endurance import fuzzing, soak
 from tools.docs.experiments import chest_adults, experiments, head_ct_scores
 from tools.docs.figures import ROOT, flag_words, models, table
 from tools.docs.licences import decided_licences, licences
 from tools.docs.performance import bench_part, queries, query_databases
 from tools.docs.published import published
+from tools.docs.reliability import grid
 from tools.docs.security import units
 from tools.docs.targets import targets
 
@@ -136,13 +136,9 @@ def tables() -> str:
 
 def codes() -> str:
     """Codes of ``reason`` and ``warnings``, with their line for people."""
-    import worker.pipelines
+    from firstread.codes import IMAGE_CODES
 
-    texts: dict[str, str] = {}
-    for module in pkgutil.iter_modules(worker.pipelines.__path__, "worker.pipelines."):
-        of_module: dict[str, str] = getattr(importlib.import_module(module.name), "TEXTS", {})
-        texts.update({str(code): text for code, text in of_module.items()})
-    return table(("code", "meaning"), ((f"`{code}`", text) for code, text in sorted(texts.items())))
+    return _plain_codes(IMAGE_CODES)
 
 
 def _plain_codes(texts: dict[str, str]) -> str:
@@ -206,6 +202,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "targets_dermoscopy": lambda: targets(("lesion",)),
     "experiments_head_ct": lambda: head_ct_scores() + experiments("head_ct"),
     "experiments_dermoscopy": lambda: experiments("dermoscopy"),
+    "experiments_engine": lambda: experiments("engine"),
     "chest_adults": chest_adults,
     "experiments_chest": lambda: experiments("chest"),
     **{f"bench_{part.name}": partial(bench_part, part.name) for part in PARTS if not part.own_file},
@@ -221,6 +218,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "former_metrics": former_metrics,
     "commands": commands,
     "storage": storage,
+    "hl7_fields": hl7.fields,
+    "hl7_example": hl7.example,
     "syntaxes": syntaxes,
     "tables": tables,
     "codes": codes,
@@ -232,6 +231,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "alerts": alerts,
     "flag_words": flag_words,
     "units": units,
+    "simulation_breaks": histories.breaks,
+    "grid": grid,
+    "fuzzing": fuzzing,
+    "soak": soak,
 }
 
 

@@ -92,8 +92,16 @@ def queries() -> str:
         for run in runs:
             row = run["queries"].get(name)
             cells.append("" if row is None else " / ".join(f"{1000 * seconds:.1f}" for seconds in _seconds(row)))
-        rows.append((name, first["class"], f"{1000 * first['limit_s']:.0f}", *cells))
+        rows.append((name, first["class"], _limit(name, runs), *cells))
     return table(("query", "class", "limit, ms", *(_heading(run) for run in runs)), rows)
+
+
+def _limit(name: str, runs: list[dict[str, Any]]) -> str:
+    """A query's limit in ms, and in databases of how many studies it holds where it does not in all."""
+    found = {run["studies"]: run["queries"][name]["limit_s"] for run in runs if name in run["queries"]}
+    held = {studies: limit_s for studies, limit_s in found.items() if limit_s is not None}
+    words = f"{1000 * max(held.values()):.0f}" if held else "none"
+    return words if len(held) == len(found) else f"{words}, at {', '.join(f'{n:,}' for n in held)} studies"
 
 
 def query_databases() -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worker.engine.device import DEFAULT_BATCH
 from worker.packages.runtimes.device import CPU_BATCHES
 
 ENGINE = "TensorFlow"
@@ -63,8 +62,8 @@ class Costs:
 
 
 def largest_batch() -> int:
-    """As the engine fills it by default."""
-    return DEFAULT_BATCH
+    """As the engine fills it for a processor."""
+    return CPU_BATCHES[-1]
 
 
 def read(folder: Path) -> Costs:

@@ -15,7 +15,6 @@ import numpy as np
 from training.chest.calibration import flag_by_age
 from training.chest.figures import binary_figures, thresholds_of
 from training.chest.package import INTERVALS
-from training.chest.pictures import confusion_pictures
 from training.datasets.base import Item
 from training.datasets.registry import open_dataset
 from training.evaluation import fitting, metrics
@@ -60,7 +59,7 @@ def blend(binary: Path, four: Path, data: Path, out: Path) -> None:
     rewrite_card(binary, card)
     notes = [f"Joint score of {packages[0].key} and {packages[1].key}, fitted on validation films.", INTERVALS]
     title = "Pneumonia, joint score: films of the test part"
-    click.echo(f"report: {write_report(out, title, notes, figures, (), confusion_pictures(figures))}")
+    click.echo(f"report: {write_report(out, title, notes, figures)}")
 
 
 def against_normal(package: Package, pixels: list[np.ndarray]) -> np.ndarray:

@@ -24,7 +24,6 @@ from training.chest.figures import (
 from training.chest.figures import binary_figures as binary
 from training.chest.labels import CLASSES
 from training.chest.package import INTERVALS
-from training.chest.pictures import confusion_pictures
 from training.datasets.base import DataSet, DataSetError, Item, gathered
 from training.evaluation.report import write_report
 from training.evaluation.scoring import FLATTERED, EvaluationOrder, Measured
@@ -75,7 +74,7 @@ def evaluate_films(order: EvaluationOrder) -> Path:
     films = np.stack([planes(film[None], package.card.input)[0, ..., 0] for film in pixels])
     misses = worst(readable, films, _p_true(package, readable, p))
     notes = [f"Package {package.key}, {selection}.", INTERVALS, *notes, FLATTERED]
-    return write_report(order.out, f"{package.key}: {selection}", notes, figures, misses, confusion_pictures(figures))
+    return write_report(order.out, f"{package.key}: {selection}", notes, figures, misses)
 
 
 def measured_films(order: EvaluationOrder) -> Measured:

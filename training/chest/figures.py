@@ -11,7 +11,7 @@ from training.chest.labels import CLASSES
 from training.chest.readers import class_of
 from training.datasets.base import Item
 from training.evaluation import figures, metrics
-from training.evaluation.report import Miss
+from training.evaluation.pictures import Miss
 from worker.packages.card import Card
 from worker.packages.operating_points import AgeGroup, OperatingPoint, OperatingPointByAge
 from worker.pipelines.ensemble import FALLBACK_THRESHOLD

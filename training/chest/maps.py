@@ -1,6 +1,6 @@
 """Maps of one film for every package, class and method, as pictures and as numbers.
 
-``firstread chest maps PACKAGE... --film FILE --out DIR``. Grad-CAM (plain CAM where the head allows it), Grad-CAM++ and
+What ``firstread maps`` does for packages of chest films. Grad-CAM (plain CAM where the head allows it), Grad-CAM++ and
 occlusion of each class of each package; where a binary and a four-class package are given, those of the score that
 flags too, as :mod:`worker.pipelines.chest_xray.evidence` makes it in service.
 """
@@ -12,15 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import click
 import cv2
 import numpy as np
 
 from firstread.dicom.datasets import UnusableFile, read_dataset
 from firstread.dicom.pixels.reading import UnreadablePixels
 from training.datasets.base import PICTURES, DataSetError, read_grey
-from training.options import EXISTING_FILE, EXISTING_FOLDER, FOLDER
-from worker.packages.package import load
 from worker.packages.preprocessing.lungs import lung_field
 from worker.packages.runtimes.tensorflow import Package
 from worker.pipelines.base import Served
@@ -63,22 +60,6 @@ class DirectEngine:
         return self._packages[package].class_maps(x, finding)
 
 
-@click.command("maps")
-@click.argument("packages", metavar="PACKAGE...", nargs=-1, required=True, type=EXISTING_FOLDER)
-@click.option("--film", "path", type=EXISTING_FILE, required=True, help="A picture or a DICOM radiograph.")
-@click.option("--out", type=FOLDER, required=True, help="Folder of pictures and numbers.")
-def maps(packages: tuple[Path, ...], path: Path, out: Path) -> None:
-    """Lay Grad-CAM, Grad-CAM++ and occlusion of every class of each PACKAGE over a film."""
-    film, sides_known = read_any(path)
-    rows = write_maps([load(folder) for folder in packages], film, out, sides_known)
-    for row in rows:
-        share = "–" if row["lung_share"] is None else f"{row['lung_share']:.2f}"
-        click.echo(
-            f"{row['package']} {row['class']} {row['p']:.3f} {row['method']}: in the lungs {share}, "
-            f"{row['side']} {row['zone']}, {row['picture']}"
-        )
-
-
 def read_any(path: Path) -> tuple[np.ndarray, bool]:
     """Film (H, W) of a picture or a DICOM file, and whether its header tells the sides.
 
@@ -104,7 +85,7 @@ def write_maps(packages: Sequence[Package], film: np.ndarray, out: Path, sides_k
     for name, version, label, p, by_method in (*_single(packages, film), *_joint(packages, film)):
         for method, heat in by_method.items():
             place = place_of(heat, field)
-            picture = f"{name}_{label}_{method}.png"
+            picture = f"{name}-{version}_{label}_{method}.png"
             shown = overlay(film, heat, (f"{name} {version}", f"{label} {p:.2f}", method), sides_known)
             cv2.imwrite(str(out / picture), cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
             rows.append(

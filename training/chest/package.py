@@ -12,15 +12,16 @@ from training.chest.by_source import Said, by_source
 from training.chest.calibration import binary_points, fit_softmax, flag_by_age, softmax_p
 from training.chest.labels import CLASSES
 from training.chest.left_out import left_out_cards, with_left_out
-from training.chest.pictures import confusion_pictures, run_pictures
 from training.datasets.arrays import Arrays
 from training.datasets.base import EXTERNAL, Item
 from training.evaluation.figures import without_curves
 from training.evaluation.fitting import fit_platt
-from training.evaluation.report import Miss, write_report
+from training.evaluation.pictures import Miss
+from training.evaluation.report import write_report
 from training.fit.model import predict
 from training.fit.teacher import earlier_recipe
 from training.package.order import Order
+from training.package.pictures import batch_pictures
 from training.package.writing import write_package
 from training.recipe import Recipe
 from worker.packages.card import Calibration, Card
@@ -205,7 +206,9 @@ def earlier_stage(order: Order) -> dict[str, Any]:
 def population(text: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
     """The recipe's words, and ``age_ranges`` in years: those it states, and that of the training films with an age."""
     ages = [
-        float(item.attributes["age"]) for item in arrays.items if item.split == "train" and "age" in item.attributes
+        float(item.attributes["age"])
+        for item in (*arrays.items, *arrays.undecoded)
+        if item.split == "train" and "age" in item.attributes
     ]
     measured = [[int(min(ages)), int(max(ages))]] if ages else []
     return {**text, "age_ranges": [*text.get("age_ranges", []), *measured], "films_with_age": len(ages)}
@@ -214,9 +217,10 @@ def population(text: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
 def training_counts(arrays: Arrays) -> dict[str, Any]:
     """Films and patients of each part and data set, and films of each finding."""
     counts: dict[str, Any] = {}
-    for name in dict.fromkeys(item.dataset for item in arrays.items):
+    everything = [*arrays.items, *arrays.undecoded]
+    for name in dict.fromkeys(item.dataset for item in everything):
         for part in ("train", "val", "test"):
-            items = [item for item in arrays.items if item.dataset == name and item.split == part]
+            items = [item for item in everything if item.dataset == name and item.split == part]
             findings = sorted({item.attributes.get("finding", "") for item in items})
             counts[f"{name}_{part}"] = {
                 "films": len(items),
@@ -254,5 +258,6 @@ def report(recipe: Recipe, figures: dict[str, Any], misses: list[Miss], out: Pat
         ],
         figures,
         misses,
-        run_pictures(recipe, arrays, out) | confusion_pictures(figures),
+        batch_pictures(recipe, arrays),
+        out,
     )

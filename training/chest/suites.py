@@ -10,6 +10,11 @@ from training.recipe import Recipe, load_recipe
 
 SIZES = (64, 96, 128, 224)
 BIG = ("pneumonia4_resnet50", "pneumonia4_inceptionresnetv2", "pneumonia4_efficientnetb7")
+"""The networks of the published comparison."""
+LITE = "pneumonia4_lite0"
+NETWORKS = (*BIG, "pneumonia4_inceptionv3", LITE)
+"""Recipes of bases under the published head."""
+FROM_SCRATCH = "from scratch"
 
 
 @dataclass(frozen=True)
@@ -26,18 +31,30 @@ class Variant:
     frozen: bool = False
     sizes_px: tuple[int, ...] = ()
 
+    @property
+    def start(self) -> str:
+        """Where it starts, for the table: the file's name, or that it starts from scratch."""
+        where = FROM_SCRATCH if self.weights == "none" else Path(self.weights).name
+        return f"{where}, base frozen" if self.frozen else where
+
 
 @dataclass(frozen=True)
 class Budget:
-    """What every variant of a small run gets."""
+    """What every variant of a small run gets; with ``minutes`` the same time for each, on all films."""
 
     films: int = 240
     test_films: int = 200
     steps: int = 12
     batch_size: int = 8
     size: int = 64
+    minutes: float = 0.0
 
     def __str__(self) -> str:
+        if self.minutes:
+            return (
+                f"{self.minutes:g} minutes of training for each row on all training films, batches of "
+                f"{self.batch_size}, {self.size} x {self.size}, all test films"
+            )
         text = (
             f"{self.films} training films, {self.steps} steps of {self.batch_size}, {self.size} x {self.size}, "
             f"{self.test_films} test films"
@@ -51,24 +68,33 @@ BUDGETS = {"networks": Budget(test_films=80, steps=6, size=96), "resolution": Bu
 
 
 def suite(name: str, weights: str, lite_weights: str) -> list[Variant]:
-    """The variants of a suite; the big networks start from ``weights``, EfficientNet-Lite0 from ``lite_weights``."""
+    """The variants of a suite; the big networks start from ``weights``, EfficientNet-Lite0 from ``lite_weights``.
+
+    A base is frozen only where it has trained weights.
+    """
     if name == "networks":
-        rows = [
-            Variant(f"{recipe} ({'frozen' if frozen else 'unfrozen'}, {_word(start)})", recipe, {}, start, frozen)
-            for recipe in BIG
-            for start in dict.fromkeys(("none", start_of(recipe, weights)))
-            for frozen in (True, False)
+        return [row for recipe in NETWORKS for row in _network_rows(recipe, weights, lite_weights)] + [
+            Variant("plain CNN", BIG[0], PLAIN_CNN),
+            Variant("ours (pneumonia4)", "pneumonia4", {}, lite_weights),
         ]
-        lite = [
-            Variant(f"pneumonia4 ({_word(start)})", "pneumonia4", {}, start)
-            for start in dict.fromkeys(("none", lite_weights))
-        ]
-        return rows + lite
     sizes_px = SIZES if name == "resolution" else ()
     return [
-        Variant(row, recipe, changes, start_of(recipe, weights) if recipe in BIG else lite_weights, sizes_px=sizes_px)
+        Variant(row, recipe, changes, _started(recipe, weights, lite_weights), sizes_px=sizes_px)
         for row, (recipe, changes) in SUITES[name].items()
     ]
+
+
+def _network_rows(recipe: str, weights: str, lite_weights: str) -> list[Variant]:
+    """A base whole; with trained weights also frozen."""
+    name, start = recipe.removeprefix("pneumonia4_"), _started(recipe, weights, lite_weights)
+    whole = Variant(f"{name} (whole)", recipe, {}, start)
+    return [whole] if start == "none" else [Variant(f"{name} (frozen base)", recipe, {}, start, True), whole]
+
+
+def _started(recipe: str, weights: str, lite_weights: str) -> str:
+    if recipe in NETWORKS and recipe != LITE:
+        return start_of(recipe, weights)
+    return "none" if recipe.startswith("pneumonia_blocks") else lite_weights
 
 
 def start_of(recipe: str, weights: str) -> str:
@@ -83,7 +109,7 @@ def start_of(recipe: str, weights: str) -> str:
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file() and network in _plain(file.name))
         return str(files[0]) if files else "none"
-    named = [other for other in BIG if other.removeprefix("pneumonia4_") in _plain(path.name)]
+    named = [other for other in NETWORKS if other.removeprefix("pneumonia4_") in _plain(path.name)]
     return weights if not named or recipe in named else "none"
 
 
@@ -92,8 +118,17 @@ def _plain(name: str) -> str:
     return "".join(c for c in name.lower() if c.isalnum())
 
 
-def _word(weights: str) -> str:
-    return "from scratch" if weights == "none" else "pre-trained"
+PLAIN_CNN: dict[str, Any] = {
+    "architecture": {
+        "builder": "pneumonia_cnn",
+        "classes": 4,
+        "filters": [16, 32, 48, 96, 160],
+        "dense": [128, 64],
+        "dropout": [0.4, 0.3],
+        "softmax_groups": [[0, 1, 2, 3]],
+    }
+}
+"""The plain network of ``pneumonia_cnn`` with four classes."""
 
 
 def _small_head(kind: str) -> dict[str, Any]:
@@ -156,6 +191,12 @@ SUITES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "films of few pixels among those trained on": ("pneumonia4", {}),
         "none of them": ("pneumonia4", WITHOUT_LOW_RESOLUTION),
     },
+    "blocks": {
+        "batch normalization and dropout": ("pneumonia_blocks", {}),
+        "batch normalization alone": ("pneumonia_blocks_norm_only", {}),
+        "dropout alone": ("pneumonia_blocks_dropout_only", {}),
+        "neither": ("pneumonia_blocks_bare", {}),
+    },
     "adults": {
         "adults without COVID as hard negatives": ("pneumonia4", {}),
         "adults without COVID as often as they come": (
@@ -187,11 +228,14 @@ def recipe_of(variant: Variant, budget: Budget | None) -> Recipe:
         else:
             parts[key] = {**old, **value} if key == "augment" else value
     recipe = recipe.model_copy(update=parts)
-    if budget is not None:
+    if budget is not None and budget.minutes:
+        recipe = _timed(recipe, budget)
+    elif budget is not None:
         spec = recipe.input.model_copy(update={"height": budget.size, "width": budget.size})
         # an average over hundreds of steps would still be the first weights after a dozen
         small = {
             "ema": 0.0,
+            "epochs": 0,
             "steps": budget.steps,
             "steps_per_epoch": budget.steps,
             "batch_size": budget.batch_size,
@@ -202,7 +246,13 @@ def recipe_of(variant: Variant, budget: Budget | None) -> Recipe:
         recipe = recipe.model_copy(update={"input": spec, "schedule": recipe.schedule.model_copy(update=small)})
     if variant.weights == "none":
         recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"frozen": ()})})
-    if variant.frozen:
-        frozen = recipe.schedule.model_copy(update={"freeze_steps": recipe.schedule.steps})
-        recipe = recipe.model_copy(update={"schedule": frozen})
-    return recipe
+    return recipe.model_copy(update={"frozen_base": True}) if variant.frozen else recipe
+
+
+def _timed(recipe: Recipe, budget: Budget) -> Recipe:
+    """The recipe with pictures and batches of the budget; how many steps it gets is known when one was timed."""
+    spec = recipe.input.model_copy(update={"height": budget.size, "width": budget.size})
+    schedule = recipe.schedule.model_copy(
+        update={"ema": 0.0, "epochs": 0, "steps": 1, "batch_size": budget.batch_size, "freeze_steps": 0}
+    )
+    return recipe.model_copy(update={"input": spec, "schedule": schedule})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from firstread.errors import FirstreadError
-from training.datasets.base import DataSet, DataSetError, Item, gathered, label_matrix, studies
+from training.datasets.base import DataSet, DataSetError, Item, end_slices, gathered, label_matrix, studies
 from training.datasets.registry import open_datasets
 from training.progress import progress
 from training.recipe import Recipe, mask_size
@@ -59,6 +59,8 @@ class Arrays:
     left_out: dict[str, str] = field(default_factory=dict)
     sources: np.ndarray | None = None
     """Float32 (n, hospitals), for an adversary."""
+    undecoded: list[Item] = field(default_factory=list)
+    """Items that are counted and not here: what a training read from shards."""
 
     @classmethod
     def empty(cls, spec: InputSpec, label_names: Sequence[str]) -> Arrays:
@@ -105,6 +107,8 @@ def load_arrays(
     cache: Path | None = None,
     workers: int = 2,
     leave_out: Sequence[str] = (),
+    validation_share: float = 0.0,
+    keep: Callable[[Item], bool] | None = None,
 ) -> Arrays:
     """Decode the data sets (or read the cache) into :class:`Arrays`.
 
@@ -116,8 +120,14 @@ def load_arrays(
         Folder for the decoded arrays; a file there is named by a hash of items and input spec.
     leave_out : sequence of str
         Hospitals whose items are :data:`training.datasets.base.EXTERNAL`.
+    validation_share : float
+        Share of the patients of ``train`` and ``val`` that validate; 0 for the data sets' own parts.
+    keep : callable, optional
+        Which items are decoded; the others are ``undecoded``.
     """
-    items = gathered(datasets, leave_out)
+    items = gathered(datasets, leave_out, validation_share)
+    undecoded = [item for item in items if keep is not None and not keep(item)]
+    items = [item for item in items if keep is None or keep(item)]
     require_memory(memory_bytes(len(items), spec, mask_size), len(items))
     by_name = {dataset.name: dataset for dataset in datasets}
     path = cache / f"{_fingerprint(items, spec, mask_size)}.npz" if cache else None
@@ -141,11 +151,15 @@ def load_arrays(
         neighbours=_neighbours(readable, spec.neighbours),
         mask_shares=shares,
         left_out=left_out,
+        undecoded=undecoded,
     )
 
 
-def open_arrays(recipe: Recipe, data: Path, cache: Path | None) -> Arrays:
-    """The recipe's data sets below ``data``, decoded; masks at the size of the network's output."""
+def open_arrays(recipe: Recipe, data: Path, cache: Path | None, keep: Callable[[Item], bool] | None = None) -> Arrays:
+    """The recipe's data sets below ``data``, decoded; masks at the size of the network's output.
+
+    ``keep`` says which items are decoded; None decodes all.
+    """
     arrays = load_arrays(
         open_datasets(recipe, data),
         recipe.input,
@@ -154,9 +168,13 @@ def open_arrays(recipe: Recipe, data: Path, cache: Path | None) -> Arrays:
         cache,
         workers=os.cpu_count() or 2,
         leave_out=recipe.leave_out,
+        validation_share=recipe.validation_share,
+        keep=keep,
     )
     if recipe.parameters.get("drop_bad_slices"):
         mute_bad_slices(arrays)
+    for i in end_slices(arrays.items, int(recipe.parameters.get("drop_end_slices", 0))):
+        arrays.items[i] = replace(arrays.items[i], usable=False)
     return arrays
 
 

@@ -75,8 +75,10 @@ class DataSet(Protocol):
         ...
 
 
-def gathered(datasets: Sequence[DataSet], leave_out: Sequence[str] = ()) -> list[Item]:
+def gathered(datasets: Sequence[DataSet], leave_out: Sequence[str] = (), validation_share: float = 0.0) -> list[Item]:
     """Items of all data sets, in their order; a data set with ``one_part_a_patient`` gives each patient one part.
+
+    With ``validation_share`` the parts ``train`` and ``val`` are :func:`dealt_anew`.
 
     Items of a hospital (attribute ``hospital``) in ``leave_out`` are of the part :data:`EXTERNAL`, whatever their data
     set says.
@@ -87,6 +89,8 @@ def gathered(datasets: Sequence[DataSet], leave_out: Sequence[str] = ()) -> list
         If nothing is of a hospital that is left out.
     """
     items = [item for dataset in datasets for item in dataset.items()]
+    if validation_share:
+        items = dealt_anew(items, validation_share)
     if leave_out:
         hospitals = {item.attributes.get("hospital", "") for item in items} - {""}
         if absent := [name for name in leave_out if name not in hospitals]:
@@ -108,6 +112,22 @@ def studies(items: Sequence[Item]) -> dict[tuple[str, str], list[int]]:
     for members in rows.values():
         members.sort(key=lambda i: items[i].order)
     return rows
+
+
+def end_slices(items: Sequence[Item], count: int) -> set[int]:
+    """Indices of the first and the last ``count`` slices of every study."""
+    if count <= 0:
+        return set()
+    return {i for members in studies(items).values() for i in (*members[:count], *members[-count:])}
+
+
+def dealt_anew(items: Sequence[Item], share: float) -> list[Item]:
+    """Items with a share of the patients of ``train`` and ``val`` in ``val``, by hash, and the rest in ``train``."""
+    limit = first_places(share)
+    return [
+        replace(item, split="val" if place_of(item) < limit else "train") if item.split in ("train", "val") else item
+        for item in items
+    ]
 
 
 def place_of(item: Item) -> int:

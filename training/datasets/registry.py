@@ -94,5 +94,5 @@ def open_datasets(recipe: Recipe, data: Path) -> list[DataSet]:
 
 def open_items(recipe: Recipe, data: Path) -> tuple[list[Item], np.ndarray]:
     """Items and labels (n, labels) of the recipe's data sets, without decoding a picture."""
-    items = gathered(open_datasets(recipe, data), recipe.leave_out)
+    items = gathered(open_datasets(recipe, data), recipe.leave_out, recipe.validation_share)
     return items, label_matrix(items, recipe.labels)

@@ -11,6 +11,7 @@ import numpy as np
 from training.datasets.base import DataSet, DataSetError, Item, label_matrix
 from training.dermoscopy import figures as fig
 from training.dermoscopy.package import overlap_of, rows_of
+from training.dermoscopy.report import finding_figures
 from training.evaluation.scoring import (
     EvaluationOrder,
     Measured,
@@ -34,7 +35,9 @@ def evaluate_order(order: EvaluationOrder) -> Path:
     order.refuse_partner()
     if order.dataset.name != "ham10000":
         return evaluate_pictures(order)
-    scored, result = evaluate_lesions(order.package, order.dataset, order.split)
+    card = order.package.card
+    scored, table = score_lesions(order.package, order.dataset, order.split)
+    result = lesion_figures(card, scored, table) | finding_figures(table, points_of(card))
     return write_scores(order, scored, result, "bootstrap by lesion.")
 
 
@@ -57,11 +60,14 @@ def measured_lesions(order: EvaluationOrder) -> Measured:
 
 def evaluate_lesions(package: Runtime, dataset: DataSet, split: str | None = None) -> tuple[Scored, dict[str, Any]]:
     """What a package says of a data set's pictures, and the figures of it; raises as :func:`score_lesions`."""
-    card = package.card
     scored, table = score_lesions(package, dataset, split)
-    result = {"package": f"{card.name}/{card.version}", "left_out": len(scored.left_out)}
-    result |= fig.figures(table, points_of(card)) | {"subgroups": fig.subgroups(table, scored.items)}
-    return scored, result
+    return scored, lesion_figures(package.card, scored, table)
+
+
+def lesion_figures(card: Card, scored: Scored, table: fig.MeasuredRows) -> dict[str, Any]:
+    """Figures of scored pictures, whole and by subgroup."""
+    result: dict[str, Any] = {"package": f"{card.name}/{card.version}", "left_out": len(scored.left_out)}
+    return result | fig.figures(table, points_of(card)) | {"subgroups": fig.subgroups(table, scored.items)}
 
 
 def score_lesions(package: Runtime, dataset: DataSet, split: str | None = None) -> tuple[Scored, fig.MeasuredRows]:

@@ -170,6 +170,12 @@ def _outlined(rows: MeasuredRows, repeats: int | None) -> dict[str, Any]:
     return outline
 
 
+def mean_iou(iou: np.ndarray, lesions: np.ndarray, repeats: int | None = None) -> dict[str, Any]:
+    """Mean IoU of the outlines that can be compared with a drawn mask, with an interval by lesion."""
+    known = np.isfinite(iou)
+    return metrics.mean(iou[known], lesions[known], repeats).as_dict()
+
+
 def _median(values: np.ndarray) -> float:
     return float(np.median(values))
 

@@ -17,10 +17,13 @@ from training.datasets.registry import open_dataset
 from training.dermoscopy import figures as fig
 from training.dermoscopy import operating
 from training.dermoscopy.readers import class_shares
+from training.dermoscopy.report import write_page
 from training.dermoscopy.scores import ViewLogits, forward_of, score
 from training.dermoscopy.traits import traits_of
+from training.evaluation.pictures import Miss
 from training.evaluation.scoring import Forward
 from training.package.order import Order
+from training.package.pictures import batch_pictures
 from training.package.writing import write_package
 from training.recipe import Recipe
 from worker.packages.card import Card
@@ -159,17 +162,74 @@ def trained_shares(recipe: Recipe, dataset: DataSet) -> dict[str, float]:
     return {label: 1.0 + sum(item.labels.get(label, 0.0) for item in items) for label in recipe.labels}
 
 
-def measure(chosen: operating.ValidationChoices, dataset: DataSet, test: Split, repeats: int = 1000) -> dict[str, Any]:
-    """Figures on the test rows, whole and by subgroup."""
+SEEN = 400
+"""Training pictures, about, on which the network is measured beside the test pictures."""
+
+
+def seen_figures(
+    recipe: Recipe,
+    forward: Forward,
+    dataset: DataSet,
+    items: Sequence[Item],
+    chosen: operating.ValidationChoices,
+    width_px: int | None,
+) -> dict[str, Any]:
+    """Accuracy and overlap on pictures that were trained on: what the test figures are below is overfit."""
+
+    def pixels(item: Item) -> np.ndarray:
+        return reduced(dataset.pixels(item), width_px)
+
+    sample = list(items[:: max(1, len(items) // SEEN)])
+    seen = _split(sample, score(forward, sample, pixels, recipe.input, ("plain",)))
+    lesions = np.asarray([item.patient for item in seen.items])
+    rows: dict[str, Any] = {"n": len(seen.items)}
+    if chosen.labels:
+        called = operating.fold_to_three(chosen.labels, chosen.p(seen.scores)).argmax(axis=1)
+        rows["accuracy"] = fig.share(called == fig.truth_of_three(seen.items), lesions)
+    if seen.scores.p_mask is not None:
+        overlap = [
+            overlap_of(dataset, item, p, chosen.mask)[0] for item, p in zip(seen.items, seen.scores.p_mask, strict=True)
+        ]
+        rows["mean_iou"] = fig.mean_iou(np.asarray(overlap), lesions)
+    return rows
+
+
+PUBLISHED_CUT: dict[str, Any] = {"mask_threshold": 0.4, "mask_largest": False, "mask_fill": False}
+"""How the published U-Net's mask is cut."""
+
+
+def measure(
+    chosen: operating.ValidationChoices,
+    dataset: DataSet,
+    test: Split,
+    repeats: int = 1000,
+    rows: fig.MeasuredRows | None = None,
+) -> dict[str, Any]:
+    """Figures on the test rows, whole and by subgroup; of outlines also at the published threshold.
+
+    ``rows`` are those of :func:`measured_rows`, where they have been made.
+    """
+    table = measured_rows(chosen, dataset, test) if rows is None else rows
+    left_out = {"unreadable": len(test.scores.left_out)} if test.scores.left_out else {}
+    figures = fig.figures(table, chosen.points, repeats)
+    if test.scores.p_mask is not None and "outline" in figures:
+        at_published = [
+            overlap_of(dataset, item, p, PUBLISHED_CUT)[0]
+            for item, p in zip(test.items, test.scores.p_mask, strict=True)
+        ]
+        figures["outline"]["mean_iou_at_0.4"] = fig.mean_iou(np.asarray(at_published), table.lesions, repeats)
+    return figures | left_out | {"subgroups": fig.subgroups(table, test.items)}
+
+
+def measured_rows(chosen: operating.ValidationChoices, dataset: DataSet, test: Split) -> fig.MeasuredRows:
+    """Everything that figures need of the test rows, with what was chosen on validation."""
     overlap = None
     if test.scores.p_mask is not None:
         overlap = np.asarray(
             [overlap_of(dataset, item, p, chosen.mask) for item, p in zip(test.items, test.scores.p_mask, strict=True)]
         )
     p = chosen.p(test.scores) if chosen.labels else np.zeros((len(test.items), 0))
-    table = rows_of(chosen.labels, p, dataset, test.items, overlap, chosen.prior)
-    left_out = {"unreadable": len(test.scores.left_out)} if test.scores.left_out else {}
-    return fig.figures(table, chosen.points, repeats) | left_out | {"subgroups": fig.subgroups(table, test.items)}
+    return rows_of(chosen.labels, p, dataset, test.items, overlap, chosen.prior)
 
 
 def overlap_of(dataset: DataSet, item: Item, p_mask: np.ndarray, chosen: Mapping[str, Any]) -> tuple[float, float]:
@@ -237,7 +297,10 @@ def card_of(
             "pictures": class_shares(dataset.items()),
         },
         population=dict(recipe.card.get("population", {})),
-        metrics={"test": figures},
+        metrics={
+            "test": {name: value for name, value in figures.items() if name != "train"},
+            **{name: value for name, value in figures.items() if name == "train"},
+        },
         intended_use=str(recipe.card.get("intended_use", "")),
         limits=[str(line) for line in recipe.card.get("limits", [])],
         licence=str(recipe.card.get("licence", "")),
@@ -256,6 +319,7 @@ def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path:
         order.version,
         forward_of(model),
         order.out,
+        pictures=batch_pictures(recipe, arrays),
     )
     return order.out / "package" / recipe.name / order.version
 
@@ -269,23 +333,42 @@ def build(
     forward: Forward,
     work: Path,
     only: Sequence[str] = ("val", "test"),
+    pictures: Mapping[str, Sequence[Miss]] | None = None,
 ) -> dict[str, Any]:
-    """Predict, choose, measure, write ``out/<name>/<version>``; give back the figures.
+    """Predict, choose, measure, write ``out/<name>/<version>`` and the page; give back the figures.
 
     Parameters
     ----------
     forward : callable
         Network of the same weights, as :func:`training.dermoscopy.scores.forward_of` gives it.
     work : Path
-        Folder for predictions and the figures as JSON.
+        Folder for predictions, the figures as JSON, and the page (``evaluation``).
+    pictures : mapping, optional
+        Pictures for the page, by heading.
     """
     work.mkdir(parents=True, exist_ok=True)
     items = splits(dataset)
     width_px = picture_width_px(dataset, items["train"])
     parts = {name: predicted(forward, dataset, items[name], recipe, work / f"{name}.npz", width_px) for name in only}
     chosen = choose(recipe, dataset, parts["val"])
-    figures = measure(chosen, dataset, parts["test"])
+    tested = parts["test"]
+    rows = measured_rows(chosen, dataset, tested)
+    figures = measure(chosen, dataset, tested, rows=rows)
+    figures["train"] = seen_figures(recipe, forward, dataset, items["train"], chosen, width_px)
     (work / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    write_page(
+        work / "evaluation",
+        f"{recipe.name}: pictures of the test part",
+        figures,
+        rows,
+        chosen.points,
+        dataset,
+        tested.items,
+        tested.scores.p_mask,
+        chosen.mask,
+        pictures,
+        work,
+    )
     directory = out / recipe.name / version
     directory.parent.mkdir(parents=True, exist_ok=True)
     text = str(recipe.card.get("licence_text", recipe.card.get("licence", "unknown")))

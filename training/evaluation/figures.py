@@ -55,16 +55,19 @@ def binary(
 
 
 def curves(y: np.ndarray, p: np.ndarray) -> dict[str, list[float]]:
-    """ROC and precision-recall points, thinned for the page."""
+    """ROC and precision-recall points, and sensitivity and specificity by threshold, thinned for the page."""
     if not 0 < y.sum() < len(y):
         return {}
-    false, true, _ = metrics.roc(y, p)
+    false, true, thresholds = metrics.roc(y, p)
     recall, precision, _ = metrics.precision_recall(y, p)
     return {
         "false_positive_rate": _thin(false),
         "true_positive_rate": _thin(true),
         "recall": _thin(recall),
         "precision": _thin(precision),
+        "threshold": _thin(thresholds[1:]),  # the first one is infinite
+        "sensitivity": _thin(true[1:]),
+        "specificity": _thin(1 - false[1:]),
     }
 
 

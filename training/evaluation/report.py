@@ -6,22 +6,22 @@ The page is one file that needs nothing else.
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
+from training.evaluation.pictures import Miss, confusion_pictures, initial_figures, last_figures, run_curves
+
 STYLE = (
     "body{font:15px/1.45 sans-serif;max-width:70em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}"
     "td,th{border:1px solid #ccc;padding:.25em .6em;text-align:left}img{max-width:100%}figure{display:inline-block;"
-    "margin:.4em;width:16em}figcaption{font-size:12px}"
+    "margin:.4em;width:16em;vertical-align:top}figure.wide{width:26em}figcaption{font-size:12px}"
 )
 COLUMNS = (
     "auc",
@@ -39,14 +39,6 @@ COLUMNS = (
 """Figures in the table of findings."""
 
 
-@dataclass(frozen=True)
-class Miss:
-    """A picture on which the model was far off: uint8 (H, W) or (H, W, 3) and what to say below it."""
-
-    picture: np.ndarray
-    caption: str
-
-
 def write_report(
     out: Path,
     title: str,
@@ -54,6 +46,7 @@ def write_report(
     figures: Mapping[str, Any],
     misses: Sequence[Miss] = (),
     pictures: Mapping[str, Sequence[Miss]] | None = None,
+    run: Path | None = None,
 ) -> Path:
     """Write ``evaluation.html`` and ``evaluation.json`` into a folder; give back the page's path.
 
@@ -63,9 +56,30 @@ def write_report(
         Section -> figures of :mod:`training.evaluation.figures`, or nested mappings of them.
     pictures : mapping, optional
         Heading -> pictures with their captions, before the worst misses.
+    run : Path, optional
+        Folder of the trainings behind the figures: their curves are shown, what they began with and ended with.
     """
     out.mkdir(parents=True, exist_ok=True)
+    shown = dict(pictures or {})
+    if run is not None:
+        told = {"before_training": initial_figures(run), "last_epoch": last_figures(run)}
+        figures = {**figures, **{name: value for name, value in told.items() if value}}
+        shown |= run_curves(run)
+    if matrices := confusion_pictures(figures):
+        shown["Confusion matrices"] = matrices
     _write(out / "evaluation.json", json.dumps(figures, indent=1, default=_json_value) + "\n")
+    _write(out / "evaluation.html", report_page(title, notes, figures, misses, shown))
+    return out / "evaluation.html"
+
+
+def report_page(
+    title: str,
+    notes: Sequence[str],
+    figures: Mapping[str, Any],
+    misses: Sequence[Miss],
+    pictures: Mapping[str, Sequence[Miss]],
+) -> str:
+    """HTML of figures, tables (lists of rows) and pictures, each with its heading."""
     rest = {name: _without_findings(value) for name, value in figures.items()}
     page = (
         _environment()
@@ -77,12 +91,11 @@ def write_report(
             columns=COLUMNS,
             findings=dict(_findings(figures)),
             rest={name: value for name, value in rest.items() if value},
-            pictures=pictures or {},
+            pictures=pictures,
             misses=misses,
         )
     )
-    _write(out / "evaluation.html", page + "\n")
-    return out / "evaluation.html"
+    return page + "\n"
 
 
 def write_table(out: Path, name: str, title: str, budget: str, rows: Sequence[Mapping[str, Any]]) -> Path:
@@ -112,11 +125,6 @@ def picture_uri(image: np.ndarray) -> str:
 
     png = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)[1]
     return _png_uri(png.tobytes())
-
-
-def picture_tag(image: np.ndarray, alt: str = "") -> str:
-    """A picture as a tag with its PNG inside; ``image`` is uint8 in RGB or grey."""
-    return f'<img alt="{html.escape(alt)}" src="{picture_uri(image)}">'
 
 
 def _environment() -> Environment:
@@ -185,13 +193,13 @@ def _cell(value: Any) -> str:
 
 
 def _plot_uri(row: Mapping[str, Any], name: str) -> str:
-    """ROC, precision and recall, and calibration of a finding, side by side."""
+    """ROC, precision and recall, calibration, and what each threshold does, of a finding, side by side."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    drawing, axes = pyplot.subplots(1, 3, figsize=(10, 3.1))
+    drawing, axes = pyplot.subplots(1, 4, figsize=(13, 3.1))
     line = row["curves"]
     axes[0].plot(line["false_positive_rate"], line["true_positive_rate"])
     axes[0].set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC")
@@ -201,6 +209,10 @@ def _plot_uri(row: Mapping[str, Any], name: str) -> str:
     axes[2].plot([0, 1], [0, 1], color="grey", lw=0.7)
     axes[2].plot([b["p"] for b in row["calibration"]], [b["share"] for b in row["calibration"]], marker="o")
     axes[2].set(xlabel="probability", ylabel="observed share", title="calibration")
+    for column in ("sensitivity", "specificity"):
+        axes[3].plot(line["threshold"], line[column], label=column)
+    axes[3].set(xlabel="threshold", title="sensitivity and specificity", xlim=(0, 1), ylim=(0, 1.02))
+    axes[3].legend()
     drawing.suptitle(name)
     drawing.tight_layout()
     buffer = io.BytesIO()

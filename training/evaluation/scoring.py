@@ -11,7 +11,8 @@ import numpy as np
 
 from training.datasets.base import UNKNOWN, DataSet, DataSetError, Item, label_matrix, studies
 from training.evaluation import figures, metrics
-from training.evaluation.report import Miss, write_report
+from training.evaluation.pictures import Miss
+from training.evaluation.report import write_report
 from training.progress import progress
 from worker.packages.card import Card
 from worker.packages.operating_points import OperatingPointByAge

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -16,6 +16,10 @@ from worker.packages.weights import settle
 
 if TYPE_CHECKING:
     import keras
+
+
+BEST: Final = "best.npz"
+"""Name of the checkpoint of the best epoch, beside that of the last."""
 
 
 class TrainingError(FirstreadError):

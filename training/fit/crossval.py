@@ -15,6 +15,7 @@ import numpy as np
 from training.datasets.arrays import Arrays
 from training.datasets.base import EXTERNAL, Item, first_places, place_of
 from training.datasets.folders import SPLITS
+from training.fit.budget import on_minutes
 from training.fit.checkpoint import TrainingError
 from training.fit.hard import with_hard_negatives
 from training.fit.loop import train
@@ -193,10 +194,19 @@ def is_written_by(path: Path, run: str) -> bool:
     return True
 
 
-def train_final(
-    recipe: Recipe, arrays: Arrays, out: Path, weights: str, start: Path | None = None, **options: Any
-) -> Any:
-    """The model on all folds, whose weights are shipped; items of a split ``val`` decide on early stopping."""
+def final_run(
+    recipe: Recipe,
+    arrays: Arrays,
+    out: Path,
+    weights: str,
+    start: Path | None = None,
+    minutes: float | None = None,
+    **options: Any,
+) -> Run:
+    """The training on all folds, whose weights are shipped; items of a split ``val`` decide on early stopping.
+
+    With ``minutes`` it gets as many steps as fit into them.
+    """
     train_rows, _ = fold_rows(arrays, recipe, None)
     fitted = sized(recipe, usable(arrays, train_rows))
     steps = fitted.final_steps or fitted.schedule.steps
@@ -207,7 +217,8 @@ def train_final(
     if start is not None:
         checkpoint = checkpoint_of(start, "final")
         begin, taught = str(checkpoint), _taught_arrays(recipe, arrays, train_rows, checkpoint)
-    return train(Run(fitted, taught, train_rows, out / "final", steps, validation, begin, **options))
+    run = Run(fitted, taught, train_rows, out / "final", steps, validation, begin, **options)
+    return run if minutes is None else on_minutes(run, minutes)
 
 
 def write_predictions(path: Path, model: Any, arrays: Arrays, rows: np.ndarray, fold: str, run: str) -> None:

@@ -9,14 +9,14 @@ import numpy as np
 
 from training.augmentation.carve import Donors
 from training.augmentation.kinds import augment_from
-from training.fit.batches import Added, Targets, groups_by, mixed, targets_of, train_batch
+from training.fit.batches import Added, Group, Targets, draw_rows, groups_by, mixed, targets_of, train_batch
 from training.fit.run import Run
 from training.recipe import mask_size
 from training.shards.prepared import Prepared
 from training.shards.records import Keep, read_records, training_pipeline
 from worker.packages.preprocessing import compose
 
-Batch = Callable[[int], tuple[np.ndarray, Targets]]
+Batch = Callable[[int], tuple[Any, Targets]]
 
 
 def train_feed(run: Run) -> Batch:
@@ -25,6 +25,8 @@ def train_feed(run: Run) -> Batch:
     if run.shards is not None:
         return _ShardFeed(run.shards)
     groups = groups_by(run.arrays, run.train_rows, recipe.shares or {"*": 1.0}, recipe.patients_first)
+    if run.features is not None:
+        return _feature_feed(run, groups)
     augment = augment_from(recipe.augment, recipe.input)
     added = None
     if recipe.carve or recipe.drawn or recipe.restacked:
@@ -40,16 +42,31 @@ def train_feed(run: Run) -> Batch:
     return batch
 
 
-def validation_feed(run: Run) -> Iterator[tuple[np.ndarray, Targets]]:
+def _feature_feed(run: Run, groups: list[Group]) -> Batch:
+    """Batches of what a frozen base gave, drawn as pictures are."""
+
+    def batch(step: int) -> tuple[Any, Targets]:
+        rng = np.random.default_rng((run.recipe.seed, step))
+        return _inputs_and_targets(run, draw_rows(groups, run.recipe.schedule.batch_size, rng))
+
+    return batch
+
+
+def _inputs_and_targets(run: Run, rows: np.ndarray) -> tuple[Any, Targets]:
+    """Rows as they are: composed pictures, or what a frozen base gave for them."""
+    targets = targets_of(run.arrays, rows)
+    x = run.arrays.inputs(rows) if run.features is None else run.features.of(rows)
+    return x, {name: targets[name] for name in run.recipe.losses}
+
+
+def validation_feed(run: Run) -> Iterator[tuple[Any, Targets]]:
     """The validation rows (of shards: what undersampling left of the held-back part) once, in order, as they are."""
     size = run.recipe.schedule.batch_size
     if run.shards is not None:
         yield from _validation_batches(run.shards)
         return
     for start in range(0, len(run.val_rows), size):
-        rows = run.val_rows[start : start + size]
-        targets = targets_of(run.arrays, rows)
-        yield run.arrays.inputs(rows), {name: targets[name] for name in run.recipe.losses}
+        yield _inputs_and_targets(run, run.val_rows[start : start + size])
 
 
 class _ShardFeed:

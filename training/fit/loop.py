@@ -11,12 +11,14 @@ import numpy as np
 
 from training.fit.adversary import without_adversary
 from training.fit.batches import Targets
-from training.fit.callbacks import loop_callbacks
-from training.fit.checkpoint import Checkpoint, TrainingError
+from training.fit.callbacks import has_validation, loop_callbacks, write_initial
+from training.fit.checkpoint import BEST, Checkpoint, TrainingError
+from training.fit.class_weights import with_class_weights
 from training.fit.feeds import Batch, train_feed
+from training.fit.frozen import trained_part
+from training.fit.measures import validate
 from training.fit.model import build_model, compile_model
 from training.fit.run import Run, identity
-from training.fit.structure import save_structure
 from training.fit.tracking import Tracker
 from training.progress import progress
 from training.recipe import Recipe, Schedule
@@ -46,14 +48,17 @@ def train(run: Run) -> keras.Model:
 
 
 def _train(run: Run) -> keras.Model:
-    recipe, schedule = run.recipe, run.recipe.schedule
-    model = build_model(recipe, run.weights)
+    recipe, schedule = with_class_weights(run), run.recipe.schedule
+    network = build_model(recipe, run.weights)
+    run, model = trained_part(run, network)
     batch = train_feed(run)
     state = Checkpoint(run.out / "checkpoint.npz", identity(run))
     done = state.step()
     if done == 0 and schedule.initial_loss is not None:
         _assert_initial_loss(model, recipe, batch)
     tracker = Tracker(run) if run.wandb and done < run.steps else None
+    if tracker is not None and done == 0:
+        tracker.graph(network)
     for first, last, frozen in _stages(schedule, run.steps):
         if done >= last:
             continue
@@ -61,19 +66,21 @@ def _train(run: Run) -> keras.Model:
         model.optimizer.build(model.trainable_variables)
         if done > first or done == first != 0:
             state.restore(model, with_optimizer=done > first)
+        elif has_validation(run):
+            write_initial(run.out, validate(model, run).values)
         _fit(model, run, batch, state, (first, max(first, done), last), tracker)
         done = max(done, state.step())
         if state.stopped():
             break
     if tracker is not None:
-        tracker.close([run.out / "checkpoint.npz", run.out / "log.jsonl", *save_structure(model, run.out)])
-    if done and state.step() >= 0:
-        state.restore(model, with_optimizer=False)
+        tracker.close()
+    if done:
+        best = Checkpoint(run.out / BEST, identity(run))
+        kept = best if schedule.best and best.path.is_file() else state
+        kept.restore(model, with_optimizer=False)
         if schedule.ema:
-            _put_averages(model, recipe, state)
-    if schedule.best and (run.out / "best.npz").is_file():
-        Checkpoint(run.out / "best.npz", identity(run)).restore(model, with_optimizer=False)
-    return model if recipe.adversary is None else without_adversary(model)
+            _put_averages(model, recipe, kept)
+    return network if recipe.adversary is None else without_adversary(network)
 
 
 def _devices(run: Run) -> AbstractContextManager[Any]:
@@ -95,10 +102,13 @@ def _devices(run: Run) -> AbstractContextManager[Any]:
 
 
 def _put_averages(model: keras.Model, recipe: Recipe, state: Checkpoint) -> None:
-    """Replace the weights by their exponential moving averages, which the optimizer's state of the checkpoint holds."""
+    """Replace the weights by their exponential moving averages, which the optimizer's state of the checkpoint holds.
+
+    Of layers that did not learn yet at that step there are none.
+    """
     import keras
 
-    compile_model(model, recipe, frozen=False)
+    compile_model(model, recipe, frozen=0 < state.step() <= recipe.schedule.freeze_steps)
     model.optimizer.build(model.trainable_variables)
     state.restore(model, with_optimizer=True)
     keras.optimizers.Optimizer.finalize_variable_values(model.optimizer, model.trainable_variables)

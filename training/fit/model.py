@@ -10,9 +10,8 @@ import numpy as np
 from training.datasets.arrays import Arrays
 from training.fit.adversary import with_adversary
 from training.fit.batches import Targets
-from training.fit.feeds import validation_feed
 from training.fit.losses import LOSSES
-from training.fit.run import Run
+from training.fit.measures import training_metrics
 from training.fit.transfer import load_start, set_encoder_trainable
 from training.recipe import Recipe, Schedule
 from worker.packages.networks import build
@@ -72,7 +71,23 @@ def compile_model(model: keras.Model, recipe: Recipe, frozen: bool) -> None:
     # Keras puts the averages in place at the end of every fit, and a fit here is only one epoch.
     optimizer.finalize_variable_values = lambda variables: None
     losses = {name: LOSSES[spec.name](**spec.options) for name, spec in recipe.losses.items()}
-    model.compile(optimizer, loss=losses, loss_weights={name: spec.weight for name, spec in recipe.losses.items()})
+    weights = {name: spec.weight for name, spec in recipe.losses.items()}
+    metrics = training_metrics(recipe) if set(model.output) <= losses.keys() else None
+    model.compile(optimizer, loss=losses, loss_weights=weights, metrics=metrics)
+
+
+def taught_part(model: keras.Model, recipe: Recipe) -> keras.Model:
+    """The same layers with those outputs alone that have a loss: Keras counts metrics where every output has a target.
+
+    A network whose other outputs have weights of their own, which checkpoints hold, stays as it is, without metrics.
+    """
+    import keras
+
+    outputs = {name: output for name, output in model.output.items() if name in recipe.losses}
+    if outputs.keys() == model.output.keys():
+        return model
+    part = keras.Model(model.inputs, outputs, name=model.name)
+    return part if [v.path for v in part.variables] == [v.path for v in model.variables] else model
 
 
 def predict(
@@ -108,12 +123,3 @@ def predict_batch(model: keras.Model, x: np.ndarray) -> np.ndarray:
     from keras import ops
 
     return np.asarray(ops.convert_to_numpy(model.predict_on_batch(x)["logits"]))
-
-
-def validation_loss(model: keras.Model, run: Run) -> float:
-    """Mean loss over the validation rows, weighted by batch size."""
-    total = count = 0.0
-    for x, targets in validation_feed(run):
-        result = model.test_on_batch(x, targets, return_dict=True)
-        total, count = total + float(result["loss"]) * len(x), count + len(x)
-    return total / max(1.0, count)

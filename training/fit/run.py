@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,18 @@ from training.datasets.arrays import Arrays
 from training.recipe import Recipe
 from training.shards.prepared import Prepared
 from worker.packages.package import sha256_of
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a frozen base gives for every row of arrays: float16, one array a tensor."""
+
+    tensors: tuple[np.ndarray, ...]
+
+    def of(self, rows: np.ndarray) -> Any:
+        """Input of the head for rows: float32, a tuple where it takes several tensors."""
+        parts = tuple(np.asarray(tensor[rows], dtype=np.float32) for tensor in self.tensors)
+        return parts[0] if len(parts) == 1 else parts
 
 
 @dataclass
@@ -32,6 +45,10 @@ class Run:
     wandb: bool = False
     shards: Prepared | None = None
     """Shards to train on; the arrays' rows then count for nothing."""
+    cache: Path | None = None
+    """Folder for what a frozen base gives."""
+    features: Features | None = None
+    """In place of pictures, where the base is frozen."""
     on_epoch: Callable[[int, dict[str, float]], None] | None = None
 
 

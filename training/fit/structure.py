@@ -2,50 +2,94 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     import keras
 
 
+NUMBERED = re.compile(r"(conv2d|batch_normalization|activation|custom_scale_layer|(max|average)_pooling2d)(_\d+)?")
+"""Names of layers that tell no block: Keras's own, and those of :mod:`worker.packages.networks.inception`."""
+
+
 def save_structure(model: keras.Model, out: Path) -> list[Path]:
     """Write ``model.keras`` (for Netron), ``structure.txt`` and ``structure.svg``; give back the paths.
 
-    The picture shows parts, not layers: layers whose names share their first words, with output shape and weights.
+    The picture shows blocks, not layers: layers whose names share their first words, with output shape and weights.
     """
     out.mkdir(parents=True, exist_ok=True)
-    lines: list[str] = []
-    model.summary(print_fn=lambda text, **_: lines.append(text), line_length=120)
-    (out / "structure.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (out / "structure.txt").write_text(layer_table(model), encoding="utf-8")
     model.save(out / "model.keras")
     _draw(model, out / "structure.svg")
     return [out / name for name in ("model.keras", "structure.txt", "structure.svg")]
 
 
+def layer_table(model: keras.Model) -> str:
+    """Every layer with its kind, output shape, parameters and what it reads, columns as wide as what stands in them.
+
+    The counts are those of the network, without the optimizer's state.
+    """
+    rows = [("layer", "kind", "output", "parameters", "reads")]
+    for layer in model.layers:
+        reads = ", ".join(dict.fromkeys(read_by(layer)))
+        rows.append((layer.name, type(layer).__name__, output_shape(layer), f"{layer.count_params():,}", reads))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    trained = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    total = model.count_params()
+    lines += ["", f"parameters: {total:,}", f"trained: {trained:,}", f"not trained: {total - trained:,}"]
+    return "\n".join(lines) + "\n"
+
+
+def read_by(layer: Any) -> list[str]:
+    """Names of the layers whose outputs a layer reads."""
+    tensors = (tensor for node in layer._inbound_nodes[:1] for tensor in node.input_tensors)
+    return [tensor._keras_history.operation.name for tensor in tensors]
+
+
+def output_shape(layer: Any) -> str:
+    """``32 x 32 x 8``; empty where there are several outputs."""
+    output: Any = getattr(layer, "output", None)
+    return " x ".join(str(n) for n in output.shape[1:]) if hasattr(output, "shape") else ""
+
+
 def parts(model: keras.Model) -> tuple[dict[str, tuple[str, int]], set[tuple[str, str]]]:
-    """Part -> (output shape, weights), in order, and the edges between parts."""
+    """Block -> (output shape, weights), in order, and the edges between blocks."""
+    block = blocks_of([layer.name for layer in model.layers])
     nodes: dict[str, tuple[str, int]] = {}
     edges: set[tuple[str, str]] = set()
     for layer in model.layers:
-        name = part_of(layer.name)
-        output: Any = getattr(layer, "output", None)
-        shape = tuple(output.shape[1:]) if hasattr(output, "shape") else ()
-        nodes[name] = (" x ".join(str(n) for n in shape), nodes.get(name, ("", 0))[1] + layer.count_params())
+        name = block[layer.name]
+        nodes[name] = (output_shape(layer), nodes.get(name, ("", 0))[1] + layer.count_params())
         for node in layer._outbound_nodes:
-            reader = part_of(node.operation.name)
-            if reader != name and reader:
+            reader = block.get(node.operation.name, name)
+            if reader != name:
                 edges.add((name, reader))
-    return nodes, {(a, b) for a, b in edges if a in nodes and b in nodes}
+    return nodes, edges
+
+
+def blocks_of(names: Sequence[str]) -> dict[str, str]:
+    """Layer -> block. A layer that is named by a number belongs to the block that the next name tells."""
+    block: dict[str, str] = {}
+    following = "convolutions"
+    for name in reversed(names):
+        if not NUMBERED.fullmatch(name):
+            following = part_of(name)
+        block[name] = following
+    return block
 
 
 def part_of(layer_name: str) -> str:
-    """``blocks_7_expand_conv`` -> ``blocks_7``; ``conv2d_12`` -> ``conv2d``; ``up_s8_conv_bn`` -> ``up_s8``."""
+    """``blocks_7_expand_conv`` -> ``blocks_7``; ``conv4_block3_2_bn`` -> ``conv4_block3``; ``mixed_5b`` as it is."""
     words = layer_name.split("_")
-    if words[0] in ("blocks", "up", "enc", "stage"):
+    two = words[0] in ("blocks", "up", "enc", "stage", "mixed", "block35", "block17", "block8")
+    if two or (len(words) > 2 and words[1].startswith("block")):
         return "_".join(words[:2])
-    if words[0] in ("conv2d", "batch", "activation"):
-        return "convolutions"
     return words[0]
 
 

@@ -37,6 +37,8 @@ ENCODER_PREFIXES = (
 """Layer names of pre-trained encoders; ``bn0`` and ``bn1`` are EfficientNet-Lite's outer norms."""
 TORCH_ENCODER = ("_conv_stem", "_bn0", "_blocks.", "_conv_head", "_bn1")
 """How the names of its layers begin in an npz with PyTorch names."""
+APPLICATIONS = {"keras_transfer": "", "inception_v3_classifier": "InceptionV3", "lesion_resnet50": "ResNet50"}
+"""Builder -> its network in Keras's applications; of ``keras_transfer`` the model's name says which."""
 MEMBER = re.compile(r"m(\d+)_")
 """How the names of a joined network's layers begin."""
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
@@ -52,7 +54,7 @@ def load_start(model: keras.Model, weights: str, builder: str) -> None:
 
     A path may be an npz with PyTorch names (EfficientNet-Lite), an npz by Keras layer name (InceptionV3), a package's
     ``weights.npz`` (of a joined one, the first member that fits), a ``.weights.h5``, the ``checkpoint.npz`` of a run of
-    the same network, or (for ``keras_transfer``) the ``.h5`` file of the Keras application without its top.
+    the same network, or (for :data:`APPLICATIONS`) the ``.h5`` file of the Keras application without its top.
 
     Raises
     ------
@@ -68,8 +70,8 @@ def load_start(model: keras.Model, weights: str, builder: str) -> None:
     if not path.is_file():
         raise WeightsError(f"no weights file {path.name}; give --weights PATH, imagenet or none")
     try:
-        if builder == "keras_transfer" and path.suffix == ".h5" and not path.name.endswith(".weights.h5"):
-            copy_application(model, str(path))
+        if builder in APPLICATIONS and path.suffix == ".h5" and not path.name.endswith(".weights.h5"):
+            copy_application(model, builder, str(path))
         elif path.suffix == ".h5":
             model.load_weights(path)
         elif _has_torch_names(path):
@@ -94,17 +96,15 @@ def load_keras_imagenet(model: keras.Model, builder: str) -> None:
     WeightsError
         For a builder that Keras has no ImageNet weights for.
     """
+    if builder not in APPLICATIONS:
+        raise WeightsError(f"Keras has no ImageNet weights for {builder}; give --weights PATH")
+    copy_application(model, builder)
+
+
+def _copy_inception(model: keras.Model, source: keras.Model) -> None:
+    """Weights of Keras's InceptionV3 onto ours, convolution by convolution in the order of their numbers."""
     import keras
 
-    if builder == "keras_transfer":
-        copy_application(model)
-        return
-    if builder == "lesion_resnet50":
-        _load_resnet50(model)
-        return
-    if not builder.startswith("inception_v3"):
-        raise WeightsError(f"Keras has no ImageNet weights for {builder}; give --weights PATH")
-    source = keras.applications.InceptionV3(include_top=False, weights="imagenet")
     for kind in (keras.layers.Conv2D, keras.layers.BatchNormalization):
         prefix = "conv2d" if kind is keras.layers.Conv2D else "batch_normalization"
         theirs = sorted((x for x in source.layers if isinstance(x, kind)), key=_number)
@@ -113,8 +113,8 @@ def load_keras_imagenet(model: keras.Model, builder: str) -> None:
             target.set_weights(layer.get_weights())
 
 
-def copy_application(model: keras.Model, weights: str = "imagenet") -> None:
-    """Weights of the application that the model's name begins with, onto its layers in the same order.
+def copy_application(model: keras.Model, builder: str, weights: str = "imagenet") -> None:
+    """Weights of the builder's application, or the one that the model's name begins with, onto its layers.
 
     Parameters
     ----------
@@ -123,8 +123,13 @@ def copy_application(model: keras.Model, weights: str = "imagenet") -> None:
     """
     import keras
 
-    base = next(name for name in BASES if model.name.startswith(name.lower()))
+    base = APPLICATIONS[builder] or next(name for name in BASES if model.name.startswith(f"{name.lower()}_"))
+    if base == "EfficientNetLite0":
+        raise WeightsError(f"{base} is none of Keras's applications: give its npz")
     source = getattr(keras.applications, base)(include_top=False, weights=weights)
+    if base == "InceptionV3":
+        _copy_inception(model, source)
+        return
     copy_layers(model, source, stem_gain() if base.startswith("EfficientNet") else None)
 
 
@@ -204,8 +209,13 @@ def load_torch_encoder(model: keras.Model, npz_path: Path) -> int:
 def set_encoder_trainable(model: keras.Model, trainable: bool) -> None:
     """Freeze or free the encoder's layers."""
     for layer in model.layers:
-        if layer.name.startswith(ENCODER_PREFIXES) or layer.name in ("bn0", "bn1"):
+        if is_encoder(layer.name):
             layer.trainable = trainable
+
+
+def is_encoder(layer_name: str) -> bool:
+    """Whether a layer of that name belongs to a pre-trained encoder."""
+    return layer_name.startswith(ENCODER_PREFIXES) or layer_name in ("bn0", "bn1", "normalization")
 
 
 def _has_variable_names(path: Path) -> bool:
@@ -278,16 +288,6 @@ def _has_torch_names(path: Path) -> bool:
         return False
     with np.load(path) as arrays:
         return "_conv_stem.weight" in arrays.files
-
-
-def _load_resnet50(model: keras.Model) -> None:
-    """Copy ResNet-50's ImageNet weights by layer name; Keras downloads them if need be."""
-    import keras
-
-    source = keras.applications.ResNet50(include_top=False, weights="imagenet")
-    for layer in source.layers:
-        if layer.weights:
-            model.get_layer(layer.name).set_weights(layer.get_weights())
 
 
 def _torch_name(layer_name: str) -> str:

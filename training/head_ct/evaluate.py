@@ -84,7 +84,7 @@ def evaluate_run(recipe_name: str, data: Path, run: Path, out: Path, baseline: P
     if missing:
         raise PredictionsError(f"the run lacks {', '.join(missing)}")
     out_of_fold = with_learnt_outlines(read_out_of_fold(paths, items, labels, recipe.labels, recipe.folds.dataset))
-    evaluate_folds(recipe, out_of_fold, data, out, baseline)
+    evaluate_folds(recipe, out_of_fold, data, out, baseline, run=run)
     return out / "evaluation.html"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from training.datasets.base import DataSet, Item, studies
 from training.evaluation import figures, metrics
-from training.evaluation.report import Miss
+from training.evaluation.pictures import Miss
 from training.head_ct.baselines import PUBLISHED, BaselineRun, compared
 from training.head_ct.nested import Nested, measure
 from training.head_ct.out_of_fold import OutOfFold
@@ -249,18 +249,56 @@ def worst_misses(
             if labels[row] != value or item.patient in seen or len(seen) >= count:
                 continue
             seen.add(item.patient)
-            misses.append(
-                Miss(_outlined(dataset, item, spec), f"{'missed' if value else 'false alarm'}, p {p[row]:.3f}")
-            )
+            caption = f"{'missed' if value else 'false alarm'}, p {p[row]:.3f}"
+            misses.append(Miss(_outlined(out_of_fold, int(row), dataset, spec), caption))
     return misses
 
 
-def _outlined(dataset: DataSet, item: Item, spec: InputSpec) -> np.ndarray:
-    """The slice in the network's window, with the outline of the true mask."""
+def shown_slices(
+    out_of_fold: OutOfFold, spec: InputSpec, dataset: DataSet, p: np.ndarray, count: int = 4
+) -> dict[str, list[Miss]]:
+    """Slices that were found, that were rightly passed over, and in doubt, one a patient; with both outlines.
+
+    The drawn outline is red, the network's at a probability of a half is green.
+    """
+    labels = out_of_fold.predictions.labels[:, 0]
+    orders = {
+        "Surest right calls": np.argsort(-np.where(labels == 1, p, np.where(labels == 0, 1 - p, -1.0))),
+        "In doubt": np.argsort(np.where(labels >= 0, np.abs(p - 0.5), 2.0)),
+    }
+    shown: dict[str, list[Miss]] = {}
+    for heading, order in orders.items():
+        seen: dict[tuple[float, str], None] = {}
+        for value in (1.0, 0.0):
+            for row in order:
+                item = out_of_fold.items[row]
+                fits = labels[row] == value and (value, item.patient) not in seen
+                if not fits or sum(label == value for label, _ in seen) >= count:
+                    continue
+                seen[(value, item.patient)] = None
+                picture = _outlined(out_of_fold, int(row), dataset, spec)
+                caption = f"{'bleed' if value else 'no bleed'}, p {p[row]:.3f}"
+                shown.setdefault(heading, []).append(Miss(picture, caption))
+    return shown
+
+
+def _outlined(out_of_fold: OutOfFold, row: int, dataset: DataSet, spec: InputSpec) -> np.ndarray:
+    """A slice in the network's window, outlined in red what was drawn, in green what the network gives."""
+    item = out_of_fold.items[row]
     unit = compose.to_unit(dataset.pixels(item)[None], spec)[0, ..., 0]
     picture = np.repeat((unit * 255).astype(np.uint8)[..., None], 3, axis=-1)
+    if out_of_fold.masks is not None:
+        study = studies(list(out_of_fold.items))[item.dataset, item.study]
+        pixels = np.stack([dataset.pixels(out_of_fold.items[i]) for i in study])
+        box = compose.locate(compose.to_unit(pixels, spec), spec)[study.index(row)]  # one for the whole scan
+        p = crops.restore(out_of_fold.masks[row].astype(np.float32) / 255.0, box, picture.shape[:2])
+        picture[_rim(p > SLICE_THRESHOLD)] = (60, 220, 90)
     mask = dataset.mask(item)
     if mask is not None and mask.any():
-        inside = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-        picture[mask & ~inside] = (255, 60, 60)
+        picture[_rim(mask)] = (255, 60, 60)
     return picture
+
+
+def _rim(mask: np.ndarray) -> np.ndarray:
+    """Pixels at the edge of a mask, inside."""
+    return np.asarray(mask & ~(cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0))

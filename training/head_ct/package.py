@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from training.datasets.base import studies
 from training.datasets.registry import open_dataset
 from training.evaluation import metrics
 from training.evaluation.figures import without_curves
+from training.evaluation.pictures import Miss
 from training.evaluation.report import write_report, write_table
 from training.head_ct import figures as head_ct_figures
 from training.head_ct.baselines import compared_rows, read_baseline
@@ -22,6 +23,7 @@ from training.head_ct.out_of_fold import OutOfFold, of_arrays
 from training.head_ct.patient_scores import measure_run
 from training.head_ct.sequence import Stages
 from training.package.order import Order
+from training.package.pictures import batch_pictures
 from training.package.postprocess import Postprocess
 from training.package.writing import write_package
 from training.recipe import Recipe
@@ -47,7 +49,14 @@ def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path | None
     out_of_fold = with_learnt_outlines(of_arrays(paths, arrays, recipe.folds.dataset))
     stages = Stages()
     figures, mask_threshold = evaluate_folds(
-        recipe, out_of_fold, order.data, order.out / "evaluation", order.baseline, stages
+        recipe,
+        out_of_fold,
+        order.data,
+        order.out / "evaluation",
+        order.baseline,
+        stages,
+        order.out,
+        batch_pictures(recipe, arrays),
     )
     fitted = stages.best(out_of_fold.predictions)
     card = card_of(recipe, arrays, out_of_fold, fitted, figures, mask_threshold, order.version)
@@ -86,12 +95,15 @@ def evaluate_folds(
     out: Path,
     baseline: Path | None = None,
     stages: Stages | None = None,
+    run: Path | None = None,
+    pictures: Mapping[str, Sequence[Miss]] | None = None,
 ) -> tuple[dict[str, Any], float | None]:
     """Figures of the out-of-fold predictions, written as page and JSON; and the mask threshold for the card.
 
     Without drawn masks there is neither a figure of outlines nor a threshold (None).
 
-    ``baseline`` is the folder of another recipe's run on the same folds, whose figures stand beside.
+    ``baseline`` is the folder of another recipe's run on the same folds, whose figures stand beside; ``run`` the folder
+    of this one, whose learning curves the page shows beside ``pictures``.
     """
     other = None if baseline is None else read_baseline(baseline, out_of_fold.items, recipe.folds.dataset)
     figures, ours = head_ct_figures.out_of_fold_figures(out_of_fold, recipe.folds.names, stages=stages, baseline=other)
@@ -113,6 +125,8 @@ def evaluate_folds(
         ],
         figures,
         head_ct_figures.worst_misses(out_of_fold, recipe.input, dataset, ours.p[:, 0]),
+        {**(pictures or {}), **head_ct_figures.shown_slices(out_of_fold, recipe.input, dataset, ours.p[:, 0])},
+        run,
     )
     return figures, mask_threshold
 

@@ -33,9 +33,6 @@ class Recorder(Runtime):
         self._seen = 0
         self._rng = np.random.default_rng(0)
 
-    def warm_up(self) -> None:
-        """Nothing to run."""
-
     def _parts(self, x: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
         for row in x:
             self._seen += 1

@@ -103,7 +103,7 @@ def optimize(order: OptimizeOrder) -> Outcome:
         measured = of_patients(measured, lambda patients, _: patients >= limit)
     part = Part(dataset, measured)
     whole = measured_by(package, part, order, directory)
-    converted = measured_by(runtime_of(directory, package.card, content), part, order, directory)
+    converted = measured_by(runtime_of(directory, package.card, content, order.precision), part, order, directory)
     words = f"{dataset.name}, {', '.join(sorted({item.split for item in measured} - {''})) or 'all'}"
     measurement, figures = compared(whole, converted, words, order.resamples)
     refused = too_much(measurement, figures, whole.flags, order.tolerance)

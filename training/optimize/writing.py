@@ -68,7 +68,7 @@ def adopt(
         os.replace(partial, path)
         try:
             load_openvino(directory, card, precision)
-        except PackageError:
+        except BaseException:
             _put_back(path, former)
             raise
         _replace(directory / PAGE, render(card))

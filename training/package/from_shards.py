@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.datasets.arrays import Arrays
+from training.datasets.arrays import Arrays, open_arrays
+from training.datasets.base import Item, first_places, gathered, place_of
+from training.datasets.registry import open_datasets
 from training.fit.feeds import record_batches
 from training.fit.loop import train
 from training.fit.model import predict_batch
 from training.fit.run import Run
 from training.fit.structure import save_structure
 from training.package.order import Order
-from training.package.plain import HeldBack, NothingHeldBackError, package_of, require_plain
+from training.package.plain import HeldBack, NothingHeldBackError, package_of
 from training.recipe import mask_size, sized
 from training.shards.prepared import Prepared, open_prepared, with_copies
 from training.shards.records import Keep
@@ -23,8 +28,15 @@ if TYPE_CHECKING:
     import keras
 
 
-def train_on_shards(order: Order, folder: Path, **options: Any) -> Path:
+SAMPLE = 2000
+"""Items of the training part that are decoded beside the held-back ones, about: accuracy is measured on them too."""
+
+
+def train_on_shards(order: Order, folder: Path, package: Packager | None = None, **options: Any) -> Path | None:
     """Train, and write the package; everything that can be refused is refused before the first step.
+
+    With ``package`` the held-back parts of ``order.data`` are decoded for it: labels that exclude each other and
+    outlines are calibrated, measured and shown as a training from ``--data`` does it.
 
     Raises
     ------
@@ -32,15 +44,13 @@ def train_on_shards(order: Order, folder: Path, **options: Any) -> Path:
         If the shards do not fit the recipe.
     NothingHeldBackError
         If neither the recipe nor the data keep anything back.
-    PackagerError
-        If packages of the recipe's task are made from arrays alone.
     """
-    require_plain(order.recipe)
     prepared = open_prepared(folder, order.recipe)
     if not prepared.count(prepared.validated()):
         raise NothingHeldBackError(
             f"recipe {order.recipe.name} holds nothing of these shards back: set [folds] validation, or a split val"
         )
+    held = None if package is None else package.held_back(order)
     recipe = sized(order.recipe, prepared.count(prepared.taught()))
     shards = with_copies(Prepared(recipe, prepared.shards, prepared.report, prepared.index), order.cache)
     steps = recipe.final_steps or recipe.schedule.steps
@@ -48,6 +58,13 @@ def train_on_shards(order: Order, folder: Path, **options: Any) -> Path:
     empty = Arrays.empty(recipe.input, recipe.labels)
     model = train(Run(recipe, empty, rows, order.out / "final", steps, weights=order.weights, shards=shards, **options))
     save_structure(model, order.out / "final")
+    if package is not None and held is not None:
+        return package.write(order, held, model)
+    return _plain(order, shards, model, steps)
+
+
+def _plain(order: Order, shards: Prepared, model: keras.Model, steps: int) -> Path:
+    """The package of labels that are findings of their own, measured on the shards' own records."""
     tested = shards.tested()
     held = _predicted(model, shards, shards.validated(), measured=False)
     if shards.count(tested):
@@ -60,6 +77,31 @@ def train_on_shards(order: Order, folder: Path, **options: Any) -> Path:
         "steps": steps,
     }
     return package_of(order, model, held, counts, outlines=_drawn(shards))
+
+
+@dataclass(frozen=True)
+class Packager:
+    """How a pipeline makes packages of arrays."""
+
+    write: Callable[[Order, Arrays, Any], Path | None]
+    require: Callable[[Order, Arrays], None] | None
+    looked_at: int | None
+    """Items of each part that are decoded; None for all that are held back."""
+
+    def held_back(self, order: Order) -> Arrays:
+        """The parts of the data that are not trained on, decoded, with a sample of what is; asked what is needed."""
+        recipe = order.recipe
+        items = gathered(open_datasets(recipe, order.data), recipe.leave_out, recipe.validation_share)
+        count = Counter(item.split for item in items)
+
+        def keep(item: Item) -> bool:
+            most = SAMPLE if item.split == "train" and self.looked_at is None else self.looked_at
+            return most is None or place_of(item) < first_places(min(1.0, most / count[item.split]))
+
+        arrays = open_arrays(recipe, order.data, order.cache, keep)
+        if self.require is not None:
+            self.require(order, arrays)
+        return arrays
 
 
 def _drawn(shards: Prepared) -> bool:

@@ -30,6 +30,10 @@ class Order:
     distribute: bool = False
     wandb: bool = False
     shards: Path | None = None
+    measured: bool = False
+    """Whether ``data`` is given beside ``shards``: the package is calibrated and measured on its held-back parts."""
+    minutes: float | None = None
+    """Wall-clock time of a training without folds, in place of the recipe's steps."""
     version: str = "1.0.0"
     join: tuple[Path, ...] = ()
     """Packages whose networks become the recipe's network, instead of training one."""

@@ -59,11 +59,10 @@ class HeldBack(NamedTuple):
         return HeldBack(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
 
 
-def require_plain(recipe: Recipe) -> None:
-    """Raise :class:`PackagerError` unless every label is a finding of its own, calibrated alone."""
+def is_plain(recipe: Recipe) -> bool:
+    """Whether every label is a finding of its own, calibrated alone."""
     loss = recipe.losses.get("logits")
-    if not recipe.labels or loss is None or loss.name != "masked_bce":
-        raise PackagerError(f"packages of task {recipe.task} are made with --data, not from shards")
+    return bool(recipe.labels and loss is not None and loss.name == "masked_bce")
 
 
 def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path:
@@ -110,7 +109,7 @@ def package_of(order: Order, model: keras.Model, held: HeldBack, counts: dict[st
     notes = ["Intervals are 95 %: Wilson for proportions, bootstrap by patient for the rest."]
     if not apart:
         notes.append("Calibration and thresholds were fitted on these very patients: these figures flatter a little.")
-    write_report(order.out / "evaluation", f"{recipe.name}: patients not trained on", notes, figures)
+    write_report(order.out / "evaluation", f"{recipe.name}: patients not trained on", notes, figures, run=order.out)
     card = Card(
         name=str(text.get("name", recipe.name)),
         version=order.version,

@@ -57,10 +57,10 @@ def write_package(directory: Path, model: keras.Model, card: Card, licence: str)
     stamped.write(staging / CARD)
     (staging / PAGE).write_text(render(stamped), encoding="utf-8")
     write_golden(staging, load(staging, self_test=False))
-    load(staging)
+    package = load(staging)
     shutil.rmtree(directory, ignore_errors=True)
     os.replace(staging, directory)
-    return load(directory)
+    return package
 
 
 def rewrite_card(directory: Path, card: Card) -> None:

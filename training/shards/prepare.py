@@ -14,11 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from training.datasets.base import UNKNOWN, DataSetError, Item, first_places, gathered, label_matrix, place_of
+from training.datasets.base import (
+    UNKNOWN,
+    DataSetError,
+    Item,
+    end_slices,
+    first_places,
+    gathered,
+    label_matrix,
+    place_of,
+)
 from training.datasets.registry import open_dataset
 from training.recipe import Recipe, mask_stride
-from training.shards.prepared import INDEX, REPORT, held_back_share
-from training.shards.writing import ShardJob, Source, Written, in_bundles, note_of, run
+from training.shards.page import page
+from training.shards.pictures import Seen
+from training.shards.prepared import INDEX, REPORT, Prepared, held_back_share
+from training.shards.writing import ShardJob, Source, Written, in_bundles, note_of, run, told_of
 
 SHARD = re.compile(r"(?P<dataset>\w+)-\d{5}\.(tfrecord|part|look)(\.json|\.part)?")
 
@@ -52,7 +63,7 @@ def prepare_dataset(
     dataset = open_dataset(name, root, recipe.input.kind, patient_regex)
     if dataset.kind != recipe.input.kind:
         raise DataSetError(f"{name} holds {dataset.kind} pictures, recipe {recipe.name} wants {recipe.input.kind}")
-    items = gathered([dataset])
+    items = gathered([dataset], validation_share=recipe.validation_share)
     labels = label_matrix(items, recipe.labels)
     source = Source(name, root, dataset.kind, patient_regex, recipe.input, recipe.labels, mask_stride(recipe))
     out.mkdir(parents=True, exist_ok=True)
@@ -108,15 +119,26 @@ def prepare_dataset(
     shares = getattr(dataset, "shares", None)
     if shares is not None:
         report["shares"] = shares(put)
-    _write_index(out / INDEX, written, len(recipe.labels))
-    _write_report(out, report, recipe)
+    _write_index(out / INDEX, work, len(recipe.labels))
+    removed = _removed(items, recipe, usable, chosen, left_out)
+    _write_report(out, report, recipe, Seen(dataset, [items[i] for i in usable], removed))
     return report
 
 
 def select_items(items: Sequence[Item], recipe: Recipe) -> list[int]:
     """Indices of usable items with a known label. A recipe without labels learns masks alone: every usable item."""
     labels = label_matrix(items, recipe.labels)
-    return [i for i, item in enumerate(items) if item.usable and (not recipe.labels or (labels[i] != UNKNOWN).any())]
+    ends = end_slices_of(items, recipe)
+    return [
+        i
+        for i, item in enumerate(items)
+        if item.usable and i not in ends and (not recipe.labels or (labels[i] != UNKNOWN).any())
+    ]
+
+
+def end_slices_of(items: Sequence[Item], recipe: Recipe) -> set[int]:
+    """Indices of the slices at both ends of studies that the recipe does without."""
+    return end_slices(items, int(recipe.parameters.get("drop_end_slices", 0)))
 
 
 def one_to_one(labels: np.ndarray, rows: Sequence[int], seed: int) -> list[int]:
@@ -148,6 +170,25 @@ def class_counts(items: Sequence[Item], labels: Sequence[str]) -> dict[str, Any]
             for c, name in enumerate(labels)
         },
     }
+
+
+def _removed(
+    items: Sequence[Item], recipe: Recipe, usable: Sequence[int], chosen: Sequence[int], left_out: Mapping[str, str]
+) -> dict[str, list[Item]]:
+    """Items that do not stand in the shards, by reason."""
+    removed: dict[str, list[Item]] = {}
+    wanted, good, ends = set(chosen), set(usable), end_slices_of(items, recipe)
+    for i, item in enumerate(items):
+        if item.key in left_out:
+            why = left_out[item.key].partition(":")[0].replace("_", " ")
+        elif i not in good:
+            why = "at the end of its study" if i in ends else "unusable, or no label known"
+        elif i not in wanted:
+            why = "not drawn by undersampling"
+        else:
+            continue
+        removed.setdefault(why, []).append(item)
+    return removed
 
 
 def _undersampled(
@@ -184,25 +225,31 @@ def _reasons(left_out: Mapping[str, str]) -> dict[str, Any]:
     return {why: {"count": len(keys), "examples": keys[:5]} for why, keys in sorted(keys_by_reason.items())}
 
 
-def _write_index(path: Path, written: Sequence[Written], n_labels: int) -> None:
-    """What every record tells of itself, in the order of the shards."""
-    rows = [row for part in written for row in part.told]
-    columns: dict[str, np.ndarray] = {
-        name: np.asarray([row[name].encode() for row in rows])
-        for name in ("dataset", "patient", "study", "key", "split")
-    }
-    columns |= {name: np.asarray([row[name] for row in rows], dtype=np.int64) for name in ("place", "balanced")}
-    columns["order"] = np.asarray([row["order"] for row in rows], dtype=np.float32)
-    columns["labels"] = np.asarray([row["labels"] for row in rows], dtype=np.float32).reshape(len(rows), n_labels)
+def _write_index(path: Path, jobs: Sequence[ShardJob], n_labels: int) -> None:
+    """What every record tells of itself, in the order of the shards; one shard's notes are in memory at a time."""
+    parts = [_index_of(told_of(job), n_labels) for job in jobs]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     partial = path.with_suffix(".part.npz")
     np.savez_compressed(partial, **columns)  # type: ignore[arg-type]
     os.replace(partial, path)
 
 
-def _write_report(out: Path, report: dict[str, Any], recipe: Recipe) -> None:
-    from training.shards.page import page
+def _index_of(rows: Sequence[Mapping[str, Any]], n_labels: int) -> dict[str, np.ndarray]:
+    texts = ("dataset", "patient", "study", "key", "split", "attributes")
+    columns: dict[str, np.ndarray] = {
+        name: np.asarray([row[name].encode() for row in rows], dtype=None if rows else "S1") for name in texts
+    }
+    columns |= {name: np.asarray([row[name] for row in rows], dtype=np.int64) for name in ("place", "balanced")}
+    columns["order"] = np.asarray([row["order"] for row in rows], dtype=np.float32)
+    columns["labels"] = np.asarray([row["labels"] for row in rows], dtype=np.float32).reshape(len(rows), n_labels)
+    return columns
 
-    (out / "report.html").write_text(page(report, out, recipe), encoding="utf-8")
+
+def _write_report(out: Path, report: dict[str, Any], recipe: Recipe, seen: Seen) -> None:
+    with np.load(out / INDEX) as stored:
+        index = {name: stored[name] for name in stored.files}
+    prepared = Prepared(recipe, [out / name for name in report["shards"]], report, index)
+    (out / "report.html").write_text(page(prepared, seen), encoding="utf-8")
     partial = out / f".{REPORT}.part"
     partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, out / REPORT)

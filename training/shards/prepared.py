@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from training.datasets.base import first_places
 from training.recipe import Recipe, mask_size, mask_stride
-from training.shards.records import Keep, RecordsError
+from training.shards.records import Keep, RecordsError, has_attribute
 from worker.packages.card import InputSpec
 
 REPORT, INDEX = "report.json", "index.npz"
@@ -83,15 +84,18 @@ class Prepared:
             raise RecordsError(f"none of these records is for training by recipe {self.recipe.name}")
         return shares
 
-    def _condition(self, name: str) -> Keep:
-        """Of a key of ``shares``, ``dataset:label=value``."""
-        dataset, _, condition = name.partition(":")
-        label, _, value = condition.partition("=")
+    def _condition(self, key: str) -> Keep:
+        """Of a key of ``shares`` (:func:`training.fit.batches.groups_by`)."""
+        dataset, _, text = key.partition(":")
+        conditions = [condition.partition("=")[::2] for condition in text.split(",")] if text else []
 
         def keep(rows: Mapping[str, Any]) -> Any:
             fits = rows["place"] >= 0 if dataset == "*" else rows["dataset"] == dataset.encode()
-            if label:
-                fits = fits & (rows["labels"][..., self.recipe.labels.index(label)] == float(value))
+            for name, value in conditions:
+                if name in self.recipe.labels:
+                    fits = fits & (rows["labels"][..., self.recipe.labels.index(name)] == float(value))
+                else:
+                    fits = fits & has_attribute(rows, name, value)
             return fits
 
         return keep
@@ -106,6 +110,8 @@ def open_prepared(folder: Path, recipe: Recipe) -> Prepared:
         If the folder is not one that ``firstread prepare`` has finished, it was prepared for another input or other
         labels, or the recipe wants what shards cannot do.
     """
+    if find_spec("tensorflow") is None:
+        raise RecordsError("shards are read by TensorFlow, which is not installed: train with --data")
     report_path, index_path = folder / REPORT, folder / INDEX
     if not report_path.is_file() or not index_path.is_file():
         raise RecordsError(f"no finished preparation in {folder.name}; make one with `firstread prepare`")
@@ -117,6 +123,8 @@ def open_prepared(folder: Path, recipe: Recipe) -> Prepared:
         raise RecordsError(f"{folder.name} lacks {missing[0]}; run `firstread prepare` again")
     with np.load(index_path) as stored:
         index = {name: stored[name] for name in stored.files}
+    if "attributes" not in index:
+        raise RecordsError(f"{folder.name} was prepared by an older Firstread; run `firstread prepare` again")
     return Prepared(recipe, shards, report, index)
 
 
@@ -163,6 +171,7 @@ def _check(report: dict[str, Any], recipe: Recipe) -> None:
             ("carve", recipe.carve),
             ("drawn", recipe.drawn),
             ("teacher", recipe.teacher),
+            ("adversary", recipe.adversary),
         )
         if wanted
     ]

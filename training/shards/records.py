@@ -7,6 +7,7 @@ window of 80 HU, and a sixth of the bytes. The mask, where known, is a PNG of 0 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,25 @@ def columns_of(item: Item, labels: np.ndarray, balanced: bool) -> dict[str, Any]
         "order": float(item.order),
         "place": place_of(item),
         "balanced": int(balanced),
+        "attributes": attribute_text(item.attributes),
         "labels": [float(value) for value in labels],
     }
+
+
+def attribute_text(attributes: Mapping[str, str]) -> bytes:
+    """Attributes as one text in which each stands between semicolons: ``;age_group=adult;view=AP;``."""
+    pairs = sorted(f"{name}={value.replace(';', ',')}" for name, value in attributes.items())
+    return f";{';'.join(pairs)};".encode()
+
+
+def has_attribute(rows: Mapping[str, Any], name: str, value: str) -> Any:
+    """Bool: records, or rows of an index, that have an attribute of this value."""
+    column, wanted = rows["attributes"], f";{name}={value};"
+    if isinstance(column, np.ndarray):
+        return np.char.find(column, wanted.encode()) >= 0
+    import tensorflow as tf
+
+    return tf.strings.regex_full_match(column, f".*{re.escape(wanted)}.*")
 
 
 def example(image: np.ndarray, mask: np.ndarray | None, columns: Mapping[str, Any]) -> bytes:
@@ -191,7 +209,7 @@ def _wanted(records: Any, n_labels: int, keep: Keep | None) -> Any:
 
 
 def _column_features(tf: Any, n_labels: int) -> dict[str, Any]:
-    kinds = dict.fromkeys(("dataset", "patient", "study", "key", "split"), tf.string)
+    kinds = dict.fromkeys(("dataset", "patient", "study", "key", "split", "attributes"), tf.string)
     kinds |= {"order": tf.float32, "place": tf.int64, "balanced": tf.int64}
     fields = {name: tf.io.FixedLenFeature([], kind) for name, kind in kinds.items()}
     return {**fields, "labels": tf.io.FixedLenFeature([n_labels], tf.float32)}

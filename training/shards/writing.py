@@ -28,7 +28,7 @@ from worker.packages.card import InputSpec
 from worker.packages.preprocessing import compose, crops
 
 BLANK_HU, BLANK_SHARE = -500.0, 0.01
-FORMAT = 2
+FORMAT = 3
 """Counts the changes of what stands in a record."""
 
 
@@ -179,13 +179,16 @@ def _small(mask: np.ndarray, box: crops.Box, source: Source) -> np.ndarray:
 
 
 def run(jobs: Sequence[ShardJob], processes: int, what: str) -> list[Written]:
-    """What became of every job: those without a note of their own digest are done, in parallel, with a bar."""
+    """What became of every job: those without a note of their own digest are done, in parallel, with a bar.
+
+    What records tell of themselves stays in the notes (:func:`told_of`): of hundreds of thousands it would fill memory.
+    """
     done = {job.path: note for job in jobs if (note := _noted(job)) is not None}
     todo = [job for job in jobs if job.path not in done]
     with progress(what, len(jobs), len(done)) as advance:
         for job, written in _results(todo, processes):
             _note(job.path, written)
-            done[job.path] = written
+            done[job.path] = replace(written, told=[])
             advance(1)
     return [done[job.path] for job in jobs]
 
@@ -208,7 +211,13 @@ def _noted(job: ShardJob) -> Written | None:
         written = Written(**json.loads(note.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
         return None
-    return written if written.digest == job.digest() else None
+    return replace(written, told=[]) if written.digest == job.digest() else None
+
+
+def told_of(job: ShardJob) -> list[dict[str, Any]]:
+    """What the records of a finished job tell of themselves, in their order."""
+    told: list[dict[str, Any]] = json.loads(note_of(job.path).read_text(encoding="utf-8"))["told"]
+    return told
 
 
 def _note(path: Path, written: Written) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from typing import Final
 
 import numpy as np
 
+from firstread.cores import cores
 from firstread.dicom.pixels.codecs import CodedFrame, UnreadablePixels
 from worker.decoder.handles import Decoder, DecoderUnavailable, Ended, ForkServer, was_killed
 from worker.decoder.limits import current, since
@@ -33,11 +33,6 @@ ENDS: Final = (*_TEXTS, "grown", "dropped")
 """Ends that are counted; one that is replaced after a frame that it refused, or for want of a fresh one, is none."""
 
 log = logging.getLogger(__name__)
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class DecoderPool:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from firstread.processes.lasting import lasting_thread
 from worker.engine.requests import Kind, NoProgress, Outputs, Progress, Request, ServedModel
 from worker.errors import EngineError, EngineTimeout
 from worker.metrics import BATCH_IMAGES, ENGINE_REQUESTS, IMAGES, INFERENCE_SECONDS
@@ -52,7 +53,7 @@ class EngineThread:
         self._progress = time.monotonic()
         self._changed = threading.Condition()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread = lasting_thread(self._run, "engine")
 
     def start(self) -> None:
         """Start the thread."""
@@ -153,7 +154,7 @@ class EngineThread:
                 result = maps(request.x, request.finding)
                 check_finite(f"{request.package}: class-activation map", result)
                 request.lease.touch()
-        except Exception as error:  # noqa: BLE001  # handed to the thread that asked
+        except BaseException as error:  # noqa: BLE001  # handed to the thread that asked
             self._finish(request, error=error)
         else:
             self._finish(request, result=result)
@@ -169,7 +170,7 @@ class EngineThread:
             left -= n
         try:
             outputs = self._batch(head.package, [r.x[r.done : r.done + n] for r, n in slices])
-        except Exception as error:  # noqa: BLE001  # handed to the threads that asked
+        except BaseException as error:  # noqa: BLE001  # handed to the threads that asked
             if len(slices) == 1:
                 self._finish(head, error=error)
             else:
@@ -185,7 +186,7 @@ class EngineThread:
         """One request's part of a batch that failed, by itself, so that only the one at fault fails."""
         try:
             outputs = self._batch(request.package, [request.x[request.done : request.done + n]])
-        except Exception as error:  # noqa: BLE001  # handed to the thread that asked
+        except BaseException as error:  # noqa: BLE001  # handed to the thread that asked
             self._finish(request, error=error)
         else:
             self._take(request, outputs, n)
@@ -232,10 +233,10 @@ class EngineThread:
             if request.left == 0:
                 parts = request.parts
                 self._finish(request, result={name: np.concatenate([p[name] for p in parts]) for name in parts[0]})
-        except Exception as error:  # noqa: BLE001  # handed to the thread that asked
+        except BaseException as error:  # noqa: BLE001  # handed to the thread that asked
             self._finish(request, error=error)
 
-    def _finish(self, request: Request, *, result: Any = None, error: Exception | None = None) -> None:
+    def _finish(self, request: Request, *, result: Any = None, error: BaseException | None = None) -> None:
         with self._changed:
             if request in self._requests:
                 self._requests.remove(request)

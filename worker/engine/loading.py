@@ -1,23 +1,24 @@
 """Loading the packages at start: checksum, network, self-test, warm-up. Runs in the engine's thread.
 
-Where ``FIRSTREAD_ENGINE`` is ``openvino`` the converted file of a package serves, and TensorFlow is not loaded for it.
-A package whose file is missing or does not pass its own tests is served by TensorFlow, the reference.
+Where ``FIRSTREAD_ENGINE`` is ``openvino`` a converted file of the package serves, and TensorFlow is not loaded for it.
+A package of which no file passes its own tests is served by TensorFlow, the reference.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from pathlib import Path
 
 from firstread.settings import Settings
 from worker.engine.requests import ServedModel
 from worker.engine.serving import REFERENCE, Refused, Serving
 from worker.packages.card import Card, ChecksumError, PackageError, SelfTestError
-from worker.packages.converted import FILES
+from worker.packages.converted import FILES, Precision
 from worker.packages.manifest import MANIFEST, SIGNATURE
-from worker.packages.openvino_file import NotConvertedError, NotInstalledError, chosen, load_openvino
-from worker.packages.package import CARD, WEIGHTS, load
+from worker.packages.openvino_file import NotConvertedError, NotInstalledError, ProcessorError, load_first
+from worker.packages.package import BROKEN, CARD, WEIGHTS, load
 from worker.packages.runtimes.startup import ensure_tensorflow
 from worker.packages.signature import SignatureError, require_signature
 from worker.packages.store import STATE_FILE, PackageEntry, open_store, package_folders
@@ -29,13 +30,11 @@ REASONS: tuple[tuple[type[Exception], str], ...] = (
     (SelfTestError, "self_test"),
     (NotConvertedError, "not_converted"),
     (NotInstalledError, "not_installed"),
+    (ProcessorError, "processor"),
     (PackageError, "package_error"),
 )
 """Why a package, or its converted file, is refused; anything else that loading raises is ``load_failed``."""
-LOADING = (
-    PackageError,
-    *(RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, OSError, MemoryError),
-)
+LOADING = (PackageError, *BROKEN)
 """What a package that does not serve makes of its loading."""
 
 log = logging.getLogger(__name__)
@@ -93,11 +92,15 @@ def engine_of(directory: Path, card: Card, settings: Settings) -> tuple[str, Ser
     reason = ""
     if settings.engine == "openvino":
         try:
-            precision = chosen(card, settings.engine_precisions)
-            converted = load_openvino(directory, card, precision, settings.inference_threads)
-            converted.warm_up()
+            precision, converted = load_first(
+                directory,
+                card,
+                settings.engine_precisions,
+                partial(_note_passed_over, card),
+                settings.inference_threads,
+            )
             return f"openvino_{precision}", converted, ""
-        except LOADING as error:
+        except PackageError as error:
             reason = reason_of(error)
             log.warning(
                 "TensorFlow serves in the place of OpenVINO: %s",
@@ -108,6 +111,12 @@ def engine_of(directory: Path, card: Card, settings: Settings) -> tuple[str, Ser
     package = load(directory)
     package.warm_up()
     return REFERENCE, package, reason
+
+
+def _note_passed_over(card: Card, precision: Precision, error: PackageError) -> None:
+    level = logging.INFO if isinstance(error, ProcessorError) else logging.WARNING
+    extra = {"model": f"{card.name}/{card.version}", "reason": reason_of(error)}
+    log.log(level, "%s does not serve: %s", precision, error, extra=extra)
 
 
 def reason_of(error: BaseException) -> str:

@@ -16,6 +16,11 @@ Kind = Literal["predict", "gradients", "class_maps", "call"]
 class ServedModel(Protocol):
     """What the engine needs of a loaded package."""
 
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Rows that it runs at once, rising."""
+        ...
+
     def predict(self, x: np.ndarray) -> Outputs:
         """Outputs for ``x`` (n, H, W, C) float32, n rows each."""
         ...

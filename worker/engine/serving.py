@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import select, update
 
+from firstread import effects
 from firstread.records import Database, Job, Revision
 from firstread.states import JobState
 from worker.engine.requests import ServedModel
@@ -38,6 +39,8 @@ class Serving:
 
     by_pipeline: dict[str, dict[str, list[Served]]] = field(default_factory=dict)
     models: dict[str, ServedModel] = field(default_factory=dict)
+    engines: dict[str, str] = field(default_factory=dict)
+    """Of each package that serves, what runs it."""
     refused: list[Refused] = field(default_factory=list)
 
     def add(self, served: Served, model: ServedModel, engine: str = REFERENCE, reason: str = "") -> None:
@@ -47,6 +50,7 @@ class Serving:
         group.append(served)
         group.sort(key=lambda s: s.role != "active")
         self.models[served.key] = model
+        self.engines[served.key] = engine
         outcome = "shadow" if served.role == "shadow" else "serving"
         MODEL_INFO.labels(served.card.pipeline, served.key, outcome, "").set(1)
         MODEL_ENGINE_INFO.labels(served.card.pipeline, served.key, engine, reason).set(1)
@@ -100,7 +104,7 @@ def mark_waiting(db: Database, serving: Collection[str]) -> tuple[int, int]:
         ).all()
     if not lacking and not ready:
         return 0, 0
-    with db.write() as session:
+    with db.write(effects.SERVING_COMMIT) as session:
         # Revisions before jobs, as everywhere.
         session.execute(update(Revision).where(Revision.id.in_([row[1] for row in ready])).values(published_at=None))
         session.execute(update(Job).where(Job.id.in_(lacking), waiting).values(reason=missing))

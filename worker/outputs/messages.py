@@ -102,6 +102,7 @@ def _finding(row: Result) -> dict[str, Any]:
 
 def _flag(flag: Flag) -> dict[str, Any]:
     return {
+        "flag": flag.id,
         "finding": flag.finding,
         "probability": flag.probability,
         "threshold": flag.threshold,

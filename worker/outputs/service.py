@@ -7,12 +7,10 @@ import signal
 import threading
 from types import FrameType
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from firstread.logs import setup_logging
 from firstread.metrics.server import serve_metrics
-from firstread.processes.spawning import process_id
-from firstread.records import Database, own_process, remove_process, write_heartbeat
+from firstread.processes.heartbeat import beat
+from firstread.records import Database
 from firstread.records.migrate import require_head
 from firstread.settings import Settings
 from firstread.upkeep.service import run_upkeep
@@ -21,7 +19,6 @@ from worker.outputs.deliveries.rows import CLAIM_MARGIN_S
 from worker.outputs.destinations.file import complaint_at_start
 
 KIND = "deliver"
-BEAT_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +54,10 @@ def run_outputs(settings: Settings) -> int:
     for thread in threads:
         thread.start()
     try:
-        return _watch(db, threads, stop)
+        if beat(db, KIND, stop, lambda: all(thread.is_alive() for thread in threads)):
+            return 0
+        log.error("a thread of deliveries ended")  # whoever started this process starts it again
+        return 1
     finally:
         stop.set()
         for thread in threads:
@@ -65,22 +65,3 @@ def run_outputs(settings: Settings) -> int:
         if metrics is not None:
             metrics.close()
         db.dispose()
-
-
-def _watch(db: Database, threads: list[threading.Thread], stop: threading.Event) -> int:
-    """Show a sign of life; end with an error when a thread ended, so that whoever started this starts it again."""
-    row = own_process(process_id(KIND), KIND)
-    while not stop.is_set():
-        try:
-            write_heartbeat(db, row)
-        except SQLAlchemyError as error:
-            log.warning("no sign of life: the database does not answer (%s)", type(error).__name__)
-        if not all(thread.is_alive() for thread in threads):
-            log.error("a thread of deliveries ended")
-            return 1
-        stop.wait(BEAT_S)
-    try:
-        remove_process(db, row.id)
-    except SQLAlchemyError as error:
-        log.warning("row of this process not removed (%s)", type(error).__name__)
-    return 0

@@ -1,7 +1,8 @@
 """A package's network as a file for OpenVINO: one zip of the network, its own golden outputs and slopes.
 
 It is made by :mod:`training.optimize` and belongs to the package: the card names its checksum and the weights that it
-was made from. It serves only where its golden outputs hold on the very machine, since int8 differs between processors.
+was made from. It serves only where its golden outputs hold on the very machine, since int8 and bfloat16 differ between
+processors.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +21,9 @@ import numpy as np
 from worker.packages.card import Card, ChecksumError, PackageError
 from worker.packages.converted import Converted, Precision, file_of
 from worker.packages.limits import ARRAYS_BYTES, require_card_limits, require_readable_members
-from worker.packages.package import compare_golden, first_line, load, read_golden, sha256_of, verify_checksum
+from worker.packages.package import BROKEN, compare_golden, first_line, load, read_golden, sha256_of, verify_checksum
 from worker.packages.runtimes.base import Runtime
-from worker.packages.runtimes.openvino import OpenVinoPackage, import_openvino
+from worker.packages.runtimes.openvino import BATCH_SIZES, OpenVinoPackage, has_bfloat16, import_openvino
 from worker.packages.runtimes.startup import ensure_tensorflow
 
 if TYPE_CHECKING:
@@ -41,6 +43,10 @@ class NotConvertedError(PackageError):
 
 class NotInstalledError(PackageError):
     """OpenVINO is not installed."""
+
+
+class ProcessorError(PackageError):
+    """The processor does not compute as the file wants it to."""
 
 
 @dataclass(frozen=True)
@@ -97,59 +103,99 @@ def read_openvino_file(path: Path) -> OpenVinoFile:
         raise PackageError(f"cannot read {path.name}: {first_line(error)}") from error
 
 
-def chosen(card: Card, precisions: Sequence[Precision]) -> Precision:
-    """The first of the precisions that the package has a file of.
+PassedOver = Callable[[Precision, PackageError], object]
+
+
+def load_first(
+    directory: Path, card: Card, precisions: Sequence[Precision], on_passed_over: PassedOver, threads: int = 0
+) -> tuple[Precision, OpenVinoPackage]:
+    """The first converted file, in the order of the precisions, that :func:`load_openvino` takes on this machine.
+
+    Parameters
+    ----------
+    on_passed_over : callable
+        Called with the precision of each file that is not taken, and why.
 
     Raises
     ------
     NotConvertedError
-        If it has none.
+        If the package has none of them.
+    NotInstalledError
+        If OpenVINO is not installed.
+    PackageError
+        If none is taken: what the first one raised, unless it is only the processor that is another.
     """
-    found = next((precision for precision in precisions if precision in card.converted), None)
-    if found is None:
+    failures: list[PackageError] = []
+    for precision in dict.fromkeys(precisions):
+        if precision not in card.converted:
+            continue
+        try:
+            return precision, load_openvino(directory, card, precision, threads)
+        except NotInstalledError:
+            raise
+        except PackageError as error:
+            on_passed_over(precision, error)
+            failures.append(error)
+    if not failures:
         raise NotConvertedError(f"{card.name}/{card.version} has no converted file ({', '.join(precisions)})")
-    return found
+    raise next((error for error in failures if not isinstance(error, ProcessorError)), failures[0])
 
 
 def load_openvino(directory: Path, card: Card, precision: Precision, threads: int = 0) -> OpenVinoPackage:
-    """Load a package's converted file: checksums, network, and its own golden self-test.
+    """Load a package's converted file: checksums, network, and its own golden self-test, in every size of a batch.
 
     Raises
     ------
     NotInstalledError
         If OpenVINO is not installed.
+    ProcessorError
+        If the file is for bfloat16 and the processor does not compute in it.
     ChecksumError
         If the file, or what it was made from, is not what the card names.
     SelfTestError
         If the golden pixels do not give this network's golden outputs on this machine.
     PackageError
-        If anything else is missing or does not fit.
+        If anything else is missing, does not fit or cannot be run.
     """
     try:
         import_openvino()
     except ImportError as error:
         raise NotInstalledError(f"OpenVINO cannot be loaded: {first_line(error)}") from error
-    verify_checksum(directory, card)
-    verify_converted(directory, card, precision)
-    require_card_limits(card)
-    content = read_openvino_file(directory / file_of(precision))
-    package = runtime_of(directory, card, content, threads)
-    compare_golden(package, read_golden(directory, card)[0], content.golden)
-    return package
+    with _as_package_errors(card):
+        verify_checksum(directory, card)
+        verify_converted(directory, card, precision)
+        require_card_limits(card)
+        content = read_openvino_file(directory / file_of(precision))
+        package = runtime_of(directory, card, content, precision, threads)
+        compare_golden(package, read_golden(directory, card)[0], content.golden, rows=sum(BATCH_SIZES))
+        return package
 
 
-def runtime_of(directory: Path, card: Card, content: OpenVinoFile, threads: int = 0) -> OpenVinoPackage:
+@contextmanager
+def _as_package_errors(card: Card) -> Iterator[None]:
+    """Everything of :data:`worker.packages.package.BROKEN` as :class:`PackageError`."""
+    try:
+        yield
+    except BROKEN as error:
+        raise PackageError(f"{card.name}/{card.version}: {type(error).__name__}: {first_line(error)}") from error
+
+
+def runtime_of(
+    directory: Path, card: Card, content: OpenVinoFile, precision: Precision, threads: int = 0
+) -> OpenVinoPackage:
     """The file's network, ready to score; :class:`PackageError` where OpenVINO cannot read, compile or run it."""
 
     def reference() -> Runtime:
         ensure_tensorflow(threads)
         return load(directory)
 
-    try:
+    with _as_package_errors(card):
+        bfloat16 = precision == "bf16"
+        if bfloat16 and not has_bfloat16():
+            name = file_of(precision)
+            raise ProcessorError(f"{name} is for processors that compute in bfloat16, and this one does not")
         network, constants = content.network()
-        return OpenVinoPackage(card, network, constants, content.slopes, reference, threads)
-    except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError) as error:
-        raise PackageError(f"{card.name}/{card.version}: {type(error).__name__}: {first_line(error)}") from error
+        return OpenVinoPackage(card, network, constants, content.slopes, reference, threads, bfloat16)
 
 
 def verify_all(directory: Path, card: Card) -> None:

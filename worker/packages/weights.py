@@ -1,8 +1,13 @@
-"""Weights of a network as one npz of float16 arrays by layer name, deflated: a twelfth smaller."""
+"""Weights of a network as one npz of float16 arrays by layer name, deflated: a twelfth smaller.
+
+Keras names a layer without a name after its class and a number that counts on in the whole process. In the file such
+layers are numbered within the network, as a fresh process would number them.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,13 +30,15 @@ def save_by_layer(model: keras.Model, path: Path, dtype: str = "float16") -> Non
         If a weight does not fit into ``dtype``.
     """
     arrays: dict[str, np.ndarray] = {}
+    names = stored_names(model)
     for layer in model.layers:
         for index, value in enumerate(layer.get_weights() if layer.weights else ()):
             if np.issubdtype(value.dtype, np.floating):
+                key = f"{names[layer.name]}/{index}"
                 with np.errstate(over="ignore"):
-                    arrays[f"{layer.name}/{index}"] = value.astype(dtype)
-                if not np.isfinite(arrays[f"{layer.name}/{index}"]).all():
-                    raise WeightsMismatchError(f"layer {layer.name} has weights that {dtype} cannot hold")
+                    arrays[key] = value.astype(dtype)
+                if not np.isfinite(arrays[key]).all():
+                    raise WeightsMismatchError(f"layer {names[layer.name]} has weights that {dtype} cannot hold")
     partial = path.with_suffix(".part.npz")
     np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
     os.replace(partial, path)
@@ -53,6 +60,7 @@ def load_by_layer(model: keras.Model, path: Path, prefix: str = "") -> None:
     """
     with np.load(path) as stored:
         left = {name for name in stored.files if name.startswith(prefix)}
+        names = stored_names(model)
         for layer in model.layers:
             if not layer.weights:
                 continue
@@ -61,7 +69,7 @@ def load_by_layer(model: keras.Model, path: Path, prefix: str = "") -> None:
                 if not np.issubdtype(present.dtype, np.floating):
                     values.append(present)
                     continue
-                key = f"{prefix}{layer.name}/{index}"
+                key = f"{prefix}{names[layer.name]}/{index}"
                 if key not in left or stored[key].shape != tuple(weight.shape):
                     raise WeightsMismatchError(f"{path.name} has no {key} of shape {tuple(weight.shape)}")
                 left.discard(key)
@@ -70,6 +78,24 @@ def load_by_layer(model: keras.Model, path: Path, prefix: str = "") -> None:
         if left:
             raise WeightsMismatchError(f"{path.name} has {len(left)} arrays that the network has not")
     settle(model)
+
+
+def stored_names(model: keras.Model) -> dict[str, str]:
+    """Name in the file of each layer of the network by its name in this process; unnamed layers count from 0."""
+    unnamed: dict[str, list[tuple[int, str]]] = {}
+    names = {}
+    for layer in model.layers:
+        words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)
+        kind = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
+        match = re.fullmatch(rf"((?:m\d+_)*{re.escape(kind)})(?:_(\d+))?", layer.name)
+        if match is None:
+            names[layer.name] = layer.name
+        else:
+            unnamed.setdefault(match[1], []).append((int(match[2] or 0), layer.name))
+    for stem, layers in unnamed.items():
+        for index, (_, name) in enumerate(sorted(layers)):
+            names[name] = f"{stem}_{index}" if index else stem
+    return names
 
 
 def settle(model: keras.Model) -> None:

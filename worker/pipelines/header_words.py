@@ -8,7 +8,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from firstread.dicom.values import PARSE_ERRORS, text
+from firstread.dicom.values import VALUE_ERRORS, text
 
 DESCRIPTIONS: Final = (
     "SeriesDescription",
@@ -31,5 +31,5 @@ def meanings(ds: Dataset, keyword: str) -> str:
     try:
         items: Iterable[Dataset] = ds.get(keyword) or []
         return " ".join(text(item, "CodeMeaning", 64) for item in items)
-    except PARSE_ERRORS:
+    except VALUE_ERRORS:
         return ""

@@ -9,6 +9,7 @@ from typing import Any
 from celery import Celery, signals
 from celery.worker.strategy import default as default_strategy
 
+from firstread import effects
 from firstread.queue import QUEUE, TASK_NAME, make_app
 from firstread.settings import Settings
 from worker.process.messages import take_only_doorbells
@@ -30,7 +31,8 @@ def make_worker_app(settings: Settings, answer: Callable[[], int]) -> Celery:
     )
     def score(revision_id: int, study_key: int, number: int) -> None:
         log.debug("doorbell", extra={"study": study_key, "revision": number})
-        answer()
+        with effects.DOORBELL_ANSWER:
+            answer()
 
     return app
 

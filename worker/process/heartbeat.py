@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
+from firstread.processes.lasting import lasting_thread
+
 HEARTBEAT_S = 0.5
 HEARTBEAT_FD_VARIABLE = "WORKER_BEAT_FD"
 OWNER_VARIABLE = "WORKER_OWNER"
@@ -46,7 +48,7 @@ class HeartbeatSender:
         number = os.environ.get(HEARTBEAT_FD_VARIABLE)
         self._fd = int(number) if number else None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="beater", daemon=True)
+        self._thread = lasting_thread(self._run, "beater", stopping=self._stop)
 
     def start(self) -> None:
         """Begin to write."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from firstread.records import Database, own_process, remove_process, write_heartbeat
+from firstread.processes.lasting import lasting_thread
+from firstread.records import Database, SchemaChanged, own_process, remove_process, write_heartbeat
 
 RENEW_S = 5.0
 
@@ -15,13 +17,20 @@ log = logging.getLogger(__name__)
 
 
 class ProcessRow:
-    """This process's row in the database, and the thread that renews it every five seconds."""
+    """This process's row in the database, and the thread that renews it every five seconds.
 
-    def __init__(self, db: Database, key: str, kind: str) -> None:
+    Parameters
+    ----------
+    on_other_schema : callable, optional
+        Called when a renewal finds that another version of the program has changed the schema.
+    """
+
+    def __init__(self, db: Database, key: str, kind: str, on_other_schema: Callable[[], None] = lambda: None) -> None:
         self._db = db
+        self._on_other_schema = on_other_schema
         self._row = own_process(key, kind)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread = lasting_thread(self._run, "heartbeat", stopping=self._stop)
 
     def start(self, **details: object) -> None:
         """Write the row. ``details`` are facts without patient data: state, models ..."""
@@ -50,6 +59,9 @@ class ProcessRow:
     def _renew(self) -> None:
         try:
             write_heartbeat(self._db, self._row)
+        except SchemaChanged as error:
+            log.error("%s: install the version that changed it", error)
+            self._on_other_schema()
         except Exception as error:  # noqa: BLE001  # whatever it is, the next renewal may do
             log.warning("heartbeat not written", extra={"reason": type(error).__name__})
 

@@ -35,19 +35,20 @@ def run_worker(settings: Settings) -> int:
         Exit status, 0 after an orderly end.
     """
     setup_logging(settings, "worker")
+    from firstread.cores import cores
     from firstread.dicom.ahead import WIDTH
     from firstread.dicom.pixels.codecs import decode_with
     from firstread.metrics.gpu import read_gpu
     from worker import metrics
-    from worker.decoder.pool import DecoderPool, cores
+    from worker.decoder.pool import DecoderPool
     from worker.engine.device import DEFAULT_BATCH, EngineThread
     from worker.engine.loading import load_serving
     from worker.engine.serving import mark_waiting
     from worker.packages.runtimes.device import DEVICE
-    from worker.packages.runtimes.tensorflow import Package
     from worker.pipelines import registry
     from worker.process.app import consume, make_worker_app
     from worker.process.heartbeat import OWNER_VARIABLE, Heartbeat, HeartbeatSender
+    from worker.process.memory import Tidier, settle, share_arenas
     from worker.process.process_row import ProcessRow
     from worker.scoring.claims import Claimer
     from worker.scoring.leases import LeaseKeeper
@@ -55,9 +56,11 @@ def run_worker(settings: Settings) -> int:
 
     owner = os.environ.get(OWNER_VARIABLE) or process_id("worker")
     state = {"state": "starting"}
+    share_arenas()
     db = Database(settings.database_url)
     require_head(db)
     keeper = LeaseKeeper(db, owner, settings.lease_s)
+    tidier = Tidier(keeper)
     doorbell_at = [time.monotonic()]
     beater = HeartbeatSender(
         lambda: Heartbeat(time.monotonic(), state=state["state"], jobs=keeper.progress(), doorbell_at=doorbell_at[0])
@@ -66,7 +69,8 @@ def run_worker(settings: Settings) -> int:
     # Until Celery takes the signals over, a stop is a stop: nothing is in hand.
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
-    row = ProcessRow(db, owner, "worker")
+    # one that may write nothing must take no doorbells from those that may
+    row = ProcessRow(db, owner, "worker", on_other_schema=lambda: os.kill(os.getpid(), signal.SIGTERM))
     row.start(state="starting")
     decoders = DecoderPool(min(cores(), WIDTH * settings.worker_threads))  # no more can be asked for at once
     gpu = read_gpu()
@@ -86,9 +90,7 @@ def run_worker(settings: Settings) -> int:
         engine.start()
         serving = engine.call(lambda: load_serving(settings), WARM_UP_LIMIT_S)
         engine_limit_s = ENGINE_STOP_S
-        largest.update(
-            {key: model.batch_sizes[-1] for key, model in serving.models.items() if isinstance(model, Package)}
-        )
+        largest.update({key: model.batch_sizes[-1] for key, model in serving.models.items()})
         engine.serve(serving.models)
         able = serving.pipelines(registry.REGISTRY)
         mark_waiting(db, able)
@@ -99,6 +101,8 @@ def run_worker(settings: Settings) -> int:
         )
         keeper.start()
         scorer.urgent.start()
+        settle()
+        tidier.start()
 
         def touch() -> None:
             doorbell_at[0] = time.monotonic()
@@ -125,6 +129,7 @@ def run_worker(settings: Settings) -> int:
     finally:
         if scorer is not None:
             scorer.urgent.close(ENGINE_STOP_S)
+        tidier.close()
         keeper.close()
         engine.close(engine_limit_s)
         decoders.close()

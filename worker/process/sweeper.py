@@ -17,7 +17,9 @@ from kombu.exceptions import KombuError, OperationalError
 from sqlalchemy import func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from firstread import effects
 from firstread.priority import on_broker
+from firstread.processes.lasting import lasting_thread
 from firstread.processes.spawning import process_id
 from firstread.queue import depth, make_app, redis_client, ring
 from firstread.records import Database, Job, Revision, Study, lock_study_of_job, mark_published
@@ -60,7 +62,7 @@ class Sweeper:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+        self._thread = lasting_thread(self._run, "sweeper", stopping=self._stop)
         self.queue_depth: int | None = None
         """Messages on the broker at the last look; None where it did not answer."""
 
@@ -117,7 +119,7 @@ class Sweeper:
             late = (Job.state == JobState.SCORING.value, Job.lease_until < now_of(session))
             ids = session.scalars(select(Job.id).where(*late)).all()
         for job_id in ids:
-            with self._db.write() as session:
+            with self._db.write(effects.EXPIRE_COMMIT) as session:
                 lock_study_of_job(session, job_id)
                 job = session.scalar(select(Job).where(Job.id == job_id, *late).with_for_update(skip_locked=True))
                 if job is None:
@@ -149,11 +151,18 @@ class Sweeper:
         room = max(0, waiting - self.queue_depth)
         for revision_id, study_id, number, priority in due[: min(room, MOST_RINGS)]:
             try:
-                ring(self._app, revision_id=revision_id, study_key=study_id, number=number, priority=priority)
+                ring(
+                    self._app,
+                    effects.SWEEP_PUBLISH,
+                    revision_id=revision_id,
+                    study_key=study_id,
+                    number=number,
+                    priority=priority,
+                )
             except (OperationalError, KombuError, redis.RedisError, OSError) as error:
                 log.warning("doorbell not rung", extra={"reason": type(error).__name__})
                 return
-            mark_published(self._db, revision_id)
+            mark_published(self._db, revision_id, effects.SWEEP_COMMIT)
             SWEEPS.labels("republished").inc()
 
     def _depth(self) -> int | None:
@@ -171,7 +180,7 @@ def give_back(db: Database, process: EndedProcess, *, actor: str, settings: Sett
         job_ids = session.scalars(select(Job.id).where(*of_owner)).all()
     count = 0
     for job_id in job_ids:
-        with db.write() as session:
+        with db.write(effects.RETURN_COMMIT) as session:
             lock_study_of_job(session, job_id)
             job = session.scalar(select(Job).where(Job.id == job_id, *of_owner).with_for_update())
             if job is None:

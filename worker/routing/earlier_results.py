@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from firstread.dicom.values import PARSE_ERRORS
 from firstread.records import Database, Job, Revision, Standing
 from firstread.states import JobState
+from firstread.storage.faults import raise_fault
 from firstread.storage.spool import Spool
 from worker.errors import WorkerError, describe
 from worker.pipelines import registry
@@ -173,5 +174,6 @@ def _change(
             return images, Change.IMAGES
         return images, compare(scored_images(row, before.asked(forced)), images, touch)
     except (WorkerError, MemoryError, OSError, *PARSE_ERRORS) as error:
+        raise_fault(error)
         log.warning("scored sets not compared: %s", describe(error), extra={"pipeline": pipeline})
         return (), Change.IMAGES

@@ -22,7 +22,7 @@ from firstread.report.evidence import renumbering
 from firstread.settings import Settings
 from firstread.states import UNDELIVERED, DeliveryState, JobState, move_job
 from worker.outputs.deliveries.planning import plan_objects
-from worker.outputs.destinations.file import OBJECT_KINDS
+from worker.outputs.destinations.file import IDENTIFIED_KINDS
 from worker.pipelines.reasons import Caution, merge_codes
 
 CARRIED = frozenset({JobState.DONE, JobState.REJECTED})
@@ -100,7 +100,7 @@ def end_deliveries(session: Session, study_id: int, revision_number: int, reason
     )
     ended = session.scalars(
         update(Delivery)
-        .where(Delivery.job_id.in_(earlier), Delivery.kind.in_(OBJECT_KINDS), Delivery.state.in_(UNDELIVERED))
+        .where(Delivery.job_id.in_(earlier), Delivery.kind.in_(IDENTIFIED_KINDS), Delivery.state.in_(UNDELIVERED))
         .values(state=DeliveryState.SKIPPED, next_at=None, finished_at=now_of(session), last_status=reason)
         .returning(Delivery.id)
         .execution_options(synchronize_session="fetch")

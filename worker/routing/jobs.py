@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from firstread import effects
 from firstread.dicom.modality import modality_of
 from firstread.records import (
     Database,
@@ -92,7 +93,7 @@ def give_up(db: Database, revision_id: int, *, actor: str, error: str, settings:
         Names of the pipelines; none where nobody asked for one and the modalities name none, or if another worker was
         first.
     """
-    with db.write() as session:
+    with db.write(effects.ROUTE_FAIL_COMMIT) as session:
         locked = lock_revision(session, revision_id)
         if locked is None or locked[1].routed_at is not None:
             return []
@@ -175,7 +176,7 @@ def commit_routing(
         If the study got other work since the decision.
     """
     stands = decision.stands if decision is not None else {}
-    with db.write() as session:
+    with db.write(effects.ROUTE_COMMIT) as session:
         locked = lock_revision(session, revision_id)
         if locked is None or locked[1].routed_at is not None:
             return False

@@ -17,7 +17,7 @@ from firstread.records import Delivery, Flag, Instance, Job, RejectionRow, Resul
 from firstread.records.clock import now_of
 from firstread.states import UNDELIVERED, DeliveryState
 from worker.outputs.deliveries.rows import new_delivery
-from worker.outputs.destinations.file import OBJECT_KINDS
+from worker.outputs.destinations.file import IDENTIFIED_KINDS
 from worker.pipelines.base import StudyImages
 from worker.pipelines.reasons import Caution, merge_codes
 
@@ -138,7 +138,7 @@ def _hold_back(session: Session, jobs: list[int]) -> None:
     quiet = Delivery.job_id.not_in(raised) & (Delivery.escalation == 0) & (Delivery.topic == "")
     session.execute(
         update(Delivery)
-        .where(Delivery.job_id.in_(jobs), Delivery.state.in_(UNDELIVERED), Delivery.kind.in_(OBJECT_KINDS) | quiet)
+        .where(Delivery.job_id.in_(jobs), Delivery.state.in_(UNDELIVERED), Delivery.kind.in_(IDENTIFIED_KINDS) | quiet)
         .values(state=DeliveryState.SKIPPED, next_at=None, finished_at=now_of(session), last_status=IDENTITY_IN_DOUBT)
         .execution_options(synchronize_session="fetch")
     )
@@ -154,7 +154,9 @@ def _notify(session: Session, study_id: int, jobs: list[int]) -> None:
     )
     sent = session.scalars(
         select(Delivery)
-        .where(Delivery.job_id.in_(jobs), Delivery.state == DeliveryState.DELIVERED, Delivery.kind.not_in(OBJECT_KINDS))
+        .where(
+            Delivery.job_id.in_(jobs), Delivery.state == DeliveryState.DELIVERED, Delivery.kind.not_in(IDENTIFIED_KINDS)
+        )
         .order_by(Delivery.id.desc())
     )
     for delivery in sent:

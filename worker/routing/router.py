@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from firstread import effects
+from firstread.clock import monotonic
 from firstread.records import Database, Job, Revision
 from firstread.records.studies import is_self_test
 from firstread.settings import Settings
+from firstread.storage.faults import machine_fault
 from firstread.storage.spool import Spool
 from worker.errors import describe, reason_of
 from worker.metrics import ERRORS
@@ -60,12 +62,14 @@ class Router:
 
     def busy(self) -> list[int]:
         """Keys of the revisions that are being routed, or wait for their next try."""
-        now = time.monotonic()
+        now = monotonic()
         with self._lock:
             return [key for key, until in self._blocked_until.items() if until > now]
 
     def route(self, revision_id: int, take: Callable[[Session, Job, Revision], None] | None = None) -> bool:
         """Make the jobs of a revision. Failures are bounded: at last the revision is routed with a reason.
+
+        Those that the machine is to blame for do not count (:func:`firstread.storage.faults.machine_fault`).
 
         Parameters
         ----------
@@ -78,9 +82,9 @@ class Router:
             Whether the jobs were written here and now, and what ``take`` did with them.
         """
         with self._lock:
-            if self._blocked_until.get(revision_id, 0.0) > time.monotonic():
+            if self._blocked_until.get(revision_id, 0.0) > monotonic():
                 return False
-            self._blocked_until[revision_id] = time.monotonic() + LONGEST_S
+            self._blocked_until[revision_id] = monotonic() + LONGEST_S
         pause_s = 0.0
         routed = False
         try:
@@ -95,7 +99,7 @@ class Router:
         finally:
             with self._lock:
                 if pause_s:
-                    self._blocked_until[revision_id] = time.monotonic() + pause_s
+                    self._blocked_until[revision_id] = monotonic() + pause_s
                 else:
                     self._blocked_until.pop(revision_id, None)
                     self._failures.pop(revision_id, None)
@@ -144,12 +148,14 @@ class Router:
                 self._studies.popitem(last=False)
 
     def _record_failure(self, revision_id: int, error: BaseException) -> None:
+        fault = machine_fault(error)
+        reason = fault or reason_of(error)
         with self._lock:
-            failures = self._failures[revision_id] = self._failures.get(revision_id, 0) + 1
-        ERRORS.labels("", reason_of(error)).inc()
-        log.error("routing failed: %s", describe(error), extra={"reason": reason_of(error), "attempt": failures})
+            failures = self._failures[revision_id] = self._failures.get(revision_id, 0) + (fault is None)
+        ERRORS.labels("", reason).inc()
+        log.error("routing failed: %s", describe(error), extra={"reason": reason, "attempt": failures})
         if failures >= self._settings.max_attempts:
             give_up(self._db, revision_id, actor=self._owner, error=describe(error), settings=self._settings)
             return
-        with self._db.write() as session:
+        with self._db.write(effects.ROUTE_FAIL_COMMIT) as session:
             session.execute(update(Revision).where(Revision.id == revision_id).values(published_at=None))

@@ -8,7 +8,6 @@ dose report and the same images in another lossless transfer syntax change nothi
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import Any, Final
@@ -17,9 +16,11 @@ import numpy as np
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from firstread.clock import monotonic
 from firstread.dicom.datasets import UnusableFile
 from firstread.dicom.pixels.reading import UnreadablePixels, iter_frames
 from firstread.dicom.values import PARSE_ERRORS, number, text
+from firstread.storage.faults import raise_fault
 from worker.pipelines.base import StoredInstance, StudyImages
 from worker.pipelines.registry import PipelineRow
 
@@ -92,11 +93,11 @@ def compare(
     if [_name(i) for i in before] != [_name(i) for i in after] or not after:
         return Change.IMAGES
     pairs = [(old, new) for old, new in zip(before, after, strict=True) if old.key != new.key]
-    end = time.monotonic() + limit_s
+    end = monotonic() + limit_s
 
     def step() -> None:
         touch()
-        if time.monotonic() > end:
+        if monotonic() > end:
             raise _TooLong
 
     try:
@@ -138,7 +139,8 @@ def content_digest(instance: StoredInstance, step: Callable[[], None] = lambda: 
             values = frame if frame.dtype.kind == "f" else frame.astype(np.int64)
             digest.update(repr(frame.shape).encode())
             digest.update(np.ascontiguousarray(values).tobytes())
-    except (UnreadablePixels, UnusableFile, OSError, *PARSE_ERRORS):
+    except (UnreadablePixels, UnusableFile, OSError, *PARSE_ERRORS) as error:
+        raise_fault(error)
         return None
     return digest.hexdigest()
 

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Select, and_, case, func, select
 from sqlalchemy.orm import Session
 
+from firstread import effects
 from firstread.clock import utcnow
 from firstread.priority import claim_order, engine_rank
 from firstread.records import Database, Job, Revision, Study
@@ -200,7 +201,7 @@ class Claimer:
         )
 
     def _claim_waiting(self) -> JobClaim | None:
-        with self._db.write() as session:
+        with self._db.write(effects.CLAIM_COMMIT) as session:
             waiting = session.execute(self._waiting().with_for_update(skip_locked=True, of=Job)).first()
             if waiting is None:
                 return None

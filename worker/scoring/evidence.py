@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import io
-import os
 import re
-import shutil
 import uuid
 from pathlib import Path
+from typing import Final
 
 import cv2
 import numpy as np
 
+from firstread import effects
 from firstread.clock import utcnow
 from firstread.report.evidence import MASK_FILE
-from firstread.storage.spool import sync_dir
+from firstread.storage import disk
+from firstread.storage.home import make_private
 from firstread.storage.store import EVIDENCE_PREFIX, SharedStore
 from worker.errors import WorkerError
 from worker.pipelines.base import Evidence
 
+NAMES: Final = effects.EVIDENCE
 STEM = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 
 
@@ -61,21 +63,20 @@ class EvidenceStore:
         final = self.root / key
         partial = final.with_suffix(".part")
         fresh = not final.parent.is_dir()
-        partial.mkdir(parents=True)
+        make_private(partial)
         try:
             for name, content in files.items():
-                with open(partial / name, "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-            sync_dir(partial)
-            os.rename(partial, final)
+                with disk.create(NAMES.create, partial / name) as file:
+                    disk.write(NAMES.write, file, content)
+                    disk.sync(NAMES.sync, file)
+            disk.sync_folder(NAMES.sync_folder, partial)
+            disk.rename(NAMES.rename, partial, final)
         except OSError:
-            shutil.rmtree(partial, ignore_errors=True)
+            disk.remove_tree(NAMES.discard, partial)
             raise
-        sync_dir(final.parent)
+        disk.sync_folder(NAMES.sync_folder, final.parent)
         if fresh:
-            sync_dir(self.root)
+            disk.sync_folder(NAMES.sync_folder, self.root)
         if self._store is not None:
             for name in files:
                 self._store.put(final / name, f"{EVIDENCE_PREFIX}{key}/{name}")
@@ -85,7 +86,7 @@ class EvidenceStore:
         """Remove what :meth:`write` wrote, where its row was not committed."""
         if path is None:
             return
-        shutil.rmtree(self.root / Path(path).parent, ignore_errors=True)
+        disk.remove_tree(NAMES.discard, self.root / Path(path).parent)
         if self._store is not None:
             for key in self._store.keys(f"{EVIDENCE_PREFIX}{Path(path).parent}/"):
                 self._store.delete(key)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
 from sqlalchemy import update
 
+from firstread import effects
+from firstread.clock import monotonic
+from firstread.processes.lasting import lasting_thread
 from firstread.records import Database, Job
 from firstread.records.clock import now_of
 from firstread.states import JobState
@@ -26,18 +28,18 @@ class Lease:
     Attributes
     ----------
     progress : float
-        ``time.monotonic()`` of the last step forward; the supervisor watches its age.
+        ``monotonic()`` of the last step forward; the supervisor watches its age.
     """
 
     def __init__(self, job_id: int) -> None:
         self.job_id = job_id
-        self.progress = time.monotonic()
+        self.progress = monotonic()
         self._lost = threading.Event()
 
     def touch(self) -> None:
         """Note a step forward. Raises :class:`LeaseLost` if the job is no longer ours."""
         self.check()
-        self.progress = time.monotonic()
+        self.progress = monotonic()
 
     def check(self) -> None:
         """Raise :class:`LeaseLost` if the job is no longer ours."""
@@ -61,9 +63,11 @@ class LeaseKeeper:
         self._owner = owner
         self._lease_s = lease_s
         self._leases: dict[int, Lease] = {}
+        self.taken = 0
+        """Jobs that have been held since the start."""
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
+        self._thread = lasting_thread(self._run, "lease-keeper", stopping=self._stop)
 
     def start(self) -> None:
         """Begin to renew."""
@@ -81,6 +85,7 @@ class LeaseKeeper:
         lease = Lease(job_id)
         with self._lock:
             self._leases[job_id] = lease
+            self.taken += 1
             SCORING_JOBS.set(len(self._leases))
         try:
             yield lease
@@ -90,7 +95,7 @@ class LeaseKeeper:
                 SCORING_JOBS.set(len(self._leases))
 
     def progress(self) -> dict[int, float]:
-        """``time.monotonic()`` of the last step of each job in hand."""
+        """``monotonic()`` of the last step of each job in hand."""
         with self._lock:
             return {job_id: lease.progress for job_id, lease in self._leases.items()}
 
@@ -100,11 +105,11 @@ class LeaseKeeper:
             leases = list(self._leases.values())
         if not leases:
             return
-        with self._db.write() as session:
+        with self._db.write(effects.LEASE_COMMIT) as session:
             now = now_of(session)
             until = now + timedelta(seconds=self._lease_s)
             for lease in leases:
-                progress_at = now - timedelta(seconds=time.monotonic() - lease.progress)
+                progress_at = now - timedelta(seconds=monotonic() - lease.progress)
                 ours = (
                     update(Job)
                     .where(Job.id == lease.job_id, Job.lease_owner == self._owner, Job.state == JobState.SCORING.value)

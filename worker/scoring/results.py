@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from firstread import effects
 from firstread.pipelines import pipeline_of_finding
 from firstread.records import Database, Job, Result, Revision, judged_flags, lock_study_of_job
 from firstread.records.clock import now_of
@@ -35,7 +36,8 @@ from worker.scoring.flags import raise_flags
 class Report:
     """What one run of a pipeline gave: an outcome, or the reasons why nothing is suitable.
 
-    Exactly one of ``outcome`` and ``reasons`` is set. ``models`` are the packages that served (``name/version``).
+    Exactly one of ``outcome`` and ``reasons`` is set. ``models`` are the packages that served (``name/version``),
+    ``engines`` what ran each of them.
     """
 
     outcome: Outcome | None = None
@@ -45,6 +47,7 @@ class Report:
     notes: tuple[SeriesNote, ...] = ()
     statistics: dict[str, float] = field(default_factory=dict)
     models: tuple[str, ...] = ()
+    engines: Mapping[str, str] = field(default_factory=dict)
     stage_seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -63,7 +66,7 @@ def commit_outcome(
     if report.outcome is not None:
         check_outcome(report.outcome)
     value = _predictive_value(db, report.outcome)
-    with db.write() as session:
+    with db.write(effects.RESULT_COMMIT) as session:
         # A study is locked before its jobs, here as everywhere: flags belong to it, so two of its jobs commit one
         # after the other, and what was said of its images meanwhile is read behind the lock.
         study = lock_study_of_job(session, job_id)
@@ -98,7 +101,7 @@ def commit_outcome(
             job.reason = None
             job.series_instance_uid = outcome.SeriesInstanceUID
             job.evidence_path = evidence_path
-            _add_results(session, job, outcome)
+            _add_results(session, job, outcome, report.engines)
             raise_flags(session, job, revision, outcome, old)
             state = JobState.DONE
         move_job(session, job, state, actor=owner, reason=job.reason, at=now)
@@ -141,7 +144,13 @@ def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
 
 
-def _add_results(session: Session, job: Job, outcome: Outcome) -> None:
+def engine_of(name: str, version: str, engines: Mapping[str, str]) -> str | None:
+    """What ran a package, or the packages of an ensemble (``a+b``, ``1+2``): each engine once, joined by ``+``."""
+    keys = (f"{n}/{v}" for n, v in zip(name.split("+"), version.split("+"), strict=False))
+    return "+".join(dict.fromkeys(engines[key] for key in keys if key in engines)) or None
+
+
+def _add_results(session: Session, job: Job, outcome: Outcome, engines: Mapping[str, str]) -> None:
     now = job.finished_at or now_of(session)
     for finding in outcome.findings:
         session.add(
@@ -157,6 +166,7 @@ def _add_results(session: Session, job: Job, outcome: Outcome) -> None:
                 unit=finding.unit,
                 threshold=finding.threshold,
                 flagged=finding.flagged and finding.role != "shadow",
+                engine=engine_of(finding.model_name, finding.model_version, engines),
                 created_at=now,
             )
         )
@@ -195,7 +205,7 @@ def commit_failure(
     LeaseLost
         If the job is no longer ours.
     """
-    with db.write() as session:
+    with db.write(effects.FAILURE_COMMIT) as session:
         lock_study_of_job(session, job_id)
         job, revision = own_job(session, job_id, owner)
         return end_attempt(

@@ -10,10 +10,12 @@ from contextlib import AbstractContextManager, nullcontext
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from firstread.clock import monotonic
 from firstread.pipelines import flags_by_itself
 from firstread.records import Database
 from firstread.settings import Settings
 from firstread.states import JobState
+from firstread.storage.faults import machine_fault
 from firstread.storage.store import spool_of, store_of
 from worker import metrics
 from worker.decoder.limits import one_study
@@ -27,6 +29,7 @@ from worker.reading import read_study
 from worker.scoring.claims import Claimer, JobClaim, Rank
 from worker.scoring.evidence import EvidenceStore
 from worker.scoring.leases import Lease, LeaseKeeper
+from worker.scoring.pauses import Pause
 from worker.scoring.results import Report, commit_failure, commit_outcome
 from worker.scoring.shared_lock import SharedLock
 from worker.scoring.urgent import UrgentLane
@@ -58,10 +61,11 @@ class Scorer:
         self._spool = spool_of(settings)
         self._evidence = EvidenceStore(settings.evidence_dir, store_of(settings))
         self._lock = SharedLock()
+        self._pause = Pause()
         self.urgent = UrgentLane(self._take_urgent, settings.worker_threads)
         """Whoever runs a service starts and closes it."""
         self.stopping = threading.Event()
-        self.doorbell_at = time.monotonic()
+        self.doorbell_at = monotonic()
         """When a doorbell was answered last."""
 
     def answer(self) -> int:
@@ -73,7 +77,7 @@ class Scorer:
         taken = 0
         outcome = "nothing"
         try:
-            while not self.stopping.is_set() and self._take_one():
+            while not self.stopping.wait(self._pause.left_s()) and self._take_one():
                 taken += 1
             outcome = "work" if taken else "nothing"
         except SQLAlchemyError as error:
@@ -85,7 +89,7 @@ class Scorer:
             outcome = "error"
             log.error("doorbell failed: %s", describe(error), extra={"reason": reason_of(error)})
         metrics.DOORBELLS.labels(outcome).inc()
-        self.doorbell_at = time.monotonic()
+        self.doorbell_at = monotonic()
         return taken
 
     def _take_one(self) -> bool:
@@ -105,7 +109,8 @@ class Scorer:
     def _take_urgent(self, least: Rank) -> bool:
         """Score a job that is more urgent than one in hand, beside those; whether there was one."""
         with self._lock.shared():
-            claim = None if self.stopping.is_set() else self._claimer.next(before=least)
+            idle = self.stopping.is_set() or self._pause.left_s() > 0
+            claim = None if idle else self._claimer.next(before=least)
             if claim is None:
                 return False
             with self.urgent.holding(claim, beside=True):
@@ -126,6 +131,7 @@ class Scorer:
         except BaseException as error:  # noqa: BLE001  # the task boundary: recorded and counted, a panic too
             self._failed(claim, error)
         else:
+            self._pause.forget()
             if not claim.self_test:
                 self._count(claim, state, report)
             log.info("committed", extra={**fields, "outcome": state.value, "seconds": _since(claim)})
@@ -156,6 +162,7 @@ class Scorer:
         report.detail = result.detail
         report.warnings = study.warnings
         report.models = tuple(package.key for group in served.values() for package in group)
+        report.engines = {key: self._serving.engines[key] for key in report.models}
         report.statistics = {k: float(v) for k, v in result.details.items() if isinstance(v, int | float)}
         if result.outcome is None:
             return self._commit(claim, report, None), report
@@ -182,23 +189,29 @@ class Scorer:
         )
 
     def _failed(self, claim: JobClaim, error: BaseException) -> None:
-        reason = reason_of(error)
-        no_package = isinstance(error, NoServingPackage)
+        """Record why a job ended; one that the machine failed waits for better times, and its attempt does not count.
+
+        Then this process takes no job for a while: the next one would fail alike.
+        """
+        fault = machine_fault(error)
+        reason = fault or reason_of(error)
         metrics.ERRORS.labels(claim.pipeline, reason).inc()
         log.error(
             "attempt failed: %s",
             describe(error),
             extra={**claim.log_fields, "reason": reason, "attempt": claim.attempt},
         )
+        if fault is not None:
+            log.warning("no job is taken for %.0f s", self._pause.begin(), extra={"reason": fault})
         try:
             state = commit_failure(
                 self._db,
                 job_id=claim.job_id,
                 owner=self._owner,
-                reason=NoServingPackage.reason if no_package else reason,
+                reason=reason,
                 error=describe(error),
                 settings=self._settings,
-                refund=no_package,
+                refund=fault is not None or isinstance(error, NoServingPackage),
             )
         except (LeaseLost, SQLAlchemyError) as second:
             # The lease runs out and the sweeper gives the job back.

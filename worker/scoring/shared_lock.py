@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from firstread.clock import monotonic
 
 LOOK_S = 0.5
 
@@ -40,11 +41,11 @@ class SharedLock:
 
         ``still`` is called twice a second while waiting and may raise.
         """
-        deadline = time.monotonic() + limit_s
+        deadline = monotonic() + limit_s
         with self._changed:
             self._alone_waiting += 1
             try:
-                while (self._alone or self._shared) and time.monotonic() < deadline:
+                while (self._alone or self._shared) and monotonic() < deadline:
                     self._changed.wait(LOOK_S)
                     still()
                 got = not (self._alone or self._shared)

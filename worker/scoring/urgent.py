@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from firstread.clock import monotonic
+from firstread.processes.lasting import lasting_thread
 from firstread.records.studies import LARGEST_KEY
 from worker.errors import describe, reason_of
 from worker.scoring.claims import JobClaim, Rank
@@ -51,7 +52,7 @@ class UrgentLane:
         self._beside: dict[int, Rank] = {}
         """The lane's own."""
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="urgent", daemon=True)
+        self._thread = lasting_thread(self._run, "urgent", stopping=self._stop)
 
     def start(self) -> None:
         """Start to look."""
@@ -78,9 +79,9 @@ class UrgentLane:
 
     def stand_aside(self, claim: JobClaim, lease: Lease) -> None:
         """Between two steps of a job: wait while a more urgent one is in hand. Raises what ``lease`` raises."""
-        end = time.monotonic() + ASIDE_S
+        end = monotonic() + ASIDE_S
         with self._changed:
-            while self._most_urgent() < claim.rank_before and time.monotonic() < end:
+            while self._most_urgent() < claim.rank_before and monotonic() < end:
                 self._changed.wait(WAIT_S)
                 lease.touch()
 

@@ -11,7 +11,7 @@ from pydicom.tag import BaseTag
 
 from firstread.dicom.elements import base_tag
 from firstread.dicom.pixels.codecs import UnreadablePixels
-from firstread.dicom.values import PARSE_ERRORS, number, text
+from firstread.dicom.values import VALUE_ERRORS, number, text
 
 FRAME_LIMIT_BYTES: Final = 512 * 2**20
 """Largest decoded frame; a 16-bit mammogram has 50 MB, a whole-slide tile less."""
@@ -139,5 +139,5 @@ def _has_overlay_bits(ds: Dataset) -> bool:
 def _is_above_0(ds: Dataset, tag: BaseTag) -> bool:
     try:
         return int(ds[tag].value or 0) > 0
-    except PARSE_ERRORS:
+    except VALUE_ERRORS:
         return False

@@ -15,7 +15,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from firstread.dicom.pixels.reading import UnreadablePixels
-from firstread.dicom.values import PARSE_ERRORS
+from firstread.dicom.values import VALUE_ERRORS
 
 _BYTES_ALONE: Final = frozenset({"OB", "UN"})
 _CHANNELS: Final = ("Red", "Green", "Blue")
@@ -108,7 +108,7 @@ def _words(ds: Dataset, keyword: str) -> bytes:
         if little is False and element.VR not in _BYTES_ALONE and len(value) % 2 == 0:
             return np.frombuffer(value, ">u2").astype("<u2").tobytes()
         return value
-    except PARSE_ERRORS as error:
+    except VALUE_ERRORS as error:
         raise UnreadablePixels("a look-up table that cannot be parsed") from error
 
 
@@ -123,7 +123,7 @@ def items_of(ds: Dataset, keyword: str) -> list[Dataset]:
     try:
         value = ds.get(keyword)
         items = [] if value is None else list(value)
-    except (*PARSE_ERRORS, OSError) as error:
+    except VALUE_ERRORS as error:
         raise UnreadablePixels(f"a {keyword} that cannot be parsed") from error
     if not all(isinstance(item, Dataset) for item in items):
         raise UnreadablePixels(f"a {keyword} that cannot be parsed")

@@ -13,8 +13,8 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.presentation import build_context
 
-from dicom_listener.scp import refusals
-from dicom_listener.scp.refusals import DoorBook, TurnedAway
+from dicom_listener.peers import refusals
+from dicom_listener.peers.refusals import DoorBook, TurnedAway
 from firstread.clock import utcnow
 from firstread.dicom.sender import echo
 from firstread.records import AssociationRefusal, Database

@@ -16,6 +16,7 @@ from PIL import Image
 
 from dicom_listener.inbox.files import CLAIMED, UNPACKED
 from dicom_listener.service import ListenerService
+from firstread import effects
 from firstread.dicom.files import read_dataset, read_header
 from firstread.dicom.pixels.reading import read_frame
 from firstread.settings import Settings
@@ -31,6 +32,7 @@ from tests.builders.listening import (
     small_files,
 )
 from tests.builders.timing import stays, until
+from tests.failpoints import Failpoint, Failpoints
 
 MakeSettings = Callable[..., Settings]
 
@@ -385,3 +387,40 @@ def test_real_images_and_copies_all_end_somewhere(service: ListenerService, real
     assert sum(counts.values()) + len(refusals(service.db)) == 2 * len(sources)
     assert set(refusals(service.db).values()) == {"missing_uids"}
     assert closed(service.db)
+
+
+@pytest.mark.parametrize("effect", ["spool.create", "spool.write", "spool.sync", "spool.rename", "spool.sync_folder"])
+def test_a_disk_that_is_full_for_a_moment_refuses_no_file_of_the_inbox(quick: MakeSettings, effect: str) -> None:
+    settings = quick()
+    effects.watch(Failpoints([Failpoint(effect, effects.BEFORE, "error", "ENOSPC", 1)]))
+    try:
+        with listening(settings) as service:
+            shutil.copytree(small_files(settings.home / "ct", 2)[0].parent, settings.inbox_dir / "ct")
+            until(lambda: outcomes(service.db) == {"stored": 2}, limit_s=40)
+            assert refusals(service.db) == {}
+            assert len(list(service.storage.spool.keys())) == 2
+            assert not list(settings.spool_dir.rglob("*.part"))
+    finally:
+        effects.watch(None)
+
+
+def test_a_file_that_breaks_the_look_at_its_structure_holds_up_no_other(
+    service: ListenerService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dicom_listener.inbox import watcher
+
+    judge = watcher.judge
+
+    def breaks(path: Path) -> Any:
+        if path.name.startswith("a-"):
+            raise KeyError("not one of the errors that are expected")
+        return judge(path)
+
+    monkeypatch.setattr(watcher, "judge", breaks)
+    inbox = service.settings.inbox_dir
+    (inbox / "a-strange.txt").write_text("breaks the look")
+    for path in small_files(tmp_path / "ct", 2):
+        shutil.copy(path, inbox / f"b-{path.name}")
+    all_closed(service.db)
+    until(lambda: "not_dicom" in refusals(service.db).values())
+    assert outcomes(service.db) == {"stored": 2} and left_in(inbox) == []

@@ -19,10 +19,15 @@ from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    ModalityWorklistInformationFind,
+    StorageCommitmentPushModel,
+)
 
+from dicom_listener.intake import reception
 from dicom_listener.intake.part10 import IntakeNote
 from dicom_listener.intake.storage import Writing
-from dicom_listener.scp import reception, transport
+from dicom_listener.scp import transport
 from dicom_listener.service import ListenerService
 from firstread.dicom.files import read_dataset
 from firstread.dicom.sender import echo, send_paths
@@ -190,12 +195,12 @@ def test_unknown_and_private_classes_and_illegal_uids(service: ListenerService, 
 def test_a_class_of_another_service_is_not_offered(service: ListenerService) -> None:
     ae = AE()
     ae.acse_timeout = 10
-    worklist = build_context("1.2.840.10008.5.1.4.31")
+    others = [build_context(uid) for uid in (ModalityWorklistInformationFind, StorageCommitmentPushModel)]
     strange_syntax = build_context(CT, "1.2.3.4.5")
-    assoc = ae.associate("127.0.0.1", service.port, contexts=[worklist, strange_syntax, build_context(CT)])
+    assoc = ae.associate("127.0.0.1", service.port, contexts=[*others, strange_syntax, build_context(CT)])
     assert assoc.is_established
     assert [str(cx.transfer_syntax[0]) for cx in assoc.accepted_contexts] == [ImplicitVRLittleEndian]
-    assert [cx.result for cx in assoc.rejected_contexts] == [0x03, 0x04]
+    assert [cx.result for cx in assoc.rejected_contexts] == [0x03, 0x03, 0x04]
     assoc.release()
 
 

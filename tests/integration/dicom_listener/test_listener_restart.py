@@ -53,7 +53,7 @@ def start(settings: Settings) -> subprocess.Popen[bytes]:
         assert process.poll() is None, "the listener ended"
         return echo(host="127.0.0.1", port=settings.dicom_port, called_ae="X", timeout_s=2) == ""
 
-    until(answers, limit_s=30)
+    until(answers, limit_s=60)
     return process
 
 
@@ -85,9 +85,10 @@ def test_kill_9_in_the_middle_of_an_association(settings: Settings, tmp_path: Pa
         assert not sender.is_alive()
         acknowledged = [o for o in first if o.ok]
         assert 20 <= len(acknowledged) < len(sent)
+        time.sleep(1.0)  # half a file of less than a second before a start is left for a quarter of an hour
         process = start(settings)
         until(lambda: sum(outcomes(db).values()) >= len(acknowledged))
-        assert not list(settings.spool_dir.rglob("*.part"))
+        until(lambda: not list(settings.spool_dir.rglob("*.part")))
         # a lost association closes nothing early
         stays(lambda: rows(db, "SELECT state FROM revision") == [("RECEIVING",)], 1.0)
         assert all(o.ok for o in send_paths(files, **target))
@@ -219,7 +220,7 @@ def test_dead_processes_of_this_host_are_known_at_once(sqlite_db: Database) -> N
                 id="stale", kind=LISTENER, host="there", pid=1, started_at=now, heartbeat_at=now - timedelta(seconds=60)
             )
         )
-    assert alive_listeners(sqlite_db, own) == {"alive", "far"}
+    assert set(alive_listeners(sqlite_db, own)) == {"alive", "far"}
     assert {r[0] for r in rows(sqlite_db, "SELECT id FROM process WHERE kind = 'listener'")} == {
         "alive",
         "far",

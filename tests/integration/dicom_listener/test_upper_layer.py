@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from dicom_listener.scp import association, limits
-from dicom_listener.scp.limits import COMMAND_BYTES
+from dicom_listener.peers import limits
+from dicom_listener.peers.limits import COMMAND_BYTES
+from dicom_listener.scp import association
 from dicom_listener.service import ListenerService
 from firstread.settings import Settings
 from tests.builders.listening import listening, rows

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from kombu.exceptions import OperationalError
 
+from firstread import effects
 from firstread.processes.broker import BrokerError, EmbeddedBroker
 from firstread.processes.spawning import is_running, settings_environ, stop
 from firstread.queue import broker_problem, depth, embedded_socket, make_app, redis_client, ring, warm_up
@@ -34,7 +35,7 @@ def broker(settings: Settings) -> Iterator[EmbeddedBroker]:
 
 
 def bell(app: Any, priority: int = 3) -> None:
-    ring(app, revision_id=1, study_key=1, number=1, priority=priority)
+    ring(app, effects.RETRY_PUBLISH, revision_id=1, study_key=1, number=1, priority=priority)
 
 
 def test_messages_of_every_priority_count_and_survive_a_restart(settings: Settings, broker: EmbeddedBroker) -> None:

@@ -11,9 +11,9 @@ from sqlalchemy.exc import IntegrityError
 
 from firstread.records import Database, Flag, Instance, SliceScoreRow
 from firstread.records.slice_scores import insert_slice_scores
+from firstread.records.view_rows import view_rows
 from firstread_cli.listing_queries import flag_count, flag_rows, history_rows, results_query
 from firstread_cli.listings import flags
-from firstread_cli.tables import view_rows
 from tests.bench.filled_database import fill
 
 STUDIES = 300

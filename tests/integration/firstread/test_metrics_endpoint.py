@@ -66,8 +66,8 @@ def test_children_and_parent_add_up_and_dead_ones_keep_their_counts(
         parent.communicate(timeout=10)
     assert 'firstread_jobs_total{outcome="DONE",pipeline="probe"} 8.0' in text
     assert 'firstread_stage_seconds_count{pipeline="probe",stage="read"} 4.0' in text
-    assert "firstread_scoring_jobs 2.0" in text
-    assert "firstread_hand_jobs 2.0" in text
+    assert "firstread_scoring_jobs 1.0" in text, "a dead child's gauge goes, and that of one that was dead before it"
+    assert "firstread_hand_jobs 1.0" in text
 
 
 def test_figures_of_database_broker_and_disk(make_settings: Callable[..., Settings], db: Database) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select, text
 
 from firstread.actions.verdicts import VerdictError, called_positive, record_verdict
+from firstread.codes import IMAGE_CODES
 from firstread.metrics.outcomes import OutcomeFigures, families
 from firstread.records import Database, Delivery, Flag
 from firstread.report.page import write_report
@@ -19,7 +20,7 @@ from tests.builders.scored_studies import Scored, scored_study
 from tests.builders.site import database_in, settings_in
 from worker.outputs.messages import message
 from worker.outputs.senders.mail import mail_text
-from worker.pipelines.reasons import TEXTS, Caution
+from worker.pipelines.reasons import Caution
 
 Site = tuple[Settings, Database]
 MONTH = datetime(2026, 11, 3, tzinfo=UTC)
@@ -122,7 +123,7 @@ def test_it_is_shown_without_a_flag_and_notifies_nobody(site: Site, tmp_path: Pa
     content["warnings"] = [str(Caution.HINT_FOR_AGE)]
     assert (content["event"], content["flags"]) == ("result", [])
     lines = mail_text(content).splitlines()
-    assert "Pneumonia: 0.99 (a hint, not flagged)" in lines and TEXTS[Caution.HINT_FOR_AGE] in lines
+    assert "Pneumonia: 0.99 (a hint, not flagged)" in lines and IMAGE_CODES[Caution.HINT_FOR_AGE] in lines
     write_report(db, settings, scored.study_uid, tmp_path / "report.html")
     assert "<td>a hint, not flagged</td>" in (tmp_path / "report.html").read_text(encoding="utf-8")
     flagged = _film(site, 0.9, 0.5, 2)

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import select
 
+from firstread.codes import IMAGE_CODES
 from firstread.records import Database, Delivery, Job
 from firstread.report.page import write_report
 from firstread.report.predictive_value import PredictiveValue
@@ -20,7 +21,7 @@ from tests.builders.scored_studies import Scored, scored_study
 from worker.outputs.messages import as_json, message
 from worker.outputs.objects.source import gather
 from worker.outputs.senders.mail import mail_text
-from worker.pipelines.reasons import TEXTS, Caution
+from worker.pipelines.reasons import Caution
 
 Site = tuple[Settings, Database]
 VALUE = PredictiveValue("any", 0.056, 0.027, 41, 3)
@@ -80,9 +81,9 @@ def test_mail_and_webhook_say_it(site: Site) -> None:
         "words": VALUE.words,
     }
     lines = mail_text(content).splitlines()
-    assert lines.count(VALUE.words) == 1 and TEXTS[Caution.FEW_FLAGS_RIGHT] not in lines
+    assert lines.count(VALUE.words) == 1 and IMAGE_CODES[Caution.FEW_FLAGS_RIGHT] not in lines
     older = mail_text(content | {"predictive_value": None}).splitlines()
-    assert TEXTS[Caution.FEW_FLAGS_RIGHT] in older, "a job of an earlier version has the code alone"
+    assert IMAGE_CODES[Caution.FEW_FLAGS_RIGHT] in older, "a job of an earlier version has the code alone"
 
 
 def test_page_and_listings_say_it(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

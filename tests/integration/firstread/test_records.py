@@ -26,8 +26,8 @@ from firstread.records import (
 )
 from firstread.records.base import UtcDateTime
 from firstread.records.migrate import SchemaMismatch, current_revision, downgrade, head_revision, require_head, upgrade
+from firstread.records.view_rows import view_rows
 from firstread.records.views import VIEWS
-from firstread_cli.tables import view_rows
 
 
 def test_upgrade_downgrade_and_upgrade_again(database_url: str) -> None:

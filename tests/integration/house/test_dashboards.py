@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,17 +14,11 @@ from firstread.clock import utcnow
 from firstread.records import Database, Delivery, Flag, Job
 from firstread.records.intake import IntakeRefusal
 from firstread.records.outcomes import DriftRow, Verdict
+from tests.builders.prometheus import panel_targets
 from tests.builders.scored_studies import scored_study
 from tests.builders.site import database_in, settings_in
 
-ROOT = Path(__file__).resolve().parents[3]
-PANELS = [
-    (f"{path.stem}: {panel['title']}", target)
-    for path in sorted((ROOT / "monitoring/grafana/dashboards").glob("*.json"))
-    for panel in json.loads(path.read_text(encoding="utf-8"))["panels"]
-    for target in panel.get("targets", [])
-    if "rawSql" in target
-]
+PANELS = panel_targets("rawSql")
 
 
 def grafana(sql: str) -> str:

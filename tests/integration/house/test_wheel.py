@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
-PACKAGES = ("firstread", "firstread_cli", "dicom_listener", "worker", "training")
+PACKAGES = ("firstread", "firstread_cli", "firstread_web", "dicom_listener", "worker", "training")
 DATA = ("demo", "migrations", "models")
 FOLDERS = (*PACKAGES, *DATA)
 NOT_SHIPPED = ("tools", "tests", "docs", "deploy")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import errno
 import json
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,7 +16,9 @@ from sqlalchemy import select, update
 
 from firstread.clock import utcnow
 from firstread.records import Database, Delivery, Flag, Job, Process, Result, Revision, Verdict
+from firstread.records.scoring import Transition
 from firstread.settings import Settings
+from firstread.storage.store import StoreAway
 from tests.builders.closed_revisions import job_of, put_probe
 from tests.builders.probe_worker import ROW, probe_serving
 from tests.builders.scoring import claim_next, scorer_of
@@ -25,9 +28,11 @@ from worker.outputs.deliveries.lanes import work_one
 from worker.outputs.deliveries.planning import plan_deliveries
 from worker.outputs.destinations.file import read_file
 from worker.pipelines import registry
-from worker.pipelines.base import Finding, Outcome
+from worker.pipelines.base import Evidence, Finding, Outcome
 from worker.process.supervisor import STOPS, give_back_of_predecessors
 from worker.process.sweeper import EndedProcess, Sweeper, give_back
+from worker.scoring import pauses
+from worker.scoring.evidence import EvidenceError, EvidenceStore
 from worker.scoring.results import commit_failure
 
 
@@ -130,6 +135,40 @@ def test_a_panic_is_recorded_and_ends_no_thread(db: Database, settings: Settings
     assert other is not None and other.state == "DONE"
     counted = REGISTRY.get_sample_value("firstread_errors_total", {"pipeline": "probe", "reason": "panic"})
     assert counted == before + 2
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, "no room"), "disk_full"),
+        (StoreAway("the store does not store"), "store_away"),
+        (OSError(errno.EMFILE, "too many"), "too_many_open_files"),
+    ],
+)
+def test_what_the_machine_fails_waits_and_costs_no_attempt(
+    db: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, error: OSError, reason: str
+) -> None:
+    monkeypatch.setattr(pauses, "FIRST_S", 0.01)
+    monkeypatch.setattr(pauses, "LONGEST_S", 0.05)
+    revision = put_probe(db, settings, "s")
+    write, seen = EvidenceStore.write, []
+
+    def refuse(self: EvidenceStore, evidence: Evidence) -> str | None:
+        if len(seen) == settings.max_attempts + 2:
+            return write(self, evidence)
+        seen.append(job_of(db, revision))
+        raise EvidenceError("not written") from error
+
+    monkeypatch.setattr(EvidenceStore, "write", refuse)
+    with scorer_of(db, settings, probe_serving()) as scorer:
+        scorer.answer()
+        assert scorer._pause.left_s() == 0.0
+    job = job_of(db, revision)
+    assert job is not None and (job.state, job.attempts) == ("DONE", 1)
+    assert [job and job.attempts for job in seen] == [1] * (settings.max_attempts + 2)
+    with db.read() as session:
+        reasons = session.scalars(select(Transition.reason).where(Transition.to_state == "WAITING")).all()
+    assert reasons.count(reason) == settings.max_attempts + 2
 
 
 HOOK = '[[destination]]\nname = "{name}"\nkind = "webhook"\nurl = "{url}/{name}"\nsecret = {{ env = "HOOK_SECRET" }}\n'

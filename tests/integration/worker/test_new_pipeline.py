@@ -26,9 +26,9 @@ from firstread.export.studies import export_studies
 from firstread.pipelines import Concept, FindingTerm, MeasureTerm, OutlineTerm, PictureClass, Pipeline
 from firstread.priority import priority_of
 from firstread.records import Database, Flag, Job, SliceScoreRow
+from firstread.records.view_rows import view_rows
 from firstread.settings import Settings
 from firstread_cli.listings import results
-from firstread_cli.tables import view_rows
 from tests.builders.closed_revisions import job_of, put_revision
 from tests.builders.scoring import scorer_of
 from tests.builders.site import database_in, settings_in

@@ -160,6 +160,8 @@ def test_everything_of_a_run_is_committed_together(db: Database, settings: Setti
     with db.read() as session:
         result = session.execute(text("SELECT finding, probability, value, flagged FROM study_result ORDER BY 1")).all()
         assert [tuple(r) for r in result] == [("any", 0.9, None, True), ("bleed_volume", None, 12.5, False)]
+        for view in ("study_result", "study_result_history"):
+            assert session.scalars(text(f"SELECT DISTINCT engine FROM {view}")).all() == ["tensorflow"]  # type: ignore[call-overload]
         assert session.scalar(text("SELECT COUNT(*) FROM slice_score")) == 3
         moves = session.scalars(select(Transition.to_state).where(Transition.subject == "job")).all()
         assert list(moves) == ["WAITING", "SCORING", "DONE"]

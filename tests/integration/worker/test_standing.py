@@ -21,6 +21,8 @@ from firstread.settings import Settings
 from firstread.states import JobState
 from firstread.upkeep.retention import finished_studies
 from firstread_cli.study import study as study_command
+from tests.builders.deliveries import deliver_all, ris
+from tests.builders.hl7_receiver import fields_of, hl7_receiver
 from tests.builders.routed_study import (
     UID,
     Site,
@@ -253,6 +255,21 @@ def test_a_corrected_patient_is_not_scored_again_and_is_sent_under_the_new_name(
     with site.db.read() as session:
         moves = session.scalars(select(Transition.to_state).where(Transition.subject == "job").order_by(Transition.id))
         assert list(moves) == ["WAITING", "SCORING", "DONE", "DONE"], "nothing was scored again"
+
+
+def test_a_ris_is_told_under_the_corrected_name(site: Site) -> None:
+    with hl7_receiver() as receiver:
+        (site.settings.home / "destinations.toml").write_text(ris(receiver.port), encoding="utf-8")
+        images = flagged_with_mask(site)
+        site.put(*corrected(images), dose_report())
+        assert site.claim() is None
+        assert deliveries(site) == [(1, "SKIPPED", "identity_corrected"), (2, "PENDING", None)]
+        deliver_all(site.db, site.settings)
+        assert deliveries(site)[1] == (2, "DELIVERED", "AA")
+        (message,) = receiver.messages
+    assert fields_of(message, "PID")[0][3].startswith("RIGHT-1^")
+    assert fields_of(message, "OBR")[0][3] == "A-200"
+    assert receiver.faults == []
 
 
 def test_one_and_the_same_correction_twice_is_carried_once(site: Site) -> None:

@@ -26,7 +26,7 @@ def _part(folder: Path, name: str, *rows: tuple[str, str, float]) -> None:
 def measured(tmp_path: Path) -> Path:
     """Files of a bench: a head costs 0.9 s of one core, of which its 30 rows are 0.6."""
     _part(tmp_path, "backlog", ("TensorFlow", "studies/h", 8000.0), ("TensorFlow", "CPU s a study", 0.9))
-    rates = {1: 50.0, 8: 80.0, 32: 100.0}
+    rates = {1: 50.0, 8: 100.0}
     _part(tmp_path, "inference", *(("TensorFlow, as served", f"passes/s, batch {n}", r) for n, r in rates.items()))
     _part(tmp_path, "films", ("TensorFlow", "CPU s a film", 1.4))
     _part(tmp_path, "rejected", ("16 slices without a head", "CPU s a study", 0.05))
@@ -38,8 +38,8 @@ def test_costs_are_those_of_the_files(measured: Path) -> None:
     assert costs.head_core_s == pytest.approx(0.9 - 2 * 0.3)
     assert (costs.film_core_s, costs.refused_core_s) == (1.4, 0.05)
     assert costs.batch_s(1) == pytest.approx(1 / 50)
-    assert costs.batch_s(5) == costs.batch_s(8) == pytest.approx(8 / 80)
-    assert costs.batch_s(40) == pytest.approx(32 / 100 + 8 / 80)
+    assert costs.batch_s(5) == costs.batch_s(8) == pytest.approx(8 / 100)
+    assert costs.batch_s(41) == pytest.approx(40 / 100 + 1 / 50)
 
 
 def test_a_part_that_is_missing_is_named(measured: Path) -> None:
@@ -54,7 +54,7 @@ def test_measurements_that_contradict_each_other_give_no_head_for_nothing(measur
 
 
 def test_a_backlog_takes_what_its_parts_cost(measured: Path) -> None:
-    """30 rows fill a batch of 32: 0.32 s of both cores and 0.3 s of one are 0.94 core-seconds a head."""
+    """30 rows fill four batches of 8: 0.32 s of both cores and 0.3 s of one are 0.94 core-seconds a head."""
     per_h = scenarios.backlog_per_h(read(measured))
     assert pytest.approx(per_h, rel=0.05) == 3600 / (0.94 / 2)
     assert BACKLOG_SLICES == 30

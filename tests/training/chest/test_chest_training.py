@@ -24,7 +24,9 @@ from training.chest.suites import BIG, BUDGETS, SUITES, UNCHANGED, Budget, Varia
 from training.datasets.base import DataSetError, Item
 from training.datasets.registry import open_dataset
 from training.evaluation.report import markdown
-from training.fit.callbacks import validation_proportions
+from training.fit.class_weights import with_class_weights
+from training.fit.measures import proportions
+from training.fit.structure import layer_table, parts
 from training.fit.transfer import copy_layers
 from training.package.order import Order
 from training.recipe import load_recipe
@@ -231,6 +233,9 @@ def test_the_published_head_on_efficientnet_b7_has_the_published_parameters() ->
     model = build.build(recipe.architecture, recipe.input)
     assert model.count_params() == 67_394_715
     assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == 67_075_284
+    assert "\nparameters: 67,394,715\ntrained: 67,075,284\n" in layer_table(model)
+    blocks = list(parts(model)[0])
+    assert blocks[:3] == ["image", "grey", "to"] and {"block1a", "block7d", "dense0", "logits"} <= set(blocks)
     assert model.input_shape == (None, 256, 256, 1)
 
 
@@ -269,11 +274,11 @@ def test_intervals_of_shares_are_by_patient() -> None:
 
 
 def test_validation_figures_of_an_epoch() -> None:
-    found = validation_proportions([0, 0, 1, 1], [0, 1, 1, 1], 2)
+    found = proportions([0, 0, 1, 1], [0, 1, 1, 1], 2)
     assert found == {"val_accuracy": 0.75, "val_precision": pytest.approx(2 / 3), "val_recall": 1.0}
-    several = validation_proportions([0, 1, 2, 2], [0, 1, 1, 2], 3)
+    several = proportions([0, 1, 2, 2], [0, 1, 1, 2], 3)
     assert several["val_recall"] == pytest.approx((1 + 1 + 0.5) / 3)
-    assert validation_proportions([0], [0], 2) == {"val_accuracy": 1.0}
+    assert proportions([0], [0], 2) == {"val_accuracy": 1.0}
 
 
 def _toy(name: str) -> dict[str, Any]:
@@ -329,22 +334,25 @@ def test_a_recipe_trains_calibrates_measures_and_packs(name: str, tmp_path: Path
 
 def test_suites_cut_recipes_down_to_the_budget() -> None:
     variants = suite("networks", "none", "none")
-    assert len(variants) == 2 * len(BIG) + 1
-    frozen = next(v for v in variants if v.frozen)
-    recipe = recipe_of(frozen, Budget(steps=3, size=48))
-    assert recipe.schedule.freeze_steps == recipe.schedule.steps == 3
+    assert [v.name.split()[0] for v in variants] == [
+        *("resnet50", "inceptionresnetv2", "efficientnetb7", "inceptionv3", "lite0", "plain", "ours"),
+    ]
+    assert not any(v.frozen for v in variants), "a base is frozen only where it has trained weights"
+    assert {v.start for v in variants} == {"from scratch"}
+    recipe = recipe_of(variants[0], Budget(steps=3, size=48))
+    assert recipe.schedule.steps == 3
     assert (recipe.input.height, recipe.input.width) == (48, 48)
     for name in SUITES:
         for variant in suite(name, "none", "none"):
-            assert recipe_of(variant, None).task == "pneumonia4"
+            assert recipe_of(variant, None).task == ("pneumonia" if name == "blocks" else "pneumonia4")
 
 
 def test_suites_ask_what_the_authors_left_open() -> None:
-    names = {v.name for v in suite("networks", "imagenet", "lite.npz")}
-    for recipe in BIG:
-        for start in ("from scratch", "pre-trained"):
-            assert {f"{recipe} (frozen, {start})", f"{recipe} (unfrozen, {start})"} <= names
-    assert {"pneumonia4 (from scratch)", "pneumonia4 (pre-trained)"} <= names
+    rows = {v.name: v for v in suite("networks", "imagenet", "lite.npz")}
+    for network in ("resnet50", "inceptionresnetv2", "efficientnetb7", "inceptionv3", "lite0"):
+        frozen = rows[f"{network} (frozen base)"]
+        assert recipe_of(frozen, Budget(minutes=1)).frozen_base and not rows[f"{network} (whole)"].frozen
+    assert rows["lite0 (frozen base)"].start == "lite.npz, base frozen"
     heads = {v.changes["architecture"]["head"]: v.weights for v in suite("head", "imagenet", "lite.npz")}
     assert heads == dict.fromkeys(("authors", "plain", "norm_only", "dropout_only"), "imagenet")
     rates = {recipe_of(v, None).schedule.decay: v.weights for v in suite("schedule", "imagenet", "lite.npz")}
@@ -352,6 +360,10 @@ def test_suites_ask_what_the_authors_left_open() -> None:
     few = [recipe_of(v, None).augment.get("low_res") for v in suite("resolution", "none", "none")]
     assert few == [None, 0.0]
     assert BUDGETS["networks"].size >= 75, "InceptionResNetV2 takes no smaller film"
+    blocks = [recipe_of(v, None).architecture for v in suite("blocks", "none", "lite.npz")]
+    assert [(b.get("norms", True), b.get("drops", True)) for b in blocks] == [
+        *((True, True), (True, False), (False, True), (False, False)),
+    ]
 
 
 def test_each_big_network_finds_its_own_weights(tmp_path: Path) -> None:
@@ -362,7 +374,7 @@ def test_each_big_network_finds_its_own_weights(tmp_path: Path) -> None:
     assert start_of(BIG[0], str(tmp_path / "efficientnetb7_notop.h5")) == "none"
     assert start_of(BIG[0], "mine.weights.h5") == "mine.weights.h5"
     names = [variant.name for variant in suite("networks", str(tmp_path), "none")]
-    assert sum("pre-trained" in name for name in names) == 4
+    assert sum("frozen" in name for name in names) == 2
 
 
 def test_weights_of_an_application_act_as_they_do_in_it(tmp_path: Path) -> None:
@@ -412,20 +424,53 @@ def test_the_comparison_trains_to_the_end_and_prints_a_table(tmp_path: Path, mon
     small = {"builder": "pneumonia_cnn", "classes": 4, "filters": [4], "dense": [4], "dropout": [0.1]}
     rows = [
         Variant("a", "pneumonia4", {"architecture": small}),
-        Variant("b", "pneumonia4", {"architecture": small}, "none", True, (16, 64)),
+        Variant("b", "pneumonia4", {"architecture": small}, sizes_px=(16, 64)),
+        Variant("c", "pneumonia4", {"architecture": small}, "nowhere.npz"),
     ]
-    rows.append(Variant("c", "pneumonia4", {"architecture": small}, "nowhere.npz"))
     monkeypatch.setattr(module, "suite", lambda *names: rows)
     arguments = ["schedule", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--steps", "2", "--size", "32"]
     result = CliRunner().invoke(module.compare, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     table = (tmp_path / "out/schedule.md").read_text()
-    assert "| network | parameters | trainable | seconds | train_accuracy | accuracy |" in table
+    assert "| network | start | parameters | trainable | seconds |" in table
     assert "Budget: 240 training films, 2 steps" in table
     assert "no weights file nowhere.npz" in table, "the others are run all the same"
     assert "accuracy_at_16_px" in table
     assert "accuracy_at_64_px" not in table, "films of 32 pixels are not reduced to 64"
     assert not list((tmp_path / "out").rglob("checkpoint.npz"))
+
+
+@pytest.mark.timeout(400)
+def test_rows_on_a_wall_clock_budget_go_on_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training.chest import compare as module
+    from training.chest import variants
+    from training.fit import budget
+
+    kermany_folder(tmp_path / "kermany224")
+    small = {"builder": "pneumonia_blocks", "classes": 1, "filters": [4], "block_dropout": [0.1]}
+    tiny = {"architecture": {**small, "dense": [4], "dense_dropout": [0.1]}}
+    monkeypatch.setattr(module, "suite", lambda *names: [Variant(name, "pneumonia_blocks", tiny) for name in "ab"])
+    monkeypatch.setattr(budget, "seconds_a_step", lambda run: 2.0)
+    trained = []
+    train = variants.train
+    monkeypatch.setattr(variants, "train", lambda run: trained.append(run) or train(run))
+    arguments = ["blocks", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--size", "32", "--batch", "4"]
+    call = [*arguments, "--minutes", "0.5"]
+    assert CliRunner().invoke(module.compare, [*call, "--only", "a"], catch_exceptions=False).exit_code == 0
+    assert [run.out.name for run in trained] == ["a"]
+    # half a minute at 2 s a step, less what six validations of a few films take
+    assert trained[0].steps == int(15 - 0.35 * 6 * len(trained[0].val_rows) / 4)
+    weighed = with_class_weights(trained[0]).losses["logits"].options["positive_weight"]
+    labels = trained[0].arrays.labels[trained[0].train_rows, 0]
+    assert weighed == [pytest.approx((labels == 0).sum() / (labels == 1).sum(), abs=1e-5)]
+    assert CliRunner().invoke(module.compare, call, catch_exceptions=False).exit_code == 0
+    assert [run.out.name for run in trained] == ["a", "b"], "a finished row is not trained again"
+    document = json.loads((tmp_path / "out/blocks.json").read_text())
+    assert document["budget"].startswith("0.5 minutes of training for each row")
+    for row in document["rows"]:
+        assert {"start", "parameters", "seconds_a_step", "train_accuracy", "accuracy", "precision", "auc"} <= set(row)
+        assert row["start"] == "from scratch" and 0 <= row["accuracy"]["low"] <= row["accuracy"]["high"] <= 1
+        assert row["loss_before_training"] == pytest.approx(0.69, abs=0.3)
 
 
 def test_tables_show_intervals() -> None:

@@ -203,6 +203,15 @@ def test_a_recipe_runs_to_its_package(name: str, toy: Path, tmp_path: Path) -> N
     assert directory is not None
     package = load(directory)
     assert package.card.metrics["test"]["n"] == 14
+    page = (tmp_path / "evaluation" / "evaluation.html").read_text()
+    headings = ["Training batch", "Learning curves", "before training", "last epoch", "train"]
+    if package.card.labels:
+        headings += ["Findings", "Confusion matrices", "Worst misses", "Surest right calls", "In doubt"]
+    if name != "lesion_resnet50":
+        headings += ["Worst outlines", "Best outlines", "Outlines in the middle"]
+        assert package.card.metrics["test"]["outline"]["mean_iou_at_0.4"]["value"] is not None
+    for heading in headings:
+        assert f"<h2>{heading}</h2>" in page, heading
     x = np.random.default_rng(0).random((2, 48, 64, 3), dtype=np.float32)
     out = package.predict(x)
     if name == "lesion_resnet50":

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,11 @@ import pytest
 from tests.builders.toy_runs import ToyRun, recipe_of
 from training.datasets.arrays import Arrays, open_arrays
 from training.evaluation.metrics import auc
-from training.fit.checkpoint import TrainingError
+from training.fit.checkpoint import BEST, Checkpoint, TrainingError
 from training.fit.crossval import cross_validate, fold_rows, held_back
 from training.fit.loop import train
 from training.fit.model import build_model, learning_rate, predict
-from training.fit.run import Run
+from training.fit.run import Run, identity
 from training.fit.teacher import checkpoint_of, with_taught_masks
 from training.fit.transfer import WeightsError, load_start
 from training.head_ct.out_of_fold import PredictionsError, of_arrays
@@ -215,18 +216,47 @@ def test_best_epoch_and_early_stopping(arrays: Arrays, data: Path, tmp_path: Pat
     losses = [row["val_loss"] for row in log]
     best = int(np.argmin(losses))
     assert len(log) == 6 or len(log) - 1 - best == 2
-    assert (tmp_path / "best.npz").is_file()
+    assert (tmp_path / BEST).is_file()
+
+
+@pytest.mark.parametrize("freeze_steps", [0, 20])
+def test_the_best_epoch_s_averages_ship(
+    arrays: Arrays, data: Path, tmp_path: Path, freeze_steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of three epochs is the best, in the middle of the first stage or of all; its averages lag behind."""
+    from training.fit import callbacks
+
+    losses = iter([0.6, 0.4, 0.5])
+    monkeypatch.setattr(callbacks, "validate", lambda *_: SimpleNamespace(values={"val_loss": next(losses)}, names=()))
+    recipe = recipe_of(data, 15)
+    changes = {"best": True, "ema": 0.9, "freeze_steps": freeze_steps, "decay": "constant"}
+    recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update=changes)})
+    rows = np.arange(len(arrays))
+    run = Run(recipe, arrays, rows, tmp_path, 15, val_rows=rows[:4])
+    shipped = train(run)
+    with np.load(tmp_path / BEST) as stored:
+        assert stored["step"] == 10
+        raw = [stored[f"m{i}"] for i in range(len(shipped.variables))]
+    apart = [np.abs(raw[i] - v.numpy()).max() for i, v in enumerate(shipped.variables) if "kernel" in v.path]
+    assert max(apart) > 0, "averaged, and not the last step's"
+    last = build_model(recipe, "none")
+    Checkpoint(tmp_path / BEST, identity(run)).restore(last, with_optimizer=False)
+    means = [v for v in shipped.variables if "moving_mean" in v.path]
+    of_best = {v.path: v.numpy() for v in last.variables}
+    assert means and all(np.array_equal(v.numpy(), of_best[v.path]) for v in means), "of the best epoch"
 
 
 def test_confusion_of_the_validation_rows(arrays: Arrays, data: Path, tmp_path: Path) -> None:
-    from training.fit.callbacks import confusion_rows, has_validation
+    from training.fit.callbacks import has_validation
+    from training.fit.measures import validate
 
     recipe, rows = recipe_of(data), np.arange(len(arrays))
     run = Run(recipe, arrays, rows, tmp_path, 5, val_rows=rows[:12])
     assert has_validation(run) and not has_validation(Run(recipe, arrays, rows, tmp_path, 5))
-    truth, guess, names = confusion_rows(build_model(recipe, "none"), run)
-    assert names == ["not any", "any"]
-    assert truth == arrays.labels[:12, 0].astype(int).tolist() and set(guess) <= {0, 1}
+    found = validate(build_model(recipe, "none"), run)
+    assert found.names == ["not any", "any"]
+    assert found.truth == arrays.labels[:12, 0].astype(int).tolist() and set(found.guess) <= {0, 1}
+    assert {"val_loss", "val_accuracy", "val_iou"} <= set(found.values)
 
 
 def test_transfer_in_two_stages_from_a_file(arrays: Arrays, data: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,13 @@ def test_report_says_what_became_of_every_item(shards: Path) -> None:
         "unreadable": 1,
     }
     page = (shards / "report.html").read_text()
-    assert page.count("<img") == 24, "three channels and their composition of six slices"
+    assert page.count("<img") == 2 + 6 * 4 + 3 + 16, "charts, channels and their composition, three gone, a batch"
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    assert captions[:2] == ["classes before and after selection and undersampling", "values of 31 items"]
+    assert captions[2:5] == ["slice -1", "the slice", "slice +1"] and captions[5].startswith("together; any ")
+    gone = [caption.partition(":")[0] for caption in captions[26:29]]
+    assert sorted(gone) == ["blank", "no brain", "unreadable"]
+    assert {caption.partition(",")[0] for caption in captions[29:]} == {"any 1", "any 0"}
     assert "no_brain" in page and "not DICOM" not in page
 
 
@@ -163,7 +170,7 @@ def test_what_does_not_fit_is_refused_before_training(shards: Path, recipe: Reci
     refused("patients_first, carve", patients_first=True, carve=0.5)
     refused("holds nothing .* back", folds=Folds())
     softmax = {"logits": recipe.losses["logits"].model_copy(update={"name": "softmax_groups"})}
-    refused("made with --data", losses=softmax)
+    refused("give --data beside --shards", losses=softmax)
     with pytest.raises(RecordsError, match="no finished preparation"):
         open_prepared(tmp_path, recipe)
 

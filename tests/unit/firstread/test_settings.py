@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from firstread.settings import Settings
+from firstread.settings.unknown_names import WrongSetting
 
 
 def test_environment_wins_over_file_and_sources_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -47,6 +48,27 @@ def test_wrong_values_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, va
     monkeypatch.setenv(f"FIRSTREAD_{name}", value)
     with pytest.raises(ValidationError):
         Settings()
+
+
+def test_a_door_for_others_wants_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTREAD_STOW_HOST", "0.0.0.0")
+    Settings()  # it is off
+    monkeypatch.setenv("FIRSTREAD_STOW_PORT", "8113")
+    with pytest.raises(WrongSetting, match="FIRSTREAD_STOW_TOKEN"):
+        Settings()
+    for wrong in ("short", "a token with spaces in it", "nineteen-letters-ü"):
+        monkeypatch.setenv("FIRSTREAD_STOW_TOKEN", wrong)
+        with pytest.raises(ValidationError, match="16 characters"):
+            Settings()
+    monkeypatch.setenv("FIRSTREAD_STOW_TOKEN", "0123456789abcdef")
+    assert "0123456789abcdef" not in str(Settings().printable())
+    monkeypatch.delenv("FIRSTREAD_STOW_TOKEN")
+    certificate = {"tls_cert": "/cert.pem", "tls_client_ca": "/ca.pem"}
+    assert Settings(**certificate).stow_asks_for_certificate
+    with pytest.raises(WrongSetting, match="which counts with FIRSTREAD_TLS_CERT and FIRSTREAD_STOW_TLS"):
+        Settings(**certificate, stow_tls=False)
+    monkeypatch.setenv("FIRSTREAD_STOW_HOST", "::1")
+    Settings()
 
 
 def test_a_misspelt_name_in_the_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

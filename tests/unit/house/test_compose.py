@@ -17,7 +17,7 @@ from firstread_cli.main import COMMANDS, cli
 ROOT = Path(__file__).resolve().parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ["migrate", "listener", "deliver", "worker", "worker-gpu", "worker-gpu-2"]
+OURS = ["migrate", "listener", "deliver", "web", "worker", "worker-gpu", "worker-gpu-2"]
 GRAFANA = ("/var/lib/grafana",)
 GPU = "CUDA_VISIBLE_DEVICES"
 VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
@@ -109,6 +109,12 @@ def test_health_checks_and_prometheus_look_at_the_port_of_the_role(name: str, ro
     assert f"{name}:{port}" in names
 
 
+def test_the_page_is_open_to_its_host_alone_and_looked_at() -> None:
+    port = str(Settings.model_fields["web_port"].default)
+    assert [substituted(published) for published in SERVICES["web"]["ports"]] == [f"127.0.0.1:{port}:{port}"]
+    assert SERVICES["web"]["healthcheck"]["test"][-2:] == [port, "/healthz"]
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_every_setting_of_the_env_file_reaches_our_services(name: str) -> None:
     assert SERVICES[name]["env_file"] == ".env"
@@ -178,6 +184,7 @@ def test_mounts_exist_and_volumes_are_declared(name: str) -> None:
         ("migrate", "listener"),
         ("listener", "listener"),
         ("deliver", "listener"),
+        ("web", "listener"),
         ("worker", "cpu"),
         ("worker-gpu", "gpu"),
         ("worker-gpu-2", "gpu"),

@@ -17,7 +17,7 @@ import pytest
 from worker.pipelines.registry import REGISTRY, PipelineRow
 
 ROOT = Path(__file__).resolve().parents[3]
-LOCKS = ("cpu", "gpu", "listener", "test")
+LOCKS = ("cpu", "gpu", "jax", "listener", "test")
 FIVE = ["select", "gate", "preprocess", "infer", "interpret"]
 
 PROBE = """
@@ -71,7 +71,7 @@ def test_importing_a_package_stays_light(package: str, never: set[str]) -> None:
 
 
 def test_importing_the_ground_floor_stays_light() -> None:
-    above = {"firstread_cli", "tensorflow", "keras", "dicom_listener", "worker", "training"}
+    above = {"firstread_cli", "firstread_web", "tensorflow", "keras", "dicom_listener", "worker", "training"}
     assert loaded_by(modules_of("firstread")) & above == set()
 
 
@@ -131,6 +131,7 @@ def test_locks_agree_and_hold_what_the_project_asks_for() -> None:
     assert "tensorflow-cpu" in locked["cpu"]
     assert {"tensorflow", "nvidia-cudnn-cu12"} <= set(locked["gpu"])
     assert not {"tensorflow", "tensorflow-cpu", "keras"} & set(locked["listener"])
+    assert not {"tensorflow", "tensorflow-cpu"} & set(locked["jax"])
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
@@ -141,5 +142,6 @@ def test_locks_agree_and_hold_what_the_project_asks_for() -> None:
     base = names(project["dependencies"]) | names(extras["s3"])
     assert base <= set(locked["listener"])
     assert base | names(extras["cpu"]) | names(extras["train"]) <= set(locked["cpu"])
+    assert names(project["dependencies"]) | names(extras["jax"]) | names(extras["train"]) <= set(locked["jax"])
     assert base | names(extras["gpu"]) | names(extras["train"]) <= set(locked["gpu"])
     assert base | names(extras["test"]) <= set(locked["test"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ from pathlib import Path
 import click
 import pytest
 
+from firstread.effects import AFTER, BEFORE, Kind
 from firstread.metrics.former import FORMER_NAMES
 from firstread.records import Database
 from firstread.records.migrate import head_revision, upgrade
@@ -21,10 +23,13 @@ from firstread.settings import ENV_PREFIX, Settings
 from firstread.states import DeliveryState
 from firstread_cli.main import COMMANDS, cli
 from tests.builders.inventory import metrics, view_columns
+from tests.builders.pacs_page import FIRSTREAD_HOST, PACS_HOST, block
 from tests.builders.reason_codes import codes_in_source
 from tools.docs.figures import cards
 from tools.docs.generate import BLOCK, BLOCKS, documents, rendered
-from worker.outputs.destinations.file import DestinationsFile
+from worker.outputs.deliveries.lanes import KINDS
+from worker.outputs.destinations.file import DestinationsFile, DicomDestination, EmailDestination, Hl7Destination
+from worker.outputs.hl7.codes import read_codes
 from worker.outputs.senders import http
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -34,8 +39,10 @@ NO_CODES = {
     *("accepted", "rejected", "normal", "pool", "none", "identity", "identity_in_part", "own", "images"),
     *("listener", "worker"),
     "joint_flag",
+    *(kind.value for kind in Kind),
+    *(BEFORE, AFTER),
 }
-"""Names of folders, findings, processes, steps, operating points and kinds of change that look like codes."""
+"""Names of folders, findings, processes, steps, operating points, effects and changes that look like codes."""
 
 NOT_SETTINGS = {"FIRSTREAD_CONFIG", "FIRSTREAD_TEST_DATA"}
 
@@ -53,7 +60,7 @@ def code_of(text: str) -> list[str]:
 
 def rows_below(text: str, heading: str) -> list[str]:
     """First cells of the first table below a heading, in order, back-quotes removed."""
-    section = re.split(r"^## ", text.split(f"## {heading}\n", 1)[1], flags=re.MULTILINE)[0]
+    section = re.split(r"^##+ ", text.split(f"## {heading}\n", 1)[1], flags=re.MULTILINE)[0]
     return re.findall(r"^\| `([^`]+)` \|", section, flags=re.MULTILINE)
 
 
@@ -110,7 +117,8 @@ def test_metrics_that_are_named_exist() -> None:
     known = set().union(*(m.series for m in metrics().values())) | set(metrics()) | set(FORMER_NAMES)
     for path in DOCUMENTS:
         for word in re.findall(r"\bfirstread_[a-z0-9_]+", path.read_text(encoding="utf-8")):
-            assert word in known | {"firstread_reader", "firstread_service", "firstread_cli"}, f"{path.name}: {word}"
+            ours = {"firstread_reader", "firstread_service", "firstread_cli", "firstread_web"}
+            assert word in known | ours, f"{path.name}: {word}"
 
 
 def subcommand(words: list[str]) -> tuple[click.Command, list[str]]:
@@ -166,7 +174,7 @@ def test_links_and_paths_lead_somewhere(path: Path) -> None:
             assert not anchor or anchor in anchors((path.parent / file).read_text(encoding="utf-8")), link
     for code in code_of(text):
         if re.fullmatch(
-            r"(firstread|firstread_cli|dicom_listener|worker|training|tools|tests|migrations|deploy|monitoring|docs"
+            r"(firstread|firstread_cli|firstread_web|dicom_listener|worker|training|tools|tests|migrations|deploy|monitoring|docs"
             r"|requirements)/[\w./-]*",
             code,
         ):
@@ -186,17 +194,40 @@ def test_sql_that_is_shown_runs(name: str, least: int, tmp_path: Path) -> None:
             assert connection.execute(statement).fetchall() == []
 
 
-def test_the_destinations_that_are_shown_are_understood() -> None:
-    (block,) = re.findall(r"^```toml\n(.*?)^```", text_of("docs/deliveries.md"), flags=re.MULTILINE | re.DOTALL)
+def test_the_destinations_that_are_shown_are_understood(tmp_path: Path) -> None:
+    block, codes = re.findall(r"^```toml\n(.*?)^```", text_of("docs/deliveries.md"), flags=re.MULTILINE | re.DOTALL)
     read = DestinationsFile.model_validate(tomllib.loads(block))
-    assert {d.kind for d in read.destination} == {"dicom", "stow", "webhook", "email"}
+    assert {d.kind for d in read.destination} == set(KINDS)
     assert read.escalation[0].destinations == ("on-call", "radiology")
+    (tmp_path / "codes.toml").write_text(codes)
+    assert read_codes(tmp_path / "codes.toml").procedure("head_ct")[:3] == ("24725-4", "CT Head", "LN")
+
+
+def test_the_keys_of_an_hl7_destination_stand_in_the_document() -> None:
+    section = text_of("docs/deliveries.md").split("## Messages to a RIS\n")[1].split("\n\n- ")[0]
+    keys = re.findall(r"`([a-z_]+)`", "".join(re.findall(r"^\| (`[^|]+) \|", section, flags=re.MULTILINE)))
+    common = set(EmailDestination.model_fields) & set(DicomDestination.model_fields) - {"host", "port"}
+    assert set(keys) == set(Hl7Destination.model_fields) - common
 
 
 def test_the_pacs_of_the_readme_is_ten_lines_that_are_understood() -> None:
     (block,) = re.findall(r"^```toml\n(.*?)^```", text_of("README.md"), flags=re.MULTILINE | re.DOTALL)
     (read,) = DestinationsFile.model_validate(tomllib.loads(block)).destination
     assert (read.kind, read.name) == ("dicom", "pacs") and len(block.splitlines()) <= 10
+
+
+def test_the_pacs_page_names_the_same_ports_and_titles_everywhere() -> None:
+    (destination,) = DestinationsFile.model_validate(tomllib.loads(block("toml"))).destination
+    config = json.loads(block("json"))
+    fields = Settings.model_fields
+    assert isinstance(destination, DicomDestination)
+    assert (destination.host, destination.port, destination.called_ae) == (
+        PACS_HOST,
+        config["DicomPort"],
+        config["DicomAet"],
+    )
+    ours = [fields["ae_title"].default, FIRSTREAD_HOST, fields["dicom_port"].default]
+    assert list(config["DicomModalities"].values()) == [ours]
 
 
 def test_what_a_flag_means_is_reckoned_from_the_card() -> None:
@@ -244,14 +275,14 @@ def test_states_of_a_delivery_and_keys_of_a_message_stand_in_the_document() -> N
 def test_the_conformance_statement_names_what_the_listener_takes() -> None:
     from pynetdicom import ALL_TRANSFER_SYNTAXES, sop_class
 
-    from dicom_listener.scp import status as store_status
+    from dicom_listener.intake import status as store_status
     from firstread.dicom.network import VERIFICATION
 
     text = text_of("docs/conformance.md")
     for uid in [*ALL_TRANSFER_SYNTAXES, *sop_class._STORAGE_CLASSES.values(), VERIFICATION]:
         assert f"{uid}" in text
     statuses = {value for name, value in vars(store_status).items() if name.isupper()}
-    assert len(statuses) == 4
+    assert len(statuses) == 6
     assert {int(code, 16) for code in re.findall(r"\| 0x([0-9A-F]{4})", text)} == statuses
 
 

@@ -27,7 +27,7 @@ RULES: list[dict[str, Any]] = [
     for rule in group["rules"]
 ]
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
-LABELS = {"pipeline", "model", "outcome", "reason", "stage", "kind", "process", "quantity"}
+LABELS = {"pipeline", "model", "outcome", "reason", "stage", "kind", "process", "quantity", "thread"}
 NAME = re.compile(r"\bfirstread[_:][a-z0-9_:]+")
 
 

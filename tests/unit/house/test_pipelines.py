@@ -12,7 +12,7 @@ import pytest
 from firstread.pipelines import PIPELINES, names
 
 ROOT = Path(__file__).resolve().parents[3]
-PACKAGES = ("firstread", "firstread_cli", "dicom_listener", "worker", "training")
+PACKAGES = ("firstread", "firstread_cli", "firstread_web", "dicom_listener", "worker", "training")
 TABLES = {"firstread/pipelines.py", "worker/pipelines/registry.py", "training/pipelines.py"}
 """Where names of pipelines may be keys: the descriptions, and what only the worker or only training knows."""
 

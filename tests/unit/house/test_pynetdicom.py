@@ -9,7 +9,7 @@ from pathlib import Path
 import pynetdicom
 
 ROOT = Path(__file__).resolve().parents[3]
-FOLDERS = ("firstread", "firstread_cli", "dicom_listener", "worker", "training", "tools")
+FOLDERS = ("firstread", "firstread_cli", "firstread_web", "dicom_listener", "worker", "training", "tools")
 LIBRARY = Path(pynetdicom.__file__).parent
 
 PRIVATE: dict[str, tuple[str, ...]] = {
@@ -92,7 +92,7 @@ def used(known: set[str]) -> dict[str, str]:
     places: dict[str, str] = {}
     for path in (path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))):
         source = path.read_text(encoding="utf-8")
-        if "pynetdicom" not in source and "scp" not in path.parts:
+        if "pynetdicom" not in source and not {"peers", "scp"} & set(path.parts):
             continue
         for name in _used_in(ast.parse(source), set()):
             if name in known:

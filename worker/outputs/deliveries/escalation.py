@@ -12,44 +12,56 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from firstread import effects
 from firstread.records import Database, Delivery, EscalationStep, Flag, Job, Revision, Verdict
 from firstread.records.clock import now_of
+from firstread.records.silence import Silence
 from firstread.states import JobState
 from worker.outputs.deliveries.rows import new_delivery
 from worker.outputs.destinations.file import Destination, DestinationsFile, Escalation
 from worker.outputs.messages import UNREAD
 from worker.outputs.metrics import ESCALATIONS
 
+SPOKEN = Silence()
+"""Where nothing is silent, nor ever was."""
 
-def escalate_flags(db: Database, file: DestinationsFile) -> int:
+
+def escalate_flags(db: Database, file: DestinationsFile, silence: Silence = SPOKEN) -> int:
     """Make the notices of flags that are due on every list; returns how many.
+
+    In a silence the first of each list is made, so that it can be counted; it is not sent. A flag of a silence that is
+    over is told to nobody.
 
     The clock of a level runs from the making of its notice, so an address that cannot be reached is passed over too.
     """
     notices = 0
     for escalation in file.escalation:
         with db.read() as session:
-            due = _due_flags(session, escalation)
+            due = _due_flags(session, escalation, silence)
         for flag_id in due:
-            notices += _notify_of_flag(db, file, escalation, flag_id)
+            notices += _notify_of_flag(db, file, escalation, silence, flag_id)
     return notices
 
 
-def escalate_unread(db: Database, file: DestinationsFile) -> int:
+def escalate_unread(db: Database, file: DestinationsFile, silence: Silence = SPOKEN) -> int:
     """Make the notices of studies that nobody read, beyond the first of each list; returns how many.
 
     A list ends with a person's verdict on the study, or when the job is tried again.
     """
     notices = 0
+    if silence.holds:
+        return notices
     for escalation in file.escalation:
         with db.read() as session:
-            due = _due_unread(session, escalation)
+            due = _due_unread(session, escalation, silence)
         for job_id in due:
-            notices += _notify_of_unread(db, file, escalation, job_id)
+            notices += _notify_of_unread(db, file, escalation, silence, job_id)
     return notices
 
 
-def _due_flags(session: Session, escalation: Escalation, flag_id: int | None = None) -> dict[int, int]:
+def _due_flags(
+    session: Session, escalation: Escalation, silence: Silence, flag_id: int | None = None
+) -> dict[int, int]:
     """Flags of fresh studies without an acknowledgement, each with the level of the list that it is due for."""
     now = now_of(session)
     last = (
@@ -80,21 +92,27 @@ def _due_flags(session: Session, escalation: Escalation, flag_id: int | None = N
         query = query.where(Flag.finding.in_(escalation.findings))
     if flag_id is not None:
         query = query.where(Flag.id == flag_id)
+    if not silence.holds and silence.ended_at is not None:
+        query = query.where(Flag.flagged_at > silence.ended_at)
     levels: dict[int, int] = {}
     for key, level, at in session.execute(query):
         if at is None:
             levels[key] = 0
+        elif silence.holds:
+            continue
         elif at + timedelta(seconds=escalation.ack_timeout_s) <= now and level + 1 < len(escalation.destinations):
             levels[key] = level + 1
     return levels
 
 
-def _notify_of_flag(db: Database, file: DestinationsFile, escalation: Escalation, flag_id: int) -> int:
+def _notify_of_flag(
+    db: Database, file: DestinationsFile, escalation: Escalation, silence: Silence, flag_id: int
+) -> int:
     """Make the notice of one flag, unless it is no longer due; returns how many."""
     try:
-        with db.write() as session:
+        with db.write(effects.ESCALATION_COMMIT) as session:
             flag = session.get_one(Flag, flag_id, with_for_update=True)
-            level = _due_flags(session, escalation, flag_id).get(flag_id)
+            level = _due_flags(session, escalation, silence, flag_id).get(flag_id)
             if level is None:
                 return 0
             destination = _address(file, escalation, level)
@@ -125,7 +143,9 @@ def _notify_of_flag(db: Database, file: DestinationsFile, escalation: Escalation
         return 0  # another process made this level first
 
 
-def _due_unread(session: Session, escalation: Escalation, job_id: int | None = None) -> dict[int, int]:
+def _due_unread(
+    session: Session, escalation: Escalation, silence: Silence, job_id: int | None = None
+) -> dict[int, int]:
     """Failed jobs of which no person has said anything since, each with the level of the list that it is due for."""
     now = now_of(session)
     judged = select(Verdict.id).where(
@@ -148,6 +168,8 @@ def _due_unread(session: Session, escalation: Escalation, job_id: int | None = N
         query = query.where(Job.pipeline.in_(escalation.pipelines))
     if job_id is not None:
         query = query.where(Job.id == job_id)
+    if silence.ended_at is not None:
+        query = query.where(Job.finished_at > silence.ended_at)
     last = {
         key: (level, created_at)
         for key, level, created_at, payload in session.execute(query)
@@ -160,12 +182,14 @@ def _due_unread(session: Session, escalation: Escalation, job_id: int | None = N
     }
 
 
-def _notify_of_unread(db: Database, file: DestinationsFile, escalation: Escalation, job_id: int) -> int:
+def _notify_of_unread(
+    db: Database, file: DestinationsFile, escalation: Escalation, silence: Silence, job_id: int
+) -> int:
     """Make the next notice of one failed job, unless it is no longer due; returns how many."""
     try:
-        with db.write() as session:
+        with db.write(effects.ESCALATION_COMMIT) as session:
             job = session.get_one(Job, job_id, with_for_update=True)
-            level = _due_unread(session, escalation, job_id).get(job_id)
+            level = _due_unread(session, escalation, silence, job_id).get(job_id)
             if level is None:
                 return 0
             destination = _address(file, escalation, level)

@@ -7,18 +7,24 @@ may run lanes at once; a claim that a killed process held comes back when it run
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
-import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from firstread import effects
+from firstread.actions.silence import note_silence
+from firstread.clock import monotonic
+from firstread.processes.lasting import lasting_thread
 from firstread.records import Database, Delivery, Flag, Job, Result, Revision
 from firstread.records.clock import now_of
+from firstread.records.migrate import head_revision
+from firstread.records.silence import SILENT, Silence, read_silence
 from firstread.settings import Settings
 from firstread.states import DeliveryState
 from worker.outputs.deliveries.attempt import Skipped, attempt
@@ -26,12 +32,12 @@ from worker.outputs.deliveries.escalation import escalate_flags, escalate_unread
 from worker.outputs.deliveries.holding import Held
 from worker.outputs.deliveries.rows import CLAIM_MARGIN_S, STATUS_LIMIT, backoff_s, claimed_until, end
 from worker.outputs.deliveries.summaries import send_summary
-from worker.outputs.destinations.file import Destination, DestinationsError, DestinationsFile, NotDelivered
+from worker.outputs.destinations.file import Destination, DestinationsError, DestinationsFile, NotDelivered, Refused
 from worker.outputs.destinations.watch import watch_of
 from worker.outputs.messages import flags_of
 from worker.outputs.metrics import DELIVERIES, DELIVERY_SECONDS, NOTIFICATION_SECONDS
 
-KINDS = ("dicom", "stow", "webhook", "email")
+KINDS = ("dicom", "stow", "webhook", "email", "hl7", "fhir")
 TICK_S = 1.0
 ORPHAN_S = 60.0
 """How long a destination must be missing from the file until deliveries to it end."""
@@ -47,6 +53,7 @@ def run_deliveries(settings: Settings, stop_event: threading.Event) -> None:
     for kind in KINDS:
         DELIVERIES.labels(kind, DeliveryState.FAILED)  # at zero from the start, for the alert that counts its increase
     db = Database(settings.database_url)
+    db.hold_to(head_revision())
     lanes: dict[str, threading.Thread] = {}
     watch = watch_of(settings)
     orphans = OrphanedDeliveries()
@@ -59,8 +66,9 @@ def run_deliveries(settings: Settings, stop_event: threading.Event) -> None:
                 if lane is None or not lane.is_alive():
                     lanes[destination.name] = _start_lane(settings, db, destination.name, stop_event)
             try:
-                escalate_flags(db, file)
-                escalate_unread(db, file)
+                silence = note_silence(db, settings.silent, "firstread deliver")
+                escalate_flags(db, file, silence)
+                escalate_unread(db, file, silence)
                 orphans.end_missing(db, file)
             except SQLAlchemyError as error:
                 log.warning("deliveries: the database does not answer (%s)", type(error).__name__)
@@ -72,9 +80,8 @@ def run_deliveries(settings: Settings, stop_event: threading.Event) -> None:
 
 
 def _start_lane(settings: Settings, db: Database, name: str, stop_event: threading.Event) -> threading.Thread:
-    thread = threading.Thread(
-        target=_run_lane, args=(settings, db, name, stop_event), name=f"deliver-{name}", daemon=True
-    )
+    run = functools.partial(_run_lane, settings, db, name, stop_event)
+    thread = lasting_thread(run, f"deliver-{name}", stopping=stop_event)
     thread.start()
     return thread
 
@@ -94,11 +101,17 @@ def _run_lane(settings: Settings, db: Database, name: str, stop_event: threading
 
 
 def work_one(db: Database, settings: Settings, destination: Destination) -> bool:
-    """Claim and attempt the next delivery that is due for a destination; False where there is none."""
+    """Claim and attempt the next delivery that is due for a destination; False where there is none.
+
+    While a site is silent all of them end unsent.
+    """
+    if _keep_silent(db, settings, destination):
+        return False
     delivery = _claim(db, destination)
     if delivery is None:
         return send_summary(db, destination)
-    started = time.monotonic()
+    started = monotonic()
+    again = True
     try:
         status = attempt(db, settings, destination, delivery)
         outcome = DeliveryState.DELIVERED
@@ -108,13 +121,35 @@ def work_one(db: Database, settings: Settings, destination: Destination) -> bool
     except Skipped as skipped:
         status, outcome = str(skipped), DeliveryState.SKIPPED
     except (NotDelivered, DestinationsError) as error:
-        status, outcome = str(error), DeliveryState.FAILED
+        status, outcome, again = str(error), DeliveryState.FAILED, not isinstance(error, Refused)
     except Exception as error:
         log.exception("delivery %d to %s", delivery.id, destination.name)
         status, outcome = type(error).__name__, DeliveryState.FAILED
-    DELIVERY_SECONDS.labels(destination.kind).observe(time.monotonic() - started)
-    _conclude(db, destination, delivery.id, outcome, status)
+    DELIVERY_SECONDS.labels(destination.kind).observe(monotonic() - started)
+    _conclude(db, destination, delivery.id, outcome, status, again=again)
     return True
+
+
+def _keep_silent(db: Database, settings: Settings, destination: Destination) -> bool:
+    """Whether nothing may be sent; what waits for the destination ends then, and what a silence left behind."""
+    with db.read() as session:
+        silence = read_silence(session, settings.silent)
+        if not silence.holds and silence.ended_at is None:
+            return False
+        if session.scalar(select(Delivery.id).where(*_silenced(silence, destination)).limit(1)) is None:
+            return silence.holds
+    with db.write(effects.DELIVERY_SILENCED) as session:
+        session.execute(
+            update(Delivery)
+            .where(*_silenced(silence, destination))
+            .values(state=DeliveryState.SKIPPED, next_at=None, finished_at=now_of(session), last_status=SILENT)
+        )
+    return silence.holds
+
+
+def _silenced(silence: Silence, destination: Destination) -> list[ColumnElement[bool]]:
+    pending = [Delivery.destination == destination.name, Delivery.state == DeliveryState.PENDING]
+    return pending if silence.holds else [*pending, Delivery.created_at <= silence.ended_at]
 
 
 def _claim(db: Database, destination: Destination) -> Delivery | None:
@@ -126,7 +161,7 @@ def _claim(db: Database, destination: Destination) -> Delivery | None:
     with db.read() as session:
         if session.scalar(select(Delivery.id).where(*pending, Delivery.next_at <= now_of(session)).limit(1)) is None:
             return None
-    with db.write() as session:
+    with db.write(effects.DELIVERY_CLAIM) as session:
         now = now_of(session)
         row = session.scalar(
             select(Delivery)
@@ -150,19 +185,22 @@ def _claim(db: Database, destination: Destination) -> Delivery | None:
 
 def _postpone(db: Database, delivery_id: int, until: datetime) -> None:
     """Postpone a result that is held back; this does not count as an attempt."""
-    with db.write() as session:
+    with db.write(effects.DELIVERY_POSTPONE) as session:
         row = session.get_one(Delivery, delivery_id)
         if row.state == DeliveryState.PENDING:
             row.attempts, row.next_at = max(0, row.attempts - 1), until
 
 
-def _conclude(db: Database, destination: Destination, delivery_id: int, outcome: DeliveryState, status: str) -> None:
-    with db.write() as session:
+def _conclude(
+    db: Database, destination: Destination, delivery_id: int, outcome: DeliveryState, status: str, *, again: bool
+) -> None:
+    """Write down how an attempt ended; after one that failed another is due, where ``again`` and its limit say so."""
+    with db.write(effects.DELIVERY_CONCLUDE) as session:
         now = now_of(session)
         row = session.get_one(Delivery, delivery_id)
         if row.state != DeliveryState.PENDING:
             return
-        if outcome == DeliveryState.FAILED and row.attempts < destination.max_attempts:
+        if outcome == DeliveryState.FAILED and again and row.attempts < destination.max_attempts:
             row.last_status = status[:STATUS_LIMIT]
             row.next_at = now + timedelta(seconds=backoff_s(destination, row.attempts))
             DELIVERIES.labels(destination.kind, "retry").inc()
@@ -204,7 +242,7 @@ def _first_seen(session: Session, flag: Flag) -> datetime | None:
 class OrphanedDeliveries:
     """Deliveries to destinations that were taken out of the file: they end as ``FAILED`` after a while."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._missing_since: dict[str, float] = {}
 
@@ -219,7 +257,7 @@ class OrphanedDeliveries:
         gone = [name for name, since in self._missing_since.items() if now - since >= ORPHAN_S]
         if not gone:
             return
-        with db.write() as session:
+        with db.write(effects.DELIVERY_ORPHANS) as session:
             now_there = now_of(session)
             session.execute(
                 update(Delivery)

@@ -14,7 +14,7 @@ from firstread.states import DeliveryState, JobState
 from worker.outputs.deliveries.holding import hold_until, is_held, supersede
 from worker.outputs.deliveries.rows import new_delivery
 from worker.outputs.destinations.file import (
-    OBJECT_KINDS,
+    IDENTIFIED_KINDS,
     DeliveryRule,
     Destination,
     DestinationsFile,
@@ -107,7 +107,7 @@ def plan_objects(session: Session, job: Job, results: Sequence[Result], settings
     rows = [
         new_delivery(job, destination.name, destination.kind)
         for destination in file.destination
-        if destination.kind in OBJECT_KINDS
+        if destination.kind in IDENTIFIED_KINDS
         and destination.name not in file.escalated
         and matches(destination.when, job, findings)
     ]

@@ -8,7 +8,6 @@ waited for an hour; the next one goes an hour later at the earliest.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,6 +16,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from firstread import effects
+from firstread.clock import monotonic
 from firstread.pipelines import NOTICE
 from firstread.records import Database, Delivery, Job, Revision, Study
 from firstread.records.clock import now_of
@@ -57,20 +58,22 @@ def send_summary(db: Database, destination: Destination) -> bool:
     summary = _claim(db, destination)
     if summary is None:
         return False
-    started = time.monotonic()
+    started = monotonic()
     try:
         if not summary.content["flags"] and not summary.content["not_read"]:
             outcome, status = DeliveryState.SKIPPED, "acknowledged before this summary"
         elif isinstance(destination, WebhookDestination):
-            outcome, status = DeliveryState.DELIVERED, send_webhook(destination, summary.content)
+            with effects.DELIVERY_SEND:
+                outcome, status = DeliveryState.DELIVERED, send_webhook(destination, summary.content)
         else:
-            outcome, status = DeliveryState.DELIVERED, send_email(destination, summary.content)
+            with effects.DELIVERY_SEND:
+                outcome, status = DeliveryState.DELIVERED, send_email(destination, summary.content)
     except NotDelivered as error:
         outcome, status = DeliveryState.FAILED, str(error)
     except Exception as error:
         log.exception("summary to %s", destination.name)
         outcome, status = DeliveryState.FAILED, type(error).__name__
-    DELIVERY_SECONDS.labels(destination.kind).observe(time.monotonic() - started)
+    DELIVERY_SECONDS.labels(destination.kind).observe(monotonic() - started)
     _conclude(db, destination, summary, outcome, status)
     return True
 
@@ -88,7 +91,7 @@ def _claim(db: Database, destination: WebhookDestination | EmailDestination) -> 
             is None
         ):
             return None
-    with db.write() as session:
+    with db.write(effects.SUMMARY_CLAIM) as session:
         rows = list(
             session.scalars(
                 select(Delivery)
@@ -182,7 +185,7 @@ def _content(session: Session, rows: Sequence[Delivery], now: datetime, *, patie
 
 def _conclude(db: Database, destination: Destination, summary: Summary, outcome: DeliveryState, status: str) -> None:
     again = outcome == DeliveryState.FAILED and summary.attempt < destination.max_attempts
-    with db.write() as session:
+    with db.write(effects.SUMMARY_CONCLUDE) as session:
         now = now_of(session)
         wait = timedelta(seconds=backoff_s(destination, summary.attempt))
         rows = session.scalars(

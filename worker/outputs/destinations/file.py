@@ -24,6 +24,10 @@ class NotDelivered(Exception):
     """The destination did not take a message at this attempt; the text says why, without patient data."""
 
 
+class Refused(NotDelivered):
+    """The destination will never take this message: it is not sent again by itself."""
+
+
 class DeliveryRule(BaseModel):
     """Which results a destination gets. Everything named must hold; what is left out does not restrict."""
 
@@ -35,6 +39,13 @@ class DeliveryRule(BaseModel):
     flagged: bool = False
     """Only results that raise or confirm a flag."""
     states: tuple[Literal["DONE", "REJECTED", "FAILED"], ...] = ("DONE",)
+
+
+class FlagRule(DeliveryRule):
+    """Results that raise or confirm a flag, unless ``flagged = false`` asks for the others too."""
+
+    flagged: bool = True
+    states: tuple[Literal["DONE"], ...] = ("DONE",)
 
 
 class _Destination(BaseModel):
@@ -78,8 +89,12 @@ class Secret(BaseModel):
         return SecretStr(secret)
 
 
+Namespace = Annotated[str, Field(max_length=20, pattern=r"^[ -~]*$")]
+"""A name that both sides have agreed upon (IS of HL7 v2.5.1, 20 characters)."""
+
+
 class Tls(BaseModel):
-    """TLS of a DICOM association (PS3.15 annex B). The peer's certificate is always checked."""
+    """TLS of a DICOM association (PS3.15 annex B) or of MLLP. The peer's certificate is always checked."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -144,13 +159,56 @@ class EmailDestination(_Destination):
     """A mail for each run; else one a study and pipeline."""
 
 
+class Hl7Destination(_Destination):
+    """A RIS or an integration engine that takes ORU^R01 messages (HL7 v2.5.1) over MLLP."""
+
+    kind: Literal["hl7"]
+    host: str
+    port: int = Field(ge=1, le=65535)
+    when: FlagRule = FlagRule()
+    tls: Tls | None = None
+    sending_application: Namespace = "FIRSTREAD"
+    sending_facility: Namespace = ""
+    receiving_application: Namespace = ""
+    receiving_facility: Namespace = ""
+    assigning_authority: Namespace = ""
+    """Whose Patient IDs are, where the images name no issuer."""
+    patient_class: Literal["", "E", "I", "O", "P", "R", "B", "C", "N", "U"] = ""
+    """PV1-2 (table 0004); without one no PV1 is sent."""
+    processing_id: Literal["P", "T", "D"] = "P"
+    """MSH-11: production, training or debugging."""
+    acknowledgement: Literal["original", "enhanced"] = "original"
+    """What MSH-15 and MSH-16 ask for; either kind of answer is understood."""
+    character_set: Literal["UNICODE UTF-8", "8859/1"] = "UNICODE UTF-8"
+    codes: Path | None = None
+    """TOML file of codes for findings and procedures; without one, ours."""
+
+
+class FhirDestination(_Destination):
+    """A FHIR R4 server: a DiagnosticReport with its Observations, as a transaction, goes to ``url``."""
+
+    kind: Literal["fhir"]
+    url: str = Field(pattern=r"^https?://")
+    when: FlagRule = FlagRule()
+    username: str | None = None
+    password: Secret | None = None
+    bearer: Secret | None = None
+    ca_file: Path | None = None
+    patient_system: str = Field("", pattern=r"^([a-z][a-z0-9+.-]*:[!-~]+)?$")
+    """URI of the namespace of Patient IDs."""
+    accession_system: str = Field("", pattern=r"^([a-z][a-z0-9+.-]*:[!-~]+)?$")
+    codes: Path | None = None
+
+
 STORED_WARNINGS = frozenset({0xB000, 0xB006, 0xB007})
 """Coercion, elements discarded, data set does not match the class: stored all the same (PS3.4 annex B.2.3)."""
 
-OBJECT_KINDS = ("dicom", "stow")
-"""Kinds of destinations that get DICOM objects, which carry the patient's name."""
+IDENTIFIED_KINDS = ("dicom", "stow", "hl7", "fhir")
+"""Kinds of destinations that get what carries the patient's name: DICOM objects, and messages to a RIS."""
 
-Destination = DicomDestination | StowDestination | WebhookDestination | EmailDestination
+Destination = (
+    DicomDestination | StowDestination | WebhookDestination | EmailDestination | Hl7Destination | FhirDestination
+)
 
 
 class Escalation(BaseModel):

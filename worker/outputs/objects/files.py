@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -18,13 +17,14 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from firstread import effects
 from firstread.clock import utcnow
 from firstread.records import Database, Job, OutputObject, Revision
 from firstread.records.studies import find_study
 from firstread.settings import Settings
 from firstread.states import JobState
-from firstread.storage.home import make_private, private
-from firstread.storage.spool import sync_dir
+from firstread.storage import disk
+from firstread.storage.home import make_private
 from worker.outputs.metrics import OBJECTS
 from worker.outputs.objects.capture import make_capture
 from worker.outputs.objects.report import make_report
@@ -69,7 +69,7 @@ def ensure_objects(db: Database, settings: Settings, job_id: int) -> list[Output
             if len(rows) == len(MAKERS) and all(_is_there(settings, row) for row in rows):
                 return rows
             objects = _make_all(session, settings, job)
-        with db.write() as session:
+        with db.write(effects.OBJECT_COMMIT) as session:
             job = session.get_one(Job, job_id)
             for kind, row in objects.items():
                 known = next((r for r in _rows(session, job) if r.kind == kind), None)
@@ -195,9 +195,9 @@ def encode(ds: Dataset) -> bytes:
 def _write(path: Path, data: bytes) -> None:
     make_private(path.parent)
     partial = path.with_suffix(".part")
-    with open(partial, "wb", opener=private) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
-    sync_dir(path.parent)
+    names = effects.OBJECT
+    with disk.create(names.create, partial) as file:
+        disk.write(names.write, file, data)
+        disk.sync(names.sync, file)
+    disk.rename(names.rename, partial, path)
+    disk.sync_folder(names.sync_folder, path.parent)

@@ -15,7 +15,7 @@ from pydicom.valuerep import validate_value
 
 from firstread.dicom.dates import offset_of, offset_text
 from firstread.dicom.uids import is_standard_uid
-from firstread.dicom.values import PARSE_ERRORS, decimal_string, text
+from firstread.dicom.values import VALUE_ERRORS, decimal_string, text
 
 TYPE_2 = (
     "PatientName",
@@ -139,7 +139,7 @@ def _sound(ds: Dataset, keyword: str) -> Any:
         if vr in {"DS", "IS", "CS", "LO", "SH", "AS"} and not all(is_valid(vr, str(part).strip()) for part in parts):
             return None
         DataElement(keyword, vr, value, validation_mode=config.RAISE)
-    except PARSE_ERRORS:
+    except VALUE_ERRORS:
         return None
     return value if keyword not in SHAPES or _has_shape(keyword, parts) else None
 
@@ -177,6 +177,6 @@ def is_valid(vr: str, value: str) -> bool:
         warnings.simplefilter("ignore")
         try:
             validate_value(vr, value, config.RAISE)
-        except PARSE_ERRORS:
+        except VALUE_ERRORS:
             return False
     return "\\" not in value or vr in {"DS", "IS", "CS"}

@@ -159,19 +159,7 @@ def gather(session: Session, settings: Settings, job: Job) -> ObjectSource:
     )
     if not findings:
         raise NotWritten("no_findings")
-    members = list(
-        session.scalars(
-            select(Instance)
-            .join(RevisionInstance, RevisionInstance.instance_id == Instance.id)
-            .where(RevisionInstance.revision_id == revision.id, RevisionInstance.left_out.is_(None))
-            .order_by(Instance.series_instance_uid, Instance.instance_number, Instance.id)
-        )
-    )
-    images = newest_of_each([m for m in members if m.series_instance_uid == job.series_instance_uid] or members)
-    if not images:
-        raise NotWritten("no_images")
-    if len({image.patient_key for image in images}) > 1:
-        raise NotWritten("patient_mismatch")
+    members, images = scored_images(session, job)
     key, frame = _key_image(session, job, images)
     notes: list[str] = []
     header = read_clean_header(settings, study, key, notes)
@@ -183,6 +171,30 @@ def gather(session: Session, settings: Settings, job: Job) -> ObjectSource:
         source.renumbered = renumbering(session, job)
         source.predecessors = _predecessors(session, study, job.carried_from)
     return source
+
+
+def scored_images(session: Session, job: Job) -> tuple[list[Instance], list[Instance]]:
+    """Images of a job's revision that count, and those of the series that was scored, or all where none was picked.
+
+    Raises
+    ------
+    NotWritten
+        Where there are none, or they name two patients.
+    """
+    members = list(
+        session.scalars(
+            select(Instance)
+            .join(RevisionInstance, RevisionInstance.instance_id == Instance.id)
+            .where(RevisionInstance.revision_id == job.revision_id, RevisionInstance.left_out.is_(None))
+            .order_by(Instance.series_instance_uid, Instance.instance_number, Instance.id)
+        )
+    )
+    images = newest_of_each([m for m in members if m.series_instance_uid == job.series_instance_uid] or members)
+    if not images:
+        raise NotWritten("no_images")
+    if len({image.patient_key for image in images}) > 1:
+        raise NotWritten("patient_mismatch")
+    return members, images
 
 
 def _predecessors(session: Session, study: Study, job_id: int) -> list[Dataset]:

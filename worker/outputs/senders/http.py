@@ -40,13 +40,13 @@ def send_webhook(destination: WebhookDestination, content: dict[str, Any]) -> st
         DELIVERY_HEADER: str(content["delivery"]),
         SIGNATURE_HEADER: signature(destination.secret.value().get_secret_value(), timestamp, body),
     }
-    response = _post(destination.url, body, headers, destination.timeout_s, destination.ca_file)
+    response = post(destination.url, body, headers, destination.timeout_s, destination.ca_file)
     if not response.is_success:
         raise NotDelivered(f"HTTP {response.status_code}")
     return f"HTTP {response.status_code}"
 
 
-def _post(
+def post(
     url: str,
     body: bytes,
     headers: dict[str, str],
@@ -54,6 +54,7 @@ def _post(
     ca_file: Path | None,
     auth: tuple[str, str] | None = None,
 ) -> httpx.Response:
+    """POST, without following redirects. Raises :class:`NotDelivered` where there is no answer."""
     context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
     try:
         with httpx.Client(
@@ -90,7 +91,7 @@ def send_stow(destination: StowDestination, files: Sequence[tuple[str, bytes]]) 
         auth = (destination.username, destination.password.value().get_secret_value())
     body = b"".join(parts) + f"--{boundary}--\r\n".encode()
     url = destination.url.rstrip("/") + "/studies"
-    response = _post(url, body, headers, destination.timeout_s, destination.ca_file, auth)
+    response = post(url, body, headers, destination.timeout_s, destination.ca_file, auth)
     if response.status_code not in {200, 202, 409}:
         raise NotDelivered(f"HTTP {response.status_code}")
     return stow_statuses(response, [uid for uid, _ in files])

@@ -5,18 +5,19 @@ from __future__ import annotations
 import smtplib
 import ssl
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from email.message import EmailMessage
 from email.utils import formatdate
 from typing import Any
 
+from firstread.codes import IMAGE_CODES
 from firstread.pipelines import NOTICE, flags_by_itself, headline_of, may_be_hint, meaning_of, names
 from firstread.report.words import HINT, measured
 from firstread.states import JobState
 from worker.outputs.destinations.file import EmailDestination, NotDelivered
 from worker.outputs.messages import UNREAD
-from worker.pipelines.reasons import TEXTS, Caution
+from worker.pipelines.reasons import Caution
 
 UNREAD_TEXT = (
     "Firstread tried and failed: nobody and nothing has read this study. This says nothing of what is in it.",
@@ -39,12 +40,19 @@ EXPLAINED = (
 flagged, something in the images looks like the finding, or few flags are right."""
 
 
-def send_email(destination: EmailDestination, content: dict[str, Any]) -> str:
-    """Send a mail by SMTP, with STARTTLS where the destination says so; every recipient must be accepted."""
+def send_email(destination: EmailDestination, content: dict[str, Any], to: Sequence[str] = ()) -> str:
+    """Send a mail by SMTP, with STARTTLS where the destination says so; every recipient must be accepted.
+
+    Parameters
+    ----------
+    to : sequence of str
+        Some of the destination's addresses; empty: all of them.
+    """
+    to = to or destination.to
     mail = EmailMessage()
     mail["Subject"] = subject(content)
     mail["From"] = destination.sender
-    mail["To"] = ", ".join(destination.to)
+    mail["To"] = ", ".join(to)
     mail["Date"] = formatdate(localtime=False)
     mail["Message-ID"] = f"<firstread-{content['delivery']}-{uuid.uuid4().hex}@{destination.sender.split('@')[-1]}>"
     mail.set_content(mail_text(content))
@@ -58,7 +66,7 @@ def send_email(destination: EmailDestination, content: dict[str, Any]) -> str:
     except (smtplib.SMTPException, OSError) as error:
         raise NotDelivered(type(error).__name__) from error
     if refused:
-        raise NotDelivered(f"SMTP: {len(refused)} of {len(destination.to)} recipients refused")
+        raise NotDelivered(f"SMTP: {len(refused)} of {len(to)} recipients refused")
     return "SMTP 250"
 
 
@@ -117,7 +125,7 @@ def mail_text(content: dict[str, Any]) -> str:
     told = (content["predictive_value"] or {}).get("words")
     lines += [told] if told else []
     lines += [
-        TEXTS[code]
+        IMAGE_CODES[code]
         for code in EXPLAINED
         if code in content["warnings"] and not (told and code == Caution.FEW_FLAGS_RIGHT)
     ]
@@ -132,6 +140,8 @@ def mail_text(content: dict[str, Any]) -> str:
         verdict = f"A person has read it: firstread verdict {uid} --pipeline {content['pipeline']} --truth 0 (or 1)"
         return "\n".join([*lines, "", verdict, f"Try again: firstread retry {uid}", ""])
     command = acknowledge_command(content["study_instance_uid"], content["pipeline"])
+    if content.get("link"):
+        lines += ["", f"Look and acknowledge: {content['link']}", "The link is for you alone, and for 24 hours."]
     lines += ["", f"Acknowledge: {command}", "", NOTICE, ""]
     return "\n".join(lines)
 

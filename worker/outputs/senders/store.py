@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,9 @@ from firstread.dicom.network import (
     configure_pynetdicom,
     set_nodelay,
 )
+from firstread.tls.client import handshake_problem
 from worker.outputs.destinations.file import STORED_WARNINGS, DicomDestination, NotDelivered
+from worker.outputs.senders.tls import TlsArguments, tls_arguments
 
 
 def store_objects(
@@ -42,6 +43,7 @@ def store_objects(
         Where there is no association.
     """
     configure_pynetdicom()
+    tls = tls_arguments(destination.host, destination.tls)
     ae = AE(ae_title=destination.calling_ae or calling_ae)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION
@@ -54,10 +56,10 @@ def store_objects(
         ae_title=destination.called_ae,
         max_pdu=MAX_PDU_BYTES,
         evt_handlers=[(evt.EVT_CONN_OPEN, set_nodelay)],
-        tls_args=tls_arguments(destination),
+        tls_args=tls,
     )
     if not assoc.is_established:
-        raise NotDelivered("association rejected" if assoc.is_rejected else "no association")
+        raise NotDelivered(why_not(assoc, destination, tls))
     try:
         return {uid: _store(assoc, uid, path) for uid, _, path in files}
     finally:
@@ -86,12 +88,9 @@ def store_status(status: int) -> str:
     return f"failed 0x{status:04X}"
 
 
-def tls_arguments(destination: DicomDestination) -> tuple[ssl.SSLContext, str] | None:
-    """What pynetdicom wants for TLS; None without it. Raises OSError where a file cannot be used."""
-    tls = destination.tls
-    if tls is None:
-        return None
-    context = ssl.create_default_context(cafile=str(tls.ca_file) if tls.ca_file else None)
-    if tls.cert_file is not None:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    return context, tls.server_name or destination.host
+def why_not(assoc: Association, destination: DicomDestination, tls: TlsArguments) -> str:
+    """Why there is no association."""
+    if assoc.is_rejected:
+        return "association rejected"
+    problem = "" if tls is None else handshake_problem(destination.host, destination.port, *tls, destination.timeout_s)
+    return f"no association: {problem}" if problem else "no association"

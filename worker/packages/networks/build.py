@@ -21,6 +21,7 @@ BUILDERS: dict[str, str] = {
     "inception_v3_classifier": "worker.packages.networks.classifier:inception_v3_classifier",
     "effnet_lite_chest": "worker.packages.networks.pneumonia:effnet_lite_chest",
     "pneumonia_cnn": "worker.packages.networks.pneumonia:pneumonia_cnn",
+    "pneumonia_blocks": "worker.packages.networks.pneumonia:pneumonia_blocks",
     "keras_transfer": "worker.packages.networks.pneumonia:keras_transfer",
     "lesion_lite": "worker.packages.networks.lesion:lesion_lite",
     "lesion_unet": "worker.packages.networks.lesion:lesion_unet",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from worker.packages.card import InputSpec
 from worker.packages.networks import effnet_lite as lite
+from worker.packages.networks.inception import inception_v3
 from worker.packages.networks.resnet import CAFFE_MEANS
 
 if TYPE_CHECKING:
@@ -89,12 +90,67 @@ def _mapped(inputs: Any, x: Any, classes: int, name: str) -> keras.Model:
     return keras.Model(inputs, {"logits": logits, "maps": maps}, name=name)
 
 
+def pneumonia_blocks(
+    spec: InputSpec,
+    classes: int,
+    filters: tuple[int, ...] = (16, 32, 64, 128, 256),
+    block_dropout: tuple[float, ...] = (0.0, 0.0, 0.0, 0.2, 0.2),
+    dense: tuple[int, ...] = (512, 128, 64),
+    dense_dropout: tuple[float, ...] = (0.7, 0.5, 0.3),
+    norms: bool = True,
+    drops: bool = True,
+) -> keras.Model:
+    """The published CNN of convolution and dense blocks, flattened between them.
+
+    A convolution block is two separable convolutions (the first block's are full ones, without a norm) with ReLU, batch
+    normalization, max pooling, and dropout in the last ones; a dense block is a dense layer with ReLU, batch
+    normalization and dropout.
+
+    Parameters
+    ----------
+    norms, drops : bool
+        Whether there is batch normalization, and dropout.
+
+    Returns
+    -------
+    keras.Model
+        ``logits`` (n, classes).
+    """
+    import keras
+    from keras import layers
+
+    inputs = keras.Input((spec.height, spec.width, spec.channels), name="image")
+    x: Any = inputs
+    for index, (width, rate) in enumerate(zip(filters, block_dropout, strict=True)):
+        kind = layers.SeparableConv2D if index else layers.Conv2D
+        for part in ("a", "b"):
+            x = kind(width, 3, padding="same", activation="relu", name=f"conv{index}{part}")(x)
+        if norms and index:
+            x = layers.BatchNormalization(name=f"conv{index}_norm")(x)
+        x = layers.MaxPooling2D(2, name=f"conv{index}_pool")(x)
+        if drops and rate:
+            x = layers.Dropout(rate, name=f"conv{index}_dropout")(x)
+    x = layers.Flatten(name="pool")(x)
+    for index, (width, rate) in enumerate(zip(dense, dense_dropout, strict=True)):
+        x = layers.Dense(width, activation="relu", name=f"dense{index}")(x)
+        if norms:
+            x = layers.BatchNormalization(name=f"dense{index}_norm")(x)
+        if drops:
+            x = layers.Dropout(rate, name=f"dense{index}_dropout")(x)
+    return keras.Model(inputs, {"logits": layers.Dense(classes, name="logits")(x)}, name="pneumonia_blocks")
+
+
 BASES: dict[str, str] = {
     "ResNet50": "caffe",
     "InceptionResNetV2": "minus_one_one",
     "EfficientNetB7": "zero_255",
+    "InceptionV3": "minus_one_one",
+    "EfficientNetLite0": "lite",
 }
-"""Keras applications that a recipe may name, and the range that their weights were trained on."""
+"""Bases that a recipe may name, and the range that their weights were trained on.
+
+Keras applications but for the last, and InceptionV3 with the layer names of :mod:`worker.packages.networks.inception`.
+"""
 
 
 def keras_transfer(
@@ -105,7 +161,7 @@ def keras_transfer(
     dense: tuple[int, ...] = (1024, 512, 256),
     dropout: float = 0.3,
 ) -> keras.Model:
-    """A Keras application under a dense head, as one flat graph; the film becomes three equal channels.
+    """A well-known base under a dense head, as one flat graph; the film becomes three equal channels.
 
     Parameters
     ----------
@@ -129,12 +185,22 @@ def keras_transfer(
     image = keras.Input((spec.height, spec.width, spec.channels), name="image")
     x: Any = image if spec.channels == 3 else layers.Concatenate(name="grey_to_rgb")([image] * 3)
     x = _ranged(x, BASES[base])
-    encoder = getattr(keras.applications, base)(include_top=False, weights=None, input_tensor=x)
-    x = layers.GlobalAveragePooling2D(name="pool")(encoder.output)
+    x = layers.GlobalAveragePooling2D(name="pool")(_based(x, base))
     x = _dense_head(x, dense if head != "plain" else (), head, dropout)
     start = keras.initializers.RandomNormal(stddev=0.01)
     logits = layers.Dense(classes, kernel_initializer=start, name="logits")(x)
     return keras.Model(image, {"logits": logits}, name=f"{base.lower()}_{head}")
+
+
+def _based(x: Any, base: str) -> Any:
+    """The last feature map of a base."""
+    import keras
+
+    if base == "InceptionV3":
+        return inception_v3(x)
+    if base == "EfficientNetLite0":
+        return lite.encoder(x)["head"]
+    return getattr(keras.applications, base)(include_top=False, weights=None, input_tensor=x).output
 
 
 def _ranged(x: Any, kind: str) -> Any:
@@ -145,6 +211,8 @@ def _ranged(x: Any, kind: str) -> Any:
         return layers.Rescaling(2.0, offset=-1.0, name="to_base")(x)
     if kind == "caffe":
         return layers.Rescaling(255.0, offset=[-mean for mean in CAFFE_MEANS], name="to_base")(x)
+    if kind == "lite":
+        return layers.Rescaling(255.0 / 128.0, offset=-127.0 / 128.0, name="to_base")(x)
     return layers.Rescaling(255.0, name="to_base")(x)
 
 

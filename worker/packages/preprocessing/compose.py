@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from firstread.cores import each
 from worker.packages.card import InputSpec
 from worker.packages.preprocessing.colours import level_light
 from worker.packages.preprocessing.crops import (
@@ -18,7 +19,6 @@ from worker.packages.preprocessing.crops import (
     cut,
     film_boxes,
     head_box,
-    head_box_of,
     lungs_box,
     resized,
     square_box,
@@ -85,19 +85,20 @@ def _windowed_planes(pixels: np.ndarray, spec: InputSpec) -> tuple[Array, list[B
     n, height, width = values.shape
     windows = spec.windows or (_full_range(values),)
     if spec.crop == "head":
-        boxes = [head_box_of((windowed(image, windows[0]) for image in values), (height, width))] * n
+        boxes = [head_box(values, windows[0])] * n
     else:
         boxes = [square_box(height, width) if spec.crop == "square" else Box(0, 0, height, width)] * n
     known = not spec.wide_windows or has_bone(values)
-    out = []
-    for image, box in zip(values, boxes, strict=True):
+
+    def plane_of(image: Array, box: Box) -> Array:
         top, left = max(0, box.top), max(0, box.left)
         inside = image[top : max(top, box.top + box.height), left : max(left, box.left + box.width)]
         layers = [windowed(inside, window) for window in windows]
         layers += [windowed(inside, window) if known else np.zeros_like(layers[0]) for window in spec.wide_windows]
         unit = layers[0][..., None] if len(layers) == 1 else np.stack(layers, axis=-1)
-        out.append(resized(cut(unit, Box(box.top - top, box.left - left, box.height, box.width)), spec))
-    return np.stack(out), boxes
+        return resized(cut(unit, Box(box.top - top, box.left - left, box.height, box.width)), spec)
+
+    return np.stack(each(plane_of, values, boxes)), boxes
 
 
 def located(pixels: np.ndarray, spec: InputSpec) -> tuple[Array, list[Box]]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from firstread.cores import each
 from worker.packages.card import InputSpec
 from worker.packages.preprocessing.collimation import bordered
 from worker.packages.preprocessing.look import level_look
 from worker.packages.preprocessing.lungs import lung_box
 from worker.packages.preprocessing.parts import Part, largest_part
+from worker.packages.preprocessing.windows import Window, windowed
 
 Array = NDArray[np.float32]
 
@@ -39,12 +40,7 @@ def square_box(height: int, width: int) -> Box:
     return Box((height - side) // 2, (width - side) // 2, side, side)
 
 
-def head_box(window: Array) -> Box:
-    """:func:`head_box_of` the slices (n, H, W)."""
-    return head_box_of(window, (window.shape[1], window.shape[2]))
-
-
-def head_box_of(window: Iterable[Array], shape: tuple[int, int]) -> Box:
+def head_box(slices: Array, window: Window | None = None) -> Box:
     """One square around the head for a whole series.
 
     The largest connected component of tissue in each slice, after an opening that drops the thin arcs of the table
@@ -52,21 +48,20 @@ def head_box_of(window: Iterable[Array], shape: tuple[int, int]) -> Box:
 
     Parameters
     ----------
-    window : iterable of ndarray of float32, shape (H, W)
-        Slices of the first window of the series, in [0, 1].
-    shape : tuple of int
-        Their (H, W).
+    slices : ndarray of float32, shape (n, H, W)
+        In [0, 1], or of any unit with the window that maps them to it.
     """
-    height, width = shape
+    height, width = slices.shape[1:]
     width_px = max(3, round(height / 42)) | 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width_px, width_px))
-    heads: list[Part] = []
-    for image in window:
-        tissue = (image > TISSUE_FLOOR).astype(np.uint8)
-        opened = cv2.morphologyEx(tissue, cv2.MORPH_OPEN, kernel)
+
+    def head_of(image: Array) -> Part | None:
+        shown = image if window is None else windowed(image, window)
+        opened = cv2.morphologyEx((shown > TISSUE_FLOOR).astype(np.uint8), cv2.MORPH_OPEN, kernel)
         part = largest_part(opened, connectivity=8)
-        if part is not None and part.area >= HEAD_MIN_AREA * height * width:
-            heads.append(part)
+        return part if part is not None and part.area >= HEAD_MIN_AREA * height * width else None
+
+    heads = [head for head in each(head_of, slices) if head is not None]
     if not heads:
         return square_box(height, width)
     largest = max(head.area for head in heads)

@@ -24,6 +24,9 @@ class Runtime(ABC):
     card : Card
     """
 
+    batch_sizes: tuple[int, ...]
+    """Rows that it runs at once, rising."""
+
     def __init__(self, card: Card) -> None:
         self.card = card
 
@@ -115,10 +118,6 @@ class Runtime(ABC):
             raise PackageError(f"{self.key}: expected input (n, H, W, C) with n > 0, got {x.shape}")
         parts = list(self._parts(x))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    @abstractmethod
-    def warm_up(self) -> None:
-        """Run every batch shape once, so that the first study does not pay for it."""
 
     @abstractmethod
     def _parts(self, x: np.ndarray) -> Iterator[dict[str, np.ndarray]]:

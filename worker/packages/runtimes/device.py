@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import keras
 
-CPU_BATCHES: Final = (1, 8, 32)
-"""Shapes of batches on a processor, where larger ones gain nothing."""
+CPU_BATCHES: Final = (1, 8)
+"""Shapes of batches on a processor: what a batch of 32 needs of memory TensorFlow keeps for good, 220 MB, and 9 rows
+would be filled up to it."""
+
+GPU_BATCHES: Final = (1, 8, 32)
+"""Those of a GPU below its largest."""
 
 LARGEST_BATCH: Final = 256
 MEMORY_SHARE: Final = 0.4
@@ -53,7 +57,7 @@ def batch_sizes(free_bytes: int | None, image_bytes: int) -> tuple[int, ...]:
         return CPU_BATCHES
     fitting = max(1, int(MEMORY_SHARE * free_bytes) // max(1, image_bytes))
     largest = min(LARGEST_BATCH, 1 << (fitting.bit_length() - 1))
-    return (*(size for size in CPU_BATCHES if size < largest), largest)
+    return (*(size for size in GPU_BATCHES if size < largest), largest)
 
 
 def image_bytes(model: keras.Model) -> int:

@@ -37,6 +37,11 @@ def import_openvino() -> Any:
     return openvino
 
 
+def has_bfloat16() -> bool:
+    """Whether the processor computes in bfloat16 (AVX-512 BF16, AMX) and does not only imitate it."""
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 class OpenVinoPackage(Runtime):
     """A converted network with its card, ready to score.
 
@@ -55,6 +60,8 @@ class OpenVinoPackage(Runtime):
         The package as TensorFlow runs it, loaded when it is called.
     threads : int
         Of one inference; 0 leaves one a core.
+    bfloat16 : bool
+        Whether to compute in bfloat16 in the place of float32: for processors that :func:`has_bfloat16`.
     """
 
     def __init__(
@@ -65,18 +72,17 @@ class OpenVinoPackage(Runtime):
         slopes: Mapping[str, np.ndarray],
         reference: Callable[[], Runtime],
         threads: int = 0,
+        bfloat16: bool = False,
     ) -> None:
         super().__init__(card)
+        self.batch_sizes = BATCH_SIZES[::-1]
         self._constants = constants
         self._slopes = dict(slopes)
         self._reference = reference
-        self._requests = {size: _request(network, card, size, threads) for size in BATCH_SIZES}
-
-    def warm_up(self) -> None:
-        """Run every batch shape once, so that the first study does not pay for it."""
-        spec = self.card.input
-        for size in BATCH_SIZES:
-            self._infer(np.zeros((size, spec.height, spec.width, spec.channels), dtype=np.float32))
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32"}
+        if threads:
+            options["INFERENCE_NUM_THREADS"] = threads
+        self._requests = {size: _request(network, card, size, options) for size in BATCH_SIZES}
 
     def _parts(self, x: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
         for rows in _in_sizes(x):
@@ -118,10 +124,12 @@ def _in_sizes(x: np.ndarray) -> Iterator[np.ndarray]:
         start += size
 
 
-def _request(network: openvino.Model, card: Card, size: int, threads: int) -> tuple[openvino.InferRequest, Any]:
+def _request(
+    network: openvino.Model, card: Card, size: int, options: Mapping[str, Any]
+) -> tuple[openvino.InferRequest, Any]:
     """The network compiled for one batch size, and its outputs by name.
 
-    Arithmetic beside int8 stays float32: processors with bfloat16 would round it on their own.
+    The options name the arithmetic: without that, processors with bfloat16 would round to it on their own.
     """
     ov = import_openvino()
     spec = card.input
@@ -130,10 +138,7 @@ def _request(network: openvino.Model, card: Card, size: int, threads: int) -> tu
         raise PackageError(f"{card.name}/{card.version}: the converted network wants another input than the card's")
     fixed = network.clone()
     fixed.reshape(shape)
-    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    if threads:
-        options["INFERENCE_NUM_THREADS"] = threads
-    compiled = ov.Core().compile_model(fixed, "CPU", options)
+    compiled = ov.Core().compile_model(fixed, "CPU", {"PERFORMANCE_HINT": "LATENCY", **options})
     names = (LOGITS, MASK_LOGITS, MAPS, FEATURES)
     outputs = {name: output for output in compiled.outputs for name in names if name in output.get_names()}
     return compiled.create_infer_request(), outputs

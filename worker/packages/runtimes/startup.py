@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from worker.packages.runtimes.device import DEVICE
 
@@ -14,6 +15,9 @@ CHATTER = r"(WARNING: All log messages before absl::InitializeLog|[IW]\d{4} \d\d
 """Beginnings of lines that say nothing is wrong: absl's notice, and messages of the levels INFO and WARNING.
 
 No environment variable silences those from before absl is initialised (TensorFlow 2.21)."""
+
+UNUSED = ("sklearn", "matplotlib")
+"""What Keras loads where it is installed, for wrappers and plots: 60 MB that scoring has no use for."""
 
 _FILTER = """
 import os, re, sys
@@ -53,6 +57,18 @@ def chatter_left_out() -> Iterator[None]:
             reader.wait(END_S)
 
 
+@contextmanager
+def unused_left_out(names: Collection[str] = UNUSED) -> Iterator[None]:
+    """During the block, modules that are not loaded yet are as if they were not installed; after it they can be."""
+    missing: dict[str, Any] = {name: None for name in names if name not in sys.modules}
+    sys.modules.update(missing)
+    try:
+        yield
+    finally:
+        for name in missing:
+            del sys.modules[name]
+
+
 def start_tensorflow(threads: int = 0) -> None:
     """Import TensorFlow as the backend of Keras and set it up, before it is used first.
 
@@ -63,7 +79,8 @@ def start_tensorflow(threads: int = 0) -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    with chatter_left_out():
+    with chatter_left_out(), unused_left_out():
+        import keras
         import tensorflow as tf
 
         if threads:
@@ -75,8 +92,6 @@ def start_tensorflow(threads: int = 0) -> None:
         if not gpus:
             DEVICE.free_bytes = None
         elif DEVICE.mixed_precision:
-            import keras
-
             keras.mixed_precision.set_global_policy("mixed_float16")
 
 

@@ -39,7 +39,6 @@ class Package(Runtime):
         self.batch_sizes = (
             CPU_BATCHES if DEVICE.free_bytes is None else batch_sizes(DEVICE.free_bytes, image_bytes(model))
         )
-        """Shapes of batches that the network is traced for, rising."""
         self._calls: dict[int, Callable[[np.ndarray], Mapping[str, Any]]] = {}
         self._slopes: Slopes | None = None
 

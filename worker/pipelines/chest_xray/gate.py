@@ -10,6 +10,7 @@ from typing import Final
 from firstread.dicom.modality import modality_of
 from firstread.dicom.pixels.reading import UnreadablePixels
 from firstread.dicom.values import text
+from firstread.storage.faults import raise_fault
 from worker.pipelines.base import Gate, Series, StudyImages
 from worker.pipelines.chest_xray.film import ColourImage, Film, FilmCandidate, read_film
 from worker.pipelines.chest_xray.likeness import judge
@@ -91,6 +92,7 @@ def _judge(candidate: FilmCandidate, forced: bool) -> Film | _Refusal:
         reason = Reason.UNSUPPORTED_PHOTOMETRIC if is_film or forced else Reason.NOT_A_SKIN_PHOTOGRAPH
         return _Refusal(candidate, reason)
     except (UnreadablePixels, OSError) as error:
+        raise_fault(error)
         return _Refusal(candidate, Reason.UNREADABLE_PIXEL_DATA, cause_of(error))
     judgement = judge(grey)
     if not judgement.possible:

@@ -14,6 +14,7 @@ from firstread.dicom.pixels.colour import is_rgb_profile, to_srgb
 from firstread.dicom.pixels.lookup import palette_rgb
 from firstread.dicom.pixels.reading import UnreadablePixels, layout_of, read_frame
 from firstread.dicom.values import text
+from firstread.storage.faults import raise_fault
 from worker.pipelines.base import StoredInstance
 from worker.pipelines.dermoscopy.lesion import Framing, framed, framing, reduced
 from worker.pipelines.reasons import Caution, Reason
@@ -99,6 +100,7 @@ def read_photograph(candidate: PhotographCandidate) -> Photograph | NotRead:
         instance = candidate.instance
         rgb = colours(ds, read_frame(instance.path, candidate.frame.index, cautions, instance.content))
     except (UnreadablePixels, OSError) as error:
+        raise_fault(error)
         return NotRead(Reason.UNREADABLE_PIXEL_DATA, cause_of(error))
     if rgb is None:
         return NotRead(Reason.UNSUPPORTED_PHOTOMETRIC)

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from firstread.cores import each
 from worker.pipelines.head_ct.cavity import Cavities
 from worker.pipelines.head_ct.shapes import closed, filled, largest, shrunk, widened
 
@@ -51,8 +52,8 @@ class Artefacts:
 
 def artefacts_of(head: Cavities) -> Artefacts:
     """Measure both on the slabs that have a cavity; 0 where there are none."""
-    dark = sorted((_dark_share(head.hu[i], inside) for i, inside in _cavities(head)), reverse=True)
-    edges = [_edge_mm(head.hu[i]) for i in head.shown]
+    dark = sorted(each(lambda slab: _dark_share(head.hu[slab[0]], slab[1]), _cavities(head)), reverse=True)
+    edges = each(lambda i: _edge_mm(head.hu[i]), head.shown)
     return Artefacts(dark[1] if len(dark) > 1 else 0.0, float(np.median(edges)) if edges else 0.0)
 
 
@@ -69,11 +70,13 @@ def _cavities(head: Cavities) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _dark_share(plane: np.ndarray, inside: np.ndarray) -> float:
-    deep = shrunk(filled(inside), _DEEP_MM)
-    if not deep.any():
-        return 0.0
     low, high = STREAK_HU
-    dark = (plane > low) & (plane < high) & deep
+    whole = filled(inside)
+    dark = (plane > low) & (plane < high) & whole
+    if not dark.any():
+        return 0.0
+    deep = shrunk(whole, _DEEP_MM)
+    dark &= deep
     if not dark.any():
         return 0.0
     dark &= ~widened(plane <= AIR_HU, _AROUND_AIR_MM)

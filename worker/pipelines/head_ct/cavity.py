@@ -8,6 +8,7 @@ from typing import Final
 import cv2
 import numpy as np
 
+from firstread.cores import each
 from worker.pipelines.head_ct.shapes import closed, disc, filled, hull, larger_parts, largest, shrunk
 
 BONE_HU: Final = 350.0
@@ -72,9 +73,13 @@ def cavities_of(hu: np.ndarray, pixel_mm: float) -> Cavities:
     """
     size = (max(8, round(hu.shape[2] * pixel_mm)), max(8, round(hu.shape[1] * pixel_mm)))
     way = cv2.INTER_AREA if pixel_mm < 1.0 else cv2.INTER_LINEAR
-    small = np.stack([cv2.resize(plane, size, interpolation=way) for plane in hu])
-    bone = np.stack([larger_parts(plane > BONE_HU, _BONE_PART_MM2) for plane in small])
-    inside = np.stack([_cavity(plane, part) for plane, part in zip(small, bone, strict=True)])
+
+    def found(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        shown = cv2.resize(plane, size, interpolation=way)
+        part = larger_parts(shown > BONE_HU, _BONE_PART_MM2)
+        return shown, part, _cavity(shown, part)
+
+    small, bone, inside = (np.stack(planes) for planes in zip(*each(found, hu), strict=True))
     areas = inside.sum(axis=(1, 2))
     large = np.flatnonzero(areas >= 0.5 * max(1, int(areas.max())))
     used = range(int(large[0]), int(large[-1]) + 1) if len(large) else range(0)

@@ -8,6 +8,7 @@ from typing import Final
 import cv2
 import numpy as np
 
+from firstread.cores import each
 from worker.pipelines.head_ct.cavity import Cavities
 from worker.pipelines.head_ct.shapes import Blob, blobs_of, filled, tracks_of, widened
 
@@ -69,12 +70,14 @@ def enhancement_of(head: Cavities, step_mm: float) -> Enhancement:
     step_mm : float
         How far a slab stands for along the normal.
     """
-    at_wall: list[list[Blob]] = []
-    deep: list[list[Blob]] = []
-    for i in head.used:
-        known = bool(head.inside[i].any())
-        at_wall.append(_at_wall(head.hu[i], head.inside[i]) if known else [])
-        deep.append(_deep(head, i) if known else [])
+
+    def dense_on(i: int) -> tuple[list[Blob], list[Blob]]:
+        if not head.inside[i].any():
+            return [], []
+        return _at_wall(head.hu[i], head.inside[i]), _deep(head, i)
+
+    dense = each(dense_on, head.used)
+    at_wall, deep = [patches for patches, _ in dense], [spots for _, spots in dense]
     walls = [len(track) for track in tracks_of(at_wall, SINUS_REACH_MM) if len(track) >= _LEAST_SLABS]
     strands = [
         track
@@ -98,8 +101,10 @@ def _at_wall(plane: np.ndarray, inside: np.ndarray) -> list[Blob]:
 def _deep(head: Cavities, i: int) -> list[Blob]:
     """Small dense spots away from the wall, and from bone on this slab and its neighbours."""
     plane = head.hu[i]
-    depth = cv2.distanceTransform(filled(head.inside[i]).astype(np.uint8), cv2.DIST_L2, 5)
-    spots = (plane >= ENHANCED_HU[0]) & (depth >= _DEEP_MM)
+    inside = filled(head.inside[i])
+    spots = (plane >= ENHANCED_HU[0]) & inside
+    if spots.any():
+        spots &= cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 5) >= _DEEP_MM
     if not spots.any():
         return []
     near_bone = widened(np.asarray(head.bone[max(0, i - 1) : i + 2].any(axis=0)), _FROM_BONE_MM)

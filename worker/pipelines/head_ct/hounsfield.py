@@ -23,6 +23,7 @@ from firstread.dicom.pixels.reading import (
     read_frame,
 )
 from firstread.dicom.values import numbers
+from firstread.storage.faults import raise_fault
 from worker.pipelines.head_ct.grid import Grid, grid_of
 from worker.pipelines.head_ct.stack import HeadStack, Slice, Unread, slabs_of
 from worker.pipelines.reasons import Caution, Reason
@@ -320,4 +321,5 @@ class _SliceReader:
                 done += 1
                 yield index, plane
         except (UnreadablePixels, OSError) as error:
+            raise_fault(error)
             yield indices[done], cause_of(error)

@@ -41,6 +41,8 @@ def is_infant_slice(plane: np.ndarray, pixel_mm: float) -> bool:
     """
     size = (max(8, round(plane.shape[1] * pixel_mm)), max(8, round(plane.shape[0] * pixel_mm)))
     small = cv2.resize(plane, size, interpolation=cv2.INTER_AREA if pixel_mm < 1.0 else cv2.INTER_LINEAR)
+    if np.count_nonzero(small > SHELL_HU) < AROUND * _SECTORS:
+        return False
     body = cv2.morphologyEx((small > -300.0).astype(np.uint8), cv2.MORPH_OPEN, np.ones((9, 9), np.uint8)) > 0
     outline = filled(largest(body))
     area = float(outline.sum())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import cv2
 import numpy as np
@@ -63,8 +64,14 @@ def widened(mask: np.ndarray, diameter: int) -> np.ndarray:
     return ~shrunk(~mask, diameter)
 
 
+SMALL: Final = {2: disc(3), 3: np.ones((3, 3), np.uint8)}
+"""Neighbours within half of a small diameter: an erosion by them gives what the distances do, many times faster."""
+
+
 def shrunk(mask: np.ndarray, diameter: int) -> np.ndarray:
     """A bool mask without what lies within half a diameter of its rim."""
+    if diameter in SMALL:
+        return np.asarray(cv2.erode(mask.astype(np.uint8), SMALL[diameter])).view(bool)
     depth = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
     return np.asarray(depth > diameter / 2.0)
 

@@ -25,6 +25,7 @@ from pynetdicom.sop_class import (
 )
 
 from firstread.clock import utcnow
+from firstread_cli.doctor.command import check_destinations
 from tests.builders.deliveries import (
     deliver_all,
     deliveries,
@@ -86,6 +87,13 @@ def test_orthanc_over_tls(tmp_path: Path, certificate: Certificate) -> None:
         deliver_all(db, settings)
         assert [row.state for row in deliveries(db)] == ["DELIVERED"], deliveries(db)[0].last_status
         assert len(server.instances()) == 3
+        for changed, words in {
+            tls.replace('"localhost"', '"pacs.example"'): "no association: its certificate is not trusted: Hostname",
+            tls.replace("/key.pem", "/missing.pem"): "missing.pem cannot be read (No such file or directory)",
+        }.items():
+            (tmp_path / "destinations.toml").write_text(pacs(server.dicom_port, changed), encoding="utf-8")
+            (check,) = check_destinations(settings)
+            assert check.status == "fail" and words in check.detail
 
 
 def test_orthanc_by_stow(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pynetdicom.dsutils import decode, encode
 
-from dicom_listener.scp.limits import COMMAND_BYTES, Fault
+from dicom_listener.peers.limits import COMMAND_BYTES, Fault
 from dicom_listener.scp.messages import Messages, Request, request_of, response
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -50,6 +50,13 @@ def test_close_reason(visits: list[Visit], seconds: float, reason: str | None) -
     assert close_reason(T0, T0, visits, settings(), at(seconds)) == reason
 
 
+@pytest.mark.parametrize(("host", "reason"), [("router-1", "released"), ("router-2", None)])
+def test_who_sends_by_stow_is_known_by_its_host(host: str, reason: str | None) -> None:
+    broken = Visit("stow", None, "router-1", at(0), at(1), "aborted", at(0))
+    later = Visit("stow", None, host, at(2), at(4), "released", at(3))
+    assert close_reason(T0, T0, [broken, later], settings(), at(7)) == reason
+
+
 def test_max_wait_wins_over_everything() -> None:
     busy = [visit(0, 599, None, None)]
     assert close_reason(T0, at(599), busy, settings(), at(599.5)) is None

@@ -9,6 +9,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
+from firstread.codes import IMAGE_CODES
 from firstread.dicom.pixels.reading import PixelNote, UnreadablePixels, iter_frames, layout_of, read_frame
 from firstread.phantoms.chest import FilmSpec, chest_image
 from firstread.phantoms.lesion import LesionSpec, lesion_image, lesion_photograph
@@ -16,7 +17,7 @@ from tests.builders import encodings
 from tests.builders.bad_inputs import encoded, tiny_slice
 from tests.builders.chest import film_ds
 from tests.builders.encodings import LOSSLESS, LOSSY, bare, cells, coded_picture, with_cells, with_stream
-from worker.pipelines.reasons import TEXTS, Caution
+from worker.pipelines.reasons import Caution
 
 SIZE = 64
 J2K = {"irreversible": False, "no_jp2": True}
@@ -318,7 +319,7 @@ def test_code_streams_and_their_absence_agree_with_the_transfer_syntax(tmp_path:
 
 
 def test_every_note_is_a_warning_with_a_text() -> None:
-    assert all(Caution(note.value) in TEXTS for note in PixelNote)
+    assert all(Caution(note.value) in IMAGE_CODES for note in PixelNote)
     ds = tiny_slice()
     ds.BitsStored = 99
     assert layout_of(ds).notes == (PixelNote.BITS_CORRECTED,)

@@ -52,11 +52,12 @@ password = {{ env = "MAIL_WORD" }}
         broker_url="redis://:brok-er@h:1/0",
         store_url="sftp://u:sto-re@h/i",
         heartbeat_url=SecretStr("https://h/ping/secret-path"),
+        stow_token=SecretStr("a-token-of-stow-rs"),
     )
     secrets = secrets_of(settings, {"MAIL_WORD": "from-a-name", "AWS_SECRET_ACCESS_KEY": "from-aws", "OTHER": "other"})
     assert secrets == {
         *("da%40ta", "da@ta", "key-word", "brok-er", "sto-re", "https://h/ping/secret-path"),
-        *("from-a-file", "from-a-name", "from-aws"),
+        *("from-a-file", "from-a-name", "from-aws", "a-token-of-stow-rs"),
     }
     text = without(secrets, f"before {' and '.join(sorted(secrets))} behind")
     assert not [secret for secret in secrets if secret in text]
@@ -70,6 +71,7 @@ def test_settings_show_no_secret_however_they_are_printed(tmp_path: Path) -> Non
         broker_url="redis://:geheim@h:1/0",
         store_url="sftp://u:geheim@h/i",
         heartbeat_url=SecretStr("https://h/geheim"),
+        stow_token=SecretStr("geheim-geheim-geheim"),
     )
     assert "geheim" not in repr(settings) + str(settings) + repr(settings.printable())
     with pytest.raises(ValueError) as error:

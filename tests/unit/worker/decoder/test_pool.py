@@ -280,13 +280,15 @@ def test_a_study_wastes_so_much_and_no_more() -> None:
 def test_a_stop_of_the_whole_group_leaves_a_frame_in_hand_alone(pool: DecoderPool, halted: Halted) -> None:
     frame = halted.start()
     pids = [pool.fork_server_pid, *pool.pids()]
+    before = ends("died") + ends("killed")
     assert len({os.getsid(pid) for pid in pids} | {os.getsid(0)}) == 2
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         for pid in pids:
             os.kill(pid, number)
     os.kill(halted.pid, signal.SIGCONT)
     assert frame.result(timeout=10).shape == (64, 64)
-    assert all(runs(pid) for pid in pids)
+    assert runs(pool.fork_server_pid) and pool.fork_server_pid == pids[0] and runs(halted.pid)
+    assert ends("died") + ends("killed") == before
 
 
 def test_a_fork_server_that_is_gone_is_replaced(pool: DecoderPool) -> None:

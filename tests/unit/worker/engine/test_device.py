@@ -186,3 +186,17 @@ def test_unknown_package_and_closed_engine_answer_at_once(engine: EngineThread) 
         engine.close()
         with pytest.raises(EngineError, match="ended"):
             handle.run("m/1", rows(1, 1))
+
+
+class Panic(BaseException):
+    """What a library written in Rust raises: no ``Exception``."""
+
+
+def test_what_is_no_exception_reaches_who_asked_and_the_engine_goes_on(engine: EngineThread, model: Recorder) -> None:
+    def panics() -> None:
+        raise Panic("broken")
+
+    with pytest.raises(Panic):
+        engine.call(panics, 5.0)
+    with engine.handle(5, Lease(1)) as handle:
+        assert handle.run("m/1", rows(1.0, 2))["p"].shape == (2, 1)

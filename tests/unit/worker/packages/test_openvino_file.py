@@ -22,9 +22,10 @@ from worker.metrics import MODEL_ENGINE_INFO
 from worker.packages.archive import export_package, import_package
 from worker.packages.card import ChecksumError, PackageError, SelfTestError
 from worker.packages.converted import file_of
-from worker.packages.openvino_file import load_openvino, read_openvino_file
+from worker.packages.openvino_file import ProcessorError, load_openvino, read_openvino_file
 from worker.packages.package import CARD, PAGE, load, read_card, read_golden
 from worker.packages.preprocessing.compose import compose
+from worker.packages.runtimes.openvino import OpenVinoPackage, has_bfloat16
 from worker.packages.runtimes.tensorflow import Package
 
 pytest.importorskip("openvino", reason="the extra openvino is not installed")
@@ -123,7 +124,6 @@ def test_class_maps_of_a_network_that_is_not_linear_come_from_tensorflow(convert
     reference, x = reference_and_input(converted)
     assert not read_openvino_file(converted / KEY / FILE).slopes
     package = load_openvino(converted / KEY, read_card(converted / KEY), "fp32")
-    package.warm_up()
     np.testing.assert_allclose(package.class_maps(x, "any"), reference.class_maps(x, "any"), atol=1e-5)
     outputs, expected = package.predict(x), reference.predict(x)
     for name in ("p", "p_raw", "mask"):
@@ -199,6 +199,133 @@ def test_where_the_file_fails_the_reference_serves_and_says_why(
     assert list(serving.models) == [KEY]
     assert engine_shown() == {"tensorflow": reason}
     assert [r.levelname for r in caplog.records if "in the place of OpenVINO" in r.message] == ["WARNING"]
+
+
+@pytest.fixture
+def two_files(models: Path) -> Path:
+    """The package with a second file, which is tried before the first."""
+    from training.optimize.writing import adopt
+
+    adopt(models / KEY, read_openvino_file(models / KEY / FILE), "fp16")
+    return models
+
+
+def test_a_file_that_fails_leaves_the_package_to_the_next_one(
+    two_files: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from firstread_cli.doctor.command import check_models
+
+    MODEL_ENGINE_INFO.clear()
+    settings = settings_of(two_files, tmp_path)
+    load_serving(settings)
+    assert engine_shown() == {"openvino_fp16": ""}
+    path = two_files / KEY / file_of("fp16")
+    path.write_bytes(path.read_bytes()[:-1])
+    MODEL_ENGINE_INFO.clear()
+    load_serving(settings)
+    assert engine_shown() == {"openvino_fp32": ""}
+    assert [r.levelname for r in caplog.records if "fp16 does not serve" in r.message] == ["WARNING"]
+    (engine,) = [check for check in check_models(settings) if check.name == f"engine {KEY}"]
+    assert engine.status == "warn" and "OpenVINO fp32" in engine.detail and "not fp16" in engine.detail
+
+
+def test_a_file_that_openvino_cannot_run_leaves_the_package_to_the_next_one(
+    two_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infer, calls = OpenVinoPackage._infer, []
+
+    def breaks_at_first(self: OpenVinoPackage, rows: np.ndarray) -> dict[str, np.ndarray]:
+        calls.append(len(rows))
+        if len(calls) == 1:
+            raise RuntimeError("not on this machine")
+        return infer(self, rows)
+
+    monkeypatch.setattr(OpenVinoPackage, "_infer", breaks_at_first)
+    MODEL_ENGINE_INFO.clear()
+    load_serving(settings_of(two_files, tmp_path))
+    assert engine_shown() == {"openvino_fp32": ""}
+    assert calls == [8, 8, 1], "every size of a batch is tried"
+
+
+def test_batches_that_differ_by_their_size_do_not_serve(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infer = OpenVinoPackage._infer
+
+    def wrong_in_eights(self: OpenVinoPackage, rows: np.ndarray) -> dict[str, np.ndarray]:
+        found = infer(self, rows)
+        return {name: value + 1.0 for name, value in found.items()} if len(rows) == 8 else found
+
+    monkeypatch.setattr(OpenVinoPackage, "_infer", wrong_in_eights)
+    MODEL_ENGINE_INFO.clear()
+    load_serving(settings_of(models, tmp_path))
+    assert engine_shown() == {"tensorflow": "self_test"}
+
+
+def test_a_file_that_breaks_while_it_is_taken_in_leaves_the_former_one(
+    two_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.optimize import writing
+
+    def breaks(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    path = two_files / KEY / file_of("fp16")
+    content, before = read_openvino_file(path), path.read_bytes()
+    monkeypatch.setattr(writing, "load_openvino", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        writing.adopt(two_files / KEY, replace(content, golden=content.golden + 0.5), "fp16")
+    assert path.read_bytes() == before
+
+
+@pytest.fixture
+def bfloat16(models: Path) -> Path:
+    """The package as it computes in bfloat16, with the golden outputs that it has so."""
+    from training.optimize.conversion import convert
+    from training.optimize.writing import adopt
+
+    if not has_bfloat16():
+        pytest.skip("this processor does not compute in bfloat16")
+    adopt(models / KEY, convert(models / KEY, load(models / KEY), "bf16"), "bf16")
+    return models
+
+
+def test_bfloat16_serves_near_the_reference_s_numbers(bfloat16: Path, tmp_path: Path) -> None:
+    MODEL_ENGINE_INFO.clear()
+    serving = load_serving(settings_of(bfloat16, tmp_path))
+    assert engine_shown() == {"openvino_bf16": ""}
+    reference, x = reference_and_input(bfloat16)
+    apart = np.abs(serving.models[KEY].predict(x)["p"] - reference.predict(x)["p"]).max()
+    assert 2e-4 < apart < 0.02, "bfloat16 rounds, and not by much; float32 would be much closer"
+
+
+def test_without_bfloat16_the_file_is_passed_over(
+    two_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from training.optimize.writing import adopt
+
+    monkeypatch.setattr("worker.packages.openvino_file.has_bfloat16", lambda: False)
+    directory = two_files / KEY
+    content = read_openvino_file(directory / FILE)
+    with pytest.raises(ProcessorError, match="bfloat16"):
+        adopt(directory, content, "bf16")
+    assert not (directory / file_of("bf16")).exists()
+    shutil.copy(directory / FILE, directory / file_of("bf16"))
+    card = read_card(directory)
+    rows = {"bf16": card.converted["fp32"], "fp32": card.converted["fp32"]}
+    card.model_copy(update={"converted": rows}).write(directory / CARD)
+    MODEL_ENGINE_INFO.clear()
+    caplog.set_level("INFO")
+    load_serving(settings_of(two_files, tmp_path))
+    assert engine_shown() == {"openvino_fp32": ""}
+    assert [r.levelname for r in caplog.records if "bf16 does not serve" in r.message] == ["INFO"]
+    MODEL_ENGINE_INFO.clear()
+    load_serving(settings_of(two_files, tmp_path, engine_precisions=("bf16",)))
+    assert engine_shown() == {"tensorflow": "processor"}
+    cut(two_files)
+    MODEL_ENGINE_INFO.clear()
+    load_serving(settings_of(two_files, tmp_path))
+    assert engine_shown() == {"tensorflow": "checksum"}, "the reason that a person can do something about"
 
 
 def test_doctor_names_the_engine_and_why_it_does_not_serve(models: Path, tmp_path: Path) -> None:

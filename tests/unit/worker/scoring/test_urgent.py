@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from datetime import UTC, datetime
 
 import pytest
 
+from tests.builders.deaths import deaths, dies_once, errors_of
 from worker.errors import LeaseLost
 from worker.scoring.claims import JobClaim, Rank
 from worker.scoring.leases import Lease
@@ -75,3 +77,21 @@ def test_a_job_that_is_no_longer_ours_ends_its_wait() -> None:
     lease.lose()
     with lane.holding(claim(2, 1)), pytest.raises(LeaseLost):
         lane.stand_aside(claim(1, 5), lease)
+
+
+def test_a_lane_that_dies_begins_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    dies_once(monkeypatch, UrgentLane, "_run")
+    before = deaths("urgent")
+    asked = threading.Event()
+
+    def take(rank: Rank) -> bool:
+        asked.set()
+        return False
+
+    lane = UrgentLane(take, threads=1)
+    with caplog.at_level(logging.ERROR), lane.holding(claim(1, 5)):
+        lane.start()
+        assert asked.wait(10)
+        lane.close()
+    assert deaths("urgent") == before + 1
+    assert len(errors_of(caplog, "urgent")) == 1

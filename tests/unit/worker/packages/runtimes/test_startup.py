@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
 import pytest
+
+from worker.packages.runtimes.startup import unused_left_out
 
 LINES = (
     "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
@@ -27,3 +30,13 @@ def test_errors_are_kept(end: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     first_letters = [line[:1] for line in done.stderr.splitlines()]
     assert first_letters == (["E", "F", "T"] if end else ["E", "F", "T", "I"])
+
+
+def test_what_is_left_out_can_be_loaded_afterwards() -> None:
+    name = "colorsys"  # of the standard library; nothing here has a use for it
+    sys.modules.pop(name, None)
+    with unused_left_out((name, "json")):
+        with pytest.raises(ImportError):
+            importlib.import_module(name)
+        assert importlib.import_module("json").loads("1") == 1  # is loaded already
+    assert importlib.import_module(name)

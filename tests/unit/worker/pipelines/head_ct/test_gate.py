@@ -13,6 +13,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
+from firstread.codes import IMAGE_CODES
 from firstread.phantoms.chest import body_study, chest_film
 from firstread.phantoms.ct import CtLabels, localizer, secondary_capture
 from firstread.phantoms.head import HeadPhantom, HeadSpec, head_grid, head_study
@@ -281,4 +282,4 @@ def test_lossy_axial_slices_called_derived_are_read(head: HeadPhantom, tmp_path:
 
 def test_every_code_has_a_line_for_people() -> None:
     for code in [*codes.Reason, *codes.Caution]:
-        assert codes.TEXTS[code].endswith(".") and "\n" not in codes.TEXTS[code]
+        assert IMAGE_CODES[code].endswith(".") and "\n" not in IMAGE_CODES[code]

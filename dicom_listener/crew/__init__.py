@@ -1,0 +1,1 @@
+"""A listener of several processes: one accepts connections and knows the places, the others serve associations."""

@@ -1,0 +1,222 @@
+"""One row of ``firstread chest compare``: a variant trained, timed and measured on test films."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from training.augmentation.films import lower_resolution
+from training.chest.calibration import softmax_p
+from training.chest.figures import BINARY, binary_figures, fit_figures, four_class_figures, four_class_truth
+from training.chest.suites import Budget, Variant, recipe_of
+from training.datasets.arrays import Arrays, open_arrays
+from training.datasets.base import Item, label_matrix
+from training.evaluation import metrics
+from training.evaluation.pictures import initial_figures
+from training.fit.budget import on_minutes, pace_of
+from training.fit.checkpoint import BEST
+from training.fit.loop import train
+from training.fit.model import predict
+from training.fit.run import Run
+from training.recipe import Recipe, sized
+from worker.packages.card import Calibration
+from worker.packages.probabilities import sigmoid
+
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger(__name__)
+
+SEEN_FILMS = 400
+"""Training films whose accuracy a row shows."""
+VALIDATED, EPOCHS = 160, 6
+"""Films that validate a variant on a wall-clock budget, and how often."""
+FROZEN_PASSES = 60
+"""Passes over the films that a head on a frozen base gets at most: a step of it takes milliseconds."""
+ROW = "row.json"
+
+
+def run_variant(
+    variant: Variant,
+    budget: Budget | None,
+    data: Path,
+    out: Path,
+    cache: Path | None = None,
+    opened: dict[str, Arrays] | None = None,
+) -> dict[str, Any]:
+    """Train one variant and measure it on test films: a row of the table. One that is finished is read.
+
+    ``opened`` holds the decoded films from one variant to the next, as long as they want the same input.
+    """
+    recipe = recipe_of(variant, budget)
+    folder = out / "".join(c if c.isalnum() else "_" for c in variant.name)
+    made_of = hashlib.sha256(f"{recipe.model_dump_json()} {budget} {variant}".encode()).hexdigest()
+    if (row := _finished(folder, made_of)) is not None:
+        return row
+    arrays = _opened(recipe, data, cache, {} if opened is None else opened)
+    train_rows, val_rows, test_rows = rows_of(arrays, budget)
+    recipe = sized(recipe, len(train_rows))
+    run = Run(
+        recipe,
+        arrays,
+        train_rows,
+        folder,
+        recipe.schedule.steps,
+        val_rows=val_rows,
+        weights=variant.weights,
+        cache=out if cache is None else cache,
+    )
+    pace: dict[str, Any] = {}
+    if budget is not None and budget.minutes:
+        run, pace = _on_minutes(run, budget.minutes)
+    started = time.monotonic()
+    model = train(run)
+    seconds = time.monotonic() - started
+    rows = {
+        "network": variant.name,
+        "start": variant.start,
+        "parameters": model.count_params(),
+        "trainable": _trainable(model, recipe),
+        **pace,
+        "seconds": round(seconds, 1),
+    }
+    if budget is not None:
+        # hundreds of megabytes each, and from them a second call would tell the time of loading for that of training
+        for name in ("checkpoint.npz", BEST):
+            (folder / name).unlink(missing_ok=True)
+    row = rows | _before(folder) | _measured(model, recipe, arrays, train_rows, test_rows)
+    row |= {
+        f"accuracy_at_{side}_px": accuracy_at(model, arrays, test_rows, side).as_dict()
+        for side in variant.sizes_px
+        if side < arrays.spec.height
+    }
+    partial = folder / f"{ROW}.part"
+    partial.write_text(json.dumps({"made_of": made_of, "row": row}, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, folder / ROW)
+    return row
+
+
+def _finished(folder: Path, made_of: str) -> dict[str, Any] | None:
+    """The row that an earlier call wrote for the same variant on the same budget."""
+    path = folder / ROW
+    if not path.is_file():
+        return None
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return dict(kept["row"]) if kept["made_of"] == made_of else None
+
+
+def _on_minutes(run: Run, minutes: float) -> tuple[Run, dict[str, Any]]:
+    """The run with as many steps as the minutes give, and what a step takes."""
+    timed = on_minutes(run, minutes, EPOCHS)
+    if run.recipe.frozen_base:
+        timed = replace(
+            timed, steps=min(timed.steps, FROZEN_PASSES * len(run.train_rows) // run.recipe.schedule.batch_size)
+        )
+    own = {"steps": timed.steps, "steps_per_epoch": max(1, timed.steps // EPOCHS), "best": True, "early_stopping": 0}
+    schedule = timed.recipe.schedule.model_copy(update=own)
+    timed = replace(timed, recipe=timed.recipe.model_copy(update={"schedule": schedule}))
+    return timed, {"steps": timed.steps, "seconds_a_step": pace_of(run)}
+
+
+def _trainable(model: keras.Model, recipe: Recipe) -> int:
+    """Parameters that were trained."""
+    from training.fit.frozen import cut
+
+    part = cut(model).head if recipe.frozen_base else model
+    return sum(int(np.prod(v.shape)) for v in part.trainable_variables)
+
+
+def _before(folder: Path) -> dict[str, Any]:
+    """What the network showed before its first step."""
+    initial: dict[str, Any] = next(iter(initial_figures(folder).values()), {})
+    return {
+        f"{name}_before_training": initial[own]
+        for name, own in (("loss", "loss"), ("accuracy", "val_accuracy"))
+        if own in initial
+    }
+
+
+def _measured(
+    model: keras.Model, recipe: Recipe, arrays: Arrays, train_rows: np.ndarray, test_rows: np.ndarray
+) -> dict[str, Any]:
+    """Accuracy on films that were trained on, and figures of test films: of four classes, or of pneumonia or not."""
+    seen = thinned(arrays, train_rows, min(SEEN_FILMS, len(train_rows)))
+    seen_items, items = ([arrays.items[i] for i in rows] for rows in (seen, test_rows))
+    seen_logits, logits = (predict(model, arrays, rows)["logits"] for rows in (seen, test_rows))
+    if recipe.labels == (BINARY,):
+        return _binary(seen_items, seen_logits[:, 0], items, logits[:, 0])
+    figures = four_class_figures(items, softmax_p(logits, Calibration(), recipe.labels).astype(np.float64), repeats=200)
+    return {
+        "train_accuracy": fit_figures(seen_items, seen_logits, None)["accuracy"],
+        "accuracy": figures["four_classes"]["accuracy"],
+        "macro_f1": figures["four_classes"]["macro_f1"],
+        "covid_recall": figures["by_class"]["covid19"]["recall"],
+        "adults_called_covid": figures["adults_without_covid"]["called_covid"],
+    }
+
+
+def _binary(seen: list[Item], seen_logits: np.ndarray, items: list[Item], logits: np.ndarray) -> dict[str, Any]:
+    """Figures at a probability of a half, as published ones are."""
+    row = binary_figures(items, sigmoid(logits).astype(np.float64), 0.5, repeats=200)["all"]
+    return {
+        "train_accuracy": fit_figures(seen, sigmoid(seen_logits), 0.5)["accuracy"],
+        "accuracy": row["accuracy"],
+        "precision": row["precision"],
+        "recall": row["sensitivity"],
+        "f1": row["f1"],
+        "auc": row["auc"],
+    }
+
+
+def accuracy_at(model: keras.Model, arrays: Arrays, rows: np.ndarray, side_px: int) -> metrics.Estimate:
+    """Four-class accuracy on films that were reduced to ``side_px`` squared and enlarged again."""
+    few = [lower_resolution(plane[..., 0].astype(np.float32), side_px) for plane in arrays.planes[rows]]
+    reduced = replace(arrays, planes=np.stack(few)[..., None])
+    guess = predict(model, reduced, np.arange(len(rows)))["logits"].argmax(axis=1)
+    truth = four_class_truth([arrays.items[i] for i in rows])
+    return metrics.wilson(int((guess == truth).sum()), int((truth >= 0).sum()))
+
+
+def _opened(recipe: Recipe, data: Path, cache: Path | None, opened: dict[str, Arrays]) -> Arrays:
+    wanted = f"{recipe.datasets} {recipe.labels} {recipe.validation_share} {recipe.input.model_dump_json()}"
+    if wanted not in opened:
+        opened.clear()
+        opened[wanted] = open_arrays(recipe, data, cache)
+    return opened[wanted]
+
+
+def rows_of(arrays: Arrays, budget: Budget | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows to train on, to validate and to test.
+
+    The small budget takes each class's films in turn, evenly spaced; one of minutes has all films to train and to test
+    on, and :data:`VALIDATED` to validate.
+    """
+    split = np.asarray([item.split for item in arrays.items])
+    train, val, test = (np.flatnonzero(split == part) for part in ("train", "val", "test"))
+    if budget is None:
+        return train, val, test
+    if budget.minutes:
+        return train, thinned(arrays, val, VALIDATED), test
+    return thinned(arrays, train, budget.films), val[:0], thinned(arrays, test, budget.test_films)
+
+
+def thinned(arrays: Arrays, rows: np.ndarray, count: int) -> np.ndarray:
+    """About ``count`` of the rows, the same share of each pattern of labels, at least one of each."""
+    if not len(rows):
+        return rows
+    labels = label_matrix([arrays.items[i] for i in rows], arrays.label_names)
+    patterns = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
+    picked = []
+    for pattern in np.unique(patterns):
+        inside = rows[patterns == pattern]
+        wanted = max(1, round(count * len(inside) / len(rows)))
+        picked.append(inside[np.linspace(0, len(inside) - 1, min(wanted, len(inside))).round().astype(int)])
+    return np.sort(np.concatenate(picked))

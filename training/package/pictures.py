@@ -1,0 +1,41 @@
+"""A batch of a run as the network saw it, for its report."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from training.augmentation.kinds import augment_from
+from training.datasets.arrays import Arrays
+from training.evaluation.pictures import Miss
+from training.fit.batches import groups_by, train_batch
+from training.fit.crossval import fold_rows
+from training.recipe import Recipe
+
+COLUMNS, SIDE_PX = 8, 96
+
+
+def batch_pictures(recipe: Recipe, arrays: Arrays) -> dict[str, list[Miss]]:
+    """The first batch of a run, under its heading; nothing where the base is frozen and no picture is bent."""
+    if recipe.frozen_base:
+        return {}
+    return {"Training batch": [Miss(batch_picture(recipe, arrays), "the first batch, after augmentation")]}
+
+
+def batch_picture(recipe: Recipe, arrays: Arrays) -> np.ndarray:
+    """The first batch of the run, uint8 (H, W) or (H, W, 3): rows of eight pictures, each by its first channel.
+
+    Of neighbouring slices it is the slice itself that is shown, and of colours all three.
+    """
+    rows, _ = fold_rows(arrays, recipe, None)
+    groups = groups_by(arrays, rows, recipe.shares or {"*": 1.0}, recipe.patients_first)
+    x, _ = train_batch(
+        arrays, groups, augment_from(recipe.augment, recipe.input), recipe.schedule.batch_size, recipe.seed, 0
+    )
+    shown = x if recipe.input.kind == "rgb" else x[..., recipe.input.neighbours]
+    low, high = float(shown.min()), float(shown.max())
+    pictures = np.round((shown - low) * (255.0 / max(high - low, 1e-6))).astype(np.uint8)
+    pictures = pictures[: max(COLUMNS, len(pictures) // COLUMNS * COLUMNS)]
+    small = [cv2.resize(picture, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA) for picture in pictures]
+    small += [np.zeros_like(small[0])] * (-len(small) % COLUMNS)
+    return np.vstack([np.hstack(small[i : i + COLUMNS]) for i in range(0, len(small), COLUMNS)])
