@@ -120,8 +120,13 @@ STEPS = PipelineSteps[tuple[StoredInstance, ...], tuple[StoredInstance, ...], No
 class ProbeModel:
     """Stands where a loaded package stands; half of the mean, so 0.25 for the probe's input."""
 
+    batch_sizes = (1, 8)
+
     def predict(self, x: np.ndarray) -> dict[str, np.ndarray]:
         return {"p": x.mean(axis=(1, 2, 3), keepdims=False)[:, None] / 2}
 
     def gradients(self, x: np.ndarray, finding: str) -> np.ndarray:
         return np.zeros(x.shape[:3], dtype=np.float32)
+
+    def class_maps(self, x: np.ndarray, finding: str) -> np.ndarray:
+        return np.zeros((2, *x.shape[:3]), dtype=np.float32)

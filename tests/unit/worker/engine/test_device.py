@@ -18,6 +18,8 @@ from worker.scoring.leases import Lease
 class Recorder:
     """A model that notes its batches; waits for ``gate`` before each, so that a test can queue up requests."""
 
+    batch_sizes = (1, 8)
+
     def __init__(self) -> None:
         self.batches: list[list[float]] = []
         self.gate = threading.Event()
