@@ -23,8 +23,9 @@ from firstread.phantoms.head import HeadSpec, head_study
 from firstread.processes.spawning import spawn, stop
 from tests.bench.figures import Collected, Figure
 from tests.bench.receivers import NotHere
-from tests.bench.sending import CALLED_AE, free_port, send
+from tests.bench.sending import CALLED_AE, send
 from tests.bench.sizes import Sizes
+from tests.builders.timing import free_port
 
 SUBJECT = "dicom-ai-router with its toy model"
 PYTHON = Path(__file__).resolve().parents[2] / ".tools" / "ai-router" / "bin" / "python"

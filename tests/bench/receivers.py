@@ -20,8 +20,9 @@ from firstread.processes.spawning import firstread_command, settings_environ, sp
 from firstread.records import Database, Receipt
 from firstread.records.migrate import upgrade
 from firstread.settings import Settings
-from tests.bench.sending import CALLED_AE, WITHOUT_NAGLE, free_port
+from tests.bench.sending import CALLED_AE, WITHOUT_NAGLE
 from tests.builders.servers import make_certificate
+from tests.builders.timing import free_port
 
 START_LIMIT_S = 300.0
 STOP_LIMIT_S = 15.0

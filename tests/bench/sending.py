@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -24,13 +23,6 @@ WITHOUT_NAGLE = {"TCP_NODELAY": "1"}
 """For programs of DCMTK, Orthanc among them: else an answer waits 40 ms for the peer's acknowledgement."""
 COMPRESSED: dict[UID, str] = {JPEGLSLossless: "-xt", JPEG2000Lossless: "-xv"}
 """Options by which ``storescu`` proposes a compressed transfer syntax beside the plain ones."""
-
-
-def free_port() -> int:
-    """A port of loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def send(port: int, folder: Path, calling_ae: str = "STORESCU", ca_file: Path | None = None) -> None:

@@ -22,7 +22,8 @@ from firstread.records.migrate import upgrade
 from firstread.settings import Settings
 from firstread.states import JobState, RevisionState
 from tests.bench.positive_films import every_film_positive
-from tests.bench.sending import CALLED_AE, free_port
+from tests.bench.sending import CALLED_AE
+from tests.builders.timing import free_port
 
 START_LIMIT_S = 300.0
 LIMIT_S = 1200.0

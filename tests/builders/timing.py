@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -12,11 +15,19 @@ import pytest
 T = TypeVar("T")
 
 
+PORTS = range(12_000, 32_000)
+"""Below those that the system gives to connections that go out, any of which may take a port that was free."""
+_next_port = itertools.count(os.getpid() * 211 % len(PORTS))
+
+
 def free_port() -> int:
-    """A port of the loopback address that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback address that is free, never the same one twice in a process."""
+    for number in itertools.islice(_next_port, len(PORTS)):
+        port = PORTS[number % len(PORTS)]
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port of the loopback address is free")
 
 
 def until(check: Callable[[], T], limit_s: float = 30.0, what: Callable[[], str] | str = "", step_s: float = 0.02) -> T:

@@ -54,7 +54,7 @@ def test_studies_that_kill_workers_fail_and_take_no_other_with_them(make_site: M
     site = make_site(max_attempts=2, worker_threads=3)
     poison = [put_probe(site.db, site.settings, f"poison{n}", "die_after:1") for n in range(3)]
     site.supervisor()
-    until(lambda: [site.state(one) for one in poison] == ["SCORING"] * 3)
+    until(lambda: [site.state(one) for one in poison] == ["SCORING"] * 3, 90.0)
     others = [put_probe(site.db, site.settings, f"i{n}", "slow:0.3") for n in range(3)]
     assert {job.attempts for one, job in site.wait_for(others).items() if one in others} == {1}
     jobs = site.wait_for(poison, "FAILED", limit_s=180.0)
@@ -258,6 +258,7 @@ def test_most_urgent_study_is_next_whatever_waits(make_site: MakeSite) -> None:
     site = make_site(worker_threads=1)
     routine = [put_probe(site.db, site.settings, f"routine{n}", "slow:0.3", priority=7) for n in range(6)]
     site.supervisor()
+    site.ready()
     until(lambda: sum(site.state(r) == "DONE" for r in routine) >= 1)
     urgent = put_probe(site.db, site.settings, "urgent", priority=0)
     site.wait_for([*routine, urgent])
