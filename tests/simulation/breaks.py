@@ -27,7 +27,7 @@ from dicom_listener.studies.reconcile import Reconciled, Reconciler
 from firstread import effects
 from firstread.dicom.files import Header
 from firstread.records import Instance, Job, Revision, Study
-from firstread.states import DeliveryState
+from firstread.states import DeliveryState, JobState
 from firstread.storage import disk
 from tests.simulation.history import History, ground, run
 from tests.simulation.site import Ground
@@ -87,6 +87,7 @@ def _answer_before_rename(on: Ground) -> list[Any]:
 def _no_fence(_on: Ground) -> list[Any]:
     def own_job(session: Session, job_id: int, _owner: str) -> tuple[Job, Revision]:
         job = session.get_one(Job, job_id)
+        job.state = JobState.SCORING.value  # as if it were still ours: else the table of moves refuses the commit
         return job, session.get_one(Revision, job.revision_id)
 
     return [mock.patch.object(results, "own_job", own_job)]
@@ -101,7 +102,7 @@ def _claim_not_exclusive(on: Ground) -> list[Any]:
         on.primitives.world.sleep(0.1)
         with self._db.write(effects.CLAIM_COMMIT) as session:
             job = session.get_one(Job, row[0])
-            job.state = "WAITING"  # as it was a moment ago
+            job.state = JobState.WAITING.value  # as it was a moment ago
             return self._claim(session, job, session.get_one(Revision, job.revision_id), row[1], row[2], row[3])
 
     return [mock.patch.object(Claimer, "_claim_waiting", claim_waiting)]
@@ -192,7 +193,7 @@ BREAKS = (
     Break("no_second_doorbell", "the sweeper does not ring again", _no_second_doorbell),
     Break("leases_for_ever", "a lease that ran out is not taken away", _leases_for_ever),
     Break("claim_not_exclusive", "a claim does not look whether the job still waits", _claim_not_exclusive),
-    Break("no_fence", "the commit of results does not look whose the job is", _no_fence),
+    Break("no_fence", "the commit of results looks neither whose the job is nor at its state", _no_fence),
     Break("concluded_before_sent", "a delivery counts as delivered before it is sent", _concluded_before_sent),
     Break("attempts_not_counted", "attempts of a delivery are not counted", _attempts_not_counted),
 )

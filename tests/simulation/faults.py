@@ -20,6 +20,8 @@ CHANGES = {
 }
 """What an effect changes that somebody looks for, by the place in its name."""
 NEVER = frozenset({Kind.STORE})
+LAST_BEFORE_COMMIT = ("evidence.create", "evidence.write", "evidence.rename")
+"""What a worker does after its last look at the lease."""
 AIMED = tuple(sorted(name for name, effect in TABLE.items() if effect.kind not in NEVER and effect.who != "command"))
 
 
@@ -37,9 +39,13 @@ class Fault:
         return f"{self.kind} {self.when} {self.effect or 'any effect'}"
 
 
-def draw(rng: random.Random) -> list[Fault]:
-    """The faults of a history: none in some, up to four; half of them aimed at one effect."""
-    faults = []
+def draw(rng: random.Random, standstill: bool = False) -> list[Fault]:
+    """The faults of a history: none in some, up to four; half of them aimed at one effect.
+
+    Beside them a worker may come to a standstill between its last look at the lease and its commit, which by chance
+    alone would hardly be met.
+    """
+    faults = [Fault("freeze", rng.choice(LAST_BEFORE_COMMIT), AFTER, 0.5)] if standstill else []
     for _ in range(rng.choice((0, 1, 1, 2, 2, 3, 4))):
         aimed = rng.random() < 0.6
         faults.append(

@@ -24,6 +24,8 @@ from tests.simulation.world import Killed, World
 
 FAULTS_S = 40.0
 """For so long things go wrong; then they must come to an end."""
+STANDSTILL_EVERY = 13
+"""Of so many histories one has a worker stand still just before its commit."""
 LIMIT_S = 2400.0
 LOOK_S = 2.0
 
@@ -75,7 +77,7 @@ def run(on: Ground, seed: int) -> History:
     world = World(seed)
     site = Site(on, world)
     found: list[str] = []
-    faults = Faults(site, draw(world.rng), FAULTS_S)
+    faults = Faults(site, draw(world.rng, standstill=seed % STANDSTILL_EVERY == 0), FAULTS_S)
     senders = Senders(site, world.rng)
     try:
         site.watch(faults)
