@@ -22,7 +22,7 @@ from tests.fuzz.bounds import Bounds
 from tests.fuzz.door import Broken, Door, Feed
 
 LOOK_EVERY: Final = 25
-END_S: Final = 6.0
+END_S: Final = 15.0
 MOST_STAYING: Final = 40
 MOST_THREADS: Final = 24
 MOST_DESCRIPTORS: Final = 80
