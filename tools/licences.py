@@ -101,7 +101,7 @@ def is_allowed(expression: str) -> bool:
 
 def locked(locks: Collection[str] = LOCKS) -> list[str]:
     """Names of the packages in some locks, normalised (PEP 503)."""
-    names = set()
+    names: set[str] = set()
     for lock in locks:
         text = (ROOT / "requirements" / f"{lock}.txt").read_text(encoding="utf-8")
         found = re.findall(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==", text, re.MULTILINE)
@@ -120,14 +120,14 @@ def said_by(name: str) -> str:
         fields = metadata.metadata(name)
     except metadata.PackageNotFoundError:
         return ""
-    if expression := fields.get("License-Expression"):
-        return str(expression)
+    if "License-Expression" in fields:
+        return str(fields["License-Expression"])
     classifiers = [
         str(c).rpartition(" :: ")[2] for c in fields.get_all("Classifier", []) if str(c).startswith("License ::")
     ]
     words = [word for word in classifiers if word not in NO_LICENCE]
     if not words:
-        words = str(fields.get("License") or "").strip().splitlines()[:1]
+        words = str((*fields.get_all("License", []), "")[0]).strip().splitlines()[:1]
     return " OR ".join(SAID.get(word, word) for word in words)
 
 

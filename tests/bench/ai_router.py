@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from firstread.phantoms.ct import CtLabels, write_series
 from firstread.phantoms.head import HeadSpec, head_study
@@ -124,7 +125,7 @@ def _one(folder: Path, port: int, turn: int, sizes: Sizes) -> dict[str, float]:
     }
 
 
-def _audit(folder: Path) -> list[dict[str, object]]:
+def _audit(folder: Path) -> list[dict[str, Any]]:
     path = folder / "audit.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("}")]

@@ -54,7 +54,7 @@ def files(folder: Path, size: int) -> dict[str, Path]:
     plain(size).save_as(source, enforce_file_format=True)
     for syntax in (RLELossless, JPEGLSLossless, JPEG2000Lossless, JPEG2000):
         ds = dcmread(source)
-        ds.compress(syntax, generate_instance_uid=False, **({"j2k_cr": [10]} if syntax == JPEG2000 else {}))
+        ds.compress(syntax, generate_instance_uid=False, j2k_cr=[10] if syntax == JPEG2000 else None)
         paths[UID(syntax).name] = folder / f"{syntax}-{size}.dcm"
         ds.save_as(paths[UID(syntax).name])
     ds = dcmread(source)
@@ -80,7 +80,7 @@ def head(path: Path, folder: Path, slices: int) -> Callable[[], object]:
     folder.mkdir()
     for number in range(slices):
         ds = dcmread(path)
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{ds.SOPInstanceUID}.{number}"
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = UID(f"{ds.SOPInstanceUID}.{number}")
         ds.ImagePositionPatient = [0, 0, 5.0 * number]
         ds.InstanceNumber = number + 1
         ds.save_as(folder / f"{number}.dcm")

@@ -110,7 +110,7 @@ class Listener:
     """Registers what a sender brings, and closes what is due, at the moment at which it is."""
 
     def __init__(self, db: Database, folder: Path, calling_ae: str, grace_s: float | str) -> None:
-        self.settings = Settings(home=folder, grace_s=grace_s)  # type: ignore[arg-type]
+        self.settings = Settings(home=folder, grace_s=grace_s)
         self.db, self.calling_ae = db, calling_ae
         self.assembler = Assembler(self.db, "bench", self.settings.max_wait_s)
         self.clock = Clock()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from firstread.dicom.uids import stable_uid
 from firstread.phantoms.chest import FilmSpec, chest_film
@@ -60,7 +61,7 @@ def write(draw: Draw, folder: Path, count: int) -> tuple[list[Path], list[str]]:
         study, series = stable_uid(mark, "study"), stable_uid(mark, "series")
         for index, ds in enumerate(objects):
             ds.StudyInstanceUID, ds.SeriesInstanceUID = study, series
-            ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = stable_uid(mark, index)
+            ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = UID(stable_uid(mark, index))
             ds.PatientID = ds.AccessionNumber = mark.replace(" ", "")
         folders.append(folder / f"{number:04d}")
         write_series(objects, folders[-1])

@@ -8,9 +8,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from pydicom.filebase import DicomIO
 from pydicom.filewriter import write_file_meta_info
 from pynetdicom import AE, AllStoragePresentationContexts, evt
-from pynetdicom.sop_class import Verification
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.presentation import VerificationPresentationContexts
 
 
 def main() -> None:
@@ -18,16 +20,17 @@ def main() -> None:
     folder = Path(sys.argv[2])
 
     def store(event: evt.Event) -> int:
-        with (folder / event.request.AffectedSOPInstanceUID).open("wb") as out:
+        request = event.request
+        assert isinstance(request, C_STORE) and request.DataSet is not None
+        with (folder / str(request.AffectedSOPInstanceUID)).open("wb") as out:
             out.write(b"\0" * 128 + b"DICM")
-            write_file_meta_info(out, event.file_meta)
-            out.write(event.request.DataSet.getvalue())
+            write_file_meta_info(DicomIO(out), event.file_meta)
+            out.write(request.DataSet.getvalue())
         return 0x0000
 
     ae = AE()
     ae.maximum_pdu_size = 131_072
-    ae.supported_contexts = AllStoragePresentationContexts
-    ae.add_supported_context(Verification)
+    ae.supported_contexts = [*AllStoragePresentationContexts, *VerificationPresentationContexts]
     ae.start_server(("127.0.0.1", int(sys.argv[1])), block=True, evt_handlers=[(evt.EVT_C_STORE, store)])
 
 

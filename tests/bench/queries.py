@@ -54,7 +54,7 @@ def database(engine: str, folder: Path) -> Iterator[Database]:
     try:
         name = f"bench{uuid.uuid4().hex[:8]}"
         with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload]
+            connection.execute(f'CREATE DATABASE "{name}"')
         db = Database(server.get_uri().replace("/postgres?", f"/{name}?"))
         upgrade(db)
         yield db

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import func, select
 
@@ -94,7 +95,7 @@ def firstread_listener(folder: Path) -> Iterator[Receiver]:
 def firstread_with_tls(folder: Path) -> Iterator[Receiver]:
     """The same by its port with TLS: 1.3, AES-256-GCM, as ``storescu`` and we agree on."""
     shown = make_certificate(folder / "certificate")
-    tls = {"dicom_tls_port": free_port(), "tls_cert": shown.cert_file, "tls_key": shown.key_file}
+    tls: dict[str, Any] = {"dicom_tls_port": free_port(), "tls_cert": shown.cert_file, "tls_key": shown.key_file}
     settings = Settings(home=folder / "home", dicom_port=free_port(), metrics_port=0, min_free_mb=0, **tls)
     with _listening(FIRSTREAD_TLS, settings) as one:
         yield replace(one, port=settings.dicom_tls_port, ca_file=shown.cert_file)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, JPEG2000Lossless, JPEGLSLossless
@@ -30,8 +31,8 @@ def send(port: int, folder: Path, calling_ae: str = "STORESCU", ca_file: Path | 
     program = shutil.which("storescu")
     if program is None:
         tls = None if ca_file is None else ClientTls(ca_file)
-        titles = {"called_ae": CALLED_AE, "calling_ae": calling_ae}
-        outcomes = send_paths([folder], host="127.0.0.1", port=port, tls=tls, **titles)
+        where: dict[str, Any] = {"host": "127.0.0.1", "port": port, "called_ae": CALLED_AE}
+        outcomes = send_paths([folder], calling_ae=calling_ae, tls=tls, **where)
         if bad := [outcome for outcome in outcomes if not outcome.ok]:
             raise RuntimeError(f"{len(bad)} images were not stored: {bad[0].message}")
         return

@@ -180,6 +180,9 @@ def site(folder: Path, *, quick: bool = False) -> Iterator[Site]:
     """
     home = folder / "site"
     home.mkdir(parents=True)
+    models: dict[str, Any] = {}
+    if quick:
+        models["models_dir"] = every_film_positive(folder / "quick_models", QUICK_PACKAGES)
     settings = Settings(
         home=home,
         dicom_port=free_port(),
@@ -188,7 +191,7 @@ def site(folder: Path, *, quick: bool = False) -> Iterator[Site]:
         priority_by_calling_ae={URGENT_AE: 0},
         database_url="",
         broker_url="",
-        **({"models_dir": every_film_positive(folder / "quick_models", QUICK_PACKAGES)} if quick else {}),
+        **models,
     )
     db = Database(settings.database_url)
     upgrade(db)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -35,7 +36,7 @@ def cells(ds: Dataset) -> np.ndarray:
     return np.frombuffer(ds.PixelData, f"<u{ds.BitsAllocated // 8}")[:count].reshape(shape).copy()
 
 
-def with_cells(ds: Dataset, values: np.ndarray, vr: str = "OW", **elements: object) -> Dataset:
+def with_cells(ds: Dataset, values: np.ndarray, vr: str = "OW", **elements: Any) -> Dataset:
     """The object with other pixel cells, and elements by keyword."""
     data = np.ascontiguousarray(values).tobytes()
     ds.PixelData = data + b"\0" * (len(data) % 2)

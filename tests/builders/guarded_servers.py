@@ -46,8 +46,8 @@ def guarded_redis(folder: Path, tls: Certificate) -> Iterator[Guarded]:
     }
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     process = subprocess.Popen([program, *words], stdout=subprocess.PIPE)
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         assert any(b"Ready to accept" in line for line in process.stdout), "Redis does not start"
         yield Guarded(port, tls.cert_file)
     finally:
@@ -105,7 +105,7 @@ def guarded_postgres(tls: Certificate) -> Iterator[Guarded]:
         words = [word for key, value in options.items() for word in ("-c", f"{key}={value}")]
         log = folder / "log"
         with log.open("wb") as output:
-            command = [programs / "postgres", "-D", data, *words]
+            command = [str(programs / "postgres"), "-D", str(data), *words]
             process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder, **owner)
         try:
             until(lambda: "ready to accept" in log.read_text() or process.poll() is not None, 60, log.read_text)

@@ -8,6 +8,7 @@ from copy import deepcopy
 import cv2
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from firstread.phantoms.head import HeadPhantom
 
@@ -49,7 +50,8 @@ def numbered(objects: Sequence[Dataset]) -> list[Dataset]:
     """Objects of one series, numbered and named in their order."""
     for index, ds in enumerate(objects):
         ds.InstanceNumber = index + 1
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{ds.SeriesInstanceUID[:50]}.{index + 1}"
+        uid = UID(f"{ds.SeriesInstanceUID[:50]}.{index + 1}")
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid
     return list(objects)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
 
 from firstread.records import Database, Flag, Instance, Job, Result, Revision, SliceScoreRow, Standing, Study, Verdict
@@ -13,6 +14,8 @@ from firstread.states import ROUTING_FAILED, JobState, RevisionState, move_job, 
 
 PIPELINES = ("head_ct", "chest_xray", "dermoscopy")
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
+
+RowT = TypeVar("RowT", Instance, Job, Revision, Study)
 
 
 class RandomHistory:
@@ -59,8 +62,8 @@ class RandomHistory:
         self._count += 1
         return BEGUN + timedelta(hours=7 * self._count)
 
-    def _pick(self, session: Session, model: type, *condition: object) -> object | None:
-        rows = session.scalars(select(model).where(*condition).order_by(model.id)).all()  # type: ignore[attr-defined,call-overload]
+    def _pick(self, session: Session, model: type[RowT], *condition: ColumnElement[bool]) -> RowT | None:
+        rows = session.scalars(select(model).where(*condition).order_by(model.id)).all()
         return self._random.choice(rows) if rows else None
 
     def _image(self, session: Session) -> None:

@@ -38,7 +38,7 @@ def in_colours_of(primaries: np.ndarray, srgb: np.ndarray) -> np.ndarray:
     linear = _linear(srgb / 255.0) @ SRGB.T @ np.linalg.inv(primaries).T
     linear = np.clip(linear, 0, 1)
     stored = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.round(stored * 255).astype(np.uint8)
+    return np.asarray(np.round(stored * 255), np.uint8)
 
 
 def _linear(values: np.ndarray) -> np.ndarray:

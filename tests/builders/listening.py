@@ -71,7 +71,8 @@ def listening(settings: Settings) -> Iterator[ListenerService]:
 
 def send(service: ListenerService, *paths: Path, **options: Any) -> list[SendOutcome]:
     """Send with our own sender."""
-    return send_paths(paths, **({"host": "127.0.0.1", "port": service.port, "called_ae": "FIRSTREAD"} | options))
+    defaults: dict[str, Any] = {"host": "127.0.0.1", "port": service.port, "called_ae": "FIRSTREAD"}
+    return send_paths(paths, **(defaults | options))
 
 
 def rows(db: Database, query: str, **values: Any) -> list[tuple[Any, ...]]:

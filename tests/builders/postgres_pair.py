@@ -45,10 +45,10 @@ class Server:
 
     def run(self, program: str, *arguments: str) -> None:
         """Run one of PostgreSQL's programs as the server's user."""
-        command = [self._programs / program, *arguments]
-        options: dict[str, Any] = {"cwd": self.data.parent, "timeout": 100, "check": False}
-        done = subprocess.run(command, capture_output=True, **options, **self._owner)
-        assert done.returncode == 0, done.stderr.decode(errors="replace")
+        command = [str(self._programs / program), *arguments]
+        options: dict[str, Any] = {"cwd": self.data.parent, "timeout": 100, "errors": "replace", **self._owner}
+        done = subprocess.run(command, capture_output=True, check=False, **options)
+        assert done.returncode == 0, done.stderr
 
     def start(self, *, wait: bool = True) -> None:
         """Start it."""
@@ -62,7 +62,7 @@ class Server:
         }
         words = [word for key, value in options.items() for word in ("-c", f"{key}={value}")]
         with self._log.open("ab") as output:
-            command = [self._programs / "postgres", "-D", self.data, *words]
+            command = [str(self._programs / "postgres"), "-D", str(self.data), *words]
             self._process = subprocess.Popen(command, stdout=output, stderr=output, cwd=self.data.parent, **self._owner)
         if wait:
             until(self.answers, 60, lambda: self._log.read_text(errors="replace")[-2000:])

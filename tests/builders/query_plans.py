@@ -83,7 +83,7 @@ def scans(db: Database, statement: Statement) -> list[str]:
             connection.execute(text(f"SET LOCAL enable_{way} = off"))
         cursor = connection.connection.cursor()
         cursor.execute(f"EXPLAIN (FORMAT JSON) {sql}", values)
-        (plan,) = cursor.fetchone()
+        ((plan,),) = cursor.fetchall()
     return [
         f"{node['Node Type']} on {node['Relation Name']} {node.get('Index Name', '')}".strip()
         for node in _nodes(plan[0]["Plan"])

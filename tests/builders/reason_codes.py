@@ -16,14 +16,10 @@ def codes_in_source() -> dict[str, str]:
     """Codes by the file that has each: of exceptions, keywords, assignments, enumerations and constants."""
     places: dict[str, str] = {}
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in _files()}
-    fixed = {node.name for tree in trees.values() for node in ast.walk(tree) if _has_reason(node)}
-    coded = {node.name for tree in trees.values() for node in ast.walk(tree) if _takes_reason(node)}
-    coded |= {
-        node.name
-        for tree in trees.values()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ClassDef) and {base.id for base in node.bases if isinstance(base, ast.Name)} & coded
-    }
+    classes = [node for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    fixed = {node.name for node in classes if _has_reason(node)}
+    coded = {node.name for node in classes if _takes_reason(node)}
+    coded |= {node.name for node in classes if {base.id for base in node.bases if isinstance(base, ast.Name)} & coded}
     for path, tree in trees.items():
         for node in ast.walk(tree):
             for code in _codes(node, coded - fixed):
@@ -37,15 +33,13 @@ def _files() -> list[Path]:
     return [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
 
 
-def _has_reason(node: ast.AST) -> bool:
+def _has_reason(node: ast.ClassDef) -> bool:
     """A class whose ``reason`` is fixed."""
-    return isinstance(node, ast.ClassDef) and any(_names(line) == ["reason"] for line in node.body)
+    return any(_names(line) == ["reason"] for line in node.body)
 
 
-def _takes_reason(node: ast.AST) -> bool:
+def _takes_reason(node: ast.ClassDef) -> bool:
     """An exception that is given its ``reason`` as its first argument."""
-    if not isinstance(node, ast.ClassDef):
-        return False
     makers = [line for line in node.body if isinstance(line, ast.FunctionDef) and line.name == "__init__"]
     return any(maker.args.args[1:] and maker.args.args[1].arg == "reason" for maker in makers)
 

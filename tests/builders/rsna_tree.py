@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from pydicom.uid import UID
 
 from firstread.phantoms.ct import CtLabels
 from firstread.phantoms.head import HeadSpec, head_study
@@ -26,7 +27,7 @@ def write_tree(root: Path, files: int, size: int = 64) -> None:
         folder = root / "stage_2_train" / f"{number // PATIENTS_A_FOLDER:04d}"
         folder.mkdir(parents=True, exist_ok=True)
         for place, (ds, blood) in enumerate(zip(study.objects, study.blood, strict=True)):
-            uid = f"1.2.3.{number:08d}.{place:04d}"
+            uid = UID(f"1.2.3.{number:08d}.{place:04d}")
             ds.PatientID, ds.PatientName = f"P{number:07d}", "none"
             ds.StudyInstanceUID, ds.SeriesInstanceUID = f"1.2.4.{number:08d}", f"1.2.5.{number:08d}"
             ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid

@@ -169,12 +169,12 @@ def scored_study(
         if done:
             job.evidence_path = write_evidence(settings, ids, mask if mask is not None else pipeline in VALUES)
             _add_results(session, job, pipeline, model, version, main, probability, threshold, others, finished)
-            for number, key in enumerate(ids, start=1):
+            for number, instance_id in enumerate(ids, start=1):
                 session.add(
                     SliceScoreRow(
                         job_id=job.id,
                         run=1,
-                        instance_id=key,
+                        instance_id=instance_id,
                         frame=0,
                         instance_number=number,
                         model_name=model,

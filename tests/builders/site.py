@@ -12,7 +12,8 @@ from firstread.settings import Settings
 
 def settings_in(home: Path, **values: Any) -> Settings:
     """Settings of a site in a folder, with nothing from the environment's file."""
-    return Settings(**({"home": home, "min_free_mb": 0, "retention_free_mb": 0} | values))
+    defaults: dict[str, Any] = {"home": home, "min_free_mb": 0, "retention_free_mb": 0}
+    return Settings(**(defaults | values))
 
 
 def database_in(settings: Settings) -> Database:

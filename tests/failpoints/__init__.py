@@ -158,7 +158,8 @@ def error_of(effect: Effect, name: str = "") -> Exception:
     if effect.kind is Kind.PUBLISH and not name:
         from kombu.exceptions import OperationalError as BrokerError
 
-        return BrokerError("failpoint")
+        lost: Exception = BrokerError("failpoint")
+        return lost
     if effect.kind in (Kind.ACKNOWLEDGE, Kind.SEND) and not name:
         return ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
     number = getattr(errno, name or "EIO")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -59,17 +60,18 @@ class Decoders:
         self._pool = DecoderPool(1)
         self._bounds = Bounds()
         self._frame: CodedFrame | None = None
+        self._short = mock.patch.object(limits, "FRAME_S", FRAME_S)
 
     def start(self) -> None:
         """Let this process's frames be decoded there."""
         self._pool.start()
-        self._usual_s, limits.FRAME_S = limits.FRAME_S, FRAME_S
+        self._short.start()
         decode_with(self._pool.decode)
 
     def close(self) -> None:
         """End the processes."""
         decode_with(decode_here)
-        limits.FRAME_S = self._usual_s
+        self._short.stop()
         self._pool.close()
 
     def feed(self, stream: bytes) -> str:

@@ -133,7 +133,7 @@ def inputs() -> st.SearchStrategy[bytes]:
     members = toy_members()
     card = json.loads(members[CARD])
     places = list(_places(card))
-    odd = st.sampled_from(
+    odd: st.SearchStrategy[Any] = st.sampled_from(
         [None, True, 0, -1, 1, 2**31, 10**30, 1e308, "", "x" * 5000, [], {}, [[[[[]]]]], "tiny_unet", "../up"]
     )
     change = st.tuples(st.sampled_from(places), odd)

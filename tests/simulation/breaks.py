@@ -32,6 +32,7 @@ from firstread.storage import disk
 from tests.simulation.history import History, ground, run
 from tests.simulation.site import Ground
 from worker.outputs.deliveries import lanes
+from worker.outputs.deliveries.attempt import attempt
 from worker.process.sweeper import Sweeper
 from worker.scoring import results
 from worker.scoring.claims import Claimer, JobClaim
@@ -113,8 +114,8 @@ def _concluded_before_sent(_on: Ground) -> list[Any]:
         delivery = lanes._claim(db, destination)
         if delivery is None:
             return False
-        lanes._conclude(db, destination, delivery.id, DeliveryState.DELIVERED, "sent")
-        lanes.attempt(db, settings, destination, delivery)
+        lanes._conclude(db, destination, delivery.id, DeliveryState.DELIVERED, "sent", again=False)
+        attempt(db, settings, destination, delivery)
         return True
 
     return [mock.patch.object(lanes, "work_one", work_one)]

@@ -229,9 +229,9 @@ def _messages(session: Session, site: Site) -> Iterator[str]:
     for number, count in times.items():
         if count > rows[number].attempts:
             yield f"twice: message {number} came {count} times in {rows[number].attempts} attempts"
-    for subject, numbers in subjects.items():
+    for (destination, *_), numbers in subjects.items():
         if len(numbers) > 1:
-            yield f"twice: {subject[0]} got one notice under {len(numbers)} numbers"
+            yield f"twice: {destination} got one notice under {len(numbers)} numbers"
     for row in rows.values():
         if row.state == DeliveryState.DELIVERED and not times[row.id]:
             yield f"lost: message {row.id} to {row.destination} counts as delivered, and never came"

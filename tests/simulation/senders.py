@@ -6,7 +6,7 @@ import hashlib
 import io
 import random
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -171,9 +171,7 @@ class Senders:
                 self.given.sent.append(one)
                 answers: list[int] = []
                 try:
-                    self.site.call(
-                        listener.proc, lambda one=one, answers=answers: _store(listener, assoc, one, answers), "store"
-                    )
+                    self.site.call(listener.proc, partial(_store, listener, assoc, one, answers), "store")
                 finally:
                     for status in answers:
                         if status == SUCCESS:

@@ -154,7 +154,7 @@ class Ground:
         self.template = root / "template.sqlite"
         shutil.move(self.file, self.template)
         self.primitives = Primitives()
-        self._undo: list[Callable[[], None]] = []
+        self._undo: list[Callable[[], object]] = []
 
     def _own_clock(self, connection: Any, _record: Any) -> None:
         def strftime(*_arguments: Any) -> str:
@@ -321,7 +321,7 @@ class Site:
         self.listeners[proc.name] = Listener(
             proc, intake.writer, intake.associations._handlers, intake.closer, intake.inbox
         )
-        proc.on_death.append(lambda: self.listeners.pop(proc.name, None) and None)
+        proc.on_death.append(lambda: self.listeners.pop(proc.name, None))
 
     def _work(self, proc: Proc) -> None:
         owner = f"{proc.name}:{uuid.uuid4().hex[:8]}"
@@ -397,13 +397,16 @@ class Site:
 
     def call(self, proc: Proc, function: Callable[[], Any], name: str) -> Any:
         """Have a process do something, from outside; raises :class:`ConnectionError` where it dies over it."""
-        over, result = self.ground.primitives.threading.Event(), [None, ConnectionError("the process is gone")]
+        over = self.ground.primitives.threading.Event()
+        result: Any = None
+        fault: Exception | None = ConnectionError("the process is gone")
 
         def run() -> None:
+            nonlocal result, fault
             try:
-                result[:] = [function(), None]
+                result, fault = function(), None
             except Exception as error:  # noqa: BLE001  # handed to who asked
-                result[1] = error
+                fault = error
             over.set()
 
         if not proc.alive:
@@ -412,9 +415,9 @@ class Site:
         self.world.spawn(proc, run, name)
         over.wait(600.0)
         proc.on_death.remove(over.set)
-        if result[1] is not None:
-            raise result[1]
-        return result[0]
+        if fault is not None:
+            raise fault
+        return result
 
     def processes(self) -> list[Proc]:
         """Those that live."""

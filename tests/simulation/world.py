@@ -42,7 +42,7 @@ class Proc:
     alive: bool = True
     frozen_until: float = 0.0
     threads: list[Thread] = field(default_factory=list)
-    on_death: list[Callable[[], None]] = field(default_factory=list)
+    on_death: list[Callable[[], object]] = field(default_factory=list)
 
 
 @dataclass(eq=False)

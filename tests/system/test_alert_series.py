@@ -6,6 +6,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import yaml
@@ -38,7 +39,7 @@ def three_processes(make_site: Callable[..., Site]) -> Iterator[dict[str, str]]:
     for role in ("listen", "deliver"):
         site.start(firstread_command(role), metrics_port=ports[role])
     site.ready()
-    yield {role: until(lambda port=port: scrape(port), what=f"/metrics of {role}") for role, port in ports.items()}
+    yield {role: until(partial(scrape, port), what=f"/metrics of {role}") for role, port in ports.items()}
 
 
 def test_beside_three_processes(three_processes: dict[str, str]) -> None:

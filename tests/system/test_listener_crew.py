@@ -120,11 +120,11 @@ def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
     """One for several tests, with eight places."""
     home = tmp_path_factory.mktemp("crew") / "home"
     names = ("dicom_port", "dicom_tls_port", "stow_port", "metrics_port")
-    ports = {name: free_port() for name in names}
+    doors: dict[str, Any] = {name: free_port() for name in names}
     shown = make_certificate(home.parent / "certificate")
-    tls = {"tls_cert": shown.cert_file, "tls_key": shown.key_file}
+    doors |= {"tls_cert": shown.cert_file, "tls_key": shown.key_file}
     settings = Settings(
-        home=home, listener_processes=2, max_associations=8, min_free_mb=0, stow_tls=False, **ports, **tls, **QUICK
+        home=home, listener_processes=2, max_associations=8, min_free_mb=0, stow_tls=False, **doors, **QUICK
     )
     with crew_of(settings) as running:
         yield running

@@ -75,7 +75,8 @@ def test_a_worker_host_that_is_lost_costs_a_flag_one_lease(site: Hospital) -> No
 
     def owner() -> str | None:
         with site.db.read() as session:
-            return session.scalar(query, {"uid": uid})
+            found: str | None = session.scalar(query, {"uid": uid})
+            return found
 
     host = str(until(owner, 30)).split(":")[1]
     site.lose(host)

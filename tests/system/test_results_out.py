@@ -132,7 +132,7 @@ def test_a_phantom_comes_back_as_objects_and_a_notice(site: tuple[Settings, Orth
     until(
         lambda: [r["state"] for r in rows(settings, query, uid=uid)] == ["DELIVERED", "DELIVERED"],
         90,
-        what=rows(settings, query, uid=uid),
+        what=lambda: str(rows(settings, query, uid=uid)),
     )
     flags = rows(settings, "SELECT * FROM hemorrhage_flag WHERE study_instance_uid = :uid", uid=uid)
     assert flags[0]["notified_at"] is not None
@@ -156,7 +156,7 @@ def test_a_pacs_that_routes_whole_studies_is_no_loop(site: tuple[Settings, Ortha
     def outcomes() -> dict[str, int]:
         return {r["outcome"]: r["n"] for r in rows(settings, query, uid=uid)}
 
-    until(lambda: outcomes().get("own", 0) >= 2, 90, what=outcomes())
+    until(lambda: outcomes().get("own", 0) >= 2, 90, what=lambda: str(outcomes()))
     time.sleep(6)  # a loop takes about five seconds a turn
     objects = rows(
         settings,

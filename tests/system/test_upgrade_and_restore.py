@@ -126,8 +126,8 @@ def place(
             name = f"{connection.info.dbname}r"
             connection.execute(f'CREATE DATABASE "{name}"'.encode())
             target = source.replace(f"/{connection.info.dbname}?", f"/{name}?")
-        restore = ["--clean", "--if-exists", f"--dbname={target}", dump]
-        subprocess.run([pg_bin() / "pg_restore", *restore], check=True, timeout=60)
+        restore = [str(pg_bin() / "pg_restore"), "--clean", "--if-exists", f"--dbname={target}", str(dump)]
+        subprocess.run(restore, check=True, timeout=60)
         return target
 
     try:
@@ -145,7 +145,12 @@ def test_a_backup_taken_under_load_is_restored_into_a_system_that_goes_on(
     old.start()
     old.send("first")
     until(lambda: old.scored() == old.studies, 60, "the first study is scored")
-    load = threading.Thread(target=lambda: [old.send(f"load{n}") for n in range(6)])
+
+    def send_six() -> None:
+        for number in range(6):
+            old.send(f"load{number}")
+
+    load = threading.Thread(target=send_six)
     load.start()
     restored_url = back_up()
     load.join(timeout=60)

@@ -23,6 +23,7 @@ from training.recipe import Recipe, RecipeError, load_recipe
 from training.train import train_all
 from worker.packages.card import Card
 from worker.packages.comparison import doubts, figures_of
+from worker.packages.operating_points import OperatingPoint
 from worker.packages.package import load
 from worker.packages.store import find_package, open_store
 
@@ -84,7 +85,8 @@ def test_a_table_without_masks_gives_a_package_that_draws_nothing(run: Path) -> 
     package = load(find_package(str(run), Settings()))
     assert {path.name for path in run.glob("oof_*.npz")} == {"oof_east.npz", "oof_west.npz"}
     assert package.card.parameters["outlines"] is False and "mask_threshold" not in package.card.parameters
-    assert package.card.operating_points["flag"].n == 12
+    point = package.card.operating_points["flag"]
+    assert isinstance(point, OperatingPoint) and point.n == 12
     spec = package.card.input
     outputs = package.predict(np.zeros((1, spec.height, spec.width, spec.channels), np.float32))
     assert "p" in outputs and "mask" not in outputs

@@ -79,7 +79,8 @@ def test_a_colour_picture_is_turned_and_framed_as_in_service(tmp_path: Path) -> 
     package = _package("dermoscopy", InputSpec(kind="rgb", height=24, width=32), ["dx_mel"])
     rows = write_maps([package], pixels, tmp_path)
     assert [row["method"] for row in rows] == list(METHODS)
-    assert cv2.imread(str(tmp_path / rows[0]["picture"])).shape == (60, 160, 3)
+    picture = cv2.imread(str(tmp_path / rows[0]["picture"]))
+    assert picture is not None and picture.shape == (60, 160, 3)
 
 
 def test_the_command_of_chest_films_is_the_same_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

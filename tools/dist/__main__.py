@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from tools.dist.images import IMAGES, NoBuilder, build_and_check
@@ -45,7 +46,7 @@ def try_upgrade(folder: Path) -> list[str]:
         return environ()
 
     home = Home(
-        folder / "home", [bin_folder / "firstread"], {name: lambda name=name: installs(name) for name in wheels}
+        folder / "home", [bin_folder / "firstread"], {name: partial(installs, name) for name in wheels}
     )
     return upgrade_and_back(home, "this", studies)
 

@@ -47,7 +47,7 @@ def make_environment(folder: Path, wheel: Path) -> Path:
     """An environment with the locked dependencies and the wheel, as an administrator makes it; returns its ``bin``."""
     run([sys.executable, "-m", "venv", "--clear", folder], cwd=ROOT)
     python = folder / "bin" / "python"
-    pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet", "--no-deps"]
+    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet", "--no-deps"]
     lock = ROOT / "requirements" / f"{LOCK}.txt"
     run([*pip, "--require-hashes", "--prefer-binary", "-r", lock], cwd=folder, env=environ(), limit_s=INSTALL_LIMIT_S)
     install_wheel(folder / "bin", wheel)
@@ -56,7 +56,7 @@ def make_environment(folder: Path, wheel: Path) -> Path:
 
 def install_wheel(bin_folder: Path, wheel: Path) -> None:
     """Put a wheel in the place of the version that an environment has."""
-    pip = [bin_folder / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--force-reinstall"]
+    pip = [str(bin_folder / "python"), "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--force-reinstall"]
     run([*pip, wheel], cwd=bin_folder, env=environ())
 
 

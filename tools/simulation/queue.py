@@ -136,7 +136,7 @@ class _Worker:
 
     def ended(self) -> list[_Hand]:
         """Take up to now what has ended; the studies that are done. Starts the next batch."""
-        done = []
+        done: list[_Hand] = []
         for hand in [hand for hand in self.preparing if hand.core_s <= 1e-9]:
             self.preparing.remove(hand)
             (self.asking if hand.rows else done).append(hand)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from pydicom.uid import UID
 
 from dicom_listener.inbox.files import CLAIMED, UNPACKED
 from dicom_listener.service import ListenerService
@@ -100,7 +101,7 @@ def test_without_preamble_and_without_sop_class(service: ListenerService, tmp_pa
     ds = read_dataset(path)
     del ds.SOPClassUID
     ds.StudyInstanceUID = "ID_0123abcd"
-    ds.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    ds.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3.4")
     ds.preamble = bytes(128)
     ds.save_as(inbox / "no_class.dcm", enforce_file_format=False)
     all_closed(service.db, 2)
@@ -187,7 +188,7 @@ def test_the_same_name_rejected_twice_keeps_both(service: ListenerService) -> No
     inbox = service.settings.inbox_dir
     for number in (1, 2):
         (inbox / "report.txt").write_text(f"report {number}\n" * 50)
-        until(lambda n=number: rows(service.db, "SELECT count(*) FROM intake_refusal") == [(n,)])
+        until(lambda: rows(service.db, "SELECT count(*) FROM intake_refusal") == [(number,)])  # noqa: B023
     assert len(rejected(inbox)) == 2
 
 
@@ -408,8 +409,7 @@ def test_a_file_that_breaks_the_look_at_its_structure_holds_up_no_other(
     service: ListenerService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dicom_listener.inbox import watcher
-
-    judge = watcher.judge
+    from dicom_listener.inbox.wholeness import judge
 
     def breaks(path: Path) -> Any:
         if path.name.startswith("a-"):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import UID, ImplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
@@ -183,7 +183,7 @@ def test_unknown_and_private_classes_and_illegal_uids(service: ListenerService, 
         ds = small_series(1, seed=number)[0]
         for holder, keyword in ((ds, "SOPClassUID"), (ds.file_meta, "MediaStorageSOPClassUID")):
             holder[keyword].value = sop_class
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = UID(uid)
         paths.append(tmp_path / f"{number}.dcm")
         ds.save_as(paths[-1], enforce_file_format=True)
     assert [o.message for o in send(service, *paths)] == ["stored"] * 3
@@ -215,7 +215,7 @@ def test_more_contexts_than_one_association_has(service: ListenerService, tmp_pa
     paths = []
     for number in range(130):
         ds = small_series(1, seed=number, size=2)[0]
-        ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = f"1.2.276.0.99.{number + 1}"
+        ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = UID(f"1.2.276.0.99.{number + 1}")
         paths.append(tmp_path / f"{number:03d}.dcm")
         ds.save_as(paths[-1], enforce_file_format=True)
     assert all(outcome.ok for outcome in send(service, *paths))
@@ -313,7 +313,7 @@ def test_one_study_over_four_associations(service: ListenerService, tmp_path: Pa
         small_files(tmp_path / "ct" / series, 8, series=series, seed=3)
     objects = small_series(8, series="2", seed=3)
     for number, ds in enumerate(objects):
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{ds.SOPInstanceUID}.{number}"
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = UID(f"{ds.SOPInstanceUID}.{number}")
         ds.save_as(tmp_path / "ct" / "2" / f"{number + 1:04d}.dcm", enforce_file_format=True)
     assert [o.message for o in send(service, tmp_path / "ct", associations=4)] == ["stored"] * 16
     assert [row[1:4] for row in all_closed(service.db)] == [(1, "released", 16)]

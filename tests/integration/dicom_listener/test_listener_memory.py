@@ -54,7 +54,7 @@ def _in_a_process(settings: Settings, work: Callable[[int], None]) -> float:
 def _answers(port: int) -> bool:
     try:
         with connect(port) as sock:
-            return sock.getsockname() != sock.getpeername()  # a port of the system's choice may meet itself
+            return bool(sock.getsockname() != sock.getpeername())  # a port of the system's choice may meet itself
     except OSError:
         return False
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from sqlalchemy import text
 
 from dicom_listener.intake.part10 import IntakeNote
@@ -145,7 +146,7 @@ def test_an_upgrade_marks_what_came_back_before(database_url: str, make_settings
 def test_phantoms_that_our_own_sender_brings_are_images_as_ever(door: Door) -> None:
     images = small_series(2)
     for ds in images:
-        ds.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+        ds.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
         ds.file_meta.ImplementationVersionName = "FIRSTREAD"
         ds.file_meta.SourceApplicationEntityTitle = "FIRSTREAD"
     delivery = door.open(30, calling_ae="FIRSTREAD")

@@ -53,7 +53,12 @@ def test_a_header_is_parsed_once_at_each_door(
         archive.writestr("slice.dcm", WHOLE["deflated"])
     pictures: list[Any] = []
     open_picture = Image.open
-    monkeypatch.setattr(Image, "open", lambda *args, **kw: pictures.append(args) or open_picture(*args, **kw))
+
+    def noted(*args: Any, **kw: Any) -> Any:
+        pictures.append(args)
+        return open_picture(*args, **kw)
+
+    monkeypatch.setattr(Image, "open", noted)
     with listening(quick()) as service:
         inbox = service.settings.inbox_dir
         (inbox / "native.dcm").write_bytes(WHOLE["native"])

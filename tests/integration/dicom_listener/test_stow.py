@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from dicom_listener.service import ListenerService
 from dicom_listener.stow import request
@@ -123,7 +124,7 @@ def test_what_fails_is_named_and_the_rest_is_stored(service: ListenerService) ->
 
 def test_a_doubtful_instance_is_stored_with_a_warning(service: ListenerService) -> None:
     (ds,) = small_series(1)
-    ds.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4.5"
+    ds.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3.4.5")
     answer = post(service.settings.stow_port, [file_of(ds, enforce=False)])
     assert answer.status_code == 202
     assert values(answer, STORED, WARNING) == [0xB007]
@@ -245,7 +246,7 @@ def test_a_proxy_of_ours_names_the_sender_and_nobody_else_does(stow: MakeSetting
     named = {"X-Forwarded-For": "203.0.113.9, 192.0.2.7"}
     for proxies, host in ((("127.0.0.1",), "192.0.2.7"), ((), "127.0.0.1")):
         with listening(stow(trusted_proxies=proxies)) as service:
-            ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"1.2.{len(proxies)}"
+            ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = UID(f"1.2.{len(proxies)}")
             assert post(service.settings.stow_port, [file_of(ds)], **named).status_code == 200
             query = "SELECT source_name FROM received_instance ORDER BY received_at DESC LIMIT 1"
             until(lambda: rows(service.db, query) == [(host,)])  # noqa: B023

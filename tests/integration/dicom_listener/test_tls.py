@@ -126,12 +126,13 @@ def test_a_good_sender_is_served_while_64_say_nothing(
 def test_who_says_nothing_is_told_to_go(quick_tls: MakeSettings, authority: Authority) -> None:
     """Before the handshake, within it, and after it."""
 
-    def is_told_after_the_handshake() -> bool:
-        with contextlib.suppress(OSError), within_tls(service.tls_port, authority.ca_file) as sock:
-            return answer(sock)[:1] == bytes([ABORTED])
-        return False  # a machine so busy that the handshake took all of the time
-
     with listening(quick_tls(network_timeout_s=1.5)) as service:
+
+        def is_told_after_the_handshake() -> bool:
+            with contextlib.suppress(OSError), within_tls(service.tls_port, authority.ca_file) as sock:
+                return answer(sock)[:1] == bytes([ABORTED])
+            return False  # a machine so busy that the handshake took all of the time
+
         outside, inside = connect(service.tls_port), connect(service.tls_port)
         inside.sendall(HELLO)
         until(is_told_after_the_handshake, limit_s=60)
@@ -325,15 +326,16 @@ def test_files_are_read_again_when_they_change(
     shutil.copy(first.cert_file, cert_file)
     shutil.copy(first.key_file, key_file)
 
-    def shows() -> bytes | None:
-        with within_tls(service.tls_port, authority.ca_file) as sock:
-            return sock.getpeercert(binary_form=True)
-
     def der(certificate: Certificate) -> bytes:
         return ssl.PEM_cert_to_DER_cert(certificate.cert_file.read_text(encoding="ascii"))
 
     settings = quick_tls(tls_cert=cert_file, tls_key=key_file)
     with listening(settings) as service, caplog.at_level(logging.INFO):
+
+        def shows() -> bytes | None:
+            with within_tls(service.tls_port, authority.ca_file) as sock:
+                return sock.getpeercert(binary_form=True)
+
         assert shows() == der(first)
         shutil.copy(second.cert_file, cert_file)
         assert shows() == der(first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import socket
 import struct
 import threading
@@ -12,7 +13,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from dicom_listener.peers import limits
 from dicom_listener.peers.limits import COMMAND_BYTES
 from dicom_listener.scp import association
 from dicom_listener.service import ListenerService
@@ -240,7 +240,7 @@ def test_a_long_request_that_is_sound_is_accepted(service: ListenerService) -> N
 
 
 def test_few_descriptors_leave_the_inbox_its_own(quick: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits.resource, "getrlimit", lambda _what: (200, 200))
+    monkeypatch.setattr(resource, "getrlimit", lambda _what: (200, 200))
     with listening(quick()) as service:
         before = len(os.listdir("/proc/self/fd"))
         mute = [connect(service.port) for _ in range(150)]

@@ -26,7 +26,7 @@ def filled(db: Database) -> Database:
     return db
 
 
-def _ranked(rows: list[dict[str, Any]]) -> list[tuple[object, ...]]:
+def _ranked(rows: list[dict[str, Any]]) -> list[tuple[bool, float]]:
     return [(row["pipeline"] != "head_ct", -row["flagged_at"].timestamp()) for row in rows]
 
 
@@ -35,7 +35,7 @@ def test_flags_are_heads_first_then_newest_first(filled: Database) -> None:
         everything = flag_rows(session)
         assert len(everything) == flag_count(session) == session.scalar(select(func.count()).select_from(Flag))
         assert len({row["pipeline"] for row in everything}) > 1
-        assert _ranked(everything) == sorted(_ranked(everything))  # type: ignore[type-var]
+        assert _ranked(everything) == sorted(_ranked(everything))
         heads = sum(row["pipeline"] == "head_ct" for row in everything)
         for limit in (3, heads, heads + 1):
             assert flag_rows(session, limit=limit) == everything[:limit]
@@ -82,8 +82,8 @@ def test_slice_scores_go_in_by_the_hundred(filled: Database) -> None:
 
 
 def test_slice_scores_of_no_image_are_refused(filled: Database) -> None:
-    row = {"job_id": 5, "run": 2, "instance_id": 10**6, "instance_number": None, "model_name": "m", "frame": 0}
-    row |= {"model_version": "1", "role": "active", "finding": "any", "probability": 0.5}
+    row: dict[str, object] = {"job_id": 5, "run": 2, "instance_id": 10**6, "instance_number": None, "frame": 0}
+    row |= {"model_name": "m", "model_version": "1", "role": "active", "finding": "any", "probability": 0.5}
     with pytest.raises(IntegrityError), filled.write() as session:
         insert_slice_scores(session, [row])
     with filled.read() as session:

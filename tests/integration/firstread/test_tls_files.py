@@ -112,7 +112,7 @@ def test_files_that_cannot_be_used_keep_no_plain_port_closed(
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("TLS: the key in")]
     client = ClientTls(authority.ca_file, server_name="localhost")
     with listening(settings) as service:
-        where = {"host": "127.0.0.1", "called_ae": "FIRSTREAD"}
+        where: dict[str, Any] = {"host": "127.0.0.1", "called_ae": "FIRSTREAD"}
         assert echo(**where, port=service.port) == ""
         assert echo(**where, port=service.tls_port, tls=client) != ""
         shutil.copy(mended.cert_file, cert)

@@ -68,5 +68,5 @@ def test_a_reader_works_with_the_keyboard_alone(browser: Chrome, page: RunningPa
         flag = session.get_one(Flag, studies.head.flag_id)
         assert flag.acknowledged_at is not None
     assert late.flag_id is None
-    complaints = [line for line in browser.get_log("browser") if "Content Security" in line["message"]]  # type: ignore[no-untyped-call]
+    complaints = [line for line in browser.get_log("browser") if "Content Security" in line["message"]]
     assert complaints == []

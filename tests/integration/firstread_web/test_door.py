@@ -7,7 +7,9 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
+import httpx
 import pytest
 from prometheus_client import REGISTRY
 
@@ -113,7 +115,7 @@ def test_what_is_no_http_is_one_warning_with_its_count(
                     sock.sendall(data)
                 except OSError:
                     continue
-                until(lambda sock=sock: is_closed(sock), what=f"the end of {data[:20]!r}")
+                until(partial(is_closed, sock), what=f"the end of {data[:20]!r}")
         assert good.get("/healthz").status_code == 200
     assert refused("bad_request") == before + len(garbage)
     loud = [record for record in caplog.records if record.levelno >= logging.WARNING]
@@ -130,6 +132,11 @@ def test_more_requests_than_are_answered_at_once_are_asked_to_come_again(site: t
         connected(page, unfinished),
         page.client() as late,
     ):
-        busy = until(lambda: (answer := late.get("/healthz")).status_code == 503 and answer, what="503")
-        assert busy.headers["Retry-After"] == "5"
+
+        def turned_away() -> httpx.Response | None:
+            answer = late.get("/healthz")
+            return answer if answer.status_code == 503 else None
+
+        busy = until(turned_away, what="503")
+        assert busy is not None and busy.headers["Retry-After"] == "5"
         assert refused("too_many_requests") >= 1

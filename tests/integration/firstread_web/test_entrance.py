@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -123,7 +124,7 @@ def test_leaving_ends_the_session(page: RunningPage) -> None:
 
 def test_a_proxy_names_the_user_and_nobody_else_does(site: tuple[Settings, Database]) -> None:
     settings, db = site
-    trusted = {"web_user_header": "X-Remote-User", "web_trusted_proxies": ("127.0.0.1/32",)}
+    trusted: dict[str, Any] = {"web_user_header": "X-Remote-User", "web_trusted_proxies": ("127.0.0.1/32",)}
     add_account(db, "DRJONES", "reader", None)
     with page_of(settings, db, **trusted) as page, page.client() as proxy:
         assert "DRJONES (reader)" in proxy.get("/", headers={"X-Remote-User": "DRJONES"}).text

@@ -85,6 +85,12 @@ def test_a_viewer_looks_and_does_not_act(page: RunningPage, studies: Studies) ->
         assert session.scalars(select(Verdict)).all() == []
 
 
+def _pixels(jpeg: bytes) -> np.ndarray:
+    picture: np.ndarray | None = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    return picture
+
+
 def test_slices_come_with_and_without_the_outline_until_retention_takes_them(
     page: RunningPage, studies: Studies
 ) -> None:
@@ -95,7 +101,7 @@ def test_slices_come_with_and_without_the_outline_until_retention_takes_them(
         assert len(sources) == 4 and "4 of 4 slices" in text
         outlined, plain = (client.get(sources[1].replace("outline", look)) for look in ("outline", "plain"))
         assert outlined.headers["content-type"] == plain.headers["content-type"] == "image/jpeg"
-        one, other = (cv2.imdecode(np.frombuffer(a.content, np.uint8), cv2.IMREAD_COLOR) for a in (outlined, plain))
+        one, other = (_pixels(answer.content) for answer in (outlined, plain))
         assert one.shape == (320, 320, 3)
         red = (one[..., 2].astype(int) - one[..., 1] > 80).sum()
         assert red > 100 and not (other[..., 2].astype(int) - other[..., 1] > 80).any()

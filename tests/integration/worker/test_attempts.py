@@ -151,7 +151,8 @@ def test_what_the_machine_fails_waits_and_costs_no_attempt(
     monkeypatch.setattr(pauses, "FIRST_S", 0.01)
     monkeypatch.setattr(pauses, "LONGEST_S", 0.05)
     revision = put_probe(db, settings, "s")
-    write, seen = EvidenceStore.write, []
+    write = EvidenceStore.write
+    seen: list[Job | None] = []
 
     def refuse(self: EvidenceStore, evidence: Evidence) -> str | None:
         if len(seen) == settings.max_attempts + 2:
@@ -231,7 +232,7 @@ def test_a_study_that_was_not_read_is_sent_as_a_flag_is(
         assert recipients == ["duty@hospital.example"]
         mail = email.message_from_bytes(raw, policy=email.policy.default)
         assert "NOT READ" in mail["Subject"]
-        text = mail.get_content()  # type: ignore[attr-defined]
+        text = mail.get_content()
         assert "nobody and nothing has read this study" in text and "worker_died" in text and "firstread retry" in text
         assert "Acknowledge" not in text
 

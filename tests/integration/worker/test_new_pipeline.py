@@ -146,7 +146,7 @@ def test_a_study_goes_from_job_to_rows_and_views(site: Site) -> None:
     assert rows["tear"]["flagged"] and rows["tear"]["probability"] == pytest.approx(0.9)
     assert rows["tear_volume"]["value"] == pytest.approx(0.1)
     assert scores == pytest.approx([0.1, 0.9, 0.1])
-    assert (flag.finding, flag.volume_ml) == ("tear", pytest.approx(0.1))
+    assert flag.finding == "tear" and flag.volume_ml == pytest.approx(0.1)
 
 
 def test_messages_and_objects_say_what_the_description_says(site: Site) -> None:

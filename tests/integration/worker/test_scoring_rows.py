@@ -74,7 +74,9 @@ def outcome(p: float = 0.9, flagged: bool = True, version: str = "1", keys: tupl
 
 
 def commit(db: Database, settings: Settings, job_id: int, what: Outcome | None, owner: str = "w1", **kw: Any) -> None:
-    report = Report(outcome=what, **({"reasons": ("not_a_head",)} if what is None else {}), **kw)
+    if what is None:
+        kw["reasons"] = ("not_a_head",)
+    report = Report(outcome=what, **kw)
     commit_outcome(db, settings, job_id=job_id, owner=owner, report=report, evidence_path="202611/x/key.png")
 
 
@@ -161,7 +163,7 @@ def test_everything_of_a_run_is_committed_together(db: Database, settings: Setti
         result = session.execute(text("SELECT finding, probability, value, flagged FROM study_result ORDER BY 1")).all()
         assert [tuple(r) for r in result] == [("any", 0.9, None, True), ("bleed_volume", None, 12.5, False)]
         for view in ("study_result", "study_result_history"):
-            assert session.scalars(text(f"SELECT DISTINCT engine FROM {view}")).all() == ["tensorflow"]  # type: ignore[call-overload]
+            assert session.scalars(text(f"SELECT DISTINCT engine FROM {view}")).all() == ["tensorflow"]
         assert session.scalar(text("SELECT COUNT(*) FROM slice_score")) == 3
         moves = session.scalars(select(Transition.to_state).where(Transition.subject == "job")).all()
         assert list(moves) == ["WAITING", "SCORING", "DONE"]
@@ -312,7 +314,7 @@ def test_retry_hides_nothing_until_it_commits(db: Database, settings: Settings) 
     assert (again.revision_id, again.attempt, again.alone) == (revision, 1, False)
     commit(db, settings, again.job_id, outcome(p=0.6, version="2"))
     with db.read() as session:
-        assert session.scalars(text("SELECT probability FROM study_result WHERE finding = 'any'")).all() == [0.6]  # type: ignore[call-overload]
+        assert session.scalars(text("SELECT probability FROM study_result WHERE finding = 'any'")).all() == [0.6]
         assert session.scalar(text("SELECT COUNT(*) FROM slice_score")) == 1
         assert session.scalar(select(func.count()).select_from(SliceScoreRow)) == 2
     assert end_waiting(db, uid, None, "me") == []

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from firstread.phantoms.head import write_head_phantom
 from tools.dist.running import NotBuilt
-from tools.dist.upgrade import RELEASE, Home, commit_of, compare, extract, revision_of, upgrade_and_back
+from tools.dist.upgrade import RELEASE, Home, Rows, commit_of, compare, extract, revision_of, upgrade_and_back
 from tools.dist.wheel import build_wheel, environ, unpack
 
 pytestmark = pytest.mark.timeout(300)
@@ -39,7 +40,7 @@ def test_a_home_of_the_last_release_is_upgraded_and_goes_back(tmp_path: Path) ->
     home = Home(
         tmp_path / "home",
         [sys.executable, "-m", "firstread_cli.main"],
-        {version: lambda version=version: variables(version) for version in places},
+        {version: partial(variables, version) for version in places},
         serves="listen",
     )
     lines = upgrade_and_back(home, "this", studies)
@@ -47,7 +48,7 @@ def test_a_home_of_the_last_release_is_upgraded_and_goes_back(tmp_path: Path) ->
 
 
 def test_rows_that_are_gone_or_changed_are_seen() -> None:
-    before = {("1.2", "head_ct", "any"): {"state": "DONE", "probability": 0.5}}
+    before: Rows = {("1.2", "head_ct", "any"): {"state": "DONE", "probability": 0.5}}
     compare(before, {("1.2", "head_ct", "any"): {"state": "DONE", "probability": 0.5, "engine": "tensorflow"}}, "then")
     with pytest.raises(NotBuilt, match="then: the row of 1.2 / head_ct / any is gone"):
         compare(before, {}, "then")

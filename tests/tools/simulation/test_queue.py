@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -16,15 +17,15 @@ N = 15_000
 def _poisson(rate: float, mean_s: float, kind: str, seed: int, priorities: tuple[int, ...] = (5,)) -> list[Study]:
     """Arrivals of one rate; service is exponential, constant, or of two lengths that differ by nine to one."""
     rng = Random(seed)
-    draw = {
+    draws: dict[str, Callable[[], float]] = {
         "exponential": lambda: rng.expovariate(1 / mean_s),
         "constant": lambda: mean_s,
         "two lengths": lambda: mean_s * (0.2 if rng.random() < 0.5 else 1.8),
-    }[kind]
+    }
     at, studies = 0.0, []
     for _ in range(N):
         at += rng.expovariate(rate)
-        studies.append(Study(at, kind, rng.choice(priorities), draw()))
+        studies.append(Study(at, kind, rng.choice(priorities), draws[kind]()))
     return studies
 
 

@@ -40,7 +40,7 @@ UNBENT = Augment(flip=False, rotate_deg=0, zoom=0, shift=0, gain=0, offset=0, bl
 @pytest.fixture(scope="module")
 def image() -> np.ndarray:
     hu = head_volume(HeadSpec(slices=6, size=256, step_mm=20.0))[0].astype(np.float32)
-    return np.clip(compose.stack(compose.planes(hu, SPEC), SPEC)[2], 0, 1)
+    return np.asarray(np.clip(compose.stack(compose.planes(hu, SPEC), SPEC)[2], 0, 1))
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,9 @@ from training.datasets.base import DataSetError, Item
 from training.datasets.registry import open_dataset
 from training.evaluation.report import markdown
 from training.fit.class_weights import with_class_weights
+from training.fit.loop import train
 from training.fit.measures import proportions
+from training.fit.run import Run
 from training.fit.structure import layer_table, parts
 from training.fit.transfer import copy_layers
 from training.package.order import Order
@@ -451,9 +453,13 @@ def test_rows_on_a_wall_clock_budget_go_on_row_by_row(tmp_path: Path, monkeypatc
     tiny = {"architecture": {**small, "dense": [4], "dense_dropout": [0.1]}}
     monkeypatch.setattr(module, "suite", lambda *names: [Variant(name, "pneumonia_blocks", tiny) for name in "ab"])
     monkeypatch.setattr(budget, "seconds_a_step", lambda run: 2.0)
-    trained = []
-    train = variants.train
-    monkeypatch.setattr(variants, "train", lambda run: trained.append(run) or train(run))
+    trained: list[Run] = []
+
+    def noted(run: Run) -> Any:
+        trained.append(run)
+        return train(run)
+
+    monkeypatch.setattr(variants, "train", noted)
     arguments = ["blocks", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--size", "32", "--batch", "4"]
     call = [*arguments, "--minutes", "0.5"]
     assert CliRunner().invoke(module.compare, [*call, "--only", "a"], catch_exceptions=False).exit_code == 0

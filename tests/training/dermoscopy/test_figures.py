@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -52,13 +53,14 @@ def test_four_pictures_of_a_lesion_count_as_one_lesion() -> None:
     rows = _rows(iou=np.repeat(np.random.default_rng(1).uniform(0.4, 1, 50), 4))
     by_lesion = figures(rows, points, repeats=200)
     each = figures(_rows(50 * 4, lesions=np.arange(200).astype(str), iou=rows.iou), points, repeats=200)
-    for pick in (
+    picks: tuple[Callable[[dict[str, Any]], dict[str, float]], ...] = (
         lambda f: f["accuracy"],
         lambda f: f["recall"]["melanoma"],
         lambda f: f["flag_melanoma"]["specificity"],
         lambda f: f["flag_melanoma"]["precision"],
         lambda f: f["outline"]["share_below_065"],
-    ):
+    )
+    for pick in picks:
         one, other = pick(by_lesion), pick(each)
         if one["low"] == one["high"] or one["value"] in (0.0, 1.0):
             continue

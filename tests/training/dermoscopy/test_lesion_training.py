@@ -25,7 +25,8 @@ from training.datasets.arrays import Arrays, load_arrays
 from training.datasets.base import DataSetError
 from training.datasets.registry import open_dataset
 from training.dermoscopy import question
-from training.dermoscopy.answers import STATISTICS, Answer
+from training.dermoscopy.answers import BY_PICTURE, INPUTS, STATISTICS, Answer
+from training.dermoscopy.answers import report as report_of
 from training.dermoscopy.operating import choose_mask, operating_points, prior_bias
 from training.dermoscopy.readers import Lesions, class_shares, diagnosis
 from training.evaluation import scoring
@@ -33,7 +34,7 @@ from training.package.order import Order
 from training.recipe import Recipe, load_recipe
 from training.shards.prepare import prepare_dataset
 from training.train import train_all
-from worker.packages.operating_points import Prevalence
+from worker.packages.operating_points import OperatingPoint, Prevalence
 from worker.packages.package import load
 from worker.packages.preprocessing.compose import compose
 from worker.pipelines.dermoscopy.lesion import CLASSES, DIAGNOSES, DX
@@ -190,7 +191,7 @@ def _toy_order(toy: Path, out: Path, name: str, **architecture: object) -> Order
     return Order(recipe.model_copy(update=changes), toy, out, weights="none")
 
 
-RECIPES = {
+RECIPES: dict[str, dict[str, object]] = {
     "lesion_unet": {"filters": [4, 8, 8]},
     "lesion_resnet50": {"blocks": [1, 1], "width": 8},
     "lesion_lite": {"depth": 6, "top": 32},  # as deep as the outline needs; the whole encoder takes a minute to compile
@@ -215,7 +216,8 @@ def test_a_recipe_runs_to_its_package(name: str, toy: Path, tmp_path: Path) -> N
     x = np.random.default_rng(0).random((2, 48, 64, 3), dtype=np.float32)
     out = package.predict(x)
     if name == "lesion_resnet50":
-        assert "mask" not in out and package.card.operating_points["flag_melanoma"].threshold is not None
+        point = package.card.operating_points["flag_melanoma"]
+        assert "mask" not in out and isinstance(point, OperatingPoint) and point.threshold is not None
     else:
         assert out["mask"].shape[0] == 2 and package.card.parameters["mask_threshold"] > 0
         assert package.card.metrics["test"]["outline"]["mean_iou"]["n"] > 0
@@ -331,7 +333,7 @@ def test_the_question_is_asked_of_every_input(toy: Path, tmp_path: Path, monkeyp
     assert arrays.masks is not None
     given, mixed = np.asarray([i.split for i in arrays.items]), question.splits_by_picture(arrays)
     assert Counter(given) == Counter(mixed) and (given != mixed).any()
-    names = (*question.INPUTS, question.BY_PICTURE)
+    names = (*INPUTS, BY_PICTURE)
     found_masks = arrays.masks.astype(np.float32) / 254
     answers = question.answers_of_inputs(recipe, arrays, found_masks, None, names, tmp_path / "runs")
     assert [(a.name, a.masks) for a in answers] == [
@@ -340,7 +342,7 @@ def test_the_question_is_asked_of_every_input(toy: Path, tmp_path: Path, monkeyp
         ("cut", "drawn"),
         ("mask_channel", "segmenter's"),
         ("mask_channel", "drawn"),
-        (question.BY_PICTURE, "none"),
+        (BY_PICTURE, "none"),
     ]
     monkeypatch.setattr(question, "train_one", None)
     again = question.answers_of_inputs(recipe, arrays, found_masks, None, names, tmp_path / "runs")
@@ -348,7 +350,7 @@ def test_the_question_is_asked_of_every_input(toy: Path, tmp_path: Path, monkeyp
         assert (one.name, one.masks) == (other.name, other.masks)
         np.testing.assert_array_equal(one.p3, other.p3)
         np.testing.assert_array_equal(one.lesions, other.lesions)
-    report = question.report(answers, tmp_path, "2 steps", {"package": "some 1.0.0", "seed": 1}, repeats=20)
+    report = report_of(answers, tmp_path, "2 steps", {"package": "some 1.0.0", "seed": 1}, repeats=20)
     page = (tmp_path / "question.md").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "question.json").read_text(encoding="utf-8")) == report
     assert "Budget: 2 steps; package some 1.0.0; seed 1" in page and page.endswith(f"{report['shows']}\n")

@@ -315,11 +315,12 @@ def test_encoder_comes_from_arrays_by_layer_and_variable(tmp_path: Path) -> None
     recipe = load_recipe("ct_ich_inceptionv3")
     small = recipe.model_copy(update={"input": recipe.input.model_copy(update={"height": 96, "width": 96})})
     model, builder = build_model(small, "none"), str(recipe.architecture["builder"])
-    arrays = {f"{layer.name}/{v.name}": np.asarray(v) for layer in model.layers for v in layer.weights}
+    arrays: dict[str, Any] = {f"{layer.name}/{v.name}": np.asarray(v) for layer in model.layers for v in layer.weights}
     arrays = {name: value for name, value in arrays.items() if not name.startswith("logits")}
     rng = np.random.default_rng(0)
     arrays["conv2d_94/kernel"] = rng.normal(size=arrays["conv2d_94/kernel"].shape).astype(np.float16)
-    np.savez(tmp_path / "start.npz", dense_1_of_another=np.zeros(3), **{"dense_1/kernel": np.zeros((3, 3))}, **arrays)
+    others: dict[str, Any] = {"dense_1_of_another": np.zeros(3), "dense_1/kernel": np.zeros((3, 3))}
+    np.savez(tmp_path / "start.npz", **others, **arrays)
     load_start(model, str(tmp_path / "start.npz"), builder)
     np.testing.assert_array_equal(model.get_layer("conv2d_94").get_weights()[0], arrays["conv2d_94/kernel"])
     del arrays["conv2d_7/kernel"]

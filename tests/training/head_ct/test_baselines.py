@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,19 +13,20 @@ from click.testing import CliRunner
 from firstread_cli.training import evaluate
 from tests.builders.toy_runs import recipe_of
 from tests.builders.toy_sets import write_ct_ich, write_phe_sich
+from training.datasets.base import Item
 from training.datasets.registry import open_dataset
 from training.head_ct.baselines import read_baseline
 from training.head_ct.out_of_fold import PredictionsError
 from training.recipe import Recipe
 
 
-def write_run(run: Path, items: list, folds: dict[str, int], labels: list[str], masks: bool) -> None:  # type: ignore[type-arg]
+def write_run(run: Path, items: list[Item], folds: dict[str, int], labels: list[str], masks: bool) -> None:
     """Predictions of folds as training writes them, with a log of so many steps; logits know the label a little."""
     rng = np.random.default_rng(1)
     for fold, steps in folds.items():
         part = [item for item in items if item.split == fold]
         y = np.asarray([item.labels["any"] for item in part], np.float32)
-        stored = {}
+        stored: dict[str, Any] = {}
         for name in ("logits", "logits_flip"):
             stored[name] = (2 * y[:, None] - 1 + rng.normal(0, 1, (len(part), len(labels)))).astype(np.float32)
         if masks:

@@ -59,14 +59,14 @@ def test_a_scan_is_scored_with_its_bone_and_without(package: Path) -> None:
     card = served.card
     assert card.input.channels == 5
     hu = head_volume(HeadSpec(slices=6, size=128, step_mm=20.0, bleed="intraparenchymal"))[0].astype(np.float32)
-    logits = []
+    logits: list[np.ndarray] = []
     for volume in (hu, np.clip(hu, -20, 100)):
         outputs = served.predict(compose(volume, card.input))
         p = slice_probabilities(outputs, card.parameters, card.labels)[:, 0]
         p_study = study_probability(p, card.parameters, "any", mask_areas(outputs["mask"]))
         assert np.isfinite(p).all() and 0 <= p_study <= 1
         logits.append(outputs["p_raw"])
-    assert not np.allclose(*logits, atol=1e-6), "bone is heard"
+    assert not np.allclose(logits[0], logits[1], atol=1e-6), "bone is heard"
 
 
 def test_a_recipe_whose_card_takes_no_figures_of_another_run_refuses_them(toy_data: Path, tmp_path: Path) -> None:

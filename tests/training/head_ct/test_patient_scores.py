@@ -6,6 +6,7 @@ import json
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def predict(items: list[Item], fold: str, path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     part = [item for item in items if item.split == fold or item.dataset == "phe_sich"]
     y = np.asarray([item.labels["any"] for item in part])
-    stored = {}
+    stored: dict[str, Any] = {}
     for name in ("logits", "logits_flip"):
         stored[name] = (3 * y[:, None] - 2 + rng.normal(0, 1, (len(part), 6))).astype(np.float32)
     mask = rng.integers(0, 40, (len(part), 16, 16)).astype(np.uint8)

@@ -28,6 +28,7 @@ from training.shards.prepare import prepare_dataset
 from training.shards.prepared import open_prepared
 from training.shards.records import RecordsError, read_records, training_pipeline
 from training.train import train_all
+from worker.packages.operating_points import OperatingPoint
 from worker.packages.package import load
 from worker.packages.preprocessing.compose import planes, scale, stack
 
@@ -222,7 +223,9 @@ def test_training_keeps_to_the_splits_of_the_data(recipe: Recipe, tmp_path: Path
     assert card.training_data["trained"] == 24
     assert card.metrics["test"]["pictures"]["any"]["n"] == 24
     assert card.metrics["test"]["studies_at_flag"]["n"] == 6
-    assert set(card.operating_points) == {"flag", "balanced"} and card.operating_points["flag"].n == 6
+    assert set(card.operating_points) == {"flag", "balanced"}
+    point = card.operating_points["flag"]
+    assert isinstance(point, OperatingPoint) and point.n == 6
     assert "aggregation" in card.parameters
     assert len(list((tmp_path / "cache").rglob("*.tfrecord"))) == 1
 

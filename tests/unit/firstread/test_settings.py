@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -63,7 +64,7 @@ def test_a_door_for_others_wants_a_token(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("FIRSTREAD_STOW_TOKEN", "0123456789abcdef")
     assert "0123456789abcdef" not in str(Settings().printable())
     monkeypatch.delenv("FIRSTREAD_STOW_TOKEN")
-    certificate = {"tls_cert": "/cert.pem", "tls_client_ca": "/ca.pem"}
+    certificate: dict[str, Any] = {"tls_cert": "/cert.pem", "tls_client_ca": "/ca.pem"}
     assert Settings(**certificate).stow_asks_for_certificate
     with pytest.raises(WrongSetting, match="which counts with FIRSTREAD_TLS_CERT and FIRSTREAD_STOW_TLS"):
         Settings(**certificate, stow_tls=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,10 @@ NAME = re.compile(r"\bfirstread[_:][a-z0-9_:]+")
 class _Fixed:
     """A collector of the same families each time."""
 
-    def __init__(self, families: list[Metric]) -> None:
+    def __init__(self, families: Sequence[Metric]) -> None:
         self._families = families
 
-    def collect(self) -> list[Metric]:
+    def collect(self) -> Sequence[Metric]:
         return self._families
 
 
@@ -117,8 +118,8 @@ def test_former_names_and_labels_are_served_and_listed_with_the_release_in_which
         GaugeMetricFamily(family, family, labels=sorted(known[family].labels))
         for family in [*FORMER_LABELS, *FORMER_NAMES.values()]
     ]
-    for family in families:
-        family.add_metric([f"a {label}" for label in family._labelnames], 3)
+    for gauge in families:
+        gauge.add_metric([f"a {label}" for label in gauge._labelnames], 3)
     served = {metric.name: metric for metric in WithFormerNames(_Fixed(families)).collect()}
     for former in FORMER_NAMES:
         assert [sample.value for sample in served[former].samples] == [3]

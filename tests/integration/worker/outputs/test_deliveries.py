@@ -29,12 +29,11 @@ from tests.builders.deliveries import (
 from tests.builders.scored_studies import scored_study
 from tests.builders.servers import (
     Certificate,
-    free_port,
     orthanc,
     recorder,
     smtp_sink,
 )
-from tests.builders.timing import until
+from tests.builders.timing import free_port, until
 from worker.outputs.deliveries.escalation import escalate_flags
 from worker.outputs.deliveries.lanes import OrphanedDeliveries, run_deliveries
 from worker.outputs.deliveries.rows import new_delivery

@@ -134,7 +134,7 @@ def test_the_server_of_another_library_takes_it(tmp_path: Path) -> None:
     """hl7apy's own MLLP server: it finds the frame, the type of the message and whom to acknowledge."""
     taken: list[Any] = []
 
-    class Handler(AbstractHandler):
+    class Handler(AbstractHandler):  # type: ignore[misc]  # hl7apy has no hints
         def reply(self) -> str:
             message = parse_message(self.incoming_message)
             taken.append(message)

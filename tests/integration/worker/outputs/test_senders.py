@@ -17,12 +17,9 @@ import highdicom as hd
 import httpx
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import ComprehensiveSRStorage, SecondaryCaptureImageStorage, SegmentationStorage
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import (
-    ComprehensiveSRStorage,  # type: ignore[attr-defined]
-    SecondaryCaptureImageStorage,  # type: ignore[attr-defined]
-    SegmentationStorage,  # type: ignore[attr-defined]
-)
+from pynetdicom.dimse_primitives import C_STORE
 
 from firstread.clock import utcnow
 from firstread_cli.doctor.command import check_destinations
@@ -40,12 +37,12 @@ from tests.builders.deliveries import (
 from tests.builders.scored_studies import scored_study
 from tests.builders.servers import (
     Certificate,
-    free_port,
     orthanc,
     recorder,
     smtp_sink,
 )
 from tests.builders.stored_images import SECRET_ID, SECRET_NAME
+from tests.builders.timing import free_port
 from worker.outputs.deliveries.rows import backoff_s
 from worker.outputs.destinations.file import (
     DicomDestination,
@@ -75,7 +72,9 @@ def test_orthanc_stores_the_objects_in_the_same_study(tmp_path: Path) -> None:
         sr_id = next(i["ID"] for i in server.instances() if server.tags(i["ID"])["Modality"] == "SR")
         data = httpx.get(f"{server.url}/instances/{sr_id}/file", trust_env=False, timeout=20).content
         (tmp_path / "back.dcm").write_bytes(data)
-        groups = hd.sr.srread(tmp_path / "back.dcm").content.get_image_measurement_groups()
+        content = hd.sr.srread(tmp_path / "back.dcm").content
+        assert isinstance(content, hd.sr.MeasurementReport)
+        groups = content.get_image_measurement_groups()
         assert len(groups) == 4
 
 
@@ -154,15 +153,18 @@ def pacs_that_answers(status: Callable[[Dataset], int]) -> Iterator[tuple[int, l
     seen: list[str] = []
 
     def handle(event: evt.Event) -> int:
+        assert isinstance(event.request, C_STORE)
         seen.append(str(event.request.AffectedSOPInstanceUID))
         return status(event.dataset)
 
     ae = AE("ORTHANC")
     for sop_class in (ComprehensiveSRStorage, SegmentationStorage, SecondaryCaptureImageStorage):
         ae.add_supported_context(sop_class)
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, handle)])
+    port = free_port()
+    server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, handle)])
+    assert server is not None
     try:
-        yield server.socket.getsockname()[1], seen
+        yield port, seen
     finally:
         server.shutdown()
 
@@ -297,7 +299,7 @@ def test_mail_by_starttls_with_login(tmp_path: Path, certificate: Certificate) -
         assert box.tls_used == [True]
         mail = email.message_from_bytes(raw, policy=email.policy.default)
         assert "suspected intracranial hemorrhage" in mail["Subject"]
-        text = mail.get_content()  # type: ignore[attr-defined]
+        text = mail.get_content()
         assert "0.93" in text
         assert "not for diagnosis" in text
         for secret in (SECRET_ID, "Nachtigall", "A-100"):

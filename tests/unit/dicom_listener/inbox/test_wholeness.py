@@ -11,7 +11,13 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+)
 
 from dicom_listener.inbox.wholeness import Wholeness, wholeness_of
 from firstread.dicom.files import read_header
@@ -36,7 +42,7 @@ def compressed(frames: int = 1) -> Dataset:
 
 
 def in_syntax(ds: Dataset, syntax: str, implicit: bool = False, little: bool = True) -> bytes:
-    ds.file_meta.TransferSyntaxUID = syntax
+    ds.file_meta.TransferSyntaxUID = UID(syntax)
     buffer = io.BytesIO()
     ds.save_as(buffer, implicit_vr=implicit, little_endian=little, enforce_file_format=True)
     return buffer.getvalue()
@@ -113,7 +119,7 @@ def test_an_image_without_pixel_data_may_be_all_there_is(tmp_path: Path) -> None
     path.write_bytes(encoded(ds))
     assert wholeness_of(path) is Wholeness.DOUBTFUL
     assert read_header(path).warnings == ()
-    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.88.33"
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.88.33")
     del ds.Rows
     path.write_bytes(encoded(ds))
     assert is_whole(path), "a report has none"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,7 +26,8 @@ def visit(opened: float, last: float, ended: float | None, ending: str | None, s
 
 
 def settings(**values: float) -> Settings:
-    return Settings(**({"grace_s": 2.0, "quiet_s": 60.0, "max_wait_s": 600.0, "inbox_grace_s": 3.0} | values))
+    defaults: dict[str, Any] = {"grace_s": 2.0, "quiet_s": 60.0, "max_wait_s": 600.0, "inbox_grace_s": 3.0}
+    return Settings(**(defaults | values))
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_a_compressed_image_is_read_quickly_where_its_fragments_end(syntax: str)
     assert "truncated" in careful.warnings
 
 
-ODD = {
+ODD: dict[str, dict[str, object]] = {
     "no patient, a name": {"PatientID": "", "PatientName": "Doe^Jane"},
     "two modalities": {"Modality": ["CT", "MR"]},
     "umlauts": {"SpecificCharacterSet": "ISO_IR 100", "Manufacturer": "K\u00f6nig"},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,7 +144,7 @@ def test_colours_keep_their_values(kind: str, planar: bool, tmp_path: Path) -> N
     np.testing.assert_array_equal(read_frame(_saved(ds, tmp_path)), rgb)
 
 
-JPEGS = {
+JPEGS: dict[str, dict[str, Any]] = {
     "jfif": {"subsampling": 0},
     "subsampled": {"subsampling": 2},
     "subsampled_bare": {"subsampling": 2},
@@ -271,7 +273,7 @@ def _colour_jpeg_in_grey(ds: Dataset) -> Dataset:
     return with_stream(ds, coded_picture(rgb, "JPEG"), "1.2.840.10008.1.2.4.50")
 
 
-def _labelled(**elements: object):
+def _labelled(**elements: object) -> Callable[[Dataset], Dataset]:
     def change(ds: Dataset) -> Dataset:
         for keyword, value in elements.items():
             setattr(ds, keyword, value)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from firstread.processes.metrics import FAILING
+from firstread.processes.spawning import spawn
 from firstread.records import Database, Process
 from firstread.settings import Settings
 from firstread.up import service
@@ -72,7 +73,7 @@ def make_command(
 
 
 def _is_failing() -> bool:
-    return FAILING.labels("listen")._value.get() == 1  # type: ignore[attr-defined]
+    return bool(FAILING.labels("listen")._value.get() == 1)
 
 
 def _keep_until(command: SupervisedCommand, what: Callable[[], bool]) -> None:
@@ -119,7 +120,6 @@ def test_a_listener_that_cannot_be_started_again_is_tried_until_it_runs(
     assert command.pid is not None
     os.kill(command.pid, 9)
     _keep_until(command, _is_failing)
-    spawn = service.spawn
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -69,8 +69,9 @@ def test_slices_lie_foot_to_head_as_the_table_numbers_them(shown: dict[str, Demo
     np.testing.assert_allclose(np.diff([float(ds.ImagePositionPatient[2]) for ds in objects]), 5.0)
     hu = volume(shown["head 071"], tmp_path / "written")
     for number in (1, 12, 29):
-        windows = [cv2.imread(str(DEMO / f"head_ct/071/{w}/071_{number:02d}.jpg"), 0) for w in ("brain", "bone")]
-        np.testing.assert_allclose(hu[number - 1], np.rint(hounsfield(*windows)))
+        brain, bone = (cv2.imread(str(DEMO / f"head_ct/071/{w}/071_{number:02d}.jpg"), 0) for w in ("brain", "bone"))
+        assert brain is not None and bone is not None
+        np.testing.assert_allclose(hu[number - 1], np.rint(hounsfield(brain, bone)))
     copy = tmp_path / "071"
     shutil.copytree(DEMO / "head_ct/071", copy)
     head, *lines = (copy / "labels.csv").read_text().splitlines()

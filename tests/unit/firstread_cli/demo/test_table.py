@@ -22,7 +22,7 @@ def case_of(positives: dict[str, bool], nominal: bool = False) -> DemoCase:
 def result(pipeline: str | None, finding: str | None, **values: Any) -> dict[str, Any]:
     empty = dict.fromkeys(("reason", "probability", "threshold", "value", "unit"))
     times = {"received_at": AT, "scored_at": AT + timedelta(seconds=7)}
-    row = {"pipeline": pipeline, "finding": finding, "state": "DONE", "source": "inbox", "warnings": []}
+    row: dict[str, Any] = {"pipeline": pipeline, "finding": finding, "state": "DONE", "source": "inbox", "warnings": []}
     return {**empty, **times, **row, "flagged": False, **values}
 
 

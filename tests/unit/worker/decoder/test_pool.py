@@ -201,7 +201,7 @@ def renew(pool: DecoderPool) -> None:
     for pid in pool.pids():
         with suppress(ProcessLookupError):  # gone since an earlier test
             os.kill(pid, signal.SIGKILL)
-        until(lambda pid=pid: not runs(pid))
+        until(lambda: not runs(pid))  # noqa: B023
 
 
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV], ids=lambda number: number.name)

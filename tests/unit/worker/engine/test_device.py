@@ -79,7 +79,7 @@ def start_asking(
 
 def requests(n: int) -> None:
     """Wait until so many requests are with the engine, those in the batch in hand among them."""
-    until(lambda: ENGINE_REQUESTS.collect()[0].samples[0].value == n, what=f"{n} requests")
+    until(lambda: ENGINE_REQUESTS._value.get() == n, what=f"{n} requests")
 
 
 def join_all(threads: list[threading.Thread]) -> None:

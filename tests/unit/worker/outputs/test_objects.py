@@ -6,6 +6,7 @@ import json
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 import numpy as np
@@ -74,7 +75,7 @@ def test_report_says_what_was_found(site: tuple[Settings, Database]) -> None:
         "The outlined volume is 108 mL.",
         "Not for diagnosis. A finding that is not flagged is not thereby excluded.",
     ]
-    groups = document.content.get_image_measurement_groups()
+    groups = _groups(document)
     names = [str(group.tracking_identifier) for group in groups]
     assert names == [
         "Intracranial hemorrhage",
@@ -92,13 +93,19 @@ def test_report_says_what_was_found(site: tuple[Settings, Database]) -> None:
     assert referenced is None
 
 
+def _groups(document: Dataset) -> list[Any]:
+    content = document.content
+    assert isinstance(content, hd.sr.MeasurementReport)
+    return list(content.get_image_measurement_groups())
+
+
 def test_a_score_without_a_threshold_is_called_a_hint(site: tuple[Settings, Database]) -> None:
     scored = scored_study(site[1], site[0], pipeline="chest_xray", n=1, threshold=None)
     rows = objects_of(site, scored.job_id)
     document = hd.sr.srread(site[0].objects_dir / str(rows["sr"].path))
     comments = [str(item.TextValue) for item in document.ContentSequence if item.ValueType == "TEXT"]
     assert "Not flagged for pneumonia, which is a hint at this age and has no threshold: certainty 93.0 %." in comments
-    pneumonia = document.content.get_image_measurement_groups()[0]
+    pneumonia = _groups(document)[0]
     assert str(pneumonia.tracking_identifier) == "Pneumonia (a hint, not flagged)"
     assert "threshold" not in str(pneumonia) and not pneumonia.get_qualitative_evaluations()
     for kind in ("sr", "sc"):

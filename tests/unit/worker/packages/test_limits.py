@@ -15,9 +15,10 @@ import pytest
 
 from tests.unit.worker.packages.test_package import copy_of, toy_card, toy_model
 from training.package.writing import write_package
-from worker.packages.archive import MANIFEST, export_package, import_package
+from worker.packages.archive import export_package, import_package
 from worker.packages.card import PackageError
 from worker.packages.limits import ARRAYS_BYTES, MOST_VALUES, require_array_limits
+from worker.packages.manifest import MANIFEST
 from worker.packages.package import CARD, GOLDEN, load
 
 NESTED: Any = 1

@@ -27,8 +27,10 @@ pytestmark = pytest.mark.skipif(DATA is None, reason="FIRSTREAD_TEST_DATA names 
 def _run(name: str, forced: bool = False) -> RunResult:
     path = Path(DATA or "") / "dicom_zoo" / name
     ds = read_dataset(path)
-    uids = [str(ds.get(keyword, "1.2")) for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "SOPClassUID")]
-    instance = StoredInstance(1, path, ds, *uids)
+    sop, series, sop_class = (
+        str(ds.get(keyword, "1.2")) for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "SOPClassUID")
+    )
+    instance = StoredInstance(1, path, ds, sop, series, sop_class)
     return run(row("chest_xray"), study_of(instance, forced=forced), chest_served(), LowerLungEngine())
 
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydicom.datadict import keyword_dict, tag_for_keyword
+from pydicom.datadict import keyword_dict
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
     ExplicitVRBigEndian,
@@ -269,7 +268,7 @@ def test_every_attribute_that_is_read_for_scoring_counts() -> None:
     missed = set()
     for keyword in read - READ_AND_NOT_COUNTED - inside:
         ds = Dataset()
-        ds.add_new(Tag(tag_for_keyword(keyword)), "LO", "x")
+        ds.add_new(keyword, "LO", "x")
         if not counts(ds[keyword]):
             missed.add(keyword)
     assert not missed, f"add them to worker/routing/scored_set.py: {sorted(missed)}"

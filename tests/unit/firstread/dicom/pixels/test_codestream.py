@@ -64,7 +64,12 @@ def test_a_stream_of_another_size_never_reaches_a_codec(
     path = tmp_path / "object.dcm"
     with_streams(tiny_slice(), streams).save_as(path)
     decoded: list[codecs.CodedFrame] = []
-    monkeypatch.setattr(codecs._SEAM, "decode", lambda frame: decoded.append(frame) or codecs.decode_here(frame))
+
+    def decode(frame: codecs.CodedFrame) -> np.ndarray:
+        decoded.append(frame)
+        return codecs.decode_here(frame)
+
+    monkeypatch.setattr(codecs._SEAM, "decode", decode)
     for index in range(len(streams)):
         with pytest.raises(UnreadablePixels, match="another size"):
             read_frame(path, index)
@@ -75,7 +80,12 @@ def test_a_decoder_that_was_installed_gets_the_whole_stream(tmp_path: Path, monk
     path, streams = tmp_path / "object.dcm", [jpeg(seed=1), jpeg(seed=2)]
     with_streams(tiny_slice(), streams).save_as(path)
     seen: list[codecs.CodedFrame] = []
-    monkeypatch.setattr(codecs._SEAM, "decode", lambda frame: seen.append(frame) or np.zeros((64, 64), np.uint8))
+
+    def decode(frame: codecs.CodedFrame) -> np.ndarray:
+        seen.append(frame)
+        return np.zeros((64, 64), np.uint8)
+
+    monkeypatch.setattr(codecs._SEAM, "decode", decode)
     read_frame(path, 1)
     assert [frame.data.rstrip(b"\0") for frame in seen] == [streams[1]]
     assert seen[0].frame_bytes == 64 * 64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def _density() -> np.ndarray:
     return np.asarray(chest_image(SPEC)[0])
 
 
-def _stored(**elements: object) -> Dataset:
+def _stored(**elements: Any) -> Dataset:
     """A film that only its table makes right."""
     values = np.rint(_density() ** (1 / GAMMA) * 4095).astype("<u2")
     return with_cells(film_ds(SPEC, WindowCenter=None, WindowWidth=None), values, **elements)
@@ -43,7 +44,7 @@ def _seen(folder: Path, ds: Dataset, cautions: list[str] | None = None) -> np.nd
     instance = received(folder, ds)
     film = read_film(instance.path, instance.ds, 0, cautions)[0]
     low, high = np.percentile(film, (1, 99))
-    return np.clip((film - low) / (high - low), 0, 1)
+    return np.asarray(np.clip((film - low) / (high - low), 0, 1))
 
 
 def _straight(folder: Path) -> np.ndarray:
@@ -238,8 +239,8 @@ def test_a_training_export_shows_the_same_film(name: str, tmp_path: Path) -> Non
     grey = np.rint(_density() * 255).astype(np.uint8)
     if name == "palette":
         ramp = np.arange(256)
-        of_bytes = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "WindowCenter": None, "WindowWidth": None}
-        ds = _palette(with_cells(film_ds(SPEC, **of_bytes), 255 - grey), ramp[::-1], ramp[::-1], ramp[::-1], 8)
+        of_bytes = film_ds(SPEC, BitsAllocated=8, BitsStored=8, HighBit=7, WindowCenter=None, WindowWidth=None)
+        ds = _palette(with_cells(of_bytes, 255 - grey), ramp[::-1], ramp[::-1], ramp[::-1], 8)
     else:
         ds = _stored(**TABLES[name])
     for item in [*ds.get("VOILUTSequence", []), *ds.get("ModalityLUTSequence", [])]:

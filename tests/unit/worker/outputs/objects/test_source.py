@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from pydicom.config import disable_value_validation
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
@@ -13,10 +14,10 @@ from pydicom.tag import Tag
 from firstread.records import Database
 from firstread.settings import Settings
 from tests.builders.result_objects import objects_of, read, validate
-from tests.builders.scored_studies import scored_study
+from tests.builders.scored_studies import Change, scored_study
 
 
-def without(*keywords: str) -> object:
+def without(*keywords: str) -> Change:
     def change(ds: Dataset) -> None:
         for keyword in keywords:
             if keyword in ds:
@@ -39,7 +40,7 @@ def test_sources_that_miss_attributes(site: tuple[Settings, Database]) -> None:
         "FrameOfReferenceUID",
         "PositionReferenceIndicator",
     )
-    rows = objects_of(site, scored_study(site[1], site[0], change=change).job_id)  # type: ignore[arg-type]
+    rows = objects_of(site, scored_study(site[1], site[0], change=change).job_id)
     for kind in ("sr", "sc"):
         assert validate(site[0].objects_dir / str(rows[kind].path)) == []
     assert rows["seg"].path is None
@@ -48,20 +49,13 @@ def test_sources_that_miss_attributes(site: tuple[Settings, Database]) -> None:
 
 def test_values_that_break_their_vr_are_left_empty(site: tuple[Settings, Database]) -> None:
     def change(ds: Dataset) -> None:
-        from pydicom import config
-
-        config.settings.writing_validation_mode = config.IGNORE
         ds.PatientBirthDate = "unknown"
         ds.PatientSex = "X"
         ds.StudyTime = "eight"
         ds.PatientAge = "old"
 
-    try:
+    with disable_value_validation():
         rows = objects_of(site, scored_study(site[1], site[0], change=change).job_id)
-    finally:
-        from pydicom import config
-
-        config.settings.writing_validation_mode = None
     for row in rows.values():
         assert validate(site[0].objects_dir / str(row.path)) == []
         ds = read(site, row)
@@ -82,20 +76,13 @@ def test_a_source_that_cannot_be_referenced_says_so(
     site: tuple[Settings, Database], keyword: str, value: str, reasons: dict[str, str]
 ) -> None:
     def change(ds: Dataset) -> None:
-        from pydicom import config
-
-        config.settings.writing_validation_mode = config.IGNORE
         if value:
             setattr(ds, keyword, value)
         else:
             delattr(ds, keyword)
 
-    try:
+    with disable_value_validation():
         scored = scored_study(site[1], site[0], n=1, change=change)
-    finally:
-        from pydicom import config
-
-        config.settings.writing_validation_mode = None
     rows = objects_of(site, scored.job_id)
     assert {kind: rows[kind].reason for kind in reasons} == reasons
     if keyword == "StudyInstanceUID":

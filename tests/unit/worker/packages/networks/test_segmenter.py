@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from worker.packages.card import InputSpec
@@ -9,7 +11,7 @@ from worker.packages.networks.segmenter import effnet_lite_unet
 
 NARROW = InputSpec(kind="hu", height=64, width=64, windows=((0, 80),), neighbours=1)
 WIDE = NARROW.model_copy(update={"wide_windows": ((-20, 180), (-100, 900))})
-OPTIONS = {"classes": 2, "decoder": (16, 12, 8, 8), "depth": 12, "top": 32}
+OPTIONS: dict[str, Any] = {"classes": 2, "decoder": (16, 12, 8, 8), "depth": 12, "top": 32}
 
 
 def test_wide_windows_begin_by_changing_nothing_and_can_be_learnt() -> None:

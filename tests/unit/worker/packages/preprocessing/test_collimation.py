@@ -11,9 +11,9 @@ from tests.builders.chest import chest_card, chest_served
 from worker.packages.card import InputSpec
 from worker.packages.preprocessing.collimation import MOST, bordered
 from worker.packages.preprocessing.compose import compose, compose_boxed, located, planes
-from worker.packages.preprocessing.lungs import lung_field
+from worker.packages.preprocessing.lungs import SIDE, lung_field
 from worker.pipelines.chest_xray.evidence import Voice, film_maps
-from worker.pipelines.chest_xray.maps import SIDE, FilmPart, composed, enlarged, on_film
+from worker.pipelines.chest_xray.maps import FilmPart, composed, enlarged, on_film
 
 WHOLE = InputSpec(kind="grey", height=96, width=96, levels=(1.0, 99.0))
 FILM = WHOLE.model_copy(update={"crop": "film"})
@@ -58,6 +58,7 @@ def test_noise_jpeg_and_text_do_not_hide_a_border(film: np.ndarray) -> None:
     noisy = framed + 40 * np.random.default_rng(0).standard_normal(framed.shape).astype(np.float32)
     eight = np.clip(noisy / 16, 0, 255).astype(np.uint8)
     again = cv2.imdecode(cv2.imencode(".jpg", eight, [cv2.IMWRITE_JPEG_QUALITY, 70])[1], cv2.IMREAD_GRAYSCALE)
+    assert again is not None
     for image in (framed, noisy, eight.astype(np.float32), again.astype(np.float32)):
         box = np.asarray(bordered(image))
         assert np.abs(box - (30, 30, 256, 256)).max() <= 2

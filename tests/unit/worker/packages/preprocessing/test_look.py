@@ -44,7 +44,7 @@ def test_the_rim_is_cut_off_inside_the_border_and_the_box_says_so() -> None:
 
 
 def test_letters_and_arrows_are_painted_over_and_lungs_are_not() -> None:
-    plain = film() * 0.8 + 0.05
+    plain: np.ndarray = film() * 0.8 + 0.05
     ink = np.zeros(plain.shape, dtype=np.uint8)
     cv2.putText(ink, "PORTABLE", (10, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1, cv2.LINE_AA)
     cv2.arrowedLine(ink, (120, 150), (90, 120), 255, 1, cv2.LINE_AA)

@@ -45,7 +45,7 @@ class PointingEngine:
         return {"p": 1 / (1 + np.exp(-excess))[:, None]}
 
     def gradients(self, package: str, x: np.ndarray, finding: str) -> np.ndarray:
-        return self.class_maps(package, x, finding)[0]
+        return np.asarray(self.class_maps(package, x, finding)[0])
 
     def class_maps(self, package: str, x: np.ndarray, finding: str) -> np.ndarray:
         self.asked.append((package, finding))
@@ -111,10 +111,11 @@ def test_numbers_tell_both_models_and_both_methods_apart() -> None:
     numbers = map_numbers(film_maps(engine, voices, inputs, 0), _field())
     assert numbers["map_side"] == "right"
     assert numbers["map_zone"] == "middle"
-    assert numbers["map_lung_share"] > 0.9
-    assert numbers["plus_lung_share"] < 0.1
-    assert numbers["plus_agreement"] < 0.1
-    assert numbers["map_agreement"] < 0.1
+    shares = {name: number for name, number in numbers.items() if isinstance(number, float)}
+    assert shares["map_lung_share"] > 0.9
+    assert shares["plus_lung_share"] < 0.1
+    assert shares["plus_agreement"] < 0.1
+    assert shares["map_agreement"] < 0.1
     same = map_numbers(film_maps(PointingEngine({"pneumonia/1.0.0": LEFT}), voices[:1], inputs, 0), _field())
     assert same["plus_agreement"] == pytest.approx(1.0)
     assert "map_agreement" not in same

@@ -29,7 +29,7 @@ def _film(folder: Path, ds: Dataset) -> np.ndarray:
 
 def _unit(film: np.ndarray) -> np.ndarray:
     low, high = np.percentile(film, (1, 99))
-    return np.clip((film - low) / (high - low), 0, 1)
+    return np.asarray(np.clip((film - low) / (high - low), 0, 1))
 
 
 def test_a_voi_lut_is_applied(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_the_body_part_counts_before_the_region_and_both_before_descriptions() -
     ],
 )
 def test_a_lateral_view_is_known_by_every_field_and_a_frontal_one_guards(
-    elements: dict[str, str], lateral: bool
+    elements: dict[str, Any], lateral: bool
 ) -> None:
     assert is_lateral(film_ds(**elements)) is lateral
 
@@ -261,4 +261,4 @@ def test_occlusion_finds_the_pixel_that_matters() -> None:
     x[30, 10] = 50.0
     assert len(occluded(x)) == 8, "one batch"
     heat = occlusion_map({"a": x}, lambda batch: batch["a"][:, 30, 10, 0], float(x[30, 10, 0]), grid=(5, 5))
-    assert np.unravel_index(int(heat.argmax()), heat.shape) == (3, 1)
+    assert heat.argmax() == np.ravel_multi_index((3, 1), heat.shape)

@@ -142,7 +142,7 @@ def test_the_diameter_is_in_mm_where_the_spacing_is_known(tmp_path: Path) -> Non
 
 
 def _ybr_full(rgb: np.ndarray) -> np.ndarray:
-    from pydicom.pixels import convert_color_space
+    from pydicom.pixels.processing import convert_color_space
 
     return np.asarray(convert_color_space(rgb, "RGB", "YBR_FULL"))
 
@@ -190,7 +190,7 @@ def test_colour_is_the_same_however_it_is_stored(kind: str, tmp_path: Path) -> N
         ds.PhotometricInterpretation = "YBR_FULL_422"
         ds.PixelData = _ybr_full(rgb).tobytes()
     elif kind in ("ybr_rct", "ybr_ict"):
-        lossy = {} if kind == "ybr_rct" else {"j2k_cr": [5]}
+        lossy: dict[str, Any] = {} if kind == "ybr_rct" else {"j2k_cr": [5]}
         ds.PhotometricInterpretation = kind.upper()
         ds.compress(JPEG2000Lossless if kind == "ybr_rct" else JPEG2000, generate_instance_uid=False, **lossy)
     elif kind == "palette":

@@ -58,7 +58,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
 
 def pictured(hu: np.ndarray) -> np.ndarray:
     """What is left of Hounsfield units in a picture of eight bits from -20 to 100."""
-    return (np.round((np.clip(hu, -20, 100) + 20) * 255 / 120) * (120 / 255) - 20).astype(np.float32)
+    return np.asarray(np.round((np.clip(hu, -20, 100) + 20) * 255 / 120) * (120 / 255) - 20, np.float32)
 
 
 def put_back(pictures: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ def test_other_ages_are_heads_without_doubt(age: str) -> None:
 
 
 def _middle() -> np.ndarray:
-    return head_volume(NEWBORN, seed=1)[0][8]
+    return np.asarray(head_volume(NEWBORN, seed=1)[0][8])
 
 
 def test_a_shell_of_bone_around_brain_is_an_infant() -> None:
