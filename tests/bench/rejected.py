@@ -21,7 +21,7 @@ def measure(place: Site, sizes: Sizes) -> list[Figure]:
         closed, ended = place.closed(), place.ended()
         folders, uids = write(no_head(), place.folder / "rejected", studies)
         send_together(place.settings.dicom_port, folders, 4)
-        place.wait(lambda count=closed + studies: place.closed() >= count, "the studies to close")  # type: ignore[misc]
+        place.wait(lambda: place.closed() >= closed + studies, "the studies to close")  # noqa: B023
         place.work()
         assert place.worker is not None
         before = cpu_s(place.worker.pid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.bench.figures import Collected, Figure
-from tests.bench.pictures import head, write
+from tests.bench.pictures import Draw, head, write
 from tests.bench.sending import send, send_together
 from tests.bench.site import URGENT_AE, Site
 from tests.bench.sizes import Sizes
@@ -37,7 +37,7 @@ def measure(place: Site, sizes: Sizes) -> list[Figure]:
     return found.figures()
 
 
-def _urgent(found: Collected, place: Site, drawn, subject: str) -> None:  # type: ignore[no-untyped-def]
+def _urgent(found: Collected, place: Site, drawn: Draw, subject: str) -> None:
     (folder,), (uid,) = write(drawn, place.folder / "urgent", 1)
     send(place.settings.dicom_port, folder, calling_ae=URGENT_AE)
     place.wait(lambda: place.timings([uid]), "the urgent study")

@@ -116,9 +116,9 @@ def put_revision(
         return revision.id
 
 
-def put_probe(db: Database, settings: Settings, name: str, behaviour: str = "ok", n: int = 2, **values: object) -> int:
+def put_probe(db: Database, settings: Settings, name: str, behaviour: str = "ok", n: int = 2, **values: Any) -> int:
     """A study for the probe pipeline; ``name`` makes its UID."""
-    return put_revision(db, settings, probe_images(stable_uid("probe", name), behaviour, n), **values)  # type: ignore[arg-type]
+    return put_revision(db, settings, probe_images(stable_uid("probe", name), behaviour, n), **values)
 
 
 def job_of(db: Database, revision_id: int, pipeline: str = "probe") -> Job | None:

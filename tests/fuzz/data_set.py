@@ -7,7 +7,7 @@ import itertools
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hypothesis import strategies as st
 
@@ -19,7 +19,7 @@ from tests.builders.bad_inputs import encoded, tiny_slice
 from tests.fuzz.admission import inbox
 from tests.fuzz.door import Door, Feed
 from worker.decoder.pool import DecoderPool
-from worker.pipelines.base import StoredInstance, StudyImages
+from worker.pipelines.base import PipelineSteps, StoredInstance, StudyImages
 from worker.pipelines.reasons import Unsuitable
 from worker.pipelines.registry import REGISTRY
 
@@ -50,10 +50,10 @@ def read_as_a_worker(path: Path) -> str:
     return f"{outcome}, {' and '.join(wanting) or 'no'} images"
 
 
-def _goes_on(steps: object, study: StudyImages) -> bool:
+def _goes_on(steps: PipelineSteps[Any, Any, Any], study: StudyImages) -> bool:
     try:
-        selection = steps.select(study)  # type: ignore[attr-defined]
-        return any(steps.gate(study, series).passed for series in selection.series)  # type: ignore[attr-defined]
+        selection = steps.select(study)
+        return any(steps.gate(study, series).passed for series in selection.series)
     except (UnreadablePixels, Unsuitable):
         return False
 

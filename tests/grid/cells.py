@@ -15,7 +15,7 @@ from firstread.effects import AFTER, BEFORE, TABLE, Effect, Kind
 from tests import failpoints
 from tests.grid.place import Place, wait_until
 from tests.grid.services import descendants
-from tests.grid.workload import give_in
+from tests.grid.workload import Given, give_in
 
 WHO = ("listener", "worker", "supervisor", "any")
 """Whose effects the workload comes to; those of deliveries and commands have tests of their own."""
@@ -97,9 +97,9 @@ def run_cell(place: Place, cell: Cell, number: int) -> Outcome:
     return Outcome(cell, outcome, round(time.monotonic() - started, 1), tuple(faults[:5]))
 
 
-def _faults(place: Place, given: object) -> list[str]:
+def _faults(place: Place, given: Given) -> list[str]:
     try:
-        return place.faults(given)  # type: ignore[arg-type]
+        return place.faults(given)
     except Exception as error:  # noqa: BLE001  # a database that is on its way back
         return [f"the database does not answer ({type(error).__name__})"]
 

@@ -8,8 +8,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 from moto.server import ThreadedMotoServer
@@ -87,8 +88,8 @@ class Place:
                 workers = session.scalars(text("SELECT details FROM process WHERE kind = 'worker'")).all()
         except SQLAlchemyError:
             return False
-        peer = {"host": "127.0.0.1", "port": self.settings.dicom_port, "called_ae": "FIRSTREAD"}
-        return any("ready" in str(details) for details in workers) and echo(**peer) == ""  # type: ignore[arg-type]
+        peer: dict[str, Any] = {"host": "127.0.0.1", "port": self.settings.dicom_port, "called_ae": "FIRSTREAD"}
+        return any("ready" in str(details) for details in workers) and echo(**peer) == ""
 
     def kill_broker(self) -> None:
         """Kill the broker; whoever keeps it starts it again, empty."""
@@ -252,11 +253,11 @@ def _running(place: Place) -> Iterator[Place]:
         place.close()
 
 
-def wait_until(check: object, limit_s: float) -> bool:
+def wait_until(check: Callable[[], object], limit_s: float) -> bool:
     """Whether something became true within a time."""
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
-        if check():  # type: ignore[operator]
+        if check():
             return True
         time.sleep(0.1)
     return False

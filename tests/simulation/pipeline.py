@@ -5,13 +5,13 @@ Every pixel of an image is a thousand times its probability; a study is flagged 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from firstread.dicom.pixels.reading import UnreadablePixels, read_frame
 from firstread.pipelines import Pipeline
+from tests.builders.probe_pipeline import ProbeModel
 from tests.simulation.world import World
+from worker.engine.requests import Progress
 from worker.engine.serving import Serving
 from worker.packages.card import Card, InputSpec
 from worker.pipelines import registry
@@ -100,7 +100,7 @@ class Scoring:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def handle(self, _priority: int, lease: Any) -> Scoring:
+    def handle(self, priority: int, lease: Progress) -> Scoring:
         """As :meth:`worker.engine.device.EngineThread.handle`."""
         self._lease = lease
         return self
@@ -111,11 +111,19 @@ class Scoring:
     def __exit__(self, *_error: object) -> None:
         return None
 
-    def run(self, _package: str, x: np.ndarray) -> dict[str, np.ndarray]:
+    def run(self, package: str, x: np.ndarray) -> dict[str, np.ndarray]:
         """The deterministic scorer."""
         self._world.sleep(self._world.rng.choice((0.2, 1.0, 5.0)))
         self._lease.touch()
         return {"p": x.mean(axis=(1, 2, 3))[:, None]}
+
+    def gradients(self, package: str, x: np.ndarray, finding: str) -> np.ndarray:
+        """This pipeline asks for no map."""
+        raise NotImplementedError
+
+    def class_maps(self, package: str, x: np.ndarray, finding: str) -> np.ndarray:
+        """This pipeline asks for no map."""
+        raise NotImplementedError
 
 
 def serving() -> Serving:
@@ -130,5 +138,5 @@ def serving() -> Serving:
         architecture={},
     )
     done = Serving()
-    done.add(Served(card), object())  # type: ignore[arg-type]
+    done.add(Served(card), ProbeModel())
     return done

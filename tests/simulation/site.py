@@ -334,7 +334,7 @@ class Site:
             owner=owner,
             claimer=claimer,
             keeper=keeper,
-            engine=Scoring(self.world),  # type: ignore[arg-type]
+            engine=Scoring(self.world),
             serving=serving(),
         )
         keeper.start()

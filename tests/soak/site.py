@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import select
 
@@ -133,11 +133,11 @@ def site(folder: Path, pacs_port: int | None, *, shipped_models: bool) -> Iterat
     home.mkdir(parents=True)
     if pacs_port is not None:
         (home / "destinations.toml").write_text(DESTINATION.format(port=pacs_port), encoding="utf-8")
-    values: dict[str, object] = {"web_port": free_port()}
+    values: dict[str, Any] = {"web_port": free_port()}
     if not shipped_models:
         write_toy_package(folder / "models")
         values["models_dir"] = folder / "models"
-    settings = Settings(home=home, dicom_port=free_port(), metrics_port=free_port(), min_free_mb=0, **values)  # type: ignore[arg-type]
+    settings = Settings(home=home, dicom_port=free_port(), metrics_port=free_port(), min_free_mb=0, **values)
     log = folder / "up.out"
     with log.open("wb") as out:
         command = firstread_command("up")

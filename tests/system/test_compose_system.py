@@ -16,6 +16,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def system(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> It
             for name in ("listener", "worker"):
                 system.start(name)
             for name in ("listener", "worker"):
-                until(lambda name=name: system.healthy(name), START_LIMIT_S, f"{name} healthy")  # type: ignore[misc]
+                until(partial(system.healthy, name), START_LIMIT_S, f"{name} healthy")
             give_in(system)
             yield system
         finally:

@@ -131,7 +131,9 @@ def test_up_answers_counts_and_ends_in_order(start_up: Callable[..., RunningUp])
 
 
 def _comes_in_by_the_printed_address(up: RunningUp) -> None:
-    page, _, key = re.search(r"worklist page: (\S+)", up.text)[1].partition("#key=")  # type: ignore[index]
+    printed = re.search(r"worklist page: (\S+)", up.text)
+    assert printed is not None
+    page, _, key = printed[1].partition("#key=")
     until(lambda: _accepts(up.settings.web_port), 90)
     with httpx.Client(base_url=page, timeout=20) as client:
         assert client.get("/").status_code == 401

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tools.licences import DECIDED, Dependency, dependency, is_allowed, locked, said_by
@@ -43,9 +45,10 @@ def test_what_was_decided_by_hand_is_still_wanted() -> None:
 
 
 def test_a_bill_of_materials_gets_licences() -> None:
-    document = {"components": [{"name": "Numpy", "description": "a line of the lock"}, {"name": "nothing-of-ours"}]}
+    listed = [{"name": "Numpy", "description": "a line of the lock"}, {"name": "nothing-of-ours"}]
+    document: dict[str, Any] = {"components": listed}
     assert complete(document) == ["nothing-of-ours"]
     numpy, other = document["components"]
-    assert "BSD-3-Clause" in numpy["licenses"][0]["license"]["name"]  # type: ignore[index]
+    assert "BSD-3-Clause" in numpy["licenses"][0]["license"]["name"]
     assert "description" not in numpy
     assert "licenses" not in other

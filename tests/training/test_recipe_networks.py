@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,12 +29,12 @@ PARAMETERS = {"keras_transfer EfficientNetB7": 67_394_715}
 """64,097,687 of the base, and a head of 1024, 512, 256 and four outputs with batch normalization throughout."""
 
 
-def require_scores(package: Package, recipe: Recipe, model: object) -> None:
+def require_scores(package: Package, recipe: Recipe, model: Any) -> None:
     """What comes out of the package is finite, of the right shape, and what the trained network gives."""
     spec = recipe.input
     x = np.random.default_rng(1).random((2, spec.height, spec.width, spec.channels), dtype=np.float32)
     out = package.predict(x)
-    plain = model(x, training=False)  # type: ignore[operator]  # no graph for two pictures
+    plain = model(x, training=False)  # no graph for two pictures
     if recipe.labels:
         assert out["p"].shape == (2, len(recipe.labels)) and np.isfinite(out["p"]).all()
         np.testing.assert_allclose(out["p_raw"], out["p"], atol=1e-6)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -19,11 +20,11 @@ from firstread.storage.faults import machine_fault
 from firstread.storage.store import spool_of, store_of
 from worker import metrics
 from worker.decoder.limits import one_study
-from worker.engine.device import EngineThread
+from worker.engine.requests import Progress
 from worker.engine.serving import Serving
 from worker.errors import LeaseLost, NoServingPackage, describe, reason_of
 from worker.pipelines import registry
-from worker.pipelines.base import Outcome
+from worker.pipelines.base import Engine, Outcome
 from worker.pipelines.runner import run
 from worker.reading import read_study
 from worker.scoring.claims import Claimer, JobClaim, Rank
@@ -37,6 +38,14 @@ from worker.scoring.urgent import UrgentLane
 log = logging.getLogger(__name__)
 
 
+class Engines(Protocol):
+    """The engine as each job gets it; :class:`worker.engine.device.EngineThread` is one."""
+
+    def handle(self, priority: int, lease: Progress) -> AbstractContextManager[Engine]:
+        """The engine for one job, whose ``lease`` is touched with each step forward; priority 0 is served first."""
+        ...
+
+
 class Scorer:
     """Takes the next job and scores it, from the claim to the commit; called by every task thread."""
 
@@ -48,7 +57,7 @@ class Scorer:
         owner: str,
         claimer: Claimer,
         keeper: LeaseKeeper,
-        engine: EngineThread,
+        engine: Engines,
         serving: Serving,
     ) -> None:
         self._db = db

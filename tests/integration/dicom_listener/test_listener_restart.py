@@ -181,7 +181,9 @@ def test_a_repeat_whose_copy_was_not_removed_in_time(
         assert outcomes(service.db) == {"stored": 1, "repeat": 1}
 
 
-def test_a_living_listeners_files_are_left_to_it(make_settings: MakeSettings, broker: str, tmp_path: Path) -> None:
+def test_a_living_listeners_files_are_left_to_it(
+    make_settings: MakeSettings, broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two listeners on one spool: what one has in hand is not registered by the other's start."""
     settings = make_settings(**QUICK, broker_url=broker)
     with listening(settings) as one:
@@ -194,7 +196,7 @@ def test_a_living_listeners_files_are_left_to_it(make_settings: MakeSettings, br
             held.wait(10)
             return write(entries)
 
-        one.writer._assembler.write = slow  # type: ignore[method-assign]
+        monkeypatch.setattr(one.writer._assembler, "write", slow)
         assert all(o.ok for o in send(one, *small_files(tmp_path / "ct", 3)))
         with listening(settings) as two:
             stays(lambda: outcomes(two.db) == {}, 0.5)
@@ -228,7 +230,9 @@ def test_dead_processes_of_this_host_are_known_at_once(sqlite_db: Database) -> N
     }
 
 
-def test_rows_wait_for_a_database_that_is_away(settings: Settings, tmp_path: Path) -> None:
+def test_rows_wait_for_a_database_that_is_away(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Intake goes on; the rows follow once the database is back."""
     with listening(settings) as service:
         from sqlalchemy.exc import OperationalError
@@ -241,7 +245,7 @@ def test_rows_wait_for_a_database_that_is_away(settings: Settings, tmp_path: Pat
                 raise OperationalError("select 1", {}, Exception("gone"))
             return write(entries)
 
-        service.writer._assembler.write = away  # type: ignore[method-assign]
+        monkeypatch.setattr(service.writer._assembler, "write", away)
         assert all(o.ok for o in send(service, *small_files(tmp_path / "ct", 3)))
         assert [row[1:4] for row in all_closed(service.db)] == [(1, "released", 3)]
 

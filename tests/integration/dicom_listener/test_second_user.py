@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,8 +38,8 @@ class Other:
     changes = os.geteuid() == 0
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        become = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if self.changes else {}
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, cwd="/", **become)  # type: ignore[call-overload,no-any-return]
+        become: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if self.changes else {}
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, cwd="/", **become)
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o2777), (0o077, 0o2770)])

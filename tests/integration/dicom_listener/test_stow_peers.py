@@ -69,7 +69,8 @@ def test_a_listener_that_stops_waits_for_no_sender(stow: MakeSettings, monkeypat
     with listening(settings) as service, _connect(settings.stow_port) as sock:
         sock.sendall(_head(len(whole)) + whole[:-100])
         until(lambda: outcomes(service.db) == {"stored": 1})
-        service.stow.stop()  # type: ignore[union-attr]
+        assert service.stow is not None
+        service.stow.stop()
         until(lambda: rows(service.db, "SELECT ending FROM association") == [("aborted",)])
         with pytest.raises(ConnectionRefusedError):
             _connect(settings.stow_port)

@@ -81,7 +81,7 @@ def test_no_look_up_grows(smaller: Database, on_sqlite: Database, query: Documen
     work, rows = [], []
     for db, studies in ((smaller, STUDIES // TIMES), (on_sqlite, STUDIES)):
         about = subject(studies)
-        work.append(work_of(db, lambda session, about=about: query.run(session, about)))  # type: ignore[misc]
+        work.append(work_of(db, lambda session: query.run(session, about)))  # noqa: B023
         with db.read() as session:
             rows.append(max(1, query.run(session, about)))
     assert work[1] <= 1.2 * work[0] * max(1, rows[1] / rows[0]) + 50, (work, rows)

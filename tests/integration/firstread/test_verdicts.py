@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scipy import stats
@@ -61,12 +62,12 @@ def test_the_way_of_a_verdict(site: Site) -> None:
         ({"pipeline": "head_ct", "truth": 2}, "0 or 1"),
     ],
 )
-def test_verdicts_that_make_no_sense(tmp_path: Path, arguments: dict[str, object], word: str) -> None:
+def test_verdicts_that_make_no_sense(tmp_path: Path, arguments: dict[str, Any], word: str) -> None:
     settings = settings_in(tmp_path)
     db = database_in(settings)
     scored = scored_study(db, settings)
     with pytest.raises(VerdictError, match=word):
-        record_verdict(db, scored.study_uid, **arguments)  # type: ignore[arg-type]
+        record_verdict(db, scored.study_uid, **arguments)
     with pytest.raises(UnknownStudy, match="no such study"):
         record_verdict(db, "1.2.3", "head_ct", agree=True)
 

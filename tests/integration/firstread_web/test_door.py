@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from typing import Any
 
 import httpx
 import pytest
@@ -48,8 +49,8 @@ def is_closed(sock: socket.socket) -> bool:
 
 
 @contextmanager
-def door(site: tuple[Settings, Database], **limits: float) -> Iterator[RunningPage]:
-    with page_of(*site, Limits(**limits)) as page:  # type: ignore[arg-type]
+def door(site: tuple[Settings, Database], **limits: Any) -> Iterator[RunningPage]:
+    with page_of(*site, Limits(**limits)) as page:
         yield page
 
 

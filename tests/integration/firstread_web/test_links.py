@@ -99,7 +99,9 @@ def test_a_webhook_holds_a_link_by_which_a_name_is_typed_in(
     fresh_study(db, settings)
     linked = settings.model_copy(update={"web_url": URL})
     escalate(db, linked)
-    path, token = LINK.search(json.loads(hook.requests[0][2])["link"]).groups()  # type: ignore[union-attr]
+    link = LINK.search(json.loads(hook.requests[0][2])["link"])
+    assert link is not None
+    path, token = link.groups()
     with page_of(linked, db) as page, page.client(Host="worklist.example") as person:
         nameless = person.post(path, data={"token": token, "act": "acknowledge"})
         assert nameless.status_code == 409 and "Type in your name" in nameless.text

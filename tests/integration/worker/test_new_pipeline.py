@@ -88,6 +88,12 @@ class KneeModel:
     def predict(self, x: np.ndarray) -> dict[str, np.ndarray]:
         return {"p": x.max(axis=(1, 2, 3))[:, None]}
 
+    def gradients(self, x: np.ndarray, finding: str) -> np.ndarray:
+        return np.zeros(x.shape[:3], dtype=np.float32)
+
+    def class_maps(self, x: np.ndarray, finding: str) -> np.ndarray:
+        return np.zeros((2, *x.shape[:3]), dtype=np.float32)
+
 
 @dataclass(frozen=True)
 class Site:
@@ -114,7 +120,7 @@ def site(knee: None, tmp_path: Path) -> Iterator[Site]:
     uid = stable_uid("knee")
     revision = put_revision(db, settings, [image(number, uid) for number in (1, 2, 3)])
     serving = Serving()
-    serving.add(Served(CARD), KneeModel())  # type: ignore[arg-type]
+    serving.add(Served(CARD), KneeModel())
     with scorer_of(db, settings, serving, serving.pipelines(registry.REGISTRY)) as scorer:
         assert scorer.answer() == 1
     job = job_of(db, revision, "knee_mr")

@@ -210,7 +210,12 @@ def test_rejected_study_has_its_reasons(db: Database, settings: Settings, scorer
 
 def test_pipeline_without_a_package_costs_no_attempt(db: Database, settings: Settings, scorer: Scorer) -> None:
     revision = put_probe(db, settings, "gone", "gone")
-    scorer._claimer._serving = lambda: () if job_of(db, revision) and job_of(db, revision).attempts else ("probe",)  # type: ignore[union-attr]
+
+    def serving() -> tuple[str, ...]:
+        job = job_of(db, revision)
+        return () if job is not None and job.attempts else ("probe",)
+
+    scorer._claimer._serving = serving
     first = scorer._claimer.next()
     assert first is not None
     state = commit_failure(

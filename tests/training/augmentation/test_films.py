@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -45,11 +45,13 @@ def test_everything_at_once_keeps_shape_and_range_and_is_the_same_for_the_same_s
 
 
 @pytest.mark.parametrize("draw", [marks.write_letters, marks.draw_arrow, marks.lay_tubes, marks.cover_patches])
-def test_marks_cover_a_part_of_the_film_and_leave_the_rest(film: np.ndarray, draw: object) -> None:
+def test_marks_cover_a_part_of_the_film_and_leave_the_rest(
+    film: np.ndarray, draw: Callable[[np.ndarray, np.random.Generator], object]
+) -> None:
     shares = []
     for seed in range(20):
         marked = film.copy()
-        draw(marked, np.random.default_rng(seed))  # type: ignore[operator]
+        draw(marked, np.random.default_rng(seed))
         shares.append(float(np.mean(np.abs(marked - film) > 1e-3)))
         assert 0 <= marked.min() <= marked.max() <= 1
     assert max(shares) < 0.3 and np.median(shares) > 0.001

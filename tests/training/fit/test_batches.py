@@ -143,8 +143,9 @@ def test_bleeds_of_others_are_put_into_heads_of_the_same_level(arrays: Arrays, d
     donors = Donors.among(arrays, np.arange(len(arrays)))
     clean = [i for i in range(len(arrays)) if arrays.items[i].dataset == "ct_ich" and arrays.labels[i, 0] == 0]
     done = 0
+    assert arrays.masks is not None
     for row in clean:
-        image, mask = arrays.stacked(np.asarray([row]))[0], np.zeros(arrays.masks.shape[1:], np.float32)  # type: ignore[union-attr]
+        image, mask = arrays.stacked(np.asarray([row]))[0], np.zeros(arrays.masks.shape[1:], np.float32)
         donor = donors.draw(row, rng)
         bled = None if donor is None else put_bleed(image, mask, arrays, donor, rng)
         if bled is None:

@@ -6,6 +6,7 @@ import itertools
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -19,8 +20,8 @@ def head() -> PlainHead:
     return next(drawn_heads())
 
 
-def _suspected(head: PlainHead, hu: object) -> bool:
-    return warnings_of(hu, head.pixel_mm, head.step_mm)["contrast_suspected"]  # type: ignore[arg-type]
+def _suspected(head: PlainHead, hu: np.ndarray) -> bool:
+    return warnings_of(hu, head.pixel_mm, head.step_mm)["contrast_suspected"]
 
 
 def test_painted_vessels_are_seen_and_calcifications_are_not(head: PlainHead) -> None:

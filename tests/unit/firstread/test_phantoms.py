@@ -13,7 +13,7 @@ from firstread.dicom.pixels.reading import read_frame
 from firstread.dicom.uids import is_standard_uid
 from firstread.phantoms.chest import FilmSpec, chest_film, chest_image, film, limb_image
 from firstread.phantoms.ct import CtLabels, write_series
-from firstread.phantoms.head import BLEEDS, HeadSpec, head_study, write_head_phantom
+from firstread.phantoms.head import BLEEDS, Bleed, HeadSpec, head_study, write_head_phantom
 from firstread.phantoms.lesion import LesionSpec, lesion_image, lesion_photograph
 
 SMALL = HeadSpec(slices=28, size=96)
@@ -28,8 +28,8 @@ def test_equal_arguments_give_equal_bytes_and_seeds_give_others() -> None:
 
 
 @pytest.mark.parametrize("bleed", BLEEDS)
-def test_blood_is_dense_and_inside_the_brain(bleed: str) -> None:
-    phantom = head_study(replace(SMALL, bleed=bleed))  # type: ignore[arg-type]
+def test_blood_is_dense_and_inside_the_brain(bleed: Bleed) -> None:
+    phantom = head_study(replace(SMALL, bleed=bleed))
     assert 3 < phantom.volume_ml < 120
     deep = phantom.hu[phantom.blood]
     assert 50 < float(np.median(deep)) < 75

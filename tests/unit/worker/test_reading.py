@@ -65,7 +65,8 @@ def test_each_file_is_parsed_once_and_gives_the_same(
     assert set(parsed.values()) != {1}
     assert outcome is not None and again is not None
     assert outcome.findings == again.findings and outcome.slice_scores == again.slice_scores
-    assert np.array_equal(outcome.evidence.mask, again.evidence.mask)  # type: ignore[arg-type]
+    masks = outcome.evidence.mask, again.evidence.mask
+    assert masks[0] is not None and masks[1] is not None and np.array_equal(masks[0], masks[1])
 
 
 def test_what_is_in_hand_is_not_believed_of_a_file_that_changed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,9 +16,9 @@ from tests.builders.listening import small_files
 AT = "2026-01-02T03:04:05.678901+00:00"
 
 
-def note(**values: object) -> IntakeNote:
-    fields: dict[str, object] = {"source": "dicom", "source_name": "10.1.2.3", "received_at": AT, "listener_id": "me"}
-    return IntakeNote(**(fields | values))  # type: ignore[arg-type]
+def note(**values: Any) -> IntakeNote:
+    fields: dict[str, Any] = {"source": "dicom", "source_name": "10.1.2.3", "received_at": AT, "listener_id": "me"}
+    return IntakeNote(**(fields | values))
 
 
 @pytest.mark.parametrize("uid", ["1.2.3", "ID_f10de2d018", "1." + "2" * 98, "1.2.\u00e4"])

@@ -22,7 +22,7 @@ from pydicom.uid import (
 from dicom_listener.intake.part10 import IntakeNote, file_meta
 from firstread.dicom.files import Header, UnusableFile, header_in, read_dataset
 from firstread.dicom.glance import glance
-from tests.builders.bad_inputs import BAD_INPUTS, tiny_slice
+from tests.builders.bad_inputs import BAD_INPUTS, BadInput, tiny_slice
 
 HEAD_BYTES = 64 * 2**10
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -119,9 +119,9 @@ def test_odd_values_are_never_read_otherwise(what: str) -> None:
 
 
 @pytest.mark.parametrize("bad", BAD_INPUTS, ids=lambda bad: bad.name)
-def test_the_bad_input_zoo_is_never_read_otherwise(bad: object, tmp_path: Path) -> None:
+def test_the_bad_input_zoo_is_never_read_otherwise(bad: BadInput, tmp_path: Path) -> None:
     path = tmp_path / "bad"
-    bad.write(path)  # type: ignore[attr-defined]
+    bad.write(path)
     data = path.read_bytes()
     for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
         quick, careful = both(data_set_of(data), syntax)

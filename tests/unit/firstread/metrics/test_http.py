@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
 
@@ -15,8 +16,8 @@ from tests.builders.timing import until
 GET = b"GET / HTTP/1.0\r\n\r\n"
 
 
-def _hello(environ: object, start_response: object) -> list[bytes]:
-    start_response("200 OK", [("Content-Type", "text/plain")])  # type: ignore[operator]
+def _hello(_environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"hello"]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from firstread.phantoms.chest import FilmSpec, chest_image
-from tests.builders.chest import chest_card, chest_served
+from tests.builders.chest import LowerLungEngine, chest_card, chest_served
 from worker.packages.card import InputSpec
 from worker.packages.preprocessing.collimation import MOST, bordered
 from worker.packages.preprocessing.compose import compose, compose_boxed, located, planes
@@ -111,7 +111,7 @@ def test_maps_of_models_with_other_crops_are_joined_on_the_film(film: np.ndarray
     own, four = served["pneumonia"][0], chest_card("pneumonia4", ["normal", "viral"], input=WHOLE)
     voices = [Voice(own, "pneumonia", 1.0), Voice(type(own)(four), "viral", 0.0)]
 
-    class Corner:
+    class Corner(LowerLungEngine):
         def class_maps(self, package: str, x: np.ndarray, finding: str) -> np.ndarray:
             maps = np.zeros((2, 1, 16, 16), np.float32)
             maps[:, 0, 8, 12] = 1.0
@@ -119,7 +119,7 @@ def test_maps_of_models_with_other_crops_are_joined_on_the_film(film: np.ndarray
 
     parts = {v.package.key: composed([framed], v.package.card.input)[1][0] for v in voices}
     inputs = {v.package.key: composed([framed], v.package.card.input)[0] for v in voices}
-    maps = film_maps(Corner(), voices, inputs, 0, parts)  # type: ignore[arg-type]
+    maps = film_maps(Corner(), voices, inputs, 0, parts)
     columns = [int(np.unravel_index(int(heat.argmax()), heat.shape)[1]) / SIDE for heat in maps.voices]
     assert columns[0] == pytest.approx(200 / 352, abs=0.02)
     assert columns[1] == pytest.approx(12.5 / 16, abs=0.02)

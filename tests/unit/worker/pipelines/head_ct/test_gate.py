@@ -95,11 +95,16 @@ def test_refused_with_its_reason(name: str, head: HeadPhantom, tmp_path: Path) -
     assert result.notes[0].reasons == (reason,) and not result.notes[0].chosen
 
 
+def _as_mislabelled_capture(ds: Dataset) -> None:
+    _as_capture(ds)
+    _set(SOPClassUID="1.2.840.10008.5.1.4.1.1.2", Modality="CT")(ds)
+
+
 ASKED_FOR: dict[str, tuple[Callable[[Dataset], None], set[str]]] = {
     "contrast": (REFUSED["contrast"][0], {"contrast_agent"}),
     "capture": (_as_capture, {"secondary_capture", "rescale_missing", "geometry_missing"}),
     "HU without rescale": (
-        lambda ds: (_as_capture(ds), _set(SOPClassUID="1.2.840.10008.5.1.4.1.1.2", Modality="CT")(ds))[1],  # type: ignore[func-returns-value]
+        _as_mislabelled_capture,
         {"rescale_missing"},
     ),
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from firstread.phantoms.anatomy import Age
 from firstread.phantoms.chest import body_volume
 from firstread.phantoms.ct import CtLabels
 from firstread.phantoms.head import BLEEDS, Bleed, HeadSpec, head_study, head_volume
@@ -30,8 +31,8 @@ def test_a_newborn_is_scored_in_doubt_whatever_age_the_header_gives(bleed: Bleed
 
 
 @pytest.mark.parametrize("age", ["toddler", "adult", "old"])
-def test_other_ages_are_heads_without_doubt(age: str) -> None:
-    hu, _ = head_volume(HeadSpec(slices=24, size=128, age=age), seed=1)  # type: ignore[arg-type]
+def test_other_ages_are_heads_without_doubt(age: Age) -> None:
+    hu, _ = head_volume(HeadSpec(slices=24, size=128, age=age), seed=1)
     assert likeness_of(hu, 230 / 128).certain
 
 

@@ -13,7 +13,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from firstread.phantoms.ct import CtLabels, ct_series, enhanced_ct
-from firstread.phantoms.head import HeadPhantom, HeadSpec, head_grid, head_study
+from firstread.phantoms.head import Bleed, HeadPhantom, HeadSpec, head_grid, head_study
 from firstread.report.predictive_value import PredictiveValue
 from tests.builders.study_images import LABELS, ThresholdEngine, head_card, served, study_from
 from worker.errors import NonFiniteScore, NoServingPackage
@@ -52,8 +52,8 @@ def _any(outcome: Outcome) -> tuple[float, bool]:
 
 
 @pytest.mark.parametrize("bleed", ["epidural", "intraparenchymal", "intraventricular", "subdural"])
-def test_a_bleed_is_flagged(bleed: str, tmp_path: Path) -> None:
-    phantom = head_study(replace(SMALL, bleed=bleed, signed=bleed == "epidural"))  # type: ignore[arg-type]
+def test_a_bleed_is_flagged(bleed: Bleed, tmp_path: Path) -> None:
+    phantom = head_study(replace(SMALL, bleed=bleed, signed=bleed == "epidural"))
     outcome = _done(_run(study_from(phantom.objects, tmp_path)))
     assert _any(outcome)[1]
     areas = phantom.blood.sum(axis=(1, 2))
