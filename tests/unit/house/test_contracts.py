@@ -43,6 +43,13 @@ def loaded_by(names: list[str]) -> set[str]:
     return set(json.loads(done.stdout))
 
 
+def test_every_folder_whose_style_is_checked_has_its_types_checked_too() -> None:
+    checked = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]["packages"]
+    sources = re.search(r"^SOURCES := (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sources is not None
+    assert set(checked) == {name for name in sources[1].split() if not name.endswith(".py")}
+
+
 def test_import_contract() -> None:
     """import-linter's view of the table of floors, imports inside functions included."""
     done = subprocess.run(
