@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from firstread.effects import AFTER, BEFORE, TABLE, Effect, Kind
 from tests import failpoints
 from tests.grid.place import Place, wait_until
@@ -87,7 +89,7 @@ def run_cell(place: Place, cell: Cell, number: int) -> Outcome:
     mark = place.folder / f"mark{number}"
     with _fault(place, cell, mark) as reached:
         given = give_in(place.settings, place.modality, f"c{number}")
-        wait_until(lambda: reached() and not place.faults(given), 10.0 if cell.effect else LASTS_S)
+        wait_until(lambda: reached() and not _faults(place, given), 10.0 if cell.effect else LASTS_S)
     place.control.unlink(missing_ok=True)
     settled = wait_until(lambda: not _faults(place, given), SETTLE_LIMIT_S)
     faults = [] if settled else _faults(place, given)
@@ -100,7 +102,7 @@ def run_cell(place: Place, cell: Cell, number: int) -> Outcome:
 def _faults(place: Place, given: Given) -> list[str]:
     try:
         return place.faults(given)
-    except Exception as error:  # noqa: BLE001  # a database that is on its way back
+    except (SQLAlchemyError, OSError) as error:  # a database that is on its way back
         return [f"the database does not answer ({type(error).__name__})"]
 
 
