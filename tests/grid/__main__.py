@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tests.grid.cells import Cell, Outcome, cells, run_cell
 from tests.grid.place import PLACES
@@ -41,12 +43,14 @@ def wanted(cell: Cell, only: list[str]) -> bool:
     return (os.getuid() == 0 or not needs_root) and (not only or any(part in cell.name for part in only))
 
 
-def run(places: list[str], only: list[str], limit_s: float, file: Path) -> list[Outcome]:
-    """Every cell that is asked for, until the time is over."""
+def run(places: list[str], only: list[str], limit_s: float, file: Path, done: set[str]) -> list[Outcome]:
+    """Every cell that is asked for and is not done, until the time is over."""
     outcomes: list[Outcome] = []
     end = time.monotonic() + limit_s
     for name in places:
-        todo = [cell for cell in cells(name) if wanted(cell, only)]
+        todo = [cell for cell in cells(name) if wanted(cell, only) and cell.name not in done]
+        if not todo:
+            continue
         with small_disk() as folder, PLACES[name](folder) as place:
             for number, cell in enumerate(todo):
                 if time.monotonic() > end:
@@ -60,9 +64,14 @@ def run(places: list[str], only: list[str], limit_s: float, file: Path) -> list[
     return outcomes
 
 
+def rows_of(file: Path) -> dict[str, dict[str, Any]]:
+    """What the file holds, by cell."""
+    return {row["cell"]: row for row in json.loads(file.read_text(encoding="utf-8"))} if file.exists() else {}
+
+
 def save(outcomes: list[Outcome], file: Path) -> None:
     """Write the outcomes into the file, in the place of earlier ones of the same cells."""
-    rows = {row["cell"]: row for row in json.loads(file.read_text(encoding="utf-8"))} if file.exists() else {}
+    rows = rows_of(file)
     for outcome in outcomes:
         rows[outcome.cell.name] = {
             "cell": outcome.cell.name,
@@ -86,8 +95,12 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], help="cells whose name holds this")
     parser.add_argument("--minutes", type=float, default=240.0, help="begin no cell after this time")
     parser.add_argument("--out", type=Path, default=FILE, help="where the outcomes go; a page shows the default")
+    parser.add_argument("--resume", action="store_true", help="leave out cells whose outcome is there already")
     options = parser.parse_args()
-    outcomes = run(options.place or sorted(PLACES, reverse=True), options.only, 60 * options.minutes, options.out)
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # the store's server tells each request
+    done = set(rows_of(options.out)) if options.resume else set()
+    places = options.place or sorted(PLACES, reverse=True)
+    outcomes = run(places, options.only, 60 * options.minutes, options.out, done)
     counts = {name: sum(o.outcome == name for o in outcomes) for name in ("held", "failed", "not reached")}
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
     return 1 if counts["failed"] else 0
