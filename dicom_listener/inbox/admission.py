@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -37,7 +38,7 @@ from firstread.dicom.datasets import opened
 from firstread.dicom.files import NoStudy, UnusableFile
 from firstread.settings import Settings
 from firstread.storage import disk
-from firstread.storage.faults import machine_fault
+from firstread.storage.faults import machine_fault, raise_fault
 from firstread.storage.home import make_like, share
 from firstread.storage.spool import DiskFull
 
@@ -257,7 +258,6 @@ class Admission:
         """Take every member in; a bad one is refused alone. An interrupted archive starts over: repeats are noted."""
         limit = self._settings.zip_max_mb * 2**20
         folder = claim.path.with_name(UNPACKED)
-        folder.mkdir(exist_ok=True)
         try:
             with open_archive(claim.path) as archive:
                 for member in members(archive, limit, self._settings.zip_max_files):
@@ -271,8 +271,7 @@ class Admission:
         self._storage.spool.check_space(2 * member.info.file_size)
         inner = InboxClaim(folder / "member", claim.relative, member.name)
         try:
-            with inner.path.open("wb") as target, effects.INBOX_UNPACK:
-                unpack(archive, member, target)
+            _unpack_beside(archive, member, inner.path)
             self._admit_file(inner, delivery)
         except UnusableFile as error:
             self.reject(inner, error)
@@ -293,12 +292,25 @@ def _parse(path: Path) -> ParsedFile:
         return parsed_of(content)
 
 
+def _unpack_beside(archive: ZipFile, member: Member, path: Path) -> None:
+    """Write one member beside its archive. A place that takes nothing says nothing against it: :class:`TryLater`."""
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with path.open("wb") as target, effects.INBOX_UNPACK:
+            unpack(archive, member, target)
+    except OSError as error:
+        if error.errno == errno.EFBIG:  # the file system takes no file of this size, later neither
+            raise
+        raise TryLater(f"an archive cannot be unpacked in its folder ({error.strerror})") from error
+
+
 def _chunks(source: BinaryIO) -> Iterator[bytes]:
     """Raises UnusableFile where the file cannot be read to its end."""
     try:
         while chunk := source.read(CHUNK_BYTES):
             yield chunk
     except OSError as error:
+        raise_fault(error)
         raise _unreadable(error) from error
 
 

@@ -15,6 +15,7 @@ from typing import BinaryIO, Final
 
 from dicom_listener.inbox.files import LITTER, fitting
 from firstread.dicom.files import UnusableFile
+from firstread.storage.faults import raise_fault
 
 RATIO_LIMIT: Final = 200
 """Unpacked to packed size beyond which a large archive is a bomb; deflate reaches about 1000, images rarely 20."""
@@ -145,22 +146,27 @@ def unpack(archive: zipfile.ZipFile, member: Member, target: BinaryIO) -> None:
     ------
     UnusableFile
         ``corrupt`` where the packed data are broken or their check sum is wrong, ``unsupported_format`` where they are
-        packed in an unusual way.
+        packed in an unusual way, ``unreadable`` where the archive cannot be read.
+    OSError
+        If ``target`` cannot be written, which says nothing against the archive.
     """
     if member.info.compress_type not in METHODS:
         raise UnusableFile("unsupported_format", f"packed by method {member.info.compress_type}; deflate is read")
     try:
-        with _offsets_checked():
-            for chunk in _chunks(archive, member):
-                target.write(chunk)
+        for chunk in _chunks(archive, member):
+            target.write(chunk)
     except ZIP_ERRORS as error:
         raise UnusableFile("corrupt", f"the archive's member cannot be unpacked ({type(error).__name__})") from error
 
 
 def _chunks(archive: zipfile.ZipFile, member: Member) -> Iterator[bytes]:
-    with archive.open(member.info) as source:
-        while chunk := source.read(CHUNK_BYTES):
-            yield chunk
+    try:
+        with _offsets_checked(), archive.open(member.info) as source:
+            while chunk := source.read(CHUNK_BYTES):
+                yield chunk
+    except OSError as error:
+        raise_fault(error)
+        raise UnusableFile("unreadable", f"the archive cannot be read ({error.strerror})") from error
 
 
 def safe_name(name: str) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,6 +52,25 @@ def test_a_spool_that_cannot_be_written_says_nothing_against_the_file(
     assert claim.path.is_file() and rows == []
     effects.watch(None)
     assert admission.admit(claim, IncomingDelivery("inbox")) and len(rows) == 1
+
+
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+def test_a_place_that_takes_no_member_says_nothing_against_the_archive(
+    make_settings: Callable[..., Settings], error: str
+) -> None:
+    settings, rows = make_settings(), _Rows()
+    admission = Admission(settings, Storage(settings), rows, "l")
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number in (1, 2):
+            archive.writestr(f"{number}.dcm", image("1.2.3", number, 100).file)
+    claim = claimed(settings, packed.getvalue())
+    effects.watch(Failpoints([Failpoint("inbox.unpack", "before", "error", error)]))
+    with pytest.raises(TryLater):
+        admission.admit(claim, IncomingDelivery("inbox"))
+    assert [path for path in claim.path.parent.iterdir() if path != claim.path] == [] and rows == []
+    effects.watch(None)
+    assert admission.admit(claim, IncomingDelivery("inbox")) and len(rows) == 2
 
 
 def test_no_descriptor_left_says_nothing_against_the_file(
