@@ -16,13 +16,15 @@ from typing import Any, Final
 
 from tests.bench.figures import facts
 from tests.builders.programs import is_here
-from tests.soak.reconcile import Agreement, agreement, studies_that_wait, waits_s
+from tests.soak.reconcile import Agreement, agreement, deliveries_that_wait, studies_that_wait, waits_s
 from tests.soak.sampling import Sampler, disk_growth, growth
 from tests.soak.senders import Heads, Ledger, Sender
 from tests.soak.site import ROOT, Pacs, Site, site
 
 REPORT: Final = ROOT / "docs" / "reliability" / "soak.json"
 MOST_WAITING: Final = 20
+MOST_UNDELIVERED: Final = 200
+"""Senders pause above these, so that a slow machine is loaded and not buried."""
 START_S: Final = 600.0
 DRAIN_S: Final = 1800.0
 LOOK_S: Final = 0.5
@@ -49,6 +51,10 @@ class Soak:
     def _waiting(self) -> int:
         return studies_that_wait(self._place.db, len(self.ledger.studies))
 
+    def _may_go_on(self) -> bool:
+        """Whether the next study may come."""
+        return self._waiting() < MOST_WAITING and deliveries_that_wait(self._place.db) < MOST_UNDELIVERED
+
     def _alive(self) -> None:
         if self._place.process.poll() is not None:
             raise RuntimeError(f"`firstread up` ended with {self._place.process.returncode}")
@@ -72,7 +78,8 @@ class Soak:
                 place.folder / "sent",
                 heads,
                 self.ledger,
-                lambda: self._waiting() < MOST_WAITING,
+                self._may_go_on,
+                options.pause_s,
                 options.seed,
             )
             for number in range(options.senders)
@@ -160,7 +167,8 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
         with facts("soak", quick=options.minutes < 5) as row:
             if pacs is not None:
                 pacs.open()
-            row |= {"minutes": options.minutes, "senders": options.senders, "seed": options.seed}
+            row |= {"minutes": options.minutes, "senders": options.senders, "pause_s": options.pause_s}
+            row["seed"] = options.seed
             row["models"] = "shipped" if options.shipped_models else "a toy network"
             port = pacs.ports[0] if pacs is not None else None
             with site(folder, port, shipped_models=options.shipped_models) as place:
@@ -181,6 +189,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=120.0)
     parser.add_argument("--senders", type=int, default=8)
+    parser.add_argument("--pause-s", type=float, default=0.5, help="mean of a sender's pauses between two studies")
     parser.add_argument("--kill-every-s", type=float, default=45.0, help="0.5 to 1.5 times this between two deaths")
     parser.add_argument("--pacs-up-s", type=float, default=120.0)
     parser.add_argument("--pacs-down-s", type=float, default=40.0)

@@ -148,6 +148,11 @@ def studies_that_wait(db: Database, given: int) -> int:
     return given - int(_rows(db, query)[0][0])
 
 
+def deliveries_that_wait(db: Database) -> int:
+    """Deliveries to any destination that are not concluded."""
+    return int(_rows(db, "SELECT count(*) FROM delivery WHERE state = 'PENDING'")[0][0])
+
+
 def waits_s(db: Database, ledger: Ledger) -> dict[str, float]:
     """Median seconds from the close of a study to its score, of urgent ones and of the rest."""
     seconds: dict[str, list[float]] = {"urgent": [], "routine": []}

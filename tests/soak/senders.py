@@ -81,6 +81,8 @@ class Sender(threading.Thread):
         Of the sender, from 0.
     may_go_on : callable
         Says whether the next study may come; called before each.
+    pause_s : float
+        Mean of the pauses between two studies of this sender.
     """
 
     def __init__(
@@ -92,12 +94,13 @@ class Sender(threading.Thread):
         heads: Heads,
         ledger: Ledger,
         may_go_on: Callable[[], bool],
+        pause_s: float,
         seed: int,
     ) -> None:
         super().__init__(name=f"sender-{number}", daemon=True)
         self._number, self._count = number, count
         self._settings, self._folder, self._heads, self._ledger = settings, folder, heads, ledger
-        self._may_go_on = may_go_on
+        self._may_go_on, self._pause_s = may_go_on, pause_s
         self._rng = random.Random(f"{seed} {number}")
         self._stopping = threading.Event()
         self.error: BaseException | None = None
@@ -114,7 +117,7 @@ class Sender(threading.Thread):
                 if self._may_go_on():
                     self._bring(study)
                     study += self._count
-                self._stopping.wait(self._rng.uniform(0.1, 1.0))
+                self._stopping.wait(self._pause_s * self._rng.uniform(0.2, 1.8))
         except BaseException as error:
             self.error = error
             raise
