@@ -1,8 +1,9 @@
 """Networks, heads, schedules and inputs against each other, on one split and one stated budget.
 
-``firstread chest compare SUITE --data DIR --out DIR``. ``--minutes`` gives every variant the same time on all films.
-Without it each is trained to the end of a small budget (few films and steps, small pictures); the table says so.
-``--full`` takes the recipes as they stand, which wants a GPU. A row that is finished is not trained again.
+``firstread chest compare SUITE --data DIR --out DIR``. ``--minutes`` gives every variant the same time on all films,
+``--passes`` the same number of passes over them. Without either each is trained to the end of a small budget (few films
+and steps, small pictures); the table says so. ``--full`` takes the recipes as they stand, which wants a GPU. A row that
+is finished is not trained again. Beside its accuracy stands the difference to the first row, film by film.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ import click
 
 from firstread.logs import log_to_terminal
 from training.chest.suites import BUDGETS, SUITES, Budget, Variant, suite
-from training.chest.variants import run_variant
+from training.chest.variants import Calls, run_variant
 from training.datasets.arrays import Arrays
 from training.evaluation.report import write_table
 from training.fit.transfer import WeightsError
 from training.options import EXISTING_FOLDER, FOLDER, THREADS, set_threads
 
 TIMED_PX, TIMED_BATCH = 128, 16
-"""Side of pictures and films of a step where rows have minutes."""
+"""Side of pictures and films of a step where rows have minutes or passes."""
+BESIDE_FIRST = "accuracy_minus_first_row"
 
 
 def _usual(name: str) -> str:
@@ -53,7 +55,8 @@ def _usual(name: str) -> str:
     default=None,
     help="The same time for each row, on all films.",
 )
-@click.option("--batch", "batch_size", type=int, default=None, help="Films of a step (with --minutes default 16).")
+@click.option("--passes", type=click.IntRange(min=1), default=None, help="The same passes over all films for each row.")
+@click.option("--batch", "batch_size", type=int, default=None, help=f"Films of a step (on all films {TIMED_BATCH}).")
 @click.option("--full", is_flag=True, help="The recipes as they stand, on all films.")
 @click.option("--only", multiple=True, metavar="ROW", help="Only rows whose name holds this; repeatable.")
 @click.option("--cache", type=FOLDER, default=None, help="Keep arrays here.")
@@ -69,6 +72,7 @@ def compare(
     steps: int | None,
     size: int | None,
     minutes: float | None,
+    passes: int | None,
     batch_size: int | None,
     full: bool,
     only: tuple[str, ...],
@@ -78,9 +82,11 @@ def compare(
     """Train every variant of SUITE (or of every one) on one budget and print the comparison, time included."""
     log_to_terminal()
     set_threads(threads)
-    if minutes is not None:
-        if full or films or test_films or steps:
-            raise click.UsageError("--minutes takes all films and as many steps as the time gives")
+    if minutes is not None or passes is not None:
+        if full or films or test_films or steps or (minutes is not None and passes is not None):
+            raise click.UsageError(
+                "--minutes and --passes take all films, and settle the steps: give one of them alone"
+            )
         size, batch_size = size or TIMED_PX, batch_size or TIMED_BATCH
     asked: dict[str, Any] = {
         "films": films,
@@ -88,6 +94,7 @@ def compare(
         "steps": steps,
         "size": size,
         "minutes": minutes,
+        "passes": passes,
         "batch_size": batch_size,
     }
     given = {name: value for name, value in asked.items() if value is not None}
@@ -95,11 +102,16 @@ def compare(
     for name in ("networks", *SUITES) if suite_name == "all" else (suite_name,):
         budget = None if full else replace(BUDGETS.get(name, Budget()), **given)
         folder = out / "runs" / name if suite_name == "all" else out / "runs"
-        rows = []
+        rows: list[dict[str, Any]] = []
+        first: Calls | None = None
         for variant in suite(name, weights, lite_weights):
             if only and not any(part in variant.name for part in only):
                 continue
-            rows.append(_row(variant, budget, data, folder, cache, opened))
+            row, calls = _row(variant, budget, data, folder, cache, opened)
+            if calls is not None and first is not None:
+                row = row | {BESIDE_FIRST: calls.minus(first)}
+            first = first or calls
+            rows.append(row)
             path = write_table(out, name, f"Comparison: {name}", str(budget or "the recipes in full"), rows)
             outcome = rows[-1].get("note") or f"{rows[-1]['accuracy']['value']:.3f}"
             click.echo(f"{variant.name}: {outcome}")
@@ -108,9 +120,9 @@ def compare(
 
 def _row(
     variant: Variant, budget: Budget | None, data: Path, folder: Path, cache: Path | None, opened: dict[str, Arrays]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Calls | None]:
     """:func:`run_variant`; a row that says so where the starting weights do not fit, so that the others are run."""
     try:
         return run_variant(variant, budget, data, folder, cache, opened)
     except WeightsError as error:
-        return {"network": variant.name, "note": str(error)}
+        return {"network": variant.name, "note": str(error)}, None

@@ -40,7 +40,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Budget:
-    """What every variant of a small run gets; with ``minutes`` the same time for each, on all films."""
+    """What every variant of a small run gets; with ``minutes`` or ``passes`` the same of either, on all films."""
 
     films: int = 240
     test_films: int = 200
@@ -48,8 +48,19 @@ class Budget:
     batch_size: int = 8
     size: int = 64
     minutes: float = 0.0
+    passes: int = 0
+
+    @property
+    def all_films(self) -> bool:
+        """Whether rows train on all training films and are measured on all test films."""
+        return bool(self.minutes or self.passes)
 
     def __str__(self) -> str:
+        if self.passes:
+            return (
+                f"{self.passes} passes over all training films for each row, batches of {self.batch_size}, "
+                f"{self.size} x {self.size}, the pass with the least loss on the validation films, all test films"
+            )
         if self.minutes:
             return (
                 f"{self.minutes:g} minutes of training for each row on all training films, batches of "
@@ -228,8 +239,8 @@ def recipe_of(variant: Variant, budget: Budget | None) -> Recipe:
         else:
             parts[key] = {**old, **value} if key == "augment" else value
     recipe = recipe.model_copy(update=parts)
-    if budget is not None and budget.minutes:
-        recipe = _timed(recipe, budget)
+    if budget is not None and budget.all_films:
+        recipe = _on_all_films(recipe, budget)
     elif budget is not None:
         spec = recipe.input.model_copy(update={"height": budget.size, "width": budget.size})
         # an average over hundreds of steps would still be the first weights after a dozen
@@ -249,10 +260,12 @@ def recipe_of(variant: Variant, budget: Budget | None) -> Recipe:
     return recipe.model_copy(update={"frozen_base": True}) if variant.frozen else recipe
 
 
-def _timed(recipe: Recipe, budget: Budget) -> Recipe:
-    """The recipe with pictures and batches of the budget; how many steps it gets is known when one was timed."""
+def _on_all_films(recipe: Recipe, budget: Budget) -> Recipe:
+    """The recipe with pictures and batches of the budget, and its passes; minutes give steps when one was timed."""
     spec = recipe.input.model_copy(update={"height": budget.size, "width": budget.size})
-    schedule = recipe.schedule.model_copy(
-        update={"ema": 0.0, "epochs": 0, "steps": 1, "batch_size": budget.batch_size, "freeze_steps": 0}
-    )
-    return recipe.model_copy(update={"input": spec, "schedule": schedule})
+    own: dict[str, Any] = {"ema": 0.0, "batch_size": budget.batch_size, "freeze_steps": 0}
+    if budget.passes:
+        own |= {"epochs": budget.passes, "steps": 0, "best": True, "early_stopping": 0}
+    else:
+        own |= {"epochs": 0, "steps": 1}
+    return recipe.model_copy(update={"input": spec, "schedule": recipe.schedule.model_copy(update=own)})

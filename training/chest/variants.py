@@ -7,7 +7,8 @@ import json
 import logging
 import os
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,14 @@ import numpy as np
 
 from training.augmentation.films import lower_resolution
 from training.chest.calibration import softmax_p
-from training.chest.figures import BINARY, binary_figures, fit_figures, four_class_figures, four_class_truth
+from training.chest.figures import (
+    BINARY,
+    binary_figures,
+    fit_figures,
+    four_class_figures,
+    four_class_truth,
+    patients_of,
+)
 from training.chest.suites import Budget, Variant, recipe_of
 from training.datasets.arrays import Arrays, open_arrays
 from training.datasets.base import Item, label_matrix
@@ -44,6 +52,32 @@ FROZEN_PASSES = 60
 ROW = "row.json"
 
 
+@dataclass(frozen=True)
+class Calls:
+    """Test films of known truth: which, of which patient, and whether each was called right."""
+
+    films: list[str]
+    patients: list[str]
+    right: list[bool]
+
+    @classmethod
+    def of(cls, items: Sequence[Item], truth: np.ndarray, guess: np.ndarray) -> Calls:
+        """Of films (n,) with the true class (n,), -1 where it is unknown, and the called one (n,)."""
+        known = np.flatnonzero(truth >= 0)
+        return cls(
+            [f"{items[i].dataset}/{items[i].key}" for i in known],
+            [str(patient) for patient in patients_of(items)[known]],
+            (guess == truth)[known].tolist(),
+        )
+
+    def minus(self, other: Calls) -> dict[str, Any]:
+        """Accuracy minus that of another row on the films that both called; interval by patient, film by film."""
+        theirs = dict(zip(other.films, other.right, strict=True))
+        both = [i for i, film in enumerate(self.films) if film in theirs]
+        gaps = np.asarray([float(self.right[i]) - float(theirs[self.films[i]]) for i in both])
+        return metrics.mean(gaps, np.asarray([self.patients[i] for i in both])).as_dict()
+
+
 def run_variant(
     variant: Variant,
     budget: Budget | None,
@@ -51,16 +85,16 @@ def run_variant(
     out: Path,
     cache: Path | None = None,
     opened: dict[str, Arrays] | None = None,
-) -> dict[str, Any]:
-    """Train one variant and measure it on test films: a row of the table. One that is finished is read.
+) -> tuple[dict[str, Any], Calls]:
+    """Train one variant and measure it on test films: a row of the table, and its calls. A finished one is read.
 
     ``opened`` holds the decoded films from one variant to the next, as long as they want the same input.
     """
     recipe = recipe_of(variant, budget)
     folder = out / "".join(c if c.isalnum() else "_" for c in variant.name)
     made_of = hashlib.sha256(f"{recipe.model_dump_json()} {budget} {variant}".encode()).hexdigest()
-    if (row := _finished(folder, made_of)) is not None:
-        return row
+    if (finished := _finished(folder, made_of)) is not None:
+        return finished
     arrays = _opened(recipe, data, cache, {} if opened is None else opened)
     train_rows, val_rows, test_rows = rows_of(arrays, budget)
     recipe = sized(recipe, len(train_rows))
@@ -92,25 +126,27 @@ def run_variant(
         # hundreds of megabytes each, and from them a second call would tell the time of loading for that of training
         for name in ("checkpoint.npz", BEST):
             (folder / name).unlink(missing_ok=True)
-    row = rows | _before(folder) | _measured(model, recipe, arrays, train_rows, test_rows)
+    measured, calls = _measured(model, recipe, arrays, train_rows, test_rows)
+    row = rows | _before(folder) | measured
     row |= {
         f"accuracy_at_{side}_px": accuracy_at(model, arrays, test_rows, side).as_dict()
         for side in variant.sizes_px
         if side < arrays.spec.height
     }
     partial = folder / f"{ROW}.part"
-    partial.write_text(json.dumps({"made_of": made_of, "row": row}, indent=1) + "\n", encoding="utf-8")
+    kept = {"made_of": made_of, "row": row, "calls": asdict(calls)}
+    partial.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, folder / ROW)
-    return row
+    return row, calls
 
 
-def _finished(folder: Path, made_of: str) -> dict[str, Any] | None:
-    """The row that an earlier call wrote for the same variant on the same budget."""
+def _finished(folder: Path, made_of: str) -> tuple[dict[str, Any], Calls] | None:
+    """What an earlier call wrote for the same variant on the same budget."""
     path = folder / ROW
     if not path.is_file():
         return None
     kept = json.loads(path.read_text(encoding="utf-8"))
-    return dict(kept["row"]) if kept["made_of"] == made_of else None
+    return (dict(kept["row"]), Calls(**kept["calls"])) if kept["made_of"] == made_of else None
 
 
 def _on_minutes(run: Run, minutes: float) -> tuple[Run, dict[str, Any]]:
@@ -146,21 +182,24 @@ def _before(folder: Path) -> dict[str, Any]:
 
 def _measured(
     model: keras.Model, recipe: Recipe, arrays: Arrays, train_rows: np.ndarray, test_rows: np.ndarray
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Calls]:
     """Accuracy on films that were trained on, and figures of test films: of four classes, or of pneumonia or not."""
     seen = thinned(arrays, train_rows, min(SEEN_FILMS, len(train_rows)))
     seen_items, items = ([arrays.items[i] for i in rows] for rows in (seen, test_rows))
     seen_logits, logits = (predict(model, arrays, rows)["logits"] for rows in (seen, test_rows))
     if recipe.labels == (BINARY,):
-        return _binary(seen_items, seen_logits[:, 0], items, logits[:, 0])
+        truth = np.asarray([item.labels.get(BINARY, -1.0) for item in items])
+        calls = Calls.of(items, truth, (logits[:, 0] >= 0).astype(float))
+        return _binary(seen_items, seen_logits[:, 0], items, logits[:, 0]), calls
     figures = four_class_figures(items, softmax_p(logits, Calibration(), recipe.labels).astype(np.float64), repeats=200)
-    return {
+    row = {
         "train_accuracy": fit_figures(seen_items, seen_logits, None)["accuracy"],
         "accuracy": figures["four_classes"]["accuracy"],
         "macro_f1": figures["four_classes"]["macro_f1"],
         "covid_recall": figures["by_class"]["covid19"]["recall"],
         "adults_called_covid": figures["adults_without_covid"]["called_covid"],
     }
+    return row, Calls.of(items, four_class_truth(items), logits.argmax(axis=1))
 
 
 def _binary(seen: list[Item], seen_logits: np.ndarray, items: list[Item], logits: np.ndarray) -> dict[str, Any]:
@@ -196,15 +235,15 @@ def _opened(recipe: Recipe, data: Path, cache: Path | None, opened: dict[str, Ar
 def rows_of(arrays: Arrays, budget: Budget | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows to train on, to validate and to test.
 
-    The small budget takes each class's films in turn, evenly spaced; one of minutes has all films to train and to test
-    on, and :data:`VALIDATED` to validate.
+    The small budget takes each class's films in turn, evenly spaced; one of minutes or passes has all films to train
+    and to test on, one of minutes :data:`VALIDATED` to validate.
     """
     split = np.asarray([item.split for item in arrays.items])
     train, val, test = (np.flatnonzero(split == part) for part in ("train", "val", "test"))
     if budget is None:
         return train, val, test
-    if budget.minutes:
-        return train, thinned(arrays, val, VALIDATED), test
+    if budget.all_films:
+        return train, thinned(arrays, val, VALIDATED) if budget.minutes else val, test
     return thinned(arrays, train, budget.films), val[:0], thinned(arrays, test, budget.test_films)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
@@ -25,6 +26,10 @@ from training.recipe import Recipe, Schedule
 
 if TYPE_CHECKING:
     import keras
+
+
+FEEDERS = 4
+"""Threads that make batches, at most."""
 
 
 def train(run: Run) -> keras.Model:
@@ -133,7 +138,7 @@ def _fit(
             for callback in callbacks:
                 callback.begin_step = begin
             model.fit(
-                _batches(batch, begin, end),
+                _batches(batch, begin, end, run.shards is None),
                 epochs=end,
                 initial_epoch=end - 1,
                 verbose=0,
@@ -144,8 +149,12 @@ def _fit(
                 return
 
 
-def _batches(batch: Batch, begin: int, end: int) -> Any:
-    """The batches of steps ``begin`` to ``end`` in the form that Keras takes, made one ahead."""
+def _batches(batch: Batch, begin: int, end: int, any_order: bool) -> Any:
+    """The batches of steps ``begin`` to ``end`` in the form that Keras takes, made ahead.
+
+    TensorFlow on CPUs needs the cores itself. Another backend is there for its accelerator, so several threads make
+    batches, where a batch does not need the one before (``any_order``); they come in order all the same.
+    """
     import keras
 
     if keras.backend.backend() == "tensorflow":
@@ -158,7 +167,8 @@ def _batches(batch: Batch, begin: int, end: int) -> Any:
         def __getitem__(self, index: int) -> tuple[np.ndarray, Targets]:
             return batch(begin + index)
 
-    return Batches(workers=1, use_multiprocessing=False, max_queue_size=4)
+    workers = min(FEEDERS, os.cpu_count() or 1) if any_order else 1
+    return Batches(workers=workers, use_multiprocessing=False, max_queue_size=2 * workers)
 
 
 def _dataset(batch: Batch, begin: int, end: int) -> Any:

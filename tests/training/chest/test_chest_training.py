@@ -479,6 +479,45 @@ def test_rows_on_a_wall_clock_budget_go_on_row_by_row(tmp_path: Path, monkeypatc
         assert row["loss_before_training"] == pytest.approx(0.69, abs=0.3)
 
 
+@pytest.mark.timeout(400)
+def test_rows_of_the_same_passes_are_compared_film_by_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training.chest import compare as module
+    from training.chest import variants
+
+    kermany_folder(tmp_path / "kermany224")
+    small = {"builder": "pneumonia_blocks", "classes": 1, "filters": [4], "block_dropout": [0.1]}
+    tiny = {"architecture": {**small, "dense": [4], "dense_dropout": [0.1]}}
+    monkeypatch.setattr(module, "suite", lambda *names: [Variant(name, "pneumonia_blocks", tiny) for name in "abc"])
+    trained: list[Run] = []
+
+    def noted(run: Run) -> Any:
+        trained.append(run)
+        model = train(run)
+        if run.out.name != "a":  # every film is called the other way
+            weights = model.layers[-1].get_weights()
+            model.layers[-1].set_weights([-w if run.out.name == "b" else w for w in weights])
+        return model
+
+    monkeypatch.setattr(variants, "train", noted)
+    arguments = ["blocks", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--size", "32", "--batch", "4"]
+    call = [*arguments, "--passes", "2"]
+    assert CliRunner().invoke(module.compare, [*call, "--minutes", "1"]).exit_code == 2, "one budget at a time"
+    assert CliRunner().invoke(module.compare, call, catch_exceptions=False).exit_code == 0
+    run = trained[0]
+    assert run.steps == 2 * run.recipe.schedule.steps_per_epoch == 2 * (len(run.train_rows) // 4)
+    assert len(run.val_rows) == sum(item.split == "val" for item in run.arrays.items)
+    first, other, same = json.loads((tmp_path / "out/blocks.json").read_text())["rows"]
+    assert "accuracy_minus_first_row" not in first
+    gap = other["accuracy_minus_first_row"]
+    assert gap["value"] == pytest.approx(other["accuracy"]["value"] - first["accuracy"]["value"])
+    assert gap["low"] <= gap["value"] <= gap["high"] and abs(gap["value"]) > 0
+    assert same["accuracy_minus_first_row"]["value"] == same["accuracy_minus_first_row"]["high"] == 0
+    trained.clear()
+    assert CliRunner().invoke(module.compare, call, catch_exceptions=False).exit_code == 0
+    assert not trained, "a finished row is not trained again"
+    assert json.loads((tmp_path / "out/blocks.json").read_text())["rows"][1]["accuracy_minus_first_row"] == gap
+
+
 def test_tables_show_intervals() -> None:
     text = markdown("t", "b", [{"name": "x", "auc": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 3}, "share": 0.25}])
     assert "| x | 0.500 (0.400 to 0.600) | 0.250 |" in text
