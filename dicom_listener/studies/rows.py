@@ -135,4 +135,9 @@ class RowWriter:
             metrics.INTAKE_REFUSALS.labels(reason=refusal.reason).inc()
             LOGGER.warning("refusal %d through %s: %s", refusal.id, refusal.source, refusal.reason)
         for key in done.superfluous:
-            self._spool.delete(key)
+            try:
+                self._spool.delete(key)
+            except OSError as error:
+                LOGGER.warning(
+                    "the copy of an image that came again stays until the next start (%s)", error.strerror or error
+                )

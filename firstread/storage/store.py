@@ -7,6 +7,7 @@ comes in: it is in the store before the success status goes out. Readers take co
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import threading
@@ -22,6 +23,8 @@ from firstread.errors import FirstreadError
 from firstread.settings import Settings
 from firstread.storage import disk
 from firstread.storage.spool import KEY_PATTERN, DiskFull, Spool, SpoolFile
+
+log = logging.getLogger(__name__)
 
 CACHE_KEEP_S = 3600.0
 CACHE_LOOK_S = 600.0
@@ -182,7 +185,7 @@ class SharedSpool(Spool):
         try:
             self._store.put(local, self.PREFIX + new_key)
         finally:
-            disk.unlink(effects.SPOOL_DELETE, local, missing_ok=True)
+            _drop_here(local)
 
     def path(self, key: str) -> Path:
         """A local path with the content of a key: a copy in the cache, unless the file is still here.
@@ -223,11 +226,19 @@ class SharedSpool(Spool):
         for key in left_here:
             local = super().path(key)
             self._store.put(local, self.PREFIX + key)
-            disk.unlink(effects.SPOOL_DELETE, local, missing_ok=True)
+            _drop_here(local)
         for key in self._store.keys(self.PREFIX):
             bare = key.removeprefix(self.PREFIX)
             if KEY_PATTERN.fullmatch(bare):
                 yield bare
+
+
+def _drop_here(local: Path) -> None:
+    """Remove a local file that the store decides about: one that stays here refuses nothing that is in the store."""
+    try:
+        disk.unlink(effects.SPOOL_DELETE, local, missing_ok=True)
+    except OSError as error:
+        log.warning("a file that came in stays here until the next start (%s)", error.strerror or error)
 
 
 _stores: dict[tuple[int, str], SharedStore] = {}

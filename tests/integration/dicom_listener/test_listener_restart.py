@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -271,6 +272,31 @@ def test_one_bad_row_does_not_hold_up_its_group() -> None:
     assert writer.flush(10)
     writer.stop()
     assert written == ["a", "b", "c"]
+
+
+def test_a_copy_that_cannot_be_removed_keeps_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    from dicom_listener.studies.assembler import Registered
+
+    removed: list[str] = []
+
+    class Repeats:
+        def write(self, entries: Any) -> Any:
+            return Registered(superfluous=["stays", "goes"])
+
+    class Disk:
+        def delete(self, key: str) -> None:
+            if key == "stays":
+                raise OSError(errno.EIO, "Input/output error")
+            removed.append(key)
+
+    writer = RowWriter(Repeats(), Disk(), lambda: None)  # type: ignore[arg-type]
+    writer.put("a")  # type: ignore[arg-type]
+    writer.start()
+    assert writer.flush(10)
+    writer.stop()
+    assert removed == ["goes"]
+    assert "stays until the next start (Input/output error)" in caplog.text
+    assert "rows not written" not in caplog.text, "they are: only the copy is left"
 
 
 def test_notes_survive_what_the_file_system_and_senders_do() -> None:

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 
+from firstread import effects
+from firstread.effects import BEFORE
 from firstread.report.evidence import key_picture
 from firstread.settings import Settings
 from firstread.storage.spool import DiskFull, Spool
@@ -19,6 +21,7 @@ from firstread.storage.store import CACHE_KEEP_S, SharedSpool, SharedStore, Stor
 from tests.builders.scored_studies import scored_study
 from tests.builders.site import database_in, settings_in
 from tests.builders.timing import free_port
+from tests.failpoints import Failpoint, Failpoints
 from worker.outputs.objects.files import ensure_objects
 from worker.pipelines.base import Evidence
 from worker.scoring.evidence import EvidenceStore
@@ -99,6 +102,36 @@ def test_no_success_without_the_store(tmp_path: Path, url: str, monkeypatch: pyt
     assert not list((tmp_path / "spool").rglob("*.*"))
     with pytest.raises(StoreAway):
         spool.path(spool.new_key())
+
+
+@pytest.fixture
+def no_unlink() -> Iterator[None]:
+    """A disk that removes nothing of the spool."""
+    effects.watch(Failpoints([Failpoint("spool.delete", BEFORE, "error", "EIO")]))
+    yield
+    effects.watch(None)
+
+
+def test_what_is_in_the_store_counts_though_its_copy_here_stays(tmp_path: Path, url: str, no_unlink: None) -> None:
+    settings, other = two_machines(tmp_path, url)
+    here = spool_of(settings)
+    with here.create() as (key, file):
+        file.write(b"x")
+    (copy,) = (tmp_path / "listener" / "spool").rglob("*.dcm")
+    assert spool_of(other).path(key).read_bytes() == b"x"
+    assert list(here.keys()) == [key], "at a start it stays once more"
+    effects.watch(None)
+    assert list(here.keys()) == [key]
+    assert not copy.exists()
+
+
+def test_a_store_that_is_away_is_the_reason_though_the_disk_fails_too(
+    tmp_path: Path, url: str, no_unlink: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    spool = spool_of(settings_in(tmp_path, store_url=url + "-dead"))
+    with pytest.raises(StoreAway), spool.create() as (_, file):
+        file.write(b"x")
 
 
 def test_the_cache_forgets(tmp_path: Path, url: str) -> None:
