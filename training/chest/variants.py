@@ -63,7 +63,7 @@ class Calls:
     @classmethod
     def of(cls, items: Sequence[Item], truth: np.ndarray, guess: np.ndarray) -> Calls:
         """Of films (n,) with the true class (n,), -1 where it is unknown, and the called one (n,)."""
-        known = np.flatnonzero(truth >= 0)
+        known = np.flatnonzero(truth >= 0).tolist()
         return cls(
             [f"{items[i].dataset}/{items[i].key}" for i in known],
             [str(patient) for patient in patients_of(items)[known]],

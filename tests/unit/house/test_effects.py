@@ -38,7 +38,7 @@ CLOCKS = {"time.monotonic", "time.time", "datetime.now", "datetime.utcnow"}
 CLOCKS_OF_THE_HOST = {
     # between the processes of one host, or how long a connection takes
     "worker/process/heartbeat.py",
-    "worker/process/service.py",
+    "worker/process/running.py",
     "worker/process/supervisor.py",
 }
 
