@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from firstread.effects import AFTER, BEFORE, TABLE, Effect, Kind
 from tests import failpoints
+from tests.grid import stirs
 from tests.grid.place import Place, wait_until
 from tests.grid.services import descendants
 from tests.grid.workload import Given, give_in
@@ -22,8 +23,15 @@ from tests.grid.workload import Given, give_in
 WHO = ("listener", "worker", "supervisor", "any")
 """Whose effects the workload comes to; those of deliveries and commands have tests of their own."""
 FILES = (Kind.CREATE, Kind.WRITE, Kind.SYNC, Kind.RENAME, Kind.SYNC_FOLDER, Kind.STORE)
+ELSEWHERE = {
+    "sqlite": frozenset({"store.put", "store.delete", "inbox.keep"}),
+    "postgresql": frozenset({"inbox.remove"}),
+}
+"""Effects that a place does not have: one has no store, and the other keeps what it accepted through the inbox."""
 LASTS_S = 2.0
 """How long a fault lasts that is none of a moment."""
+COMES_S = 10.0
+"""How long an effect is waited for."""
 SETTLE_LIMIT_S = 120.0
 
 
@@ -59,24 +67,25 @@ class Outcome:
     faults: tuple[str, ...] = ()
 
 
-def effects_of(*kinds: Kind) -> list[Effect]:
-    """Effects that the workload may come to; of some kinds alone where kinds are given."""
-    return [e for e in TABLE.values() if e.who in WHO and (not kinds or e.kind in kinds)]
+def effects_of(place: str, *kinds: Kind) -> list[Effect]:
+    """Effects that a place may come to; of some kinds alone where kinds are given."""
+    there = [e for e in TABLE.values() if e.who in WHO and e.name not in ELSEWHERE[place]]
+    return [e for e in there if not kinds or e.kind in kinds]
 
 
 def cells(place: str) -> Iterator[Cell]:
     """Every cell of a place."""
-    for effect in effects_of():
+    for effect in effects_of(place):
         for when in (BEFORE, AFTER):
             yield Cell(place, "kill", effect.name, when)
-    for effect in effects_of():
+    for effect in effects_of(place):
         yield Cell(place, "error", effect.name, BEFORE)
-    for effect in effects_of(*FILES):
+    for effect in effects_of(place, *FILES):
         yield Cell(place, "full", effect.name, BEFORE)
-    for effect in effects_of(Kind.PUBLISH, Kind.ACKNOWLEDGE):
+    for effect in effects_of(place, Kind.PUBLISH, Kind.ACKNOWLEDGE):
         yield Cell(place, "broker", effect.name, BEFORE)
     if place == "postgresql":
-        for effect in effects_of(Kind.COMMIT):
+        for effect in effects_of(place, Kind.COMMIT):
             yield Cell(place, "database", effect.name, BEFORE)
     for name, degrees in SURROUNDINGS.items():
         for degree in degrees:
@@ -88,8 +97,12 @@ def run_cell(place: Place, cell: Cell, number: int) -> Outcome:
     started = time.monotonic()
     mark = place.folder / f"mark{number}"
     with _fault(place, cell, mark) as reached:
+        if cell.effect in stirs.BEFORE:
+            stirs.BEFORE[cell.effect](place)
         given = give_in(place.settings, place.modality, f"c{number}")
-        wait_until(lambda: reached() and not _faults(place, given), 10.0 if cell.effect else LASTS_S)
+        if cell.effect in stirs.AFTER:
+            stirs.AFTER[cell.effect](stirs.Scene(place, given, f"c{number}", reached))
+        wait_until(lambda: reached() and not _faults(place, given), COMES_S if cell.effect else LASTS_S)
     place.control.unlink(missing_ok=True)
     settled = wait_until(lambda: not _faults(place, given), SETTLE_LIMIT_S)
     faults = [] if settled else _faults(place, given)

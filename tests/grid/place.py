@@ -46,6 +46,7 @@ QUICK = {
     "worker_threads": 2,
     "max_attempts": 5,
     "metrics_port": 0,
+    "check_called_ae": True,
 }
 UNFINISHED = """
 SELECT 'revision ' || r.id || ' is ' || r.state FROM revision r WHERE r.state = 'RECEIVING'
@@ -135,7 +136,7 @@ class Place:
         left = [
             f"left in the inbox: {path.relative_to(inbox)}"
             for path in inbox.rglob("*")
-            if path.is_file() and "rejected" not in path.relative_to(inbox).parts
+            if path.is_file() and not {"rejected", "accepted"} & set(path.relative_to(inbox).parts)
         ]
         with contextlib.suppress(OSError):
             keys = set(spool_of(self.settings).keys())
@@ -194,7 +195,7 @@ def _name(pid: int) -> str:
 @contextlib.contextmanager
 def sqlite_place(folder: Path) -> Iterator[Place]:
     """Run a place on SQLite, with a broker of its own and a folder."""
-    settings = settings_in(folder / "home", dicom_port=free_port(), **QUICK)
+    settings = settings_in(folder / "home", dicom_port=free_port(), models_dir=folder / "models", **QUICK)
     with _running(Place("sqlite", folder, settings)) as place:
         yield place
 
@@ -234,6 +235,8 @@ def server_place(folder: Path) -> Iterator[Place]:
             database_url=database.url.replace("/postgres", "/firstread"),
             broker_url=broker.url,
             store_url="s3://firstread/site",
+            models_dir=folder / "models",
+            inbox_keep_accepted=True,
             **QUICK,
         )
         yield stack.enter_context(_running(ServerPlace(folder, settings, database, broker)))
@@ -242,7 +245,8 @@ def server_place(folder: Path) -> Iterator[Place]:
 @contextlib.contextmanager
 def _running(place: Place) -> Iterator[Place]:
     upgrade(place.db)
-    place.settings.inbox_dir.mkdir(parents=True, exist_ok=True)
+    for needed in (place.settings.inbox_dir, place.settings.models_dir):
+        needed.mkdir(parents=True, exist_ok=True)
     place.keep()
     keeper = Keeper([place.keep])
     try:

@@ -1,0 +1,180 @@
+"""What else happens in a cell whose effect an ordinary round of studies does not come to.
+
+A stir comes before the round (``BEFORE``) or after it (``AFTER``), while the fault lies in wait: a listener that dies
+while an image comes in, a worker that stands still for longer than its lease, a deployment without packages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import text
+
+from firstread.dicom.sender import echo
+from firstread.dicom.uids import stable_uid
+from tests.builders.closed_revisions import probe_files
+from tests.builders.peers import answer, connect, fragment, request, store_command
+from tests.grid.place import Place, wait_until
+from tests.grid.services import Service, descendants, kill_all
+from tests.grid.workload import Given, copy, send
+
+COMES_S: Final = 20.0
+DROPPED: Final = 40
+DROPS: Final = 4
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A cell at work: what was given in, to which a stir may add, under a name of the cell's own."""
+
+    place: Place
+    given: Given
+    name: str
+    reached: Callable[[], bool]
+    """Whether the fault was met."""
+
+
+def _pids_of(service: Service) -> list[int]:
+    """A service's process and all below it; none while it does not run."""
+    pid = service.pid
+    return [] if pid is None else [pid, *descendants(pid)]
+
+
+def _kill_listener(place: Place) -> None:
+    """SIGKILL to every process of the listener; it is started again."""
+    starts = place.listener.starts
+    kill_all(_pids_of(place.listener))
+    wait_until(lambda: place.listener.starts > starts, COMES_S)
+
+
+def _listener_anew(place: Place) -> None:
+    _kill_listener(place)
+    wait_until(place.ready, 60.0)
+
+
+def _listener_dies_while_an_image_comes(scene: Scene) -> None:
+    """With half of a data set in the spool, and an association that nobody ends."""
+    with contextlib.suppress(OSError), connect(scene.place.settings.dicom_port, timeout_s=10) as sock:
+        sock.sendall(request(b"HALF"))
+        answer(sock)
+        sock.sendall(fragment(3, store_command()) + fragment(0, b"\x08\0\x60\0\2\0\0\0CT" + b"\0" * 4096))
+        # its row is written beside, in small groups
+        time.sleep(1.5)
+        _kill_listener(scene.place)
+
+
+def _listener_dies_over_the_inbox(scene: Scene) -> None:
+    """With a file in its claim; where it had none at that moment, once more."""
+    for number in range(DROPS):
+        if not scene.reached():
+            _drop_burst(scene, f"{scene.name}-burst{number}")
+            _kill_listener(scene.place)
+
+
+def _drop_burst(scene: Scene, name: str) -> None:
+    """Many images at once into the inbox; returns when the first of them are taken."""
+    uid = stable_uid("grid", name)
+    inbox, folder = scene.place.settings.inbox_dir, scene.place.modality / name
+    probe_files(folder, uid, "ok", DROPPED)
+    copy(folder, inbox / name)
+    shutil.rmtree(folder)
+    scene.given.done[uid] = DROPPED
+    wait_until(lambda: len(list((inbox / name).glob("*"))) < DROPPED - 2, COMES_S)
+
+
+def _garbage_in_the_spool(scene: Scene) -> None:
+    """A file under a spool key that is no image: what a broken disk gives back. Found when the listener starts."""
+    folders = sorted(path for path in scene.place.settings.spool_dir.glob("*/*") if path.is_dir())
+    folder = folders[-1] if folders else scene.place.settings.spool_dir / "20260101" / "00"
+    folder.mkdir(parents=True, exist_ok=True)
+    key = stable_uid("grid", scene.name, "garbage").rsplit(".", 1)[-1]
+    (folder / f"{int(key) % 2**128:032x}.dcm").write_bytes(b"of a broken disk" * 64)
+    _kill_listener(scene.place)
+
+
+def _worker_dies(scene: Scene) -> None:
+    """With a study in hand; another one scores it."""
+    _send(scene, f"die_once:{scene.place.folder / scene.name}.died")
+
+
+def _worker_stands_still(scene: Scene) -> None:
+    """For longer than the lease of the study that it has in hand, and then goes on."""
+    _send(scene, "slow:1.5")
+    wait_until(lambda: _in_hand(scene.place), COMES_S)
+    pids = _pids_of(scene.place.supervisor)[1:]
+    _signal(pids, signal.SIGSTOP)
+    time.sleep(2 * scene.place.settings.lease_s)
+    _signal(pids, signal.SIGCONT)
+
+
+def _worker_is_asked_to_end(scene: Scene) -> None:
+    """An orderly end; it is started again."""
+    starts = scene.place.supervisor.starts
+    _signal(_pids_of(scene.place.supervisor)[:1], signal.SIGTERM)
+    wait_until(lambda: scene.place.supervisor.starts > starts, COMES_S)
+
+
+def _no_package_for_a_while(scene: Scene) -> None:
+    """A study comes while no package serves, and waits; the next worker has it again."""
+    flag = scene.place.settings.models_dir / "no_package"
+    flag.touch()
+    try:
+        _worker_is_asked_to_end(scene)
+        _send(scene, "ok")
+        wait_until(lambda: _jobs(scene.place, "state = 'WAITING' AND reason = 'no_serving_package'"), COMES_S)
+    finally:
+        flag.unlink()
+    _worker_is_asked_to_end(scene)
+
+
+def _a_wrong_name_is_called(scene: Scene) -> None:
+    echo(host="127.0.0.1", port=scene.place.settings.dicom_port, called_ae="NOBODY")
+
+
+BEFORE: Final[dict[str, Callable[[Place], None]]] = {"spool.new_folder": _listener_anew}
+AFTER: Final[dict[str, Callable[[Scene], None]]] = {
+    "door.commit": _a_wrong_name_is_called,
+    "evidence.discard": _worker_stands_still,
+    "expire.commit": _worker_stands_still,
+    "inbox.give_back": _listener_dies_over_the_inbox,
+    "inbox.give_back_sync": _listener_dies_over_the_inbox,
+    "lost.commit": _listener_dies_while_an_image_comes,
+    "process.commit": _worker_is_asked_to_end,
+    "return.commit": _worker_dies,
+    "serving.commit": _no_package_for_a_while,
+    "spool.clear": _listener_dies_while_an_image_comes,
+    "spool.to_refused": _garbage_in_the_spool,
+    "strike.commit": _listener_dies_while_an_image_comes,
+}
+
+
+def _send(scene: Scene, behaviour: str) -> None:
+    uid = stable_uid("grid", scene.name, "stirred")
+    folder = scene.place.modality / f"{scene.name}-stirred"
+    paths = probe_files(folder, uid, behaviour, 1)
+    scene.given.done[uid] = 1
+    send(scene.place.settings, scene.given, paths)
+    shutil.rmtree(folder)
+
+
+def _in_hand(place: Place) -> bool:
+    return _jobs(place, "state = 'SCORING'")
+
+
+def _jobs(place: Place, condition: str) -> bool:
+    with place.db.read() as session:
+        return bool(session.scalar(text(f"SELECT count(*) FROM job WHERE {condition}")))
+
+
+def _signal(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
