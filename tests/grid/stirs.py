@@ -28,6 +28,8 @@ from tests.grid.workload import Given, copy, send
 COMES_S: Final = 20.0
 DROPPED: Final = 40
 DROPS: Final = 4
+HALF_IMAGE: Final = 16
+"""Fragments of 16 KiB."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ def _listener_dies_while_an_image_comes(scene: Scene) -> None:
     with contextlib.suppress(OSError), connect(scene.place.settings.dicom_port, timeout_s=10) as sock:
         sock.sendall(request(b"HALF"))
         answer(sock)
-        sock.sendall(fragment(3, store_command()) + fragment(0, b"\x08\0\x60\0\2\0\0\0CT" + b"\0" * 4096))
+        sock.sendall(fragment(3, store_command()) + fragment(0, b"\x08\0\x60\0\2\0\0\0CT"))
+        for _ in range(HALF_IMAGE):  # more than is kept in memory until the header was read
+            sock.sendall(fragment(0, b"\0" * 2**14))
         # its row is written beside, in small groups
         time.sleep(1.5)
         _kill_listener(scene.place)
