@@ -190,16 +190,22 @@ class Reconciler:
         except FileNotFoundError:
             return
         except UnusableFile as error:
-            LOGGER.error("a file of the spool cannot be read (%s); it is kept in the refused folder", error.reason)
-            refused_path = self._storage.refused.path(key)
+            self._set_aside(key, path, error, done)
+            return
+        self._rows.put(arrival)
+        done.arrivals += 1
+
+    def _set_aside(self, key: str, path: Path, error: UnusableFile, done: Reconciled) -> None:
+        """Keep a file of the spool that is no instance in the refused folder, with a row."""
+        LOGGER.error("a file of the spool cannot be read (%s); it is kept in the refused folder", error.reason)
+        refused_path = self._storage.refused.path(key)
+        if not refused_path.exists():
             make_private(refused_path.parent)
             disk.rename(effects.SPOOL_TO_REFUSED, path, refused_path)
             note = replace(_stranger(refused_path), reason=error.reason, detail=error.detail or None)
             self._rows.put(refusal_of(note, str(refused_path)))
             done.refusals += 1
-            return
-        self._rows.put(arrival)
-        done.arrivals += 1
+        self._storage.spool.delete(key)  # what was moved is a copy, where the spool lies in a shared store
 
     def _compare_refused(self, keys: list[str], alive: set[str], done: Reconciled) -> None:
         paths = {str(self._storage.refused.path(key)): key for key in keys}

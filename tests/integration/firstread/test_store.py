@@ -6,14 +6,22 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import boto3
 import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
+from sqlalchemy import select
 
+from dicom_listener.intake.storage import Storage
+from dicom_listener.studies.assembler import Assembler
+from dicom_listener.studies.reconcile import Reconciler
+from dicom_listener.studies.rows import RowWriter
 from firstread import effects
 from firstread.effects import BEFORE
+from firstread.records import own_process, write_heartbeat
+from firstread.records.intake import IntakeRefusal
 from firstread.report.evidence import key_picture
 from firstread.settings import Settings
 from firstread.storage.spool import DiskFull, Spool
@@ -132,6 +140,29 @@ def test_a_store_that_is_away_is_the_reason_though_the_disk_fails_too(
     spool = spool_of(settings_in(tmp_path, store_url=url + "-dead"))
     with pytest.raises(StoreAway), spool.create() as (_, file):
         file.write(b"x")
+
+
+def test_a_file_that_is_no_image_leaves_the_store_for_the_refused_folder(tmp_path: Path, url: str) -> None:
+    settings = two_machines(tmp_path, url)[0]
+    storage, db = Storage(settings), database_in(settings)
+    rows = RowWriter(Assembler(db, "listener", settings.max_wait_s), storage.spool, lambda: None)
+    write_heartbeat(db, listener := own_process("listener", "listener"))
+    reconciler = Reconciler(db, storage, rows, listener, Event(), Event(), lambda alive: None)
+    rows.start()
+    with storage.spool.create() as (key, file):
+        file.write(b"of a broken disk" * 64)
+    done = reconciler.reconcile()
+    assert rows.flush(10) and done.refusals == 1
+    assert list(storage.spool.keys()) == []
+    assert storage.refused.path(key).read_bytes() == b"of a broken disk" * 64
+    # killed between the two steps: it is known already
+    SharedStore(url).put(storage.refused.path(key), f"spool/{key}")
+    assert reconciler.reconcile().refusals == 0
+    assert list(storage.spool.keys()) == []
+    rows.stop()
+    with db.read() as session:
+        assert session.scalars(select(IntakeRefusal.reason)).all() == ["not_dicom"]
+    db.dispose()
 
 
 def test_the_cache_forgets(tmp_path: Path, url: str) -> None:
