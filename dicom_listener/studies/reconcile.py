@@ -6,7 +6,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -47,6 +47,8 @@ class Reconciled:
     partials: int = 0
     deferred: int = 0
     """Files of a listener that lives: it writes their rows itself."""
+    aside: set[str] = field(default_factory=set)
+    """Paths of files that were set aside in this round: their rows are on their way."""
 
 
 def alive_listeners(db: Database, own: Process) -> dict[str, Process]:
@@ -205,6 +207,7 @@ class Reconciler:
             note = replace(_stranger(refused_path), reason=error.reason, detail=error.detail or None)
             self._rows.put(refusal_of(note, str(refused_path)))
             done.refusals += 1
+            done.aside.add(str(refused_path))
         self._storage.spool.delete(key)  # what was moved is a copy, where the spool lies in a shared store
 
     def _compare_refused(self, keys: list[str], alive: set[str], done: Reconciled) -> None:
@@ -213,7 +216,7 @@ class Reconciler:
             known = set(
                 session.scalars(select(IntakeRefusal.kept_path).where(IntakeRefusal.kept_path.in_(list(paths))))
             )
-        for path in paths.keys() - known:
+        for path in paths.keys() - known - done.aside:
             note = refused_note_of(Path(path))
             if not self._is_at_work(note, alive, done):
                 self._rows.put(refusal_of(note, path))
@@ -237,7 +240,8 @@ def refused_note_of(path: Path) -> IntakeNote:
         with opened(path) as content:
             return _note_in(content, path)
     except UnusableFile as error:
-        return IntakeNote.in_bytes(_head(path)) or replace(_stranger(path), reason=error.reason)
+        note = IntakeNote.in_bytes(_head(path)) or _stranger(path)
+        return note if note.reason else replace(note, reason=error.reason)
 
 
 def arrival_of(key: str, content: Content, note: IntakeNote) -> Arrival:
