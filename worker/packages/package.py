@@ -40,6 +40,8 @@ UNFIT = (
 """What a card that does not fit its network, or itself, makes of reading and building."""
 BROKEN = (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, OSError, MemoryError)
 """What else a broken file, a broken disk or an engine makes of loading and running a package."""
+MOST_CHARACTERS = 500
+"""Of another's error in one of ours."""
 
 
 def load(directory: Path, self_test: bool = True) -> Package:
@@ -91,8 +93,9 @@ def read_card(directory: Path) -> Card:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's words, or its class."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of an error's words, or its class. Cut short: a library may quote a broken file at length."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]} ..."
 
 
 def sha256_of(path: Path) -> str:
@@ -148,7 +151,7 @@ def compare_golden(package: Runtime, pixels: np.ndarray, expected: np.ndarray, r
         p = package.predict(x[turns])[golden_output(package.card)]
     except PreprocessingError as error:
         raise SelfTestError(f"{package.key}: golden pixels do not fit the input: {error}") from error
-    if len(expected) != len(x) or p.shape[1:] != expected.shape[1:] or not np.isfinite(p).all():
+    if expected.shape != (len(x), *p.shape[1:]) or not np.isfinite(p).all():
         raise SelfTestError(f"{package.key}: golden outputs have another shape or are not finite")
     worst = float(np.abs(p - expected[turns]).max())
     if worst > GOLDEN_TOLERANCE:
