@@ -19,6 +19,7 @@ from sqlalchemy import text
 
 from firstread.dicom.sender import echo
 from firstread.dicom.uids import stable_uid
+from firstread.storage.store import spool_of
 from tests.builders.closed_revisions import probe_files
 from tests.builders.peers import answer, connect, fragment, request, store_command
 from tests.grid.place import Place, wait_until
@@ -138,6 +139,25 @@ def _no_package_for_a_while(scene: Scene) -> None:
     _worker_is_asked_to_end(scene)
 
 
+def _an_image_vanishes(scene: Scene) -> None:
+    """Of a study that no worker has looked at: the disk lost it. The study cannot be routed."""
+    pids = _pids_of(scene.place.supervisor)[1:]
+    _signal(pids, signal.SIGSTOP)
+    uid = _send(scene, "ok")
+    scene.given.failed.add(uid)
+    del scene.given.done[uid]
+    closed = (
+        f"SELECT count(*) FROM revision r JOIN study s ON s.id = r.study_id WHERE {_of(uid)} AND r.state = 'CLOSED'"
+    )
+    wait_until(lambda: _count(scene.place, closed), COMES_S)
+    with scene.place.db.read() as session:
+        of_study = "SELECT i.spool_key FROM instance i JOIN study s ON s.id = i.study_id"
+        keys = session.scalars(text(f"{of_study} WHERE {_of(uid)}")).all()
+    for key in keys:
+        spool_of(scene.place.settings).delete(key)
+    _signal(pids, signal.SIGCONT)
+
+
 def _a_wrong_name_is_called(scene: Scene) -> None:
     echo(host="127.0.0.1", port=scene.place.settings.dicom_port, called_ae="NOBODY")
 
@@ -152,6 +172,7 @@ AFTER: Final[dict[str, Callable[[Scene], None]]] = {
     "lost.commit": _listener_dies_while_an_image_comes,
     "process.commit": _worker_is_asked_to_end,
     "return.commit": _worker_dies,
+    "route_fail.commit": _an_image_vanishes,
     "serving.commit": _no_package_for_a_while,
     "spool.clear": _listener_dies_while_an_image_comes,
     "spool.to_refused": _garbage_in_the_spool,
@@ -159,13 +180,15 @@ AFTER: Final[dict[str, Callable[[Scene], None]]] = {
 }
 
 
-def _send(scene: Scene, behaviour: str) -> None:
+def _send(scene: Scene, behaviour: str) -> str:
+    """A study of one image by C-STORE; its UID."""
     uid = stable_uid("grid", scene.name, "stirred")
     folder = scene.place.modality / f"{scene.name}-stirred"
     paths = probe_files(folder, uid, behaviour, 1)
     scene.given.done[uid] = 1
     send(scene.place.settings, scene.given, paths)
     shutil.rmtree(folder)
+    return uid
 
 
 def _in_hand(place: Place) -> bool:
@@ -173,8 +196,17 @@ def _in_hand(place: Place) -> bool:
 
 
 def _jobs(place: Place, condition: str) -> bool:
+    return _count(place, f"SELECT count(*) FROM job WHERE {condition}")
+
+
+def _count(place: Place, query: str) -> bool:
+    """Whether a count is above 0."""
     with place.db.read() as session:
-        return bool(session.scalar(text(f"SELECT count(*) FROM job WHERE {condition}")))
+        return bool(session.scalar(text(query)))
+
+
+def _of(uid: str) -> str:
+    return f"s.study_instance_uid = '{uid}'"
 
 
 def _signal(pids: list[int], number: signal.Signals) -> None:
