@@ -76,13 +76,18 @@ class SharedStore:
         return f"{self._root}/{key}"
 
     def put(self, local: Path, key: str) -> None:
-        """Copy a file into the store. Raises :class:`StoreAway`."""
+        """Copy a file into the store. Raises FileNotFoundError where there is none to copy, or :class:`StoreAway`."""
         with _translated("store"):
             parent = self._path(key).rpartition("/")[0]
             if "file" in self._protocols():
                 self._fs.makedirs(parent, exist_ok=True)
             with effects.STORE_PUT:
                 self._fs.put_file(str(local), self._path(key))
+
+    def holds(self, key: str) -> bool:
+        """Whether there is a file. Raises :class:`StoreAway`."""
+        with _translated("list"):
+            return bool(self._fs.isfile(self._path(key)))
 
     def fetch(self, key: str, local: Path) -> None:
         """Copy a file out of the store, whole or not at all. Raises FileNotFoundError, or :class:`StoreAway`."""
@@ -184,6 +189,10 @@ class SharedSpool(Spool):
         local = super().path(new_key)
         try:
             self._store.put(local, self.PREFIX + new_key)
+        except FileNotFoundError:
+            # another process of this home, which has just started, took it for what a killed writer left
+            if not self._store.holds(self.PREFIX + new_key):
+                raise
         finally:
             _drop_here(local)
 
@@ -225,7 +234,8 @@ class SharedSpool(Spool):
         left_here = super().keys()
         for key in left_here:
             local = super().path(key)
-            self._store.put(local, self.PREFIX + key)
+            with contextlib.suppress(FileNotFoundError):  # its writer lives, and was quicker
+                self._store.put(local, self.PREFIX + key)
             _drop_here(local)
         for key in self._store.keys(self.PREFIX):
             bare = key.removeprefix(self.PREFIX)

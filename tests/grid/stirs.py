@@ -111,7 +111,7 @@ def _worker_dies(scene: Scene) -> None:
 
 def _worker_stands_still(scene: Scene) -> None:
     """For longer than the lease of the study that it has in hand, and then goes on."""
-    _send(scene, "slow:1.5")
+    scene.given.flagged.add(_send(scene, "slow_flag:1.5"))
     wait_until(lambda: _in_hand(scene.place), COMES_S)
     pids = _pids_of(scene.place.supervisor)[1:]
     _signal(pids, signal.SIGSTOP)

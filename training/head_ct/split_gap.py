@@ -104,7 +104,9 @@ def measure_splits(order: Order, parts: int) -> Path:
     budget = (
         f"{len(rows)} slices, {PARTS - 1} of {PARTS} parts to train on, {parts} of {PARTS} measured, "
         f"{recipe.schedule.epochs or recipe.schedule.steps} {'epochs' if recipe.schedule.epochs else 'steps'} of "
-        f"{recipe.schedule.batch_size} a batch"
+        f"{recipe.schedule.batch_size} a batch, "
+        f"{'from scratch' if order.weights == 'none' else f'starting from {Path(order.weights).name}'}"
+        f"{', base frozen' if recipe.frozen_base else ''}"
     )
     path = write_table(out, "split", f"{recipe.name}: a split by patient and one by slice", budget, [*table, gap])
     _write_page(order, arrays, found, table, gap)

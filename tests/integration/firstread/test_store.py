@@ -102,6 +102,38 @@ def test_what_a_killed_writer_left_is_put_there(tmp_path: Path, url: str) -> Non
     assert spool_of(other).path(key).read_bytes() == b"left"
 
 
+def test_a_process_that_starts_may_put_what_is_coming_in(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes of one home: one compares spool and rows while the other has an image between disk and store."""
+    settings, other = two_machines(tmp_path, url)
+    here, starting = spool_of(settings), spool_of(settings)
+    put = SharedStore.put
+    found: list[str] = []
+
+    def later(store: SharedStore, local: Path, key: str) -> None:
+        monkeypatch.setattr(SharedStore, "put", put)
+        found.extend(starting.keys())
+        put(store, local, key)
+
+    monkeypatch.setattr(SharedStore, "put", later)
+    with here.create() as (key, file):
+        file.write(b"x")
+    assert found == [key]
+    assert spool_of(other).path(key).read_bytes() == b"x"
+
+    def gone(store: SharedStore, local: Path, key: str) -> None:
+        local.unlink()
+        put(store, local, key)
+
+    monkeypatch.setattr(SharedStore, "put", gone)
+    with pytest.raises(FileNotFoundError), here.create() as (_, file):
+        file.write(b"lost on the way")
+    with Spool(settings.spool_dir).create() as (_, file):
+        file.write(b"put by its writer while it is listed")
+    assert list(starting.keys()) == [key]
+
+
 def test_no_success_without_the_store(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     spool = spool_of(settings_in(tmp_path, store_url=url + "-dead"))
