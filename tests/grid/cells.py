@@ -30,8 +30,8 @@ ELSEWHERE = {
 """Effects that a place does not have: one has no store, and the other keeps what it accepted through the inbox."""
 LASTS_S = 2.0
 """How long a fault lasts that is none of a moment."""
-COMES_S = 10.0
-"""How long an effect is waited for."""
+COMES_S, STIRRED_S = 10.0, 40.0
+"""How long an effect is waited for; where a process has to start first, longer."""
 SETTLE_LIMIT_S = 120.0
 
 
@@ -102,7 +102,8 @@ def run_cell(place: Place, cell: Cell, number: int) -> Outcome:
         given = give_in(place.settings, place.modality, f"c{number}")
         if cell.effect in stirs.AFTER:
             stirs.AFTER[cell.effect](stirs.Scene(place, given, f"c{number}", reached))
-        wait_until(lambda: reached() and not _faults(place, given), COMES_S if cell.effect else LASTS_S)
+        comes_s = (STIRRED_S if cell.effect in stirs.AFTER else COMES_S) if cell.effect else LASTS_S
+        wait_until(lambda: reached() and not _faults(place, given), comes_s)
     place.control.unlink(missing_ok=True)
     settled = wait_until(lambda: not _faults(place, given), SETTLE_LIMIT_S)
     faults = [] if settled else _faults(place, given)
