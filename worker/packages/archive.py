@@ -8,14 +8,13 @@ import re
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker.packages.card import Card, ChecksumError, PackageError
 from worker.packages.converted import FILES, file_of
-from worker.packages.limits import require_readable_members
+from worker.packages.limits import DAMAGED, require_readable_members
 from worker.packages.manifest import (
     MANIFEST,
     MANIFEST_BYTES,
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
 PARTS = (CARD, WEIGHTS, GOLDEN, LICENCE, PAGE)
 MEMBERS = (*PARTS, *FILES)
 LIMIT_BYTES = 1 << 30
-UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError, RecursionError)
+UNREADABLE = (OSError, *DAMAGED, KeyError, ValueError, RuntimeError, RecursionError)
 """What a damaged or strange archive makes of reading it."""
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

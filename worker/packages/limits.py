@@ -7,6 +7,7 @@ weights that fill the memory; both are refused for what they say, not for what t
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ INPUT_VALUES = 1 << 24
 """Height x width x channels of one picture."""
 MOST_LABELS = 1_024
 
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
+"""What a damaged archive makes of reading its members, beside the errors of files and values."""
 METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import numpy as np
 
 from worker.packages.card import Card, ChecksumError, PackageError
 from worker.packages.converted import Converted, Precision, file_of
-from worker.packages.limits import ARRAYS_BYTES, require_card_limits, require_readable_members
+from worker.packages.limits import ARRAYS_BYTES, DAMAGED, require_card_limits, require_readable_members
 from worker.packages.package import BROKEN, compare_golden, first_line, load, read_golden, sha256_of, verify_checksum
 from worker.packages.runtimes.base import Runtime
 from worker.packages.runtimes.openvino import BATCH_SIZES, OpenVinoPackage, has_bfloat16, import_openvino
@@ -99,7 +98,7 @@ def read_openvino_file(path: Path) -> OpenVinoFile:
         with np.load(io.BytesIO(arrays)) as stored:
             slopes = {n.removeprefix(SLOPES): stored[n] for n in stored.files if n.startswith(SLOPES)}
             return OpenVinoFile(graph, constants, stored[OUTPUT], slopes)
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as error:
+    except (OSError, *DAMAGED, KeyError, ValueError) as error:
         raise PackageError(f"cannot read {path.name}: {first_line(error)}") from error
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from worker.packages.card import PREPROCESSING_VERSION, Card, ChecksumError, PackageError, SelfTestError
-from worker.packages.limits import CARD_BYTES, require_array_limits, require_card_limits
+from worker.packages.limits import CARD_BYTES, DAMAGED, require_array_limits, require_card_limits
 from worker.packages.networks import build
 from worker.packages.preprocessing.compose import PreprocessingError, compose
 from worker.packages.runtimes.base import Runtime
@@ -64,7 +64,7 @@ def load(directory: Path, self_test: bool = True) -> Package:
         model = build.build(card.architecture, card.input)
         load_by_layer(model, directory / WEIGHTS)
         package = Package(card, fold(model))
-    except UNFIT as error:
+    except (*UNFIT, *DAMAGED) as error:
         raise PackageError(f"{directory.name}: {type(error).__name__}: {first_line(error)}") from error
     if self_test:
         run_self_test(package, directory)
@@ -132,7 +132,7 @@ def read_golden(directory: Path, card: Card) -> tuple[np.ndarray, np.ndarray]:
         require_array_limits(path)
         with np.load(path) as golden:
             return golden["pixels"], golden[golden_output(card)]
-    except (OSError, PackageError, KeyError, ValueError) as error:
+    except (OSError, PackageError, KeyError, ValueError, *DAMAGED) as error:
         raise SelfTestError(f"{card.name}/{card.version}: no readable {GOLDEN}") from error
 
 
