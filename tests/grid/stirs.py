@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import signal
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Final
 
 from sqlalchemy import text
 
+from firstread.dicom.datasets import opened
 from firstread.dicom.sender import echo
 from firstread.dicom.uids import stable_uid
 from firstread.storage.store import spool_of
@@ -29,8 +31,9 @@ from tests.grid.workload import Given, copy, send
 COMES_S: Final = 20.0
 DROPPED: Final = 40
 DROPS: Final = 4
-HALF_IMAGE: Final = 16
-"""Fragments of 16 KiB."""
+FRAGMENT_BYTES, HEAD_BYTES = 2**14, 1000
+STORED: Final = struct.pack("<HHIH", 0, 0x0900, 2, 0)
+"""The status of a C-STORE-RSP."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +66,27 @@ def _listener_anew(place: Place) -> None:
 
 
 def _listener_dies_while_an_image_comes(scene: Scene) -> None:
-    """With half of a data set in the spool, and an association that nobody ends."""
+    """With one image stored, half of another in the spool, and an association that nobody ends."""
+    study, folder = stable_uid("grid", scene.name, "stirred"), scene.place.modality / f"{scene.name}-stirred"
+    (path,) = probe_files(folder, study, "ok", 1)
+    with opened(path) as content:
+        uid, data = str(content.ds.SOPInstanceUID), path.read_bytes()[content.body_offset :]
+    command = fragment(3, store_command(uid.encode() + b"\0" * (len(uid) % 2)))
+    parts = [data[i : i + FRAGMENT_BYTES] for i in range(0, len(data), FRAGMENT_BYTES)]
+    whole = command + b"".join(fragment(0, part) for part in parts[:-1]) + fragment(2, parts[-1])
+    half = command + fragment(0, data[:HEAD_BYTES]) + fragment(0, bytes(FRAGMENT_BYTES)) * 16
     with contextlib.suppress(OSError), connect(scene.place.settings.dicom_port, timeout_s=10) as sock:
-        sock.sendall(request(b"HALF"))
+        sock.sendall(request(b"HALF", syntax=b"1.2.840.10008.1.2.1"))
         answer(sock)
-        sock.sendall(fragment(3, store_command()) + fragment(0, b"\x08\0\x60\0\2\0\0\0CT"))
-        for _ in range(HALF_IMAGE):  # more than is kept in memory until the header was read
-            sock.sendall(fragment(0, b"\0" * 2**14))
-        # its row is written beside, in small groups
+        sock.sendall(whole)
+        if STORED in answer(sock):
+            scene.given.done[study] = 1
+            scene.given.acknowledged.add(uid)
+        sock.sendall(half)
+        # rows are written beside, in small groups
         time.sleep(1.5)
         _kill_listener(scene.place)
+    shutil.rmtree(folder)
 
 
 def _listener_dies_over_the_inbox(scene: Scene) -> None:
