@@ -50,6 +50,11 @@ def store_command(uid: bytes = b"1.2.3\0", number: int = 1, data_set_type: int =
     return struct.pack("<HHII", 0, 0, 4, len(group)) + group
 
 
+def status(code: int) -> bytes:
+    """The element of a response that holds its status, as it stands in the answer's command set."""
+    return struct.pack("<HHIH", 0, 0x0900, 2, code)
+
+
 def connect(port: int, source: str = "127.0.0.1", timeout_s: float = 30.0) -> socket.socket:
     """A connection from an address of this machine."""
     return socket.create_connection(("127.0.0.1", port), timeout=timeout_s, source_address=(source, 0))

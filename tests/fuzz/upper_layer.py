@@ -26,7 +26,7 @@ from dicom_listener.scp.messages import Messages
 from dicom_listener.scp.visitors import HEADER_BYTES, Visitor
 from dicom_listener.service import ListenerService
 from tests.builders.listening import listening
-from tests.builders.peers import CT, fragment, pdu, request, seconds_until_accepted, store_command
+from tests.builders.peers import CT, fragment, pdu, request, seconds_until_accepted, status, store_command
 from tests.builders.site import settings_in
 from tests.fuzz.bounds import Bounds
 from tests.fuzz.door import Broken, Door, Feed
@@ -236,9 +236,8 @@ def kinds_of(got: bytes) -> str:
 
 def stored(got: bytes) -> int:
     """How many C-STORE responses say 0x0000."""
-    success = struct.pack("<HHIH", 0, 0x0900, 2, 0)
     store = struct.pack("<HHIH", 0, 0x0100, 2, 0x8001)
-    return sum(one[0] == 4 and success in one and store in one for one in _pdus(got))
+    return sum(one[0] == 4 and status(0x0000) in one and store in one for one in _pdus(got))
 
 
 @contextlib.contextmanager

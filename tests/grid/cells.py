@@ -97,12 +97,13 @@ def run_cell(place: Place, cell: Cell, number: int) -> Outcome:
     started = time.monotonic()
     mark = place.folder / f"mark{number}"
     with _fault(place, cell, mark) as reached:
-        if cell.effect in stirs.BEFORE:
-            stirs.BEFORE[cell.effect](place)
+        if cell.effect in stirs.BEFORE_ROUND:
+            stirs.BEFORE_ROUND[cell.effect](place)
         given = give_in(place.settings, place.modality, f"c{number}")
-        if cell.effect in stirs.AFTER:
-            stirs.AFTER[cell.effect](stirs.Scene(place, given, f"c{number}", reached))
-        comes_s = (STIRRED_S if cell.effect in stirs.AFTER else COMES_S) if cell.effect else LASTS_S
+        comes_s = COMES_S if cell.effect else LASTS_S
+        if cell.effect in stirs.AFTER_ROUND:
+            stirs.AFTER_ROUND[cell.effect](stirs.Scene(place, given, f"c{number}", reached))
+            comes_s = STIRRED_S
         wait_until(lambda: reached() and not _faults(place, given), comes_s)
     place.control.unlink(missing_ok=True)
     settled = wait_until(lambda: not _faults(place, given), SETTLE_LIMIT_S)

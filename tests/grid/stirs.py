@@ -1,7 +1,7 @@
 """What else happens in a cell whose effect an ordinary round of studies does not come to.
 
-A stir comes before the round (``BEFORE``) or after it (``AFTER``), while the fault lies in wait: a listener that dies
-while an image comes in, a worker that stands still for longer than its lease, a deployment without packages.
+A stir comes before the round (``BEFORE_ROUND``) or after it (``AFTER_ROUND``), while the fault lies in wait: a listener
+that dies while an image comes in, a worker that stands still for longer than its lease, a deployment without packages.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import os
 import shutil
 import signal
-import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,17 +22,15 @@ from firstread.dicom.sender import echo
 from firstread.dicom.uids import stable_uid
 from firstread.storage.store import spool_of
 from tests.builders.closed_revisions import probe_files
-from tests.builders.peers import answer, connect, fragment, request, store_command
+from tests.builders.peers import answer, connect, fragment, request, status, store_command
 from tests.grid.place import Place, wait_until
 from tests.grid.services import Service, descendants, kill_all
 from tests.grid.workload import Given, copy, send
 
-COMES_S: Final = 20.0
+HAPPENS_S: Final = 20.0
 DROPPED: Final = 40
 DROPS: Final = 4
 FRAGMENT_BYTES, HEAD_BYTES = 2**14, 1000
-STORED: Final = struct.pack("<HHIH", 0, 0x0900, 2, 0)
-"""The status of a C-STORE-RSP."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ def _kill_listener(place: Place) -> None:
     """SIGKILL to every process of the listener; it is started again."""
     starts = place.listener.starts
     kill_all(_pids_of(place.listener))
-    wait_until(lambda: place.listener.starts > starts, COMES_S)
+    wait_until(lambda: place.listener.starts > starts, HAPPENS_S)
 
 
 def _listener_anew(place: Place) -> None:
@@ -79,7 +76,7 @@ def _listener_dies_while_an_image_comes(scene: Scene) -> None:
         sock.sendall(request(b"HALF", syntax=b"1.2.840.10008.1.2.1"))
         answer(sock)
         sock.sendall(whole)
-        if STORED in answer(sock):
+        if status(0x0000) in answer(sock):
             scene.given.done[study] = 1
             scene.given.acknowledged.add(uid)
         sock.sendall(half)
@@ -105,7 +102,7 @@ def _drop_burst(scene: Scene, name: str) -> None:
     copy(folder, inbox / name)
     shutil.rmtree(folder)
     scene.given.done[uid] = DROPPED
-    wait_until(lambda: len(list((inbox / name).glob("*"))) < DROPPED - 2, COMES_S)
+    wait_until(lambda: len(list((inbox / name).glob("*"))) < DROPPED - 2, HAPPENS_S)
 
 
 def _garbage_in_the_spool(scene: Scene) -> None:
@@ -126,7 +123,7 @@ def _worker_dies(scene: Scene) -> None:
 def _worker_stands_still(scene: Scene) -> None:
     """For longer than the lease of the study that it has in hand, and then goes on."""
     scene.given.flagged.add(_send(scene, "slow_flag:1.5"))
-    wait_until(lambda: _in_hand(scene.place), COMES_S)
+    wait_until(lambda: _found(scene.place, "SELECT id FROM job WHERE state = 'SCORING'"), HAPPENS_S)
     pids = _pids_of(scene.place.supervisor)[1:]
     _signal(pids, signal.SIGSTOP)
     time.sleep(2 * scene.place.settings.lease_s)
@@ -137,7 +134,7 @@ def _worker_is_asked_to_end(scene: Scene) -> None:
     """An orderly end; it is started again."""
     starts = scene.place.supervisor.starts
     _signal(_pids_of(scene.place.supervisor)[:1], signal.SIGTERM)
-    wait_until(lambda: scene.place.supervisor.starts > starts, COMES_S)
+    wait_until(lambda: scene.place.supervisor.starts > starts, HAPPENS_S)
 
 
 def _no_package_for_a_while(scene: Scene) -> None:
@@ -147,7 +144,8 @@ def _no_package_for_a_while(scene: Scene) -> None:
     try:
         _worker_is_asked_to_end(scene)
         _send(scene, "ok")
-        wait_until(lambda: _jobs(scene.place, "state = 'WAITING' AND reason = 'no_serving_package'"), COMES_S)
+        waits = "SELECT id FROM job WHERE state = 'WAITING' AND reason = 'no_serving_package'"
+        wait_until(lambda: _found(scene.place, waits), HAPPENS_S)
     finally:
         flag.unlink()
     _worker_is_asked_to_end(scene)
@@ -160,14 +158,10 @@ def _an_image_vanishes(scene: Scene) -> None:
     uid = _send(scene, "ok")
     scene.given.failed.add(uid)
     del scene.given.done[uid]
-    closed = (
-        f"SELECT count(*) FROM revision r JOIN study s ON s.id = r.study_id WHERE {_of(uid)} AND r.state = 'CLOSED'"
-    )
-    wait_until(lambda: _count(scene.place, closed), COMES_S)
-    with scene.place.db.read() as session:
-        of_study = "SELECT i.spool_key FROM instance i JOIN study s ON s.id = i.study_id"
-        keys = session.scalars(text(f"{of_study} WHERE {_of(uid)}")).all()
-    for key in keys:
+    of_study = "JOIN study s ON s.id = study_id WHERE s.study_instance_uid = :uid"
+    closed = f"SELECT r.id FROM revision r {of_study} AND r.state = 'CLOSED'"
+    wait_until(lambda: _found(scene.place, closed, uid=uid), HAPPENS_S)
+    for key in _found(scene.place, f"SELECT i.spool_key FROM instance i {of_study}", uid=uid):
         spool_of(scene.place.settings).delete(key)
     _signal(pids, signal.SIGCONT)
 
@@ -176,8 +170,8 @@ def _a_wrong_name_is_called(scene: Scene) -> None:
     echo(host="127.0.0.1", port=scene.place.settings.dicom_port, called_ae="NOBODY")
 
 
-BEFORE: Final[dict[str, Callable[[Place], None]]] = {"spool.new_folder": _listener_anew}
-AFTER: Final[dict[str, Callable[[Scene], None]]] = {
+BEFORE_ROUND: Final[dict[str, Callable[[Place], None]]] = {"spool.new_folder": _listener_anew}
+AFTER_ROUND: Final[dict[str, Callable[[Scene], None]]] = {
     "door.commit": _a_wrong_name_is_called,
     "evidence.discard": _worker_stands_still,
     "expire.commit": _worker_stands_still,
@@ -205,22 +199,10 @@ def _send(scene: Scene, behaviour: str) -> str:
     return uid
 
 
-def _in_hand(place: Place) -> bool:
-    return _jobs(place, "state = 'SCORING'")
-
-
-def _jobs(place: Place, condition: str) -> bool:
-    return _count(place, f"SELECT count(*) FROM job WHERE {condition}")
-
-
-def _count(place: Place, query: str) -> bool:
-    """Whether a count is above 0."""
+def _found(place: Place, query: str, **values: str) -> list[str]:
+    """The first column of a query."""
     with place.db.read() as session:
-        return bool(session.scalar(text(query)))
-
-
-def _of(uid: str) -> str:
-    return f"s.study_instance_uid = '{uid}'"
+        return list(session.scalars(text(query), values))
 
 
 def _signal(pids: list[int], number: signal.Signals) -> None:

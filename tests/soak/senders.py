@@ -22,7 +22,7 @@ from firstread.dicom.sender import send_paths
 from firstread.phantoms.ct import CtLabels, ct_series, write_series
 from firstread.phantoms.head import HeadSpec, head_grid, head_volume
 from firstread.settings import Settings
-from tests.builders.peers import answer, connect, fragment, request, store_command
+from tests.builders.peers import answer, connect, fragment, request, status, store_command
 
 SPEC: Final = HeadSpec(slices=16, size=128)
 WAYS: Final = ("whole", "whole", "twice", "late", "broken off", "two at once", "urgent", "inbox", "with rubbish")
@@ -195,9 +195,8 @@ class Sender(threading.Thread):
             answer(sock)
             sock.sendall(fragment(3, store_command()) + fragment(2, b"\x08\0\x60\0\2\0\0\0CT"))
             got = answer(sock)
-            refused = struct.pack("<HHIH", 0, 0x0900, 2, 0xC000)
             with self._ledger.lock:
-                self._ledger.refused += refused in got
+                self._ledger.refused += status(0xC000) in got
 
 
 def _uid_of(path: Path) -> str:

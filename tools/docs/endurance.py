@@ -57,8 +57,8 @@ def soak() -> str:
     went = "no PACS here" if report["pacs_gone"] is None else f"the PACS went {report['pacs_gone']} times"
     waits = ", ".join(f"{kind} {seconds:g} s" for kind, seconds in report["median_wait_s"].items())
     first = (
-        f"{report['minutes']:g} minutes, {report['senders']} senders that pause {report['pause_s']:g} s between two studies, "
-        f"{report['models']}: "
+        f"{report['minutes']:g} minutes, {report['senders']} senders that pause {report['pause_s']:g} s between two "
+        f"studies, {report['models']}: "
         f"{report['studies']:,} studies, {report['images_acknowledged']:,} acknowledgements; killed: {killed}; {went}. "
         f"From a study's close to its score, median: {waits}.\n"
     )

@@ -442,6 +442,18 @@ def test_the_comparison_trains_to_the_end_and_prints_a_table(tmp_path: Path, mon
     assert not list((tmp_path / "out").rglob("checkpoint.npz"))
 
 
+TINY_BLOCKS = {
+    "architecture": {
+        "builder": "pneumonia_blocks",
+        "classes": 1,
+        "filters": [4],
+        "block_dropout": [0.1],
+        "dense": [4],
+        "dense_dropout": [0.1],
+    }
+}
+
+
 @pytest.mark.timeout(400)
 def test_rows_on_a_wall_clock_budget_go_on_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from training.chest import compare as module
@@ -449,9 +461,9 @@ def test_rows_on_a_wall_clock_budget_go_on_row_by_row(tmp_path: Path, monkeypatc
     from training.fit import budget
 
     kermany_folder(tmp_path / "kermany224")
-    small = {"builder": "pneumonia_blocks", "classes": 1, "filters": [4], "block_dropout": [0.1]}
-    tiny = {"architecture": {**small, "dense": [4], "dense_dropout": [0.1]}}
-    monkeypatch.setattr(module, "suite", lambda *names: [Variant(name, "pneumonia_blocks", tiny) for name in "ab"])
+    monkeypatch.setattr(
+        module, "suite", lambda *names: [Variant(name, "pneumonia_blocks", TINY_BLOCKS) for name in "ab"]
+    )
     monkeypatch.setattr(budget, "seconds_a_step", lambda run: 2.0)
     trained: list[Run] = []
 
@@ -485,9 +497,9 @@ def test_rows_of_the_same_passes_are_compared_film_by_film(tmp_path: Path, monke
     from training.chest import variants
 
     kermany_folder(tmp_path / "kermany224")
-    small = {"builder": "pneumonia_blocks", "classes": 1, "filters": [4], "block_dropout": [0.1]}
-    tiny = {"architecture": {**small, "dense": [4], "dense_dropout": [0.1]}}
-    monkeypatch.setattr(module, "suite", lambda *names: [Variant(name, "pneumonia_blocks", tiny) for name in "abc"])
+    monkeypatch.setattr(
+        module, "suite", lambda *names: [Variant(name, "pneumonia_blocks", TINY_BLOCKS) for name in "abc"]
+    )
     trained: list[Run] = []
 
     def noted(run: Run) -> Any:
