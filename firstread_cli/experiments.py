@@ -82,10 +82,10 @@ def question(
 ) -> None:
     """Whole picture, cut picture, or the mask as a fourth channel? Same split and budget for every input."""
     from training.dermoscopy.question import answer_question
-    from training.options import set_threads
+    from training.options import settle_tensorflow
 
     log_to_terminal()
-    set_threads(threads)
+    settle_tensorflow(threads)
     answer_question(data, weights, package, steps, pictures, by_picture, out)
     click.echo((out / "question.md").read_text(encoding="utf-8"))
 
@@ -128,9 +128,9 @@ def shifts(
 ) -> None:
     """Score the test pictures of --data as other dermoscopes would have made them; rows for each PACKAGE."""
     from training.dermoscopy.stand_in import write_shifts
-    from training.options import set_threads
+    from training.options import settle_tensorflow
 
     log_to_terminal()
-    set_threads(threads)
+    settle_tensorflow(threads)
     path = write_shifts(packages, data, out, split, pictures, plain_view, colours, only)
     click.echo(path.read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -15,8 +16,17 @@ THREADS = click.option(
 )
 
 
-def set_threads(threads: int) -> None:
-    """Bound TensorFlow's threads before it starts; 0 leaves its own choice."""
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+
+
+def settle_tensorflow(threads: int) -> None:
+    """Choose TensorFlow's convolutions, and bound its threads, before it starts; 0 leaves its own choice of threads.
+
+    On processors without instructions for networks (AVX-512 VNNI and later ones) it leaves the convolutions of oneDNN
+    out, with which a step of training takes less time there (``docs/performance.md``). What the environment says
+    counts.
+    """
+    os.environ.setdefault(ONEDNN, "1")
     if not threads:
         return
     import keras

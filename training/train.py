@@ -15,7 +15,7 @@ from training.fit.model import build_model
 from training.fit.structure import save_structure
 from training.fit.teacher import RECIPE_COPY, require_unseen
 from training.fit.tracking import require_tracking, store_package
-from training.options import set_threads
+from training.options import settle_tensorflow
 from training.package.from_shards import Packager, train_on_shards
 from training.package.joining import join, join_packages, own_part, with_members
 from training.package.order import Order
@@ -35,7 +35,7 @@ def train_all(order: Order) -> Path | None:
 
 
 def _trained(order: Order) -> Path | None:
-    set_threads(order.threads)
+    settle_tensorflow(order.threads)
     if order.wandb:
         require_tracking()
     if order.recipe.joins != bool(order.join):

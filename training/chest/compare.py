@@ -20,7 +20,7 @@ from training.chest.variants import Calls, run_variant
 from training.datasets.arrays import Arrays
 from training.evaluation.report import write_table
 from training.fit.transfer import WeightsError
-from training.options import EXISTING_FOLDER, FOLDER, THREADS, set_threads
+from training.options import EXISTING_FOLDER, FOLDER, THREADS, settle_tensorflow
 
 TIMED_PX, TIMED_BATCH = 128, 16
 """Side of pictures and films of a step where rows have minutes or passes."""
@@ -81,7 +81,7 @@ def compare(
 ) -> None:
     """Train every variant of SUITE (or of every one) on one budget and print the comparison, time included."""
     log_to_terminal()
-    set_threads(threads)
+    settle_tensorflow(threads)
     if minutes is not None or passes is not None:
         if full or films or test_films or steps or (minutes is not None and passes is not None):
             raise click.UsageError(

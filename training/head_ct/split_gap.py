@@ -29,7 +29,7 @@ from training.fit.crossval import is_written_by, one_to_one, usable
 from training.fit.loop import train
 from training.fit.model import predict
 from training.fit.run import Run, identity
-from training.options import EXISTING_FOLDER, FOLDER, THREADS, set_threads
+from training.options import EXISTING_FOLDER, FOLDER, THREADS, settle_tensorflow
 from training.package.order import Order
 from training.package.plain import HeldBack, package_of
 from training.recipe import RecipeError, load_recipe, sized
@@ -68,7 +68,7 @@ def split(
 ) -> None:
     """Train RECIPE on a split 4:1 by patient and on one by slice, and measure both; goes on where it ended."""
     log_to_terminal()
-    set_threads(threads)
+    settle_tensorflow(threads)
     recipe = load_recipe(recipe_name)
     if frozen_base:
         recipe = recipe.model_copy(update={"frozen_base": True})
