@@ -14,7 +14,7 @@ from tests.bench.parts import PARTS
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 900.0
-ALONE = ("receive", "decoder", "inference", "grace", "pages")
+ALONE = ("receive", "decoder", "inference", "grace", "pages", "training")
 ON_SITE = tuple(part.name for part in PARTS if part.on_site and part.name != "start")
 """Of these parts the worker is shared and ready from the first one on, so that how it starts cannot be measured."""
 

@@ -16,6 +16,17 @@ from training.evaluation import metrics
 from training.package.order import Order
 from training.train import train_all
 
+BUSY_S = 400
+"""For a test, or the fixture that it waits for: a toy training takes a minute where other tests have the cores too."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Trainings may take longer than other tests; a test's own limit counts."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(BUSY_S))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def few_resamples() -> Iterator[None]:
