@@ -14,9 +14,8 @@ EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 THREADS = click.option(
     "--threads", type=click.IntRange(min=0), default=0, help="Threads of TensorFlow; 0: its own choice."
 )
-
-
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+"""TensorFlow's own variable: whether it takes the convolutions of oneDNN."""
 
 
 def settle_tensorflow(threads: int) -> None:

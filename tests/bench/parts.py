@@ -49,7 +49,7 @@ PARTS = (
     Part("films", "Chest films", 3, on_site=True),
     Part("memory", "Memory", 15, on_site=True),
     Part("pages", "Pages of the worklist", 3),
-    Part("training", "Steps of training", 15),
+    Part("training", "Steps of training", 35),
     Part("shards", "Preparing shards for training", 60),
     Part("queries", "Queries", 30, own_file=True),
     Part("simulation", "Simulation", 1, own_file=True),

@@ -10,8 +10,16 @@ import pytest
 
 from training.options import ONEDNN, settle_tensorflow
 
-COMMANDS = ("training.train", "training.chest.compare", "training.head_ct.split_gap", "training.dermoscopy.question")
-"""Modules whose commands settle it."""
+MODULES = (
+    "firstread_cli.experiments",
+    "firstread_cli.training",
+    "training.train",
+    "training.chest.compare",
+    "training.head_ct.split_gap",
+    "training.dermoscopy.question",
+    "training.dermoscopy.stand_in",
+)
+"""What is imported before it is settled."""
 
 
 @pytest.mark.parametrize(("given", "counts"), [(None, "1"), ("0", "0")])
@@ -26,6 +34,6 @@ def test_asks_for_onednn_unless_the_environment_says_otherwise(
 
 
 def test_no_command_has_loaded_tensorflow_before_it_is_settled() -> None:
-    code = f"import sys, {', '.join(COMMANDS)}; print('tensorflow' in sys.modules)"
+    code = f"import sys, {', '.join(MODULES)}; print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "False"

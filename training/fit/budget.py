@@ -6,13 +6,17 @@ import json
 import os
 import time
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.fit.feeds import train_feed
+from training.fit.feeds import Batch, train_feed
 from training.fit.frozen import trained_part
 from training.fit.model import build_model, compile_model
 from training.fit.run import Run
+
+if TYPE_CHECKING:
+    import keras
 
 TIMED = 4
 VALIDATED = 0.35
@@ -55,10 +59,15 @@ def pace_of(run: Run) -> float:
 
 
 def seconds_a_step(run: Run) -> float:
-    """Median time of a step, batch and all, after the one that traces."""
+    """Time of a step of the run, batch and all."""
     run, model = trained_part(run, build_model(run.recipe, run.weights))
     compile_model(model, run.recipe, frozen=False)
-    batch, times = train_feed(run), []
+    return median_step_s(model, train_feed(run))
+
+
+def median_step_s(model: keras.Model, batch: Batch) -> float:
+    """Median time of a step, its batch counted in, after the one that traces."""
+    times = []
     for step in range(TIMED + 1):
         started = time.monotonic()
         model.train_on_batch(*batch(step))

@@ -227,7 +227,6 @@ def test_recipes_load(name: str) -> None:
     assert recipe.card["limits"]
 
 
-@pytest.mark.timeout(400)
 def test_the_published_head_on_efficientnet_b7_has_the_published_parameters() -> None:
     from worker.packages.networks import build
 
@@ -298,7 +297,6 @@ def _toy(name: str) -> dict[str, Any]:
     return {"recipe": recipe.model_copy(update={"schedule": schedule, "input": spec, "architecture": architecture})}
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", ["pneumonia_cnn", "pneumonia4"])
 def test_a_recipe_trains_calibrates_measures_and_packs(name: str, tmp_path: Path) -> None:
     kermany_folder(tmp_path / "kermany224")
@@ -417,7 +415,6 @@ def test_the_small_budget_trains_what_a_few_steps_can_train() -> None:
     assert "which is best" not in str(Budget(films=80, steps=12))
 
 
-@pytest.mark.timeout(400)
 def test_the_comparison_trains_to_the_end_and_prints_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from training.chest import compare as module
 
@@ -454,7 +451,6 @@ TINY_BLOCKS = {
 }
 
 
-@pytest.mark.timeout(400)
 def test_rows_on_a_wall_clock_budget_go_on_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from training.chest import compare as module
     from training.chest import variants
@@ -491,7 +487,6 @@ def test_rows_on_a_wall_clock_budget_go_on_row_by_row(tmp_path: Path, monkeypatc
         assert row["loss_before_training"] == pytest.approx(0.69, abs=0.3)
 
 
-@pytest.mark.timeout(400)
 def test_rows_of_the_same_passes_are_compared_film_by_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from training.chest import compare as module
     from training.chest import variants

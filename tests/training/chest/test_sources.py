@@ -188,7 +188,6 @@ def _toml(values: dict[str, object]) -> str:
     return "\n".join(f"{name} = {one(value)}" for name, value in values.items() if value is not None) + "\n"
 
 
-@pytest.mark.timeout(400)
 def test_the_shared_network_becomes_two_packages_that_say_what_it_said(collections: Path, tmp_path: Path) -> None:
     recipe = toy(load_recipe("pneumonia_shared_adversary"), tmp_path)
     arguments = [str(recipe), "--data", str(collections), "--out", str(tmp_path / "run"), "--leave-out", "nih"]
@@ -215,7 +214,6 @@ def test_the_shared_network_becomes_two_packages_that_say_what_it_said(collectio
     assert opacity["flagged"]["n"] == opacity["n"]
 
 
-@pytest.mark.timeout(400)
 def test_figures_of_a_run_that_left_a_hospital_out_come_first_on_the_cards_of_what_ships(
     collections: Path, tmp_path: Path
 ) -> None:

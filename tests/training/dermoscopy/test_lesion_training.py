@@ -199,7 +199,6 @@ RECIPES: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.timeout(400)
 def test_a_recipe_runs_to_its_package(name: str, toy: Path, tmp_path: Path) -> None:
     directory = train_all(_toy_order(toy, tmp_path, name, **RECIPES[name]))
     assert directory is not None

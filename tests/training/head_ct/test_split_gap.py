@@ -72,7 +72,6 @@ def test_the_gap_is_that_of_the_slices_which_both_measured(arrays: Arrays) -> No
     assert gap_of(apart, arrays) == {"split": "by slice minus by patient", "slices": 0}
 
 
-@pytest.mark.timeout(400)
 def test_the_command_trains_both_and_goes_on(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(split_gap, "load_recipe", lambda name: _recipe())
     call = ["ct_ich_windows", "--data", str(toy_data), "--out", str(tmp_path)]

@@ -34,7 +34,6 @@ def _toy(name: str, **changes: Any) -> Recipe:
     return recipe.model_copy(update={"schedule": schedule, **changes})
 
 
-@pytest.mark.timeout(400)
 def test_four_classes_are_trained_on_shards_and_measured_on_the_films(tmp_path: Path) -> None:
     kermany_folder(tmp_path / "films" / "kermany224")
     covid_folder(tmp_path / "films" / "covid_ieee8023")
@@ -62,7 +61,6 @@ def test_four_classes_are_trained_on_shards_and_measured_on_the_films(tmp_path: 
     assert report["written"]["items"] == 36 + 36
 
 
-@pytest.mark.timeout(400)
 def test_outlines_are_trained_on_shards_and_measured_on_the_pictures(tmp_path: Path) -> None:
     write_lesions(tmp_path / "ham", n=56)
     shipped = load_recipe("lesion_unet")
