@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from firstread.logs import log_to_terminal
-from training.chest.suites import BUDGETS, SUITES, Budget, Variant, suite
+from training.chest.suites import BUDGETS, PUBLISHED, SUITES, Budget, Variant, suite
 from training.chest.variants import Calls, run_variant
 from training.datasets.arrays import Arrays
 from training.evaluation.report import write_table
@@ -112,7 +112,8 @@ def compare(
                 row = row | {BESIDE_FIRST: calls.minus(first)}
             first = first or calls
             rows.append(row)
-            path = write_table(out, name, f"Comparison: {name}", str(budget or "the recipes in full"), rows)
+            beside = [PUBLISHED[name]] if name in PUBLISHED and (budget is None or budget.all_films) else []
+            path = write_table(out, name, f"Comparison: {name}", str(budget or "the recipes in full"), rows + beside)
             outcome = rows[-1].get("note") or f"{rows[-1]['accuracy']['value']:.3f}"
             click.echo(f"{variant.name}: {outcome}")
         click.echo(path.read_text(encoding="utf-8"))

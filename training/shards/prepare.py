@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from training.datasets.base import (
     UNKNOWN,
+    DataSet,
     DataSetError,
     Item,
     end_slices,
@@ -64,65 +66,87 @@ def prepare_dataset(
     if dataset.kind != recipe.input.kind:
         raise DataSetError(f"{name} holds {dataset.kind} pictures, recipe {recipe.name} wants {recipe.input.kind}")
     items = gathered([dataset], validation_share=recipe.validation_share)
-    labels = label_matrix(items, recipe.labels)
     source = Source(name, root, dataset.kind, patient_regex, recipe.input, recipe.labels, mask_stride(recipe))
     out.mkdir(parents=True, exist_ok=True)
     _refuse_others(out, name)
-    usable = select_items(items, recipe)
     thin = bool(recipe.parameters.get("undersample") if undersample is None else undersample) and bool(recipe.labels)
-    left_out: dict[str, str] = {}
-    looks: list[ShardJob] = []
-    balanced = chosen = usable
     processes = jobs or os.cpu_count() or 1
-    if thin:
-        looks = list(
-            in_bundles(
-                items, usable, shard_size, lambda i, n: ShardJob(source, i, out / f"{name}-{n:05d}.look", look=True)
-            )
-        )
-        left_out = _left_out(run(looks, processes, "slices looked over"))
-        good = [i for i in usable if items[i].key not in left_out]
-        balanced = one_to_one(labels, good, recipe.seed)
-        chosen = sorted({*balanced, *(i for i in good if is_held_back(items[i], recipe))})
-    if not chosen:
+    choice = _chosen(items, recipe, source, out, shard_size, processes) if thin else _all(items, recipe)
+    if not choice.rows:
         raise DataSetError(f"{name}: nothing to write")
-    taken = {items[i].key for i in balanced}
+    taken = {items[i].key for i in choice.balanced}
 
     def shard(bundle: list[Item], number: int) -> ShardJob:
         inside = frozenset(item.key for item in bundle if item.key in taken)
         return ShardJob(source, bundle, out / f"{name}-{number:05d}.tfrecord", inside)
 
-    work = list(in_bundles(items, chosen, shard_size, shard))
-    _clear(out, {job.path for job in (*work, *looks)})
-    written = run(work, processes, "shards")
-    left_out |= _left_out(written)
-    put = [items[i] for i in chosen if items[i].key not in left_out]
+    work = list(in_bundles(items, choice.rows, shard_size, shard))
+    _clear(out, {job.path for job in (*work, *choice.looks)})
+    left_out = choice.left_out | _left_out(run(work, processes, "shards"))
     report = {
         "dataset": name,
+        "undersampled": thin,
+        **_report(recipe, dataset, items, replace(choice, left_out=left_out)),
+        "shards": [job.path.name for job in work],
+    }
+    _write_index(out / INDEX, work, len(recipe.labels))
+    removed = _removed(items, recipe, choice.usable, choice.rows, left_out)
+    _write_report(out, report, recipe, Seen(dataset, [items[i] for i in choice.usable], removed))
+    return report
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Indices of items that can be used, of those in the balance that the recipe trains on, and of those written."""
+
+    usable: list[int]
+    balanced: list[int]
+    rows: list[int]
+    left_out: dict[str, str] = field(default_factory=dict)
+    looks: list[ShardJob] = field(default_factory=list)
+
+
+def _all(items: Sequence[Item], recipe: Recipe) -> _Choice:
+    usable = select_items(items, recipe)
+    return _Choice(usable, usable, usable)
+
+
+def _chosen(items: list[Item], recipe: Recipe, source: Source, out: Path, shard_size: int, processes: int) -> _Choice:
+    """As many negatives as positives among the items that can be read: each is looked at first."""
+    usable = select_items(items, recipe)
+
+    def look(bundle: list[Item], number: int) -> ShardJob:
+        return ShardJob(source, bundle, out / f"{source.dataset}-{number:05d}.look", look=True)
+
+    looks = list(in_bundles(items, usable, shard_size, look))
+    left_out = _left_out(run(looks, processes, "slices looked over"))
+    good = [i for i in usable if items[i].key not in left_out]
+    balanced = one_to_one(label_matrix(items, recipe.labels), good, recipe.seed)
+    rows = sorted({*balanced, *(i for i in good if is_held_back(items[i], recipe))})
+    return _Choice(usable, balanced, rows, left_out, looks)
+
+
+def _report(recipe: Recipe, dataset: DataSet, items: Sequence[Item], choice: _Choice) -> dict[str, Any]:
+    """What became of the items, in counts."""
+    put = [items[i] for i in choice.rows if items[i].key not in choice.left_out]
+    report: dict[str, Any] = {
         "recipe": recipe.name,
         "input": recipe.input.model_dump(mode="json"),
         "labels": list(recipe.labels),
         "mask_stride": mask_stride(recipe),
-        "undersampled": thin,
         "before": class_counts(items, recipe.labels),
-        "after_selection_and_undersampling": class_counts([items[i] for i in balanced], recipe.labels),
+        "after_selection_and_undersampling": class_counts([items[i] for i in choice.balanced], recipe.labels),
         "written": class_counts(put, recipe.labels),
         "splits": {split: sum(item.split == split for item in put) for split in sorted({i.split for i in put})},
-        "left_out": _reasons(left_out),
+        "left_out": _reasons(choice.left_out),
         "not_selected": {
-            "unusable_or_unlabelled": len(items) - len(usable),
-            "undersampled": _undersampled(usable, chosen, items, left_out),
+            "unusable_or_unlabelled": len(items) - len(choice.usable),
+            "undersampled": _undersampled(choice.usable, choice.rows, items, choice.left_out),
         },
         "unreadable_headers": _reasons(getattr(dataset, "left_out", {})),
-        "shards": [job.path.name for job in work],
     }
     shares = getattr(dataset, "shares", None)
-    if shares is not None:
-        report["shares"] = shares(put)
-    _write_index(out / INDEX, work, len(recipe.labels))
-    removed = _removed(items, recipe, usable, chosen, left_out)
-    _write_report(out, report, recipe, Seen(dataset, [items[i] for i in usable], removed))
-    return report
+    return report if shares is None else report | {"shares": shares(put)}
 
 
 def select_items(items: Sequence[Item], recipe: Recipe) -> list[int]:

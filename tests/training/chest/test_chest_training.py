@@ -23,6 +23,7 @@ from training.chest.stress import CHANGES, stress_rows
 from training.chest.suites import BIG, BUDGETS, SUITES, UNCHANGED, Budget, Variant, recipe_of, start_of, suite
 from training.datasets.base import DataSetError, Item
 from training.datasets.registry import open_dataset
+from training.evaluation.pictures import logged
 from training.evaluation.report import markdown
 from training.fit.class_weights import with_class_weights
 from training.fit.loop import train
@@ -481,7 +482,9 @@ def test_rows_on_a_wall_clock_budget_go_on_row_by_row(tmp_path: Path, monkeypatc
     assert [run.out.name for run in trained] == ["a", "b"], "a finished row is not trained again"
     document = json.loads((tmp_path / "out/blocks.json").read_text())
     assert document["budget"].startswith("0.5 minutes of training for each row")
-    for row in document["rows"]:
+    *own, published = document["rows"]
+    assert published["network"].startswith("published") and published["accuracy"] == 0.928
+    for row in own:
         assert {"start", "parameters", "seconds_a_step", "train_accuracy", "accuracy", "precision", "auc"} <= set(row)
         assert row["start"] == "from scratch" and 0 <= row["accuracy"]["low"] <= row["accuracy"]["high"] <= 1
         assert row["loss_before_training"] == pytest.approx(0.69, abs=0.3)
@@ -513,7 +516,9 @@ def test_rows_of_the_same_passes_are_compared_film_by_film(tmp_path: Path, monke
     run = trained[0]
     assert run.steps == 2 * run.recipe.schedule.steps_per_epoch == 2 * (len(run.train_rows) // 4)
     assert len(run.val_rows) == sum(item.split == "val" for item in run.arrays.items)
-    first, other, same = json.loads((tmp_path / "out/blocks.json").read_text())["rows"]
+    first, other, same, _ = json.loads((tmp_path / "out/blocks.json").read_text())["rows"]
+    seconds = [row["seconds"] for row in logged(run.out / "log.jsonl") if row["step"]]
+    assert len(seconds) == 2 and first["seconds_a_pass"] == pytest.approx(sum(seconds) / 2, abs=0.06)
     assert "accuracy_minus_first_row" not in first
     gap = other["accuracy_minus_first_row"]
     assert gap["value"] == pytest.approx(other["accuracy"]["value"] - first["accuracy"]["value"])

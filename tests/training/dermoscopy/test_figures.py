@@ -19,7 +19,9 @@ from training.datasets.base import DataSetError, Item
 from training.dermoscopy import package
 from training.dermoscopy.evaluate import evaluate_lesions
 from training.dermoscopy.figures import MeasuredRows, age_of, figures, share, subgroups
+from training.dermoscopy.measured import measure
 from training.dermoscopy.operating import operating_points, prior_bias, truth_columns
+from training.dermoscopy.predicted import predicted, splits
 from training.dermoscopy.readers import Lesions, labels_of
 from training.dermoscopy.scores import ViewLogits
 from training.dermoscopy.traits import has_dark_corners, traits_of
@@ -261,37 +263,36 @@ def test_what_a_package_will_need_is_asked_before_training(
 
 def test_unreadable_pictures_and_missing_masks_cost_only_themselves(tmp_path: Path) -> None:
     reader = Lesions(_toy(tmp_path / "data", {"nv": "other"}, "dx"))
-    items = package.splits(reader)
+    items = splits(reader)
     for part in ("val", "test"):
         items[part][1].path.write_bytes(b"no picture")
         cast(Path, items[part][2].mask_path).unlink()
-    items, recipe = package.splits(reader), _small()
+    items, recipe = splits(reader), _small()
     parts = {
-        name: package.predicted(_forward(), reader, items[name], recipe, tmp_path / f"{name}.npz")
-        for name in ("val", "test")
+        name: predicted(_forward(), reader, items[name], recipe, tmp_path / f"{name}.npz") for name in ("val", "test")
     }
     assert [len(part.items) for part in parts.values()] == [6, 6] and parts["val"].scores.left_out
     chosen = package.choose(recipe, reader, parts["val"])
-    measured = package.measure(chosen, reader, parts["test"], repeats=20)
+    measured = measure(chosen, reader, parts["test"], repeats=20)
     assert measured["n"] == 6 and measured["unreadable"] == 1
     assert (measured["outline"]["pictures"], measured["outline"]["without_drawn_mask"]) == (5, 1)
     for part in ("val", "test"):
         for item in items[part]:
             item.path.write_bytes(b"no picture")
     with pytest.raises(DataSetError, match="can be read"):
-        package.predicted(_forward(), reader, items["val"], recipe, tmp_path / "again.npz")
+        predicted(_forward(), reader, items["val"], recipe, tmp_path / "again.npz")
 
 
 def test_kept_scores_of_another_network_are_not_believed(tmp_path: Path) -> None:
     reader, recipe = Lesions(_toy(tmp_path / "data")), _small()
-    items = package.splits(reader)["val"]
-    first = package.predicted(_forward(), reader, items, recipe, tmp_path / "val.npz").scores
+    items = splits(reader)["val"]
+    first = predicted(_forward(), reader, items, recipe, tmp_path / "val.npz").scores
     stored = ViewLogits(first.keys, first.logits.copy(), first.p_mask)
     stored.logits[:, 1:] = 9.0  # differs from a new scoring
     stored.save(tmp_path / "val.npz")
-    again = package.predicted(_forward(), reader, items, recipe, tmp_path / "val.npz").scores
+    again = predicted(_forward(), reader, items, recipe, tmp_path / "val.npz").scores
     assert (again.logits[:, 1:] == 9.0).all()
-    other = package.predicted(_forward(0.9), reader, items, recipe, tmp_path / "val.npz").scores
+    other = predicted(_forward(0.9), reader, items, recipe, tmp_path / "val.npz").scores
     assert not (other.logits == 9.0).any()
 
 
