@@ -32,7 +32,7 @@ from training.fit.run import Run, identity
 from training.options import EXISTING_FOLDER, FOLDER, THREADS, settle_tensorflow
 from training.package.order import Order
 from training.package.plain import HeldBack, package_of
-from training.recipe import RecipeError, load_recipe, sized
+from training.recipe import Recipe, RecipeError, load_recipe, sized
 
 log = logging.getLogger(__name__)
 
@@ -108,9 +108,13 @@ def measure_splits(order: Order, parts: int) -> Path:
         f"{'from scratch' if order.weights == 'none' else f'starting from {Path(order.weights).name}'}"
         f"{', base frozen' if recipe.frozen_base else ''}"
     )
-    path = write_table(out, "split", f"{recipe.name}: a split by patient and one by slice", budget, [*table, gap])
+    path = write_table(out, "split", _title(recipe), budget, [*table, gap])
     _write_page(order, arrays, found, table, gap)
     return path
+
+
+def _title(recipe: Recipe) -> str:
+    return f"{recipe.name}{', base frozen' if recipe.frozen_base else ''}: a split by patient and one by slice"
 
 
 def dealt(arrays: Arrays, rows: np.ndarray, unit: str, seed: int) -> np.ndarray:
@@ -254,4 +258,4 @@ def _write_page(
         "by patient for the rest; those of a split by slice say nothing of patients who are new.",
         "The epoch with the lowest loss on the measured part was kept, as the published set-up has it: that flatters.",
     ]
-    write_report(out, f"{recipe.name}: a split by patient and one by slice", notes, figures, (), pictures)
+    write_report(out, _title(recipe), notes, figures, (), pictures)
