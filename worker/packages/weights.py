@@ -1,5 +1,7 @@
 """Weights of a network as one npz of float16 arrays by layer name, deflated: a twelfth smaller.
 
+An array with a value beyond float16's 65,504, as a moving variance may have, stays float32.
+
 Keras names a layer without a name after its class and a number that counts on in the whole process. In the file such
 layers are numbered within the network, as a fresh process would number them.
 """
@@ -27,21 +29,25 @@ def save_by_layer(model: keras.Model, path: Path, dtype: str = "float16") -> Non
     Raises
     ------
     WeightsMismatchError
-        If a weight does not fit into ``dtype``.
+        If a weight is not finite.
     """
     arrays: dict[str, np.ndarray] = {}
     names = stored_names(model)
     for layer in model.layers:
         for index, value in enumerate(layer.get_weights() if layer.weights else ()):
             if np.issubdtype(value.dtype, np.floating):
-                key = f"{names[layer.name]}/{index}"
-                with np.errstate(over="ignore"):
-                    arrays[key] = value.astype(dtype)
-                if not np.isfinite(arrays[key]).all():
-                    raise WeightsMismatchError(f"layer {names[layer.name]} has weights that {dtype} cannot hold")
+                if not np.isfinite(value).all():
+                    raise WeightsMismatchError(f"layer {names[layer.name]} has weights that are not finite")
+                arrays[f"{names[layer.name]}/{index}"] = _narrowed(value, dtype)
     partial = path.with_suffix(".part.npz")
     np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
     os.replace(partial, path)
+
+
+def _narrowed(value: np.ndarray, dtype: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        narrow = value.astype(dtype)
+    return narrow if np.isfinite(narrow).all() else value.astype(np.float32)
 
 
 def load_by_layer(model: keras.Model, path: Path, prefix: str = "") -> None:

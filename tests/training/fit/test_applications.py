@@ -30,7 +30,8 @@ def _written(base: str, path: Path) -> Any:
     """An application whose norms are not as they start, and its file."""
     import keras
 
-    source = getattr(keras.applications, base)(include_top=False, weights=None)
+    # of the size it is asked at: without one EfficientNet pads odd maps otherwise
+    source = getattr(keras.applications, base)(include_top=False, weights=None, input_shape=(SIDE, SIDE, 3))
     rng = np.random.default_rng(0)
     for layer in source.layers:
         if isinstance(layer, keras.layers.BatchNormalization):

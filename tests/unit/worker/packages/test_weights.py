@@ -58,3 +58,28 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     save_by_layer(keras.Model(image, keras.layers.Dense(1)(image)), tmp_path / "weights.npz")
     with pytest.raises(WeightsMismatchError, match="dense/0 of shape"):
         load_by_layer(keras.Model(image, keras.layers.Dense(2)(image)), tmp_path / "weights.npz")
+
+
+def test_a_value_beyond_float16_keeps_its_array_whole(tmp_path: Path) -> None:
+    image = keras.Input((4,), name="image")
+    model = keras.Model(image, keras.layers.BatchNormalization(name="norm")(image))
+    variance = np.array([91895.31, 0.1, 1, 2], np.float32)
+    model.get_layer("norm").set_weights([*model.get_layer("norm").get_weights()[:3], variance])
+    save_by_layer(model, tmp_path / "weights.npz")
+    with np.load(tmp_path / "weights.npz") as stored:
+        assert {name: stored[name].dtype.name for name in stored.files} == {
+            **dict.fromkeys(("norm/0", "norm/1", "norm/2"), "float16"),
+            "norm/3": "float32",
+        }
+    model.get_layer("norm").set_weights([np.zeros(4)] * 4)
+    load_by_layer(model, tmp_path / "weights.npz")
+    np.testing.assert_array_equal(model.get_layer("norm").get_weights()[3], variance)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    image = keras.Input((4,), name="image")
+    model = keras.Model(image, keras.layers.Dense(1)(image))
+    model.layers[1].set_weights([np.full((4, 1), np.inf), np.zeros(1)])
+    with pytest.raises(WeightsMismatchError, match="dense has weights that are not finite"):
+        save_by_layer(model, tmp_path / "weights.npz")
+    assert not (tmp_path / "weights.npz").exists()
