@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import click
 
 from firstread.logs import log_to_terminal
 from training.options import EXISTING_FOLDER, FOLDER, THREADS
+
+
+def _version(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Versions are put in order by their numbers: one without could not be told from an older one."""
+    if not re.fullmatch(r"\d+\.\d+\.\d+", value):
+        raise click.BadParameter(f"{value} is no version such as 1.2.3")
+    return value
 
 
 @click.command("train")
@@ -54,7 +62,7 @@ from training.options import EXISTING_FOLDER, FOLDER, THREADS
 )
 @click.option("--folds", default=None, help="Folds to train, comma-separated; default: all of the recipe's.")
 @click.option("--final/--no-final", default=True, help="Train on all folds afterwards and write the package.")
-@click.option("--steps", type=int, default=None, help="Steps instead of the recipe's.")
+@click.option("--steps", type=click.IntRange(min=1), default=None, help="Steps instead of the recipe's.")
 @click.option(
     "--minutes", type=click.FloatRange(min=0.1), default=None, help="As many steps as fit into them, measured first."
 )
@@ -76,7 +84,14 @@ from training.options import EXISTING_FOLDER, FOLDER, THREADS
 @click.option("--mixed-precision", is_flag=True, help="float16 arithmetic on GPUs that gain by it.")
 @click.option("--distribute", is_flag=True, help="All GPUs of this machine, with tf.distribute.")
 @click.option("--wandb", "use_wandb", is_flag=True, help="Log to Weights & Biases too (extra `wandb`).")
-@click.option("--version", "package_version", default="1.0.0", show_default=True, help="Version of the package.")
+@click.option(
+    "--version",
+    "package_version",
+    default="1.0.0",
+    show_default=True,
+    callback=_version,
+    help="Version of the package, as 1.2.3.",
+)
 def train(
     recipe: str,
     data: Path | None,
@@ -109,14 +124,17 @@ def train(
     log_to_terminal()
     if data is None and shards is None:
         raise click.UsageError("give --data or --shards")
+    if steps is not None and minutes is not None:
+        raise click.UsageError("--minutes settles the steps: give --steps or --minutes")
     if shards is not None and (
         folds is not None or not final or external or any(option is not None for option in (leave_out, start, baseline))
     ):
         raise click.UsageError("--folds, --leave-out, --start, --baseline, --external and --no-final go with --data")
     loaded = load_recipe(recipe)
     if steps is not None:
-        schedule = loaded.schedule.model_copy(update={"steps": steps, "epochs": 0})
-        loaded = loaded.model_copy(update={"schedule": schedule, "final_steps": steps})
+        warmup_steps = min(loaded.schedule.warmup_steps, steps // 10)
+        own = {"steps": steps, "epochs": 0, "warmup_steps": warmup_steps}
+        loaded = loaded.model_copy(update={"schedule": loaded.schedule.model_copy(update=own), "final_steps": steps})
     if leave_out is not None:
         loaded = loaded.model_copy(update={"leave_out": tuple(leave_out.split(","))})
     if frozen_base:
@@ -211,8 +229,8 @@ def evaluate(
     "--recipe", default=None, help="Recipe whose input, labels and undersampling are used; default: the data set's own."
 )
 @click.option("--out", type=FOLDER, required=True, help="Folder of the shards and the report.")
-@click.option("--shard-size", type=int, default=512, show_default=True, help="Items in one shard.")
-@click.option("--jobs", type=int, default=0, help="Processes; 0: one a core.")
+@click.option("--shard-size", type=click.IntRange(min=1), default=512, show_default=True, help="Items in one shard.")
+@click.option("--jobs", type=click.IntRange(min=0), default=0, help="Processes; 0: one a core.")
 @click.option(
     "--undersample/--no-undersample",
     default=None,
@@ -235,11 +253,15 @@ def prepare(
     patient_regex: str,
     as_json: bool,
 ) -> None:
-    """Turn DATASET (ct_ich, phe_sich, rsna, class_folders, plain_csv, ...) into TFRecord shards with a report."""
+    """Turn DATASET (chest_csv, chest_films, chest_folders, class_folders, covid_chestxray, ct_ich, ct_ich_two_windows,
+    ham10000, kermany, nih, phe_sich, plain_csv, radiography or rsna) into TFRecord shards with a report.
+    """
+    from training.datasets.registry import require_reader
     from training.pipelines import recipe_for
     from training.recipe import load_recipe
     from training.shards.prepare import prepare_dataset
 
+    require_reader(dataset_name)
     loaded = load_recipe(recipe or recipe_for(dataset_name))
     counts = prepare_dataset(dataset_name, data, loaded, out, shard_size, jobs, undersample, patient_regex)
     click.echo(json.dumps(counts, indent=2) if as_json else f"report: {out / 'report.html'}")

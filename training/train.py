@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 from training.datasets.arrays import Arrays, open_arrays
 from training.fit.adversary import source_targets
+from training.fit.checkpoint import TrainingError
 from training.fit.crossval import cross_validate, final_run, train_fold, with_named_folds
 from training.fit.loop import train
 from training.fit.model import build_model
+from training.fit.run import NOT_TRAINED
 from training.fit.structure import save_structure
-from training.fit.teacher import RECIPE_COPY, require_unseen
+from training.fit.teacher import CHECKPOINT, RECIPE_COPY, require_unseen
 from training.fit.tracking import require_tracking, store_package
 from training.options import settle_tensorflow
 from training.package.from_shards import Packager, train_on_shards
@@ -59,7 +62,12 @@ def _trained(order: Order) -> Path | None:
     order = replace(order, recipe=with_named_folds(order.recipe, arrays.items))
     unknown = set(order.folds or ()) - set(order.recipe.folds.names)
     if unknown:
-        raise RecipeError(f"no fold {', '.join(sorted(unknown))}; there are {', '.join(order.recipe.folds.names)}")
+        raise RecipeError(
+            f"no fold {', '.join(sorted(unknown))}; there are {', '.join(order.recipe.folds.names) or 'none'}"
+        )
+    if not order.final and not order.recipe.folds.names:
+        raise RecipeError(f"recipe {order.recipe.name} has no folds: --no-final leaves nothing to train")
+    require_same_recipe(order.recipe, order.out)
     write_recipe(order.recipe, order.out)
     if order.final and pipeline is not None and pipeline.require is not None:
         pipeline.require(order, arrays)
@@ -100,6 +108,27 @@ def _final(order: Order, arrays: Arrays, options: dict[str, Any]) -> tuple[Order
     members = [own_part(recipe.architecture, f"without fold {fold}") for fold in recipe.folds.names]
     joined = with_members(recipe, members)
     return replace(order, recipe=joined), join(joined, models)
+
+
+def require_same_recipe(recipe: Recipe, out: Path) -> None:
+    """Refuse a folder in which another recipe has begun to train, before anything in it is written over.
+
+    Raises
+    ------
+    TrainingError
+        Naming what differs.
+    """
+    path = out / RECIPE_COPY
+    if not path.is_file() or not any(out.rglob(CHECKPOINT)):
+        return
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    now = recipe.model_dump(mode="json")
+    fields = (earlier.keys() | now.keys()) - set(NOT_TRAINED)
+    differing = sorted(name for name in fields if earlier.get(name) != now.get(name))
+    if differing:
+        raise TrainingError(
+            f"{out} holds a training of another recipe ({', '.join(differing)}); choose another folder or delete it"
+        )
 
 
 def write_recipe(recipe: Recipe, out: Path) -> None:

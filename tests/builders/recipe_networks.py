@@ -33,7 +33,7 @@ SMALLER: dict[str, dict[str, Any]] = {
     "lesion_resnet50": {"blocks": [1, 1], "width": 8},
 }
 """Builder -> options that make its network a toy; builders without such options have their size in soak alone."""
-LEAST_PX = {"InceptionResNetV2": 75, "inception_v3_classifier": 75}
+LEAST_PX = {"InceptionResNetV2": 75, "InceptionV3": 75, "inception_v3_classifier": 75}
 """Smallest side that a base, or a builder, takes; 32 for others."""
 ROWS = 8
 

@@ -42,7 +42,8 @@ class Nih(Films):
 
     def items(self) -> list[Item]:
         """Films by patient, each patient in one part by a hash."""
-        items = [self._item(row) for row in read_rows(self.root / "labels.csv")]
+        rows = read_rows(self.root / "labels.csv", "file", "finding_labels", "patient")
+        items = [self._item(row) for row in rows]
         return sorted(items, key=lambda item: (item.study, item.key))
 
     def _item(self, row: Mapping[str, str]) -> Item:
@@ -74,7 +75,7 @@ class Radiography(Films):
 
     def items(self) -> list[Item]:
         """Films by name, each in one part by a hash."""
-        items = [self._item(row) for row in read_rows(self.root / "labels.csv")]
+        items = [self._item(row) for row in read_rows(self.root / "labels.csv", "file", "label")]
         return sorted(items, key=lambda item: (item.study, item.key))
 
     def _item(self, row: Mapping[str, str]) -> Item:

@@ -25,7 +25,7 @@ from training.chest.readers import (
     pictures,
     with_validation,
 )
-from training.datasets.base import PICTURES, DataSetError, Item, read_grey, read_rows
+from training.datasets.base import PICTURES, DataSetError, Item, columns_of, read_grey, read_rows
 from worker.pipelines.chest_xray.film import read_film
 
 log = logging.getLogger(__name__)
@@ -97,15 +97,15 @@ class ChestCsv(Films):
     def items(self) -> list[Item]:
         """Frontal films, by patient. Raises :class:`DataSetError` if a row has no file or one outside the folder."""
         items = []
-        for number, row in enumerate(read_rows(self.root / "labels.csv"), start=2):
-            path = (self.root / row.get("file", "")).resolve()
-            if not row.get("file") or not path.is_relative_to(self.root.resolve()):
+        for number, row in enumerate(read_rows(self.root / "labels.csv", "file", "finding"), start=2):
+            path = (self.root / row["file"]).resolve()
+            if not row["file"] or not path.is_relative_to(self.root.resolve()):
                 raise DataSetError(f"labels.csv, line {number}: no file, or one outside the folder")
             if row.get("view", "").strip().upper() in ("L", "LL", "LAT", "LATERAL"):
                 continue
             patient = row.get("patient") or row["file"]
-            labels = labels_of(row.get("finding", ""))
-            extra = {"finding": row.get("finding", ""), "view": row.get("view", ""), **aged(row.get("age"))}
+            labels = labels_of(row["finding"])
+            extra = {"finding": row["finding"], "view": row.get("view", ""), **aged(row.get("age"))}
             attributes = described(labels, row.get("hospital") or self.root.name, **extra)
             items.append(
                 Item(
@@ -168,7 +168,7 @@ def recognised(folder: Path) -> type[Films] | None:
     if (folder / "metadata.csv").is_file():
         return CovidChestxray
     if (folder / "labels.csv").is_file():
-        columns = (folder / "labels.csv").open(encoding="utf-8").readline().strip().split(",")
+        columns = columns_of(folder / "labels.csv")
         if "label3" in columns:
             return Kermany
         if "rsna_class" in columns:

@@ -3,11 +3,13 @@
 ``firstread chest compare SUITE --data DIR --out DIR``. ``--minutes`` gives every variant the same time on all films,
 ``--passes`` the same number of passes over them. Without either each is trained to the end of a small budget (few films
 and steps, small pictures); the table says so. ``--full`` takes the recipes as they stand, which wants a GPU. A row that
-is finished is not trained again. Beside its accuracy stands the difference to the first row, film by film.
+is finished is not trained again, and stands in the table whatever ``--only`` asks for. Beside its accuracy stands the
+difference to the first row, film by film.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import click
 
 from firstread.logs import log_to_terminal
 from training.chest.suites import BUDGETS, PUBLISHED, SUITES, Budget, Variant, suite
-from training.chest.variants import Calls, run_variant
+from training.chest.variants import Calls, finished_variant, run_variant
 from training.datasets.arrays import Arrays
 from training.evaluation.report import write_table
 from training.fit.transfer import WeightsError
@@ -45,10 +47,21 @@ def _usual(name: str) -> str:
     help="Start of the big networks: imagenet, none, a file, or a folder with a file for each network.",
 )
 @click.option("--lite-weights", default="none", show_default=True, help="Start of EfficientNet-Lite0: PATH or none.")
-@click.option("--films", type=int, default=None, help=f"Training films of the small budget ({_usual('films')}).")
-@click.option("--test-films", type=int, default=None, help=f"Its test films ({_usual('test_films')}).")
-@click.option("--steps", type=int, default=None, help=f"Its steps of {Budget.batch_size} films ({_usual('steps')}).")
-@click.option("--size", type=int, default=None, help=f"The side of its pictures in pixels ({_usual('size')}).")
+@click.option(
+    "--films", type=click.IntRange(min=1), default=None, help=f"Training films of the small budget ({_usual('films')})."
+)
+@click.option(
+    "--test-films", type=click.IntRange(min=1), default=None, help=f"Its test films ({_usual('test_films')})."
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=None,
+    help=f"Its steps of {Budget.batch_size} films ({_usual('steps')}).",
+)
+@click.option(
+    "--size", type=click.IntRange(min=1), default=None, help=f"The side of its pictures in pixels ({_usual('size')})."
+)
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0.1),
@@ -56,7 +69,13 @@ def _usual(name: str) -> str:
     help="The same time for each row, on all films.",
 )
 @click.option("--passes", type=click.IntRange(min=1), default=None, help="The same passes over all films for each row.")
-@click.option("--batch", "batch_size", type=int, default=None, help=f"Films of a step (on all films {TIMED_BATCH}).")
+@click.option(
+    "--batch",
+    "batch_size",
+    type=click.IntRange(min=1),
+    default=None,
+    help=f"Films of a step (on all films {TIMED_BATCH}).",
+)
 @click.option("--full", is_flag=True, help="The recipes as they stand, on all films.")
 @click.option("--only", multiple=True, metavar="ROW", help="Only rows whose name holds this; repeatable.")
 @click.option("--cache", type=FOLDER, default=None, help="Keep arrays here.")
@@ -98,25 +117,40 @@ def compare(
         "batch_size": batch_size,
     }
     given = {name: value for name, value in asked.items() if value is not None}
+    names = ("networks", *SUITES) if suite_name == "all" else (suite_name,)
+    suites = {name: suite(name, weights, lite_weights) for name in names}
+    _require_row(only, [variant.name for variants in suites.values() for variant in variants])
     opened: dict[str, Arrays] = {}
-    for name in ("networks", *SUITES) if suite_name == "all" else (suite_name,):
+    for name, variants in suites.items():
         budget = None if full else replace(BUDGETS.get(name, Budget()), **given)
-        folder = out / "runs" / name if suite_name == "all" else out / "runs"
+        runs = out / "runs" / name if suite_name == "all" else out / "runs"
+        path: Path | None = None
         rows: list[dict[str, Any]] = []
         first: Calls | None = None
-        for variant in suite(name, weights, lite_weights):
-            if only and not any(part in variant.name for part in only):
+        for variant in variants:
+            found: tuple[dict[str, Any], Calls | None] | None
+            if not only or any(part in variant.name for part in only):
+                found = _row(variant, budget, data, runs, cache, opened)
+            else:
+                found = finished_variant(variant, budget, data, runs)
+            if found is None:
                 continue
-            row, calls = _row(variant, budget, data, folder, cache, opened)
+            row, calls = found
             if calls is not None and first is not None:
                 row = row | {BESIDE_FIRST: calls.minus(first)}
             first = first or calls
             rows.append(row)
             beside = [PUBLISHED[name]] if name in PUBLISHED and (budget is None or budget.all_films) else []
             path = write_table(out, name, f"Comparison: {name}", str(budget or "the recipes in full"), rows + beside)
-            outcome = rows[-1].get("note") or f"{rows[-1]['accuracy']['value']:.3f}"
-            click.echo(f"{variant.name}: {outcome}")
-        click.echo(path.read_text(encoding="utf-8"))
+            click.echo(f"{variant.name}: {row.get('note') or format(row['accuracy']['value'], '.3f')}")
+        if path is not None:
+            click.echo(path.read_text(encoding="utf-8"))
+
+
+def _require_row(only: Sequence[str], names: Sequence[str]) -> None:
+    for part in only:
+        if not any(part in name for name in names):
+            raise click.UsageError(f"no row has {part!r} in its name; there are: {', '.join(names)}")
 
 
 def _row(

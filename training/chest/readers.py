@@ -23,6 +23,11 @@ from worker.pipelines.population import age_group
 TINY = 0.02
 """A validation part of fewer films than this share of the training part is none: Kermany's has 16 of 5,232."""
 
+KINDS = {"NORMAL": "normal", "BACTERIA": "bacterial", "VIRUS": "viral"}
+"""Kermany's names of what a film shows."""
+
+SPLITS = ("train", "val", "test")
+
 
 def class_of(item: Item) -> str | None:
     """The one class of four that a film's labels allow, or None."""
@@ -77,17 +82,19 @@ class Films:
 class Kermany(Films):
     """Kermany et al. 2018 (Cell 172:1122): ``labels.csv`` with a picture folder, or the folders as distributed.
 
-    The folders are ``train|val|test/NORMAL|PNEUMONIA``; kind and patient stand in the file name
-    (``person23_bacteria_78.jpeg``, ``IM-0115-0001.jpeg``, ``NORMAL2-IM-0927-0001.jpeg``). Patients of the distributed
-    folders recur across them by name only, so its test folder's ``personN`` count as others than the training folder's.
+    The folders are ``train|val|test/NORMAL|PNEUMONIA``, or the two alone, whose patients are shared out by a hash; kind
+    and patient stand in the file name (``person23_bacteria_78.jpeg``, ``IM-0115-0001.jpeg``,
+    ``NORMAL2-IM-0927-0001.jpeg``). Patients of the distributed folders recur across them by name only, so its test
+    folder's ``personN`` count as others than the training folder's.
     """
 
     name = "kermany"
 
     def items(self) -> list[Item]:
-        """Films of children, by patient. Raises :class:`DataSetError` if there are none."""
-        if (self.root / "labels.csv").is_file():
-            items = [self._from_row(row) for row in read_rows(self.root / "labels.csv")]
+        """Films of children, by patient. Raises :class:`DataSetError` if there are none, or others lie among them."""
+        table = self.root / "labels.csv"
+        if table.is_file():
+            items = [self._from_row(row) for row in read_rows(table, "file", "label3", "patient", "split")]
         else:
             items = [self._from_path(path) for path in pictures(self.root)]
         if not items:
@@ -95,18 +102,27 @@ class Kermany(Films):
         return sorted(with_validation(items), key=lambda item: (item.study, item.key))
 
     def _from_row(self, row: Mapping[str, str]) -> Item:
-        finding = {"NORMAL": "normal", "BACTERIA": "bacterial", "VIRUS": "viral"}[row["label3"]]
+        finding = KINDS.get(row["label3"])
+        if finding is None:
+            raise DataSetError(f"labels.csv: label3 is {row['label3']!r}, none of {', '.join(KINDS)}")
         return self._item(self.root / row["file"], row["file"], finding, row["patient"], row["split"])
 
     def _from_path(self, path: Path) -> Item:
-        key = path.relative_to(self.root).as_posix()
-        name = path.name.lower()
-        normal = path.parent.name.lower() == "normal"
+        key, name = path.relative_to(self.root).as_posix(), path.name.lower()
+        above = path.relative_to(self.root).parts[:-1]
+        if not above or above[-1].lower() not in ("normal", "pneumonia"):
+            raise DataSetError(f"no folder of Kermany's films: {key} lies in neither NORMAL nor PNEUMONIA")
+        split = path.parent.parent.name.lower()
+        if split not in SPLITS:
+            if len(above) > 1:
+                raise DataSetError(f"no folder of Kermany's films: {key} lies in none of {', '.join(SPLITS)}")
+            split = ""
+        normal = above[-1].lower() == "normal"
         finding = (
             "normal" if normal else "bacterial" if "bacteria" in name else "viral" if "virus" in name else "pneumonia"
         )
-        split = path.parent.parent.name.lower()
-        return self._item(path, key, finding, kermany_patient(path.name, split), split)
+        patient = kermany_patient(path.name, split)
+        return self._item(path, key, finding, patient, split or hashed_split(patient))
 
     def _item(self, path: Path, key: str, finding: str, patient: str, split: str) -> Item:
         labels = labels_of(finding)
@@ -141,7 +157,8 @@ class CovidChestxray(Films):
     def items(self) -> list[Item]:
         """Frontal radiographs, by patient."""
         distributed = not (self.root / "labels.csv").is_file()
-        rows = read_rows(self.root / ("metadata.csv" if distributed else "labels.csv"))
+        needed = ("folder", "filename", "patientid", "finding") if distributed else ("file", "patient", "finding")
+        rows = read_rows(self.root / ("metadata.csv" if distributed else "labels.csv"), *needed)
         items = []
         for row in rows:
             if row.get("split") == "drop" or row.get("view", "PA") not in ("PA", "AP", "AP Supine", "AP Erect"):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +27,8 @@ from training.chest.figures import (
 )
 from training.chest.suites import Budget, Variant, recipe_of
 from training.datasets.arrays import Arrays, open_arrays
-from training.datasets.base import Item, label_matrix
+from training.datasets.base import Item, gathered, label_matrix
+from training.datasets.registry import open_datasets
 from training.evaluation import metrics
 from training.evaluation.pictures import LOG, initial_figures, logged
 from training.fit.budget import on_minutes, pace_of
@@ -36,6 +38,7 @@ from training.fit.model import predict
 from training.fit.run import Run
 from training.recipe import Recipe, sized
 from worker.packages.card import Calibration
+from worker.packages.package import sha256_of
 from worker.packages.probabilities import sigmoid
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ VALIDATED, EPOCHS = 160, 6
 """Films that validate a variant on a wall-clock budget, and how often."""
 FROZEN_PASSES = 60
 """Passes over the films that a head on a frozen base gets at most: a step of it takes milliseconds."""
-ROW = "row.json"
+ROW, MADE_OF = "row.json", "made_of.txt"
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,10 @@ def run_variant(
 
     ``opened`` holds the decoded films from one variant to the next, as long as they want the same input.
     """
-    recipe = recipe_of(variant, budget)
-    folder = out / "".join(c if c.isalnum() else "_" for c in variant.name)
-    made_of = hashlib.sha256(f"{recipe.model_dump_json()} {budget} {variant}".encode()).hexdigest()
-    if (finished := _finished(folder, made_of)) is not None:
+    if (finished := finished_variant(variant, budget, data, out)) is not None:
         return finished
+    recipe, folder, made_of = recipe_of(variant, budget), _folder(out, variant), _made_of(variant, budget, data)
+    _begin(folder, made_of)
     arrays = _opened(recipe, data, cache, {} if opened is None else opened)
     train_rows, val_rows, test_rows = rows_of(arrays, budget)
     recipe = sized(recipe, len(train_rows))
@@ -140,13 +142,41 @@ def run_variant(
     return row, calls
 
 
-def _finished(folder: Path, made_of: str) -> tuple[dict[str, Any], Calls] | None:
-    """What an earlier call wrote for the same variant on the same budget."""
-    path = folder / ROW
+def finished_variant(
+    variant: Variant, budget: Budget | None, data: Path, out: Path
+) -> tuple[dict[str, Any], Calls] | None:
+    """What an earlier call wrote for the same variant on the same budget, films and starting weights."""
+    path = _folder(out, variant) / ROW
     if not path.is_file():
         return None
     kept = json.loads(path.read_text(encoding="utf-8"))
-    return (dict(kept["row"]), Calls(**kept["calls"])) if kept["made_of"] == made_of else None
+    same = kept["made_of"] == _made_of(variant, budget, data)
+    return (dict(kept["row"]), Calls(**kept["calls"])) if same else None
+
+
+def _folder(out: Path, variant: Variant) -> Path:
+    return out / "".join(c if c.isalnum() else "_" for c in variant.name)
+
+
+def _made_of(variant: Variant, budget: Budget | None, data: Path) -> str:
+    """Changes with all that a row depends on; of the films with their names, sizes, labels and parts."""
+    recipe = recipe_of(variant, budget)
+    items = gathered(open_datasets(recipe, data), recipe.leave_out, recipe.validation_share)
+    films = [(i.dataset, i.key, i.path.stat().st_size if i.path.is_file() else -1, i.labels, i.split) for i in items]
+    start = Path(variant.weights)
+    weights = sha256_of(start) if start.is_file() else variant.weights
+    text = json.dumps([recipe.model_dump(mode="json"), str(budget), variant.name, variant.sizes_px, weights, films])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _begin(folder: Path, made_of: str) -> None:
+    """Keep what the row is made of; what is left of a training of anything else goes."""
+    path = folder / MADE_OF
+    if path.is_file() and path.read_text(encoding="utf-8") != made_of:
+        log.info("%s: another budget or other films than before, trained anew", folder.name)
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(made_of, encoding="utf-8")
 
 
 def _on_minutes(run: Run, minutes: float) -> tuple[Run, dict[str, Any]]:

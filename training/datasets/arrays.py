@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 
 from firstread.errors import FirstreadError
-from training.datasets.base import DataSet, DataSetError, Item, end_slices, gathered, label_matrix, studies
+from training.datasets.base import DataSet, DataSetError, Item, content_of, end_slices, gathered, label_matrix, studies
 from training.datasets.registry import open_datasets
+from training.datasets.writing import written_whole
 from training.progress import progress
 from training.recipe import Recipe, mask_size
 from worker.packages.card import InputSpec
@@ -274,26 +275,10 @@ def _neighbours(items: list[Item], k: int) -> np.ndarray:
 
 
 def _fingerprint(items: list[Item], spec: InputSpec, mask_size: tuple[int, int] | None) -> str:
-    text = json.dumps(
-        [
-            spec.model_dump(mode="json"),
-            mask_size,
-            [(i.dataset, i.key, _size(i.path), i.study, i.order, str(i.mask_path), i.usable) for i in items],
-        ]
-    )
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file; -1 where there is none, which decoding then says."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
+    request = [spec.model_dump(mode="json"), mask_size, [content_of(item) for item in items]]
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _store(path: Path, **arrays: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part.npz")
-    np.savez(partial, **arrays)  # type: ignore[arg-type]
-    os.replace(partial, path)
+    with written_whole(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -42,6 +42,8 @@ class Item:
         Position within the study along the slice normal; only its order means anything.
     usable : bool
         False where the label is in doubt: such items serve as neighbours and are scored, and never teach.
+    beside : tuple of Path
+        Other files that its pixels are read from.
     """
 
     dataset: str
@@ -55,6 +57,7 @@ class Item:
     mask_path: Path | None = None
     usable: bool = True
     attributes: Mapping[str, str] = field(default_factory=dict)
+    beside: tuple[Path, ...] = ()
 
 
 class DataSet(Protocol):
@@ -147,17 +150,105 @@ def label_matrix(items: Sequence[Item], labels: Sequence[str]) -> np.ndarray:
     return np.asarray(rows, dtype=np.float32).reshape(len(items), len(labels))
 
 
+def content_of(item: Item) -> list[Any]:
+    """What an item's pixels, mask and labels are made of, for a digest as JSON.
+
+    A file counts by its size and the time of its last change: of hundreds of thousands none is opened.
+    """
+    return [
+        item.dataset,
+        item.key,
+        item.study,
+        item.order,
+        dict(item.labels),
+        dict(item.attributes),
+        item.usable,
+        str(item.mask_path),
+        [None if path is None else _stamp(path) for path in (item.path, item.mask_path, *item.beside)],
+    ]
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of a file; -1 where there is none, which reading it then says."""
+    try:
+        found = path.stat()
+    except OSError:
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
+
+
 def read_grey(path: Path) -> np.ndarray:
     """Float32 (H, W) of a grey picture; raises :class:`DataSetError` where it cannot be read."""
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    return np.asarray(decoded(path, cv2.IMREAD_GRAYSCALE), dtype=np.float32)
+
+
+def decoded(path: Path, flags: int) -> np.ndarray:
+    """A picture as OpenCV decodes it; raises :class:`DataSetError` where it cannot, or the file ends too early.
+
+    It is decoded from memory: from a file, OpenCV fills up what a JPEG that was cut off lacks, and says nothing.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataSetError(f"cannot read picture {path.name}: {error.strerror}") from error
+    try:
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags) if data else None
+    except cv2.error:
+        image = None
     if image is None:
-        raise DataSetError(f"cannot read picture {path.name}")
-    return np.asarray(image, dtype=np.float32)
+        raise DataSetError(f"cannot read picture {path.name}: it is none, is damaged, or ends too early")
+    return np.asarray(image)
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header; raises :class:`DataSetError` where there is none."""
+def read_rows(path: Path, *needed: str | Sequence[str]) -> list[dict[str, str]]:
+    """Rows of a CSV file with a header, with or without a byte order mark; a missing cell is empty.
+
+    Parameters
+    ----------
+    needed : str or sequence of str
+        Columns that must be there; of a sequence of names one is enough.
+
+    Raises
+    ------
+    DataSetError
+        If there is no file, it is not UTF-8 or no table, a column is missing, or a row is longer than the header.
+    """
+    columns, rows = _table(path)
+    _require_columns(path.name, columns, needed)
+    for number, row in enumerate(rows, start=2):
+        if any(row.pop(_BEYOND, ())):
+            raise DataSetError(f"{path.name}, line {number}: more cells than the header has columns")
+    return rows
+
+
+def columns_of(path: Path) -> list[str]:
+    """Columns of a CSV file; raises as :func:`read_rows` does."""
+    return _table(path, whole=False)[0]
+
+
+def _table(path: Path, whole: bool = True) -> tuple[list[str], list[dict[Any, Any]]]:
+    """Columns and rows; without ``whole`` the columns alone."""
     if not path.is_file():
         raise DataSetError(f"no {path.name} in {path.parent.name}")
-    with path.open(newline="", encoding="utf-8") as handle:
-        return list(csv.DictReader(handle))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle, restkey=_BEYOND, restval="")
+            return list(reader.fieldnames or ()), list(reader) if whole else []
+    except UnicodeDecodeError as error:
+        raise DataSetError(f"{path.name} is not UTF-8: save it as CSV in UTF-8") from error
+    except csv.Error as error:
+        raise DataSetError(f"{path.name} is no CSV table: {error}") from error
+
+
+_BEYOND = "\n"
+"""Key of the cells behind the last column, which no header has."""
+
+
+def _require_columns(table: str, columns: Sequence[str], needed: Sequence[str | Sequence[str]]) -> None:
+    for names in needed:
+        either = (names,) if isinstance(names, str) else names
+        if not any(name in columns for name in either):
+            wanted = " or ".join(f"`{name}`" for name in either)
+            there = ", ".join(columns) or "none"
+            advice = "; save it with commas between its cells" if len(columns) == 1 and ";" in columns[0] else ""
+            raise DataSetError(f"{table} has no column {wanted}; there are: {there}{advice}")

@@ -12,7 +12,7 @@ from firstread.dicom.datasets import UnusableFile, read_dataset
 from firstread.dicom.frames import Rescale, frames_of
 from firstread.dicom.pixels.hounsfield import padding_of, to_hu
 from firstread.dicom.pixels.reading import UnreadablePixels, layout_of, read_frame
-from training.datasets.base import PICTURES, DataSetError, Item, Kind, read_grey, read_rows
+from training.datasets.base import PICTURES, DataSetError, Item, Kind, decoded, read_grey, read_rows
 
 DICOM = (".dcm",)
 RANGE = ("hu_low", "hu_high")
@@ -118,8 +118,8 @@ class PlainCsv:
     def items(self) -> list[Item]:
         """Every picture or slice that the tables or folders name, sorted by (study, order)."""
         items = []
-        for number, row in enumerate(read_rows(self.root / "labels.csv"), start=2):
-            file = row.get("file", "").strip()
+        for number, row in enumerate(read_rows(self.root / "labels.csv", "file"), start=2):
+            file = row["file"].strip()
             path = (self.root / file).resolve()
             if not file or not path.is_relative_to(self.root.resolve()):
                 raise DataSetError(f"labels.csv, line {number}: no file, or one outside the folder")
@@ -134,7 +134,7 @@ class PlainCsv:
                     path=path,
                     patient=patient,
                     study=row.get("study") or (patient if row.get("patient") else file),
-                    order=float(row.get("slice") or row.get("order") or 0.0),
+                    order=_order(row, number),
                     labels=_labels(row, number),
                     split=row.get("split") or row.get("fold") or "",
                     mask_path=self.root / row["mask"] if row.get("mask") else None,
@@ -174,10 +174,14 @@ def read_picture(path: Path, kind: Kind) -> np.ndarray:
     """Float32 (H, W, 3) RGB for ``rgb``, else (H, W); :class:`DataSetError` where it cannot be read."""
     if kind != "rgb":
         return read_grey(path)
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise DataSetError(f"cannot read picture {path.name}")
-    return np.asarray(image[..., ::-1], dtype=np.float32)
+    return np.asarray(decoded(path, cv2.IMREAD_COLOR)[..., ::-1], dtype=np.float32)
+
+
+def _order(row: dict[str, str], number: int) -> float:
+    try:
+        return float(row.get("slice") or row.get("order") or 0.0)
+    except ValueError as error:
+        raise DataSetError(f"labels.csv, line {number}: slice must be a number") from error
 
 
 def _range(row: dict[str, str], number: int) -> dict[str, str]:
@@ -197,7 +201,7 @@ def _range(row: dict[str, str], number: int) -> dict[str, str]:
 def _labels(row: dict[str, str], number: int) -> dict[str, float]:
     labels = {}
     for name, cell in row.items():
-        if name in NOT_LABELS or cell is None or cell.strip() == "":
+        if name in NOT_LABELS or cell.strip() == "":
             continue
         if cell.strip() not in ("0", "1", "0.0", "1.0"):
             raise DataSetError(f"labels.csv, line {number}: {name} must be 0, 1 or empty")

@@ -52,11 +52,13 @@ def open_dataset(name: str, root: Path, kind: Kind | None = None, patient_regex:
     Raises
     ------
     DataSetError
-        If there is no such reader, or it takes no such option; if the folder holds the demonstration's pictures.
+        If there is no such reader, or it takes no such option; if there is no such folder, or it holds the
+        demonstration's pictures.
     """
+    require_reader(name)
+    if not root.is_dir():
+        raise DataSetError(f"there is no folder {root}")
     refuse_demonstration(root)
-    if name not in READERS:
-        raise DataSetError(f"no data set reader called {name!r}; there are {', '.join(sorted(READERS))}")
     options: dict[str, Any] = {"kind": kind} if kind is not None and name in ANY_KIND else {}
     if patient_regex:
         if name != "class_folders":
@@ -65,6 +67,12 @@ def open_dataset(name: str, root: Path, kind: Kind | None = None, patient_regex:
     module, _, attribute = READERS[name].partition(":")
     dataset: DataSet = getattr(import_module(module), attribute)(root, **options)
     return dataset
+
+
+def require_reader(name: str) -> None:
+    """Raise :class:`DataSetError` where no reader has that name."""
+    if name not in READERS:
+        raise DataSetError(f"no data set reader called {name!r}; there are {', '.join(sorted(READERS))}")
 
 
 def refuse_demonstration(root: Path) -> None:
@@ -79,7 +87,7 @@ def refuse_demonstration(root: Path) -> None:
 def _files_of(table: Path) -> Iterator[tuple[str, ...]]:
     """The column of files of a small table, as one value."""
     if table.is_file() and table.stat().st_size <= SMALL_TABLE_BYTES:
-        with table.open(encoding="utf-8", errors="replace", newline="") as file:
+        with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             yield tuple(row[0] for row in csv.reader(file) if row)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +12,12 @@ import numpy as np
 from PIL import Image
 
 from firstread.dicom.pixels.colour import to_srgb
-from training.datasets.base import PICTURES, DataSetError, Item, Kind
+from training.datasets.base import PICTURES, DataSetError, Item, Kind, decoded, read_rows
 from worker.pipelines.dermoscopy.lesion import CLASSES, DIAGNOSES, FOLD, framed, framing
 
 CSV_NAMES = ("labels.csv", "HAM10000_metadata.csv", "HAM10000_metadata", "metadata.csv")
+FILE_COLUMNS = ("file", "image", "image_id", "filename")
+LABEL_COLUMNS = ("dx", "diagnosis", "class", "label", "label3")
 NAMES = {
     "mel": ("mel", "melanoma", "melanomas"),
     "nv": ("nv", "nevus", "nevi", "naevus", "naevi", "melanocytic nevus", "melanocytic nevi", "mole"),
@@ -106,9 +107,7 @@ class Lesions:
 
     def pixels(self, item: Item) -> np.ndarray:
         """Float32 (H, W, 3), 0 to 255, in sRGB and a 4:3 landscape as the pipeline has it; EXIF orientation counts."""
-        image = cv2.imread(str(item.path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise DataSetError(f"cannot read picture {item.path.name}")
+        image = decoded(item.path, cv2.IMREAD_COLOR)
         rgb = to_srgb(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), _profile(item.path))
         return framed(rgb, framing(*rgb.shape[:2])).astype(np.float32)
 
@@ -116,9 +115,7 @@ class Lesions:
         """The drawn outline, bool (H, W) in the frame of :meth:`pixels`; None where none was drawn."""
         if item.mask_path is None:
             return None
-        mask = cv2.imread(str(item.mask_path), cv2.IMREAD_GRAYSCALE)
-        if mask is None:
-            raise DataSetError(f"cannot read mask {item.mask_path.name}")
+        mask = decoded(item.mask_path, cv2.IMREAD_GRAYSCALE)
         return framed(mask, framing(*mask.shape)) > 127
 
     def shares(self, items: Sequence[Item]) -> dict[str, dict[str, dict[str, int]]]:
@@ -135,8 +132,7 @@ class Lesions:
         return tables[0] if tables else None
 
     def _from_table(self, table: Path) -> list[Item]:
-        with table.open(newline="", encoding="utf-8-sig") as handle:
-            rows = list(csv.DictReader(handle))
+        rows = read_rows(table, FILE_COLUMNS, LABEL_COLUMNS)
         files: dict[str, Path] = {}
         masks: dict[str, Path] = {}
         if rows and not rows[0].get("file"):
@@ -153,8 +149,8 @@ class Lesions:
         self, row: Mapping[str, str], number: int, files: Mapping[str, Path], masks: Mapping[str, Path]
     ) -> Item | None:
         """Item of a row; None where a picture of a distributed set is not there, as when one part was left out."""
-        name = _first(row, ("file", "image", "image_id", "filename"))
-        label = _first(row, ("dx", "diagnosis", "class", "label", "label3"))
+        name = _first(row, FILE_COLUMNS)
+        label = _first(row, LABEL_COLUMNS)
         short = diagnosis(label or "")
         if not name or short is None:
             raise DataSetError(f"line {number}: no file or no known diagnosis ({label!r})")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from training.datasets.arrays import Arrays
+from training.datasets.base import content_of
+from training.datasets.writing import written_whole
 from training.fit.checkpoint import TrainingError
 from training.fit.model import taught_part
 from training.fit.run import Features, Run
@@ -71,6 +72,8 @@ def trained_part(run: Run, network: keras.Model) -> tuple[Run, keras.Model]:
     if not run.recipe.frozen_base:
         return run, taught_part(network, run.recipe)
     parts = cut(network)
+    for layer in parts.base.layers:
+        layer.trainable = False
     return replace(run, features=features_of(parts.base, run)), taught_part(parts.head, run.recipe)
 
 
@@ -92,10 +95,8 @@ def features_of(base: keras.Model, run: Run) -> Features:
             return Features(tuple(stored[name] for name in sorted(stored.files)))
     tensors = _computed(base, run.arrays)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".part.npz")
-        np.savez(partial, **{f"t{i:02d}": tensor for i, tensor in enumerate(tensors)})  # type: ignore[arg-type]
-        os.replace(partial, path)
+        with written_whole(path) as partial, partial.open("wb") as file:
+            np.savez(file, **{f"t{i:02d}": tensor for i, tensor in enumerate(tensors)})  # type: ignore[arg-type]
     return Features(tensors)
 
 
@@ -119,6 +120,6 @@ def _fingerprint(base: keras.Model, run: Run) -> str:
     digest = hashlib.sha256()
     for value in base.get_weights():
         digest.update(np.ascontiguousarray(value).tobytes())
-    items = [f"{item.dataset}/{item.key}" for item in run.arrays.items]
-    digest.update(json.dumps([run.recipe.input.model_dump(mode="json"), items]).encode())
+    items = [content_of(item) for item in run.arrays.items]
+    digest.update(json.dumps([run.recipe.input.model_dump(mode="json"), items], sort_keys=True).encode())
     return digest.hexdigest()[:24]

@@ -17,6 +17,7 @@ from training.fit.checkpoint import BEST, Checkpoint, TrainingError
 from training.fit.class_weights import with_class_weights
 from training.fit.feeds import Batch, train_feed
 from training.fit.frozen import trained_part
+from training.fit.lock import held
 from training.fit.measures import validate
 from training.fit.model import build_model, compile_model
 from training.fit.run import Run, identity
@@ -38,14 +39,14 @@ def train(run: Run) -> keras.Model:
     Raises
     ------
     TrainingError
-        Where the initial loss is not what the recipe says, a loss is not finite, or the checkpoint is another run's.
+        Where the initial loss is not what the recipe says, a loss is not finite, the checkpoint is another run's, or
+        another training is at work in the folder.
     """
     import keras
 
-    run.out.mkdir(parents=True, exist_ok=True)
     keras.mixed_precision.set_dtype_policy("mixed_float16" if run.mixed_precision else "float32")
     try:
-        with _devices(run):
+        with held(run.out), _devices(run):
             return _train(run)
     finally:
         # what is built next, such as the package that is tested, is for serving

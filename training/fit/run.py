@@ -52,9 +52,13 @@ class Run:
     on_epoch: Callable[[int, dict[str, float]], None] | None = None
 
 
+NOT_TRAINED = ("card", "description", "packages")
+"""Of a recipe, what the weights do not depend on."""
+
+
 def identity(run: Run) -> str:
     """Everything that a run's weights depend on, as JSON: the recipe first, without cards and packages."""
-    recipe = run.recipe.model_dump(mode="json", exclude={"card", "description", "packages"})
+    recipe = run.recipe.model_dump(mode="json", exclude=set(NOT_TRAINED))
     if run.shards is not None:
         columns = [run.shards.index[name] for name in ("key", "split", "place", "balanced", "labels")]
     else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,9 +77,9 @@ def load_start(model: keras.Model, weights: str, builder: str) -> None:
         elif path.suffix == ".h5":
             model.load_weights(path)
         elif _has_torch_names(path):
-            load_torch_encoder(model, path)
+            _require_filled(load_torch_encoder(model, path))
         elif _has_variable_names(path):
-            _load_encoder(model, path)
+            _require_filled(_load_encoder(model, path))
         elif _is_checkpoint(path):
             _load_checkpoint(model, path)
         elif _is_joined(path) and not any(layer.name.startswith(member_prefix(0)) for layer in model.layers):
@@ -86,6 +88,13 @@ def load_start(model: keras.Model, weights: str, builder: str) -> None:
             load_by_layer(model, path)
     except (KeyError, ValueError) as error:
         raise WeightsError(f"{path.name} does not fit the network: {error}") from error
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise WeightsError(f"{path.name} cannot be read, it may be cut off: {error}") from error
+
+
+def _require_filled(layers: int) -> None:
+    if not layers:
+        raise ValueError("it is of an encoder, and the network has none of its layers")
 
 
 def load_keras_imagenet(model: keras.Model, builder: str) -> None:
@@ -225,19 +234,20 @@ def _has_variable_names(path: Path) -> bool:
         return any(name.endswith("/kernel") for name in arrays.files)
 
 
-def _load_encoder(model: keras.Model, path: Path) -> None:
-    """Fill the encoder from ``<layer>/<variable>`` arrays; the file's own classifier is left out.
+def _load_encoder(model: keras.Model, path: Path) -> int:
+    """Fill the encoder from ``<layer>/<variable>`` arrays, the file's own classifier left out; gives the layers filled.
 
     Raises
     ------
     KeyError
         If the file lacks a layer of the encoder.
     """
+    encoder = [layer for layer in model.layers if layer.weights and layer.name.startswith(ENCODER_PREFIXES)]
     with np.load(path) as arrays:
-        for layer in model.layers:
-            if layer.weights and layer.name.startswith(ENCODER_PREFIXES):
-                layer.set_weights([arrays[f"{layer.name}/{v.name}"].astype(np.float32) for v in layer.weights])
+        for layer in encoder:
+            layer.set_weights([arrays[f"{layer.name}/{v.name}"].astype(np.float32) for v in layer.weights])
     settle(model)
+    return len(encoder)
 
 
 def _is_checkpoint(path: Path) -> bool:

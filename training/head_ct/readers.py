@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from training.datasets.base import Item, Kind, read_grey, read_rows
+from training.datasets.base import DataSetError, Item, Kind, read_grey, read_rows
 
 SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
 LABELS = ("any", *SUBTYPES)
@@ -32,12 +32,12 @@ class CtIch:
 
     def items(self) -> list[Item]:
         """Every picture or slice that the tables or folders name, sorted by (study, order)."""
-        rows = read_rows(self.root / "labels.csv")
+        rows = read_rows(self.root / "labels.csv", "file", "mask", "patient", "slice", "fold", *LABELS)
         items = [
             _slice_of(
                 self,
                 row,
-                {label: float(row[label]) for label in LABELS if row[label] != ""},
+                {label: _number(row, label) for label in LABELS if row[label] != ""},
                 split=row["fold"],
                 mask_path=self.root / row["mask"] if row["mask"] else None,
                 attributes={"hospital": self.name},
@@ -80,16 +80,18 @@ class CtIchTwoWindows:
 
     def items(self) -> list[Item]:
         """Every slice that the table names, sorted by (study, order); ``fracture`` is a label beside the subtypes."""
-        rows = read_rows(self.root / "labels.csv")
+        needed = ("brain", "mask", "patient", "slice", "fold", *LABELS, "fracture")
+        rows = read_rows(self.root / "labels.csv", *needed)
         folds = _dealt(rows)
         items = [
             _slice_of(
                 self,
                 {**row, "file": row["brain"]},
-                {label: float(row[label]) for label in (*LABELS, "fracture") if row[label] != ""},
+                {label: _number(row, label) for label in (*LABELS, "fracture") if row[label] != ""},
                 split=folds[row["patient"]],
                 mask_path=self.root / row["mask"] if row["mask"] else None,
                 attributes={"hospital": CtIch.name, "fracture": row["fracture"]},
+                beside=(self._bone(row["brain"]),),
             )
             for row in rows
         ]
@@ -98,7 +100,7 @@ class CtIchTwoWindows:
     def pixels(self, item: Item) -> np.ndarray:
         """See :meth:`training.datasets.base.DataSet.pixels`."""
         brain = read_grey(item.path)
-        bone = read_grey(self.root / item.key.replace("brain/", "bone/", 1))
+        bone = read_grey(self._bone(item.key))
         wide = cv2.resize(bone, brain.shape[::-1], interpolation=cv2.INTER_LINEAR) * np.float32(12.55) - np.float32(900)
         low, high = UNSATURATED
         narrow = brain * np.float32(120.0 / 255.0) - np.float32(20.0)
@@ -108,6 +110,9 @@ class CtIchTwoWindows:
     def mask(self, item: Item) -> np.ndarray | None:
         """See :meth:`training.datasets.base.DataSet.mask`."""
         return _outlined_or_empty(item)
+
+    def _bone(self, key: str) -> Path:
+        return self.root / key.replace("brain/", "bone/", 1)
 
 
 def _dealt(rows: Sequence[dict[str, str]]) -> dict[str, str]:
@@ -134,12 +139,13 @@ class PheSich:
 
     def items(self) -> list[Item]:
         """Every picture or slice that the tables or folders name, sorted by (study, order)."""
-        rows = read_rows(self.root / "labels.csv")
+        needed = ("file", "patient", "slice", "any", "suspect_negative", "adjacent_to_positive")
+        rows = read_rows(self.root / "labels.csv", *needed)
         items = [
             _slice_of(
                 self,
                 row,
-                {"any": float(row["any"]), "intraparenchymal": float(row["any"])},
+                dict.fromkeys(("any", "intraparenchymal"), _number(row, "any")),
                 usable=row["any"] == "1" or (row["suspect_negative"] == "0" and row["adjacent_to_positive"] == "0"),
                 attributes={"hospital": self.name},
             )
@@ -177,7 +183,14 @@ def _slice_of(
         path=reader.root / row["file"],
         patient=row["patient"],
         study=row["patient"],
-        order=float(row["slice"]),
+        order=_number(row, "slice"),
         labels=labels,
         **values,
     )
+
+
+def _number(row: dict[str, str], column: str) -> float:
+    try:
+        return float(row[column])
+    except ValueError as error:
+        raise DataSetError(f"labels.csv: {column} is {row[column]!r}, which is no number") from error

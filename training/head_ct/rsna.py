@@ -10,7 +10,6 @@ import csv
 import hashlib
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from firstread.dicom.geometry import normal_of
 from firstread.dicom.values import number, text
 from training.datasets.base import DataSetError, Item, Kind, read_rows
 from training.datasets.folders import read_hu
+from training.datasets.processes import worker_pool
 from training.head_ct.readers import LABELS
 from training.progress import progress
 
@@ -181,7 +181,7 @@ def _read_headers(root: Path, files: list[str], jobs: int) -> Iterator[IndexRow]
     if len(files) < 2 * CHUNK or jobs == 1:
         yield from (read_header(root, file) for file in files)
         return
-    with ProcessPoolExecutor(jobs) as pool:
+    with worker_pool(jobs) as pool:
         yield from pool.map(read_header, [root] * len(files), files, chunksize=CHUNK)
 
 

@@ -27,6 +27,7 @@ from training.datasets.base import (
     place_of,
 )
 from training.datasets.registry import open_dataset
+from training.datasets.writing import written_whole
 from training.recipe import Recipe, mask_stride
 from training.shards.page import page
 from training.shards.pictures import Seen
@@ -253,9 +254,8 @@ def _write_index(path: Path, jobs: Sequence[ShardJob], n_labels: int) -> None:
     """What every record tells of itself, in the order of the shards; one shard's notes are in memory at a time."""
     parts = [_index_of(told_of(job), n_labels) for job in jobs]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    partial = path.with_suffix(".part.npz")
-    np.savez_compressed(partial, **columns)  # type: ignore[arg-type]
-    os.replace(partial, path)
+    with written_whole(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **columns)  # type: ignore[arg-type]
 
 
 def _index_of(rows: Sequence[Mapping[str, Any]], n_labels: int) -> dict[str, np.ndarray]:
@@ -273,7 +273,6 @@ def _write_report(out: Path, report: dict[str, Any], recipe: Recipe, seen: Seen)
     with np.load(out / INDEX) as stored:
         index = {name: stored[name] for name in stored.files}
     prepared = Prepared(recipe, [out / name for name in report["shards"]], report, index)
-    (out / "report.html").write_text(page(prepared, seen), encoding="utf-8")
-    partial = out / f".{REPORT}.part"
-    partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, out / REPORT)
+    for name, text in (("report.html", page(prepared, seen)), (REPORT, json.dumps(report, indent=2) + "\n")):
+        with written_whole(out / name) as partial:
+            partial.write_text(text, encoding="utf-8")

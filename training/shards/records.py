@@ -6,7 +6,6 @@ window of 80 HU, and a sixth of the bytes. The mask, where known, is a PNG of 0 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from firstread.errors import FirstreadError
 from training.datasets.base import Item, place_of
+from training.datasets.writing import NotWritten, written_whole
 from worker.packages.card import InputSpec
 from worker.packages.preprocessing import compose
 
@@ -83,14 +83,16 @@ def example(image: np.ndarray, mask: np.ndarray | None, columns: Mapping[str, An
 
 
 def write_records(path: Path, records: Sequence[bytes]) -> None:
-    """Write one shard whole or not at all."""
+    """Write one shard whole or not at all; raises :class:`training.datasets.writing.NotWritten` on a full disk."""
     import tensorflow as tf
 
-    partial = path.with_suffix(".part")
-    with tf.io.TFRecordWriter(str(partial)) as writer:
-        for record in records:
-            writer.write(record)
-    os.replace(partial, path)
+    with written_whole(path) as partial:
+        try:
+            with tf.io.TFRecordWriter(str(partial)) as writer:
+                for record in records:
+                    writer.write(record)
+        except tf.errors.OpError as error:
+            raise NotWritten(f"cannot write {path.name}: {error.message.rpartition('; ')[2]}") from error
 
 
 def read_records(

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,10 @@ import cv2
 import numpy as np
 
 from training.datasets.arrays import BRAIN_SHARE, BRAIN_WINDOW
-from training.datasets.base import UNKNOWN, DataSet, DataSetError, Item, Kind, label_matrix, studies
+from training.datasets.base import UNKNOWN, DataSet, DataSetError, Item, Kind, content_of, label_matrix, studies
+from training.datasets.processes import worker_pool
 from training.datasets.registry import open_dataset
+from training.datasets.writing import written_whole
 from training.progress import progress
 from training.shards.records import columns_of, example, write_records
 from worker.packages.card import InputSpec
@@ -74,21 +74,7 @@ class ShardJob:
             source.stride,
             self.look,
         ]
-        for item in self.items:
-            request.append(
-                [
-                    item.key,
-                    item.patient,
-                    item.study,
-                    item.order,
-                    dict(item.labels),
-                    item.split,
-                    item.usable,
-                    str(item.mask_path),
-                    item.key in self.balanced,
-                    _size(item.path),
-                ]
-            )
+        request += [[content_of(item), item.patient, item.split, item.key in self.balanced] for item in self.items]
         return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
@@ -197,7 +183,7 @@ def _results(todo: Sequence[ShardJob], processes: int) -> Iterator[tuple[ShardJo
     if processes == 1 or len(todo) < 2:
         yield from ((job, work(job)) for job in todo)
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with worker_pool(processes) as pool:
         waiting = {pool.submit(work, job): job for job in todo}
         for future in as_completed(waiting):
             yield waiting[future], future.result()
@@ -221,10 +207,8 @@ def told_of(job: ShardJob) -> list[dict[str, Any]]:
 
 
 def _note(path: Path, written: Written) -> None:
-    note = note_of(path)
-    partial = note.with_suffix(".part")
-    partial.write_text(json.dumps(asdict(written)), encoding="utf-8")
-    os.replace(partial, note)
+    with written_whole(note_of(path)) as partial:
+        partial.write_text(json.dumps(asdict(written)), encoding="utf-8")
 
 
 def note_of(path: Path) -> Path:
@@ -250,10 +234,3 @@ def in_bundles(
             bundle, count, number = [], 0, number + 1
     if bundle:
         yield make(bundle, number)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1

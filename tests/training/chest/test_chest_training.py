@@ -530,6 +530,44 @@ def test_rows_of_the_same_passes_are_compared_film_by_film(tmp_path: Path, monke
     assert json.loads((tmp_path / "out/blocks.json").read_text())["rows"][1]["accuracy_minus_first_row"] == gap
 
 
+def test_a_comparison_forgets_what_is_of_other_films_or_another_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.chest import compare as module
+    from training.chest import variants
+
+    kermany_folder(tmp_path / "kermany224")
+    monkeypatch.setattr(
+        module, "suite", lambda *names: [Variant(name, "pneumonia_blocks", TINY_BLOCKS) for name in "ab"]
+    )
+    trained: list[str] = []
+
+    def noted(run: Run) -> Any:
+        trained.append(run.out.name)
+        return train(run)
+
+    monkeypatch.setattr(variants, "train", noted)
+    out = tmp_path / "out"
+    call = ["blocks", "--data", str(tmp_path), "--out", str(out), "--size", "32", "--films", "8", "--batch", "4"]
+
+    def compared(*more: str) -> list[str]:
+        trained.clear()
+        assert CliRunner().invoke(module.compare, [*call, *more], catch_exceptions=False).exit_code == 0
+        return trained
+
+    assert compared("--steps", "2") == ["a", "b"]
+    assert compared("--steps", "2", "--only", "b") == []
+    assert [row["network"] for row in json.loads((out / "blocks.json").read_text())["rows"]] == ["a", "b"]
+    assert compared("--steps", "3", "--only", "b") == ["b"]
+    assert [row["network"] for row in json.loads((out / "blocks.json").read_text())["rows"]] == ["b"]
+    assert [row["step"] for row in logged(out / "runs/b/log.jsonl") if row["step"]] == [3], "of this budget alone"
+    film = next((tmp_path / "kermany224").rglob("*.png"))
+    film.unlink()
+    assert compared("--steps", "3") == ["a", "b"], "other films"
+    refused = CliRunner().invoke(module.compare, [*call, "--only", "nothing"])
+    assert refused.exit_code == 2 and "there are: a, b" in refused.output
+
+
 def test_tables_show_intervals() -> None:
     text = markdown("t", "b", [{"name": "x", "auc": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 3}, "share": 0.25}])
     assert "| x | 0.500 (0.400 to 0.600) | 0.250 |" in text

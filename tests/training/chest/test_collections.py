@@ -123,6 +123,38 @@ def test_kermanys_file_names_tell_the_kind_in_any_folder(tmp_path: Path) -> None
     }
 
 
+@pytest.mark.parametrize(
+    ("picture", "told"),
+    [
+        ("train/melanoma/a.jpg", "train/melanoma/a.jpg lies in neither NORMAL nor PNEUMONIA"),
+        ("kermany224/images/a.jpg", "lies in neither"),
+        ("a.jpg", "lies in neither"),
+        ("mine/NORMAL/a.jpg", "mine/NORMAL/a.jpg lies in none of train, val, test"),
+    ],
+)
+def test_what_is_no_folder_of_kermanys_is_refused(picture: str, told: str, tmp_path: Path) -> None:
+    _folders(tmp_path, "train/NORMAL/IM-0115-0001.jpeg", picture)
+    with pytest.raises(DataSetError, match=told):
+        open_dataset("kermany", tmp_path).items()
+
+
+def test_kermanys_folders_lie_in_parts_or_alone_in_any_case(tmp_path: Path) -> None:
+    names = ("Normal/IM-0115-0001.jpeg", "pneumonia/person23_virus_5.jpeg")
+    _folders(tmp_path / "alone", *names)
+    alone = open_dataset("kermany", tmp_path / "alone").items()
+    assert sorted((class_of(item), item.patient) for item in alone) == [("normal", "IM-0115"), ("viral", "person23")]
+    assert {item.split for item in alone} <= {"train", "val", "test"}
+    _folders(tmp_path / "parts", *(f"chest_xray/TEST/{name}" for name in names))
+    assert {item.patient for item in open_dataset("kermany", tmp_path / "parts").items()} == {
+        "IM-0115",
+        "test-person23",
+    }
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "labels.csv").write_text("file,label3,patient,split\na.png,FUNGUS,p,train\n")
+    with pytest.raises(DataSetError, match="label3 is 'FUNGUS', none of NORMAL"):
+        open_dataset("kermany", tmp_path / "table").items()
+
+
 def test_a_tiny_validation_part_is_drawn_anew_by_patient() -> None:
     items = [Item("k", f"{n}/{k}", Path("x"), f"p{n}", f"s{n}", split="train") for n in range(200) for k in range(2)]
     items += [Item("k", "v", Path("x"), "v", "v", split="val"), Item("k", "t", Path("x"), "t", "t", split="test")]
@@ -165,3 +197,26 @@ def test_films_of_people_of_unknown_age_are_neither_adults_nor_children(tmp_path
     p = np.zeros((4, 4))
     p[:, CLASSES.index("covid19")] = 1.0
     assert four_class_figures(items, p, repeats=5)["children_called_covid"]["n"] == 1
+
+
+@pytest.mark.parametrize("name", ["chest_films", "chest_csv"])
+def test_a_table_in_another_encoding_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("file,finding,patient\na.png,normal,Müller\n", encoding="latin-1")
+    with pytest.raises(DataSetError, match=r"labels\.csv is not UTF-8"):
+        open_dataset(name, tmp_path).items()
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "missing"),
+    [
+        ("chest_csv", "file,patient", "finding"),
+        ("nih", "file,patient", "finding_labels"),
+        ("radiography", "file", "label"),
+    ],
+)
+def test_a_collection_names_the_column_that_its_table_lacks(
+    name: str, header: str, missing: str, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.csv").write_text(f"{header}\na.png\n")
+    with pytest.raises(DataSetError, match=f"labels.csv has no column `{missing}`"):
+        open_dataset(name, tmp_path).items()

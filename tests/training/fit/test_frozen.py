@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from tests.builders.recipe_networks import ROWS, drawn_arrays, shrunk
 from training.fit import frozen
 from training.fit.checkpoint import TrainingError
-from training.fit.frozen import cut, features_of
+from training.fit.frozen import _fingerprint, cut, features_of
 from training.fit.loop import train
 from training.fit.model import build_model, predict
 from training.fit.run import Run
@@ -52,6 +53,7 @@ def test_only_the_head_learns_and_the_base_is_computed_once(tmp_path: Path, monk
     run = Run(recipe, arrays, rows, tmp_path / "run", 2, rows[:4], weights, cache=tmp_path / "cache")
     model = train(run)
     assert len(cut(model).base.outputs) > 1, "the decoder takes maps of several sizes"
+    assert not any(is_encoder(v.path.split("/")[0]) for v in model.trainable_variables), "so says its structure.txt"
     for before, after in zip(_weights(start, True), _weights(model, True), strict=True):
         np.testing.assert_array_equal(before, after)
     assert any((a != b).any() for a, b in zip(_weights(start, False), _weights(model, False), strict=True))
@@ -62,3 +64,20 @@ def test_only_the_head_learns_and_the_base_is_computed_once(tmp_path: Path, monk
     assert list((tmp_path / "cache").iterdir()) == [kept]
     with pytest.raises(TrainingError, match="give --weights"):
         features_of(cut(start).base, Run(recipe, arrays, rows, tmp_path / "other", 2))
+
+
+def test_features_of_pictures_that_were_changed_are_computed_anew(tmp_path: Path) -> None:
+    recipe = shrunk(load_recipe("lesion_lite"), whole=False).model_copy(update={"frozen_base": True})
+    base, arrays = build_model(recipe, "none"), drawn_arrays(recipe)
+
+    def fingerprint() -> str:
+        return _fingerprint(base, Run(recipe, arrays, np.arange(ROWS), tmp_path, 2))
+
+    (tmp_path / "a.png").write_bytes(b"a")
+    arrays.items[0] = replace(arrays.items[0], path=tmp_path / "a.png")
+    first = fingerprint()
+    assert fingerprint() == first
+    (tmp_path / "a.png").write_bytes(b"ab")
+    second = fingerprint()
+    arrays.items[0] = replace(arrays.items[0], attributes={"hu_high": "80"})
+    assert len({first, second, fingerprint()}) == 3

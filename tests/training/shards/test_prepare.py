@@ -18,15 +18,16 @@ from firstread_cli.training import prepare
 from tests.builders.toy_sets import write_ct_ich, write_phe_sich, write_rsna
 from training.augmentation.planes import Augment
 from training.datasets.arrays import Arrays
-from training.datasets.base import DataSetError
-from training.datasets.registry import open_dataset
+from training.datasets.base import DataSetError, read_grey
+from training.datasets.registry import READERS, open_dataset
+from training.datasets.writing import NotWritten
 from training.fit.feeds import train_feed, validation_feed
 from training.fit.run import Run
 from training.package.order import Order
 from training.recipe import Folds, Recipe, RecipeError, load_recipe
 from training.shards.prepare import prepare_dataset
 from training.shards.prepared import open_prepared
-from training.shards.records import RecordsError, read_records, training_pipeline
+from training.shards.records import RecordsError, read_records, training_pipeline, write_records
 from training.train import train_all
 from worker.packages.operating_points import OperatingPoint
 from worker.packages.package import load
@@ -143,6 +144,44 @@ def test_shards_of_another_request_are_made_anew(data: Path, recipe: Recipe, tmp
         prepare_dataset("phe_sich", write_phe_sich(tmp_path / "phe"), recipe, tmp_path, jobs=1)
 
 
+def test_shards_of_corrected_labels_and_masks_are_made_anew(recipe: Recipe, tmp_path: Path) -> None:
+    root = write_hospital(tmp_path / "set")
+
+    def written() -> tuple[list[bytes], list[np.ndarray]]:
+        prepare_dataset("plain_csv", root, recipe, tmp_path / "shards", jobs=1)
+        rows = list(read_records(shards_in(tmp_path / "shards"), recipe.input, 6, (16, 16)).as_numpy_iterator())
+        return [row["image"].tobytes() for row in rows], [row["mask"] for row in rows]
+
+    images, masks = written()
+    table = (root / "labels.csv").read_text()
+    (root / "labels.csv").write_text(table.replace(",-20,100", ",-20,140"))
+    brighter, _ = written()
+    assert brighter != images, "another range of Hounsfield units"
+    for path in (root / "masks").iterdir():
+        cv2.imwrite(str(path), 255 - read_grey(path))
+    again, flipped = written()
+    assert again == brighter and sum(float(mask.sum()) for mask in flipped) > sum(float(mask.sum()) for mask in masks)
+    path, before = root / "images" / "001_01.jpg", shards_in(tmp_path / "shards")[0].stat().st_mtime_ns
+    path.write_bytes(path.read_bytes())
+    written()
+    assert shards_in(tmp_path / "shards")[0].stat().st_mtime_ns != before, "a picture of the same size"
+
+
+def test_a_shard_on_a_full_disk_is_told_and_takes_no_room(tmp_path: Path) -> None:
+    (tmp_path / "a-00000.part").symlink_to("/dev/full")
+    with pytest.raises(NotWritten, match=r"cannot write a-00000\.tfrecord: No space left on device$"):
+        write_records(tmp_path / "a-00000.tfrecord", [bytes(2**20)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_that_ends_too_early_is_left_out_with_its_reason(recipe: Recipe, tmp_path: Path) -> None:
+    root = write_ct_ich(tmp_path / "set")
+    path = root / "images" / "001_01.jpg"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    report = prepare_dataset("ct_ich", root, recipe, tmp_path / "shards", jobs=1)
+    assert report["left_out"] == {"unreadable": {"count": 1, "examples": ["images/001_01.jpg"]}}
+
+
 def test_undersampling_keeps_one_to_one_of_what_can_be_used(data: Path, recipe: Recipe, tmp_path: Path) -> None:
     report = prepare_dataset("ct_ich", data, recipe, tmp_path, jobs=1, undersample=True)
     counts = report["after_selection_and_undersampling"]["labels"]["any"]
@@ -254,6 +293,16 @@ def test_command_and_its_refusals(data: Path, tmp_path: Path) -> None:
         CliRunner().invoke(prepare, ["plain_csv", "--data", str(data), "--out", str(tmp_path)], catch_exceptions=False)
     with pytest.raises(DataSetError, match="wants rgb"):
         prepare_dataset("ct_ich", data, load_recipe("lesion_lite"), tmp_path / "x", jobs=1)
+    with pytest.raises(DataSetError, match="no data set reader called 'nonsense'; there are chest_csv"):
+        CliRunner().invoke(prepare, ["nonsense", "--data", str(data), "--out", str(tmp_path)], catch_exceptions=False)
+    for option in ("--jobs=-1", "--shard-size=0", "--shard-size=-3"):
+        refused = CliRunner().invoke(prepare, ["ct_ich", "--data", str(data), "--out", str(tmp_path), option])
+        assert refused.exit_code == 2 and "is not in the range" in refused.output
+
+
+def test_the_commands_help_names_every_reader() -> None:
+    words = set(re.findall(r"\w+", CliRunner().invoke(prepare, ["--help"]).output))
+    assert set(READERS) <= words
 
 
 def test_training_on_shards_gives_a_package(shards: Path, recipe: Recipe, tmp_path: Path) -> None:
