@@ -29,11 +29,19 @@ class Said:
         Whether the pipeline flags.
     p_four : ndarray (n, 4)
         Probabilities of :data:`training.chest.labels.CLASSES`.
+    judged : ndarray of bool (n,)
+        Whether a film has a threshold: where it has none, that it is not flagged says nothing. All have one by default.
     """
 
     p: np.ndarray | None = None
     flagged: np.ndarray | None = None
     p_four: np.ndarray | None = None
+    judged: np.ndarray | None = None
+
+
+def said_at(p: np.ndarray, thresholds: np.ndarray, p_four: np.ndarray | None = None) -> Said:
+    """What is said at the thresholds of :func:`training.chest.figures.thresholds_of`, NaN where nothing flags."""
+    return Said(p, p >= thresholds, p_four, ~np.isnan(thresholds))
 
 
 def by_source(items: Sequence[Item], said: Said, repeats: int | None = None) -> dict[str, Any]:
@@ -68,11 +76,21 @@ def _row(items: Sequence[Item], rows: np.ndarray, said: Said, repeats: int | Non
     if said.p is not None:
         row["median_p"] = round(float(np.median(said.p[rows])), 4)
     if said.flagged is not None:
-        row["flagged"] = share_of(said.flagged[rows], patients, repeats)
+        row |= _flagged(items, rows, said.flagged, said.judged, repeats)
     if said.p_four is not None:
         guess = said.p_four[rows].argmax(axis=1)
         row["called"] = {name: share_of(guess == i, patients, repeats) for i, name in enumerate(CLASSES)}
     return row
+
+
+def _flagged(
+    items: Sequence[Item], rows: np.ndarray, flagged: np.ndarray, judged: np.ndarray | None, repeats: int | None
+) -> dict[str, Any]:
+    """Share of the films with a threshold that are flagged, and how many have none."""
+    known = rows if judged is None else rows & judged
+    without = int(rows.sum() - known.sum())
+    share = share_of(flagged[known], patients_of(items)[known], repeats)
+    return {"flagged": share, **({"without_threshold": without} if without else {})}
 
 
 def _contrasts(items: Sequence[Item], inside: np.ndarray, said: Said, repeats: int | None) -> dict[str, Any]:

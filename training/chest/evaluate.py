@@ -10,21 +10,22 @@ import numpy as np
 
 from firstread.errors import FirstreadError
 from firstread.settings import Settings
-from training.chest.by_source import Said, by_source
+from training.chest.by_source import Said, by_source, said_at
 from training.chest.figures import AGE_GROUPS as PEOPLE
 from training.chest.figures import (
     BINARY,
     age_groups,
-    four_class_truth,
+    binary_cases,
+    package_cases,
     package_figures,
     patients_of,
     thresholds_of,
-    worst,
 )
 from training.chest.figures import binary_figures as binary
 from training.chest.labels import CLASSES
 from training.chest.package import INTERVALS
 from training.datasets.base import DataSet, DataSetError, Item, gathered
+from training.evaluation.cases import MISSES
 from training.evaluation.report import write_report
 from training.evaluation.scoring import FLATTERED, EvaluationOrder, Measured
 from worker.packages.card import Card
@@ -60,21 +61,22 @@ def evaluate_films(order: EvaluationOrder) -> Path:
     p = scored(package, pixels)
     figures: dict[str, Any] = {"package": package.key, "left_out": len(left_out)}
     figures["by_source"] = by_source(readable, said_of(package.card, p, readable))
+    films = np.stack([planes(film[None], package.card.input)[0, ..., 0] for film in pixels])
+    cases = package_cases(package.card, readable, films, p)
     if other is not None:
         four = scored(other, pixels)
-        scores = joint_scores(package, other, p, four)
-        figures["joint_score"] = binary(
-            readable, scores.of(BINARY), joint_thresholds(package, other, p, four, readable)
-        )
+        joint = joint_scores(package, other, p, four).of(BINARY)
+        limits = joint_thresholds(package, other, p, four, readable)
+        figures["joint_score"] = binary(readable, joint, limits)
+        cases = binary_cases(readable, films, joint, limits)
         figures["binary_model_alone"] = package_figures(package.card, readable, p)
     elif BINARY in package.card.labels:
         figures["binary_model_alone"] = package_figures(package.card, readable, p)
     else:
         figures["four_class_model"] = package_figures(package.card, readable, p)
-    films = np.stack([planes(film[None], package.card.input)[0, ..., 0] for film in pixels])
-    misses = worst(readable, films, _p_true(package, readable, p))
     notes = [f"Package {package.key}, {selection}.", INTERVALS, *notes, FLATTERED]
-    return write_report(order.out, f"{package.key}: {selection}", notes, figures, misses)
+    misses = cases.pop(MISSES, [])
+    return write_report(order.out, f"{package.key}: {selection}", notes, figures, misses, cases)
 
 
 def measured_films(order: EvaluationOrder) -> Measured:
@@ -147,7 +149,7 @@ def said_of(card: Card, p: np.ndarray, items: Sequence[Item]) -> Said:
         return Said(p_four=p[:, [card.labels.index(name) for name in CLASSES]])
     p_pneumonia = p[:, card.labels.index(BINARY)]
     flag = card.point(BINARY)
-    return Said(p_pneumonia, None if flag is None else p_pneumonia >= thresholds_of(flag, items))
+    return Said(p_pneumonia) if flag is None else said_at(p_pneumonia, thresholds_of(flag, items))
 
 
 def partner_of(package: Runtime, named: str | None, beside: Path) -> tuple[Runtime | None, list[str]]:
@@ -203,15 +205,3 @@ def joint_scores(
     if combined[BINARY] is alone:
         raise DataSetError(f"the joint score of {package.key} was not fitted with {other.key}")
     return combined[BINARY]
-
-
-def _p_true(package: Runtime, items: Sequence[Item], p: np.ndarray) -> np.ndarray:
-    """Probability of the true class; NaN for films without one."""
-    labels = package.card.labels
-    if BINARY in labels:
-        y = np.asarray([item.labels.get(BINARY, np.nan) for item in items])
-        p_pneumonia = p[:, labels.index(BINARY)]
-        return np.where(np.isnan(y), np.nan, np.where(y == 1, p_pneumonia, 1 - p_pneumonia))
-    truth = four_class_truth(items)
-    ordered = p[:, [labels.index(name) for name in CLASSES]]
-    return np.where(truth < 0, np.nan, ordered[np.arange(len(truth)), np.maximum(truth, 0)])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from training.chest.by_source import Said, by_source
+from training.chest.by_source import Said, by_source, said_at
 from training.chest.calibration import fit_softmax, flag_by_age, softmax_p
 from training.chest.figures import BINARY, age_groups, four_class_truth, patients_of, share_of, thresholds_of
 from training.chest.labels import CLASSES
@@ -116,9 +116,7 @@ def row_of(recipe: Recipe, model: keras.Model, arrays: Arrays, rows: dict[str, n
     p = {part: sigmoid(of_part[:, recipe.labels.index(BINARY)]).astype(np.float64) for part, of_part in logits.items()}
     p_four = {part: softmax_p(of_part[:, four], calibration, CLASSES) for part, of_part in logits.items()}
     point = flag_by_age(items["val"], p["val"])
-    said = {
-        part: Said(p[part], p[part] >= thresholds_of(point, items[part]), p_four[part]) for part in ("test", EXTERNAL)
-    }
+    said = {part: said_at(p[part], thresholds_of(point, items[part]), p_four[part]) for part in ("test", EXTERNAL)}
     table = by_source(items["test"], said["test"], REPEATS)
     known = source_rows(
         features(model, arrays, np.concatenate([rows["test"], rows[EXTERNAL]])), [*items["test"], *items[EXTERNAL]]

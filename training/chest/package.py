@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from training.chest import figures as evaluation
-from training.chest.by_source import Said, by_source
+from training.chest.by_source import Said, by_source, said_at
 from training.chest.calibration import binary_points, fit_softmax, flag_by_age, softmax_p
 from training.chest.labels import CLASSES
 from training.chest.left_out import left_out_cards, with_left_out
 from training.datasets.arrays import Arrays
 from training.datasets.base import EXTERNAL, Item
+from training.evaluation.cases import MISSES
 from training.evaluation.figures import without_curves
 from training.evaluation.fitting import fit_platt
 from training.evaluation.pictures import Miss
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     import keras
 
 INTERVALS = "Intervals are 95 %, from resampling patients (Wilson by patient where all or none hit)."
+UNCALLED = (
+    "Films without a threshold, at whose age nothing flags, count for what the score alone tells (AUC, losses, curves, "
+    "calibration) and for nothing that was called; the pictures show them by their likelier answer."
+)
 
 ADULT_COVID_SHARE = 0.25
 """Of the adults in the calibration of four classes: at a half many normals of a hospital would be called COVID-19."""
@@ -53,12 +58,12 @@ def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path:
     rows["train"] = rows["train"][:: max(1, -(-len(rows["train"]) // FITTED_FILMS))]
     logits = {part: flipped_logits(model, arrays, part_rows) for part, part_rows in rows.items()}
     items = {part: [arrays.items[i] for i in part_rows] for part, part_rows in rows.items()}
+    films = arrays.planes[rows["test"]][..., 0].astype(np.float32)
     if recipe.task == "pneumonia":
-        calibration, points, figures, p_true = _binary(items, logits, recipe.prevalence)
+        calibration, points, figures, cases = _binary(items, logits, films, recipe.prevalence)
     else:
-        calibration, points, figures, p_true = _four(recipe, items, logits)
-    films = arrays.planes[np.flatnonzero(split == "test")][..., 0].astype(np.float32)
-    report(recipe, figures, evaluation.worst(items["test"], films, p_true), order.out, arrays)
+        calibration, points, figures, cases = _four(recipe, items, logits, films)
+    report(recipe, figures, cases, order.out, arrays)
     card = card_of(
         recipe,
         arrays,
@@ -83,11 +88,15 @@ def flipped_logits(model: keras.Model, arrays: Arrays, rows: np.ndarray) -> np.n
 
 
 Points = dict[str, OperatingPoint | OperatingPointByAge]
-Fitted = tuple[Calibration, Points, dict[str, Any], np.ndarray]
+Fitted = tuple[Calibration, Points, dict[str, Any], dict[str, list[Miss]]]
+"""What goes into the card, and the test films to show, by heading."""
 
 
 def _binary(
-    items: dict[str, list[Item]], logits: dict[str, np.ndarray], prevalence: Prevalence | None = None
+    items: dict[str, list[Item]],
+    logits: dict[str, np.ndarray],
+    films: np.ndarray,
+    prevalence: Prevalence | None = None,
 ) -> Fitted:
     """The flag is one of each age group, or one for all where no validation film's age is known."""
     y = {part: np.asarray([item.labels.get("pneumonia", -1.0) for item in of_part]) for part, of_part in items.items()}
@@ -100,17 +109,15 @@ def _binary(
     if by_age is not None:
         points["flag"] = by_age
     limits = {part: evaluation.thresholds_of(points["flag"], of_part) for part, of_part in items.items()}
-    flagged = {part: of_part >= limits[part] for part, of_part in p.items()}
-    figures: dict[str, Any] = _by_source(items, {part: Said(of_part, flagged[part]) for part, of_part in p.items()})
+    figures: dict[str, Any] = _by_source(items, {part: said_at(of_part, limits[part]) for part, of_part in p.items()})
     figures |= {
         f"{part}_at_flag": evaluation.binary_figures(items[part], p[part], limits[part]) for part in ("test", "val")
     }
     figures["train"] = evaluation.fit_figures(items["train"], p["train"], limits["train"])
-    p_true = np.where(y["test"] < 0, np.nan, np.where(y["test"] == 1, p["test"], 1 - p["test"]))
-    return calibration, points, figures, p_true
+    return calibration, points, figures, evaluation.binary_cases(items["test"], films, p["test"], limits["test"])
 
 
-def _four(recipe: Recipe, items: dict[str, list[Item]], logits: dict[str, np.ndarray]) -> Fitted:
+def _four(recipe: Recipe, items: dict[str, list[Item]], logits: dict[str, np.ndarray], films: np.ndarray) -> Fitted:
     allowed = np.asarray([[item.labels.get(name, 0.0) for name in CLASSES] for item in items["val"]])
     usable = allowed.any(axis=1)
     weights = _adult_weights(items["val"], allowed)
@@ -124,9 +131,7 @@ def _four(recipe: Recipe, items: dict[str, list[Item]], logits: dict[str, np.nda
     normal = list(CLASSES).index("normal")
     figures["pneumonia_as_one_minus_normal"] = evaluation.binary_figures(items["test"], 1 - p["test"][:, normal], 0.5)
     figures["published_part"] = _published_part(items["test"], p["test"])
-    truth = evaluation.four_class_truth(items["test"])
-    p_true = np.where(truth < 0, np.nan, p["test"][np.arange(len(truth)), np.maximum(truth, 0)])
-    return calibration, {}, figures, p_true
+    return calibration, {}, figures, evaluation.four_class_cases(items["test"], films, p["test"])
 
 
 def _published_part(items: list[Item], p: np.ndarray) -> dict[str, Any]:
@@ -245,19 +250,21 @@ def baseline(logits: np.ndarray, calibration: Calibration, recipe: Recipe, array
     return {name: {"edges": edges, "counts": counts.tolist()} for name, counts in counts_of.items()}
 
 
-def report(recipe: Recipe, figures: dict[str, Any], misses: list[Miss], out: Path, arrays: Arrays) -> Path:
-    """Page and JSON below ``out/evaluation``, with a batch as the network saw it, learning curves and confusions."""
+def report(recipe: Recipe, figures: dict[str, Any], cases: dict[str, list[Miss]], out: Path, arrays: Arrays) -> Path:
+    """Page and JSON below ``out/evaluation``: a batch as the network saw it, curves, confusions, cases by heading."""
+    uncalled = any("without_threshold" in figures.get(f"{part}_at_flag", {}).get("all", {}) for part in ("test", "val"))
     return write_report(
         out / "evaluation",
         f"{recipe.name}: films of the test part",
         [
             "Patients of the test part were not trained or calibrated on; `train` is the accuracy on those that were.",
             INTERVALS,
+            *([UNCALLED] if uncalled else []),
             "Published on Kermany's test set: accuracy 0.928, AUC 0.968; four classes: accuracy 0.8957, 0.9570 on the "
             "training films (their splits differ from ours).",
         ],
         figures,
-        misses,
-        batch_pictures(recipe, arrays),
+        cases.get(MISSES, []),
+        {**batch_pictures(recipe, arrays), **{name: shown for name, shown in cases.items() if name != MISSES}},
         out,
     )

@@ -13,7 +13,8 @@ from training.datasets.base import DataSet, Item
 from training.dermoscopy import figures as fig
 from training.dermoscopy import operating
 from training.evaluation import metrics
-from training.evaluation.figures import binary
+from training.evaluation.cases import shown_cases
+from training.evaluation.figures import binary, decisions
 from training.evaluation.pictures import Miss
 from training.evaluation.report import write_report
 from worker.packages.operating_points import OperatingPoint
@@ -23,13 +24,17 @@ SHOWN = 6
 HEIGHT_PX = 150
 NOTES = (
     "Pictures of the test part were not trained on; thresholds and calibration were chosen on the validation part.",
-    "Intervals are 95 %, by a bootstrap over lesions (Wilson by lesion where all or none hit).",
+    "Intervals are 95 %, by a bootstrap over lesions (Wilson by lesion where all or none hit). "
+    "What the table of findings counts as patients are lesions.",
     "Of outlines, each row is the picture, the mask that was drawn, and the mask that the network gives.",
 )
 
 
 def finding_figures(rows: fig.MeasuredRows, points: Mapping[str, OperatingPoint]) -> dict[str, Any]:
-    """Melanoma at its flag, every class against the others, and the confusion of classes and of diagnoses."""
+    """Melanoma at its flag, every class against the others, and the confusion of classes and of diagnoses.
+
+    All intervals are by lesion.
+    """
     if not rows.labels:
         return {}
     p3 = operating.fold_to_three(rows.labels, rows.p)
@@ -38,7 +43,10 @@ def finding_figures(rows: fig.MeasuredRows, points: Mapping[str, OperatingPoint]
     for index, name in enumerate(CLASSES):
         called = p3[:, 0] >= flag.threshold if flag is not None and index == 0 else p3.argmax(axis=1) == index
         words = "melanoma, at the flag" if flag is not None and index == 0 else f"{name}, where it is likeliest"
-        findings[words] = binary((rows.truth == index).astype(float), p3[:, index], rows.lesions, called)
+        true = rows.truth == index
+        findings[words] = binary(true.astype(float), p3[:, index], rows.lesions, called) | {
+            name: fig.share(hits[of], rows.lesions[of]) for name, (hits, of) in decisions(true, called).items()
+        }
     confusion = {"classes": _confused(rows.truth, p3, CLASSES)}
     known = rows.diagnoses >= 0
     if tuple(rows.labels) != CLASSES and known.any():
@@ -84,22 +92,16 @@ def write_page(
 
 
 def _by_diagnosis(rows: fig.MeasuredRows, dataset: DataSet, items: Sequence[Item]) -> dict[str, list[Miss]]:
-    """Pictures whose class got the most, the least, and about as much probability as another."""
+    """Pictures whose class got the least, the most, and about as much probability as another, of every class."""
     p3 = operating.fold_to_three(rows.labels, rows.p)
-    p_true = p3[np.arange(len(p3)), rows.truth]
-    second = np.sort(p3, axis=1)[:, -2:]
-    orders = {
-        "Worst misses": np.argsort(p_true),
-        "Surest right calls": np.argsort(-p_true),
-        "In doubt": np.argsort(second[:, 1] - second[:, 0]),
-    }
-    shown: dict[str, list[Miss]] = {}
-    for heading, order in orders.items():
-        for row in _one_a_lesion(order, rows.lesions):
-            called = CLASSES[int(p3[row].argmax())]
-            caption = f"{CLASSES[rows.truth[row]]}, called {called}: p of the truth {p_true[row]:.3f}"
-            shown.setdefault(heading, []).append(Miss(_small(dataset.pixels(items[row])), caption))
-    return shown
+
+    def picture(row: int) -> Miss:
+        truth, called = CLASSES[rows.truth[row]], CLASSES[int(p3[row].argmax())]
+        caption = f"{truth}, called {called}: p of the truth {p3[row, rows.truth[row]]:.3f}"
+        return Miss(_small(dataset.pixels(items[row])), caption)
+
+    shown = shown_cases(p3, rows.truth, rows.lesions, SHOWN // len(CLASSES))
+    return {heading: [picture(row) for row in of_heading] for heading, of_heading in shown.items()}
 
 
 def _outlines(
@@ -122,16 +124,6 @@ def _outlines(
             strip = np.hstack([_small(image) for image in (picture, *masks)])
             shown.setdefault(heading, []).append(Miss(strip, f"IoU {iou[row]:.3f}"))
     return shown
-
-
-def _one_a_lesion(order: np.ndarray, lesions: np.ndarray) -> list[int]:
-    rows: list[int] = []
-    seen: set[str] = set()
-    for row in order:
-        if lesions[row] not in seen and len(rows) < SHOWN:
-            seen.add(lesions[row])
-            rows.append(int(row))
-    return rows
 
 
 def _small(picture: np.ndarray) -> np.ndarray:

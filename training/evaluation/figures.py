@@ -54,6 +54,20 @@ def binary(
     return row
 
 
+def decisions(true: np.ndarray, called: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The proportions of :func:`training.evaluation.metrics.proportions`, each as its hits and the rows that it is of.
+
+    For intervals by patient, or by lesion, where one of them has several rows; both arguments are bool (n,).
+    """
+    return {
+        "accuracy": (called == true, np.ones(len(true), dtype=bool)),
+        "sensitivity": (called, true),
+        "specificity": (~called, ~true),
+        "precision": (true, called),
+        "false_negative_share_of_positives": (~called, true),
+    }
+
+
 def curves(y: np.ndarray, p: np.ndarray) -> dict[str, list[float]]:
     """ROC and precision-recall points, and sensitivity and specificity by threshold, thinned for the page."""
     if not 0 < y.sum() < len(y):

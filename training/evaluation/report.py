@@ -1,4 +1,4 @@
-"""What an evaluation writes: a page with tables, plots and the worst misses, JSON beside it, and tables in Markdown.
+"""What an evaluation writes: a page with tables, plots and cases, JSON beside it, and tables in Markdown.
 
 The page is one file that needs nothing else.
 """
@@ -37,6 +37,8 @@ COLUMNS = (
     "calibration_error",
 )
 """Figures in the table of findings."""
+NOTHING = "–"
+"""Of what is not defined, or was not measured."""
 
 
 def write_report(
@@ -89,6 +91,7 @@ def report_page(
             style=STYLE,
             notes=notes,
             columns=COLUMNS,
+            nothing=NOTHING,
             findings=dict(_findings(figures)),
             rest={name: value for name, value in rest.items() if value},
             pictures=pictures,
@@ -145,7 +148,8 @@ def _is_estimate(value: Any) -> bool:
 
 
 def _is_finding(value: Mapping[str, Any]) -> bool:
-    return "prevalence" in value and "confusion" in value
+    """Figures of :func:`training.evaluation.figures.binary`; those of what was called may be missing."""
+    return {"prevalence", "auc"} <= set(value)
 
 
 def _findings(figures: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Mapping[str, Any]]]:
@@ -170,7 +174,11 @@ def _without_findings(value: Any) -> Any:
         return None
     if _is_estimate(value):
         return value
-    rest = {name: _without_findings(item) for name, item in value.items() if name not in ("curves", "calibration")}
+    rest = {
+        name: NOTHING if item is None else _without_findings(item)
+        for name, item in value.items()
+        if name not in ("curves", "calibration")
+    }
     return {name: item for name, item in rest.items() if item is not None} or None
 
 
@@ -184,7 +192,7 @@ def _figure(value: Any) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, Mapping) and _is_estimate(value):
         if value["value"] is None:
-            return "–"
+            return NOTHING
         interval = "" if value["low"] is None else f" ({value['low']:.3f} to {value['high']:.3f})"
         return f"{value['value']:.3f}{interval}"
     if isinstance(value, float):

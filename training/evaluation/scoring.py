@@ -255,11 +255,13 @@ def _dice(
 
 
 def _worst(card: Card, dataset: DataSet, scored: Scored, count: int = 8) -> list[Miss]:
-    """The pictures whose true label got the least probability, over all labels."""
-    truth = np.where(scored.labels == 1, 1 - scored.p, np.where(scored.labels == 0, scored.p, 0.0))
+    """The pictures that were called wrongly and whose true label got the least probability, over all labels."""
+    called = scored.p >= np.asarray([threshold_of(card, label) for label in card.labels])
+    false_alarms = np.where((scored.labels == 0) & called, scored.p, 0.0)
+    missed = np.where((scored.labels == 1) & ~called, 1 - scored.p, false_alarms)
     misses = []
-    for row in np.argsort(-truth.max(axis=1))[:count]:
-        column = int(truth[row].argmax())
+    for row in np.argsort(-missed.max(axis=1))[: min(count, int(missed.any(axis=1).sum()))]:
+        column = int(missed[row].argmax())
         wanted = "positive" if scored.labels[row, column] == 1 else "negative"
         unit = compose.to_unit(dataset.pixels(scored.items[row])[None], card.input)[0]
         picture = (unit[..., 0] if unit.shape[-1] != 3 or card.input.kind != "rgb" else unit) * 255

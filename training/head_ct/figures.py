@@ -11,6 +11,7 @@ import numpy as np
 
 from training.datasets.base import DataSet, Item, studies
 from training.evaluation import figures, metrics
+from training.evaluation.cases import MISSES, finding_cases
 from training.evaluation.pictures import Miss
 from training.head_ct.baselines import PUBLISHED, BaselineRun, compared
 from training.head_ct.nested import Nested, measure
@@ -25,10 +26,14 @@ SLICE_THRESHOLD = 0.5
 SIZES = ("smallest third", "middle third", "largest third")
 
 METHOD = (
-    "four-fold cross-validation by patient; calibration, aggregation and thresholds of each fold were fitted on the "
-    "other folds' out-of-fold predictions. That the mask is heard in neighbouring slices too was decided after looking "
-    "at folds 0 and 2, so these two flatter a little; fold_auc lists the folds separately"
+    "cross-validation by patient; calibration, aggregation and thresholds of each fold were fitted on the "
+    "other folds' out-of-fold predictions."
 )
+LOOKED_AT = (
+    " That the mask is heard in neighbouring slices too was decided after looking "
+    "at folds 0 and 2, so these two flatter a little;"
+)
+"""Of CT-ICH, on whose folds that was decided."""
 
 
 def out_of_fold_figures(
@@ -60,7 +65,7 @@ def out_of_fold_figures(
         for column, label in enumerate(table.label_names)
     }
     result = {
-        "method": METHOD,
+        "method": method_of(folds, out_of_fold.items),
         "slices": slices,
         "slice_threshold": SLICE_THRESHOLD,
         "weighted_log_loss": metrics.bootstrap(
@@ -76,6 +81,13 @@ def out_of_fold_figures(
         "chosen_without_fold": ours.chosen,
     }
     return result, ours
+
+
+def method_of(folds: Sequence[str], items: Sequence[Item]) -> str:
+    """How the figures came about, of so many folds; with what flatters those of CT-ICH, which others do not share."""
+    count = "four" if len(folds) == 4 else str(len(folds))
+    looked_at = LOOKED_AT if any(item.dataset.startswith("ct_ich") for item in items) else ""
+    return f"{count}-fold {METHOD}{looked_at} fold_auc lists the folds separately"
 
 
 def fold_aucs(table: Predictions, p: np.ndarray, repeats: int | None) -> dict[str, Any]:
@@ -239,19 +251,9 @@ def _by_size(dice: np.ndarray, pixels: np.ndarray, patients: np.ndarray) -> dict
 def worst_misses(
     out_of_fold: OutOfFold, spec: InputSpec, dataset: DataSet, p: np.ndarray, count: int = 8
 ) -> list[Miss]:
-    """The positive slices with the lowest and the negative ones with the highest probability, one a patient."""
-    labels = out_of_fold.predictions.labels[:, 0]
-    misses = []
-    for value, order in ((1.0, np.argsort(p)), (0.0, np.argsort(-p))):
-        seen: set[str] = set()
-        for row in order:
-            item = out_of_fold.items[row]
-            if labels[row] != value or item.patient in seen or len(seen) >= count:
-                continue
-            seen.add(item.patient)
-            caption = f"{'missed' if value else 'false alarm'}, p {p[row]:.3f}"
-            misses.append(Miss(_outlined(out_of_fold, int(row), dataset, spec), caption))
-    return misses
+    """The missed slices with the lowest and the false alarms with the highest probability, one a patient."""
+    rows = _cases(out_of_fold, p, count).get(MISSES, [])
+    return [_captioned(out_of_fold, row, dataset, spec, p, ("missed", "false alarm")) for row in rows]
 
 
 def shown_slices(
@@ -261,25 +263,26 @@ def shown_slices(
 
     The drawn outline is red, the network's at a probability of a half is green.
     """
-    labels = out_of_fold.predictions.labels[:, 0]
-    orders = {
-        "Surest right calls": np.argsort(-np.where(labels == 1, p, np.where(labels == 0, 1 - p, -1.0))),
-        "In doubt": np.argsort(np.where(labels >= 0, np.abs(p - 0.5), 2.0)),
+    return {
+        heading: [_captioned(out_of_fold, row, dataset, spec, p, ("bleed", "no bleed")) for row in rows]
+        for heading, rows in _cases(out_of_fold, p, count).items()
+        if heading != MISSES
     }
-    shown: dict[str, list[Miss]] = {}
-    for heading, order in orders.items():
-        seen: dict[tuple[float, str], None] = {}
-        for value in (1.0, 0.0):
-            for row in order:
-                item = out_of_fold.items[row]
-                fits = labels[row] == value and (value, item.patient) not in seen
-                if not fits or sum(label == value for label, _ in seen) >= count:
-                    continue
-                seen[(value, item.patient)] = None
-                picture = _outlined(out_of_fold, int(row), dataset, spec)
-                caption = f"{'bleed' if value else 'no bleed'}, p {p[row]:.3f}"
-                shown.setdefault(heading, []).append(Miss(picture, caption))
-    return shown
+
+
+def _cases(out_of_fold: OutOfFold, p: np.ndarray, count: int) -> dict[str, list[int]]:
+    """Slices to show by heading, so many with a bleed and without one."""
+    y = out_of_fold.predictions.labels[:, 0]
+    patients = np.asarray([item.patient for item in out_of_fold.items])
+    return finding_cases(y, p, patients, count, (p >= SLICE_THRESHOLD) == (y == 1))
+
+
+def _captioned(
+    out_of_fold: OutOfFold, row: int, dataset: DataSet, spec: InputSpec, p: np.ndarray, words: tuple[str, str]
+) -> Miss:
+    """A slice with its probability, and the first word where it has a bleed."""
+    word = words[0] if out_of_fold.predictions.labels[row, 0] == 1 else words[1]
+    return Miss(_outlined(out_of_fold, row, dataset, spec), f"{word}, p {p[row]:.3f}")
 
 
 def _outlined(out_of_fold: OutOfFold, row: int, dataset: DataSet, spec: InputSpec) -> np.ndarray:
