@@ -169,9 +169,8 @@ def package_below(folder: Path) -> Path | None:
         return folder
     below = sorted(card.parent for depth in ("*", "*/*", "*/*/*") for card in folder.glob(f"{depth}/{CARD}"))
     if len(below) > 1:
-        raise PackageError(
-            f"several packages in {folder.name}: {', '.join(str(b.relative_to(folder)) for b in below)}; give one of them"
-        )
+        found = ", ".join(str(path.relative_to(folder)) for path in below)
+        raise PackageError(f"several packages in {folder.name}: {found}; give one of them")
     return below[0] if below else None
 
 
