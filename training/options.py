@@ -19,13 +19,14 @@ ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 
 
 def settle_tensorflow(threads: int) -> None:
-    """Choose TensorFlow's convolutions, and bound its threads, before it starts; 0 leaves its own choice of threads.
+    """Choose TensorFlow's convolutions, quiet its log, and bound its threads (0: its own choice), before it starts.
 
     On processors without instructions for networks (AVX-512 VNNI and later ones) it leaves the convolutions of oneDNN
     out, with which a step of training takes less time there (``docs/performance.md``). What the environment says
     counts.
     """
     os.environ.setdefault(ONEDNN, "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its information would stand between our own lines
     if not threads:
         return
     import keras
