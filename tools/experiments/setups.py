@@ -53,7 +53,8 @@ def setups(packages: tuple[Path, ...], out: Path, name: str) -> None:
     for card in cards:
         found = {column: figure(card.metrics, place.split("/")) for column, place in columns.items()}
         steps = card.training_data.get("steps")
-        rows.append({"package": f"{card.name} {card.version}", "steps": steps} | {k: v for k, v in found.items() if v})
+        row = {"package": f"{card.name} {card.version}", **({"steps": steps} if steps else {})}
+        rows.append(row | {column: value for column, value in found.items() if value})
     budget = "each as its card says; figures of the test part, intervals by patient or lesion"
     path = write_table(out, name, "Published set-ups, trained here", budget, rows)
     click.echo(path.read_text(encoding="utf-8"))

@@ -131,6 +131,7 @@ def card_of(
             "split": f"{getattr(dataset, 'split_rule', 'by lesion')}: weights from the training part, calibration and "
             "thresholds from the validation part, figures from the test part",
             "pictures": class_shares(dataset.items()),
+            **({"steps": steps} if (steps := recipe.final_steps or recipe.schedule.steps) else {}),
         },
         population=dict(recipe.card.get("population", {})),
         metrics={

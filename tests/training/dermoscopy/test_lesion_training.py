@@ -200,10 +200,12 @@ RECIPES: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_runs_to_its_package(name: str, toy: Path, tmp_path: Path) -> None:
-    directory = train_all(_toy_order(toy, tmp_path, name, **RECIPES[name]))
+    order = _toy_order(toy, tmp_path, name, **RECIPES[name])
+    directory = train_all(order)
     assert directory is not None
     package = load(directory)
     assert package.card.metrics["test"]["n"] == 14
+    assert package.card.training_data["steps"] == order.recipe.schedule.steps > 0
     page = (tmp_path / "evaluation" / "evaluation.html").read_text()
     headings = ["Training batch", "Learning curves", "before training", "last epoch", "train"]
     if package.card.labels:
