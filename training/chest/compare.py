@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from firstread.logs import log_to_terminal
-from training.chest.suites import BUDGETS, PUBLISHED, SUITES, Budget, Variant, suite
+from training.chest.suites import BUDGETS, PUBLISHED_ROWS, SUITES, Budget, Variant, suite
 from training.chest.variants import Calls, finished_variant, run_variant
 from training.datasets.arrays import Arrays
 from training.evaluation.report import write_table
@@ -140,7 +140,7 @@ def compare(
                 row = row | {BESIDE_FIRST: calls.minus(first)}
             first = first or calls
             rows.append(row)
-            beside = [PUBLISHED[name]] if name in PUBLISHED and (budget is None or budget.all_films) else []
+            beside = [PUBLISHED_ROWS[name]] if name in PUBLISHED_ROWS and (budget is None or budget.all_films) else []
             path = write_table(out, name, f"Comparison: {name}", str(budget or "the recipes in full"), rows + beside)
             click.echo(f"{variant.name}: {row.get('note') or format(row['accuracy']['value'], '.3f')}")
         if path is not None:

@@ -25,7 +25,6 @@ from training.chest.figures import binary_figures as binary
 from training.chest.labels import CLASSES
 from training.chest.package import INTERVALS
 from training.datasets.base import DataSet, DataSetError, Item, gathered
-from training.evaluation.cases import MISSES
 from training.evaluation.report import write_report
 from training.evaluation.scoring import FLATTERED, EvaluationOrder, Measured
 from worker.packages.card import Card
@@ -75,8 +74,7 @@ def evaluate_films(order: EvaluationOrder) -> Path:
     else:
         figures["four_class_model"] = package_figures(package.card, readable, p)
     notes = [f"Package {package.key}, {selection}.", INTERVALS, *notes, FLATTERED]
-    misses = cases.pop(MISSES, [])
-    return write_report(order.out, f"{package.key}: {selection}", notes, figures, misses, cases)
+    return write_report(order.out, f"{package.key}: {selection}", notes, figures, cases)
 
 
 def measured_films(order: EvaluationOrder) -> Measured:

@@ -74,7 +74,7 @@ class Budget:
         return text if passes >= 1 else f"{text}: it shows that each runs to the end, not which is best"
 
 
-PUBLISHED: dict[str, dict[str, Any]] = {
+PUBLISHED_ROWS: dict[str, dict[str, Any]] = {
     "blocks": {
         "network": "published: Kermany et al. 2018, InceptionV3",
         "start": "ImageNet, base frozen",

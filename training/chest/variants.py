@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -27,10 +26,11 @@ from training.chest.figures import (
 )
 from training.chest.suites import Budget, Variant, recipe_of
 from training.datasets.arrays import Arrays, open_arrays
-from training.datasets.base import Item, gathered, label_matrix
+from training.datasets.base import Item, gathered, label_matrix, stamp
 from training.datasets.registry import open_datasets
 from training.evaluation import metrics
 from training.evaluation.pictures import LOG, initial_figures, logged
+from training.files import written_whole
 from training.fit.budget import on_minutes, pace_of
 from training.fit.checkpoint import BEST
 from training.fit.loop import train
@@ -93,9 +93,9 @@ def run_variant(
 
     ``opened`` holds the decoded films from one variant to the next, as long as they want the same input.
     """
-    if (finished := finished_variant(variant, budget, data, out)) is not None:
-        return finished
     recipe, folder, made_of = recipe_of(variant, budget), _folder(out, variant), _made_of(variant, budget, data)
+    if (finished := _finished(folder, made_of)) is not None:
+        return finished
     _begin(folder, made_of)
     arrays = _opened(recipe, data, cache, {} if opened is None else opened)
     train_rows, val_rows, test_rows = rows_of(arrays, budget)
@@ -135,10 +135,9 @@ def run_variant(
         for side in variant.sizes_px
         if side < arrays.spec.height
     }
-    partial = folder / f"{ROW}.part"
     kept = {"made_of": made_of, "row": row, "calls": asdict(calls)}
-    partial.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, folder / ROW)
+    with written_whole(folder / ROW) as partial:
+        partial.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     return row, calls
 
 
@@ -146,12 +145,15 @@ def finished_variant(
     variant: Variant, budget: Budget | None, data: Path, out: Path
 ) -> tuple[dict[str, Any], Calls] | None:
     """What an earlier call wrote for the same variant on the same budget, films and starting weights."""
-    path = _folder(out, variant) / ROW
+    return _finished(_folder(out, variant), _made_of(variant, budget, data))
+
+
+def _finished(folder: Path, made_of: str) -> tuple[dict[str, Any], Calls] | None:
+    path = folder / ROW
     if not path.is_file():
         return None
     kept = json.loads(path.read_text(encoding="utf-8"))
-    same = kept["made_of"] == _made_of(variant, budget, data)
-    return (dict(kept["row"]), Calls(**kept["calls"])) if same else None
+    return (dict(kept["row"]), Calls(**kept["calls"])) if kept["made_of"] == made_of else None
 
 
 def _folder(out: Path, variant: Variant) -> Path:
@@ -159,10 +161,13 @@ def _folder(out: Path, variant: Variant) -> Path:
 
 
 def _made_of(variant: Variant, budget: Budget | None, data: Path) -> str:
-    """Changes with all that a row depends on; of the films with their names, sizes, labels and parts."""
+    """Changes with all that a row depends on; of the films with their names, sizes, labels and parts.
+
+    Not with the times of files: a copy of the same films is no reason for hours of training.
+    """
     recipe = recipe_of(variant, budget)
     items = gathered(open_datasets(recipe, data), recipe.leave_out, recipe.validation_share)
-    films = [(i.dataset, i.key, i.path.stat().st_size if i.path.is_file() else -1, i.labels, i.split) for i in items]
+    films = [(i.dataset, i.key, stamp(i.path)[0], i.labels, i.split) for i in items]
     start = Path(variant.weights)
     weights = sha256_of(start) if start.is_file() else variant.weights
     text = json.dumps([recipe.model_dump(mode="json"), str(budget), variant.name, variant.sizes_px, weights, films])

@@ -16,7 +16,7 @@ import numpy as np
 from firstread.errors import FirstreadError
 from training.datasets.base import DataSet, DataSetError, Item, content_of, end_slices, gathered, label_matrix, studies
 from training.datasets.registry import open_datasets
-from training.datasets.writing import written_whole
+from training.files import written_whole
 from training.progress import progress
 from training.recipe import Recipe, mask_size
 from worker.packages.card import InputSpec

@@ -164,11 +164,11 @@ def content_of(item: Item) -> list[Any]:
         dict(item.attributes),
         item.usable,
         str(item.mask_path),
-        [None if path is None else _stamp(path) for path in (item.path, item.mask_path, *item.beside)],
+        [None if path is None else stamp(path) for path in (item.path, item.mask_path, *item.beside)],
     ]
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp(path: Path) -> tuple[int, int]:
     """Size and time of a file; -1 where there is none, which reading it then says."""
     try:
         found = path.stat()

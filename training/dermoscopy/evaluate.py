@@ -10,7 +10,7 @@ import numpy as np
 
 from training.datasets.base import DataSet, DataSetError, Item, label_matrix
 from training.dermoscopy import figures as fig
-from training.dermoscopy.measured import overlap_of, rows_of
+from training.dermoscopy.measurement import overlap_of, rows_of
 from training.dermoscopy.report import finding_figures
 from training.evaluation.scoring import (
     EvaluationOrder,

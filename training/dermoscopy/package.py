@@ -14,8 +14,8 @@ from training.datasets.base import DataSet, DataSetError, label_matrix
 from training.datasets.registry import open_dataset
 from training.dermoscopy import figures as fig
 from training.dermoscopy import operating
-from training.dermoscopy.measured import measure, measured_rows, seen_figures
-from training.dermoscopy.predicted import Split, picture_width_px, predicted, splits
+from training.dermoscopy.measurement import measure, measured_rows, seen_figures
+from training.dermoscopy.predictions import Split, picture_width_px, predicted, splits
 from training.dermoscopy.readers import class_shares
 from training.dermoscopy.report import write_page
 from training.dermoscopy.scores import forward_of

@@ -88,7 +88,7 @@ def write_page(
         pictures |= _by_diagnosis(rows, dataset, items)
     if p_masks is not None and rows.iou is not None:
         pictures |= _outlines(rows.iou, dataset, items, p_masks, chosen)
-    return write_report(out, title, NOTES, {**figures, **finding_figures(rows, points)}, (), pictures, run)
+    return write_report(out, title, NOTES, {**figures, **finding_figures(rows, points)}, pictures, run)
 
 
 def _by_diagnosis(rows: fig.MeasuredRows, dataset: DataSet, items: Sequence[Item]) -> dict[str, list[Miss]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 
 from training.evaluation.pictures import Miss, confusion_pictures, initial_figures, last_figures, run_curves
+from training.files import written_whole
 
 STYLE = (
     "body{font:15px/1.45 sans-serif;max-width:70em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}"
@@ -46,7 +46,6 @@ def write_report(
     title: str,
     notes: Sequence[str],
     figures: Mapping[str, Any],
-    misses: Sequence[Miss] = (),
     pictures: Mapping[str, Sequence[Miss]] | None = None,
     run: Path | None = None,
 ) -> Path:
@@ -57,7 +56,7 @@ def write_report(
     figures : mapping
         Section -> figures of :mod:`training.evaluation.figures`, or nested mappings of them.
     pictures : mapping, optional
-        Heading -> pictures with their captions, before the worst misses.
+        Heading -> pictures with their captions, in this order.
     run : Path, optional
         Folder of the trainings behind the figures: their curves are shown, what they began with and ended with.
     """
@@ -70,7 +69,7 @@ def write_report(
     if matrices := confusion_pictures(figures):
         shown["Confusion matrices"] = matrices
     _write(out / "evaluation.json", json.dumps(figures, indent=1, default=_json_value) + "\n")
-    _write(out / "evaluation.html", report_page(title, notes, figures, misses, shown))
+    _write(out / "evaluation.html", report_page(title, notes, figures, shown))
     return out / "evaluation.html"
 
 
@@ -78,10 +77,9 @@ def report_page(
     title: str,
     notes: Sequence[str],
     figures: Mapping[str, Any],
-    misses: Sequence[Miss],
     pictures: Mapping[str, Sequence[Miss]],
 ) -> str:
-    """HTML of figures, tables (lists of rows) and pictures, each with its heading."""
+    """HTML of figures, tables (lists of rows) and pictures by heading; a heading without any picture is left out."""
     rest = {name: _without_findings(value) for name, value in figures.items()}
     page = (
         _environment()
@@ -95,7 +93,6 @@ def report_page(
             findings=dict(_findings(figures)),
             rest={name: value for name, value in rest.items() if value},
             pictures=pictures,
-            misses=misses,
         )
     )
     return page + "\n"
@@ -246,6 +243,5 @@ def _json_value(value: Any) -> Any:
 
 
 def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")

@@ -11,6 +11,7 @@ import numpy as np
 
 from training.datasets.base import UNKNOWN, DataSet, DataSetError, Item, label_matrix, studies
 from training.evaluation import figures, metrics
+from training.evaluation.cases import MISSES
 from training.evaluation.pictures import Miss
 from training.evaluation.report import write_report
 from training.progress import progress
@@ -123,7 +124,7 @@ def write_scores(
         FLATTERED,
     ]
     misses = _worst(card, order.dataset, scored) if card.labels else []
-    return write_report(order.out, f"{order.package.key} on {name}", notes, result, misses)
+    return write_report(order.out, f"{order.package.key} on {name}", notes, result, {MISSES: misses})
 
 
 def score(package: Runtime, dataset: DataSet, split: str | None = None) -> Scored:

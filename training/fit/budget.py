@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from training.files import written_whole
 from training.fit.feeds import Batch, train_feed
 from training.fit.frozen import trained_part
 from training.fit.model import build_model, compile_model
@@ -51,10 +51,9 @@ def pace_of(run: Run) -> float:
     """Seconds of a step, measured once a run."""
     path = run.out / PACE
     if not path.is_file():
-        run.out.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".part")
-        partial.write_text(json.dumps({"seconds_a_step": round(seconds_a_step(run), 5)}) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        text = json.dumps({"seconds_a_step": round(seconds_a_step(run), 5)}) + "\n"
+        with written_whole(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     return float(json.loads(path.read_text(encoding="utf-8"))["seconds_a_step"])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from training.datasets.arrays import Arrays
 from training.datasets.base import EXTERNAL, Item, first_places, place_of
 from training.datasets.folders import SPLITS
+from training.files import written_whole
 from training.fit.budget import on_minutes
 from training.fit.checkpoint import TrainingError
 from training.fit.hard import with_hard_negatives
@@ -235,10 +235,9 @@ def write_predictions(path: Path, model: Any, arrays: Arrays, rows: np.ndarray, 
                 clipped[name][wide] = value
         stored |= {f"{name}{CLIPPED}": value for name, value in clipped.items()}
     keys = [f"{arrays.items[row].dataset}/{arrays.items[row].key}" for row in rows]
-    partial = path.with_suffix(".part.npz")
     origin = {"keys": np.asarray(keys), "fold": fold, "labels": json.dumps(arrays.label_names), "identity": run}
-    np.savez_compressed(partial, **stored, **origin)  # type: ignore[arg-type]
-    os.replace(partial, path)
+    with written_whole(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **stored, **origin)  # type: ignore[arg-type]
 
 
 def _outputs(model: Any, arrays: Arrays, rows: np.ndarray, clipped: bool) -> dict[str, np.ndarray]:

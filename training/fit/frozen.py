@@ -15,7 +15,7 @@ import numpy as np
 
 from training.datasets.arrays import Arrays
 from training.datasets.base import content_of
-from training.datasets.writing import written_whole
+from training.files import written_whole
 from training.fit.checkpoint import TrainingError
 from training.fit.model import taught_part
 from training.fit.run import Features, Run

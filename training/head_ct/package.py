@@ -14,6 +14,7 @@ from training.datasets.arrays import Arrays
 from training.datasets.base import studies
 from training.datasets.registry import open_dataset
 from training.evaluation import metrics
+from training.evaluation.cases import MISSES
 from training.evaluation.figures import without_curves
 from training.evaluation.pictures import Miss
 from training.evaluation.report import write_report, write_table
@@ -124,8 +125,11 @@ def evaluate_folds(
             "Published figures beside these come from other splits, often not by patient.",
         ],
         figures,
-        head_ct_figures.worst_misses(out_of_fold, recipe.input, dataset, ours.p[:, 0]),
-        {**(pictures or {}), **head_ct_figures.shown_slices(out_of_fold, recipe.input, dataset, ours.p[:, 0])},
+        {
+            **(pictures or {}),
+            MISSES: head_ct_figures.worst_misses(out_of_fold, recipe.input, dataset, ours.p[:, 0]),
+            **head_ct_figures.shown_slices(out_of_fold, recipe.input, dataset, ours.p[:, 0]),
+        },
         run,
     )
     return figures, mask_threshold

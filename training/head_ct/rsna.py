@@ -21,8 +21,9 @@ from firstread.dicom.geometry import normal_of
 from firstread.dicom.values import number, text
 from training.datasets.base import DataSetError, Item, Kind, read_rows
 from training.datasets.folders import read_hu
-from training.datasets.processes import worker_pool
+from training.files import written_whole
 from training.head_ct.readers import LABELS
+from training.processes import worker_pool
 from training.progress import progress
 
 LONG_CSV, WIDE_CSV = "stage_2_train.csv", "labels.csv"
@@ -225,13 +226,10 @@ def _index_row(cells: list[str]) -> IndexRow | None:
 
 
 def _write_index(path: Path, rows: list[IndexRow]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    with partial.open("w", newline="", encoding="utf-8") as handle:
+    with written_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
         writer.writerow(HEADER)
         writer.writerows(astuple(row) for row in rows)
-    os.replace(partial, path)
 
 
 def _size(path: Path) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from training.evaluation import metrics
 from training.evaluation.figures import binary
 from training.evaluation.pictures import Miss, run_curves
 from training.evaluation.report import write_report, write_table
+from training.files import written_whole
 from training.fit.callbacks import INITIAL
 from training.fit.crossval import is_written_by, one_to_one, usable
 from training.fit.loop import train
@@ -170,9 +170,8 @@ def _trained(order: Order, arrays: Arrays, rows: np.ndarray, tested: np.ndarray,
         found = Found(held, _logits(model, arrays, held), teaching, _logits(model, arrays, teaching))
         if out.name == f"{UNITS[0]}_0":
             _pack(order, arrays, model, found)
-        partial = path.with_suffix(".part.npz")
-        np.savez(partial, identity=identity(run), **vars(found))
-        os.replace(partial, path)
+        with written_whole(path) as partial, partial.open("wb") as file:
+            np.savez(file, identity=identity(run), **vars(found))
     with np.load(path) as stored:
         return Found(*(stored[name] for name in ("rows", "logits", "seen_rows", "seen_logits")))
 
@@ -258,4 +257,4 @@ def _write_page(
         "by patient for the rest; those of a split by slice say nothing of patients who are new.",
         "The epoch with the lowest loss on the measured part was kept, as the published set-up has it: that flatters.",
     ]
-    write_report(out, _title(recipe), notes, figures, (), pictures)
+    write_report(out, _title(recipe), notes, figures, pictures)

@@ -34,7 +34,7 @@ def page(prepared: Prepared, seen: Seen) -> str:
         "A batch with its labels": batch_pictures(prepared),
     }
     title = f"{report['dataset']} prepared for {report['recipe']}"
-    return report_page(title, (), figures, (), {heading: shown for heading, shown in pictures.items() if shown})
+    return report_page(title, (), figures, pictures)
 
 
 def _counts(report: Mapping[str, Any]) -> Table:

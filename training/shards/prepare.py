@@ -27,7 +27,7 @@ from training.datasets.base import (
     place_of,
 )
 from training.datasets.registry import open_dataset
-from training.datasets.writing import written_whole
+from training.files import written_whole
 from training.recipe import Recipe, mask_stride
 from training.shards.page import page
 from training.shards.pictures import Seen

@@ -16,7 +16,7 @@ import numpy as np
 
 from firstread.errors import FirstreadError
 from training.datasets.base import Item, place_of
-from training.datasets.writing import NotWritten, written_whole
+from training.files import NotWritten, written_whole
 from worker.packages.card import InputSpec
 from worker.packages.preprocessing import compose
 
@@ -83,7 +83,7 @@ def example(image: np.ndarray, mask: np.ndarray | None, columns: Mapping[str, An
 
 
 def write_records(path: Path, records: Sequence[bytes]) -> None:
-    """Write one shard whole or not at all; raises :class:`training.datasets.writing.NotWritten` on a full disk."""
+    """Write one shard whole or not at all; raises :class:`training.files.NotWritten` on a full disk."""
     import tensorflow as tf
 
     with written_whole(path) as partial:

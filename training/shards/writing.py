@@ -19,9 +19,9 @@ import numpy as np
 
 from training.datasets.arrays import BRAIN_SHARE, BRAIN_WINDOW
 from training.datasets.base import UNKNOWN, DataSet, DataSetError, Item, Kind, content_of, label_matrix, studies
-from training.datasets.processes import worker_pool
 from training.datasets.registry import open_dataset
-from training.datasets.writing import written_whole
+from training.files import written_whole
+from training.processes import worker_pool
 from training.progress import progress
 from training.shards.records import columns_of, example, write_records
 from worker.packages.card import InputSpec

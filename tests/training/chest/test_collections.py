@@ -199,24 +199,7 @@ def test_films_of_people_of_unknown_age_are_neither_adults_nor_children(tmp_path
     assert four_class_figures(items, p, repeats=5)["children_called_covid"]["n"] == 1
 
 
-@pytest.mark.parametrize("name", ["chest_films", "chest_csv"])
-def test_a_table_in_another_encoding_is_named(name: str, tmp_path: Path) -> None:
+def test_a_table_in_another_encoding_is_named_before_its_layout_is_known(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("file,finding,patient\na.png,normal,Müller\n", encoding="latin-1")
     with pytest.raises(DataSetError, match=r"labels\.csv is not UTF-8"):
-        open_dataset(name, tmp_path).items()
-
-
-@pytest.mark.parametrize(
-    ("name", "header", "missing"),
-    [
-        ("chest_csv", "file,patient", "finding"),
-        ("nih", "file,patient", "finding_labels"),
-        ("radiography", "file", "label"),
-    ],
-)
-def test_a_collection_names_the_column_that_its_table_lacks(
-    name: str, header: str, missing: str, tmp_path: Path
-) -> None:
-    (tmp_path / "labels.csv").write_text(f"{header}\na.png\n")
-    with pytest.raises(DataSetError, match=f"labels.csv has no column `{missing}`"):
-        open_dataset(name, tmp_path).items()
+        open_dataset("chest_films", tmp_path)

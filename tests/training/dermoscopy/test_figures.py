@@ -19,9 +19,9 @@ from training.datasets.base import DataSetError, Item
 from training.dermoscopy import package
 from training.dermoscopy.evaluate import evaluate_lesions
 from training.dermoscopy.figures import MeasuredRows, age_of, figures, share, subgroups
-from training.dermoscopy.measured import measure
+from training.dermoscopy.measurement import measure
 from training.dermoscopy.operating import operating_points, prior_bias, truth_columns
-from training.dermoscopy.predicted import predicted, splits
+from training.dermoscopy.predictions import predicted, splits
 from training.dermoscopy.readers import Lesions, labels_of
 from training.dermoscopy.scores import ViewLogits
 from training.dermoscopy.traits import has_dark_corners, traits_of

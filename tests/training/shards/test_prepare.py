@@ -20,7 +20,7 @@ from training.augmentation.planes import Augment
 from training.datasets.arrays import Arrays
 from training.datasets.base import DataSetError, read_grey
 from training.datasets.registry import READERS, open_dataset
-from training.datasets.writing import NotWritten
+from training.files import NotWritten
 from training.fit.feeds import train_feed, validation_feed
 from training.fit.run import Run
 from training.package.order import Order

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.datasets.writing import NotWritten, written_whole
+from training.files import NotWritten, written_whole
 
 
 def test_a_full_disk_is_told_and_nothing_stays(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,14 +42,17 @@ def picture_width_px(dataset: DataSet, items: Sequence[Item], looked_at: int = 2
     return int(np.median(widths)) if widths else None
 
 
+def reader(dataset: DataSet, width_px: int | None) -> Callable[[Item], np.ndarray]:
+    """What gives an item's picture as it is scored, reduced to the width that the network learnt from."""
+    return lambda item: reduced(dataset.pixels(item), width_px)
+
+
 def predicted(
     forward: Forward, dataset: DataSet, items: list[Item], recipe: Recipe, cache: Path, width_px: int | None = None
 ) -> Split:
     """Logits of the items that can be read, kept in a file; a file of other weights or items is not used."""
 
-    def pixels(item: Item) -> np.ndarray:
-        return reduced(dataset.pixels(item), width_px)
-
+    pixels = reader(dataset, width_px)
     views = tuple(recipe.parameters.get("views", ["plain"]))
     cached = ViewLogits.read(cache) if cache.is_file() else None
     if cached is not None and {*cached.keys, *cached.left_out} == {item.key for item in items}:

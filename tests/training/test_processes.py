@@ -11,11 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from training.datasets.processes import worker_pool
+from training.processes import worker_pool
 
 PARENT = """
 import os, time
-from training.datasets.processes import worker_pool
+from training.processes import worker_pool
 with worker_pool(2) as pool:
     ids = [pool.submit(os.getpid) for _ in range(4)]
     print(*{future.result() for future in ids}, flush=True)

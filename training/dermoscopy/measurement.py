@@ -10,12 +10,11 @@ import numpy as np
 from training.datasets.base import DataSet, Item, label_matrix
 from training.dermoscopy import figures as fig
 from training.dermoscopy import operating
-from training.dermoscopy.predicted import Split, of_keys
+from training.dermoscopy.predictions import Split, of_keys, reader
 from training.dermoscopy.scores import score
 from training.dermoscopy.traits import traits_of
 from training.evaluation.scoring import Forward
 from training.recipe import Recipe
-from worker.pipelines.dermoscopy.lesion import reduced
 
 PUBLISHED_CUT: dict[str, Any] = {"mask_threshold": 0.4, "mask_largest": False, "mask_fill": False}
 """How the published U-Net's mask is cut."""
@@ -102,11 +101,8 @@ def seen_figures(
 ) -> dict[str, Any]:
     """Accuracy and overlap on pictures that were trained on: what the test figures are below is overfit."""
 
-    def pixels(item: Item) -> np.ndarray:
-        return reduced(dataset.pixels(item), width_px)
-
     sample = list(items[:: max(1, len(items) // SEEN)])
-    seen = of_keys(sample, score(forward, sample, pixels, recipe.input, ("plain",)))
+    seen = of_keys(sample, score(forward, sample, reader(dataset, width_px), recipe.input, ("plain",)))
     lesions = np.asarray([item.patient for item in seen.items])
     rows: dict[str, Any] = {"n": len(seen.items)}
     if chosen.labels:
