@@ -35,12 +35,12 @@ def bench_part(name: str) -> str:
 
 
 def _with_unit(measure: str, unit: str) -> str:
-    """The unit stands in the name of rates already."""
-    return (
-        measure
-        if unit in {"1/s", "1/h"} or measure.startswith(f"{unit} ") or f" {unit} " in measure
-        else f"{measure}, {unit}"
-    )
+    """The measure and its unit, unless it names it already; a count has none."""
+    if unit in {"1/s", "1/h"}:
+        rate = unit.removeprefix("1")
+        return measure if rate in measure else f"{measure}{rate}"
+    named = not unit or measure.startswith(f"{unit} ") or f" {unit} " in measure
+    return measure if named else f"{measure}, {unit}"
 
 
 def _cell(row: dict[str, Any] | None) -> str:

@@ -11,8 +11,8 @@ from training.recipe import Recipe, load_recipe
 SIZES = (64, 96, 128, 224)
 BIG = ("pneumonia4_resnet50", "pneumonia4_inceptionresnetv2", "pneumonia4_efficientnetb7")
 """The networks of the published comparison."""
-LITE = "pneumonia4_lite0"
-NETWORKS = (*BIG, "pneumonia4_inceptionv3", LITE)
+INCEPTION, LITE = "pneumonia4_inceptionv3", "pneumonia4_lite0"
+NETWORKS = (*BIG, INCEPTION, LITE)
 """Recipes of bases under the published head."""
 FROM_SCRATCH = "from scratch"
 
@@ -90,14 +90,18 @@ PUBLISHED_ROWS: dict[str, dict[str, Any]] = {
 }
 """Suite -> the row of the publication that it follows; of its own split and budget."""
 
-BUDGETS = {"networks": Budget(test_films=80, steps=6, size=96), "resolution": Budget(size=128)}
-"""Where a suite's small budget is not the usual one: InceptionResNetV2 takes no film below 75 pixels."""
+BUDGETS = {
+    "networks": Budget(test_films=80, steps=6, size=96),
+    "head": Budget(size=96),
+    "resolution": Budget(size=128),
+}
+"""Where a suite's small budget is not the usual one: InceptionV3 and InceptionResNetV2 take no film below 75 pixels."""
 
 
 def suite(name: str, weights: str, lite_weights: str) -> list[Variant]:
     """The variants of a suite; the big networks start from ``weights``, EfficientNet-Lite0 from ``lite_weights``.
 
-    A base is frozen only where it has trained weights.
+    A base is frozen only where it has trained weights; below the heads it then is, so that only they differ.
     """
     if name == "networks":
         return [row for recipe in NETWORKS for row in _network_rows(recipe, weights, lite_weights)] + [
@@ -105,8 +109,9 @@ def suite(name: str, weights: str, lite_weights: str) -> list[Variant]:
             Variant("ours (pneumonia4)", "pneumonia4", {}, lite_weights),
         ]
     sizes_px = SIZES if name == "resolution" else ()
+    starts = {recipe: _started(recipe, weights, lite_weights) for recipe, _ in SUITES[name].values()}
     return [
-        Variant(row, recipe, changes, _started(recipe, weights, lite_weights), sizes_px=sizes_px)
+        Variant(row, recipe, changes, starts[recipe], name == "head" and starts[recipe] != "none", sizes_px)
         for row, (recipe, changes) in SUITES[name].items()
     ]
 
@@ -163,7 +168,7 @@ def _small_head(kind: str) -> dict[str, Any]:
         "architecture": {
             "builder": "keras_transfer",
             "classes": 4,
-            "base": "ResNet50",
+            "base": "InceptionV3",
             "head": kind,
             "softmax_groups": [[0, 1, 2, 3]],
         }
@@ -193,10 +198,10 @@ WITHOUT_LOW_RESOLUTION: dict[str, Any] = {"augment": {"low_res": 0.0}}
 
 SUITES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "head": {
-        "published head": (BIG[0], _small_head("authors")),
-        "plain head": (BIG[0], _small_head("plain")),
-        "batch normalization alone": (BIG[0], _small_head("norm_only")),
-        "dropout alone": (BIG[0], _small_head("dropout_only")),
+        "published head": (INCEPTION, _small_head("authors")),
+        "plain head": (INCEPTION, _small_head("plain")),
+        "batch normalization alone": (INCEPTION, _small_head("norm_only")),
+        "dropout alone": (INCEPTION, _small_head("dropout_only")),
     },
     "schedule": {
         "cosine": ("pneumonia4", {"schedule": {"decay": "cosine"}}),

@@ -354,13 +354,15 @@ def test_suites_ask_what_the_authors_left_open() -> None:
         frozen = rows[f"{network} (frozen base)"]
         assert recipe_of(frozen, Budget(minutes=1)).frozen_base and not rows[f"{network} (whole)"].frozen
     assert rows["lite0 (frozen base)"].start == "lite.npz, base frozen"
-    heads = {v.changes["architecture"]["head"]: v.weights for v in suite("head", "imagenet", "lite.npz")}
-    assert heads == dict.fromkeys(("authors", "plain", "norm_only", "dropout_only"), "imagenet")
+    heads = suite("head", "imagenet", "lite.npz")
+    assert [v.changes["architecture"]["head"] for v in heads] == ["authors", "plain", "norm_only", "dropout_only"]
+    assert {(v.weights, v.frozen) for v in heads} == {("imagenet", True)}, "only the heads differ"
+    assert {(v.weights, v.frozen) for v in suite("head", "none", "none")} == {("none", False)}
     rates = {recipe_of(v, None).schedule.decay: v.weights for v in suite("schedule", "imagenet", "lite.npz")}
     assert rates == {"cosine": "lite.npz", "none": "lite.npz"}
     few = [recipe_of(v, None).augment.get("low_res") for v in suite("resolution", "none", "none")]
     assert few == [None, 0.0]
-    assert BUDGETS["networks"].size >= 75, "InceptionResNetV2 takes no smaller film"
+    assert min(BUDGETS[name].size for name in ("networks", "head")) >= 75, "the Inceptions take no smaller film"
     blocks = [recipe_of(v, None).architecture for v in suite("blocks", "none", "lite.npz")]
     assert [(b.get("norms", True), b.get("drops", True)) for b in blocks] == [
         *((True, True), (True, False), (False, True), (False, False)),
