@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from importlib import import_module
 from typing import Any
@@ -11,6 +12,9 @@ from click.shell_completion import CompletionItem
 from pydantic import ValidationError
 
 from firstread.text import clean
+
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT}
+"""What a system says of a folder that takes no files, a path through a file, and a full disk; else it is our fault."""
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("firstread_cli.services:up", "Run everything here: broker, listener, worker, metrics."),
@@ -106,7 +110,7 @@ def settings_errors(error: ValidationError) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> Any:
-    """Entry point. A wrong setting or a known error ends in one clear line, not in a traceback."""
+    """Entry point. A wrong setting, a known error, or a file that the system refuses ends in one clear line."""
     from firstread.errors import FirstreadError
     from firstread.logs import keep_secrets_out_of_tracebacks, known_secrets, silence_libraries
     from firstread.settings.secrets import without
@@ -119,6 +123,10 @@ def main(argv: list[str] | None = None) -> Any:
         lines, code = settings_errors(error), 2
     except FirstreadError as error:
         lines, code = str(error).splitlines() or [type(error).__name__], error.exit_code
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        lines, code = [f"{error.filename or 'a file'}: {error.strerror}"], 1
     secrets = known_secrets()
     for line in lines:
         click.echo(f"firstread: {clean(without(secrets, line))}", err=True)

@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
+
+class NewFolder(click.Path):
+    """A folder to write into, there or not yet; asked for before hours of work, not after them."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, writable=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; fails where what is there of it is no folder, or takes no files."""
+        folder = Path(os.fsdecode(super().convert(value, param, ctx)))
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
+        if not os.path.isdir(there):
+            self.fail(f"{folder} cannot be made: {there} is a file", param, ctx)
+        if not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
+            self.fail(f"{folder} cannot be made: {there} takes no files from this user", param, ctx)
+        return folder
+
+
+FOLDER = NewFolder()
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 

@@ -24,7 +24,7 @@ from training.chest.figures import (
 from training.chest.figures import binary_figures as binary
 from training.chest.labels import CLASSES
 from training.chest.package import INTERVALS
-from training.datasets.base import DataSet, DataSetError, Item, gathered
+from training.datasets.base import UNREADABLE, DataSet, DataSetError, Item, gathered
 from training.evaluation.report import write_report
 from training.evaluation.scoring import FLATTERED, EvaluationOrder, Measured
 from worker.packages.card import Card
@@ -125,7 +125,7 @@ def read_films(dataset: DataSet, items: Sequence[Item]) -> tuple[list[Item], lis
         try:
             pixels.append(dataset.pixels(item))
             readable.append(item)
-        except (OSError, ValueError, DataSetError) as error:
+        except UNREADABLE as error:
             left_out[item.key] = f"{type(error).__name__}: {error}"
     if not readable:
         raise DataSetError("nothing to score: no readable film")

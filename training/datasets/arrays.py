@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from firstread.errors import FirstreadError
-from training.datasets.base import DataSet, DataSetError, Item, content_of, end_slices, gathered, label_matrix, studies
+from training.datasets.base import UNREADABLE, DataSet, Item, content_of, end_slices, gathered, label_matrix, studies
 from training.datasets.registry import open_datasets
 from training.files import written_whole
 from training.progress import progress
@@ -233,14 +233,19 @@ def _decode(
             try:
                 pixels.append(by_name[items[row].dataset].pixels(items[row]))
                 rows.append(row)
-            except (OSError, ValueError, DataSetError) as error:
+            except UNREADABLE as error:
                 good[row] = False
                 left_out[items[row].key] = f"{type(error).__name__}: {error}"
         for batch in _same_shape(pixels, rows):
             unit, boxes = compose.located(np.stack([pixels[i] for i in batch]), spec)
             for image, box, i in zip(unit, boxes, batch, strict=True):
                 planes[rows[i]] = crops.resized(crops.cut(image, box), spec)
-                mask = by_name[items[rows[i]].dataset].mask(items[rows[i]]) if masks is not None else None
+                try:
+                    mask = by_name[items[rows[i]].dataset].mask(items[rows[i]]) if masks is not None else None
+                except UNREADABLE as error:
+                    good[rows[i]] = False
+                    left_out[items[rows[i]].key] = f"drawn mask, {type(error).__name__}: {error}"
+                    continue
                 if masks is not None and mask is not None and mask_size is not None:
                     share = cv2.resize(
                         crops.cut(mask.astype(np.float32), box), mask_size[::-1], interpolation=cv2.INTER_AREA

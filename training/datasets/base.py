@@ -28,6 +28,10 @@ class DataSetError(FirstreadError):
     """The folder does not hold what the data set's reader expects."""
 
 
+UNREADABLE = (OSError, ValueError, DataSetError)
+"""What a reader raises for a picture or a drawn mask that cannot be read: the item is left out, with the reason."""
+
+
 @dataclass(frozen=True)
 class Item:
     """One picture or slice.

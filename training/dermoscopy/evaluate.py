@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from training.datasets.base import DataSet, DataSetError, Item, label_matrix
+from training.datasets.base import UNREADABLE, DataSet, DataSetError, Item, label_matrix
 from training.dermoscopy import figures as fig
 from training.dermoscopy.measurement import overlap_of, rows_of
 from training.dermoscopy.report import finding_figures
@@ -92,7 +92,7 @@ def score_lesions(package: Runtime, dataset: DataSet, split: str | None = None) 
                 picture = reduced(dataset.pixels(item), card.parameters.get("picture_width_px"))
                 rows.append(compose(picture[None], card.input))
                 items.append(item)
-            except (OSError, ValueError, DataSetError) as error:
+            except UNREADABLE as error:
                 left_out[item.key] = f"{type(error).__name__}: {error}"
         if not rows:
             continue

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.datasets.base import DataSet, DataSetError, Item
+from training.datasets.base import UNREADABLE, DataSet, Item
 from training.dermoscopy.scores import ViewLogits, score
 from training.evaluation.scoring import Forward
 from training.recipe import Recipe
@@ -37,7 +37,7 @@ def picture_width_px(dataset: DataSet, items: Sequence[Item], looked_at: int = 2
     """Median width of the pictures that a network learns from, framed; None without a readable one."""
     widths = []
     for item in items[:: max(1, len(items) // looked_at)]:
-        with suppress(OSError, ValueError, DataSetError):
+        with suppress(*UNREADABLE):
             widths.append(dataset.pixels(item).shape[1])
     return int(np.median(widths)) if widths else None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.datasets.base import DataSetError, Item
+from training.datasets.base import UNREADABLE, DataSetError, Item
 from training.evaluation.scoring import Forward
 from worker.packages.card import InputSpec
 from worker.packages.preprocessing.compose import compose
@@ -108,7 +108,7 @@ def score(
             try:
                 rows.append(compose(pixels(item)[None], spec))
                 keys.append(item.key)
-            except (OSError, ValueError, DataSetError):
+            except UNREADABLE:
                 left_out.append(item.key)
         if not rows:
             continue

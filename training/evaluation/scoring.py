@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from training.datasets.base import UNKNOWN, DataSet, DataSetError, Item, label_matrix, studies
+from training.datasets.base import UNKNOWN, UNREADABLE, DataSet, DataSetError, Item, label_matrix, studies
 from training.evaluation import figures, metrics
 from training.evaluation.cases import MISSES
 from training.evaluation.pictures import Miss
@@ -141,7 +141,7 @@ def score(package: Runtime, dataset: DataSet, split: str | None = None) -> Score
             try:
                 pixels.append(dataset.pixels(items[i]))
                 rows.append(i)
-            except (OSError, ValueError, DataSetError) as error:
+            except UNREADABLE as error:
                 left_out[items[i].key] = f"{type(error).__name__}: {error}"
         for shape in {image.shape for image in pixels}:
             chosen = [k for k, image in enumerate(pixels) if image.shape == shape]

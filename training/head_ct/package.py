@@ -120,7 +120,6 @@ def evaluate_folds(
         out,
         f"{recipe.name}: out-of-fold predictions on {recipe.folds.dataset}",
         [
-            f"Method: {figures['method']}.",
             "Intervals are 95 %: Wilson for proportions, bootstrap by patient for the rest.",
             "Published figures beside these come from other splits, often not by patient.",
         ],

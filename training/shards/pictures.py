@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from training.augmentation.kinds import augment_from
-from training.datasets.base import UNKNOWN, DataSet, DataSetError, Item
+from training.datasets.base import UNKNOWN, UNREADABLE, DataSet, Item
 from training.evaluation.pictures import Miss, drawn
 from training.recipe import Recipe, mask_size
 from training.shards.prepared import Prepared
@@ -109,7 +109,7 @@ def _read(dataset: DataSet, items: Sequence[Item]) -> Iterator[tuple[Item, np.nd
     for item in items:
         try:
             yield item, dataset.pixels(item)
-        except (OSError, ValueError, DataSetError):
+        except UNREADABLE:
             continue
 
 

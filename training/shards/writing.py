@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from training.datasets.arrays import BRAIN_SHARE, BRAIN_WINDOW
-from training.datasets.base import UNKNOWN, DataSet, DataSetError, Item, Kind, content_of, label_matrix, studies
+from training.datasets.base import UNKNOWN, UNREADABLE, DataSet, Item, Kind, content_of, label_matrix, studies
 from training.datasets.registry import open_dataset
 from training.files import written_whole
 from training.processes import worker_pool
@@ -138,7 +138,7 @@ def _composed(
         try:
             pixels.append(dataset.pixels(item))
             rows.append(row)
-        except (OSError, ValueError, DataSetError) as error:
+        except UNREADABLE as error:
             if item.usable:
                 left_out[item.key] = f"unreadable: {error}"
     for shape in sorted({image.shape for image in pixels}):
@@ -154,7 +154,11 @@ def _composed(
             if why:
                 left_out[item.key] = why
             elif not job.look:
-                mask = dataset.mask(item)
+                try:
+                    mask = dataset.mask(item)
+                except UNREADABLE as error:
+                    left_out[item.key] = f"unreadable mask: {error}"
+                    continue
                 yield rows[i], composed[k], None if mask is None else _small(mask, boxes[k], job.source)
 
 

@@ -130,6 +130,19 @@ def test_a_missing_picture_is_left_out_with_and_without_a_cache(tmp_path: Path) 
         assert list(arrays.left_out) == ["images/000_00.jpg"] and len(arrays) == 12
 
 
+def test_a_slice_whose_outline_is_broken_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    write_ct_ich(tmp_path / "ct_ich", patients=2)
+    write_phe_sich(tmp_path / "phe_sich", patients=1)
+    recipe = recipe_of(tmp_path, 5)
+    before = open_arrays(recipe, tmp_path, None)
+    broken = sorted((tmp_path / "ct_ich" / "masks").iterdir())[0]
+    broken.write_bytes(b"no picture")
+    arrays = open_arrays(recipe, tmp_path, None)
+    assert before.masks is not None and arrays.masks is not None and len(arrays.masks) == len(before) - 1
+    (why,) = arrays.left_out.values()
+    assert why.startswith("drawn mask, ") and broken.name in why
+
+
 def test_what_does_not_fit_into_memory_is_refused() -> None:
     spec = load_recipe("rsna_inceptionv3").input
     wanted = memory_bytes(752_803, spec, None)
