@@ -23,8 +23,16 @@ def experiments(pipeline: str) -> str:
             pages.append(re.sub(r"^# ", "### ", tables(document), flags=re.MULTILINE))
             continue
         page = _section(document["title"], document["budget"], document["rows"])
-        pages.append(page + (f"\n{document['shows']}\n" if "shows" in document else ""))
+        page += f"\n{document['shows']}\n" if "shows" in document else ""
+        pages.append(page + _curves(path.stem))
     return "\n".join(pages) or "No table of an experiment belongs to this release.\n"
+
+
+def _curves(name: str) -> str:
+    """The learning curves of the trainings behind a table, where they are kept."""
+    path = EXPERIMENTS / "curves" / f"{name}.svg"
+    shown = f"![Learning curves: {name}]({path.relative_to(EXPERIMENTS.parent)})"
+    return f"\n{shown}\n\nTrained on: drawn through; validation: dashed.\n" if path.is_file() else ""
 
 
 def _section(title: str, budget: str, rows: list[dict[str, Any]]) -> str:

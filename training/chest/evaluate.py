@@ -11,12 +11,11 @@ import numpy as np
 from firstread.errors import FirstreadError
 from firstread.settings import Settings
 from training.chest.by_source import Said, by_source, said_at
+from training.chest.cases import binary_cases, package_cases
 from training.chest.figures import AGE_GROUPS as PEOPLE
 from training.chest.figures import (
     BINARY,
     age_groups,
-    binary_cases,
-    package_cases,
     package_figures,
     patients_of,
     thresholds_of,
@@ -25,6 +24,7 @@ from training.chest.figures import binary_figures as binary
 from training.chest.labels import CLASSES
 from training.chest.package import INTERVALS
 from training.datasets.base import UNREADABLE, DataSet, DataSetError, Item, gathered
+from training.evaluation.heat import HEAT, heat_of
 from training.evaluation.report import write_report
 from training.evaluation.scoring import FLATTERED, EvaluationOrder, Measured
 from worker.packages.card import Card
@@ -61,19 +61,23 @@ def evaluate_films(order: EvaluationOrder) -> Path:
     figures: dict[str, Any] = {"package": package.key, "left_out": len(left_out)}
     figures["by_source"] = by_source(readable, said_of(package.card, p, readable))
     films = np.stack([planes(film[None], package.card.input)[0, ..., 0] for film in pixels])
-    cases = package_cases(package.card, readable, films, p)
+
+    def heat(row: int, label: str) -> np.ndarray | None:
+        return heat_of(package, compose(pixels[row][None], package.card.input), label)
+
+    cases = package_cases(package.card, readable, films, p, heat)
     if other is not None:
         four = scored(other, pixels)
         joint = joint_scores(package, other, p, four).of(BINARY)
         limits = joint_thresholds(package, other, p, four, readable)
         figures["joint_score"] = binary(readable, joint, limits)
-        cases = binary_cases(readable, films, joint, limits)
+        cases = binary_cases(readable, films, joint, limits, heat)
         figures["binary_model_alone"] = package_figures(package.card, readable, p)
     elif BINARY in package.card.labels:
         figures["binary_model_alone"] = package_figures(package.card, readable, p)
     else:
         figures["four_class_model"] = package_figures(package.card, readable, p)
-    notes = [f"Package {package.key}, {selection}.", INTERVALS, *notes, FLATTERED]
+    notes = [f"Package {package.key}, {selection}.", INTERVALS, *notes, FLATTERED, HEAT]
     return write_report(order.out, f"{package.key}: {selection}", notes, figures, cases)
 
 

@@ -11,8 +11,6 @@ from training.chest.labels import CLASSES
 from training.chest.readers import class_of
 from training.datasets.base import Item
 from training.evaluation import figures, metrics
-from training.evaluation.cases import finding_cases, shown_cases
-from training.evaluation.pictures import Miss
 from worker.packages.card import Card
 from worker.packages.operating_points import AgeGroup, OperatingPoint, OperatingPointByAge
 from worker.pipelines.ensemble import FALLBACK_THRESHOLD
@@ -29,8 +27,6 @@ OF_CALLS = (
     "f1",
 )
 """Figures of what was called, for which a film needs a threshold."""
-SHOWN = 12
-"""Films below a heading of the page."""
 
 
 def patients_of(items: Sequence[Item]) -> np.ndarray:
@@ -248,51 +244,3 @@ def package_figures(card: Card, items: Sequence[Item], p: np.ndarray, repeats: i
         return binary_figures(items, scores[:, card.labels.index(BINARY)], thresholds, repeats)
     order = [card.labels.index(name) for name in CLASSES]
     return four_class_figures(items, scores[:, order], repeats)
-
-
-def package_cases(card: Card, items: Sequence[Item], films: np.ndarray, p: np.ndarray) -> dict[str, list[Miss]]:
-    """Films to show of a package's probabilities (n, labels), by heading."""
-    if BINARY in card.labels:
-        return binary_cases(items, films, p[:, card.labels.index(BINARY)], thresholds_of(card.point(BINARY), items))
-    return four_class_cases(items, films, p[:, [card.labels.index(name) for name in CLASSES]])
-
-
-def binary_cases(
-    items: Sequence[Item], films: np.ndarray, p: np.ndarray, threshold: float | np.ndarray
-) -> dict[str, list[Miss]]:
-    """Films to show of the binary question, by heading.
-
-    A film is called by its threshold, as in :func:`binary_figures`; one with NaN stands where its likelier answer
-    belongs, and its caption says that nothing is called.
-
-    Parameters
-    ----------
-    films : ndarray (n, H, W) in [0, 1]
-    p : ndarray (n,)
-    threshold : float or ndarray (n,)
-    """
-    y = np.asarray([item.labels.get(BINARY, -1.0) for item in items])
-    limits = np.broadcast_to(np.asarray(threshold, dtype=np.float64), len(items))
-    judged = ~np.isnan(limits)
-    positive = p >= np.where(judged, limits, 0.5)
-    rows = finding_cases(y, p, patients_of(items), SHOWN // 2, positive == (y == 1))
-    said = np.where(judged, np.where(positive, "flagged", "not flagged"), "no threshold at this age")
-    return _films_shown(items, films, rows, said, np.where(y == 1, p, 1 - p))
-
-
-def four_class_cases(items: Sequence[Item], films: np.ndarray, p: np.ndarray) -> dict[str, list[Miss]]:
-    """Films to show of the four classes, by heading; ``p`` (n, 4) is in their order."""
-    truth = four_class_truth(items)
-    rows = shown_cases(p, truth, patients_of(items), SHOWN // len(CLASSES))
-    said = np.asarray([f"called {CLASSES[i]}" for i in p.argmax(axis=1)])
-    return _films_shown(items, films, rows, said, p[np.arange(len(p)), np.maximum(truth, 0)])
-
-
-def _films_shown(
-    items: Sequence[Item], films: np.ndarray, rows: dict[str, list[int]], said: np.ndarray, p_true: np.ndarray
-) -> dict[str, list[Miss]]:
-    def film(row: int) -> Miss:
-        caption = f"{items[row].attributes.get('finding', '')}, {said[row]}: p of the truth {p_true[row]:.3f}"
-        return Miss(np.round(films[row] * 255).astype(np.uint8), caption)
-
-    return {heading: [film(row) for row in of_heading] for heading, of_heading in rows.items()}

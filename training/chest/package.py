@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from training.chest import cases as shown
 from training.chest import figures as evaluation
 from training.chest.by_source import Said, by_source, said_at
 from training.chest.calibration import binary_points, fit_softmax, flag_by_age, softmax_p
@@ -17,6 +20,7 @@ from training.datasets.arrays import Arrays
 from training.datasets.base import EXTERNAL, Item
 from training.evaluation.figures import without_curves
 from training.evaluation.fitting import fit_platt
+from training.evaluation.heat import HEAT, Heat, heat_of
 from training.evaluation.pictures import Miss
 from training.evaluation.report import write_report
 from training.fit.model import predict
@@ -28,6 +32,7 @@ from training.recipe import Recipe
 from worker.packages.card import Calibration, Card
 from worker.packages.operating_points import OperatingPoint, OperatingPointByAge, Prevalence
 from worker.packages.probabilities import sigmoid
+from worker.packages.runtimes.tensorflow import Package
 
 if TYPE_CHECKING:
     import keras
@@ -63,7 +68,6 @@ def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path:
         calibration, points, figures, cases = _binary(items, logits, films, recipe.prevalence)
     else:
         calibration, points, figures, cases = _four(recipe, items, logits, films)
-    report(recipe, figures, cases, order.out, arrays)
     card = card_of(
         recipe,
         arrays,
@@ -76,6 +80,12 @@ def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path:
     )
     if order.external:
         card = with_left_out(card, left_out_cards(order.external))
+    package = Package(card, model)
+
+    def heat(row: int, label: str) -> np.ndarray | None:
+        return heat_of(package, arrays.inputs(rows["test"][row : row + 1]), label)
+
+    report(recipe, figures, cases(heat), order.out, arrays)
     directory = order.out / "package" / card.name / card.version
     write_package(directory, model, card, str(recipe.card.get("licence_text", card.licence)))
     return directory
@@ -88,8 +98,8 @@ def flipped_logits(model: keras.Model, arrays: Arrays, rows: np.ndarray) -> np.n
 
 
 Points = dict[str, OperatingPoint | OperatingPointByAge]
-Fitted = tuple[Calibration, Points, dict[str, Any], dict[str, list[Miss]]]
-"""What goes into the card, and the test films to show, by heading."""
+Fitted = tuple[Calibration, Points, dict[str, Any], Callable[[Heat], dict[str, list[Miss]]]]
+"""What goes into the card, and what gives the test films to show, by heading."""
 
 
 def _binary(
@@ -114,7 +124,7 @@ def _binary(
         f"{part}_at_flag": evaluation.binary_figures(items[part], p[part], limits[part]) for part in ("test", "val")
     }
     figures["train"] = evaluation.fit_figures(items["train"], p["train"], limits["train"])
-    return calibration, points, figures, evaluation.binary_cases(items["test"], films, p["test"], limits["test"])
+    return calibration, points, figures, partial(shown.binary_cases, items["test"], films, p["test"], limits["test"])
 
 
 def _four(recipe: Recipe, items: dict[str, list[Item]], logits: dict[str, np.ndarray], films: np.ndarray) -> Fitted:
@@ -131,7 +141,7 @@ def _four(recipe: Recipe, items: dict[str, list[Item]], logits: dict[str, np.nda
     normal = list(CLASSES).index("normal")
     figures["pneumonia_as_one_minus_normal"] = evaluation.binary_figures(items["test"], 1 - p["test"][:, normal], 0.5)
     figures["published_part"] = _published_part(items["test"], p["test"])
-    return calibration, {}, figures, evaluation.four_class_cases(items["test"], films, p["test"])
+    return calibration, {}, figures, partial(shown.four_class_cases, items["test"], films, p["test"])
 
 
 def _published_part(items: list[Item], p: np.ndarray) -> dict[str, Any]:
@@ -267,6 +277,7 @@ def report(recipe: Recipe, figures: dict[str, Any], cases: dict[str, list[Miss]]
         [
             "Patients of the test part were not trained or calibrated on; `train` is the accuracy on those that were.",
             INTERVALS,
+            HEAT,
             *([UNCALLED] if uncalled else []),
             _published(),
         ],

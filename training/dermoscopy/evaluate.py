@@ -11,6 +11,7 @@ import numpy as np
 from training.datasets.base import UNREADABLE, DataSet, DataSetError, Item, label_matrix
 from training.dermoscopy import figures as fig
 from training.dermoscopy.measurement import overlap_of, rows_of
+from training.dermoscopy.predictions import reader
 from training.dermoscopy.report import finding_figures
 from training.evaluation.scoring import (
     EvaluationOrder,
@@ -38,7 +39,8 @@ def evaluate_order(order: EvaluationOrder) -> Path:
     card = order.package.card
     scored, table = score_lesions(order.package, order.dataset, order.split)
     result = lesion_figures(card, scored, table) | finding_figures(table, points_of(card))
-    return write_scores(order, scored, result, "bootstrap by lesion.")
+    read = reader(order.dataset, card.parameters.get("picture_width_px"))
+    return write_scores(order, scored, result, "bootstrap by lesion.", read)
 
 
 def measured_lesions(order: EvaluationOrder) -> Measured:

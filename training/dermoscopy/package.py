@@ -15,10 +15,11 @@ from training.datasets.registry import open_dataset
 from training.dermoscopy import figures as fig
 from training.dermoscopy import operating
 from training.dermoscopy.measurement import measure, measured_rows, seen_figures
-from training.dermoscopy.predictions import Split, picture_width_px, predicted, splits
+from training.dermoscopy.predictions import Split, picture_width_px, predicted, reader, splits
 from training.dermoscopy.readers import class_shares
 from training.dermoscopy.report import write_page
 from training.dermoscopy.scores import forward_of
+from training.evaluation.heat import heat_on
 from training.evaluation.pictures import Miss
 from training.evaluation.scoring import Forward
 from training.package.order import Order
@@ -26,6 +27,7 @@ from training.package.pictures import batch_pictures
 from training.package.writing import write_package
 from training.recipe import Recipe
 from worker.packages.card import Card
+from worker.packages.runtimes.tensorflow import Package
 
 if TYPE_CHECKING:
     import keras
@@ -193,6 +195,12 @@ def build(
     figures = measure(chosen, dataset, tested, rows=rows)
     figures["train"] = seen_figures(recipe, forward, dataset, items["train"], chosen, width_px)
     (work / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    card = card_of(recipe, version, chosen, dataset, figures, width_px)
+    package, read = Package(card, model), reader(dataset, width_px)
+
+    def heat(row: int, label: str) -> np.ndarray | None:
+        return heat_on(package, read(tested.items[row])[None], 0, label)
+
     write_page(
         work / "evaluation",
         f"{recipe.name}: pictures of the test part",
@@ -205,9 +213,10 @@ def build(
         chosen.mask,
         pictures,
         work,
+        heat,
     )
     directory = out / recipe.name / version
     directory.parent.mkdir(parents=True, exist_ok=True)
     text = str(recipe.card.get("licence_text", recipe.card.get("licence", "unknown")))
-    write_package(directory, model, card_of(recipe, version, chosen, dataset, figures, width_px), text)
+    write_package(directory, model, card, text)
     return figures

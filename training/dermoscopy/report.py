@@ -15,6 +15,7 @@ from training.dermoscopy import operating
 from training.evaluation import metrics
 from training.evaluation.cases import shown_cases
 from training.evaluation.figures import binary, decisions
+from training.evaluation.heat import HEAT, Heat, with_heat, without_heat
 from training.evaluation.pictures import Miss
 from training.evaluation.report import write_report
 from worker.packages.operating_points import OperatingPoint
@@ -27,6 +28,7 @@ NOTES = (
     "Intervals are 95 %, by a bootstrap over lesions (Wilson by lesion where all or none hit). "
     "What the table of findings counts as patients are lesions.",
     "Of outlines, each row is the picture, the mask that was drawn, and the mask that the network gives.",
+    HEAT,
 )
 
 
@@ -71,6 +73,7 @@ def write_page(
     chosen: Mapping[str, Any],
     more: Mapping[str, Sequence[Miss]] | None = None,
     run: Path | None = None,
+    heat: Heat = without_heat,
 ) -> Path:
     """Write ``evaluation.html`` and ``evaluation.json``; give back the page's path.
 
@@ -85,20 +88,27 @@ def write_page(
     """
     pictures: dict[str, Sequence[Miss]] = dict(more or {})
     if rows.labels:
-        pictures |= _by_diagnosis(rows, dataset, items)
+        pictures |= _by_diagnosis(rows, dataset, items, heat)
     if p_masks is not None and rows.iou is not None:
         pictures |= _outlines(rows.iou, dataset, items, p_masks, chosen)
     return write_report(out, title, NOTES, {**figures, **finding_figures(rows, points)}, pictures, run)
 
 
-def _by_diagnosis(rows: fig.MeasuredRows, dataset: DataSet, items: Sequence[Item]) -> dict[str, list[Miss]]:
-    """Pictures whose class got the least, the most, and about as much probability as another, of every class."""
+def _by_diagnosis(
+    rows: fig.MeasuredRows, dataset: DataSet, items: Sequence[Item], heat: Heat = without_heat
+) -> dict[str, list[Miss]]:
+    """Pictures whose class got the least, the most, and about as much probability as another, of every class.
+
+    Each stands beside what speaks for its likeliest label.
+    """
     p3 = operating.fold_to_three(rows.labels, rows.p)
 
     def picture(row: int) -> Miss:
         truth, called = CLASSES[rows.truth[row]], CLASSES[int(p3[row].argmax())]
         caption = f"{truth}, called {called}: p of the truth {p3[row, rows.truth[row]]:.3f}"
-        return Miss(_small(dataset.pixels(items[row])), caption)
+        return Miss(
+            with_heat(_small(dataset.pixels(items[row])), heat(row, rows.labels[rows.p[row].argmax()])), caption
+        )
 
     shown = shown_cases(p3, rows.truth, rows.lesions, SHOWN // len(CLASSES))
     return {heading: [picture(row) for row in of_heading] for heading, of_heading in shown.items()}

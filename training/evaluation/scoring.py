@@ -11,7 +11,8 @@ import numpy as np
 
 from training.datasets.base import UNKNOWN, UNREADABLE, DataSet, DataSetError, Item, label_matrix, studies
 from training.evaluation import figures, metrics
-from training.evaluation.cases import MISSES
+from training.evaluation.cases import DOUBT, MISSES, SUREST, finding_cases
+from training.evaluation.heat import HEAT, heat_on, with_heat
 from training.evaluation.pictures import Miss
 from training.evaluation.report import write_report
 from training.progress import progress
@@ -115,16 +116,20 @@ def write_scores(
     scored: Scored,
     result: dict[str, Any],
     intervals: str = "Wilson for proportions, bootstrap by patient for the rest.",
+    read: Callable[[Item], np.ndarray] | None = None,
 ) -> Path:
-    """Write the page of figures with its worst misses, and its JSON; give back the page's path."""
+    """Write the page of figures with its cases, and its JSON; give back the page's path.
+
+    ``read`` gives the picture of an item as it was scored, where that is not as the data set has it.
+    """
     card, name = order.package.card, order.dataset.name
     notes = [
         f"Package {order.package.key}, data set {name}" + (f", split {order.split}." if order.split else "."),
         f"Intervals are 95 %: {intervals}",
         FLATTERED,
     ]
-    misses = _worst(card, order.dataset, scored) if card.labels else []
-    return write_report(order.out, f"{order.package.key} on {name}", notes, result, {MISSES: misses})
+    shown = scored_cases(order.package, read or order.dataset.pixels, scored) if card.labels else {}
+    return write_report(order.out, f"{order.package.key} on {name}", [*notes, HEAT], result, shown)
 
 
 def score(package: Runtime, dataset: DataSet, split: str | None = None) -> Scored:
@@ -255,17 +260,36 @@ def _dice(
     return dice_and_area
 
 
-def _worst(card: Card, dataset: DataSet, scored: Scored, count: int = 8) -> list[Miss]:
-    """The pictures that were called wrongly and whose true label got the least probability, over all labels."""
+def scored_cases(
+    package: Runtime, read: Callable[[Item], np.ndarray], scored: Scored, count: int = 8
+) -> dict[str, list[Miss]]:
+    """Pictures to show by heading, each beside what speaks for its label, at most so many a heading.
+
+    The worst misses are those of any label. The surest right calls and the doubtful ones are of the first, half of them
+    with it and half without.
+    """
+    card = package.card
     called = scored.p >= np.asarray([threshold_of(card, label) for label in card.labels])
     false_alarms = np.where((scored.labels == 0) & called, scored.p, 0.0)
     missed = np.where((scored.labels == 1) & ~called, 1 - scored.p, false_alarms)
-    misses = []
-    for row in np.argsort(-missed.max(axis=1))[: min(count, int(missed.any(axis=1).sum()))]:
-        column = int(missed[row].argmax())
+    worst = np.argsort(-missed.max(axis=1))[: min(count, int(missed.any(axis=1).sum()))]
+    y, patients = scored.labels[:, 0], np.asarray([item.patient for item in scored.items])
+    rows = finding_cases(y, scored.p[:, 0], patients, count // 2, called[:, 0] == (y == 1))
+    cases = {MISSES: [(int(row), int(missed[row].argmax())) for row in worst]}
+    cases |= {heading: [(row, 0) for row in rows.get(heading, [])] for heading in (SUREST, DOUBT)}
+    of_study = studies(scored.items)
+
+    def picture(row: int, column: int) -> Miss:
+        item = scored.items[row]
+        members = [row] if card.input.alone else of_study[item.dataset, item.study]
+        pixels = {i: read(scored.items[i]) for i in members}
+        same = [i for i in members if pixels[i].shape == pixels[row].shape]
+        stack = np.stack([pixels[i] for i in same])
+        unit = compose.to_unit(stack, card.input)[same.index(row)]
+        below = (unit if card.input.kind == "rgb" else unit[..., 0]) * 255
         wanted = "positive" if scored.labels[row, column] == 1 else "negative"
-        unit = compose.to_unit(dataset.pixels(scored.items[row])[None], card.input)[0]
-        picture = (unit[..., 0] if unit.shape[-1] != 3 or card.input.kind != "rgb" else unit) * 255
+        heat = heat_on(package, stack, same.index(row), card.labels[column])
         caption = f"{card.labels[column]}: {wanted}, p {scored.p[row, column]:.3f}"
-        misses.append(Miss(picture.astype(np.uint8), caption))
-    return misses
+        return Miss(with_heat(below.astype(np.uint8), heat), caption)
+
+    return {heading: [picture(*case) for case in of_heading] for heading, of_heading in cases.items()}

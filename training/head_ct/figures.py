@@ -20,6 +20,7 @@ from training.head_ct.sequence import RULE, Stages, has_sequence
 from training.package.postprocess import Predictions, fit_label_head, fit_mask
 from worker.packages.card import InputSpec
 from worker.packages.preprocessing import compose, crops
+from worker.pipelines.heatmap import painted
 
 MASK_THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 SLICE_THRESHOLD = 0.5
@@ -286,10 +287,14 @@ def _captioned(
 
 
 def _outlined(out_of_fold: OutOfFold, row: int, dataset: DataSet, spec: InputSpec) -> np.ndarray:
-    """A slice in the network's window, outlined in red what was drawn, in green what the network gives."""
+    """A slice in the network's window, outlined in red what was drawn, in green what the network gives.
+
+    Beside it stands the same below the network's probabilities of bleeding, which are what its heat maps show.
+    """
     item = out_of_fold.items[row]
     unit = compose.to_unit(dataset.pixels(item)[None], spec)[0, ..., 0]
     picture = np.repeat((unit * 255).astype(np.uint8)[..., None], 3, axis=-1)
+    plain, p = picture.copy(), None
     if out_of_fold.masks is not None:
         study = studies(list(out_of_fold.items))[item.dataset, item.study]
         pixels = np.stack([dataset.pixels(out_of_fold.items[i]) for i in study])
@@ -299,7 +304,7 @@ def _outlined(out_of_fold: OutOfFold, row: int, dataset: DataSet, spec: InputSpe
     mask = dataset.mask(item)
     if mask is not None and mask.any():
         picture[_rim(mask)] = (255, 60, 60)
-    return picture
+    return picture if p is None else np.hstack([picture, painted(plain, np.clip(p, 0.0, 1.0))])
 
 
 def _rim(mask: np.ndarray) -> np.ndarray:

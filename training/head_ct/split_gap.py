@@ -193,9 +193,10 @@ def _pack(order: Order, arrays: Arrays, model: Any, found: Found) -> None:
         np.asarray([f"{arrays.items[row].dataset}/{arrays.items[row].study}" for row in rows]),
         np.ones(len(rows), dtype=bool),
         np.zeros(len(rows), dtype=bool),
+        rows,
     )
     counts = {"trained": len(found.seen_rows), "held_back": len(rows)}
-    package_of(replace(order, out=order.out / "packed"), model, held, counts)
+    package_of(replace(order, out=order.out / "packed"), model, held, counts, arrays.inputs, {})
 
 
 def row_of(found: Found, arrays: Arrays, first_run: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from training.fit.structure import save_structure
 from training.package.order import Order
 from training.package.plain import HeldBack, NothingHeldBackError, package_of
 from training.recipe import mask_size, sized
+from training.shards.pictures import batch_pictures
 from training.shards.prepared import Prepared, open_prepared, with_copies
 from training.shards.records import Keep
 
@@ -76,7 +78,8 @@ def _plain(order: Order, shards: Prepared, model: keras.Model, steps: int) -> Pa
         "split": "train, val and test of the data set" if shards.count(tested) else "patients held back",
         "steps": steps,
     }
-    return package_of(order, model, held, counts, outlines=_drawn(shards))
+    batch = {"Training batch": batch_pictures(shards)}
+    return package_of(order, model, held, counts, partial(_inputs, shards), batch, _drawn(shards))
 
 
 @dataclass(frozen=True)
@@ -111,12 +114,30 @@ def _drawn(shards: Prepared) -> bool:
     return any(float(row["mask"].max()) > 0 for row in record_batches(shards, shards.taught()))
 
 
+def _inputs(shards: Prepared, keys: np.ndarray) -> np.ndarray:
+    """Network input (n, H, W, C) of the records of these keys; reads on only until all are found."""
+    wanted = {key: place for place, key in enumerate(keys.tolist())}
+    found: dict[int, np.ndarray] = {}
+    validated, tested = shards.validated(), shards.tested()
+    for row in record_batches(shards, lambda rows: validated(rows) | tested(rows)):
+        found |= {wanted[key]: row["image"][i] for i, key in enumerate(_keys(row)) if key in wanted}
+        if len(found) == len(wanted):
+            break
+    return np.stack([found[place] for place in range(len(keys))])
+
+
+def _keys(row: dict[str, np.ndarray]) -> list[str]:
+    """Data set and key of a batch's records."""
+    return [b"/".join(pair).decode() for pair in zip(row["dataset"], row["key"], strict=True)]
+
+
 def _predicted(model: keras.Model, shards: Prepared, keep: Keep, measured: bool) -> HeldBack:
     """Predictions for the records that are wanted, in the order of their studies."""
-    logits, columns = [], []
+    logits, columns, keys = [], [], []
     for row in record_batches(shards, keep):
         logits.append(predict_batch(model, row["image"]))
         columns.append({name: row[name] for name in ("labels", "patient", "study", "order", "balanced")})
+        keys += _keys(row)
     joined = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
     place = np.lexsort((joined["order"], joined["study"]))
     text = {name: np.asarray([value.decode() for value in joined[name]]) for name in ("patient", "study")}
@@ -127,4 +148,5 @@ def _predicted(model: keras.Model, shards: Prepared, keep: Keep, measured: bool)
         text["study"][place],
         joined["balanced"][place] == 1,
         np.full(len(place), measured),
+        np.asarray(keys)[place],
     )

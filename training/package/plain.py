@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,17 +13,25 @@ from firstread.errors import FirstreadError
 from firstread.pipelines import flags_by_itself
 from training.datasets.arrays import Arrays
 from training.evaluation import fitting, metrics
+from training.evaluation.cases import finding_cases
 from training.evaluation.figures import binary, without_curves
+from training.evaluation.heat import HEAT, heat_of, with_heat
+from training.evaluation.pictures import Miss
 from training.evaluation.report import write_report
 from training.fit.crossval import fold_rows
 from training.fit.model import predict
 from training.package.order import Order
+from training.package.pictures import batch_pictures, grey_levels
 from training.package.postprocess import FLAG_SENSITIVITY, Postprocess, Predictions, fit
 from training.package.writing import write_package
 from training.recipe import Recipe
 from worker.packages.card import Calibration, Card
 from worker.packages.operating_points import OperatingPoint, Prevalence
 from worker.packages.probabilities import activate, calibration_vectors
+from worker.packages.runtimes.tensorflow import Package
+
+SHOWN = 4
+"""Cases of a page below a heading, of those with the finding and of those without."""
 
 if TYPE_CHECKING:
     import keras
@@ -40,7 +49,7 @@ class HeldBack(NamedTuple):
     """Predictions for patients that were not trained on, in the order of (study, position).
 
     ``logits`` and ``labels`` (n, labels); ``patients``, ``studies``; ``balanced``: whether undersampling would have
-    kept the row; ``measured``: rows that nothing is chosen on.
+    kept the row; ``measured``: rows that nothing is chosen on; ``keys``: what names a row where its picture is.
     """
 
     logits: np.ndarray
@@ -49,6 +58,7 @@ class HeldBack(NamedTuple):
     studies: np.ndarray
     balanced: np.ndarray
     measured: np.ndarray
+    keys: np.ndarray
 
     def part(self, keep: np.ndarray) -> HeldBack:
         """The rows where ``keep`` (bool, n) holds."""
@@ -88,14 +98,24 @@ def package_run(order: Order, arrays: Arrays, model: keras.Model) -> Path:
         np.asarray([f"{item.dataset}/{item.study}" for item in items]),
         np.ones(len(rows), dtype=bool),
         np.asarray([item.split == "test" for item in items]),
+        rows,
     )
     counts = {"items": len(arrays), "patients": len(np.unique(arrays.patients)), "held_back": len(rows)}
-    return package_of(order, model, held, counts)
+    return package_of(order, model, held, counts, arrays.inputs, batch_pictures(recipe, arrays))
 
 
-def package_of(order: Order, model: keras.Model, held: HeldBack, counts: dict[str, Any], outlines: bool = True) -> Path:
+def package_of(
+    order: Order,
+    model: keras.Model,
+    held: HeldBack,
+    counts: dict[str, Any],
+    inputs: Callable[[np.ndarray], np.ndarray],
+    batch: Mapping[str, Sequence[Miss]],
+    outlines: bool = True,
+) -> Path:
     """Calibrate, measure and write; see :func:`package_run`.
 
+    ``inputs`` gives the network's input of the rows of these keys, and ``batch`` is of the training, for the page.
     Without ``outlines`` nobody drew what a network with masks should outline: it then shows none.
 
     Calibration and thresholds are chosen on the rows that are not ``measured``, and figures are of those that are,
@@ -105,11 +125,8 @@ def package_of(order: Order, model: keras.Model, held: HeldBack, counts: dict[st
     apart = 0 < held.measured.sum() < len(held.measured)
     chosen_on = held.part(~held.measured) if apart else held
     chosen = _of_studies(recipe, chosen_on) or _of_pictures(recipe, chosen_on)
-    figures = chosen.figures(recipe, held.part(held.measured) if apart else held)
-    notes = ["Intervals are 95 %: Wilson for proportions, bootstrap by patient for the rest."]
-    if not apart:
-        notes.append("Calibration and thresholds were fitted on these very patients: these figures flatter a little.")
-    write_report(order.out / "evaluation", f"{recipe.name}: patients not trained on", notes, figures, run=order.out)
+    shown = held.part(held.measured) if apart else held
+    figures = chosen.figures(recipe, shown)
     card = Card(
         name=str(text.get("name", recipe.name)),
         version=order.version,
@@ -128,9 +145,37 @@ def package_of(order: Order, model: keras.Model, held: HeldBack, counts: dict[st
         limits=list(text.get("limits", [])),
         licence=str(text.get("licence", "")),
     )
+    notes = ["Intervals are 95 %: Wilson for proportions, bootstrap by patient for the rest.", HEAT]
+    if not apart:
+        notes.append("Calibration and thresholds were fitted on these very patients: these figures flatter a little.")
+    write_report(
+        order.out / "evaluation",
+        f"{recipe.name}: patients not trained on",
+        notes,
+        figures,
+        {**batch, **_cases(Package(card, model), shown, chosen.p(recipe, shown)[:, 0], inputs)},
+        order.out,
+    )
     directory = order.out / "package" / card.name / card.version
     write_package(directory, model, card, str(text.get("licence_text", "")))
     return directory
+
+
+def _cases(
+    package: Package, held: HeldBack, p: np.ndarray, inputs: Callable[[np.ndarray], np.ndarray]
+) -> dict[str, list[Miss]]:
+    """Pictures of the first label by heading, called at a half as the figures are, each beside its heat map."""
+    y, label = held.labels[:, 0], package.card.labels[0]
+    shown = finding_cases(y, p, held.patients, SHOWN, (p >= 0.5) == (y == 1))
+    wanted = np.asarray(sorted({row for rows in shown.values() for row in rows}), dtype=np.int64)
+    x = dict(zip(wanted.tolist(), inputs(held.keys[wanted]), strict=True)) if len(wanted) else {}
+
+    def picture(row: int) -> Miss:
+        seen = grey_levels(x[row], package.card.input)
+        said = f"{label if y[row] == 1 else f'no {label}'}, p {p[row]:.3f}"
+        return Miss(with_heat(seen, heat_of(package, x[row][None], label)), said)
+
+    return {heading: [picture(row) for row in rows] for heading, rows in shown.items()}
 
 
 @dataclass(frozen=True)
@@ -155,9 +200,13 @@ class PlainFit:
             result["studies_at_balanced"] = binary(y, p, patients, p >= self.study.balanced)
         return result
 
-    def _pictures(self, recipe: Recipe, held: HeldBack) -> dict[str, Any]:
+    def p(self, recipe: Recipe, held: HeldBack) -> np.ndarray:
+        """Calibrated probabilities (n, labels)."""
         bias, temperature = calibration_vectors(self.calibration, recipe.labels)
-        p = activate((held.logits - bias) / temperature, [])
+        return np.asarray(activate((held.logits - bias) / temperature, []))
+
+    def _pictures(self, recipe: Recipe, held: HeldBack) -> dict[str, Any]:
+        p = self.p(recipe, held)
         return {
             name: binary(held.labels[:, column], p[:, column], held.patients, p[:, column] >= 0.5)
             for column, name in enumerate(recipe.labels)

@@ -129,11 +129,10 @@ def _composed(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
     """Rows of a study with their composed input and mask; bad slices stay neighbours and are not given out."""
     spec = job.source.spec
-    alone = spec.neighbours == 0 and spec.crop != "head"
     pixels, rows = [], []
     for row in members:
         item = job.items[row]
-        if not item.usable and (alone or job.look):
+        if not item.usable and (spec.alone or job.look):
             continue
         try:
             pixels.append(dataset.pixels(item))

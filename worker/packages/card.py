@@ -131,6 +131,11 @@ class InputSpec(BaseModel):
         narrow = 2 * self.neighbours + 1 if self.neighbours else max(1, len(self.windows))
         return narrow + len(self.wide_windows)
 
+    @property
+    def alone(self) -> bool:
+        """Whether a slice is composed without the others of its scan."""
+        return self.neighbours == 0 and self.crop != "head"
+
 
 class Calibration(BaseModel):
     """Map from raw to calibrated probability: ``p = sigmoid((logit(p_raw) - bias) / temperature)`` a finding."""

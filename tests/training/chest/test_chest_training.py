@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from firstread.phantoms.chest import FilmSpec
 from tests.builders.chest import covid_folder, film_ds, kermany_folder, received, write_film
+from tests.builders.report_pages import sizes_below
 from training.augmentation.films import FilmAugment, lower_resolution, trimmed
 from training.augmentation.kinds import augment_from
 from training.chest.calibration import binary_points, fit_softmax, softmax_p
@@ -23,6 +24,7 @@ from training.chest.stress import CHANGES, stress_rows
 from training.chest.suites import BIG, BUDGETS, SUITES, UNCHANGED, Budget, Variant, recipe_of, start_of, suite
 from training.datasets.base import DataSetError, Item
 from training.datasets.registry import open_dataset
+from training.evaluation.cases import DOUBT, SUREST
 from training.evaluation.pictures import logged
 from training.evaluation.report import markdown
 from training.fit.class_weights import with_class_weights
@@ -312,6 +314,7 @@ def test_a_recipe_trains_calibrates_measures_and_packs(name: str, tmp_path: Path
     page = (tmp_path / "run/evaluation/evaluation.html").read_text()
     for heading in ("Training batch", "Learning curves", "Confusion matrices"):
         assert f"<h2>{heading}</h2>" in page
+    assert sizes_below(page, SUREST, DOUBT) == {(32, 64, 3)}, "each film beside its heat map"
     epochs = [json.loads(line) for line in (tmp_path / "run/final/log.jsonl").read_text().splitlines()]
     assert all(0 <= row["val_accuracy"] <= 1 and "val_recall" in row for row in epochs)
     assert 0 <= figures["train"]["accuracy"]["low"] <= figures["train"]["accuracy"]["high"] <= 1

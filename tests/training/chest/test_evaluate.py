@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from tests.builders.chest import chest_card, covid_folder, kermany_folder
+from tests.builders.report_pages import sizes_below
 from training.chest.evaluate import chosen_items
 from training.datasets.base import DataSetError
 from training.datasets.registry import open_dataset
 from training.evaluate import evaluate_package
+from training.evaluation.cases import DOUBT
 from training.package.writing import write_package
 from worker.packages.networks import build
+from worker.packages.package import load
 
 CLASSES = ["normal", "bacterial", "viral", "covid19"]
 BLEND = {"own": 0.5, "four": 0.5, "bias": 0.0, "threshold": 0.61}
@@ -62,6 +65,8 @@ def test_the_joint_score_is_measured_at_its_own_threshold_on_the_test_part(data:
     page = (tmp_path / "out/evaluation.html").read_text()
     assert "<h2>Confusion matrices</h2>" in page
     assert "part test" in page
+    height, width = 2 * (load(binary).card.input.height,)
+    assert sizes_below(page, DOUBT) == {(height, 2 * width, 3)}, "each film beside its heat map"
     dataset = open_dataset("chest_films", data)
     assert [len(chosen_items(dataset, part)[0]) for part in (None, "val", "all")] == [10, 10, 30]
     other = _write(tmp_path, "pneumonia4", "2.0.0")

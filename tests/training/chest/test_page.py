@@ -10,13 +10,15 @@ import pytest
 
 from tests.builders.chest import kermany_folder
 from training.chest.by_source import Said, by_source, said_at
-from training.chest.figures import OF_CALLS, binary_cases, binary_figures, four_class_cases
+from training.chest.cases import binary_cases, four_class_cases
+from training.chest.figures import OF_CALLS, binary_figures
 from training.chest.labels import CLASSES, labels_of
 from training.chest.package import UNCALLED, _binary, report
 from training.datasets.arrays import open_arrays
 from training.datasets.base import Item
 from training.evaluation.cases import DOUBT, MISSES, SUREST
 from training.evaluation.figures import binary
+from training.evaluation.heat import without_heat
 from training.recipe import load_recipe
 
 KINDS = [("child", "normal"), ("child", "viral"), ("adult", "normal"), ("adult", "COVID-19")]
@@ -117,7 +119,7 @@ def test_the_page_of_a_network_that_nothing_flags_with(tmp_path: Path) -> None:
     films = rng.random((len(items["test"]), 32, 32)).astype(np.float32)
     _, points, figures, cases = _binary(items, logits, films)
     assert points["flag"].groups["child"].no_flag == "no_threshold"  # type: ignore[union-attr]
-    page = report(recipe, figures, cases, tmp_path / "run", arrays).read_text()
+    page = report(recipe, figures, cases(without_heat), tmp_path / "run", arrays).read_text()
     for heading in ("Findings", "Training batch", SUREST, DOUBT, MISSES):
         assert f"<h2>{heading}</h2>" in page
     assert '<img alt="test at flag: children" src="data:image/png' in page

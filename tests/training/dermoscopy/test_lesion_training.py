@@ -20,6 +20,7 @@ from click.testing import CliRunner
 
 from dicom_listener.inbox.picture import wrap_picture
 from firstread_cli.experiments import dermoscopy
+from tests.builders.report_pages import sizes_below
 from tests.builders.skin import lesion_card, write_lesions
 from training.datasets.arrays import Arrays, load_arrays
 from training.datasets.base import DataSetError
@@ -30,6 +31,7 @@ from training.dermoscopy.answers import report as report_of
 from training.dermoscopy.operating import choose_mask, operating_points, prior_bias
 from training.dermoscopy.readers import Lesions, class_shares, diagnosis
 from training.evaluation import scoring
+from training.evaluation.cases import DOUBT, SUREST
 from training.package.order import Order
 from training.recipe import Recipe, load_recipe
 from training.shards.prepare import prepare_dataset
@@ -215,6 +217,8 @@ def test_a_recipe_runs_to_its_package(name: str, toy: Path, tmp_path: Path) -> N
         assert package.card.metrics["test"]["outline"]["mean_iou_at_0.4"]["value"] is not None
     for heading in headings:
         assert f"<h2>{heading}</h2>" in page, heading
+    if package.card.labels:
+        assert sizes_below(page, SUREST, DOUBT) == {(150, 400, 3)}, "each picture beside its heat map"
     x = np.random.default_rng(0).random((2, 48, 64, 3), dtype=np.float32)
     out = package.predict(x)
     if name == "lesion_resnet50":

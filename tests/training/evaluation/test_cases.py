@@ -11,7 +11,7 @@ from tests.builders.toy_sets import write_ct_ich
 from training.datasets.base import label_matrix
 from training.datasets.registry import open_dataset
 from training.evaluation.cases import DOUBT, MISSES, SUREST, finding_cases, shown_cases
-from training.evaluation.scoring import Scored, _worst
+from training.evaluation.scoring import Scored, scored_cases
 from worker.packages.package import load
 
 
@@ -39,15 +39,20 @@ def test_a_finding_is_called_by_its_own_threshold() -> None:
 
 
 def test_of_a_scored_data_set_only_what_was_called_wrongly_is_a_miss(tmp_path: Path) -> None:
-    card = load(tmp_path / write_toy_package(tmp_path)).card.model_copy(update={"operating_points": {}})
+    package = load(tmp_path / write_toy_package(tmp_path))
+    package.card = card = package.card.model_copy(update={"operating_points": {}})
     dataset = open_dataset("ct_ich", write_ct_ich(tmp_path / "ct_ich"))
     items = dataset.items()
     labels = label_matrix(items, card.labels)
     nothing = np.full(len(items), np.nan)
     p = np.where(labels == 1, 0.6, 0.4)
     right = Scored(items, labels, p, nothing, nothing, {})
-    assert _worst(card, dataset, right) == [], "every call is right"
+    shown = scored_cases(package, dataset.pixels, right)
+    assert shown[MISSES] == [], "every call is right"
+    assert len(shown[SUREST]) == len(shown[DOUBT]) > 0
     bleed, clear = (int(np.flatnonzero(labels[:, 0] == value)[0]) for value in (1, 0))
     p[bleed, 0], p[clear, 0] = 0.0, 1.0
-    captions = [miss.caption for miss in _worst(card, dataset, right)]
-    assert sorted(captions) == ["any: negative, p 1.000", "any: positive, p 0.000"]
+    misses = scored_cases(package, dataset.pixels, right)[MISSES]
+    assert sorted(miss.caption for miss in misses) == ["any: negative, p 1.000", "any: positive, p 0.000"]
+    height, width = dataset.pixels(items[bleed]).shape
+    assert {miss.picture.shape for miss in misses} == {(height, 2 * width, 3)}, "each beside its heat map"

@@ -15,11 +15,13 @@ from click.testing import CliRunner
 
 from firstread.errors import FirstreadError
 from firstread_cli.training import prepare
+from tests.builders.report_pages import sizes_below
 from tests.builders.toy_sets import write_ct_ich, write_phe_sich, write_rsna
 from training.augmentation.planes import Augment
 from training.datasets.arrays import Arrays
 from training.datasets.base import DataSetError, read_grey
 from training.datasets.registry import READERS, open_dataset
+from training.evaluation.cases import DOUBT
 from training.files import NotWritten
 from training.fit.feeds import train_feed, validation_feed
 from training.fit.run import Run
@@ -355,3 +357,6 @@ def test_published_recipe_from_the_long_table_to_a_package(tmp_path: Path) -> No
     log = [json.loads(line) for line in (tmp_path / "run" / "final" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in log] == [taught.sum() // 4, 2 * (taught.sum() // 4)], "two passes"
     assert {"studies_at_flag", "pictures", "pictures_undersampled"} <= set(package.card.metrics["held_back"])
+    page = (tmp_path / "run" / "evaluation" / "evaluation.html").read_text()
+    assert sizes_below(page, "Training batch") == {(32, 32, 3)}
+    assert sizes_below(page, DOUBT) == {(32, 64, 3)}, "each slice beside its heat map"

@@ -70,6 +70,8 @@ class Package(Runtime):
         if self._slopes is None:
             spec = self.card.input
             pools, classed = parts_named(self.model, POOL), parts_named(self.model, CLASS_LAYER)
+            if not pools:
+                raise PackageError(f"{self.key} pools no feature maps, so that there is no heat map of it")
             pooled = [layer.input for layer in pools]
             activations = [layer.input for layer in classed] or pooled
             network = keras.Model(self.model.inputs, [pooled, activations, self.model.output["logits"]])
