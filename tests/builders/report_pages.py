@@ -16,5 +16,6 @@ def sizes_below(page: str, *headings: str) -> set[tuple[int, ...]]:
         below = page.split(f"<h2>{heading}</h2>")[1].split("<h2>")[0]
         for text in re.findall(r"data:image/png;base64,([^\"]+)", below):
             picture = cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_UNCHANGED)
+            assert picture is not None, "no picture"
             found.add(picture.shape)
     return found
