@@ -28,7 +28,6 @@ NOTES = (
     "Intervals are 95 %, by a bootstrap over lesions (Wilson by lesion where all or none hit). "
     "What the table of findings counts as patients are lesions.",
     "Of outlines, each row is the picture, the mask that was drawn, and the mask that the network gives.",
-    HEAT,
 )
 
 
@@ -91,7 +90,8 @@ def write_page(
         pictures |= _by_diagnosis(rows, dataset, items, heat)
     if p_masks is not None and rows.iou is not None:
         pictures |= _outlines(rows.iou, dataset, items, p_masks, chosen)
-    return write_report(out, title, NOTES, {**figures, **finding_figures(rows, points)}, pictures, run)
+    notes = [*NOTES, HEAT] if rows.labels else NOTES
+    return write_report(out, title, notes, {**figures, **finding_figures(rows, points)}, pictures, run)
 
 
 def _by_diagnosis(

@@ -129,7 +129,9 @@ def write_scores(
         FLATTERED,
     ]
     shown = scored_cases(order.package, read or order.dataset.pixels, scored) if card.labels else {}
-    return write_report(order.out, f"{order.package.key} on {name}", [*notes, HEAT], result, shown)
+    if shown:
+        notes.append(HEAT)
+    return write_report(order.out, f"{order.package.key} on {name}", notes, result, shown)
 
 
 def score(package: Runtime, dataset: DataSet, split: str | None = None) -> Scored:

@@ -121,6 +121,7 @@ def evaluate_folds(
         f"{recipe.name}: out-of-fold predictions on {recipe.folds.dataset}",
         [
             "Intervals are 95 %: Wilson for proportions, bootstrap by patient for the rest.",
+            "Beside a slice stands the same below the probabilities of the network's mask, which its heat maps show.",
             "Published figures beside these come from other splits, often not by patient.",
         ],
         figures,
