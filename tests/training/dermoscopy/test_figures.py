@@ -27,6 +27,7 @@ from training.dermoscopy.scores import ViewLogits
 from training.dermoscopy.traits import has_dark_corners, traits_of
 from training.evaluation import metrics
 from training.recipe import Recipe, load_recipe, shipped
+from worker.packages.card import PackageError
 from worker.packages.operating_points import OperatingPoint
 from worker.pipelines.dermoscopy.lesion import CLASSES, DX
 
@@ -311,6 +312,9 @@ class _Package:
         mask = (light < 0.55).astype(np.float32)
         mask[:, :4, :] = 1.0
         return {"p": p, "mask": mask}
+
+    def gradients(self, x: np.ndarray, finding: str) -> np.ndarray:
+        raise PackageError("a rule has no gradients")
 
 
 def test_an_evaluation_uses_the_cards_points_views_and_cutting(tmp_path: Path) -> None:

@@ -186,12 +186,12 @@ def test_a_picture_that_ends_too_early_is_left_out_with_its_reason(recipe: Recip
 
 def test_a_slice_whose_outline_is_broken_is_left_out_with_its_reason(recipe: Recipe, tmp_path: Path) -> None:
     root = write_ct_ich(tmp_path / "set")
-    whole = prepare_dataset("ct_ich", root, recipe, tmp_path / "whole", jobs=1)["after_selection"]["items"]
+    whole = prepare_dataset("ct_ich", root, recipe, tmp_path / "whole", jobs=1)["written"]["items"]
     broken = sorted((root / "masks").iterdir())[0]
     broken.write_bytes(broken.read_bytes()[:40])
     report = prepare_dataset("ct_ich", root, recipe, tmp_path / "shards", jobs=1)
     assert [(why, row["count"]) for why, row in report["left_out"].items()] == [("unreadable mask", 1)]
-    assert report["after_selection"]["items"] == whole - 1
+    assert report["written"]["items"] == whole - 1
 
 
 def test_undersampling_keeps_one_to_one_of_what_can_be_used(data: Path, recipe: Recipe, tmp_path: Path) -> None:
