@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.chest import cases as shown
 from training.chest import figures as evaluation
 from training.chest.by_source import Said, by_source, said_at
 from training.chest.calibration import binary_points, fit_softmax, flag_by_age, softmax_p
+from training.chest.cases import binary_cases, four_class_cases
 from training.chest.labels import CLASSES
 from training.chest.left_out import left_out_cards, with_left_out
 from training.chest.suites import PUBLISHED_ROWS
@@ -124,7 +124,7 @@ def _binary(
         f"{part}_at_flag": evaluation.binary_figures(items[part], p[part], limits[part]) for part in ("test", "val")
     }
     figures["train"] = evaluation.fit_figures(items["train"], p["train"], limits["train"])
-    return calibration, points, figures, partial(shown.binary_cases, items["test"], films, p["test"], limits["test"])
+    return calibration, points, figures, partial(binary_cases, items["test"], films, p["test"], limits["test"])
 
 
 def _four(recipe: Recipe, items: dict[str, list[Item]], logits: dict[str, np.ndarray], films: np.ndarray) -> Fitted:
@@ -141,7 +141,7 @@ def _four(recipe: Recipe, items: dict[str, list[Item]], logits: dict[str, np.nda
     normal = list(CLASSES).index("normal")
     figures["pneumonia_as_one_minus_normal"] = evaluation.binary_figures(items["test"], 1 - p["test"][:, normal], 0.5)
     figures["published_part"] = _published_part(items["test"], p["test"])
-    return calibration, {}, figures, partial(shown.four_class_cases, items["test"], films, p["test"])
+    return calibration, {}, figures, partial(four_class_cases, items["test"], films, p["test"])
 
 
 def _published_part(items: list[Item], p: np.ndarray) -> dict[str, Any]:

@@ -106,9 +106,8 @@ def _by_diagnosis(
     def picture(row: int) -> Miss:
         truth, called = CLASSES[rows.truth[row]], CLASSES[int(p3[row].argmax())]
         caption = f"{truth}, called {called}: p of the truth {p3[row, rows.truth[row]]:.3f}"
-        return Miss(
-            with_heat(_small(dataset.pixels(items[row])), heat(row, rows.labels[rows.p[row].argmax()])), caption
-        )
+        likeliest = rows.labels[rows.p[row].argmax()]
+        return Miss(with_heat(_small(dataset.pixels(items[row])), heat(row, likeliest)), caption)
 
     shown = shown_cases(p3, rows.truth, rows.lesions, SHOWN // len(CLASSES))
     return {heading: [picture(row) for row in of_heading] for heading, of_heading in shown.items()}

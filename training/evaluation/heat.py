@@ -19,7 +19,7 @@ HEAT = (
 )
 """What a page says of its maps."""
 
-Heat = Callable[[int, str], "np.ndarray | None"]
+Heat = Callable[[int, str], np.ndarray | None]
 """Of a case, by its row, and a label: a map (h, w) in [0, 1] of what speaks for it; None where there is none."""
 
 

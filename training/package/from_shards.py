@@ -20,6 +20,7 @@ from training.fit.model import predict_batch
 from training.fit.run import Run
 from training.fit.structure import save_structure
 from training.package.order import Order
+from training.package.pictures import TRAINING_BATCH
 from training.package.plain import HeldBack, NothingHeldBackError, package_of
 from training.recipe import mask_size, sized
 from training.shards.pictures import batch_pictures
@@ -78,7 +79,7 @@ def _plain(order: Order, shards: Prepared, model: keras.Model, steps: int) -> Pa
         "split": "train, val and test of the data set" if shards.count(tested) else "patients held back",
         "steps": steps,
     }
-    batch = {"Training batch": batch_pictures(shards)}
+    batch = {TRAINING_BATCH: batch_pictures(shards)}
     return package_of(order, model, held, counts, partial(_inputs, shards), batch, _drawn(shards))
 
 

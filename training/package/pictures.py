@@ -14,13 +14,15 @@ from training.recipe import Recipe
 from worker.packages.card import InputSpec
 
 COLUMNS, SIDE_PX = 8, 96
+TRAINING_BATCH = "Training batch"
+"""Heading of a batch."""
 
 
 def batch_pictures(recipe: Recipe, arrays: Arrays) -> dict[str, list[Miss]]:
     """The first batch of a run, under its heading; nothing where the base is frozen and no picture is bent."""
     if recipe.frozen_base:
         return {}
-    return {"Training batch": [Miss(batch_picture(recipe, arrays), "the first batch, after augmentation")]}
+    return {TRAINING_BATCH: [Miss(batch_picture(recipe, arrays), "the first batch, after augmentation")]}
 
 
 def batch_picture(recipe: Recipe, arrays: Arrays) -> np.ndarray:

@@ -34,7 +34,7 @@ def test_what_the_system_refuses_is_one_line(
     assert capsys.readouterr().err == f"{line}\n"
 
 
-def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_ours_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(COMMANDS, "written", (f"{__name__}:written", ""))
     with pytest.raises(FileNotFoundError):
-        main(["written", "/tmp/firstread-nowhere/x"])
+        main(["written", str(tmp_path / "nowhere" / "x")])
